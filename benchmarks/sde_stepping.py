@@ -1,0 +1,165 @@
+"""What a step of the stochastic differential equation costs: the library's scan beside Diffrax.
+
+    python -m benchmarks.sde_stepping [--quick] [--out FILE]
+
+The same circuit, noise, step and number of steps, in float64 and compiled; of each simulation only
+the final state is kept, which is the least that Diffrax can be asked for. `UnsafeBrownianPath`
+draws fresh increments, as the scan does; `VirtualBrownianTree`, Diffrax's usual choice, can also be
+evaluated anywhere. Not counted is compilation.
+"""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import diffrax as dfx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import lineax as lx
+
+from benchmarks._common import command_line, machine, spread, target, time_in_turn, write
+from organics.circuit import Circuit, State, random_drive
+from organics.noise import Noise, simulate_noisy
+
+LEVEL, DT = 1e-3, 0.02  # noise level of all neurons; step in ms
+CASES: dict[str, tuple[int, int | None, int]] = {  # neurons, trials in a batch, steps
+    "n=10": (10, None, 2000),
+    "n=10, 32 trials": (10, 32, 200),
+    "n=1": (1, None, 2000),
+}
+
+DIFFRAX = {
+    "euler, unsafe": (dfx.Euler, "unsafe"),
+    "euler, tree": (dfx.Euler, "tree"),
+    "heun, unsafe": (dfx.Heun, "unsafe"),
+    "heun, tree": (dfx.Heun, "tree"),
+}
+
+
+def run(out: Path | None = None, quick: bool = False) -> dict[str, Any]:
+    """Time steps of the scan and of Diffrax.
+
+    Arguments
+        out: file for the result.
+        quick: the first case only, with few steps and rounds.
+    """
+    cases = CASES
+    if quick:
+        cases = {"n=10": (10, None, 100)}
+    with jax.enable_x64(True):
+        microseconds = {
+            case: _microseconds(*sizes, rounds=2 if quick else 5) for case, sizes in cases.items()
+        }
+    ratios = {case: _diffrax_over_scan(times) for case, times in microseconds.items()}
+    result = {
+        "benchmark": "sde_stepping",
+        "command": "python -m benchmarks.sde_stepping" + (" --quick" if quick else ""),
+        "cases": {
+            case: {"n": n, "trials": trials or 1, "steps": steps, "dt_ms": DT}
+            for case, (n, trials, steps) in cases.items()
+        },
+        "microseconds_per_step_and_trial": microseconds,
+        "diffrax_over_scan": ratios,
+        "targets": [
+            target(f"Diffrax ({name}) over the scan, n=10", ratios["n=10"][name], "at least", bound)
+            for name, bound in (("euler, unsafe", 1), ("euler, tree", 10))
+        ],
+        "machine": machine(),
+    }
+    write(out, result)
+    return result
+
+
+def _microseconds(n: int, trials: int | None, steps: int, rounds: int) -> dict[str, Any]:
+    functions = _functions(n, steps, trials)
+    for function in functions.values():
+        function()
+    each = 1e6 / (steps * (trials or 1))
+    return {
+        name: spread([each * value for value in values])
+        for name, values in time_in_turn(functions, rounds).items()
+    }
+
+
+def _diffrax_over_scan(times: dict[str, Any]) -> dict[str, float]:
+    return {
+        name: round(times[name]["median"] / times[_counterpart(name)]["median"], 1)
+        for name in DIFFRAX
+    }
+
+
+def _counterpart(name: str) -> str:
+    return "scan, heun" if name.startswith("heun") else "scan, euler-maruyama"
+
+
+def _functions(n: int, steps: int, trials: int | None) -> dict[str, Callable[[], Any]]:
+    circuit = Circuit.random(jr.key(0), n)
+    # far enough from a = 0 for this noise
+    circuit = Circuit(circuit.W, circuit.W_r, circuit.b, 1.0, 0.5, circuit.tau_y, circuit.tau_a)
+    z = random_drive(jr.key(1), n)
+    simulations = {
+        f"scan, {scheme}": partial(_by_scan, circuit, z, steps, scheme)
+        for scheme in ("euler-maruyama", "heun")
+    } | {
+        name: partial(_by_diffrax, circuit, z, steps, solver(), path)
+        for name, (solver, path) in DIFFRAX.items()
+    }
+    keys = jr.key(2) if trials is None else jr.split(jr.key(2), trials)
+
+    def ready(simulation):
+        compiled = jax.jit(simulation if trials is None else jax.vmap(simulation))
+        return lambda: jax.block_until_ready(compiled(keys))
+
+    return {name: ready(simulation) for name, simulation in simulations.items()}
+
+
+def _by_scan(circuit, z, steps, scheme, key):
+    path = simulate_noisy(
+        circuit,
+        z,
+        Noise(LEVEL, LEVEL),
+        DT,
+        steps,
+        key=key,
+        scheme=scheme,
+        save_every=steps,
+        throw=False,
+    )
+    return path.state.y[-1], path.ok
+
+
+def _by_diffrax(circuit, z, steps, solver, path, key):
+    start = jnp.stack([jnp.zeros_like(z), circuit.c])
+    amplitude = LEVEL / jnp.sqrt(jnp.stack([circuit.tau_y, circuit.tau_a]))
+    if path == "unsafe":
+        brownian = dfx.UnsafeBrownianPath(start.shape, key)
+    else:
+        brownian = dfx.VirtualBrownianTree(0.0, steps * DT, DT / 2, start.shape, key)
+
+    def drift(_t, x, _args):
+        return jnp.stack(circuit.velocity(State(x[0], x[1]), z))
+
+    def diffusion(_t, _x, _args):
+        return lx.DiagonalLinearOperator(amplitude)
+
+    solution = dfx.diffeqsolve(
+        dfx.MultiTerm(dfx.ODETerm(drift), dfx.ControlTerm(diffusion, brownian)),
+        solver,
+        0.0,
+        steps * DT,
+        DT,
+        start,
+        adjoint=dfx.ForwardMode(),
+        max_steps=steps + 1,
+        throw=False,
+    )
+    assert solution.ys is not None
+    return solution.ys[-1, 0], solution.result == dfx.RESULTS.successful
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    command_line(run)

@@ -1,0 +1,223 @@
+"""Stability of thousands of random circuits, against a plain SciPy loop and bare eigenvalues.
+
+    python -m benchmarks.stability_scan [--quick] [--out FILE]
+
+The scan is `organics.run_trials`: draw the circuits (the law of the paper's trials, largest
+singular value of `W_r` 1), find their steady states, and compute the eigenvalues of the Jacobians
+there. It is compared with
+
+* the loop: for one circuit after the other, integrate from rest until well past settling, polish
+  with a root finder, `numpy.linalg.eigvals`. It is given the circuits as NumPy arrays, the analytic
+  Jacobian, and a tolerance that leaves the last digits to the polishing: the fastest such loop of
+  those tried (LSODA with and without the Jacobian and RK45, at tolerances from 1e-2 to 1e-6). Timed
+  on the first circuits of the scan and scaled to all of them;
+* the bare eigenvalues: `numpy.linalg.eigvals` of all the Jacobians in one call.
+
+Both may use LAPACK's own threads or not, whichever is faster here. The loop, too, has to compute
+eigenvalues, so no scan on this many cores can be faster than it by more than
+`most_times_faster_possible`: the time of the loop, over that of the bare eigenvalues on every core
+at once. No speed is reported unless all three give the same spectral abscissae.
+"""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from scipy.integrate import solve_ivp
+from scipy.optimize import root
+from threadpoolctl import threadpool_limits
+
+from benchmarks._common import command_line, machine, spread, target, time_in_turn, write
+from organics import Circuit, jacobian, run_trials, steady_state
+from organics.trials import trial
+
+SEED = 0
+SETTLING_TIME = 200.0  # ms; time constants are 2 ms, the slowest modes decay within some 10 ms
+SAME = 1e-6  # relative difference of spectral abscissae that counts as the same answer
+
+
+class Size(NamedTuple):
+    """How many circuits of n neurons to scan, and how many of them to give to the loop."""
+
+    n: int
+    trials: int
+    looped: int
+
+
+FULL = (Size(10, 10_000, 200), Size(100, 1_000, 20))
+QUICK = (Size(10, 200, 10), Size(100, 10, 2))
+
+
+def run(out: Path | None = None, quick: bool = False) -> dict[str, Any]:
+    """Time a stability scan against a plain SciPy loop and against bare eigenvalues.
+
+    Arguments
+        out: file for the result.
+        quick: a few circuits and rounds only, to see that it works; the times mean nothing.
+    """
+    with jax.enable_x64(True):
+        sizes = [_compare(size, rounds=2 if quick else 5) for size in (QUICK if quick else FULL)]
+    result = {
+        "benchmark": "stability_scan",
+        "command": "python -m benchmarks.stability_scan" + (" --quick" if quick else ""),
+        "precision": "float64",
+        "sizes": sizes,
+        "targets": [
+            goal
+            for size in sizes
+            for goal in (
+                target(
+                    f"n = {size['n']}: times faster than the loop",
+                    size["times_faster_than_loop"]["median"],
+                    "at least",
+                    20,
+                ),
+                target(
+                    f"n = {size['n']}: time relative to bare eigenvalues",
+                    size["time_relative_to_bare"]["median"],
+                    "at most",
+                    1.5,
+                ),
+            )
+        ],
+        "machine": machine(),
+    }
+    write(out, result)
+    return result
+
+
+def _compare(size: Size, rounds: int) -> dict[str, Any]:
+    n, trials, looped = size
+    scan = partial(run_trials, n, trials, 1.0, seed=SEED)
+    start = perf_counter()
+    found = scan()
+    first = perf_counter() - start
+    circuits, drives, jacobians = _draw_and_linearize(size)
+    few = max(1, looped // 10), max(1, trials // 10)
+    loop_threads = _better_threads(lambda: _loop(circuits, drives[: few[0]]))
+    bare_threads = _better_threads(lambda: np.linalg.eigvals(jacobians[: few[1]]))
+    loop = _with_threads(loop_threads, lambda: _loop(circuits, drives))
+    bare = _with_threads(bare_threads, lambda: np.linalg.eigvals(jacobians))
+    _require_same("bare eigenvalues", bare().real.max(axis=1), found.spectral_abscissa)
+    _require_same("loop", loop(), found.spectral_abscissa[:looped])
+
+    seconds = time_in_turn({"scan": scan, "loop": loop, "bare": bare}, rounds)
+    scaled = [trials / looped * time for time in seconds["loop"]]
+    possible = (os.cpu_count() or 1) * median(scaled) / median(seconds["bare"])
+    return {
+        "n": n,
+        "circuits": trials,
+        "stable": int(found.stable.sum()),
+        "largest_residual": float(found.residual.max()),
+        "scan_seconds": spread(seconds["scan"]),
+        "seconds_to_compile": round(first - median(seconds["scan"]), 4),
+        "looped_circuits": looped,
+        "loop_seconds": spread(seconds["loop"]),
+        "loop_seconds_scaled": spread(scaled),
+        "loop_lapack_threads": loop_threads,
+        "bare_seconds": spread(seconds["bare"]),
+        "bare_lapack_threads": bare_threads,
+        "times_faster_than_loop": spread(_ratios(scaled, seconds["scan"]), 2),
+        "most_times_faster_possible": round(possible, 2),
+        "time_relative_to_bare": spread(_ratios(seconds["scan"], seconds["bare"]), 3),
+    }
+
+
+def _ratios(above: list[float], below: list[float]) -> list[float]:
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def _require_same(name: str, abscissa: np.ndarray, found: np.ndarray) -> None:
+    difference = np.max(np.abs(abscissa - found) / np.abs(found))
+    if not difference <= SAME:
+        raise RuntimeError(
+            f"the {name} and the scan differ by {difference:.1e} (relative) in a spectral "
+            "abscissa: their times cannot be compared."
+        )
+
+
+def _with_threads(threads: int | None, function: Callable[[], Any]) -> Callable[[], Any]:
+    """`function` with so many threads for LAPACK; `None`: as many as it takes by itself."""
+
+    def limited():
+        with threadpool_limits(threads, user_api="blas"):
+            return function()
+
+    return limited
+
+
+def _better_threads(function: Callable[[], Any]) -> int | None:
+    """One thread for LAPACK, or all that it takes, whichever has `function` done sooner."""
+    choices = {str(threads): _with_threads(threads, function) for threads in (None, 1)}
+    seconds = time_in_turn(choices, 3)
+    return None if median(seconds["None"]) < median(seconds["1"]) else 1
+
+
+def _draw_and_linearize(size: Size):
+    """The circuits and drives of the loop as NumPy arrays, and the Jacobians of all circuits."""
+
+    @jax.jit
+    @jax.vmap
+    def linearize(index):
+        circuit, z = trial(SEED, index, size.n, 1.0)
+        return jacobian(circuit, steady_state(circuit, z).state)
+
+    pieces = np.array_split(np.arange(size.trials), 10)
+    jacobians = np.concatenate([np.asarray(linearize(jnp.asarray(piece))) for piece in pieces])
+    circuits, drives = jax.vmap(lambda i: trial(SEED, i, size.n, 1.0))(jnp.arange(size.looped))
+    return jax.device_get(circuits), np.asarray(drives), jacobians
+
+
+def _loop(circuits: Circuit, drives: Float[np.ndarray, "looped n"]) -> Float[np.ndarray, " looped"]:
+    """Spectral abscissa of one circuit after the other, by SciPy."""
+    abscissae = []
+    for i, z in enumerate(drives):
+        velocity, velocity_jacobian = _equations(jax.tree.map(lambda x, i=i: x[i], circuits), z)
+        rest = np.concatenate([np.zeros_like(z), circuits.c[i]])
+        settled = solve_ivp(
+            velocity, (0, SETTLING_TIME), rest, "LSODA", jac=velocity_jacobian, rtol=1e-3, atol=1e-6
+        )
+        polished = root(
+            partial(velocity, 0.0), settled.y[:, -1], jac=partial(velocity_jacobian, 0.0), tol=1e-12
+        )
+        abscissae.append(np.linalg.eigvals(velocity_jacobian(0.0, polished.x)).real.max())
+    return np.array(abscissae)
+
+
+def _equations(circuit: Circuit, z: np.ndarray):
+    """Velocity and Jacobian of the main model in NumPy, as functions of the time and `(y, a)`."""
+    n, W, W_r, d, c = len(z), circuit.W, circuit.W_r, circuit.b * z, circuit.c
+    tau = np.concatenate([circuit.tau_y, circuit.tau_a])
+    identity = np.eye(n)
+
+    def velocity(t, x):
+        del t
+        y, a = x[:n], np.maximum(x[n:], 0)
+        dy = d - y + (1 - np.sqrt(a)) * (W_r @ y)
+        da = c - x[n:] + W @ (y * y * a)
+        return np.concatenate([dy, da]) / tau
+
+    def velocity_jacobian(t, x):
+        del t
+        y, a = x[:n], x[n:]
+        s = np.sqrt(a)
+        J = np.empty((2 * n, 2 * n))
+        J[:n, :n] = (1 - s)[:, None] * W_r - identity
+        J[:n, n:] = np.diag(-(W_r @ y) / (2 * s))
+        J[n:, :n] = W * (2 * a * y)
+        J[n:, n:] = W * (y * y) - identity
+        return J / tau[:, None]
+
+    return velocity, velocity_jacobian
+
+
+if __name__ == "__main__":
+    command_line(run)

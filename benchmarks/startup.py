@@ -1,0 +1,87 @@
+"""What it costs to import the package, and to ask `organics` for help.
+
+    python -m benchmarks.startup [--quick] [--out FILE]
+
+Wall time of whole processes, with the bare interpreter's beside it. JAX takes most of a second to
+import, so neither may import it: `-X importtime` says whether `organics --help` did.
+"""
+
+import subprocess
+import sys
+import sysconfig
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks._common import command_line, machine, spread, target, time_in_turn, write
+
+HEAVY = ("jax", "jaxlib", "equinox", "diffrax", "optax", "scipy", "sklearn", "matplotlib")
+SECONDS = 0.5
+
+
+def run(out: Path | None = None, quick: bool = False) -> dict[str, Any]:
+    """Time the start of the package and of its command.
+
+    Arguments
+        out: file for the result.
+        quick: two rounds instead of fifteen.
+    """
+    python = [sys.executable, "-c"]
+    organics = str(Path(sysconfig.get_path("scripts")) / "organics")
+    commands = {
+        "bare_python": [*python, "pass"],
+        "import_organics": [*python, "import organics"],
+        "import_circuit": [*python, "from organics import Circuit"],
+        "organics_help": [organics, "--help"],
+        "organics_train_help": [organics, "train", "--help"],
+        "organics_analyze_help": [organics, "analyze", "--help"],
+    }
+    for command in commands.values():
+        _start(command)  # the first start of all also compiles to bytecode
+    processes = {name: partial(_start, command) for name, command in commands.items()}
+    seconds = time_in_turn(processes, rounds=2 if quick else 15)
+    import_times = [
+        package - bare
+        for package, bare in zip(seconds["import_organics"], seconds["bare_python"], strict=True)
+    ]
+    imported = {name: _heavy_imports(commands[name][1:]) for name in commands if "help" in name}
+    result = {
+        "benchmark": "startup",
+        "command": "python -m benchmarks.startup" + (" --quick" if quick else ""),
+        "process_seconds": {name: spread(times) for name, times in seconds.items()},
+        "import_seconds": spread(import_times),
+        "heavy_packages_imported": imported,
+        "targets": [
+            target(
+                "seconds to `import organics`", spread(import_times)["median"], "at most", SECONDS
+            ),
+            target(
+                "seconds of `organics --help`",
+                spread(seconds["organics_help"])["median"],
+                "at most",
+                SECONDS,
+            ),
+            target("heavy packages that it imports", len(imported["organics_help"]), "at most", 0),
+        ],
+        "machine": machine(),
+    }
+    write(out, result)
+    return result
+
+
+def _start(command: list[str]) -> str:
+    """Run a process to its end and return its standard error."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stderr
+
+
+def _heavy_imports(arguments: list[str]) -> list[str]:
+    """Which of the heavy packages `organics` with these arguments imports."""
+    code = f"from organics.cli import main; main({arguments!r})"
+    lines = _start([sys.executable, "-X", "importtime", "-c", code]).splitlines()
+    modules = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time")}
+    return [package for package in HEAVY if package in modules]
+
+
+if __name__ == "__main__":
+    command_line(run)

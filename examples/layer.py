@@ -1,0 +1,30 @@
+"""A circuit as a layer of an Equinox model, trained with Optax."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+
+import organics
+
+digits = organics.data.load("digits")
+x, labels = jnp.asarray(digits.train_images.reshape(-1, 64) / 16, "float32"), digits.train_labels
+circuits = organics.nn.Normalization(64, 50, key=jr.key(0))
+model = (circuits, eqx.nn.Linear(50, 10, key=jr.key(1)))
+optimizer = optax.adam(1e-2)
+state = optimizer.init(eqx.filter(model, eqx.is_array))
+
+
+@eqx.filter_jit
+@eqx.filter_value_and_grad
+def loss_and_gradient(model):
+    scores = jax.vmap(lambda x: model[1](model[0](x)))(x)
+    return optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean()
+
+
+for _ in range(100):
+    loss, gradient = loss_and_gradient(model)
+    updates, state = optimizer.update(gradient, state)
+    model = eqx.apply_updates(model, updates)
+print(f"loss {loss:.4f}; stable for x[0]: {organics.certify(*model[0].circuit(x[0])).holds}")

@@ -1,0 +1,106 @@
+"""Provably stable recurrent circuits with divisive normalization (ORGaNICs).
+
+One definition of the circuit, `Circuit`, seen through four lenses: simulate it, solve it for its
+steady state, certify its stability, train it. Names are imported on first use, so that
+`import organics` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from organics import data as data
+    from organics import nn as nn
+    from organics import plots as plots
+    from organics import training as training
+    from organics.circuit import Circuit as Circuit
+    from organics.circuit import FiringRates as FiringRates
+    from organics.circuit import State as State
+    from organics.circuit import random_drive as random_drive
+    from organics.circuit_file import load_circuit as load_circuit
+    from organics.circuit_file import save_circuit as save_circuit
+    from organics.linear_stability import certify as certify
+    from organics.linear_stability import energy as energy
+    from organics.linear_stability import largest_euler_step as largest_euler_step
+    from organics.linear_stability import oscillator as oscillator
+    from organics.linear_stability import stability as stability
+    from organics.linear_stability import verify as verify
+    from organics.linearization import jacobian as jacobian
+    from organics.noise import Noise as Noise
+    from organics.noise import simulate_noisy as simulate_noisy
+    from organics.planar import fixed_points_2d as fixed_points_2d
+    from organics.simulation import simulate as simulate
+    from organics.spectra import coherence as coherence
+    from organics.spectra import power_spectrum as power_spectrum
+    from organics.steady_states import closed_form as closed_form
+    from organics.steady_states import steady_state as steady_state
+    from organics.trials import run_trials as run_trials
+
+_MODULES = ("data", "nn", "plots", "training")
+_HOMES = {
+    "circuit": ("Circuit", "FiringRates", "State", "random_drive"),
+    "circuit_file": ("load_circuit", "save_circuit"),
+    "linearization": ("jacobian",),
+    "noise": ("Noise", "simulate_noisy"),
+    "planar": ("fixed_points_2d",),
+    "simulation": ("simulate",),
+    "spectra": ("coherence", "power_spectrum"),
+    "linear_stability": (
+        "certify",
+        "energy",
+        "largest_euler_step",
+        "oscillator",
+        "stability",
+        "verify",
+    ),
+    "steady_states": ("closed_form", "steady_state"),
+    "trials": ("run_trials",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Circuit",
+    "FiringRates",
+    "Noise",
+    "State",
+    "certify",
+    "closed_form",
+    "coherence",
+    "data",
+    "energy",
+    "fixed_points_2d",
+    "jacobian",
+    "largest_euler_step",
+    "load_circuit",
+    "nn",
+    "oscillator",
+    "plots",
+    "power_spectrum",
+    "random_drive",
+    "run_trials",
+    "save_circuit",
+    "simulate",
+    "simulate_noisy",
+    "stability",
+    "steady_state",
+    "training",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("organics")
+    if name in _MODULES:
+        return import_module(f"organics.{name}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'organics' has no attribute {name!r}")
+    value = getattr(import_module(f"organics.{_HOME_OF[name]}"), name)
+    globals()[name] = value  # also where a function shares its module's name
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,276 @@
+"""The circuit: its parameters, its state, and the one place where its equations stand.
+
+Symbols are those of Rawat, Heeger & Martiniani (NeurIPS 2024, arXiv 2409.18946):
+
+=========  =======  =========  ==============================================================
+symbol     shape    domain     meaning
+=========  =======  =========  ==============================================================
+`y`        n        real       membrane potentials of the principal (excitatory) neurons
+`a`        n        > 0        membrane potentials of the modulator (inhibitory) neurons
+`z`        n        real       input drive
+`b`, `b0`  n        > 0        input gain of `z`, input gain of `sigma`
+`sigma`    n        > 0        semi-saturation constant
+`W`        n x n    >= 0       normalization weights; row i is the pool of neuron i
+`W_r`      n x n    real       recurrent weights
+`tau_y`    n        > 0        time constants of `y`, in ms
+`tau_a`    n        > 0        time constants of `a`, in ms
+=========  =======  =========  ==============================================================
+
+Time is in milliseconds, so eigenvalues are in 1/ms and frequencies in kHz.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, ScalarLike
+
+Values = ArrayLike | Sequence[Any]  # anything that makes an array; what it holds is checked
+
+
+class State(NamedTuple):
+    """Membrane potentials: `y` (principal neurons) and `a` (modulator neurons), each of shape (n,).
+
+    Functions of this library also return stacked states, with leading axes for time or batch.
+    """
+
+    y: Float[Array, "*batch n"]
+    a: Float[Array, "*batch n"]
+
+
+class FiringRates(NamedTuple):
+    """Firing rates, each of shape (n,): `y_plus = relu(y)^2`, `y_minus = relu(-y)^2` (zero in the
+    rectified model, which has no such neurons) and `a_plus = sqrt(relu(a))`."""
+
+    y_plus: Float[Array, "*batch n"]
+    y_minus: Float[Array, "*batch n"]
+    a_plus: Float[Array, "*batch n"]
+
+
+def root(a: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`sqrt(relu(a))`, with derivative 0 (not infinite, not NaN) where `a <= 0`."""
+    safe = jnp.where(a > 0, a, 1)  # both branches of a `where` are differentiated
+    return jnp.where(a > 0, jnp.sqrt(safe), 0)
+
+
+class Circuit(eqx.Module):
+    r"""An ORGaNICs circuit of n principal and n modulator neurons.
+
+    Main model (firing rates written out, `sqrt` of a negative `a` read as 0):
+
+        tau_y dy/dt = -y + b z + (1 - sqrt(a)) * (W_r y)
+        tau_a da/dt = -a + (b0 sigma)^2 + W (y^2 a)
+
+    The rectified model, which has no `y_minus` neurons, replaces `y` by `relu(y)` in both
+    recurrent terms.
+
+    Arguments
+        W: normalization weights, shape (n, n), entries >= 0.
+        W_r: recurrent weights, shape (n, n); `None` is the identity, the case in which the
+            circuit is stable whatever its parameters and its steady state has a closed form.
+        b, b0, sigma: input gain, gain of the semi-saturation constant, semi-saturation constant;
+            scalars or shape (n,), > 0. The defaults are those of the paper's Figure 1.
+        tau_y, tau_a: time constants in ms; scalars or shape (n,), > 0.
+        rectified: the rectified model instead of the main one.
+
+    The floating-point type of all parameters is that of `W`. Values are checked unless they are
+    being traced by a JAX transformation.
+
+    Raises `ValueError`, naming the argument, if a shape or a value is not as above.
+
+    Source: Rawat et al. 2024, equations of the main and of the rectified model.
+    """
+
+    W: Float[Array, "n n"]
+    W_r: Float[Array, "n n"] | None
+    b: Float[Array, " n"]
+    b0: Float[Array, " n"]
+    sigma: Float[Array, " n"]
+    tau_y: Float[Array, " n"]
+    tau_a: Float[Array, " n"]
+    rectified: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        W: Values,
+        W_r: Values | None = None,
+        b: Values = 0.5,
+        b0: Values = 0.5,
+        sigma: Values = 0.1,
+        tau_y: Values = 2.0,
+        tau_a: Values = 2.0,
+        rectified: bool = False,
+    ):
+        self.W = _matrix("W", W, None, None)
+        n, dtype = self.W.shape[0], self.W.dtype
+        _require("W", self.W, self.W >= 0, "be >= 0")
+        self.W_r = None if W_r is None else _matrix("W_r", W_r, n, dtype)
+        self.b = _positive_vector("b", b, n, dtype)
+        self.b0 = _positive_vector("b0", b0, n, dtype)
+        self.sigma = _positive_vector("sigma", sigma, n, dtype)
+        self.tau_y = _positive_vector("tau_y", tau_y, n, dtype)
+        self.tau_a = _positive_vector("tau_a", tau_a, n, dtype)
+        if not isinstance(rectified, bool | np.bool_):
+            raise ValueError(f"`rectified` must be True or False, not {rectified!r}.")
+        self.rectified = bool(rectified)
+
+    @classmethod
+    def random(
+        cls,
+        key: PRNGKeyArray,
+        n: int,
+        spectral_norm: ScalarLike | None = 1.0,
+        *,
+        tau_y: Values = 2.0,
+        tau_a: Values = 2.0,
+        rectified: bool = False,
+        dtype: type | None = None,
+    ) -> "Circuit":
+        """A random circuit under the law of the paper's trials (its Figure 4).
+
+        `b, b0, sigma ~ U(0, 1)`, `W ~ U(0, 1)` entrywise, `W_r` Gaussian scaled to the given
+        largest singular value (`spectral_norm=None`: the identity). `dtype` defaults to JAX's
+        default float. Can be mapped over keys: `jax.vmap(lambda k: Circuit.random(k, 10))(keys)`.
+        """
+        if n < 1:
+            raise ValueError(f"`n` must be at least 1, not {n}.")
+        real = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
+        k_b, k_b0, k_sigma, k_W, k_W_r = jr.split(key, 5)
+        # the open interval: the circuit's gains must not vanish
+        uniform = lambda k: jr.uniform(k, (n,), real, minval=jnp.finfo(real).eps)  # noqa: E731
+        W_r = None
+        if spectral_norm is not None:
+            W_r = jr.normal(k_W_r, (n, n), real)
+            W_r = W_r * (jnp.asarray(spectral_norm, real) / jnp.linalg.norm(W_r, 2))
+        return cls(
+            W=jr.uniform(k_W, (n, n), real),
+            W_r=W_r,
+            b=uniform(k_b),
+            b0=uniform(k_b0),
+            sigma=uniform(k_sigma),
+            tau_y=tau_y,
+            tau_a=tau_a,
+            rectified=rectified,
+        )
+
+    @property
+    def n(self) -> int:
+        """Number of principal neurons."""
+        return self.W.shape[-1]
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Floating-point type of the parameters."""
+        return self.W.dtype
+
+    @property
+    def c(self) -> Float[Array, "*batch n"]:
+        """Tonic drive of the modulator neurons, `(b0 sigma)^2`; every steady state has `a >= c`."""
+        return jnp.square(self.b0 * self.sigma)
+
+    def rectify(self, y: Float[Array, " n"]) -> Float[Array, " n"]:
+        """What the recurrent terms see of `y`: `relu(y)` in the rectified model, else `y`."""
+        return jax.nn.relu(y) if self.rectified else y
+
+    def active(self, y: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Derivative of `rectify`: 1, or 0 where the rectified model has `y <= 0`."""
+        return (y > 0).astype(y.dtype) if self.rectified else jnp.ones_like(y)
+
+    def recur(self, q: Float[Array, " n"]) -> Float[Array, " n"]:
+        """`W_r q`."""
+        return q if self.W_r is None else self.W_r @ q
+
+    def imbalance(self, state: State, z: Float[Array, " n"]) -> State:
+        """Right-hand sides of the circuit's equations, before division by the time constants.
+
+        Dimensionless; zero exactly at the steady states, which do not depend on time constants.
+        """
+        y, a = state
+        q = self.rectify(y)
+        return State(
+            y=-y + self.b * z + (1 - root(a)) * self.recur(q),
+            a=-a + self.c + self.W @ (jnp.square(q) * jax.nn.relu(a)),
+        )
+
+    def velocity(self, state: State, z: Float[Array, " n"]) -> State:
+        """Time derivative `(dy/dt, da/dt)` per ms at `state`, for the input drive `z`."""
+        dy, da = self.imbalance(state, z)
+        return State(dy / self.tau_y, da / self.tau_a)
+
+    def firing_rates(self, state: State) -> FiringRates:
+        """Firing rates of all neurons at `state`."""
+        y, a = state
+        y_minus = jnp.zeros_like(y) if self.rectified else jnp.square(jax.nn.relu(-y))
+        return FiringRates(jnp.square(jax.nn.relu(y)), y_minus, root(a))
+
+
+def random_drive(
+    key: PRNGKeyArray, n: int, norm: float = 1.0, *, dtype: type | None = None
+) -> Float[Array, " n"]:
+    """A Gaussian input drive of shape (n,), scaled to Euclidean norm `norm`."""
+    z = jr.normal(key, (n,), dtype or float)
+    return norm * z / jnp.linalg.norm(z)
+
+
+def as_drive(circuit: Circuit, z: Values, name: str = "z") -> Float[Array, " n"]:
+    """`z` as an array of the circuit's type and of shape (n,).
+
+    Raises `ValueError` naming the argument if the shape differs or a value is not finite.
+    """
+    z = jnp.asarray(z, circuit.dtype)
+    if z.shape != (circuit.n,):
+        raise ValueError(
+            f"`{name}` must have shape ({circuit.n},), one input drive per neuron, not {z.shape}. "
+            "For several drives use `jax.vmap`."
+        )
+    _require(name, z, jnp.isfinite(z), "be finite")
+    return z
+
+
+def _matrix(name: str, value, n: int | None, dtype) -> Array:
+    value = _floating(name, value, dtype)
+    if value.ndim != 2 or value.shape[0] != value.shape[1] or value.shape[0] == 0:
+        raise ValueError(f"`{name}` must be a square matrix (n, n), not of shape {value.shape}.")
+    if n is not None and value.shape[0] != n:
+        raise ValueError(f"`{name}` must have shape ({n}, {n}) like `W`, not {value.shape}.")
+    _require(name, value, jnp.isfinite(value), "be finite")
+    return value
+
+
+def _positive_vector(name: str, value, n: int, dtype) -> Array:
+    value = _floating(name, value, dtype)
+    if value.shape not in ((), (n,)):
+        raise ValueError(f"`{name}` must be a scalar or have shape ({n},), not {value.shape}.")
+    _require(name, value, jnp.isfinite(value) & (value > 0), "be finite and > 0")
+    return jnp.broadcast_to(value, (n,))
+
+
+def _floating(name: str, value, dtype) -> Array:
+    try:
+        value = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must be an array of real numbers: {error}") from None
+    if jnp.issubdtype(value.dtype, jnp.complexfloating):
+        raise ValueError(f"`{name}` must be real, not of type {value.dtype}.")
+    if dtype is None:
+        dtype = value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else float
+    return value.astype(dtype)
+
+
+def _require(name: str, value: Array, valid: Array, what: str) -> None:
+    """Refuse `value` unless all of it is `valid`; says nothing of values that are being traced."""
+    if isinstance(valid, Tracer):
+        return
+    bad = np.argwhere(~np.asarray(valid))
+    if len(bad):
+        where = tuple(int(i) for i in bad[0])
+        entry = f"entry {list(where)}" if where else "it"
+        raise ValueError(
+            f"`{name}` must {what}; {entry} is {float(np.asarray(value)[where])} "
+            f"({len(bad)} of {value.size} entries are refused)."
+        )

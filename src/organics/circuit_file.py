@@ -1,0 +1,358 @@
+"""Circuit files: a circuit and its input drives, as JSON or `.npz`. Nothing in a file is trusted.
+
+A circuit file has exactly these keys (members, in an `.npz` archive):
+
+==================================  ==============================================================
+key                                 value
+==================================  ==============================================================
+`W`                                 n x n matrix
+`W_r`                               n x n matrix; the identity is `null` in JSON and an array
+                                    without entries, such as `zeros((0, 0))`, in `.npz`
+`b`, `b0`, `sigma`,                 n numbers, or one that stands for n equal ones;
+`tau_y`, `tau_a`                    the time constants in ms
+`rectified`                         `true` or `false`
+`z`                                 one input drive (n numbers, or one that stands for n equal
+                                    ones) or a list of them (k x n)
+==================================  ==============================================================
+
+The bounds on values are those of `organics.circuit.Circuit`. All keys are required, so that a
+misspelt one cannot pass as a default. No pickle is ever opened, and no memory is claimed on the
+word of the file.
+"""
+
+import io
+import json
+import math
+import reprlib
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpy.lib import format as npy
+
+from organics.atomic import write_atomically
+from organics.circuit import Circuit, Values
+
+VECTORS = ("b", "b0", "sigma", "tau_y", "tau_a")
+KEYS = ("W", "W_r", *VECTORS, "rectified", "z")
+
+# An .npz file may not exceed its limit decompressed, either. A number of JSON, two characters with
+# its comma, becomes an object of 32 bytes: hence the lower limit.
+MAX_JSON_BYTES = 32 * 2**20
+MAX_NPZ_BYTES = 256 * 2**20
+
+Content = dict[str, Any]
+
+
+class CircuitFileError(ValueError):
+    """A file is not a circuit file; the message names the file, the key and the value."""
+
+
+def load_circuit(path: str | Path, dtype: Any = None) -> tuple[Circuit, Float[Array, "drives n"]]:
+    """The circuit and the input drives, shape (drives, n), of a circuit file.
+
+    Arguments
+        path: a file whose name ends in `.json` or `.npz`.
+        dtype: float32 or float64; by default JAX's default float.
+
+    Raises
+        `CircuitFileError`, a `ValueError`, if the content is not that of a circuit file.
+        `ValueError` if the suffix or the `dtype` is none of the above, or JAX is set to 32 bits
+            and `dtype` is float64.
+        `OSError` if the file cannot be read.
+    """
+    path = Path(path)
+    parse, _, limit = _format(path)
+    dtype = _float_type(dtype)
+    try:
+        return _build(parse(_read(path, limit)), dtype)
+    except ValueError as error:
+        raise CircuitFileError(f"{path}: {error}") from None
+
+
+def save_circuit(path: str | Path, circuit: Circuit, drives: Values) -> None:
+    """Write a circuit and its input drives, shape (n,) or (drives, n), to a circuit file.
+
+    `path` ends in `.json` or `.npz`. Every value is read back bit by bit by `load_circuit` in the
+    same type. The file appears whole or not at all.
+
+    Raises
+        `ValueError` if the suffix is another, the circuit is not a single one, the drives do not
+            fit it or are not finite, or the file would be too large to be loaded.
+        `OSError` if the file cannot be written.
+    """
+    path = Path(path)
+    _, dump, limit = _format(path)
+    if circuit.W.ndim != 2 or circuit.dtype not in (jnp.float32, jnp.float64):
+        raise ValueError(
+            "`circuit` must be one circuit in float32 or float64, not one with `W` of shape "
+            f"{circuit.W.shape} and type {circuit.dtype}."
+        )
+    values: Content = {key: np.asarray(getattr(circuit, key)) for key in ("W", *VECTORS)}
+    values["W_r"] = None if circuit.W_r is None else np.asarray(circuit.W_r)
+    values["rectified"] = circuit.rectified
+    values["z"] = _drives(_finite("drives", np.asarray(drives)), circuit.n, "drives")
+    data = dump({key: values[key] for key in KEYS})
+    if len(data) > limit:
+        raise ValueError(
+            f"`circuit` takes {len(data)} bytes as {path.suffix}, more than the {limit} that are "
+            "read back" + ("; save it as .npz." if path.suffix == ".json" else ".")
+        )
+    write_atomically(path, data)
+
+
+def _format(path: Path) -> "tuple[Callable[[bytes], Content], Callable[[Content], bytes], int]":
+    """Parser, writer and size limit for this kind of file."""
+    if path.suffix.lower() == ".json":
+        return _parse_json, _dump_json, MAX_JSON_BYTES
+    if path.suffix.lower() == ".npz":
+        return _parse_npz, _dump_npz, MAX_NPZ_BYTES
+    raise ValueError(f"`path` must end in .json or .npz to be a circuit file: {path}")
+
+
+def _float_type(dtype: Any) -> np.dtype:
+    wanted = np.dtype(jax.dtypes.canonicalize_dtype(float) if dtype is None else dtype)
+    if wanted not in (np.float32, np.float64):
+        raise ValueError(f"`dtype` must be float32 or float64, not {wanted}.")
+    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
+        raise ValueError(
+            "`dtype` is float64, but JAX is set to 32 bits; "
+            "call `jax.config.update('jax_enable_x64', True)` first."
+        )
+    return wanted
+
+
+def _read(path: Path, limit: int) -> bytes:
+    if path.exists() and not path.is_file():
+        raise ValueError("is not a regular file.")  # a pipe or a device may have no end
+    size = path.stat().st_size
+    if size > limit:
+        raise ValueError(f"has {size} bytes; at most {limit} are read.")
+    with path.open("rb") as stream:
+        return stream.read(size)
+
+
+def _build(values: Content, dtype: np.dtype) -> tuple[Circuit, Float[Array, "drives n"]]:
+    """The circuit and the drives from arrays of any shape and value."""
+    numbers = {
+        key: _cast(key, _finite(key, values[key]), dtype)
+        for key in KEYS
+        if key != "rectified" and values[key] is not None
+    }
+    z = numbers.pop("z")
+    circuit = Circuit(**numbers, rectified=values["rectified"])
+    return circuit, jnp.asarray(_drives(z, circuit.n, "z"))
+
+
+def _finite(key: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"`{key}` must be made of real numbers, not of {array.dtype}.")
+    if not np.all(np.isfinite(array)):
+        where = np.argwhere(~np.isfinite(array))[0]
+        entry = "".join(f"[{i}]" for i in where)
+        raise ValueError(f"`{key}{entry}` must be finite, not {array[tuple(where)]}.")
+    return array
+
+
+def _cast(key: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    with np.errstate(over="ignore", under="ignore"):
+        cast = array.astype(dtype)
+    if not np.all(np.isfinite(cast)):
+        raise ValueError(f"`{key}` has {np.max(np.abs(array))}, which is too large for {dtype}.")
+    return cast
+
+
+def _drives(z: np.ndarray, n: int, name: str) -> np.ndarray:
+    drives = np.full((1, n), z) if z.ndim == 0 else np.atleast_2d(z)
+    if drives.ndim != 2 or drives.shape[1] != n or not len(drives):
+        raise ValueError(
+            f"`{name}` must be one input drive, shape ({n},), or a list of k >= 1 of them, shape "
+            f"(k, {n}), not of shape {z.shape}."
+        )
+    return drives
+
+
+def _check_keys(found: list[str], what: str) -> None:
+    missing = [key for key in KEYS if key not in found]
+    unknown = sorted(set(found) - set(KEYS))
+    if missing or unknown:
+        faults = [f"lacks {', '.join(missing)}"] if missing else []
+        faults += [f"has the unknown {what} {reprlib.repr(unknown)}"] if unknown else []
+        raise ValueError(f"{' and '.join(faults)}; its {what} must be {', '.join(KEYS)}.")
+
+
+def _parse_json(data: bytes) -> Content:
+    try:
+        document = json.loads(
+            data.decode("utf-8-sig"),
+            object_pairs_hook=_unique_keys,
+            parse_constant=_no_constant,
+            parse_int=float,
+        )
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8 text: {error.reason} at byte {error.start}.") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not valid JSON: {error}.") from None
+    except RecursionError:
+        raise ValueError("is nested too deeply to be a circuit file.") from None
+    if not isinstance(document, dict):
+        raise ValueError(f"must hold one JSON object, not {reprlib.repr(document)}.")
+    _check_keys(list(document), "keys")
+    rectified = document["rectified"]
+    if not isinstance(rectified, bool):
+        raise ValueError(f"`rectified` must be true or false, not {_show(rectified)}.")
+    values: Content = {
+        key: _json_array(key, value) for key, value in document.items() if key != "rectified"
+    }
+    return values | {"rectified": rectified}
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in document:
+            raise ValueError(f"has the key {reprlib.repr(key)} more than once.")
+        document[key] = value
+    return document
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"has the value {name}; every number must be finite.")
+
+
+def _json_array(key: str, value: Any) -> np.ndarray | None:
+    if value is None and key == "W_r":
+        return None
+    if isinstance(value, float):
+        return np.array(value)
+    if not isinstance(value, list):
+        raise ValueError(f"`{key}` must be a number or a list of numbers, not {_show(value)}.")
+    if not any(isinstance(row, list) for row in value):
+        return np.array(_json_row(key, value), float)
+    rows = [_json_row(f"{key}[{i}]", row) for i, row in enumerate(value)]
+    for i, row in enumerate(rows):
+        if len(row) != len(rows[0]):
+            raise ValueError(
+                f"`{key}[{i}]` must have {len(rows[0])} entries like `{key}[0]`, not {len(row)}."
+            )
+    return np.array(rows, float)
+
+
+def _json_row(where: str, row: Any) -> list[float]:
+    if not isinstance(row, list):
+        raise ValueError(f"`{where}` must be a list of numbers, not {_show(row)}.")
+    for j, item in enumerate(row):
+        if not isinstance(item, float):
+            raise ValueError(f"`{where}[{j}]` must be a number, not {_show(item)}.")
+    return row
+
+
+def _show(value: Any) -> str:
+    """A value as JSON has it, shortened."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return {list: "a list", dict: "an object"}.get(type(value), reprlib.repr(value))
+
+
+def _dump_json(values: Content) -> bytes:
+    lines = [f"  {json.dumps(key)}: {_json_text(value)}" for key, value in values.items()]
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+
+def _json_text(value: Any) -> str:
+    """One line for a vector, one for each row of a matrix. float64 holds every float32 exactly."""
+    if isinstance(value, np.ndarray) and value.ndim == 2:
+        rows = ",\n".join(f"    {json.dumps(row, allow_nan=False)}" for row in value.tolist())
+        return f"[\n{rows}\n  ]"
+    return json.dumps(value.tolist() if isinstance(value, np.ndarray) else value, allow_nan=False)
+
+
+def _parse_npz(data: bytes) -> Content:
+    try:
+        _check_directory(data)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return _read_archive(archive)
+    except ValueError:
+        raise
+    except Exception as error:  # a broken archive provokes errors of zlib, struct, tokenize, ...
+        raise ValueError(f"is not a complete .npz archive: {error or error!r}.") from None
+
+
+def _check_directory(data: bytes) -> None:
+    """Refuse an archive with a long directory before `zipfile` makes an object of each entry."""
+    end = struct.Struct("<4s4H2LH")  # the record that ends an archive; last, the comment's length
+    tail = data[-end.size :]
+    if len(tail) < end.size or not tail.startswith(b"PK\5\6") or not tail.endswith(b"\0\0"):
+        raise ValueError("is not a complete .npz archive: its end record is missing.")
+    directory_size = end.unpack(tail)[5]
+    is_zip64 = data[-end.size - 20 :].startswith(b"PK\6\7")
+    if is_zip64 or directory_size > 512 * len(KEYS):
+        raise ValueError(f"has too long a directory for an archive of {', '.join(KEYS)}.")
+
+
+def _read_archive(archive: zipfile.ZipFile) -> Content:
+    members = archive.infolist()
+    names = [member.filename.removesuffix(".npy") for member in members]
+    _check_keys(names, "members")
+    if len(names) > len(KEYS):
+        raise ValueError("has a member more than once.")
+    total = sum(member.file_size for member in members)
+    if total > MAX_NPZ_BYTES:
+        raise ValueError(f"has {total} bytes decompressed; at most {MAX_NPZ_BYTES} are read.")
+    values: Content = {
+        key: _read_member(archive, member, key) for key, member in zip(names, members, strict=True)
+    }
+    if values["W_r"].size == 0:
+        values["W_r"] = None
+    return values | {"rectified": bool(values["rectified"])}
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) -> np.ndarray:
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"`{key}` must be stored or deflated in the archive.")
+    with archive.open(member) as stream:
+        shape, fortran_order, dtype = _read_header(stream, key)
+        expected = math.prod(shape) * dtype.itemsize
+        if expected != member.file_size - stream.tell():
+            raise ValueError(
+                f"`{key}` declares shape {reprlib.repr(shape)} of {dtype} but has "
+                f"{member.file_size - stream.tell()} bytes."
+            )
+        content = stream.read(expected)
+        # reading on past the last byte has the checksum compared
+        if len(content) != expected or stream.read(1):
+            raise ValueError(f"`{key}` is cut short.")
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")
+
+
+def _read_header(stream: Any, key: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and type that an array declares, none of them accepted before it is checked."""
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    try:
+        version = npy.read_magic(stream)
+        shape, fortran_order, dtype = readers[version](stream, max_header_size=1024)
+    except Exception as error:  # numpy evaluates the header as a Python literal
+        raise ValueError(f"`{key}` has no valid array header: {str(error)[:200]}.") from None
+    expected = "b" if key == "rectified" else "fiu"
+    if dtype.hasobject:
+        raise ValueError(f"`{key}` holds Python objects, which are never opened.")
+    if dtype.kind not in expected or dtype.itemsize > 8:
+        what = "one boolean" if key == "rectified" else "real numbers of at most 64 bits"
+        raise ValueError(f"`{key}` must be {what}, not of type {dtype}.")
+    most = 0 if key == "rectified" else 2
+    if len(shape) > most or any(axis < 0 for axis in shape):
+        raise ValueError(f"`{key}` must have at most {most} axes, not shape {reprlib.repr(shape)}.")
+    return shape, fortran_order, dtype
+
+
+def _dump_npz(values: Content) -> bytes:
+    arrays: Content = {k: np.zeros((0, 0)) if v is None else v for k, v in values.items()}
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()

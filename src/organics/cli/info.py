@@ -1,0 +1,48 @@
+"""`organics info`"""
+
+from dataclasses import dataclass
+
+from organics.cli.answer import Answer
+
+
+@dataclass(frozen=True)
+class Info:
+    """Versions of organics and of what it stands on, and the devices it would compute on.
+
+    Example: organics info --json
+    """
+
+    json: bool = False
+    """One JSON document on standard output."""
+
+    def run(self) -> Answer:
+        import os
+        import platform
+        from importlib.metadata import version
+
+        import jax
+
+        from organics import __version__
+
+        packages = ("jax", "jaxlib", "equinox", "diffrax", "optax", "numpy", "scipy")
+        document = {
+            "organics": __version__,
+            "python": platform.python_version(),
+            "packages": {name: version(name) for name in packages},
+            "platform": f"{platform.system()} {platform.machine()}",
+            "cores": os.cpu_count(),
+            "backend": jax.default_backend(),
+            "devices": [
+                f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()
+            ],
+        }
+        text = [
+            f"organics {__version__}, Python {document['python']}, {document['platform']}, "
+            f"{document['cores']} cores",
+            ", ".join(f"{name} {number}" for name, number in document["packages"].items()),
+            "devices: " + ", ".join(document["devices"]),
+        ]
+        return Answer(document, text)
+
+
+COMMANDS = Info

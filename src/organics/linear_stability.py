@@ -1,0 +1,363 @@
+"""Stability of a steady state: spectrum, coupled oscillators, certificate, energy, Euler steps.
+
+For identity recurrence (`W_r = I`) the circuit, linearized about its steady state, is a system of
+coupled damped harmonic oscillators
+
+    x'' + B x' + K x = 0,    x = tau_y sqrt(a_s) (y - y_s) / y_s    (elementwise),
+
+whose stiffness `K` is diagonal and positive and whose damping `B` is a nonsingular M-matrix. That
+is why it is stable whatever its parameters, and the proof is constructive: `certify` returns it.
+
+Source: Rawat, Heeger & Martiniani 2024, sections on unconditional stability and on the energy.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Bool, Complex, Float
+
+from organics.circuit import Circuit, State, as_drive, root
+from organics.linearization import jacobian
+from organics.steady_states import SteadyState, steady_state
+
+
+class Stability(NamedTuple):
+    """Linear stability of one steady state.
+
+    Attributes
+        steady_state: the steady state, with its residual.
+        eigenvalues: of the Jacobian, shape (2n,), in 1/ms, in no particular order.
+        spectral_abscissa: largest real part, in 1/ms.
+        stable: the steady state converged and its spectral abscissa is negative.
+        frequencies: `|Im|/2 pi` of each eigenvalue, in kHz; 0 for a mode that does not oscillate.
+        damping_ratios: `-Re/|.|` of each eigenvalue; 1 for a mode that decays and does not
+            oscillate, negative for one that grows.
+    """
+
+    steady_state: SteadyState
+    eigenvalues: Complex[Array, " two_n"]
+    spectral_abscissa: Float[Array, ""]
+    stable: Bool[Array, ""]
+    frequencies: Float[Array, " two_n"]
+    damping_ratios: Float[Array, " two_n"]
+
+
+def stability(
+    circuit: Circuit, z: Float[ArrayLike, " n"], steady: SteadyState | None = None
+) -> Stability:
+    """Spectrum of the circuit at its steady state for the input drive `z`, shape (n,).
+
+    `steady` is the steady state if it is already known. Can be jitted and mapped. Where no steady
+    state was found the spectrum is that at the best state found, and `stable` is false.
+
+    Raises `ValueError` if `z` has the wrong shape or is not finite.
+    """
+    z = as_drive(circuit, z)
+    steady = steady_state(circuit, z) if steady is None else steady
+    eigenvalues = jnp.linalg.eigvals(jacobian(circuit, steady.state))
+    abscissa = jnp.max(eigenvalues.real)
+    size = jnp.abs(eigenvalues)
+    return Stability(
+        steady_state=steady,
+        eigenvalues=eigenvalues,
+        spectral_abscissa=abscissa,
+        stable=steady.converged & (abscissa < 0),
+        frequencies=jnp.abs(eigenvalues.imag) / (2 * np.pi),
+        damping_ratios=-eigenvalues.real / jnp.where(size > 0, size, 1),
+    )
+
+
+def largest_euler_step(eigenvalues: Complex[Array, " m"]) -> Float[Array, ""]:
+    """Largest step, in ms, below which explicit Euler steps of the circuit are stable.
+
+    `min(-2 Re / |.|^2)` over the eigenvalues (1/ms) of the Jacobian at a steady state: for a
+    smaller step each `|1 + dt lambda| < 1`. Not positive unless the steady state is stable.
+    """
+    size = jnp.square(jnp.abs(eigenvalues))
+    steps = -2 * eigenvalues.real / jnp.where(size > 0, size, 1)  # 0 for the eigenvalue 0
+    return jnp.min(steps)
+
+
+class Oscillator(NamedTuple):
+    """Coupled damped oscillators `x'' + B x' + K x = 0` with the circuit's own spectrum.
+
+    Attributes
+        B: damping, shape (n, n), in 1/ms; off-diagonal entries <= 0.
+        K: stiffness, shape (n, n), diagonal, positive, in 1/ms^2.
+        coupled: which neurons respond (`y_s != 0`, or `y_s > 0` in the rectified model), shape
+            (n,). A neuron i that does not is listened to by nobody (column i of `B` is zero off
+            the diagonal) and contributes two real eigenvalues of its own, `-1/tau_a` and
+            `-sqrt(a_s)/tau_y` (`-1/tau_y` where it is silenced by rectification); the
+            coordinate `x_i` does not exist for it, but `B` and `K` still carry its eigenvalues.
+    """
+
+    B: Float[Array, "n n"]
+    K: Float[Array, "n n"]
+    coupled: Bool[Array, " n"]
+
+    @property
+    def companion(self) -> Float[Array, "two_n two_n"]:
+        """First-order form `[[0, I], [-K, -B]]`; its eigenvalues are those of the Jacobian."""
+        identity = jnp.eye(self.B.shape[0], dtype=self.B.dtype)
+        return jnp.block([[jnp.zeros_like(identity), identity], [-self.K, -self.B]])
+
+
+def oscillator(
+    circuit: Circuit, z: Float[ArrayLike, " n"], steady: SteadyState | None = None
+) -> Oscillator:
+    """The circuit with identity recurrence as coupled damped oscillators, at its steady state.
+
+    Raises `ValueError` if the recurrence is not the identity.
+    """
+    circuit = _with_identity_recurrence("oscillator", circuit)
+    z = as_drive(circuit, z)
+    y, a = (steady_state(circuit, z) if steady is None else steady).state
+    leak, q = _leak_and_rate(circuit, y, a)
+    B = jnp.diag(leak / circuit.tau_y + 1 / circuit.tau_a)
+    B = B - circuit.W * jnp.square(q)[None, :] / circuit.tau_a[:, None]
+    return Oscillator(B, jnp.diag(leak / (circuit.tau_y * circuit.tau_a)), q != 0)
+
+
+class Certificate(NamedTuple):
+    """Why a steady state is stable.
+
+    Attributes
+        kind: "diagonal Lyapunov" is a proof (up to rounding) that follows from the structure of the
+            circuit with identity recurrence, "spectral" only the eigenvalues as computed: for a
+            general `W_r` no other certificate is known.
+        holds: whether every check below passed.
+        spectral_abscissa: largest real part of the Jacobian's eigenvalues, in 1/ms.
+        residual: of the steady state, see `SteadyState`.
+        T: positive diagonal such that `T B + B^T T` is positive definite, shape (n,); it gives the
+            quadratic form `x'^T T x' + x^T T K x`, which never increases. `None` if spectral.
+        margin: smallest eigenvalue of `T B + B^T T` after scaling its diagonal to 1, so that it
+            lies in (0, 1]. `None` if spectral.
+        checks: each inequality of the proof by name, and whether it was found to hold.
+    """
+
+    kind: str
+    holds: Bool[Array, ""]
+    spectral_abscissa: Float[Array, ""]
+    residual: Float[Array, ""]
+    T: Float[Array, " n"] | None
+    margin: Float[Array, ""] | None
+    checks: dict[str, Bool[Array, ""]]
+
+
+def certify(
+    circuit: Circuit, z: Float[ArrayLike, " n"], steady: SteadyState | None = None
+) -> Certificate:
+    """Certificate of stability of the circuit's steady state for the input drive `z`.
+
+    For identity recurrence it is constructed, not searched for: `B a_s > 0` makes `B` an M-matrix,
+    so `u = B^-T 1` is positive, and `T = u / a_s` makes `T B + B^T T` positive definite. Each
+    step of the argument is checked on the numbers; `verify` checks the result without the argument.
+    For general `W_r` the certificate is of kind "spectral".
+
+    A `W_r` that is an explicit identity matrix counts as identity recurrence, unless it is being
+    traced. The kinds and checks are Python values, so under `jax.jit` return the arrays you need.
+    """
+    identity = _identity_recurrence(circuit)
+    z = as_drive(circuit, z)
+    linear = stability(circuit, z, steady)
+    found = linear.steady_state
+    checks = {
+        "steady state converged": found.converged,
+        "spectral abscissa < 0": linear.spectral_abscissa < 0,
+    }
+    T = margin = None
+    if identity is not None:
+        T, margin, structural = diagonal_certificate(identity, z, found)
+        checks |= structural
+    return Certificate(
+        kind="spectral" if T is None else "diagonal Lyapunov",
+        holds=jnp.all(jnp.stack(list(checks.values()))),
+        spectral_abscissa=linear.spectral_abscissa,
+        residual=found.residual,
+        T=T,
+        margin=margin,
+        checks=checks,
+    )
+
+
+def diagonal_certificate(
+    circuit: Circuit, z: Float[Array, " n"], steady: SteadyState
+) -> tuple[Float[Array, " n"], Float[Array, ""], dict[str, Bool[Array, ""]]]:
+    """`T`, `margin` and the structural `checks` of a `Certificate`, without any eigenvalue.
+
+    For many inputs at once; `organics.linearization.eigenvalues` is faster for their spectra.
+    """
+    B, K, _ = oscillator(circuit, z, steady)
+    y, a = steady.state
+    leak, _ = _leak_and_rate(circuit, y, a)
+    explicit = leak * a / circuit.tau_y + circuit.c / circuit.tau_a
+    # B a is a difference of terms as large as diag(B) a: rounding is relative to those
+    rounding = 100 * circuit.n * float(jnp.finfo(a.dtype).eps) * jnp.diag(B) * a
+    u = jnp.linalg.solve(B.T, jnp.ones_like(a))
+    T = u / a
+    off_diagonal = B - jnp.diag(jnp.diag(B))
+    margin = _scaled_definiteness(T[:, None] * B)
+    return (
+        T,
+        margin,
+        {
+            "off-diagonals of B <= 0": jnp.all(off_diagonal <= 0),
+            "B a_s > 0": jnp.all(explicit > 0) & jnp.all(jnp.abs(B @ a - explicit) <= rounding),
+            "B^-T 1 > 0": jnp.all(u > 0),
+            "T B + B^T T > 0": margin > 0,
+            "K > 0": jnp.all(jnp.diag(K) > 0),
+        },
+    )
+
+
+def _scaled_definiteness(M: Float[Array, "n n"]) -> Float[Array, ""]:
+    """Smallest eigenvalue of `M + M^T` after scaling its diagonal to 1; NaN-free, -inf if hopeless.
+
+    Without the scaling, parameters over several decades make the test ill-conditioned.
+    """
+    S = M + M.T
+    diagonal = jnp.diag(S)
+    possible = jnp.all(diagonal > 0) & jnp.all(jnp.isfinite(S))
+    scale = jnp.where(possible, 1 / jnp.sqrt(jnp.where(possible, diagonal, 1)), 0)
+    S = jnp.where(possible, scale[:, None] * S * scale[None, :], 0)
+    return jnp.where(possible, jnp.linalg.eigvalsh(S)[0], -jnp.inf)
+
+
+class Verification(NamedTuple):
+    """Outcome of `verify`: `valid`, the margin found, and what failed (empty if nothing did)."""
+
+    valid: bool
+    margin: float
+    failures: tuple[str, ...]
+
+
+def verify(
+    circuit: Circuit, z: Float[ArrayLike, " n"], steady: SteadyState, T: Float[ArrayLike, "..."]
+) -> Verification:
+    """Check a diagonal certificate `T` without trusting how `T`, `B` and `K` were derived.
+
+    The Jacobian is taken by automatic differentiation of the velocity; eliminating the modulators
+    from it gives the damping and the stiffness of the responding neurons numerically; then
+    `T B + B^T T` must be positive definite and `K` diagonal and positive. Neurons at rest must
+    decay, and no other may listen to them. A `T` of another shape than (n,) is refused like any
+    other that is wrong. A plain NumPy computation in float64 on concrete values.
+    """
+    n = circuit.n
+    failures = []
+    y, a = (np.asarray(x, np.float64) for x in steady.state)
+    z = as_drive(circuit, z)
+    if not (np.all(np.isfinite(y)) and np.all(np.isfinite(a)) and np.all(a > 0)):
+        return Verification(False, -np.inf, ("the steady state is not finite with a > 0",))
+    J = jax.jacfwd(lambda s: circuit.velocity(s, z))(steady.state)
+    A11, A12, A21, A22 = (np.asarray(m, np.float64) for row in J for m in row)
+    tolerance = 1e4 * n * float(jnp.finfo(circuit.dtype).eps)
+    imbalance = np.abs(np.concatenate(circuit.imbalance(steady.state, z)))
+    scale = np.concatenate([np.abs(y) + np.asarray(circuit.b * jnp.abs(z)), 2 * a])
+    if not np.all(imbalance <= tolerance * np.maximum(scale, 1e-300)):
+        failures.append("the velocity at the steady state is not zero")
+    on = (y > 0) if circuit.rectified else (y != 0)
+    off = ~on
+    # the columns of a neuron at rest may hold its own decay, nothing else: the spectrum is then
+    # that of the responding neurons and those decay rates
+    to_others = (A11 - np.diag(np.diag(A11)), A12, A21, A22 - np.diag(np.diag(A22)))
+    if any(np.any(block[:, off]) for block in to_others):
+        failures.append("a neuron at rest is not decoupled")
+    if not (np.all(np.diag(A11)[off] < 0) and np.all(np.diag(A22)[off] < 0)):
+        failures.append("a neuron at rest does not decay")
+    T = np.asarray(T, np.float64)
+    if T.shape != (n,) or not np.all(np.isfinite(T)) or not np.all(T > 0):
+        return Verification(False, -np.inf, (*failures, "`T` is not a positive vector"))
+    if not np.any(on):
+        return Verification(not failures, 1.0, tuple(failures))
+    A11, A12, A21, A22 = (m[np.ix_(on, on)] for m in (A11, A12, A21, A22))
+    gain = np.diag(A12)
+    if not np.all(gain):
+        return Verification(
+            False, -np.inf, (*failures, "a responding neuron has no gain from its modulator")
+        )
+    passed = A22 * gain[:, None] / gain[None, :]  # A12 A22 A12^-1, as A12 is diagonal
+    to_x = np.asarray(circuit.tau_y)[on] * np.sqrt(a[on]) / y[on]
+    B = -(A11 + passed) * to_x[:, None] / to_x[None, :]
+    K_terms = passed @ A11, gain[:, None] * A21
+    K = (K_terms[0] - K_terms[1]) * to_x[:, None] / to_x[None, :]
+    K_size = (np.abs(K_terms[0]) + np.abs(K_terms[1])) * np.abs(to_x[:, None] / to_x[None, :])
+    if np.any(np.abs(K - np.diag(np.diag(K))) > tolerance * K_size):
+        failures.append("the stiffness is not diagonal")
+    if not np.all(np.diag(K) > 0):
+        failures.append("the stiffness is not positive")
+    S = T[on][:, None] * B
+    S = S + S.T
+    if not (np.all(np.isfinite(S)) and np.all(np.diag(S) > 0)):
+        return Verification(False, -np.inf, (*failures, "the damping is not positive"))
+    scaling = 1 / np.sqrt(np.diag(S))
+    margin = float(np.linalg.eigvalsh(scaling[:, None] * S * scaling[None, :])[0])
+    if margin <= 0:
+        failures.append("T B + B^T T is not positive definite")
+    return Verification(not failures, margin, tuple(failures))
+
+
+def energy(
+    circuit: Circuit,
+    z: Float[ArrayLike, " n"],
+    state: State,
+    steady: SteadyState | None = None,
+) -> Float[Array, ""]:
+    """Energy of a circuit with identity recurrence: 0 at the steady state, positive elsewhere.
+
+    A weighted sum over the responding neurons of the squared distance of `y` from the normalized
+    response, and of the squared mismatch between the input `b z` and its reconstruction
+    `sqrt(a) y`; the potentials of neurons at rest do not count. It never increases along the
+    linearized flow; along the nonlinear flow that holds up to terms of third order in the distance
+    from the steady state. `y` and `a` have shape (n,); use `jax.vmap` for several states.
+
+    Raises `ValueError` if the recurrence is not the identity or the state has another shape.
+    Source: Rawat et al. 2024, energy function; weights `T` from `certify`.
+    """
+    circuit = _with_identity_recurrence("energy", circuit)
+    z = as_drive(circuit, z)
+    for name, value in zip(state._fields, state, strict=True):
+        if value.shape != (circuit.n,):
+            raise ValueError(
+                f"`state.{name}` must have shape ({circuit.n},), not {value.shape}. "
+                "For several states use `jax.vmap`."
+            )
+    steady = steady_state(circuit, z) if steady is None else steady
+    T, _, _ = diagonal_certificate(circuit, z, steady)
+    y_s, a_s = steady.state
+    leak, q = _leak_and_rate(circuit, y_s, a_s)
+    response = jnp.where(q != 0, q, 1)  # divided by before squaring: its square may underflow
+    distance = jnp.square((state.y - y_s) / response) * leak * circuit.tau_y / circuit.tau_a
+    mismatch = jnp.square((root(state.a) * state.y - circuit.b * z) / response)
+    return jnp.sum(jnp.where(q != 0, T * a_s * (distance + mismatch), 0))
+
+
+def _leak_and_rate(circuit: Circuit, y, a):
+    """Effective leak of `y` (`sqrt(a)`, or 1 for a silent rectified neuron) and what others see."""
+    q = circuit.rectify(y)
+    leak = jnp.where(y > 0, jnp.sqrt(a), 1) if circuit.rectified else jnp.sqrt(a)
+    return leak, q
+
+
+def _identity_recurrence(circuit: Circuit) -> Circuit | None:
+    """The circuit with `W_r=None` if its recurrence is known to be the identity, else `None`."""
+    if circuit.W_r is None:
+        return circuit
+    if isinstance(circuit.W_r, Tracer):
+        return None
+    if np.array_equal(np.asarray(circuit.W_r), np.eye(circuit.n)):
+        return eqx.tree_at(lambda c: c.W_r, circuit, None)
+    return None
+
+
+def _with_identity_recurrence(name: str, circuit: Circuit) -> Circuit:
+    identity = _identity_recurrence(circuit)
+    if identity is None:
+        raise ValueError(
+            f"`{name}` exists only for identity recurrence (`W_r=None`): the oscillator form and "
+            "its energy are not known for a general `W_r`. Use `stability` for the spectrum."
+        )
+    return identity

@@ -1,0 +1,59 @@
+"""The circuit's Jacobian, analytic in blocks, and its eigenvalues by the thousand."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+from threadpoolctl import threadpool_limits
+
+from organics.circuit import Circuit, State, root
+
+
+def imbalance_jacobian(circuit: Circuit, state: State) -> Float[Array, "two_n two_n"]:
+    """Derivative of `circuit.imbalance` with respect to `(y, a)`: the Jacobian without `1/tau`.
+
+    In the rectified model the slope at `y_i = 0` exactly is the left one, where neuron i is silent
+    (as automatic differentiation has it); both one-sided linearizations are stable for `W_r = I`.
+    """
+    n, (y, a) = circuit.n, state
+    s = root(a)
+    q = circuit.rectify(y)
+    identity = jnp.eye(n, dtype=y.dtype)
+    W_r = identity if circuit.W_r is None else circuit.W_r
+    # d sqrt(relu(a)) / da is 0 where a <= 0, as in `root`
+    slope = jnp.where(a > 0, 1 / jnp.where(a > 0, 2 * s, 1), 0)
+    y_from_y = (1 - s)[:, None] * W_r * circuit.active(y)[None, :] - identity
+    y_from_a = jnp.diag(-circuit.recur(q) * slope)
+    a_from_y = circuit.W * (2 * q * jax.nn.relu(a))[None, :]
+    a_from_a = circuit.W * jnp.where(a > 0, jnp.square(q), 0)[None, :] - identity
+    return jnp.block([[y_from_y, y_from_a], [a_from_y, a_from_a]])
+
+
+def jacobian(circuit: Circuit, state: State) -> Float[Array, "two_n two_n"]:
+    """Jacobian of `circuit.velocity` at `state`, rows and columns ordered `(y, a)`, in 1/ms.
+
+    Defined at any state; it is the derivative of the flow wherever that is differentiable, that is
+    for `a > 0` and, in the rectified model, `y != 0` (at `y_i = 0` the left slope is taken).
+
+    Source: Rawat et al. 2024; theory of the linearization for general `W_r`.
+    """
+    tau = jnp.concatenate([circuit.tau_y, circuit.tau_a])
+    return imbalance_jacobian(circuit, state) / tau[:, None]
+
+
+def eigenvalues(jacobians: Float[np.ndarray, "batch m m"]) -> Complex[np.ndarray, "batch m"]:
+    """Eigenvalues of a stack of matrices, computed on all cores of the host.
+
+    For thousands of circuits this is several times faster than eigenvalues inside of a compiled
+    function: NumPy's LAPACK on one matrix a core, with LAPACK's own threads, which do not pay for
+    matrices of some hundred rows, off meanwhile.
+    """
+    cores = os.cpu_count() or 1
+    pieces = np.array_split(jacobians, min(len(jacobians), 8 * cores))
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
+        parts = list(pool.map(np.linalg.eigvals, pieces))
+    kind = np.result_type(jacobians.dtype, np.complex64)
+    return np.concatenate(parts).astype(kind, copy=False)

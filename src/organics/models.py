@@ -1,0 +1,179 @@
+"""Classifiers by name.
+
+A classifier is an Equinox module with
+
+    loss(inputs, labels) -> (scalar, metrics)
+
+for inputs in [0, 1] of shape (batch, input_size) and integer labels of shape (batch,); `metrics` is
+a dictionary of scalars with at least "accuracy", each a mean over the batch. That is all that the
+trainer knows of it. One that is made of circuits also has
+
+    circuits(x) -> a list of (Circuit, z)
+
+for one input x, so that stability can be asked of every part of it.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from organics.circuit import Circuit
+from organics.nn.normalization import Normalization, Recurrence, require_positive
+
+ModelName = Literal["organics", "mlp"]
+
+CLASSES = 10
+
+
+class Dense(eqx.Module):
+    """`relu(W x + b)`: what takes a circuit layer's place in the control network."""
+
+    linear: eqx.nn.Linear
+
+    def __init__(self, input_size: int, size: int, *, key: PRNGKeyArray, dtype=None):
+        self.linear = eqx.nn.Linear(input_size, size, key=key, dtype=dtype)
+
+    def __call__(self, x: Float[Array, " m"]) -> Float[Array, " n"]:
+        return jax.nn.relu(self.linear(x))
+
+
+class Prediction(NamedTuple):
+    """What a `StaticClassifier` makes of one input: class scores (10,), and the input as it is
+    reconstructed from the code (input_size,)."""
+
+    logits: Float[Array, " classes"]
+    reconstruction: Float[Array, " pixels"]
+
+
+class StaticClassifier(eqx.Module):
+    """Encoder, layers, linear readout; and a decoder that reconstructs the input from the code.
+
+    The encoder's last layer is a sigmoid, its others are ReLU, so the code that the first layer
+    receives lies in (0, 1); the decoder mirrors the encoder. Trained on the cross-entropy of the
+    classes plus the mean squared error of the reconstruction.
+
+    Arguments
+        input_size: number of pixels.
+        layers: the layers between code and readout, in order; may be empty.
+        encoder: widths of the encoder; the last is the length of the code.
+
+    Source: Rawat et al. 2024, static classification.
+    """
+
+    encoder: tuple[eqx.nn.Linear, ...]
+    layers: tuple[Normalization | Dense, ...]
+    readout: eqx.nn.Linear
+    decoder: tuple[eqx.nn.Linear, ...]
+
+    def __init__(
+        self,
+        input_size: int,
+        layers: Sequence[Normalization | Dense],
+        encoder: Sequence[int] = (360, 120, 40),
+        *,
+        size: int | None = None,
+        key: PRNGKeyArray,
+        dtype: type | None = None,
+    ):
+        k_encoder, k_readout, k_decoder = jr.split(key, 3)
+        widths = (input_size, *encoder)
+        self.encoder = _stack(widths, k_encoder, dtype)
+        self.decoder = _stack(widths[::-1], k_decoder, dtype)
+        self.layers = tuple(layers)
+        last = widths[-1] if size is None else size
+        self.readout = eqx.nn.Linear(last, CLASSES, key=k_readout, dtype=dtype)
+
+    def encode(self, x: Float[Array, " pixels"]) -> Float[Array, " code"]:
+        """The code of the input `x`, in (0, 1)."""
+        return _sigmoid_network(self.encoder, x)
+
+    def __call__(self, x: Float[Array, " pixels"]) -> Prediction:
+        """Class scores and reconstruction of one input."""
+        code = self.encode(x)
+        rates = code
+        for layer in self.layers:
+            rates = layer(rates)
+        return Prediction(self.readout(rates), _sigmoid_network(self.decoder, code))
+
+    def loss(
+        self, inputs: Float[Array, "batch pixels"], labels: Int[Array, " batch"]
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Cross-entropy plus mean squared reconstruction error, 1:1, and both of them alone."""
+        logits, reconstruction = jax.vmap(self)(inputs)
+        scores = jax.nn.log_softmax(logits)
+        cross_entropy = -jnp.mean(jnp.take_along_axis(scores, labels[:, None], axis=1))
+        error = jnp.mean(jnp.square(reconstruction - inputs))
+        correct = (jnp.argmax(logits, axis=1).astype(labels.dtype) == labels).astype(inputs.dtype)
+        metrics = {
+            "accuracy": jnp.mean(correct),
+            "cross_entropy": cross_entropy,
+            "reconstruction_error": error,
+        }
+        return cross_entropy + error, metrics
+
+    def circuits(self, x: Float[Array, " pixels"]) -> list[tuple[Circuit, Float[Array, " n"]]]:
+        """The circuit of each circuit layer, and its drive, when the network sees the input `x`."""
+        found = []
+        rates = self.encode(x)
+        for layer in self.layers:
+            if isinstance(layer, Normalization):
+                found.append(layer.circuit(rates))
+            rates = layer(rates)
+        return found
+
+
+def build(
+    name: ModelName,
+    input_size: int,
+    *,
+    layers: Sequence[int] = (50,),
+    encoder: Sequence[int] = (360, 120, 40),
+    recurrent: Recurrence = "identity",
+    key: PRNGKeyArray,
+    dtype: type | None = None,
+) -> StaticClassifier:
+    """The classifier called `name`, with random parameters.
+
+    "organics": `layers` are the sizes of its circuit layers, each fed by the rates of the one
+    before. "mlp": the same network with `Dense` layers of these sizes instead, the control.
+
+    Raises `ValueError` for another name or a size below 1.
+    """
+    if name not in get_args(ModelName):
+        known = ", ".join(get_args(ModelName))
+        raise ValueError(f"`model` must be one of {known}, not {name!r}.")
+    if not encoder:
+        raise ValueError("`encoder` must have at least one width, that of the code.")
+    for width in (*encoder, *layers):
+        require_positive(width=width)
+    k_network, *keys = jr.split(key, 1 + len(layers))
+    sizes = (encoder[-1], *layers)
+    stack = []
+    for m, n, k in zip(sizes, sizes[1:], keys, strict=False):
+        if name == "mlp":
+            stack.append(Dense(m, n, key=k, dtype=dtype))
+        else:
+            stack.append(Normalization(m, n, key=k, recurrent=recurrent, dtype=dtype))
+    return StaticClassifier(input_size, stack, encoder, size=sizes[-1], key=k_network, dtype=dtype)
+
+
+def count_parameters(model: eqx.Module) -> int:
+    """Number of trainable parameters: the floating-point entries of the module."""
+    return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
+
+
+def _stack(widths: Sequence[int], key: PRNGKeyArray, dtype) -> tuple[eqx.nn.Linear, ...]:
+    keys = jr.split(key, len(widths) - 1)
+    pairs = zip(widths, widths[1:], keys, strict=False)
+    return tuple(eqx.nn.Linear(m, n, key=k, dtype=dtype) for m, n, k in pairs)
+
+
+def _sigmoid_network(layers: Sequence[eqx.nn.Linear], x: Array) -> Array:
+    for layer in layers[:-1]:
+        x = jax.nn.relu(layer(x))
+    return jax.nn.sigmoid(layers[-1](x))

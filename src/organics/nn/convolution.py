@@ -1,0 +1,147 @@
+"""Circuits on images: neurons with local receptive fields and local normalization pools."""
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from organics.circuit import Circuit
+from organics.constraints import positive, unit_interval
+from organics.nn.normalization import require_among, require_positive, uniform_fan_in
+
+
+class NormalizationConv2d(eqx.Module):
+    r"""Firing rates at the steady state of a circuit whose neurons lie on an image.
+
+    One neuron per channel and position, `W_r = I`. Drive, gain and pool are convolutions,
+
+        z = k_in * x,    b = sigmoid(k_gain * x),    W q = k_pool * q,    k_pool = exp(log_pool),
+
+    so the normalization weights are those of a small kernel, not a matrix of all pairs of
+    positions; outside of the image there is nothing in the pool. The layer maps `x` of shape
+    (in_channels, h, w) to `relu(y)^2` of shape (out_channels, h', w'), at a cost that grows with
+    the number of positions. Stable whatever its parameters, as every circuit with `W_r = I`.
+
+    Arguments
+        in_channels, out_channels: number of channels.
+        kernel_size: height and width of the receptive fields; one number for both.
+        pool_size: height and width, odd, of the normalization pools; one number for both.
+        pool: "across", a neuron is normalized by all channels; "within", by its own only.
+        padding: "same" keeps the size of the image, padding it with zeros; "valid" has neurons
+            only where the receptive field lies inside the image.
+        rectified, sigma, tau, dtype: as for `Normalization`.
+
+    Source: the convolutional variant of Rawat et al. 2024, with local pools instead of its dense
+    ones, and one `b0 = sigmoid(beta)` for each channel.
+    """
+
+    k_in: Float[Array, "c_out c_in kh kw"]
+    k_gain: Float[Array, "c_out c_in kh kw"]
+    log_pool: Float[Array, "c_out pooled ph pw"]
+    beta: Float[Array, " c_out"]
+    pool: Literal["across", "within"] = eqx.field(static=True)
+    padding: Literal["same", "valid"] = eqx.field(static=True)
+    rectified: bool = eqx.field(static=True)
+    sigma: float = eqx.field(static=True)
+    tau: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        pool_size: int | tuple[int, int] = 5,
+        *,
+        key: PRNGKeyArray,
+        pool: Literal["across", "within"] = "across",
+        padding: Literal["same", "valid"] = "same",
+        rectified: bool = False,
+        sigma: float = 1.0,
+        tau: float = 2.0,
+        dtype: type | None = None,
+    ):
+        kernel, window = _pair(kernel_size), _pair(pool_size)
+        require_positive(in_channels=in_channels, out_channels=out_channels, sigma=sigma, tau=tau)
+        require_positive(kernel_size=min(kernel), pool_size=min(window))
+        require_among("pool", pool, ("across", "within"))
+        require_among("padding", padding, ("same", "valid"))
+        if window[0] % 2 == 0 or window[1] % 2 == 0:
+            raise ValueError(f"`pool_size` must be odd, so that a pool has a centre, not {window}.")
+        k_in, k_gain, k_pool = jr.split(key, 3)
+        kind = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
+        shape = (out_channels, in_channels, *kernel)
+        fan_in = in_channels * kernel[0] * kernel[1]
+        self.k_in = uniform_fan_in(k_in, shape, fan_in, kind)
+        self.k_gain = uniform_fan_in(k_gain, shape, fan_in, kind)
+        pooled = out_channels if pool == "across" else 1
+        log_pool = jr.uniform(k_pool, (out_channels, pooled, *window), kind, minval=-1, maxval=0)
+        itself = jnp.arange(out_channels) if pool == "across" else 0
+        centre = (jnp.arange(out_channels), itself, window[0] // 2, window[1] // 2)
+        self.log_pool = log_pool.at[centre].set(0)  # a neuron's weight on itself starts at 1
+        self.beta = jnp.zeros(out_channels, kind)
+        self.pool = pool
+        self.padding = padding
+        self.rectified = rectified
+        self.sigma = float(sigma)
+        self.tau = float(tau)
+
+    def __call__(
+        self, x: Float[Array, "c_in h w"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "c_out h2 w2"]:
+        """Rates of the principal neurons at the steady state for the image `x`.
+
+        `key` is ignored; `eqx.nn.Sequential` passes it.
+        """
+        del key
+        # the closed form of `organics.steady_states`, with the pool as a convolution
+        z, b = self._drive_and_gain(x)
+        d = b * z
+        q = jax.nn.relu(d) if self.rectified else d
+        c = jnp.square(unit_interval(self.beta) * self.sigma)
+        y = q / jnp.sqrt(c[:, None, None] + self._pool(jnp.square(q)))
+        return jnp.square(jax.nn.relu(y))
+
+    def circuit(self, x: Float[Array, "c_in h w"]) -> tuple[Circuit, Float[Array, " n"]]:
+        """The circuit that the image `x` sets up, and its drive, for `stability` and the like.
+
+        Its neurons are in row-major order of (channel, row, column); its `W` is a dense matrix of
+        all pairs of them, so this is for small images.
+        """
+        z, b = self._drive_and_gain(x)
+        identity = jnp.eye(z.size, dtype=z.dtype).reshape(z.size, *z.shape)
+        W = jax.vmap(self._pool)(identity).reshape(z.size, z.size).T
+        b0 = jnp.broadcast_to(unit_interval(self.beta)[:, None, None], z.shape)
+        circuit = Circuit(
+            W=W,
+            b=b.reshape(-1),
+            b0=b0.reshape(-1),
+            sigma=self.sigma,
+            tau_y=self.tau,
+            tau_a=self.tau,
+            rectified=self.rectified,
+        )
+        return circuit, z.reshape(-1)
+
+    def _drive_and_gain(self, x: Array) -> tuple[Array, Array]:
+        channels = self.k_in.shape[1]
+        if x.ndim != 3 or x.shape[0] != channels:
+            raise ValueError(f"`x` must have shape ({channels}, height, width), not {x.shape}.")
+        drive = _convolve(x, self.k_in, self.padding)
+        return drive, unit_interval(_convolve(x, self.k_gain, self.padding))
+
+    def _pool(self, q: Float[Array, "c_out h w"]) -> Float[Array, "c_out h w"]:
+        groups = 1 if self.pool == "across" else q.shape[0]
+        return _convolve(q, positive(self.log_pool), "same", groups)
+
+
+def _convolve(x: Array, kernel: Array, padding: str, groups: int = 1) -> Array:
+    return jax.lax.conv_general_dilated(
+        x[None], kernel, (1, 1), padding.upper(), feature_group_count=groups
+    )[0]
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size

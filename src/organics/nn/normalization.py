@@ -1,0 +1,155 @@
+"""A circuit's steady state as a feed-forward layer."""
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from organics.circuit import Circuit
+from organics.constraints import at_most_one, cap_spectral_norm, positive, unit_interval, unit_norm
+from organics.steady_states import steady_state
+
+Recurrence = Literal["identity", "bounded"]
+
+
+class Normalization(eqx.Module):
+    r"""Firing rates at which an ORGaNICs circuit, driven by the layer's input, comes to rest.
+
+    The input `x`, shape (m,), sets the circuit's drive and its input gain,
+
+        z = W_zx x / ||W_zx x||,    b = sigmoid(W_bx x),
+
+    and the layer returns `relu(y)^2`, shape (n,), at the steady state. The other parameters do not
+    depend on the input: `b0 = sigmoid(beta)`, `W = exp(log_W)`, `sigma`, and `W_r`. Every one
+    satisfies the constraints of `Circuit` whatever its free parameter is.
+
+    Arguments
+        input_size, size: m and n.
+        recurrent: "identity", `W_r = I`: the steady state is divisive normalization in closed
+            form, and stable whatever the parameters. Or "bounded", `W_r` is learned with spectral
+            norm at most 1 (starting from the identity): the steady state is found by iteration and
+            differentiated implicitly; that it is stable is conjectured.
+        gain: "input" learns the attention-like gain above; a number in (0, 1] is a fixed `b`.
+        pool: "positive", `W = exp(log_W)`; "bounded" clamps that to at most 1, as the existence of
+            a steady state may need where `W_r` is not the identity.
+        rectified: the rectified circuit instead of the main one.
+        sigma: semi-saturation constant, fixed.
+        tau: time constants of all neurons, in ms. The layer's output does not depend on them, the
+            eigenvalues of its circuit do.
+        dtype: of the parameters; JAX's default float if not given.
+
+    With "bounded" recurrence a steady state may not be found. The output is then NaN, never
+    merely wrong; `organics.training` stops there and says so.
+
+    Source: Rawat et al. 2024, static classification; their parameterisation and initialisation.
+    """
+
+    W_zx: Float[Array, "n m"]
+    W_bx: Float[Array, "n m"] | None
+    W_r: Float[Array, "n n"] | None
+    log_W: Float[Array, "n n"]
+    beta: Float[Array, " n"]
+    gain: float = eqx.field(static=True)  # where it is fixed: where `W_bx` is None
+    pool: Literal["positive", "bounded"] = eqx.field(static=True)
+    rectified: bool = eqx.field(static=True)
+    sigma: float = eqx.field(static=True)
+    tau: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        input_size: int,
+        size: int,
+        *,
+        key: PRNGKeyArray,
+        recurrent: Recurrence = "identity",
+        gain: Literal["input"] | float = "input",
+        pool: Literal["positive", "bounded"] = "positive",
+        rectified: bool = False,
+        sigma: float = 1.0,
+        tau: float = 2.0,
+        dtype: type | None = None,
+    ):
+        require_positive(input_size=input_size, size=size, sigma=sigma, tau=tau)
+        require_among("recurrent", recurrent, ("identity", "bounded"))
+        require_among("pool", pool, ("positive", "bounded"))
+        k_zx, k_bx, k_W = jr.split(key, 3)
+        kind = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
+        self.W_zx = uniform_fan_in(k_zx, (size, input_size), input_size, kind)
+        learned = gain == "input"
+        self.W_bx = uniform_fan_in(k_bx, (size, input_size), input_size, kind) if learned else None
+        self.gain = 1.0 if learned else fixed_gain(gain)
+        self.W_r = jnp.eye(size, dtype=kind) if recurrent == "bounded" else None
+        off_diagonal = 1 - jnp.eye(size, dtype=kind)
+        self.log_W = off_diagonal * jr.uniform(k_W, (size, size), kind, minval=-1, maxval=0)
+        self.beta = jnp.zeros(size, kind)
+        self.pool = pool
+        self.rectified = rectified
+        self.sigma = float(sigma)
+        self.tau = float(tau)
+
+    @property
+    def size(self) -> int:
+        """Number of principal neurons, n."""
+        return self.W_zx.shape[0]
+
+    def circuit(self, x: Float[Array, " m"]) -> tuple[Circuit, Float[Array, " n"]]:
+        """The circuit that the input `x` sets up, and the input drive `z` it receives.
+
+        What `steady_state`, `stability`, `certify` and `energy` take.
+        """
+        circuit = Circuit(
+            W=at_most_one(self.log_W) if self.pool == "bounded" else positive(self.log_W),
+            W_r=None if self.W_r is None else cap_spectral_norm(self.W_r),
+            b=self.gain if self.W_bx is None else unit_interval(self.W_bx @ x),
+            b0=unit_interval(self.beta),
+            sigma=self.sigma,
+            tau_y=self.tau,
+            tau_a=self.tau,
+            rectified=self.rectified,
+        )
+        return circuit, unit_norm(self.W_zx @ x)
+
+    def __call__(
+        self, x: Float[Array, " m"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, " n"]:
+        """Rates of the principal neurons at the steady state for the input `x`.
+
+        `key` is ignored; `eqx.nn.Sequential` passes it.
+        """
+        del key
+        circuit, z = self.circuit(x)
+        found = steady_state(circuit, z)
+        rates = circuit.firing_rates(found.state).y_plus
+        if circuit.W_r is None:  # a closed form cannot fail to converge
+            return rates
+        return jnp.where(found.converged, rates, jnp.nan)
+
+
+def uniform_fan_in(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, dtype) -> Array:
+    """Uniform on +-1/sqrt(fan_in): Kaiming's uniform initialisation with slope sqrt(5)."""
+    limit = 1 / fan_in**0.5
+    return jr.uniform(key, shape, dtype, minval=-limit, maxval=limit)
+
+
+def require_positive(**values: int | float) -> None:
+    """Refuse, by name, values that are not positive (sizes and constants alike)."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"`{name}` must be > 0, not {value}.")
+
+
+def require_among(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is none of the choices."""
+    if value not in choices:
+        words = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"`{name}` must be one of {words}, not {value!r}.")
+
+
+def fixed_gain(gain: float | str) -> float:
+    """`gain` as a number in (0, 1]."""
+    if isinstance(gain, str) or not 0 < gain <= 1:
+        raise ValueError(f"`gain` must be 'input' or a number in (0, 1], not {gain!r}.")
+    return float(gain)

@@ -1,0 +1,325 @@
+"""Figures: arrays in, a Matplotlib `Figure` out. Nothing is computed here, no file is read.
+
+Each function draws into a new figure of a printed column's width, or into the `axes` it is given.
+There is one style, in force while a figure is drawn or saved and no longer; `pyplot` with its
+global state is not used, so figures need no display and are freed like any other object.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from cycler import cycler
+from jaxtyping import Array, Complex, Float, Real
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from organics.atomic import write_atomically
+from organics.planar import FixedPoint2D, Nullclines, PhasePlane
+
+COLUMN = 3.4  # width of a printed column, in inches
+
+# Okabe and Ito's colours, told apart by readers with any kind of colour vision
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY, BLACK, GREY = "#CC79A7", "#56B4E9", "#000000", "#999999"
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, BLACK)
+
+STYLE: Any = {
+    "axes.prop_cycle": cycler(color=COLOURS),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 150,
+    "font.size": 8,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "legend.handlelength": 1.5,
+    "lines.linewidth": 1.2,
+    "pdf.fonttype": 42,  # text stays text
+    "savefig.dpi": 300,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "organics",  # the same figure gives the same file
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The project's style, on Matplotlib's defaults; the settings in force return at the end."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure as `.png`, `.svg` or `.pdf`, whole or not at all.
+
+    Raises `ValueError` for another suffix, `OSError` if the file cannot be written.
+    """
+    path = Path(path)
+    undated = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    kind = path.suffix.lower()
+    if kind not in undated:
+        raise ValueError(f"`path` must end in .png, .svg or .pdf to hold a figure: {path}")
+    content = io.BytesIO()
+    with style():
+        figure.savefig(content, format=kind[1:], metadata=undated[kind])
+    write_atomically(path, content.getvalue())
+
+
+@style()
+def phase_portrait(
+    plane: PhasePlane,
+    nullclines: Nullclines,
+    fixed_points: Sequence[FixedPoint2D],
+    *,
+    axes: Axes | None = None,
+    legend: bool = True,
+) -> Figure:
+    """Phase portrait of a two-dimensional circuit: `phase_portrait(*portrait(circuit, z))`.
+
+    Streamlines of the velocity, both nullclines, the stable fixed points as red stars and the
+    others as black circles.
+    """
+    axes = _axes(axes, height=3.2)
+    axes.streamplot(
+        plane.y, plane.a, plane.dy, plane.da, color="0.7", density=1.0, linewidth=0.5, arrowsize=0.6
+    )
+    for curves, colour, name in ((nullclines.y, BLUE, "y"), (nullclines.a, ORANGE, "a")):
+        for i, curve in enumerate(curves):
+            label = rf"$\dot {name} = 0$" if i == 0 else None
+            axes.plot(*curve.T, color=colour, label=label, zorder=3)
+    for stable, marker, size, colour, label in (
+        (True, "*", 10, "red", "stable"),
+        (False, "o", 5, "black", "unstable"),
+    ):
+        points = [(point.y, point.a) for point in fixed_points if point.stable == stable]
+        if points:
+            y, a = zip(*points, strict=True)
+            axes.plot(
+                y, a, marker, color=colour, markersize=size, markeredgecolor="white",
+                markeredgewidth=0.5, label=label, zorder=4,
+            )  # fmt: skip
+    axes.set(
+        xlabel="$y$", ylabel="$a$", xlim=plane.y[[0, -1]].tolist(), ylim=plane.a[[0, -1]].tolist()
+    )
+    if legend:
+        _legend_above(axes)
+    return _figure(axes)
+
+
+@style()
+def trajectory(
+    t: Real[Array | np.ndarray, " t"],
+    y: Real[Array | np.ndarray, "t n"],
+    a: Real[Array | np.ndarray, "t n"],
+    *,
+    axes: Sequence[Axes] | np.ndarray | None = None,
+) -> Figure:
+    """Membrane potentials against time in ms: `y` above, `a` below, a line for each neuron."""
+    t, y, a = _finite("t", t), _finite("y", y), _finite("a", a)
+    upper, lower = _stacked(axes, 2, height=3.0)
+    n = y.shape[1]
+    few = n <= len(COLOURS)
+    shades = matplotlib.colormaps["cividis"](np.linspace(0, 0.9, n))
+    for i in range(n):
+        colour = COLOURS[i] if few else shades[i]
+        upper.plot(t, y[:, i], color=colour, label=f"neuron {i + 1}")
+        lower.plot(t, a[:, i], color=colour)
+    upper.set(ylabel="$y$", xlim=(t[0], t[-1]))
+    lower.set(ylabel="$a$", xlabel="time (ms)", xlim=(t[0], t[-1]))
+    if few and n > 1:
+        _legend_above(upper)
+    elif not few:
+        shades = ListedColormap(shades)
+        scale = ScalarMappable(Normalize(0.5, n + 0.5), shades)
+        bar = _figure(upper).colorbar(scale, ax=[upper, lower], label="neuron", aspect=40)
+        bar.ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        bar.outline.set_visible(False)
+    return _figure(upper)
+
+
+@style()
+def spectrum_plane(
+    eigenvalues: Complex[Array | np.ndarray, "*shape"], *, axes: Axes | None = None
+) -> Figure:
+    """Eigenvalues, in 1/ms, in the complex plane, the unstable ones in another colour and shape."""
+    values = _finite("eigenvalues", eigenvalues).ravel()
+    axes = _axes(axes, height=2.8)
+    axes.axvline(0, color=GREY, linewidth=0.8, zorder=1)
+    axes.axhline(0, color=GREY, linewidth=0.4, zorder=1)
+    real, imaginary = np.real(values), np.imag(values)
+    for chosen, colour, marker, label in (
+        (real < 0, BLUE, "o", r"$\mathrm{Re}\,\lambda < 0$"),
+        (real >= 0, VERMILION, "D", r"$\mathrm{Re}\,\lambda \geq 0$"),
+    ):
+        if np.any(chosen):
+            axes.plot(
+                real[chosen], imaginary[chosen], marker, color=colour, label=label,
+                markersize=4, markeredgewidth=0, alpha=0.7,
+            )  # fmt: skip
+    axes.set(xlabel=r"$\mathrm{Re}\,\lambda$ (1/ms)", ylabel=r"$\mathrm{Im}\,\lambda$ (1/ms)")
+    axes.margins(0.08)
+    _legend_above(axes)
+    return _figure(axes)
+
+
+@style()
+def power_spectra(
+    frequencies: Float[Array | np.ndarray, " f"],
+    power: Float[Array | np.ndarray, "f channels"],
+    *,
+    labels: Sequence[str] | None = None,
+    estimate: tuple[Any, Any] | None = None,
+    axes: Axes | None = None,
+) -> Figure:
+    """Power spectral densities, in 1/kHz, against frequency in kHz, both on logarithmic scales.
+
+    Arguments
+        frequencies: positive frequencies.
+        power: density of each channel, positive.
+        labels: name of each channel.
+        estimate: frequencies and densities, shapes (g,) and (g, channels), that were measured for
+            the same channels; drawn as dots.
+    """
+    frequencies, power = _positive("frequencies", frequencies), _positive("power", power)
+    channels = power.shape[1]
+    if labels is not None and len(labels) != channels:
+        raise ValueError(f"`labels` must be {channels} names, one a channel, not {len(labels)}.")
+    axes = _axes(axes, height=2.6)
+    colours = [COLOURS[i % len(COLOURS)] for i in range(channels)]
+    if estimate is not None:
+        measured_at, measured = (_positive("estimate", array) for array in estimate)
+        for i, colour in enumerate(colours):
+            axes.plot(measured_at, measured[:, i], ".", color=colour, markersize=3, alpha=0.5)
+    for i, colour in enumerate(colours):
+        axes.plot(frequencies, power[:, i], color=colour, label=labels[i] if labels else None)
+    axes.set(
+        xscale="log", yscale="log", xlabel="frequency (kHz)", ylabel="power density (1/kHz)",
+        xlim=(frequencies.min(), frequencies.max()),
+    )  # fmt: skip
+    if labels:
+        _legend_above(axes)
+    return _figure(axes)
+
+
+@style()
+def training_curves(
+    lines: Sequence[Mapping[str, Any]], *, axes: Sequence[Axes] | np.ndarray | None = None
+) -> Figure:
+    """Loss, accuracy and gradient norm against the epoch, of the lines of a run's `metrics.jsonl`.
+
+    Each line, one an epoch, has the numbers `epoch`, `loss`, `validation_loss`, `accuracy`,
+    `validation_accuracy` (fractions), `gradient_norm_mean` and `gradient_norm_max` (over the
+    epoch's steps).
+
+    Raises `ValueError` if there is no line, or a number is missing or not finite.
+    """
+    if not lines:
+        raise ValueError("`lines` must have at least one line, that of the first epoch.")
+    column = lambda name: _finite(name, [_entry(line, name) for line in lines])  # noqa: E731
+    loss, accuracy, gradient = _stacked(axes, 3, height=4.4)
+    epoch, dots = column("epoch"), {"marker": ".", "markersize": 4}
+    for prefix, label, colour in (("", "training", BLUE), ("validation_", "validation", ORANGE)):
+        loss.plot(epoch, column(f"{prefix}loss"), color=colour, label=label, **dots)
+        accuracy.plot(epoch, column(f"{prefix}accuracy"), color=colour, **dots)
+    gradient.plot(epoch, column("gradient_norm_mean"), color=GREEN, label="mean", **dots)
+    gradient.plot(epoch, column("gradient_norm_max"), ":", color=GREEN, label="largest", **dots)
+    loss.set(ylabel="loss")
+    accuracy.set(ylabel="accuracy (%)")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+    gradient.set(ylabel="gradient norm", xlabel="epoch", yscale="log")
+    gradient.set_xlim(epoch.min() - 0.5, epoch.max() + 0.5)
+    gradient.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _legend_above(loss)
+    _legend_above(gradient)
+    return _figure(loss)
+
+
+@style()
+def abscissa_histogram(
+    abscissae: Mapping[str, Any],
+    *,
+    of: str = "test inputs",
+    bins: int = 50,
+    axes: Axes | None = None,
+) -> Figure:
+    """Histogram of the spectral abscissa `max Re lambda`, in 1/ms, over test inputs.
+
+    `abscissae` has the values, one a test input, by the name of the layer; `of` says what else
+    than test inputs they belong to. The line at 0 is the border of stability.
+    """
+    values = {name: _finite(name, array) for name, array in abscissae.items()}
+    if not values or any(array.size == 0 for array in values.values()):
+        raise ValueError("`abscissae` must have at least one value for at least one layer.")
+    axes = _axes(axes, height=2.4)
+    together = np.concatenate([array.ravel() for array in values.values()])
+    edges = np.histogram_bin_edges(together, bins).tolist()
+    for i, (name, array) in enumerate(values.items()):
+        colour = COLOURS[i % len(COLOURS)]
+        axes.hist(array.ravel(), edges, color=colour, histtype="stepfilled", alpha=0.6, label=name)
+    axes.axvline(0, color=BLACK, linewidth=0.8, linestyle="--", label="border of stability")
+    axes.set(xlabel=r"$\max\,\mathrm{Re}\,\lambda$ (1/ms)", ylabel=of)
+    _legend_above(axes)
+    return _figure(axes)
+
+
+def _axes(axes: Axes | None, height: float) -> Axes:
+    return Figure(figsize=(COLUMN, height)).add_subplot() if axes is None else axes
+
+
+def _stacked(axes: Sequence[Axes] | np.ndarray | None, count: int, height: float) -> list[Axes]:
+    if axes is None:
+        figure = Figure(figsize=(COLUMN, height))
+        axes = list(figure.subplots(count, sharex=True))
+        figure.align_ylabels(axes)
+    if len(axes) != count:
+        raise ValueError(f"`axes` must be {count} axes, from top to bottom, not {len(axes)}.")
+    return list(axes)
+
+
+def _figure(axes: Axes) -> Figure:
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
+def _legend_above(axes: Axes) -> None:
+    entries = len(axes.get_legend_handles_labels()[1])
+    axes.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(entries, 4), columnspacing=1.2
+    )
+
+
+def _entry(line: Mapping[str, Any], name: str) -> Any:
+    if name not in line:
+        raise ValueError(f"`lines` must have {name!r} in each line; one has {sorted(line)}.")
+    return line[name]
+
+
+def _finite(name: str, values: Any) -> np.ndarray:
+    array: np.ndarray = np.asarray(values)
+    if not np.all(np.isfinite(array)):
+        bad = array[~np.isfinite(array)]
+        raise ValueError(f"`{name}` must be finite to be drawn; {bad.size} entries are not.")
+    return array
+
+
+def _positive(name: str, values: Any) -> np.ndarray:
+    array = _finite(name, values)
+    if not np.all(array > 0):
+        raise ValueError(f"`{name}` must be > 0 for a logarithmic scale, not {array.min()}.")
+    return array

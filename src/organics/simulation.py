@@ -1,0 +1,334 @@
+"""Trajectories of the circuit: its differential equation, integrated by Diffrax.
+
+`organics.noise` has the same with noise; both return a `Trajectory`.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import diffrax as dfx
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
+
+from organics.circuit import Circuit, State, as_drive
+
+Method = Literal["explicit", "implicit"]
+Drive = Real[ArrayLike, "*samples n"] | Callable[[Float[Array, ""]], Array]
+
+_SOLVERS = {"explicit": dfx.Tsit5, "implicit": dfx.Kvaerno5}
+_SAMPLES = 101  # saved when `t` is only a duration
+
+
+class Trajectory(eqx.Module):
+    """States of a circuit along time.
+
+    A batch of trajectories, made by `jax.vmap`, has leading axes on every field.
+
+    Attributes
+        t: save times, in ms, shape (t,).
+        state: `y` and `a`, each of shape (t, n); NaN after a failure of the solver, the state of
+            rest after `steady_time`.
+        ok: whether it can be trusted: it came to its end, is finite, and no `a` that began
+            positive was found at or below 0. The circuit itself cannot do that: either the steps
+            were too large, or noise did it. `a` is never clipped.
+        end_time: how far the trajectory is good, in ms: the last save time, `steady_time`, or the
+            time of the failure.
+        steady_time: when the circuit came to rest, in ms; `inf` if it did not, or was not asked to
+            stop there.
+        interpolation: what calling the trajectory evaluates; `None` unless it was asked for.
+    """
+
+    t: Float[Array, "*batch t"]
+    state: State
+    ok: Bool[Array, "*batch"]
+    end_time: Float[Array, "*batch"]
+    steady_time: Float[Array, "*batch"]
+    interpolation: dfx.DenseInterpolation | None = None
+
+    def __call__(self, t: Real[ArrayLike, ""]) -> State:
+        """State at a time `t` in ms, by the solver's own interpolation. Needs `dense=True`.
+
+        For several times use `jax.vmap`, under which a time that is out of range gives NaN.
+
+        Raises `ValueError` if there is no interpolation, or if `t` is outside what was simulated.
+        """
+        if self.interpolation is None:
+            raise ValueError("This trajectory has no interpolation; simulate with `dense=True`.")
+        t = jnp.asarray(t, self.t.dtype)
+        steady = jnp.isfinite(self.steady_time)
+        last = jnp.where(steady, self.t[-1], self.end_time)
+        inside = (t >= self.t[0]) & (t <= last)
+        if known(inside) is False:
+            raise ValueError(
+                f"`t` must be between {float(self.t[0])} and {float(last)} ms, where the circuit "
+                f"was simulated, not {float(t)}."
+            )
+        held = jnp.where(inside & steady, jnp.minimum(t, self.steady_time), t)
+        return State(*self.interpolation.evaluate(held))
+
+
+def simulate(
+    circuit: Circuit,
+    z: Drive,
+    t: Real[ArrayLike, "*times"],
+    initial: State | None = None,
+    *,
+    method: Method = "explicit",
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    max_step: float | None = None,
+    max_steps: int = 16_384,
+    dense: bool = False,
+    until_steady: bool = False,
+    steady_tolerance: float = 1e-5,
+    throw: bool = True,
+) -> Trajectory:
+    """Integrate the circuit's differential equation, with adaptive steps.
+
+    Can be jitted, mapped over circuits, drives and initial states, and differentiated in reverse
+    mode, through the steps that were taken.
+
+    Arguments
+        z: input drive: constant, shape (n,); or sampled at the save times, shape (t, n), and linear
+            between them (steps end at the samples, so that none is overlooked); or a function of
+            the time in ms, traceable by JAX, that returns shape (n,).
+        t: increasing save times in ms, the first being that of `initial`; or a duration in ms, for
+            evenly spaced times from 0: as many as `z` has samples, else 101.
+        initial: state at the first time. By default `y = 0` and `a = (b0 sigma)^2`, a steady state
+            of the circuit without input. Any `a` is allowed, negative ones too.
+        method: "explicit" (Tsit5) or "implicit" (Kvaerno5, for stiff circuits: time constants far
+            apart, or very large `a`), both of order 5.
+        rtol, atol: relative and absolute error allowed per step.
+        max_step: longest step, in ms. Give it when `z` is a function with features so brief that
+            the long steps of a circuit at rest would pass them by.
+        max_steps: number of steps, accepted or not, after which to give up.
+        dense: keep the interpolation, so that the trajectory can be called at any time. Takes the
+            memory of `max_steps` steps.
+        until_steady: stop integrating at the end of the first step that ends at rest; later rows
+            hold that state. Needs a constant drive.
+        steady_tolerance: rest is where the Euclidean norm of `circuit.imbalance`, the velocity
+            scaled by the time constants (the `residual` of a `SteadyState`), is at most this.
+            Below about `10 rtol` it may not be reached for the errors of the steps.
+        throw: raise if the trajectory is not `ok`.
+
+    Raises
+        ValueError: naming the argument, if one is not as above; not for values being traced.
+        RuntimeError: if `throw` and the trajectory is not `ok`. Says how far it came, unless it is
+            being traced.
+    """
+    _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance)
+    samples = _SAMPLES if callable(z) or np.ndim(z) != 2 else np.shape(z)[0]
+    times = save_times(circuit, t, samples)
+    drive = as_time_course(circuit, z, times)
+    if until_steady and not isinstance(drive, Constant):
+        raise ValueError("`until_steady` needs a constant drive: `z` must have shape (n,).")
+    if isinstance(drive, Sampled) and max_steps < len(times):
+        raise ValueError(
+            f"`max_steps` must be at least {len(times)}, the number of samples in `z`, "
+            f"not {max_steps}."
+        )
+    trajectory = _integrate(
+        circuit,
+        drive,
+        times,
+        initial_state(circuit, initial),
+        solver=_SOLVERS[method](),
+        # as arrays, other values of these need no new compilation
+        rtol=jnp.asarray(rtol, circuit.dtype),
+        atol=jnp.asarray(atol, circuit.dtype),
+        max_step=None if max_step is None else jnp.asarray(max_step, circuit.dtype),
+        steady_tolerance=jnp.asarray(steady_tolerance, circuit.dtype) if until_steady else None,
+        max_steps=max_steps,
+        dense=dense,
+    )
+    if not throw:
+        return trajectory
+    return require_ok(
+        trajectory,
+        "If the state does not diverge, raise `max_steps` or choose `method='implicit'`; if `a` "
+        "is not positive, lower `rtol` and `atol`.",
+    )
+
+
+class Constant(eqx.Module):
+    """A drive that does not change."""
+
+    value: Float[Array, " n"]
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, " n"]:
+        del t
+        return self.value
+
+
+class Sampled(eqx.Module):
+    """A drive that is linear between samples."""
+
+    path: dfx.LinearInterpolation
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, " n"]:
+        return self.path.evaluate(t)
+
+
+class Function(eqx.Module):
+    """A drive computed by the user's function, in the circuit's type."""
+
+    function: Callable
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, " n"]:
+        return jnp.asarray(self.function(t)).astype(t.dtype)
+
+
+def as_time_course(
+    circuit: Circuit, z: Drive, times: Float[Array, " t"]
+) -> Constant | Sampled | Function:
+    """`z` in any of its three forms (see `simulate`) as a callable of the time in ms.
+
+    Raises `ValueError` if its shape, or what it returns, does not fit the circuit or the times.
+    """
+    if callable(z):
+        drive = Function(z)
+        shape = jax.eval_shape(drive, times[0]).shape
+        if shape != (circuit.n,):
+            raise ValueError(f"`z` must return shape ({circuit.n},) at each time, not {shape}.")
+        return drive
+    if np.ndim(z) != 2:
+        return Constant(as_drive(circuit, z))
+    samples = jnp.asarray(z, circuit.dtype)
+    if samples.shape != (len(times), circuit.n):
+        raise ValueError(
+            f"`z` must have shape ({circuit.n},), or ({len(times)}, {circuit.n}) with a sample for "
+            f"each save time, not {samples.shape}."
+        )
+    if known(jnp.all(jnp.isfinite(samples))) is False:
+        raise ValueError("`z` must be finite.")
+    return Sampled(dfx.LinearInterpolation(times, samples))
+
+
+def save_times(circuit: Circuit, t: Real[ArrayLike, "*times"], samples: int) -> Float[Array, " t"]:
+    """`t` as save times in the circuit's type: a duration becomes `samples` times from 0.
+
+    Raises `ValueError` if there are fewer than two, or they do not increase.
+    """
+    t = jnp.asarray(t, circuit.dtype)
+    if t.ndim == 0:
+        t = jnp.linspace(jnp.zeros_like(t), t, samples)
+    if t.ndim != 1 or len(t) < 2:
+        raise ValueError(
+            "`t` must be a duration, or save times of shape (t,) with at least two of them, "
+            f"not of shape {t.shape}."
+        )
+    if known(jnp.all(jnp.isfinite(t)) & jnp.all(t[1:] > t[:-1])) is False:
+        raise ValueError(
+            f"`t` must be finite and increasing (as {t.dtype}); a duration must be > 0."
+        )
+    return t
+
+
+def initial_state(circuit: Circuit, initial: State | None) -> State:
+    """`initial` in the circuit's type; `y = 0`, `a = (b0 sigma)^2` if it is not given.
+
+    Raises `ValueError` if a shape is not (n,) or a value is not finite.
+    """
+    if initial is None:
+        return State(jnp.zeros_like(circuit.c), circuit.c)
+    return State(
+        as_drive(circuit, initial.y, "initial.y"), as_drive(circuit, initial.a, "initial.a")
+    )
+
+
+def known(condition: Bool[Array, ""]) -> bool | None:
+    """The condition as a Python bool, or `None` if it is being traced."""
+    return None if isinstance(condition, Tracer) else bool(condition)
+
+
+def require_ok(trajectory: Trajectory, remedy: str) -> Trajectory:
+    """The trajectory, or a `RuntimeError` if it is not `ok`; under tracing, when it is computed."""
+    message = "the simulation failed: the state diverged, or some `a` is not positive. "
+    if known(trajectory.ok) is False:
+        raise RuntimeError(
+            f"{message}It is good until t = {float(trajectory.end_time):.6g} of "
+            f"{float(trajectory.t[-1]):.6g} ms. {remedy} `throw=False` returns what there is."
+        )
+    if known(trajectory.ok) is None:
+        return eqx.error_if(trajectory, ~trajectory.ok, message + remedy)
+    return trajectory
+
+
+def _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance) -> None:
+    if method not in _SOLVERS:
+        raise ValueError(f"`method` must be one of {list(_SOLVERS)}, not {method!r}.")
+    for name, value in (("rtol", rtol), ("atol", atol), ("steady_tolerance", steady_tolerance)):
+        if not (np.isfinite(value) and value > 0):
+            raise ValueError(f"`{name}` must be finite and > 0, not {value}.")
+    if max_step is not None and not max_step > 0:
+        raise ValueError(f"`max_step` must be > 0 ms, or None, not {max_step}.")
+    if max_steps < 1:
+        raise ValueError(f"`max_steps` must be at least 1, not {max_steps}.")
+
+
+# The state is stacked, (2, n) with rows y and a: the solver pays for every array it carries.
+
+
+def _velocity(t, x, args):
+    circuit, drive, _ = args
+    return jnp.stack(circuit.velocity(State(x[0], x[1]), drive(t)))
+
+
+def _at_rest(t, x, args, **_):
+    circuit, drive, tolerance = args
+    imbalance = jnp.stack(circuit.imbalance(State(x[0], x[1]), drive(t)))
+    return jnp.linalg.norm(imbalance.ravel()) <= tolerance
+
+
+@eqx.filter_jit
+def _integrate(
+    circuit,
+    drive,
+    times,
+    initial,
+    *,
+    solver,
+    rtol,
+    atol,
+    max_step,
+    steady_tolerance,
+    max_steps,
+    dense,
+) -> Trajectory:
+    controller = dfx.PIDController(rtol=rtol, atol=atol, dtmax=max_step)
+    if isinstance(drive, Sampled):
+        controller = dfx.ClipStepSizeController(controller, step_ts=times)
+    solution = dfx.diffeqsolve(
+        dfx.ODETerm(_velocity),
+        solver,
+        t0=times[0],
+        t1=times[-1],
+        dt0=None,
+        y0=jnp.stack(initial),
+        args=(circuit, drive, steady_tolerance),
+        saveat=dfx.SaveAt(subs=[dfx.SubSaveAt(ts=times), dfx.SubSaveAt(t1=True)], dense=dense),
+        stepsize_controller=controller,
+        event=None if steady_tolerance is None else dfx.Event(_at_rest),
+        max_steps=max_steps,
+        throw=False,
+    )
+    assert solution.ts is not None and solution.ys is not None
+    (saved_times, (end_time,)), (saved, (last,)) = solution.ts, solution.ys
+    steady = solution.result == dfx.RESULTS.event_occurred
+    rest = jnp.where(steady, last, jnp.nan)
+    rows = jnp.where(jnp.isfinite(saved_times)[:, None, None], saved, rest)
+    y, a = rows[:, 0], rows[:, 1]
+    crossed = jnp.any((a <= 0) & (initial.a > 0)[None, :], axis=1)
+    last_good = times[jnp.maximum(jnp.argmax(crossed) - 1, 0)]
+    return Trajectory(
+        t=times,
+        state=State(y, a),
+        ok=dfx.is_okay(solution.result) & jnp.all(jnp.isfinite(rows)) & ~jnp.any(crossed),
+        end_time=jnp.where(jnp.any(crossed), last_good, end_time),
+        steady_time=jnp.where(steady, end_time, jnp.inf),
+        interpolation=solution.interpolation,
+    )

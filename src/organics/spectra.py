@@ -1,0 +1,255 @@
+r"""Spectra of the circuit's fluctuations about a steady state: linear theory, and estimates.
+
+With `J` the Jacobian at the steady state and `Q = L D(1/tau) L^T` the covariance rate of the noise
+(`organics.noise`), the fluctuations have the cross-spectral density
+
+    S(f) = (i w - J)^-1 Q (-i w - J)^-T,    w = 2 pi f,
+
+and the stationary covariance `P`, the solution of `J P + P J^T + Q = 0`.
+
+Conventions, throughout: neurons are ordered `(y_1..y_n, a_1..a_n)`; `f` is in kHz since time is in
+ms; the density is two-sided in `f`, so that its integral over all `f` is `P` (a one-sided density
+is twice as large); `S_ij = E[X_i X_j^*]` with `X(f)` the integral of `x(t) exp(-i w t)`.
+Multiplicative noise is taken at the level that it has in the steady state.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.signal
+from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Real
+
+from organics.circuit import Circuit, State, as_drive
+from organics.linearization import jacobian
+from organics.noise import Noise
+from organics.simulation import Trajectory, known
+from organics.steady_states import steady_state
+
+_BATCH = 64  # frequencies whose linear systems are held in memory at once
+_DOUBLINGS = 60  # more than any spectrum that floating-point numbers can hold will need
+
+
+def power_spectrum(
+    circuit: Circuit,
+    z: Real[ArrayLike, " n"] | State,
+    frequencies: Real[ArrayLike, " f"],
+    noise: Noise,
+) -> Float[Array, "f m"]:
+    """Power spectral density of each neuron at the given frequencies (kHz).
+
+    In squared units of the potential per kHz, two-sided. Can be jitted, mapped and differentiated.
+
+    `z` is the input drive, or the steady state itself if it is already known (its residual is then
+    not looked at).
+
+    Raises `ValueError` if an argument has the wrong shape or is not finite, `RuntimeError` if no
+    steady state was found or it is not stable; where values are being traced, NaN instead of that.
+    """
+    linear = _linearize(circuit, z, noise)
+    return linear.at(circuit, frequencies, lambda X: jnp.sum(_squared(X), axis=1))
+
+
+def cross_spectrum(
+    circuit: Circuit,
+    z: Real[ArrayLike, " n"] | State,
+    frequencies: Real[ArrayLike, " f"],
+    noise: Noise,
+) -> Complex[Array, "f m m"]:
+    """Cross-spectral density `S_ij` of all pairs of neurons; arguments as in `power_spectrum`.
+
+    `scipy.signal.csd(x_i, x_j)` conjugates its first argument and so estimates `S_ji`.
+    """
+    linear = _linearize(circuit, z, noise)
+    return linear.at(circuit, frequencies, lambda X: X @ X.conj().T)
+
+
+def coherence(
+    circuit: Circuit,
+    z: Real[ArrayLike, " n"] | State,
+    frequencies: Real[ArrayLike, " f"],
+    noise: Noise,
+) -> Float[Array, "f m m"]:
+    """Coherence `|S_ij|^2 / (S_ii S_jj)`, from 0 to 1; arguments as in `power_spectrum`.
+
+    A neuron that no noise reaches has coherence 0 with every neuron, itself included.
+    """
+    linear = _linearize(circuit, z, noise)
+    return linear.at(circuit, frequencies, lambda X: _coherence(X @ X.conj().T))
+
+
+def stationary_covariance(
+    circuit: Circuit, z: Real[ArrayLike, " n"] | State, noise: Noise
+) -> Float[Array, "m m"]:
+    """Covariance of the fluctuations of all neurons; arguments as in `power_spectrum`.
+
+    The solution `P` of the Lyapunov equation `J P + P J^T + Q = 0`.
+    """
+    linear = _linearize(circuit, z, noise)
+    P = lyapunov(linear.J, jnp.diag(jnp.square(linear.amplitude)))
+    return jnp.where(linear.valid, (P + P.T) / 2, jnp.nan)
+
+
+class SpectralEstimate(NamedTuple):
+    """Spectra estimated from trajectories, in the conventions of this module.
+
+    Attributes
+        frequencies: in kHz, >= 0, shape (f,).
+        cross: cross-spectral density, shape (f, 2n, 2n).
+    """
+
+    frequencies: Float[np.ndarray, " f"]
+    cross: Complex[np.ndarray, "f m m"]
+
+    @property
+    def power(self) -> Float[np.ndarray, "f m"]:
+        """Power spectral density of each neuron, two-sided."""
+        return np.einsum("fii->fi", self.cross).real
+
+    @property
+    def coherence(self) -> Float[np.ndarray, "f m m"]:
+        """Coherence of all pairs of neurons, from 0 to 1."""
+        return np.asarray(jax.vmap(_coherence)(jnp.asarray(self.cross)))
+
+
+def welch(
+    trajectory: Trajectory,
+    *,
+    nperseg: int | None = None,
+    discard: float = 0.0,
+    window: str = "hann",
+) -> SpectralEstimate:
+    """Welch's estimate of what the other functions of this module compute.
+
+    Averages over half-overlapping segments, each freed of its mean, and over trials.
+
+    Arguments
+        trajectory: sampled at equal intervals; a batch of them counts as trials.
+        nperseg: samples in a segment; by default a fifteenth of what is kept.
+        discard: leave out this much of the beginning, in ms.
+        window: any that `scipy.signal.get_window` knows by name.
+
+    Raises `ValueError`, naming the argument, if a trajectory is not `ok` or not sampled at equal
+    intervals, or if not a single segment fits.
+    """
+    if not np.all(trajectory.ok):
+        raise ValueError("`trajectory` must be `ok` in every trial.")
+    x = np.concatenate([trajectory.state.y, trajectory.state.a], axis=-1, dtype=np.float64)
+    t = np.asarray(trajectory.t, np.float64).reshape(-1, x.shape[-2])[0]
+    dt = (t[-1] - t[0]) / (len(t) - 1)
+    # save times in float32 are rounded
+    if np.max(np.abs(np.diff(t) - dt)) > 1e-3 * dt + 4 * np.spacing(np.float32(t[-1])):
+        raise ValueError("`trajectory` must be sampled at equal intervals.")
+    x = x.reshape(-1, *x.shape[-2:]).swapaxes(1, 2)[:, :, int(np.searchsorted(t, t[0] + discard)) :]
+    length = x.shape[-1]
+    size = length // 15 if nperseg is None else nperseg
+    if not 2 <= size <= length:
+        raise ValueError(
+            f"`nperseg` must be from 2 to {length}, the number of samples kept, not {size}."
+        )
+    taper = np.asarray(scipy.signal.get_window(window, size))
+    starts = range(0, length - size + 1, size - size // 2)
+    cross = 0
+    for start in starts:
+        segment = x[:, :, start : start + size]
+        X = np.fft.rfft((segment - segment.mean(axis=-1, keepdims=True)) * taper)
+        cross = cross + np.einsum("tif,tjf->fij", X, X.conj(), optimize=True)
+    scale = dt / np.sum(taper**2) / (len(x) * len(starts))
+    return SpectralEstimate(np.fft.rfftfreq(size, float(dt)), scale * cross)
+
+
+def lyapunov(J: Float[Array, "m m"], Q: Float[Array, "m m"]) -> Float[Array, "m m"]:
+    """The solution `P` of `J P + P J^T + Q = 0`, for a stable `J`; NaN or infinite if it is not.
+
+    By doubling: with the Cayley transform `A = (p - J)^-1 (p + J)` of any `p > 0`, `P` is the sum
+    of `A^k C (A^k)^T`, whose first 2^j terms take j steps. All terms of it are positive for a
+    covariance `Q`, so nothing cancels. Can be mapped and differentiated.
+
+    Source: R. A. Smith, SIAM J. Appl. Math. 16, 198 (1968).
+    """
+    return jax.lax.custom_linear_solve(
+        lambda P: -(J @ P + P @ J.T),
+        Q,
+        solve=lambda _, Q: _doubling(J, Q),
+        transpose_solve=lambda _, Q: _doubling(J.T, Q),
+    )
+
+
+def _doubling(J, Q):
+    identity = jnp.eye(len(J), dtype=J.dtype)
+    # between the slowest and the fastest rate, so that both converge
+    p = jnp.sqrt(jnp.linalg.norm(J) / jnp.linalg.norm(jnp.linalg.inv(J)))
+    resolvent = jnp.linalg.inv(p * identity - J)
+    A = resolvent @ (p * identity + J)
+    P = 2 * p * (resolvent @ Q @ resolvent.T)
+
+    def unfinished(carry):
+        _, change, A, doublings = carry
+        del A
+        return (change > 0) & (doublings < _DOUBLINGS)
+
+    def double(carry):
+        P, _, A, doublings = carry
+        new = P + A @ P @ A.T
+        return new, jnp.max(jnp.abs(new - P)), A @ A, doublings + 1
+
+    start = (P, jnp.max(jnp.abs(P)), A, jnp.int32(0))
+    return jax.lax.while_loop(unfinished, double, start)[0]
+
+
+class _Linearized(NamedTuple):
+    """Jacobian, noise amplitudes (diagonal of `L S`), and whether linear theory applies there."""
+
+    J: Float[Array, "m m"]
+    amplitude: Float[Array, " m"]
+    valid: Bool[Array, ""]
+
+    def at(self, circuit: Circuit, frequencies, what) -> Array:
+        """`what(X)` at each frequency, where `S = X X^*` is the cross-spectral density."""
+        frequencies = jnp.asarray(frequencies, circuit.dtype)
+        if frequencies.ndim != 1:
+            raise ValueError(f"`frequencies` must have shape (f,), not {frequencies.shape}.")
+        if known(jnp.all(jnp.isfinite(frequencies))) is False:
+            raise ValueError("`frequencies` must be finite.")
+        identity = jnp.eye(len(self.J), dtype=self.J.dtype)
+        source = jnp.diag(self.amplitude)
+
+        def at_one(f):
+            A = jax.lax.complex(-self.J, 2 * np.pi * f * identity)
+            return what(jnp.linalg.solve(A, source.astype(A.dtype)))
+
+        values = jax.lax.map(at_one, frequencies, batch_size=_BATCH)
+        return jnp.where(self.valid, values, jnp.nan)
+
+
+def _linearize(circuit: Circuit, z, noise: Noise) -> _Linearized:
+    if isinstance(z, State):
+        state = State(as_drive(circuit, z.y, "z.y"), as_drive(circuit, z.a, "z.a"))
+        converged = jnp.asarray(True)
+    else:
+        state, residual, converged, *_ = steady_state(circuit, as_drive(circuit, z))
+        if known(converged) is False:
+            raise RuntimeError(
+                "no steady state was found for `z`; the best state has the residual "
+                f"{float(residual):.3g}. There is no linear theory without one."
+            )
+    J = jacobian(circuit, state)
+    abscissa = jnp.max(jnp.linalg.eigvals(jax.lax.stop_gradient(J)).real)
+    if known(abscissa < 0) is False:
+        raise RuntimeError(
+            "the steady state is not stable: its spectral abscissa is "
+            f"{float(abscissa):.3g} per ms. Fluctuations about it are not stationary."
+        )
+    amplitude = jnp.concatenate(noise.amplitudes(circuit, state))
+    return _Linearized(J, amplitude, converged & (abscissa < 0))
+
+
+def _squared(X: Complex[Array, "*shape"]) -> Float[Array, "*shape"]:
+    return jnp.square(X.real) + jnp.square(X.imag)
+
+
+def _coherence(S: Complex[Array, "m m"]) -> Float[Array, "m m"]:
+    power = jnp.diagonal(S).real
+    product = power[:, None] * power[None, :]
+    return jnp.where(product > 0, _squared(S) / jnp.where(product > 0, product, 1), 0)

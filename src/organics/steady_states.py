@@ -1,0 +1,299 @@
+"""Steady states: where the circuit rests under a constant input drive.
+
+For identity recurrence (`W_r = I`) the steady state is unique and has a closed form, which is
+divisive normalization. Otherwise it is searched for:
+
+1. *iteration*: the paper's Algorithm 1, which alternates the exact `y` for a given `a` with the
+   update of `a`; tried first where the largest singular value of `W_r` is at most 1.
+2. *newton*: a safeguarded Newton method from where the iteration stopped.
+3. *relaxation*: the circuit itself, integrated from near rest until it hardly moves, then polished
+   by Newton. It goes first where the largest singular value of `W_r` exceeds 1: there are several
+   steady states then, and the iteration readily finds an unstable one, while the circuit does not.
+
+Whatever the route, a state counts as converged by its residual alone. A steady state may be
+unstable; `organics.linear_stability` answers that.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+from organics.circuit import Circuit, State, as_drive, root
+from organics.linearization import imbalance_jacobian
+
+METHODS = ("closed form", "iteration", "newton", "relaxation")
+_CLOSED_FORM, _ITERATION, _NEWTON, _RELAXATION = range(len(METHODS))
+
+_ITERATIONS = 6  # of Algorithm 1, before Newton takes over: it gains a factor of 2 to 4 each time
+_NEWTON_STEPS = 60
+_RELAXATION_TIME = 2000.0  # in units of the largest time constant
+_RELAXATION_STEPS = 50_000
+
+
+class SteadyState(NamedTuple):
+    """A steady state, and how far it can be trusted.
+
+    Attributes
+        state: `y` and `a`, each of shape (n,).
+        residual: Euclidean norm of `circuit.imbalance`, the velocity scaled by the time constants.
+        converged: whether each equation balances to within the tolerance, relative to the terms
+            that it sums. If not, `state` is only the best state that was found.
+        iterations: total number of iterations of Algorithm 1 and of Newton.
+        method: index into `METHODS` of what produced the state; `method_name` has the words.
+    """
+
+    state: State
+    residual: Float[Array, ""]
+    converged: Bool[Array, ""]
+    iterations: Int[Array, ""]
+    method: Int[Array, ""]
+
+    @property
+    def method_name(self) -> str:
+        """What produced the state: one of `METHODS`. Needs concrete values."""
+        return METHODS[int(self.method)]
+
+
+def closed_form(circuit: Circuit, z: Float[Array, " n"]) -> State:
+    """The unique steady state for `W_r = I`: divisive normalization of the drive `d = b z`.
+
+    Main model: `a = (b0 sigma)^2 + W d^2`, `y = d / sqrt(a)`. Rectified model: `a` pools
+    `relu(d)^2`, and `y = d` where `d < 0`. Source: Rawat et al. 2024.
+
+    Raises `ValueError` if the circuit has a recurrent matrix, identity or not: pass `W_r=None`.
+    """
+    if circuit.W_r is not None:
+        raise ValueError(
+            "`closed_form` needs a circuit with `W_r=None` (identity recurrence); "
+            "`steady_state` solves the general case."
+        )
+    d = circuit.b * z
+    q = circuit.rectify(d)
+    a = circuit.c + circuit.W @ jnp.square(q)
+    return State(q / jnp.sqrt(a) + (d - q), a)
+
+
+def steady_state(
+    circuit: Circuit, z: Float[ArrayLike, " n"], *, tolerance: float | None = None
+) -> SteadyState:
+    """A steady state of `circuit` for the constant input drive `z`, shape (n,).
+
+    Can be jitted, mapped over circuits and drives, and differentiated to any order in forward and
+    reverse mode: derivatives are those of the implicit function theorem, `-J^-1 dF/dtheta`, at a
+    cost that does not depend on how the state was found. They are meaningless where `converged` is
+    false.
+
+    `tolerance` bounds the imbalance of each equation relative to the sum of its terms; the default
+    is `eps^(3/4)` of the circuit's type (1.8e-12 in float64, 6.4e-6 in float32).
+
+    Raises `ValueError` if `z` has the wrong shape or is not finite. Does not raise when no steady
+    state is found, as some circuits have none: see `SteadyState.converged`.
+    """
+    z = as_drive(circuit, z)
+    tolerance = float(jnp.finfo(circuit.dtype).eps) ** 0.75 if tolerance is None else tolerance
+    if circuit.W_r is None:
+        state = closed_form(circuit, z)
+        found = _judge(circuit, state, z, tolerance)
+        method, count = jnp.int32(_CLOSED_FORM), jnp.int32(0)
+    else:
+        found, method, count = _search(*jax.lax.stop_gradient((circuit, z)), tolerance)
+        state = _implicit(circuit, z, found.state)
+    return SteadyState(state, found.residual, found.converged, count, method)
+
+
+def algorithm_1_start(
+    circuit: Circuit, z: Float[Array, " n"], norm: Float[Array, ""] | None = None
+) -> State:
+    """First iterate of the paper's Algorithm 1: exact if `W_r = I`.
+
+    `y` is the exact response to `a` if `W_r` is a multiple of the identity. `norm` is the largest
+    singular value of `W_r`, if it is already known.
+    """
+    norm = _spectral_norm(circuit) if norm is None else norm
+    drive = circuit.recur(circuit.b * z)
+
+    def response(a):
+        scale = norm - norm**2 + norm**2 * jnp.sqrt(a)
+        return drive / jnp.where(scale == 0, 1, scale)  # an arbitrary start where it is undefined
+
+    a = circuit.c
+    a = circuit.c + circuit.W @ (a * jnp.square(circuit.rectify(response(a))))
+    return State(response(a), a)
+
+
+def algorithm_1_step(circuit: Circuit, state: State, z: Float[Array, " n"]) -> State:
+    """One iteration of the paper's Algorithm 1: the exact `y` for this `a`, then `a` from this `y`.
+
+    In the rectified model `y` solves the equation of the neurons active before the step.
+    """
+    y, a = state
+    W_r = jnp.eye(circuit.n, dtype=y.dtype) if circuit.W_r is None else circuit.W_r
+    gated = (1 - jnp.sqrt(a))[:, None] * W_r * circuit.active(y)[None, :]
+    y = jnp.linalg.solve(jnp.eye(circuit.n, dtype=y.dtype) - gated, circuit.b * z)
+    return State(y, circuit.c + circuit.W @ (jnp.square(circuit.rectify(y)) * a))
+
+
+def _spectral_norm(circuit: Circuit) -> Float[Array, ""]:
+    if circuit.W_r is None:
+        return jnp.ones((), circuit.dtype)
+    return jnp.linalg.norm(circuit.W_r, 2)
+
+
+class _Candidate(NamedTuple):
+    """A state, what is left over there of each equation, and whether it counts as converged."""
+
+    state: State
+    imbalance: Float[Array, " two_n"]
+    converged: Bool[Array, ""]
+
+    @property
+    def residual(self) -> Float[Array, ""]:
+        return jnp.linalg.norm(self.imbalance)
+
+
+def _judge(circuit: Circuit, state: State, z, tolerance) -> _Candidate:
+    """Each equation must balance relative to the terms that it sums."""
+    y, a = state
+    dy, da = circuit.imbalance(state, z)
+    recurrent = jnp.abs(1 - root(a)) * jnp.max(jnp.abs(y))
+    y_terms = jnp.abs(y) + jnp.abs(circuit.b * z) + recurrent
+    a_terms = 2 * jnp.abs(a) + circuit.c
+    imbalance = jnp.concatenate([dy, da])
+    balanced = jnp.abs(imbalance) <= tolerance * jnp.concatenate([y_terms, a_terms])
+    return _Candidate(state, imbalance, jnp.all(balanced) & jnp.all(a > 0))
+
+
+@partial(jax.jit, static_argnums=2)  # compiled once for each size, also when called eagerly
+def _search(circuit: Circuit, z, tolerance: float) -> tuple[_Candidate, Array, Array]:
+    """Two attempts, each a start and then Newton; which start goes first depends on `W_r`."""
+    norm = _spectral_norm(circuit)
+    contractive = norm <= 1 + 100 * float(jnp.finfo(z.dtype).eps)
+    first = _judge(circuit, algorithm_1_start(circuit, z, norm), z, tolerance)
+    # where several steady states are possible, `y = 0` under zero drive is not taken at its word
+    unfound = first._replace(converged=first.converged & contractive)
+
+    def attempt(i, carry):
+        best, method, count = carry
+        relaxing = contractive == (i == 1)
+        wanted = ~best.converged
+        relaxed = _relax(circuit, z, tolerance, wanted & relaxing)
+        iterated, iterations = _iterate(circuit, z, tolerance, first, wanted & ~relaxing)
+        start = _where(relaxing, relaxed, iterated)
+        found, steps = _newton(circuit, z, tolerance, start, wanted)
+        better = wanted & (found.converged | ~(best.residual <= found.residual))
+        newton = jnp.where(steps > 0, _NEWTON, _ITERATION)
+        used = jnp.where(relaxing, _RELAXATION, newton).astype(jnp.int32)
+        best = _where(better, found, best)
+        return best, jnp.where(better, used, method), count + iterations + steps
+
+    none = jnp.int32(0)
+    return jax.lax.fori_loop(0, 2, attempt, (unfound, jnp.int32(_ITERATION), none))
+
+
+def _iterate(circuit: Circuit, z, tolerance, first: _Candidate, wanted) -> tuple[_Candidate, Array]:
+    def unfinished(carry):
+        found, count = carry
+        return wanted & (count < _ITERATIONS) & ~found.converged
+
+    def step(carry):
+        found, count = carry
+        state = algorithm_1_step(circuit, found.state, z)
+        return _judge(circuit, state, z, tolerance), count + 1
+
+    return jax.lax.while_loop(unfinished, step, (first, jnp.int32(0)))
+
+
+def _newton(circuit: Circuit, z, tolerance, start: _Candidate, wanted) -> tuple[_Candidate, Array]:
+    """Newton on `imbalance = 0`, each step shortened to keep `a > 0` and the residual falling.
+
+    The fraction of the step taken is quartered when the residual rises and the step taken back.
+    """
+    n = circuit.n
+
+    def unfinished(carry):
+        found, _, count = carry
+        return wanted & ~found.converged & (count < _NEWTON_STEPS)
+
+    def step(carry):
+        found, fraction, count = carry
+        y, a = found.state
+        move = -jnp.linalg.solve(imbalance_jacobian(circuit, found.state), found.imbalance)
+        dy, da = move[:n], move[n:]
+        to_boundary = jnp.min(jnp.where(da < 0, -0.9 * a / jnp.where(da < 0, da, -1), jnp.inf))
+        length = jnp.minimum(fraction, to_boundary)
+        tried = _judge(circuit, State(y + length * dy, a + length * da), z, tolerance)
+        accept = tried.converged | (tried.residual < found.residual)
+        fraction = jnp.where(accept, jnp.minimum(4 * fraction, 1), fraction / 4)
+        return _where(accept, tried, found), fraction, count + 1
+
+    found, _, count = jax.lax.while_loop(
+        unfinished, step, (start, jnp.ones((), z.dtype), jnp.int32(0))
+    )
+    return found, count
+
+
+def _relax(circuit: Circuit, z, tolerance, wanted) -> _Candidate:
+    """The circuit's own trajectory from `y = 0.01, a = c`, until it hardly moves.
+
+    Third-order Runge-Kutta steps (Bogacki and Shampine) with the embedded error estimate.
+    """
+    dtype = z.dtype
+    accuracy = 1e-6 if dtype == jnp.float64 else 1e-4
+    tau = jnp.concatenate([circuit.tau_y, circuit.tau_a])
+
+    def slope(x):
+        return jnp.concatenate(circuit.imbalance(State(*jnp.split(x, 2)), z)) / tau
+
+    def unfinished(carry):
+        _, _, time, _, count, found = carry
+        moving = ~found.converged & (time < _RELAXATION_TIME * jnp.max(tau))
+        return wanted & moving & (count < _RELAXATION_STEPS)
+
+    def step(carry):
+        x, k1, time, h, count, found = carry
+        k2 = slope(x + h / 2 * k1)
+        k3 = slope(x + 3 * h / 4 * k2)
+        moved = x + h / 9 * (2 * k1 + 3 * k2 + 4 * k3)
+        judged = _judge(circuit, State(*jnp.split(moved, 2)), z, 10 * accuracy)
+        k4 = judged.imbalance / tau
+        error = h / 72 * (-5 * k1 + 6 * k2 + 8 * k3 - 9 * k4)
+        size = jnp.max(jnp.abs(error) / (accuracy * (0.01 + jnp.abs(x))))
+        accept = size <= 1  # false for NaN, which shortens the step
+        change = jnp.clip(0.9 * jnp.maximum(size, 1e-9) ** (-1 / 3), 0.2, 5)
+        x, k1, time, found = _where(accept, (moved, k4, time + h, judged), (x, k1, time, found))
+        return x, k1, time, h * jnp.where(jnp.isfinite(change), change, 0.2), count + 1, found
+
+    start = _judge(circuit, State(jnp.full_like(z, 0.01), circuit.c), z, 10 * accuracy)
+    x = jnp.concatenate(start.state)
+    begin = (x, slope(x), jnp.zeros((), dtype), 0.01 * jnp.min(tau), jnp.int32(0), start)
+    state = jax.lax.while_loop(unfinished, step, begin)[-1].state
+    return _judge(circuit, state, z, tolerance)
+
+
+def _where(condition, yes, no):
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+@eqx.filter_custom_jvp
+def _implicit(circuit: Circuit, z, state: State) -> State:
+    """`state`, differentiated as the implicit function of `circuit` and `z` that it is."""
+    del circuit, z
+    return state
+
+
+@_implicit.def_jvp
+def _(primals, tangents):
+    circuit, z, state = primals
+    t_circuit, t_z, _ = tangents
+    state = _implicit(circuit, z, state)  # so that the rule can itself be differentiated
+    _, pushed = eqx.filter_jvp(
+        lambda circuit, z: circuit.imbalance(state, z), (circuit, z), (t_circuit, t_z)
+    )
+    pushed = [jnp.zeros_like(z) if p is None else p for p in pushed]  # None is a zero tangent
+    move = -jnp.linalg.solve(imbalance_jacobian(circuit, state), jnp.concatenate(pushed))
+    n = z.shape[0]
+    return state, State(move[:n], move[n:])

@@ -1,0 +1,29 @@
+"""Training, and what is left of it in a folder. Names are imported on first use."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from organics.training.checkpoint import BadCheckpoint as BadCheckpoint
+    from organics.training.config import TrainConfig as TrainConfig
+    from organics.training.evaluation import evaluate as evaluate
+    from organics.training.loop import Diverged as Diverged
+    from organics.training.loop import Report as Report
+    from organics.training.loop import train as train
+
+_HOMES = {
+    "BadCheckpoint": "checkpoint",
+    "TrainConfig": "config",
+    "evaluate": "evaluation",
+    "Diverged": "loop",
+    "Report": "loop",
+    "train": "loop",
+}
+
+__all__ = ["BadCheckpoint", "Diverged", "Report", "TrainConfig", "evaluate", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'organics.training' has no attribute {name!r}")
+    return getattr(import_module(f"organics.training.{_HOMES[name]}"), name)

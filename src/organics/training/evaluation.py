@@ -1,0 +1,149 @@
+"""What a trained model is worth: accuracy on the test set, and stability on all of it."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from organics import data, models
+from organics.linearization import eigenvalues, jacobian
+from organics.steady_states import steady_state
+from organics.training.config import TrainConfig
+from organics.training.run_folder import RunFolder
+from organics.training.step import Examples, floating_dtype, measure
+
+_BATCH = 1000
+_STABILITY_BATCH = 200
+
+
+class Evaluation(NamedTuple):
+    """What a trained model is worth.
+
+    Attributes
+        summary: "dataset", "images", "accuracy", "loss" and whatever else the model measures; and,
+            for a model made of circuits, "stability": for each circuit layer its number of neurons
+            `n`, the `largest_spectral_abscissa` (the largest real part of any Jacobian eigenvalue
+            at any test input, in 1/ms), its mean and least value over the inputs, and the fraction
+            of the test inputs that are `stable`.
+        abscissae: for each circuit layer the spectral abscissa (1/ms) at every test input.
+    """
+
+    summary: dict[str, Any]
+    abscissae: list[Float[np.ndarray, " inputs"]]
+
+
+def evaluate(path: str | Path, *, with_stability: bool = True) -> Evaluation:
+    """The best model of a run on the test set, from the files in the run's folder.
+
+    Raises `ValueError` if the folder is not that of a run with a model, or is damaged, and
+    `organics.data.DataUnavailable` if the data set is not to be had.
+    """
+    folder = RunFolder.open(path)
+    model = load_model(folder)
+    dataset = data.load(folder.config.dataset)
+    examples = as_examples(dataset.test_images, dataset.test_labels, dataset.max_value)
+    count = len(dataset.test_labels)
+    result = {"dataset": dataset.name, "images": count, **mean_metrics(model, examples, count)}
+    if not (with_stability and _circuit_shapes(model, examples)):
+        return Evaluation(result, [])
+    abscissae, stable = spectral_abscissae(model, examples)
+    shapes = _circuit_shapes(model, examples)
+    result["stability"] = [
+        {
+            "n": circuit.n,
+            "largest_spectral_abscissa": float(np.max(abscissa)),
+            "mean_spectral_abscissa": float(np.mean(abscissa)),
+            "least_spectral_abscissa": float(np.min(abscissa)),
+            "stable": float(np.mean(holds)),
+        }
+        for circuit, abscissa, holds in zip(shapes, abscissae, stable, strict=True)
+    ]
+    return Evaluation(result, abscissae)
+
+
+def build_model(config: TrainConfig, input_size: int) -> eqx.Module:
+    """The untrained model of a run. Its parameters are float32 whatever JAX's default is."""
+    return models.build(
+        config.model,
+        input_size,
+        layers=config.layers,
+        encoder=config.encoder,
+        recurrent=config.recurrent,
+        key=jr.key(config.seed),
+        dtype=np.float32,
+    )
+
+
+def load_model(folder: RunFolder) -> eqx.Module:
+    """The best model of a run so far."""
+    listings = {listing.name: listing for listing in data.list_datasets()}
+    height, width = listings[folder.config.dataset].image_shape
+    like = eqx.filter_eval_shape(build_model, folder.config, height * width)
+    return folder.load_model(like)
+
+
+def as_examples(images: np.ndarray, labels: np.ndarray, max_value: int) -> Examples:
+    """Images and labels on the device, each image as one row of pixels."""
+    return Examples(
+        jnp.asarray(images.reshape(len(images), -1)),
+        jnp.asarray(labels, jnp.int32),
+        jnp.int32(max_value),
+    )
+
+
+def mean_metrics(model: eqx.Module, examples: Examples, count: int) -> dict[str, float]:
+    """Loss and metrics of a model over the first `count` examples."""
+    totals: dict[str, float] = {}
+    for indices in _batches(count, _BATCH):
+        for name, value in measure(model, examples, indices).items():
+            totals[name] = totals.get(name, 0.0) + float(value) * len(indices)
+    return {name: total / count for name, total in totals.items()}
+
+
+def spectral_abscissae(
+    model: Any, examples: Examples
+) -> tuple[list[Float[np.ndarray, " inputs"]], list[Bool[np.ndarray, " inputs"]]]:
+    """For each circuit layer, the spectral abscissa (1/ms) at every example and whether stable."""
+    pieces = []
+    for indices in _batches(len(examples.labels), _STABILITY_BATCH):
+        layers = []
+        for J, converged in jax.device_get(_linearize(model, examples, indices)):
+            abscissa = np.max(np.real(eigenvalues(J)), axis=-1)
+            layers.append((abscissa, converged & (abscissa < 0)))
+        pieces.append(layers)
+    by_layer = [list(zip(*pairs, strict=True)) for pairs in zip(*pieces, strict=True)]
+    return (
+        [np.concatenate(abscissa) for abscissa, _ in by_layer],
+        [np.concatenate(stable) for _, stable in by_layer],
+    )
+
+
+@eqx.filter_jit
+def _linearize(model: Any, examples: Examples, indices: Array) -> list[tuple[Array, Array]]:
+    """Jacobian of each circuit layer at its steady state for each input, and if that was found."""
+
+    def at(x):
+        found = []
+        for circuit, z in model.circuits(x):
+            steady = steady_state(circuit, z)
+            found.append((jacobian(circuit, steady.state), steady.converged))
+        return found
+
+    return jax.vmap(at)(examples.take(indices, floating_dtype(model))[0])
+
+
+def _batches(count: int, size: int) -> list[Array]:
+    starts = range(0, count, size)
+    return [jnp.arange(i, min(i + size, count), dtype=jnp.int32) for i in starts]
+
+
+def _circuit_shapes(model: Any, examples: Examples) -> list:
+    if not hasattr(model, "circuits"):
+        return []
+    x = jax.ShapeDtypeStruct(examples.pixels.shape[1:], floating_dtype(model))
+    return [circuit for circuit, _ in eqx.filter_eval_shape(model.circuits, x)]

@@ -1,0 +1,257 @@
+"""Training a model: when to step, to validate, to write down, and to stop."""
+
+import math
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from organics import data
+from organics.models import count_parameters
+from organics.training.config import TrainConfig
+from organics.training.evaluation import as_examples, build_model, load_model, mean_metrics
+from organics.training.progress import ProgressBar
+from organics.training.run_folder import RunFolder
+from organics.training.step import (
+    Examples,
+    Metrics,
+    advance,
+    initial_state,
+    learning_rate,
+    make_optimizer,
+    metric_dtypes,
+)
+
+_PIECES = 20  # of an epoch, between which progress is shown and divergence is looked for
+
+
+class Diverged(RuntimeError):
+    """The loss or the gradient is not finite.
+
+    Attributes
+        step: number of the step, from 0, at which that was first so.
+        checkpoint: the last good checkpoint; None if there is none yet.
+    """
+
+    def __init__(self, step: int, epoch: int, checkpoint: Path | None, config: TrainConfig):
+        self.step = step
+        self.checkpoint = checkpoint
+        kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint yet"
+        hint = "Lower `learning_rate`."
+        if config.model == "organics" and config.recurrent == "bounded":
+            hint += (
+                " With `recurrent='bounded'` it may also be that a circuit's steady state was not "
+                "found; that does not happen with `recurrent='identity'`."
+            )
+        super().__init__(
+            f"the loss or its gradient is not finite at step {step} (in epoch {epoch}); {kept}. "
+            + hint
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of a run.
+
+    Accuracies are those of the epoch with the best validation accuracy (of the least validation
+    loss, among equals); the test set was seen once, after it had been chosen. `seconds_per_epoch`
+    is the median over the epochs, without validation.
+    """
+
+    dataset: str
+    model: str
+    layers: tuple[int, ...]
+    recurrent: str
+    seed: int
+    parameters: int
+    epochs: int
+    best_epoch: int
+    validation_accuracy: float
+    test_accuracy: float
+    test_loss: float
+    seconds_per_epoch: float
+    device: str
+    platform: str
+    versions: dict[str, str]
+
+
+def train(
+    config: TrainConfig, out: str | Path, resume: bool = False, progress: bool = True
+) -> Report:
+    """Train a model and leave everything about it in the folder `out`; see `run_folder`.
+
+    With `resume`, a run begun in `out` with the same settings goes on from its last checkpoint,
+    to the same numbers, bit for bit, as if it had never been interrupted (on the same machine and
+    versions); if there is none it is begun. A run that is complete only returns its report.
+
+    Raises `ValueError` if `out` is not empty (or, with `resume`, holds another run) or if another
+    process is training in it, `organics.data.DataUnavailable` if the data set is not to be had, and
+    `Diverged` if the loss ceases to be finite.
+    """
+    folder = RunFolder.create(out, config, resume)
+    with folder.locked():
+        if (stored := folder.load_report()) is not None:
+            return Report(**{**stored, "layers": tuple(stored["layers"])})
+        return _train(config, folder, progress)
+
+
+def _train(config: TrainConfig, folder: RunFolder, progress: bool) -> Report:
+    dataset = data.load(config.dataset)
+    chosen, held_out = data.split(len(dataset.train_labels), dataset.n_validation)
+    training, validation = (
+        as_examples(dataset.train_images[i], dataset.train_labels[i], dataset.max_value)
+        for i in (chosen, held_out)
+    )
+    run = _Run(config, folder, training, validation)
+    run.complete(progress)
+    model = load_model(folder)
+    test = as_examples(dataset.test_images, dataset.test_labels, dataset.max_value)
+    tested = mean_metrics(model, test, len(dataset.test_labels))
+    seconds = [line["seconds"] for line in folder.lines("metrics.jsonl")]
+    report = Report(
+        dataset=config.dataset,
+        model=config.model,
+        layers=config.layers,
+        recurrent=config.recurrent,
+        seed=config.seed,
+        parameters=count_parameters(model),
+        epochs=config.epochs,
+        best_epoch=run.best_epoch,
+        validation_accuracy=run.best["accuracy"],
+        test_accuracy=tested["accuracy"],
+        test_loss=tested["loss"],
+        seconds_per_epoch=float(np.median(seconds)),
+        device=jax.devices()[0].device_kind,
+        platform=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        versions=versions(),
+    )
+    folder.save_report(asdict(report))
+    return report
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a run's numbers."""
+    packages = ("organics", "jax", "jaxlib", "equinox", "optax", "numpy")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+class _Run:
+    """A run in progress: its state, what was best so far, and where it is written."""
+
+    def __init__(
+        self, config: TrainConfig, folder: RunFolder, training: Examples, validation: Examples
+    ):
+        self.config = config
+        self.folder = folder
+        self.training = training
+        self.validation = validation
+        self.count = len(training.labels)
+        self.steps_per_epoch = math.ceil(self.count / config.batch_size)
+        steps = config.epochs * self.steps_per_epoch
+        self.schedule = learning_rate(config, steps)
+        self.optimizer = make_optimizer(config, steps)
+        model = build_model(config, training.pixels.shape[1])
+        self.state = initial_state(model, self.optimizer, config.averaging)
+        self.metrics = metric_dtypes(self.state, self.optimizer, training)
+        self.done = 0
+        self.best = {"accuracy": -1.0, "loss": math.inf}
+        self.best_epoch = 0
+        if (found := folder.load_checkpoint(self.state)) is not None:
+            self.state, notes = found
+            self.done, self.best = notes["epoch"], notes["best"]
+            self.best_epoch = notes["best_epoch"]
+        folder.forget_after(self.done)
+
+    def complete(self, progress: bool) -> None:
+        """All epochs that remain."""
+        bar = ProgressBar(self.config.epochs, self.steps_per_epoch, self.done, progress)
+        with bar:
+            while self.done < self.config.epochs:
+                self._epoch(self.done + 1, bar)
+
+    def _epoch(self, epoch: int, bar: ProgressBar) -> None:
+        begin = time.perf_counter()
+        record, weights = self._steps(epoch, bar)
+        seconds = time.perf_counter() - begin
+        means = {
+            name: float(np.average(values, weights=weights))
+            for name, values in record.items()
+            if name != "gradient_norm"
+        }
+        validated = mean_metrics(self.state.evaluated, self.validation, len(self.validation.labels))
+        if _rank(validated) > _rank(self.best):
+            self.best = {name: validated[name] for name in ("accuracy", "loss")}
+            self.best_epoch = epoch
+            self.folder.save_model(self.state.evaluated)
+        step = int(self.state.step)
+        line = {
+            "epoch": epoch,
+            "step": step,
+            **means,
+            "gradient_norm_mean": float(np.mean(record["gradient_norm"])),
+            "gradient_norm_max": float(np.max(record["gradient_norm"])),
+            **{f"validation_{name}": value for name, value in validated.items()},
+            "learning_rate": float(jnp.asarray(self.schedule(step - 1))),
+            "seconds": seconds,
+        }
+        self.folder.append("metrics.jsonl", line)
+        kept = {name: record[name].tolist() for name in ("loss", "gradient_norm")}
+        self.folder.append("steps.jsonl", {"epoch": epoch, **kept})
+        notes = {"best": self.best, "best_epoch": self.best_epoch}
+        self.folder.save_checkpoint(epoch, self.state, notes)
+        self.done = epoch
+        bar.finish_epoch(epoch, validated["accuracy"])
+
+    def _steps(self, epoch: int, bar: ProgressBar) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """All steps of an epoch: the record of each metric, and the size of each batch."""
+        order = data.epoch_order(self.count, self.config.seed, epoch).astype(np.int32)
+        full = self.count // self.config.batch_size
+        cut = full * self.config.batch_size
+        batches = [order[:cut].reshape(full, -1)] if full else []
+        if cut < self.count:
+            batches.append(order[None, cut:])  # the smaller last batch of an epoch
+        records = [self._take(jnp.asarray(rows), epoch, bar) for rows in batches]
+        record = {name: np.concatenate([r[name] for r in records]) for name in records[0]}
+        weights = np.concatenate([np.full(len(rows), rows.shape[1]) for rows in batches])
+        return record, weights
+
+    def _take(self, order: jax.Array, epoch: int, bar: ProgressBar) -> dict[str, np.ndarray]:
+        steps, size = order.shape
+        record: Metrics = {name: jnp.zeros(steps, dtype) for name, dtype in self.metrics.items()}
+        piece = math.ceil(steps / _PIECES)
+        for first in range(0, steps, piece):
+            last = min(first + piece, steps)
+            begin = time.perf_counter()
+            self.state, record = advance(
+                (self.state, record),
+                self.optimizer,
+                self.training,
+                order,
+                jnp.int32(first),
+                jnp.int32(last),
+            )
+            taken = {name: np.asarray(record[name][first:last]) for name in record}
+            self._stop_if_diverged(taken, epoch)
+            rate = (last - first) * size / (time.perf_counter() - begin)
+            loss, accuracy = (float(np.mean(taken[name])) for name in ("loss", "accuracy"))
+            bar.advance(last - first, loss, accuracy, rate)
+        return {name: np.asarray(values) for name, values in record.items()}
+
+    def _stop_if_diverged(self, taken: dict[str, np.ndarray], epoch: int) -> None:
+        good = np.isfinite(taken["loss"]) & np.isfinite(taken["gradient_norm"])
+        if not np.all(good):
+            step = int(self.state.step) - len(good) + int(np.argmin(good))
+            checkpoints = self.folder.checkpoints()
+            checkpoint = checkpoints[-1] if checkpoints else None
+            raise Diverged(step, epoch, checkpoint, self.config)
+
+
+def _rank(metrics: dict[str, float]) -> tuple[float, float]:
+    """Greater is better: by accuracy, then by loss."""
+    return metrics["accuracy"], -metrics["loss"]

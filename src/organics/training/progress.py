@@ -1,0 +1,62 @@
+"""The progress bar of a training run, on standard error."""
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class ProgressBar:
+    """Epoch, loss, accuracy, images per second and time left; silent if `visible` is false."""
+
+    def __init__(self, epochs: int, steps_per_epoch: int, done: int = 0, visible: bool = True):
+        self._epochs = epochs
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not visible,
+        )
+        self._task = self._progress.add_task(
+            f"epoch {done + 1}/{epochs}",
+            total=epochs * steps_per_epoch,
+            completed=done * steps_per_epoch,
+            figures="",
+        )
+        self._validation = ""
+
+    def __enter__(self) -> "ProgressBar":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        del kind, error, trace
+        self._progress.stop()
+
+    def advance(self, steps: int, loss: float, accuracy: float, images_per_second: float) -> None:
+        """Some steps were taken, with these mean figures."""
+        figures = f"loss {loss:.4f}  accuracy {accuracy:.2%}  {images_per_second:,.0f} images/s"
+        self._progress.update(self._task, advance=steps, figures=figures + self._validation)
+
+    def finish_epoch(self, epoch: int, validation_accuracy: float) -> None:
+        """So many epochs are complete; the accuracy is that on the validation images."""
+        self._validation = f"  validation {validation_accuracy:.2%}"
+        name = f"epoch {min(epoch + 1, self._epochs)}/{self._epochs}"
+        self._progress.update(self._task, description=name)

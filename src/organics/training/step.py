@@ -1,0 +1,170 @@
+"""The compiled part of training: loss, gradient, update, and their record."""
+
+import functools
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PyTree, UInt8
+
+from organics.training.config import TrainConfig
+
+Metrics = dict[str, Array]
+
+
+class Examples(NamedTuple):
+    """Examples on the device: pixels as integers from 0 to `max_value`, and classes."""
+
+    pixels: UInt8[Array, "count size"]
+    labels: Int[Array, " count"]
+    max_value: Int[Array, ""]
+
+    def take(
+        self, indices: Int[Array, " batch"], dtype
+    ) -> tuple[Float[Array, "batch size"], Int[Array, " batch"]]:
+        """Inputs in [0, 1] and labels of some of the examples."""
+        pixels = self.pixels[indices].astype(dtype) / self.max_value.astype(dtype)
+        return pixels, self.labels[indices]
+
+
+class TrainState(eqx.Module):
+    """All that changes in training. Whatever is random is a function of the seed and of `step`.
+
+    `average` is the exponential average of the model's parameters over the steps, which forgets at
+    the rate `1 - averaging` per step; `None` if `averaging` is 0.
+    """
+
+    model: eqx.Module
+    average: eqx.Module | None
+    optimizer: PyTree
+    step: Int[Array, ""]
+    averaging: float = eqx.field(static=True)
+
+    @property
+    def evaluated(self) -> eqx.Module:
+        """The model that is validated, tested and saved: the average, if there is one."""
+        return self.model if self.average is None else self.average
+
+
+def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformation:
+    """Adam with L2 weight decay in the gradient, over a run of so many steps."""
+    return _adam(config.weight_decay, config.learning_rate, config.schedule, steps)
+
+
+def learning_rate(config: TrainConfig, steps: int) -> optax.Schedule:
+    """The learning rate as a function of the step."""
+    return _schedule(config.learning_rate, config.schedule, steps)
+
+
+@functools.cache  # what is compiled for an optimizer serves the next run only if it is the same one
+def _adam(decay: float, rate: float, schedule: str, steps: int) -> optax.GradientTransformation:
+    adam = optax.adam(_schedule(rate, schedule, steps))
+    return optax.chain(optax.add_decayed_weights(decay), adam)
+
+
+def _schedule(rate: float, schedule: str, steps: int) -> optax.Schedule:
+    if schedule == "cosine":
+        return optax.cosine_decay_schedule(rate, steps)
+    return optax.constant_schedule(rate)
+
+
+def initial_state(
+    model: eqx.Module, optimizer: optax.GradientTransformation, averaging: float = 0.0
+) -> TrainState:
+    """The state before the first step."""
+    return TrainState(
+        model=model,
+        average=model if averaging > 0 else None,
+        optimizer=optimizer.init(eqx.filter(model, eqx.is_inexact_array)),
+        step=jnp.int32(0),
+        averaging=averaging,
+    )
+
+
+def floating_dtype(model: eqx.Module) -> jnp.dtype:
+    """Floating-point type of the model's parameters."""
+    return jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))[0].dtype
+
+
+def update(
+    state: TrainState, optimizer: optax.GradientTransformation, inputs: Array, labels: Array
+) -> tuple[TrainState, Metrics]:
+    """One step on one batch. The metrics are the model's own, "loss" and "gradient_norm"."""
+    (loss, metrics), gradient = eqx.filter_value_and_grad(_loss, has_aux=True)(
+        state.model, inputs, labels
+    )
+    parameters = eqx.filter(state.model, eqx.is_inexact_array)
+    change, optimizer_state = optimizer.update(gradient, state.optimizer, parameters)
+    model = eqx.apply_updates(state.model, change)
+    metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient), **metrics}
+    step = state.step + 1
+    average = state.average
+    if average is not None:
+        average = _move(average, model, state.averaging, step)
+    return TrainState(model, average, optimizer_state, step, state.averaging), metrics
+
+
+def _move(average: eqx.Module, model: eqx.Module, averaging: float, step: Array) -> eqx.Module:
+    # at first only over the steps taken so far, to forget the random start
+    taken = step.astype(floating_dtype(model))
+    weight = 1 - jnp.minimum(averaging, taken / (9 + taken))
+
+    def move(old, new):
+        return old + weight.astype(old.dtype) * (new - old) if eqx.is_inexact_array(old) else new
+
+    return jax.tree.map(move, average, model)
+
+
+@eqx.filter_jit
+def advance(
+    carry: tuple[TrainState, Metrics],
+    optimizer: optax.GradientTransformation,
+    examples: Examples,
+    order: Int[Array, "steps batch"],
+    first: Int[Array, ""],
+    last: Int[Array, ""],
+) -> tuple[TrainState, Metrics]:
+    """The steps from `first` to before `last` of those whose batches the rows of `order` name.
+
+    `carry` is the state and the record: of every metric an array (steps,), into whose entries the
+    metrics of the steps taken are written. As the bounds are traced, one compilation serves pieces
+    of any length.
+    """
+    arrays, static = eqx.partition(carry[0], eqx.is_array)
+    dtype = floating_dtype(carry[0].model)
+
+    def step(i, carry):
+        arrays, record = carry
+        state, metrics = update(
+            eqx.combine(arrays, static), optimizer, *examples.take(order[i], dtype)
+        )
+        record = {name: values.at[i].set(metrics[name]) for name, values in record.items()}
+        return eqx.filter(state, eqx.is_array), record
+
+    arrays, record = jax.lax.fori_loop(first, last, step, (arrays, carry[1]))
+    return eqx.combine(arrays, static), record
+
+
+def metric_dtypes(
+    state: TrainState, optimizer: optax.GradientTransformation, examples: Examples
+) -> dict[str, jnp.dtype]:
+    """The metrics that `update` gives, by name, and their types."""
+
+    def shape(state):
+        inputs, labels = examples.take(jnp.zeros(1, jnp.int32), floating_dtype(state.model))
+        return update(state, optimizer, inputs, labels)[1]
+
+    return {name: value.dtype for name, value in eqx.filter_eval_shape(shape, state).items()}
+
+
+@eqx.filter_jit
+def measure(model: eqx.Module, examples: Examples, indices: Int[Array, " batch"]) -> Metrics:
+    """The loss and the metrics of a model on some of the examples."""
+    loss, metrics = _loss(model, *examples.take(indices, floating_dtype(model)))
+    return {"loss": loss, **metrics}
+
+
+def _loss(model, inputs: Array, labels: Array) -> tuple[Array, Metrics]:
+    return model.loss(inputs, labels)

@@ -1,0 +1,135 @@
+"""Random circuits by the thousand: how many are stable?"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from threadpoolctl import threadpool_limits
+
+from organics.circuit import Circuit, random_drive
+from organics.linearization import eigenvalues, jacobian
+from organics.steady_states import SteadyState, steady_state
+
+
+class Trials(NamedTuple):
+    """Outcome of random trials, each array of shape (trials,).
+
+    Attributes
+        spectral_abscissa: largest real part of the Jacobian's eigenvalues, in 1/ms, at the steady
+            state, or at the best state found where there is none.
+        converged: whether a steady state was found.
+        residual: of that state, see `organics.steady_states.SteadyState`.
+        method: index into `organics.steady_states.METHODS`.
+    """
+
+    spectral_abscissa: Float[np.ndarray, " trials"]
+    converged: Bool[np.ndarray, " trials"]
+    residual: Float[np.ndarray, " trials"]
+    method: Int[np.ndarray, " trials"]
+
+    @property
+    def stable(self) -> Bool[np.ndarray, " trials"]:
+        """A steady state was found, and its spectral abscissa is negative."""
+        return self.converged & (self.spectral_abscissa < 0)
+
+
+def trial(
+    seed: int,
+    index: int,
+    n: int,
+    spectral_norm: float | None = 1.0,
+    *,
+    drive_norm: float = 1.0,
+    rectified: bool = False,
+    dtype: type | None = None,
+) -> tuple[Circuit, Float[jax.Array, " n"]]:
+    """Circuit and input drive of trial `index` of `run_trials` with the same arguments."""
+    key, index_array = jr.key(seed), jnp.asarray(index)
+    return _draw(key, index_array, n, spectral_norm, drive_norm, rectified, dtype)
+
+
+def run_trials(
+    n: int,
+    trials: int,
+    spectral_norm: float | None = 1.0,
+    *,
+    seed: int = 0,
+    drive_norm: float = 1.0,
+    rectified: bool = False,
+    dtype: type | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Trials:
+    """Stability of `trials` random circuits of n neurons, by the law of `Circuit.random`.
+
+    Trial i is `trial(seed, i, ...)`, whatever the number of trials. `spectral_norm=None` is
+    identity recurrence. `on_progress` is called with the number of trials done since last time.
+
+    Raises `ValueError` for `n`, `trials`, `spectral_norm` or `drive_norm` out of range.
+    """
+    for name, value, least in (("n", n, 1), ("trials", trials, 1), ("drive_norm", drive_norm, 0)):
+        if not value >= least:
+            raise ValueError(f"`{name}` must be at least {least}, not {value}.")
+    if spectral_norm is not None and not 0 <= spectral_norm < np.inf:
+        raise ValueError(f"`spectral_norm` must be finite and >= 0, not {spectral_norm}.")
+    law = (n, spectral_norm, drive_norm, rectified, dtype)
+
+    def solve(start):
+        return _solve(jr.key(seed), jnp.arange(start, start + size), law)
+
+    # every piece has the same shape, so that it compiles once; the next is under way while the
+    # eigenvalues of this one are computed
+    size = min(trials, max(1, min(2048, 25_000 // n)))
+    starts = range(0, trials, size)
+    pieces = []
+    with threadpool_limits(1, user_api="blas"):  # LAPACK's own threads do not pay for small ones
+        ahead = solve(0)
+        for start in starts:
+            found, J = ahead
+            if start + size < trials:
+                ahead = solve(start + size)
+            pieces.append(_outcome(found, np.asarray(J), trials - start))
+            if on_progress is not None:
+                on_progress(len(pieces[-1].converged))
+    return Trials(*(np.concatenate(parts) for parts in zip(*pieces, strict=True)))
+
+
+@partial(jax.jit, static_argnums=2)
+def _solve(key, indices, law):
+    def one(index):
+        circuit, z = _draw(key, index, *law)
+        found = steady_state(circuit, z)
+        return found, jacobian(circuit, found.state)
+
+    return jax.vmap(one)(indices)
+
+
+def _outcome(found: SteadyState, J: np.ndarray, count: int) -> Trials:
+    J, finite = J[:count], np.isfinite(J[:count]).all(axis=(1, 2))
+    abscissa = np.full(len(J), np.nan, J.dtype)
+    if finite.any():
+        abscissa[finite] = np.real(eigenvalues(J[finite])).max(axis=1)
+    return Trials(
+        abscissa,
+        np.asarray(found.converged)[:count],
+        np.asarray(found.residual)[:count],
+        np.asarray(found.method)[:count],
+    )
+
+
+def fraction_interval(successes: int, trials: int) -> tuple[float, float]:
+    """95 % interval (Clopper-Pearson) of the probability behind `successes` of `trials`."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, trials).proportion_ci(0.95)
+    return float(interval.low), float(interval.high)
+
+
+def _draw(key, index, n, spectral_norm, drive_norm, rectified, dtype):
+    k_circuit, k_drive = jr.split(jr.fold_in(key, index))
+    circuit = Circuit.random(k_circuit, n, spectral_norm, rectified=rectified, dtype=dtype)
+    return circuit, random_drive(k_drive, n, drive_norm, dtype=circuit.dtype.type)

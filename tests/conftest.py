@@ -1,0 +1,44 @@
+"""A strict world: 64-bit, no silent broadcasting or promotion, run-time checks of shapes."""
+
+import os
+
+# one thread for each worker: they run side by side, and on few cores XLA's pool of threads can come
+# to a standstill when two batches of LAPACK calls meet in it
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false",
+)
+
+import jax
+import pytest
+from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# every draw of a new size compiles again, so the time of one example says nothing
+settings.register_profile(
+    "organics",
+    deadline=None,
+    max_examples=20,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("organics")
+
+_hook = install_import_hook("organics", "beartype.beartype")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _keep_hook():
+    yield
+    _hook.uninstall()
+
+
+@pytest.fixture
+def standard_promotion():
+    """For what trains: Optax mixes types that strict promotion refuses."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield

@@ -1,0 +1,223 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from organics import cli
+from organics.circuit import Circuit
+from organics.circuit_file import save_circuit
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def call(capsys, *arguments):
+    """Exit code, standard output and standard error of a command, in this process."""
+    code = cli.run([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def document(capsys, *arguments):
+    code, out, err = call(capsys, *arguments, "--json")
+    assert code == 0, err
+    return json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} in the JSON"))
+
+
+def process(*arguments, **options):
+    command = [sys.executable, "-m", "organics", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+def test_help_names_every_command_and_does_not_import_jax():
+    code = (
+        "import sys, organics.cli\n"
+        "assert organics.cli.run(['--help']) == 0\n"
+        "heavy = {'jax', 'numpy', 'matplotlib', 'tyro', 'equinox'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for name in cli.COMMANDS:
+        assert f"\n  {name} " in done.stdout
+
+
+@pytest.mark.parametrize("name", [*cli.COMMANDS, "data list", "data add", "data path"])
+def test_every_command_has_help_with_an_example(capsys, name):
+    code, out, _ = call(capsys, *name.split(), "--help")
+    assert code == 0
+    words = " ".join(out.replace("│", " ").split())
+    if name != "data":
+        assert f"Example: organics {name}" in words
+        assert "--json" in words
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], ["usage"]),
+        (["dance"], ["'dance'", "analyze"]),
+        (["analyze"], ["organics analyze"]),
+        (["analyze", "nowhere.json"], ["nowhere.json"]),
+        (["analyze", EXAMPLES / "figure1a.json", "--out", "picture.bmp"], ["`out`", ".svg"]),
+        (["analyze", EXAMPLES / "figure1a.json", "--out", "no/such/p.png"], ["`out`", "no/such"]),
+        (["portrait", EXAMPLES / "orientation_ring.json"], ["n"]),
+        (["simulate", EXAMPLES / "figure1a.json", "--duration", "-1"], ["`duration`", "-1.0"]),
+        (["simulate", EXAMPLES / "figure1a.json", "--drive", "7"], ["`drive`", "7"]),
+        (["stability", "--trials", "0"], ["`trials`", "0"]),
+        (["stability", "--n", "two"], ["two"]),
+        (["train", "--epochs", "0"], ["`epochs`", "0"]),
+        (["evaluate", "no-run"], ["no-run"]),
+        (["data", "path", "imagenet"], ["imagenet"]),
+        (["data", "add", "mnist", "no-archive.tgz"], ["no-archive.tgz"]),
+    ],
+)
+def test_bad_usage_and_input_exit_with_2_and_say_why(capsys, arguments, words):
+    code, out, err = call(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    for word in words:
+        assert word in err
+    assert "Traceback" not in err
+
+
+def test_a_corrupted_circuit_file_is_refused_by_name(capsys, tmp_path):
+    file = tmp_path / "broken.json"
+    file.write_text('{"W": [[1, -2')
+    code, _, err = call(capsys, "analyze", file)
+    assert code == 2 and "broken.json" in err and "Traceback" not in err
+
+
+def test_analyze_reproduces_the_reference_values(capsys):
+    (drive,) = document(capsys, "analyze", EXAMPLES / "figure3b.json")["drives"]
+    assert set(drive) >= {
+        "z", "y", "a", "residual", "converged", "method", "eigenvalues", "spectral_abscissa",
+        "stable", "certificate",
+    }  # fmt: skip
+    np.testing.assert_allclose(drive["y"], [0.995037], atol=1e-6)
+    np.testing.assert_allclose(drive["a"], [0.2525], atol=1e-12)
+    got = sorted(drive["eigenvalues"])
+    np.testing.assert_allclose(got, [[-0.126118, -0.096015], [-0.126118, 0.096015]], atol=1e-6)
+    assert drive["stable"] is True and drive["converged"] is True
+    np.testing.assert_allclose(drive["spectral_abscissa"], -0.126118, atol=1e-6)
+    certificate = drive["certificate"]
+    assert certificate["kind"] == "diagonal Lyapunov"
+    assert certificate["holds"] and certificate["verified"] and 0 < certificate["margin"] <= 1
+
+
+def test_analyze_many_drives_and_general_recurrence(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    W_r = rng.normal(size=(4, 4))
+    circuit = Circuit(rng.uniform(size=(4, 4)), W_r / np.linalg.norm(W_r, 2))
+    save_circuit(tmp_path / "c.npz", circuit, rng.normal(size=(3, 4)) / 4)
+    found = document(capsys, "analyze", tmp_path / "c.npz", "--out", tmp_path / "plane.svg")
+    assert len(found["drives"]) == 3 and found["n"] == 4
+    for drive in found["drives"]:
+        assert drive["certificate"]["kind"] == "spectral" and "T" not in drive["certificate"]
+        assert drive["residual"] < 1e-10
+    assert (tmp_path / "plane.svg").read_text().startswith("<?xml")
+    code, out, _ = call(capsys, "analyze", tmp_path / "c.npz", "--check")
+    assert code == 0 and "no structural certificate" in out
+
+
+def test_check_turns_a_negative_answer_into_1(capsys):
+    file = EXAMPLES / "no_steady_state.json"
+    found = document(capsys, "analyze", file)  # without --check, an answer like any other
+    assert found["drives"][0]["converged"] is False
+    assert found["drives"][0]["certificate"] is None
+    code, out, _ = call(capsys, "analyze", file, "--check")
+    assert code == 1 and "none found" in out
+
+
+def test_portrait_finds_all_fixed_points(capsys, tmp_path):
+    picture = tmp_path / "portrait.png"
+    points = document(capsys, "portrait", EXAMPLES / "figure1b.json", "--out", picture)
+    points = points["fixed_points"]
+    np.testing.assert_allclose(
+        [p["y"] for p in points], [-0.978886, -0.569235, 0.997779], atol=1e-6
+    )
+    assert [p["stable"] for p in points] == [False, False, True]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_simulate_ends_at_the_steady_state(capsys, tmp_path):
+    file = EXAMPLES / "figure3a.json"
+    out = tmp_path / "t.pdf"
+    found = document(capsys, "simulate", file, "--duration", 150, "--samples", 31, "--out", out)
+    assert len(found["t"]) == len(found["y"]) == 31 and found["t"][-1] == 150
+    np.testing.assert_allclose(found["y"][-1], [0.995037], atol=1e-5)
+    assert found["at_rest"] is True and out.read_bytes().startswith(b"%PDF")
+    noisy = document(capsys, "simulate", file, "--noise", 0.01, "--duration", 20, "--samples", 5)
+    again = document(capsys, "simulate", file, "--noise", 0.01, "--duration", 20, "--samples", 5)
+    other = document(
+        capsys, "simulate", file, "--noise", 0.01, "--duration", 20, "--samples", 5, "--seed", 1
+    )
+    assert noisy == again and noisy["y"] != other["y"]
+    code, _, _ = call(capsys, "simulate", file, "--duration", 1, "--check")
+    assert code == 1
+
+
+def test_stability_of_random_circuits(capsys):
+    found = document(capsys, "stability", "--n", 4, "--trials", 50, "--seed", 3)
+    assert found["stable"] == found["trials"] == 50
+    assert found["interval_95"][1] == 1 and 0.9 < found["interval_95"][0] < 0.95
+    assert found["largest_spectral_abscissa"] < 0
+    assert sum(found["methods"].values()) == 50
+    code, out, _ = call(capsys, "stability", "--identity", "--n", 3, "--trials", 20, "--check")
+    assert code == 0 and "20 of 20" in out and "20 by closed form" in out
+
+
+def test_train_then_evaluate(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = ("train", "--dataset", "digits", "--layers", 12, "--encoder", 24, 16, "--epochs", 2,
+           "--quiet")  # fmt: skip
+    trained = document(capsys, *run, "--figure", "curves.png")
+    assert trained["run"] == str(Path("runs") / "digits-organics-12-seed0")
+    assert Path("curves.png").exists()
+    code, _, err = call(capsys, *run)
+    assert code == 2 and "not empty" in err
+    assert document(capsys, *run, "--resume") == trained
+    found = document(capsys, "evaluate", trained["run"], "--out", "histogram.svg")
+    assert found["accuracy"] == pytest.approx(trained["test_accuracy"], abs=1e-6)
+    assert found["stability"][0]["stable"] == 1 and Path("histogram.svg").exists()
+
+
+def test_data_commands(capsys):
+    names = [row["name"] for row in document(capsys, "data", "list")["datasets"]]
+    assert names == ["digits", "mnist", "fashion-mnist"]
+    code, out, _ = call(capsys, "data", "list")
+    assert code == 0 and "digits" in out
+
+
+def test_info(capsys):
+    found = document(capsys, "info")
+    assert found["devices"] and found["packages"]["jax"]
+
+
+def test_as_a_process(tmp_path):
+    """Exit codes, the two streams and double precision are those of a real process."""
+    done = process("analyze", EXAMPLES / "figure1a.json", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (drive,) = json.loads(done.stdout)["drives"]
+    np.testing.assert_allclose(drive["y"], [0.897971], atol=1e-6)
+    assert drive["residual"] < 1e-14  # not reached in single precision
+    done = process("analyze", "missing.json", "--json", cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == "" and "missing.json" in done.stderr
+
+
+def test_the_reader_may_leave_early():
+    """A closed pipe is no fault of the program."""
+    command = f"{sys.executable} -m organics info | true"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,121 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from organics.linear_stability import certify
+from organics.nn import NormalizationConv2d
+from organics.steady_states import steady_state
+
+HEIGHT, WIDTH = 4, 6  # not square
+
+
+def layer_and_image(seed, **options):
+    k_layer, k_beta, k_x = jr.split(jr.key(seed), 3)
+    layer = NormalizationConv2d(2, 3, (3, 2), (3, 5), key=k_layer, **options)
+    layer = eqx.tree_at(lambda c: c.beta, layer, jr.normal(k_beta, (3,)))
+    return layer, jr.normal(k_x, (2, HEIGHT, WIDTH))
+
+
+@pytest.mark.parametrize(
+    ("pool", "padding", "rectified"),
+    [("across", "same", False), ("within", "valid", False), ("within", "same", True)],
+)
+def test_equals_the_dense_circuit_values_and_gradients(pool, padding, rectified):
+    def local(layer, x):
+        return layer(x).reshape(-1)
+
+    def dense(layer, x):
+        circuit, z = layer.circuit(x)
+        return circuit.firing_rates(steady_state(circuit, z).state).y_plus
+
+    def value_and_gradient(f):
+        def weighed(both):
+            rates = f(*both)
+            return jnp.sum(jnp.arange(1.0, rates.size + 1) * rates), rates
+
+        return eqx.filter_jit(eqx.filter_value_and_grad(weighed, has_aux=True))
+
+    compiled = value_and_gradient(local), value_and_gradient(dense)
+    for seed in range(5):
+        both = layer_and_image(seed, pool=pool, padding=padding, rectified=rectified)
+        ((_, rates), got), ((_, expected), want) = (f(both) for f in compiled)
+        np.testing.assert_allclose(rates, expected, rtol=1e-10, atol=1e-12)
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9)
+    shape = (HEIGHT, WIDTH) if padding == "same" else (HEIGHT - 2, WIDTH - 1)
+    assert both[0](both[1]).shape == (3, *shape)
+
+
+@pytest.mark.parametrize("pool", ["across", "within"])
+def test_pools_are_local_and_as_the_kernel_says(pool):
+    layer, x = layer_and_image(0, pool=pool)
+    circuit, _ = layer.circuit(x)
+    W = np.asarray(circuit.W).reshape(3, HEIGHT, WIDTH, 3, HEIGHT, WIDTH)
+    kernel = np.exp(np.asarray(layer.log_pool))
+    for i, r, c, j, s, d in np.ndindex(W.shape):
+        dr, dc = s - r + 1, d - c + 2  # position in the 3 x 5 window centred on (r, c)
+        inside = 0 <= dr < 3 and 0 <= dc < 5 and (pool == "across" or i == j)
+        expected = kernel[i, j if pool == "across" else 0, dr, dc] if inside else 0.0
+        np.testing.assert_allclose(W[i, r, c, j, s, d], expected)
+
+
+def test_the_drive_is_the_convolution_by_hand():
+    layer, x = layer_and_image(1, padding="valid")
+    _, z = layer.circuit(x)
+    z = np.asarray(z).reshape(3, HEIGHT - 2, WIDTH - 1)
+    kernel, image = np.asarray(layer.k_in), np.asarray(x)
+    for o, r, c in np.ndindex(z.shape):
+        np.testing.assert_allclose(
+            z[o, r, c], np.sum(kernel[o] * image[:, r : r + 3, c : c + 2]), rtol=1e-12
+        )
+
+
+def test_every_image_gives_a_certified_circuit():
+    layer, x = layer_and_image(2)
+    for scale in (0.01, 1.0, 100.0):
+        assert certify(*layer.circuit(scale * x)).holds
+
+
+def test_start():
+    layer = NormalizationConv2d(2, 3, 3, 5, key=jr.key(0))
+    assert layer.k_in.shape == layer.k_gain.shape == (3, 2, 3, 3)
+    assert np.all(np.abs(layer.k_in) <= 1 / np.sqrt(18))
+    centre = np.asarray(layer.log_pool)[:, :, 2, 2]
+    np.testing.assert_array_equal(np.diag(centre), np.zeros(3))
+    assert np.all(layer.log_pool <= 0) and np.sum(np.asarray(layer.log_pool) == 0) == 3
+
+
+def test_blank_image_float32_and_batches():
+    layer = NormalizationConv2d(2, 3, 3, key=jr.key(0), dtype=np.float32)
+    images = jnp.zeros((2, 2, HEIGHT, WIDTH), np.float32)
+    rates = jax.jit(jax.vmap(layer))(images)
+    assert rates.dtype == np.float32
+    np.testing.assert_array_equal(rates, np.zeros((2, 3, HEIGHT, WIDTH)))
+    gradient = eqx.filter_grad(lambda layer: jnp.sum(layer(images[0])))(layer)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"pool_size": 4}, "`pool_size` must be odd"),
+        ({"kernel_size": 0}, "`kernel_size` must be > 0"),
+        ({"out_channels": 0}, "`out_channels` must be > 0"),
+        ({"sigma": -1.0}, "`sigma` must be > 0"),
+    ],
+)
+def test_refusals_name_the_argument(wrong, message):
+    arguments = {"in_channels": 2, "out_channels": 3, "kernel_size": 3, "key": jr.key(0)}
+    with pytest.raises(ValueError, match=message):
+        NormalizationConv2d(**(arguments | wrong))
+
+
+def test_an_image_with_other_channels_is_refused():
+    layer, _ = layer_and_image(0)
+    with pytest.raises(
+        ValueError, match=r"`x` must have shape \(2, height, width\), not \(3, 4, 6"
+    ):
+        layer(jnp.zeros((3, HEIGHT, WIDTH)))

@@ -1,0 +1,598 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from circuits import seeds, wide_circuit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+from organics.circuit import Circuit, State, random_drive
+from organics.linear_stability import (
+    certify,
+    energy,
+    largest_euler_step,
+    oscillator,
+    stability,
+    verify,
+)
+from organics.linearization import imbalance_jacobian, jacobian
+from organics.steady_states import SteadyState, closed_form, steady_state
+
+sizes = st.sampled_from([1, 2, 12])  # a new size costs seconds, whatever is computed
+few_sizes = st.sampled_from([2, 5])
+rest = st.sampled_from([False, False, False, True])  # whether some neurons get no input
+
+
+@eqx.filter_jit
+def analyze(circuit, z):
+    steady = steady_state(circuit, z)
+    return (
+        stability(circuit, z, steady),
+        oscillator(circuit, z, steady),
+        certify(circuit, z, steady),
+        jacobian(circuit, steady.state),
+    )
+
+
+def drawn_circuit(seed, n, rectified, rest):
+    circuit, z = wide_circuit(seed, n, rectified=rectified)
+    if rest:
+        keep = np.random.default_rng(seed).uniform(size=n) > 0.3
+        z = jnp.where(keep, z, 0).at[seed % n].set(0.0)
+    return circuit, z
+
+
+def moderate_circuit(seed, n, *, rectified=False):
+    """A circuit whose time scales all lie within about a decade, and a drive without zeros."""
+    rng = np.random.default_rng(seed)
+    circuit = Circuit(
+        W=rng.uniform(size=(n, n)),
+        b=rng.uniform(0.3, 1, n),
+        b0=rng.uniform(0.3, 1, n),
+        sigma=rng.uniform(0.3, 1, n),
+        tau_y=rng.uniform(1, 4, n),
+        tau_a=rng.uniform(1, 4, n),
+        rectified=rectified,
+    )
+    return circuit, jnp.asarray(rng.choice([-1, 1], n) * rng.uniform(0.3, 1, n))
+
+
+def at(circuit, z, y, a):
+    """The steady state next to `(y, a)`, by plain Newton: stable or not."""
+    state = jnp.concatenate([jnp.asarray(y), jnp.asarray(a)])
+    n, z = circuit.n, jnp.asarray(z)
+    for _ in range(20):
+        here = State(state[:n], state[n:])
+        imbalance = jnp.concatenate(circuit.imbalance(here, z))
+        state = state - jnp.linalg.solve(imbalance_jacobian(circuit, here), imbalance)
+    residual = jnp.linalg.norm(imbalance)
+    return SteadyState(
+        State(state[:n], state[n:]), residual, residual < 1e-12, jnp.int32(20), jnp.int32(2)
+    )
+
+
+def given_state(state):
+    """A steady state as somebody claims it."""
+    return SteadyState(state, jnp.zeros(()), jnp.array(True), jnp.int32(0), jnp.int32(0))
+
+
+def mismatch(got, want):
+    """Largest distance between two spectra, matched as well as they can be."""
+    distances = np.abs(np.asarray(got)[:, None] - np.asarray(want)[None, :])
+    return distances[linear_sum_assignment(distances)].max()
+
+
+# certificate
+
+
+@settings(max_examples=40)
+@given(seed=seeds, n=sizes, rectified=st.booleans(), rest=rest)
+def test_every_step_of_the_proof_holds(seed, n, rectified, rest):
+    circuit, z = drawn_circuit(seed, n, rectified, rest)
+    linear, oscillators, certificate, _ = analyze(circuit, z)
+    y, a = np.asarray(linear.steady_state.state.y), np.asarray(linear.steady_state.state.a)
+    B, T = np.asarray(oscillators.B), np.asarray(certificate.T)
+    diagonal = np.diag(B)
+    assert np.all(B - np.diag(diagonal) <= 0)
+    leak = np.where(y > 0, np.sqrt(a), 1) if rectified else np.sqrt(a)
+    explicit = leak * a / np.asarray(circuit.tau_y) + np.asarray(circuit.c / circuit.tau_a)
+    np.testing.assert_array_less(np.abs(B @ a - explicit), 1e-13 * n * diagonal * a)
+    assert np.all(explicit > 0)
+    assert np.all(np.linalg.inv(B) > -1e-12 * np.abs(np.linalg.inv(B)).max())
+    assert np.all(T > 0)
+    np.testing.assert_allclose(B.T @ (T * a), 1, atol=1e-13 * n * (np.abs(B).T @ (T * a)).max())
+    S = T[:, None] * B + (T[:, None] * B).T
+    scale = 1 / np.sqrt(np.diag(S))
+    np.linalg.cholesky(scale[:, None] * S * scale[None, :])  # raises unless positive definite
+    assert 0 < certificate.margin <= 1 + 1e-12
+    assert certificate.kind == "diagonal Lyapunov"
+    assert certificate.holds and all(certificate.checks.values())
+    assert certificate.spectral_abscissa < 0 and linear.stable
+    np.testing.assert_array_equal(certificate.spectral_abscissa, linear.spectral_abscissa)
+    np.testing.assert_array_equal(certificate.residual, linear.steady_state.residual)
+
+
+@given(seed=seeds, n=few_sizes, rectified=st.booleans(), rest=rest)
+def test_verification_agrees_with_the_construction(seed, n, rectified, rest):
+    circuit, z = drawn_circuit(seed, n, rectified, rest)
+    linear, oscillators, certificate, _ = analyze(circuit, z)
+    steady = linear.steady_state
+    outcome = verify(circuit, z, steady, certificate.T)
+    assert outcome.valid and outcome.failures == ()
+    # it looks at the responding neurons alone: a principal submatrix has no smaller eigenvalue
+    assert float(certificate.margin) * (1 - 1e-6) <= outcome.margin <= 1 + 1e-12
+    if np.all(oscillators.coupled):
+        np.testing.assert_allclose(outcome.margin, certificate.margin, rtol=1e-6)
+    # any positive right-hand side makes a certificate
+    rng = np.random.default_rng(seed)
+    u = np.linalg.solve(np.asarray(oscillators.B).T, 10 ** rng.uniform(-2, 2, n))
+    assert verify(circuit, z, steady, u / np.asarray(steady.state.a)).valid
+
+
+def chain():
+    """Neuron 1 is normalized by neuron 2, strongly: its damping needs a large weight on 2."""
+    circuit = Circuit([[0.0, 1.0], [0.0, 0.0]], b=1.0, b0=1.0, sigma=0.1)
+    z = jnp.ones(2)
+    return circuit, z, steady_state(circuit, z)
+
+
+def test_verification_refuses_a_wrong_certificate():
+    circuit, z, steady = chain()
+    T = certify(circuit, z, steady).T
+    assert verify(circuit, z, steady, T).valid
+    assert verify(circuit, z, steady, 1e-6 * T).valid  # a factor is free
+    for wrong in (-T, T.at[0].set(-1e-9), T.at[1].set(0.0), T.at[0].set(jnp.nan), T[:1], T[None]):
+        outcome = verify(circuit, z, steady, wrong)
+        assert not outcome.valid and "`T` is not a positive vector" in outcome.failures
+    # weights that would suit the chain the other way round
+    mirrored = Circuit(circuit.W.T, b=1.0, b0=1.0, sigma=0.1)
+    of_another = certify(mirrored, z).T
+    for wrong in (of_another, jnp.ones(2)):
+        outcome = verify(circuit, z, steady, wrong)
+        assert not outcome.valid and outcome.margin < 0
+        assert outcome.failures == ("T B + B^T T is not positive definite",)
+
+
+def test_verification_refuses_a_wrong_steady_state():
+    circuit, z = moderate_circuit(0, 5)
+    steady, T = steady_state(circuit, z), certify(circuit, z).T
+    y, a = steady.state
+    assert verify(circuit, z, steady, T).valid
+    for state in (State(1.001 * y, a), State(y, 1.001 * a), steady_state(circuit, 2 * z).state):
+        outcome = verify(circuit, z, given_state(state), T)
+        assert "the velocity at the steady state is not zero" in outcome.failures
+        assert not outcome.valid
+    for state in (State(y, -a), State(jnp.nan * y, a), State(y, jnp.inf * a)):
+        assert not verify(circuit, z, given_state(state), T).valid
+
+
+def test_verification_refuses_a_general_recurrence():
+    circuit, z = wide_circuit(1, 2, recurrence=1.0)
+    outcome = verify(circuit, z, steady_state(circuit, z), np.ones(2))
+    assert not outcome.valid and "the stiffness is not diagonal" in outcome.failures
+    # a neuron that receives no recurrent input is not governed by its modulator
+    circuit = Circuit(np.full((2, 2), 0.3), [[0.0, 0.0], [0.0, 1.0]])
+    z = jnp.ones(2)
+    assert not verify(circuit, z, steady_state(circuit, z), np.ones(2)).valid
+
+
+def test_verification_sees_a_resting_neuron_that_others_listen_to():
+    # neurons 0 and 1 cancel at neuron 2, which rests; together the three are unstable
+    W_r = np.eye(5)
+    W_r[:2, 2] = W_r[2, :2] = 4
+    z = jnp.array([1.0, -1.0, 0.0, 0.5, 0.5])
+    steady = given_state(closed_form(Circuit(0.5 * np.eye(5)), z))
+    circuit = Circuit(0.5 * np.eye(5), W_r)
+    assert np.abs(np.concatenate(circuit.imbalance(steady.state, z))).max() < 1e-15
+    assert stability(circuit, z, steady).spectral_abscissa > 1
+    outcome = verify(circuit, z, steady, np.ones(5))
+    assert not outcome.valid and "a neuron at rest is not decoupled" in outcome.failures
+
+
+def test_verification_where_no_neuron_responds():
+    for circuit in (Circuit(np.ones((2, 2))), Circuit(np.ones((2, 2)), rectified=True)):
+        z = jnp.zeros(2)
+        certificate = certify(circuit, z)
+        assert certificate.holds
+        assert verify(circuit, z, steady_state(circuit, z), certificate.T).valid
+
+
+# spectrum of the oscillators
+
+
+@settings(max_examples=40)
+@given(seed=seeds, n=sizes, rectified=st.booleans(), rest=rest)
+def test_oscillators_have_the_spectrum_of_the_jacobian(seed, n, rectified, rest):
+    circuit, z = drawn_circuit(seed, n, rectified, rest)
+    linear, oscillators, _, J = analyze(circuit, z)
+    J, B, K = np.asarray(J), np.asarray(oscillators.B), np.asarray(oscillators.K)
+    companion = np.linalg.eigvals(np.asarray(oscillators.companion))
+    fastest = np.abs(companion).max()
+    assert mismatch(linear.eigenvalues, companion) <= 1e-9 * fastest
+
+    rng = np.random.default_rng(seed)
+    for _ in range(4):
+        point = 10 ** rng.uniform(-3, 1) * np.exp(2j * np.pi * rng.uniform())
+        sign, log = np.linalg.slogdet(point * np.eye(2 * n) - J)
+        sign_2, log_2 = np.linalg.slogdet(point**2 * np.eye(n) + point * B + K)
+        np.testing.assert_allclose(sign / sign_2 * np.exp(log - log_2), 1, rtol=1e-10)
+
+    # neurons at rest: nobody listens to them, and they have two real eigenvalues each
+    y, a = np.asarray(linear.steady_state.state.y), np.asarray(linear.steady_state.state.a)
+    coupled = np.asarray(oscillators.coupled)
+    np.testing.assert_array_equal(coupled, np.asarray(z) > 0 if rectified else np.asarray(z) != 0)
+    assert not np.any((B - np.diag(np.diag(B)))[:, ~coupled])
+    leak = np.ones(n) if rectified else np.sqrt(a)
+    own = [-leak / np.asarray(circuit.tau_y), -1 / np.asarray(circuit.tau_a)]
+    kept = np.tile(coupled, 2)
+    of_the_rest = np.linalg.eigvals(J[np.ix_(kept, kept)])
+    want = np.concatenate([rates[~coupled] for rates in own] + [of_the_rest])
+    assert mismatch(linear.eigenvalues, want) <= 1e-9 * fastest
+    assert np.all(y[~coupled] <= 0)
+
+
+@settings(max_examples=30)
+@given(seed=seeds, n=sizes, rectified=st.booleans(), rest=rest)
+def test_spectrum_of_one_common_pool(seed, n, rectified, rest):
+    """Closed form for `W` constant, common time constants and a common `b0 sigma`."""
+    rng = np.random.default_rng(seed)
+    alpha, k = 10 ** rng.uniform(-2, 1), 10 ** rng.uniform(-1, 0.5)
+    tau_y, tau_a = rng.uniform(0.5, 20, 2)
+    b, z = rng.uniform(0.1, 1, n), rng.normal(size=n)
+    if rest and not rectified:  # a rectified neuron without input has the left slope
+        z[0] = 0
+    circuit = Circuit(
+        np.full((n, n), alpha), b=b, b0=2.0, sigma=k / 2, tau_y=tau_y, tau_a=tau_a,
+        rectified=rectified,
+    )  # fmt: skip
+    drive = np.maximum(b * z, 0) if rectified else b * z
+    S = k**2 + alpha * np.sum(drive**2)
+    damping = np.sqrt(S) / tau_y + k**2 / (S * tau_a)
+    stiffness = np.sqrt(S) / (tau_y * tau_a)
+    pair = -damping / 2 + np.array([1, -1]) * np.sqrt(damping**2 / 4 - stiffness + 0j)
+    responding = int(np.sum(z > 0)) if rectified else n
+    if responding == 0:
+        want = np.repeat([-1 / tau_y, -1 / tau_a], n)
+    else:
+        alone = np.repeat(
+            [-np.sqrt(S) / tau_y, -1 / tau_a, -1 / tau_y], [responding - 1, n - 1, n - responding]
+        )
+        want = np.concatenate([pair, alone])
+    linear = analyze(circuit, jnp.asarray(z))[0]
+    # half of the digits where two eigenvalues are about to meet
+    assert mismatch(linear.eigenvalues, want) <= 1e-6 * np.abs(want).max()
+    np.testing.assert_allclose(linear.spectral_abscissa, want.real.max(), rtol=1e-6)
+
+
+# two dimensions: the paper's Figures 1 and 3
+
+FIGURE_1A = ({"w_r": 0.5}, (0.897971, 0.012910), (-0.187615, 0.056652))
+FIGURE_1B = ({"w_r": 2.0}, (0.997779, 0.563335), (-0.126388, 0.598494))
+FIGURE_1C = ({"w_r": 2.0, "b0": 1.0, "sigma": 1.0}, (0.416648, 1.210061), (-0.506615, 0.294540))
+FIGURE_3A = ({}, (0.995037, 0.2525), (-0.128099, 0.330476))
+FIGURE_3B = ({"tau_a": 10.0}, (0.995037, 0.2525), (-0.126118, 0.096015))
+FIGURE_3C = ({"tau_y": 10.0}, (0.995037, 0.2525), (-0.027600, 0.156086))
+
+
+def planar(w_r=None, rectified=False, **parameters):
+    return Circuit([[1.0]], None if w_r is None else [[w_r]], rectified=rectified, **parameters)
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("case", [FIGURE_1A, FIGURE_1B, FIGURE_1C, FIGURE_3A, FIGURE_3B, FIGURE_3C])
+def test_reference_values_in_two_dimensions(case, rectified):
+    parameters, (y, a), (real, imaginary) = case
+    circuit, z = planar(rectified=rectified, **parameters), jnp.ones(1)
+    linear = stability(circuit, z, at(circuit, z, [y], [a]))
+    assert linear.stable
+    np.testing.assert_allclose(linear.steady_state.state.y, y, atol=6e-7)
+    np.testing.assert_allclose(linear.steady_state.state.a, a, atol=6e-7)
+    pair = [real + 1j * imaginary, real - 1j * imaginary]
+    assert mismatch(linear.eigenvalues, pair) < 1e-6
+    np.testing.assert_allclose(linear.spectral_abscissa, real, atol=6e-7)
+    np.testing.assert_allclose(linear.frequencies, imaginary / (2 * np.pi), atol=2e-7)
+    np.testing.assert_allclose(linear.damping_ratios, -real / np.hypot(real, imaginary), atol=1e-5)
+
+
+def test_unstable_steady_states_are_reported_as_such():
+    circuit, z = planar(2.0), jnp.ones(1)
+    focus = stability(circuit, z, at(circuit, z, [-0.978886], [0.059833]))
+    assert focus.steady_state.converged and not focus.stable
+    assert mismatch(focus.eigenvalues, [0.117250 + 0.313226j, 0.117250 - 0.313226j]) < 1e-6
+    assert np.all(focus.damping_ratios < 0) and largest_euler_step(focus.eigenvalues) < 0
+    saddle = stability(circuit, z, at(circuit, z, [-0.569235], [0.003698]))
+    assert saddle.steady_state.converged and not saddle.stable
+    assert mismatch(saddle.eigenvalues, [0.426294, -0.325094]) < 1e-6
+    np.testing.assert_array_equal(saddle.frequencies, 0)
+    np.testing.assert_allclose(sorted(saddle.damping_ratios), [-1, 1])
+    certificate = certify(circuit, z, focus.steady_state)
+    assert not certificate.holds and not certificate.checks["spectral abscissa < 0"]
+
+
+def test_nothing_is_stable_where_there_is_no_steady_state():
+    # the pool gain of neuron 2 is 5 * 0.8^2 > 1 and nothing reduces it: its a grows
+    circuit = Circuit(5 * np.eye(2), np.diag([1.0, 0.0]), b=1.0, b0=1.0, sigma=0.5)
+    linear = stability(circuit, np.array([0.6, 0.8]))
+    assert not linear.steady_state.converged and not linear.stable
+    certificate = certify(circuit, np.array([0.6, 0.8]), linear.steady_state)
+    assert not certificate.holds and not certificate.checks["steady state converged"]
+
+
+# general recurrence
+
+
+def test_general_recurrence_has_the_spectral_certificate_only():
+    circuit, z = wide_circuit(3, 2, recurrence=0.9)
+    certificate = certify(circuit, z)
+    assert certificate.kind == "spectral" and certificate.holds
+    assert certificate.T is None and certificate.margin is None
+    assert set(certificate.checks) == {"steady state converged", "spectral abscissa < 0"}
+    state = steady_state(circuit, z).state
+    with pytest.raises(ValueError, match=r"`oscillator` exists only for identity recurrence"):
+        oscillator(circuit, z)
+    with pytest.raises(ValueError, match=r"`energy` exists only for identity recurrence"):
+        energy(circuit, z, state)
+
+
+def test_an_explicit_identity_counts_as_identity_recurrence():
+    circuit, z = moderate_circuit(5, 2)
+    explicit = eqx.tree_at(lambda c: c.W_r, circuit, jnp.eye(2), is_leaf=lambda leaf: leaf is None)
+    want, got = certify(circuit, z), certify(explicit, z)
+    assert got.kind == "diagonal Lyapunov" and got.holds and set(got.checks) == set(want.checks)
+    np.testing.assert_allclose(got.T, want.T, rtol=1e-9)
+    np.testing.assert_allclose(oscillator(explicit, z).B, oscillator(circuit, z).B, atol=1e-9)
+    state = State(z, jnp.ones(2))
+    np.testing.assert_allclose(energy(explicit, z, state), energy(circuit, z, state), rtol=1e-9)
+    # under a trace nobody can know that it is the identity
+    assert eqx.filter_jit(certify)(explicit, z).kind == "spectral"
+
+
+# energy
+
+
+@eqx.filter_jit
+def energy_and_form(circuit, z):
+    """Energy, gradient and Hessian at the steady state; the Hessian that the theory predicts."""
+    steady = steady_state(circuit, z)
+    B, K, coupled = oscillator(circuit, z, steady)
+    T, J = certify(circuit, z, steady).T, jacobian(circuit, steady.state)
+    y, a = steady.state
+    n = circuit.n
+
+    def of_vector(x):
+        return energy(circuit, z, State(x[:n], x[n:]), steady)
+
+    at_rest = jnp.concatenate([y, a])
+    # E = x'^T T x' + x^T T K x in terms of (y - y_s, a - a_s): x = C (y - y_s), x' from J
+    C = jnp.diag(jnp.where(coupled, circuit.tau_y * jnp.sqrt(a) / jnp.where(coupled, y, 1), 0))
+    x, x_dot = jnp.hstack([C, jnp.zeros_like(C)]), C @ J[:n]
+    form = x_dot.T @ jnp.diag(T) @ x_dot + x.T @ jnp.diag(T) @ K @ x
+    power = -x_dot.T @ (jnp.diag(T) @ B + B.T @ jnp.diag(T)) @ x_dot
+    values = of_vector(at_rest), jax.grad(of_vector)(at_rest)
+    return *values, jax.hessian(of_vector)(at_rest), 2 * form, 2 * power, J
+
+
+def scaled(M, like):
+    """`M`, in the coordinates that scale the diagonal of `like` to 1 where it is not 0."""
+    diagonal = np.diag(like)
+    scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1))
+    return scale[:, None] * np.asarray(M) * scale[None, :]
+
+
+@settings(max_examples=30)
+@given(seed=seeds, n=few_sizes, rectified=st.booleans(), rest=rest)
+def test_energy_is_the_quadratic_form_of_the_oscillators(seed, n, rectified, rest):
+    circuit, z = drawn_circuit(seed, n, rectified, rest)
+    lowest, gradient, H, want, power, J = map(np.asarray, energy_and_form(circuit, z))
+    size = np.where(np.diag(want) > 0, np.diag(want), 1)
+    assert 0 <= lowest <= 1e-20 * size.max()
+    np.testing.assert_allclose(gradient / np.sqrt(size), 0, atol=1e-10)
+    np.testing.assert_allclose(scaled(H, want), scaled(want, want), atol=1e-8)
+    # along the linearized flow dE/dt is a quadratic form too, and nowhere positive
+    change = J.T @ H + H @ J
+    rate = np.abs(np.diag(scaled(power, want))).max() + 1e-300
+    np.testing.assert_allclose(scaled(change, want) / rate, scaled(power, want) / rate, atol=1e-7)
+    assert np.linalg.eigvalsh(scaled(change, want) / rate).max() <= 1e-7
+
+
+@given(seed=seeds, n=few_sizes)
+def test_energy_is_zero_at_rest_and_positive_elsewhere(seed, n):
+    circuit, z = moderate_circuit(seed, n)
+    state = steady_state(circuit, z).state
+    assert 0 <= energy(circuit, z, state) < 1e-25
+    rng = np.random.default_rng(seed)
+    for size in (1e-3, 1.0, 100.0):
+        move = size * rng.normal(size=(2, n))
+        moved = State(state.y + move[0], state.a * jnp.exp(jnp.asarray(move[1] / 100)))
+        assert energy(circuit, z, moved) > 1e-10 * size**2
+    assert energy(circuit, z, State(state.y, 1.01 * state.a)) > 0
+
+
+@eqx.filter_jit
+def energies_nearby(circuit, z, directions, distance, steps=400):
+    """Energies along nonlinear trajectories from a `distance` relative to the steady state."""
+    steady = steady_state(circuit, z)
+    size = jnp.linalg.norm(jnp.concatenate(steady.state))
+    dt = 0.05
+
+    def step(state, _):
+        def moved(k, h):
+            return State(*(s + h * v for s, v in zip(state, k, strict=True)))
+
+        k1 = circuit.velocity(state, z)
+        k2 = circuit.velocity(moved(k1, dt / 2), z)
+        k3 = circuit.velocity(moved(k2, dt / 2), z)
+        k4 = circuit.velocity(moved(k3, dt), z)
+        mean = State(
+            *((a + 2 * b + 2 * c + d) / 6 for a, b, c, d in zip(k1, k2, k3, k4, strict=True))
+        )
+        return moved(mean, dt), energy(circuit, z, state, steady)
+
+    def from_direction(direction):
+        move = distance * size * direction
+        start = State(steady.state.y + move[: circuit.n], steady.state.a + move[circuit.n :])
+        return jax.lax.scan(step, start, length=steps)[1]
+
+    return jax.vmap(from_direction)(directions)
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("distance", [1e-1, 1e-2, 1e-3])
+def test_energy_along_nonlinear_trajectories(distance, rectified):
+    circuit, z = moderate_circuit(7, 5, rectified=rectified)
+    directions = np.random.default_rng(0).normal(size=(30, 10))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    along = energies_nearby(circuit, z, jnp.asarray(directions), jnp.asarray(distance))
+    along = np.asarray(along)
+    rises = np.diff(along, axis=1).max(axis=1) / along[:, 0]
+    assert np.all(rises <= distance)  # the energy is of second order, what may rise of third
+    assert np.all(along[:, -1] < 0.2 * along[:, 0])
+
+
+@pytest.mark.parametrize("distance", [3e-2, 1e-2, 3e-3])
+def test_energy_may_rise_at_third_order_only(distance):
+    # y off by `distance`, the mismatch of input and reconstruction far smaller and of y's sign
+    circuit, z = planar(), jnp.ones(1)
+    y, a = steady_state(circuit, z).state
+    y = y * (1 + distance)
+    state = State(y, jnp.square((circuit.b * z + distance**3) / y))
+    _, rise = jax.jvp(lambda s: energy(circuit, z, s), (state,), (circuit.velocity(state, z),))
+    T = certify(circuit, z).T
+    y_s, a_s, tau_a = circuit.b * z / jnp.sqrt(a), a, circuit.tau_a
+    leading = T * a_s / y_s * jnp.sqrt(a_s) * distance**5 / tau_a
+    np.testing.assert_allclose(jnp.sum(leading), rise, rtol=10 * distance)
+    assert 0 < rise < distance**3
+
+
+def test_energy_at_the_edges_of_floating_point_and_of_the_state_space():
+    circuit = planar()
+    for z in (jnp.array([1e-170]), jnp.array([1e90])):  # the square of the first underflows
+        at_rest = steady_state(circuit, z).state
+        assert energy(circuit, z, at_rest) < 1e-25
+        y, a = at_rest
+        assert 0 < energy(circuit, z, State(y * 1.1, a)) < 1e100
+    z = jnp.ones(1)
+    assert np.isfinite(energy(circuit, z, State(z, -jnp.ones(1))))  # `sqrt(a)` counts as 0 there
+
+
+def test_energy_refuses_stacked_states():
+    circuit, z = moderate_circuit(0, 2)
+    states = State(jnp.ones((5, 2)), jnp.ones((5, 2)))
+    with pytest.raises(ValueError, match=r"`state.y` must have shape \(2,\), not \(5, 2\).*vmap"):
+        energy(circuit, z, states)
+    mapped = jax.jit(jax.vmap(lambda state: energy(circuit, z, state)))
+    np.testing.assert_allclose(mapped(states), energy(circuit, z, State(jnp.ones(2), jnp.ones(2))))
+
+
+# explicit Euler
+
+
+@given(seed=seeds, n=sizes, rectified=st.booleans())
+def test_largest_euler_step_bounds_the_stable_steps(seed, n, rectified):
+    circuit, z = drawn_circuit(seed, n, rectified, False)
+    linear, _, _, J = analyze(circuit, z)
+    step = float(largest_euler_step(linear.eigenvalues))
+    assert step > 0
+    for factor, stable in ((1 - 1e-6, True), (1 + 1e-6, False)):
+        radius = np.abs(np.linalg.eigvals(np.eye(2 * n) + factor * step * np.asarray(J))).max()
+        assert (radius < 1) == stable
+
+
+@pytest.mark.parametrize(("n", "w_r"), [(1, None), (2, None), (2, 2.0)])
+def test_euler_iteration_converges_below_and_leaves_above(n, w_r):
+    circuit, z = moderate_circuit(n, n)
+    if w_r is not None:
+        circuit = eqx.tree_at(
+            lambda c: c.W_r, circuit, w_r * jnp.eye(n), is_leaf=lambda leaf: leaf is None
+        )
+    linear = stability(circuit, z)
+    assert linear.stable
+    at_rest = linear.steady_state.state
+    limit = largest_euler_step(linear.eigenvalues)
+
+    @jax.jit
+    def distance_after(steps, dt):
+        def euler(_, state):
+            velocity = circuit.velocity(state, z)
+            return State(state.y + dt * velocity.y, state.a + dt * velocity.a)
+
+        start = State(at_rest.y + 1e-7, at_rest.a + 1e-7)
+        y, a = jax.lax.fori_loop(0, steps, euler, start)
+        return jnp.linalg.norm(jnp.concatenate([y - at_rest.y, a - at_rest.a]))
+
+    assert distance_after(20_000, 0.99 * limit) < 1e-12
+    assert not distance_after(20_000, 1.01 * limit) < 1e-5  # NaN has left, too
+
+
+def test_largest_euler_step_of_given_eigenvalues():
+    np.testing.assert_allclose(largest_euler_step(jnp.array([-0.5 + 0j, -2 + 0j])), 1)
+    np.testing.assert_allclose(largest_euler_step(jnp.array([-1 + 3j, -1 - 3j])), 0.2)
+    assert largest_euler_step(jnp.array([-1 + 0j, 2 + 0j])) < 0
+    assert largest_euler_step(jnp.array([-1 + 0j, 0j])) == 0
+
+
+# transformations, precision, refusals
+
+
+@pytest.mark.parametrize("norm", [None, 0.9])
+def test_compiled_and_mapped_equal_the_plain_call(norm):
+    keys = jr.split(jr.key(0), 4)
+    circuits = jax.vmap(lambda k: Circuit.random(k, 2, norm))(keys)
+    drives = jax.vmap(lambda k: random_drive(k, 2))(keys)
+
+    def everything(circuit, z):
+        linear = stability(circuit, z)
+        found = certify(circuit, z, linear.steady_state)
+        return linear, found.holds, found.T, found.margin
+
+    mapped = jax.jit(jax.vmap(everything))(circuits, drives)
+    for i in range(4):
+        circuit, z = jax.tree.map(lambda x, i=i: x[i], (circuits, drives))
+        other, holds, T, margin = jax.tree.map(lambda x, i=i: x[i], mapped)
+        plain, *certified = everything(circuit, z)
+        assert other.stable == plain.stable
+        assert mismatch(other.eigenvalues, plain.eigenvalues) < 1e-8
+        for name in ("spectral_abscissa", "frequencies", "damping_ratios"):
+            got, want = (np.sort(getattr(one, name), axis=None) for one in (other, plain))
+            np.testing.assert_allclose(got, want, atol=1e-7)
+        assert holds and certified[0]
+        if norm is None:
+            np.testing.assert_allclose(T, certified[1], rtol=1e-9)
+            np.testing.assert_allclose(margin, certified[2], rtol=1e-9)
+            assert mismatch(analyze(circuit, z)[0].eigenvalues, plain.eigenvalues) < 1e-8
+        else:
+            assert T is margin is certified[1] is certified[2] is None
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+def test_single_precision(rectified):
+    for seed in range(5):
+        double, z = moderate_circuit(seed, 2, rectified=rectified)
+        single = jax.tree.map(lambda x: x.astype(jnp.float32), double)
+        linear, oscillators, certificate, _ = analyze(single, z.astype(jnp.float32))
+        want = analyze(double, z)
+        assert linear.eigenvalues.dtype == jnp.complex64
+        dtypes = {x.dtype for x in (certificate.T, oscillators.B, linear.damping_ratios)}
+        assert dtypes == {jnp.dtype(jnp.float32)}
+        assert linear.stable and certificate.holds
+        assert mismatch(linear.eigenvalues, want[0].eigenvalues) < 1e-3
+        np.testing.assert_allclose(certificate.T, want[2].T, rtol=1e-3)
+        steady = linear.steady_state
+        outcome = verify(single, z.astype(jnp.float32), steady, certificate.T)
+        assert outcome.valid
+        np.testing.assert_allclose(certificate.margin, want[2].margin, rtol=1e-3)
+        state = State(2 * steady.state.y, steady.state.a)
+        value = energy(single, z.astype(jnp.float32), state)
+        assert value.dtype == jnp.float32 and (value > 0) == np.any(oscillators.coupled)
+
+
+def test_refusals():
+    circuit = Circuit(np.ones((2, 2)))
+    for function in (stability, oscillator, certify):
+        with pytest.raises(ValueError, match="`z` must have shape"):
+            function(circuit, np.ones(3))
+        with pytest.raises(ValueError, match="`z` must be finite"):
+            function(circuit, np.array([1.0, np.nan]))

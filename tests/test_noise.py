@@ -1,0 +1,344 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from organics.circuit import Circuit, State, random_drive
+from organics.noise import Noise, simulate_increments, simulate_noisy
+from organics.simulation import simulate
+
+N = 2
+TRIALS = 200
+FINEST = 2**10  # steps of the finest grid; coarser ones add up its increments
+
+
+def example_circuit():
+    """With a tonic drive `c` well above the noise levels of the tests."""
+    circuit = Circuit.random(jr.key(3), N, tau_y=np.array([2.0, 5.0]))
+    circuit = eqx.tree_at(lambda c: (c.b0, c.sigma), circuit, (jnp.ones(N), 0.7 * jnp.ones(N)))
+    return circuit, random_drive(jr.key(4), N)
+
+
+def wiener(end, seed=0, trials=TRIALS, steps=FINEST):
+    """Increments of Wiener processes on the finest grid of [0, end], (trials, steps, 2, N)."""
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(rng.normal(size=(trials, steps, 2, N)) * np.sqrt(end / steps))
+
+
+def coarsen(increments, factor):
+    return increments.reshape(len(increments), -1, factor, 2, N).sum(2)
+
+
+def end_states(circuit, z, noise, end, increments, start, scheme):
+    """Final `(y, a)` of every trial, shape (trials, 2, N)."""
+    dt = end / increments.shape[1]
+
+    def one(increments):
+        steps = len(increments)
+        path = simulate_increments(
+            circuit, z, noise, dt, increments, start, scheme=scheme, save_every=steps
+        )
+        return jnp.stack([path.state.y[-1], path.state.a[-1]])
+
+    return jax.vmap(one)(increments)
+
+
+def order(steps, errors):
+    """Slope of log error against log step size."""
+    return np.polyfit(-np.log2(steps), np.log2(errors), 1)[0]
+
+
+STEPS = 2 ** np.arange(4, 8)
+
+
+def strong_errors(circuit, z, noise, end, start, scheme, exact=None):
+    """Mean absolute error at the end, for each of `STEPS`, against the exact solution or else
+    against the same scheme on the finest grid."""
+    fine = wiener(end)
+    if exact is None:
+        exact = end_states(circuit, z, noise, end, fine, start, scheme)
+    else:
+        exact = exact(fine.sum(1))
+    return [
+        float(
+            jnp.mean(
+                jnp.abs(
+                    end_states(circuit, z, noise, end, coarsen(fine, FINEST // s), start, scheme)
+                    - exact
+                )
+            )
+        )
+        for s in STEPS
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["euler-maruyama", "heun"])
+def test_strong_order_is_1_with_additive_noise(scheme):
+    circuit, z = example_circuit()
+    start = State(jnp.array([1.0, -0.5]), jnp.array([0.5, 1.0]))
+    noise = Noise(np.array([0.05, 0.1]), 0.03)
+    errors = strong_errors(circuit, z, noise, 4.0, start, scheme)
+    assert abs(order(STEPS, errors) - 1.0) < 0.12
+
+
+def geometric(ito):
+    """Without drive and normalization `y` is a geometric Brownian motion, with a known solution.
+
+    `dy = -r y dt + g |y| dB` with `r = sqrt(c) / tau` and `g = level / sqrt(tau)`.
+    """
+    tau = np.array([1.0, 2.0])
+    circuit = Circuit(W=np.zeros((N, N)), b0=1.0, sigma=0.5, tau_y=tau)
+    level = np.array([0.8, 1.1])
+    start = State(jnp.array([1.0, -2.0]), circuit.c)
+
+    def exact(B):  # at time 1
+        g = level / np.sqrt(tau)
+        rate = -0.5 / tau - (g**2 / 2 if ito else 0)
+        y = np.asarray(start.y) * np.exp(rate + np.sign(start.y) * g * np.asarray(B)[:, 0])
+        return np.stack([y, np.broadcast_to(circuit.c, y.shape)], axis=1)
+
+    return circuit, Noise(multiplicative_y=level), start, exact
+
+
+def test_euler_maruyama_has_strong_order_one_half_to_the_ito_solution():
+    circuit, noise, start, exact = geometric(ito=True)
+    errors = strong_errors(circuit, np.zeros(N), noise, 1.0, start, "euler-maruyama", exact)
+    assert abs(order(STEPS, errors) - 0.5) < 0.1
+
+
+def test_heun_has_strong_order_1_to_the_stratonovich_solution():
+    circuit, noise, start, exact = geometric(ito=False)
+    errors = strong_errors(circuit, np.zeros(N), noise, 1.0, start, "heun", exact)
+    assert abs(order(STEPS, errors) - 1.0) < 0.12
+
+
+def test_heun_has_strong_order_1_with_multiplicative_noise_in_the_whole_circuit():
+    circuit, z = example_circuit()
+    start = State(jnp.array([1.0, -0.5]), jnp.array([0.5, 1.0]))
+    noise = Noise(0.02, 0.01, multiplicative_y=0.3, multiplicative_a=np.array([0.2, 0.4]))
+    errors = strong_errors(circuit, z, noise, 4.0, start, "heun")
+    assert abs(order(STEPS, errors) - 1.0) < 0.15
+
+
+def by_hand(circuit, drive, noise, dt, increments, start, scheme):
+    """The schemes as an explicit loop over neurons' arrays, independent of the library's scan."""
+    tau = np.stack([circuit.tau_y, circuit.tau_a])
+    add = np.stack([np.broadcast_to(x, N) for x in (noise.additive_y, noise.additive_a)])
+    mult = np.stack(
+        [np.broadcast_to(x, N) for x in (noise.multiplicative_y, noise.multiplicative_a)]
+    )
+    velocity = jax.jit(lambda x, z: jnp.stack(circuit.velocity(State(x[0], x[1]), z)))
+    f = lambda x, k: np.asarray(velocity(jnp.asarray(x), jnp.asarray(drive(k * dt))))  # noqa: E731
+    g = lambda x: np.sqrt((add**2 + (mult * x) ** 2) / tau)  # noqa: E731
+    x, path = np.stack(start), [np.stack(start)]
+    for k, dB in enumerate(np.asarray(increments)):
+        new = x + dt * f(x, k) + g(x) * dB
+        if scheme == "heun":
+            new = x + dt / 2 * (f(x, k) + f(new, k + 1)) + (g(x) + g(new)) / 2 * dB
+        x = new
+        path.append(x)
+    return np.stack(path)
+
+
+@pytest.mark.parametrize("scheme", ["euler-maruyama", "heun"])
+def test_every_step_over_several_chunks_with_a_drive_that_varies(scheme):
+    circuit, z = example_circuit()
+    noise = Noise(0.01, 0.01, np.array([0.1, 0.2]), 0.05)
+    start = State(jnp.zeros(N), jnp.ones(N))
+    dt, increments = 0.05, wiener(60.0, trials=1, steps=1200)[0]
+    drive = lambda t: jnp.asarray(z) * jnp.cos(0.3 * t)  # noqa: E731
+    want = by_hand(circuit, drive, noise, dt, increments, start, scheme)
+    got = simulate_increments(circuit, drive, noise, dt, increments, start, scheme=scheme)
+    np.testing.assert_allclose(got.t, dt * np.arange(1201))
+    np.testing.assert_allclose(got.state.y, want[:, 0], atol=1e-12)
+    np.testing.assert_allclose(got.state.a, want[:, 1], atol=1e-12)
+
+
+def test_a_sampled_drive_is_linear_between_the_saved_rows():
+    circuit, z = example_circuit()
+    noise, increments = Noise(0.01, 0.01), wiener(8.0, trials=1, steps=160)[0]
+    ramp = z[None, :] * jnp.linspace(0, 1, 9)[:, None]
+    by_samples = simulate_increments(circuit, ramp, noise, 0.05, increments, save_every=20)
+    by_function = simulate_increments(
+        circuit, lambda t: z * t / 8, noise, 0.05, increments, save_every=20
+    )
+    np.testing.assert_allclose(by_samples.state.y, by_function.state.y, atol=1e-12)
+
+
+def test_the_path_depends_on_the_key_and_not_on_what_is_saved():
+    circuit, z = example_circuit()
+    noise, steps = Noise(0.01, 0.01), 1800
+    run = lambda key, every: simulate_noisy(  # noqa: E731
+        circuit, z, noise, 0.1, steps, key=jr.key(key), save_every=every
+    )
+    full = run(0, 1)
+    for every in (100, steps):
+        sparse = run(0, every)
+        np.testing.assert_array_equal(sparse.t, full.t[::every])
+        np.testing.assert_allclose(sparse.state.y, full.state.y[::every], rtol=1e-12)
+        np.testing.assert_allclose(sparse.state.a, full.state.a[::every], rtol=1e-12)
+    shorter = simulate_noisy(circuit, z, noise, 0.1, 600, key=jr.key(0))
+    np.testing.assert_allclose(shorter.state.y, full.state.y[:601], rtol=1e-12)
+    assert not np.allclose(run(1, 1).state.y[-1], full.state.y[-1])
+
+
+def test_without_noise_it_is_the_differential_equation():
+    circuit, z = example_circuit()
+    want = simulate(circuit, z, 10.0).state
+    got = simulate_noisy(
+        circuit, z, Noise(), 0.01, 1000, key=jr.key(0), scheme="heun", save_every=10
+    )
+    np.testing.assert_allclose(got.state.y, want.y, atol=1e-5)
+    np.testing.assert_allclose(got.state.a, want.a, atol=1e-5)
+    assert got.ok and got.end_time == got.t[-1] and got.steady_time == np.inf
+
+
+def test_a_leaky_neuron_has_half_the_squared_level_as_variance():
+    """Whatever its time constant: the convention `S = sqrt(D(1/tau))`."""
+    circuit = Circuit(W=np.zeros((N, N)), b0=1.0, sigma=1.0, tau_a=np.array([2.0, 6.0]))
+    start = State(jnp.zeros(N), circuit.c)
+    noise = Noise(additive_a=np.array([0.01, 0.02]))
+    run = lambda key: simulate_noisy(  # noqa: E731
+        circuit, np.zeros(N), noise, 0.1, 4000, start, key=key, save_every=400, scheme="heun"
+    )
+    a = np.asarray(jax.vmap(run)(jr.split(jr.key(0), 400)).state.a)[:, 1:]
+    independent = a.reshape(-1, N)  # 40 ms apart
+    variance = np.mean((independent - 1) ** 2, axis=0)
+    # standard error 2.2 %
+    np.testing.assert_allclose(variance, np.array([0.01, 0.02]) ** 2 / 2, rtol=0.08)
+
+
+def test_levels_combine_independent_sources():
+    circuit, _ = example_circuit()
+    noise = Noise(3.0, np.array([1.0, 2.0]), multiplicative_y=np.array([2.0, 0.0]))
+    levels = noise.levels(circuit, State(jnp.array([-2.0, 7.0]), jnp.ones(N)))
+    np.testing.assert_allclose(levels.y, [5.0, 3.0])
+    np.testing.assert_allclose(levels.a, [1.0, 2.0])
+    amplitudes = noise.amplitudes(circuit, State(jnp.array([-2.0, 7.0]), jnp.ones(N)))
+    np.testing.assert_allclose(amplitudes.y, np.array([5.0, 3.0]) / np.sqrt([2.0, 5.0]))
+
+
+def test_noise_that_drives_a_below_zero_is_reported_even_between_saved_rows():
+    circuit, z = example_circuit()
+    start = State(jnp.zeros(N), jnp.ones(N))
+    increments = np.zeros((40, 2, N))
+    increments[13, 1, 0], increments[14, 1, 0] = -20.0, 20.0  # down and up again
+    run = lambda **options: simulate_increments(  # noqa: E731
+        circuit, z, Noise(0.0, 0.1), 0.01, jnp.asarray(increments), start, save_every=10, **options
+    )
+    got = run(throw=False)
+    assert np.all(got.state.a > 0), "only an unsaved state was negative"
+    assert not got.ok
+    np.testing.assert_allclose(got.end_time, 0.1)  # the saved row before
+    with pytest.raises(RuntimeError, match=r"`a` is not positive.*good until t = 0.1 of 0.4 ms"):
+        run()
+    with pytest.raises(RuntimeError, match="simulation failed"):
+        eqx.filter_jit(run)()
+
+
+def test_too_long_a_step_is_reported_and_not_hidden():
+    """`a` relaxes to about 0 from 1 and, with a step of more than `tau_a`, past it."""
+    circuit = Circuit(W=np.zeros((N, N)), b0=0.1, sigma=0.1, tau_a=1.0)
+    start = State(jnp.zeros(N), jnp.ones(N))
+    run = lambda dt, **options: simulate_noisy(  # noqa: E731
+        circuit, np.zeros(N), Noise(), dt, 8, start, key=jr.key(0), **options
+    )
+    assert run(0.9).ok
+    long = run(1.5, throw=False)
+    assert not long.ok and np.any(long.state.a < 0), "`a` is not clipped"
+    assert long.end_time == 0
+    with pytest.raises(RuntimeError, match="shorter steps"):
+        run(1.5)
+    diverged = run(1e200, throw=False)
+    assert not diverged.ok
+    assert np.all(np.isnan(diverged.state.a[-1]))
+
+
+def test_multiplicative_noise_alone_keeps_a_positive():
+    circuit, z = example_circuit()
+    noise = Noise(multiplicative_y=0.5, multiplicative_a=0.5)
+    run = lambda key: simulate_noisy(circuit, z, noise, 0.01, 2000, key=key, throw=False)  # noqa: E731
+    assert np.all(jax.vmap(run)(jr.split(jr.key(0), 50)).ok)
+
+
+def test_trials_by_vmap_are_single_simulations():
+    circuit, z = example_circuit()
+    keys = jr.split(jr.key(5), 3)
+    run = lambda key: simulate_noisy(circuit, z, Noise(0.01, 0.01), 0.1, 700, key=key)  # noqa: E731
+    batch = jax.vmap(run)(keys)
+    np.testing.assert_allclose(batch.state.y[2], run(keys[2]).state.y, atol=1e-12)
+
+
+def test_gradient_against_finite_differences():
+    circuit, z = example_circuit()
+    increments = wiener(5.0, trials=1, steps=100)[0]
+
+    def loss(parameters):
+        circuit, z, level = parameters
+        noise = Noise(level, 0.01, multiplicative_y=level)
+        state = simulate_increments(circuit, z, noise, 0.05, increments).state
+        return jnp.sum(state.y**2) + jnp.sum(state.a[-1])
+
+    at = (circuit, z, jnp.asarray(0.1))
+    gradient = jax.tree.leaves(eqx.filter_grad(loss)(at))
+    leaves, tree = jax.tree.flatten(at)
+    rng = np.random.default_rng(0)
+    for k, leaf in enumerate(leaves):
+        along = jnp.asarray(rng.normal(size=leaf.shape))
+        moved = [
+            loss(tree.unflatten([*leaves[:k], leaf + h * along, *leaves[k + 1 :]]))
+            for h in (1e-6, -1e-6)
+        ]
+        difference = (moved[0] - moved[1]) / 2e-6
+        np.testing.assert_allclose(jnp.sum(gradient[k] * along), difference, rtol=1e-5, atol=1e-7)
+
+
+def test_float32():
+    circuit, z = example_circuit()
+    single = jax.tree.map(lambda x: x.astype(jnp.float32), circuit)
+    start = State(jnp.zeros(N), jnp.ones(N))
+    increments = wiener(20.0, trials=1, steps=400)[0]
+    noise = Noise(0.01, 0.001, 0.01)
+    got = simulate_increments(single, z, noise, 0.05, increments, start)
+    want = simulate_increments(circuit, z, noise, 0.05, increments, start)
+    assert got.t.dtype == got.state.y.dtype == jnp.float32
+    np.testing.assert_allclose(got.state.y, want.state.y, atol=1e-5)
+    drawn = simulate_noisy(single, z, noise, 0.05, 400, start, key=jr.key(0))
+    assert drawn.state.a.dtype == jnp.float32 and drawn.end_time.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"dt": 0.0}, "`dt` must be finite and > 0 ms, not 0.0"),
+        ({"dt": np.nan}, "`dt` must be finite and > 0 ms"),
+        ({"steps": 0}, "`steps` must be a positive multiple of `save_every`"),
+        ({"save_every": 0}, "`save_every` at least 1, not 10 and 0"),
+        ({"save_every": 3}, "not 10 and 3"),
+        ({"initial": State(jnp.zeros(N), jnp.array([1.0, 0.0]))}, "`initial.a` must be > 0"),
+        ({"initial": State(jnp.zeros(3), jnp.ones(N))}, "`initial.y` must have shape"),
+        ({"z": np.ones((5, N))}, r"or \(11, 2\) with a sample for each save time"),
+        ({"noise": Noise(np.ones(3))}, r"`additive_y` must be a scalar or have shape \(2,\)"),
+        ({"noise": Noise(0, 0, 0, np.ones(3))}, "`multiplicative_a` must be a scalar or have"),
+    ],
+)
+def test_refusals(changed, message):
+    arguments = {"z": np.ones(N), "noise": Noise(0.1), "dt": 0.1, "steps": 10} | changed
+    with pytest.raises(ValueError, match=message):
+        simulate_noisy(Circuit(W=np.ones((N, N))), **arguments, key=jr.key(0))
+
+
+@pytest.mark.parametrize("name", ["additive_y", "additive_a", "multiplicative_y"])
+@pytest.mark.parametrize("value", [-1.0, np.inf, np.array([1.0, np.nan])])
+def test_levels_must_be_finite_and_not_negative(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be finite and >= 0"):
+        Noise(**{name: value})
+
+
+def test_increments_must_fit_the_circuit():
+    with pytest.raises(ValueError, match=r"`increments` must have shape \(steps, 2, 2\)"):
+        simulate_increments(
+            Circuit(W=np.ones((N, N))), np.ones(N), Noise(), 0.1, jnp.zeros((10, 2, 3))
+        )

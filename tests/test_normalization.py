@@ -1,0 +1,214 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from circuits import seeds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.test_util import check_grads
+
+from organics.linear_stability import certify, energy, stability
+from organics.nn import Normalization
+from organics.simulation import simulate
+from organics.steady_states import steady_state
+
+m, n = 5, 4
+
+
+def layer_and_input(seed, **options):
+    k_layer, k_free, k_x = jr.split(jr.key(seed), 3)
+    layer = Normalization(m, n, key=k_layer, **options)
+    # away from the initial values, where W_r is the identity and beta is 0
+    leaves, structure = jax.tree.flatten(layer)
+    keys = jr.split(k_free, len(leaves))
+    moved = [leaf + jr.normal(k, leaf.shape, leaf.dtype) for leaf, k in zip(leaves, keys)]  # noqa: B905
+    return jax.tree.unflatten(structure, moved), jr.uniform(k_x, (m,), layer.W_zx.dtype)
+
+
+options = st.fixed_dictionaries(
+    {
+        "recurrent": st.sampled_from(["identity", "bounded"]),
+        "gain": st.sampled_from(["input", 0.7]),
+        "pool": st.sampled_from(["positive", "bounded"]),
+        "rectified": st.booleans(),
+    }
+)
+
+
+@given(seed=seeds, chosen=options)
+@settings(max_examples=12)
+def test_the_circuit_satisfies_its_constraints_whatever_the_parameters(seed, chosen):
+    layer, x = layer_and_input(seed, **chosen)
+    circuit, z = layer.circuit(x)  # not traced, so `Circuit` checks the values
+    np.testing.assert_allclose(jnp.linalg.norm(z), 1, rtol=1e-12)
+    np.testing.assert_allclose(z, layer.W_zx @ x / np.linalg.norm(layer.W_zx @ x), rtol=1e-12)
+    assert np.all(circuit.b <= 1) and np.all(circuit.b0 < 1) and np.all(circuit.sigma == 1)
+    assert chosen["pool"] == "positive" or np.all(circuit.W <= 1)
+    assert circuit.rectified == chosen["rectified"]
+    if chosen["recurrent"] == "identity":
+        assert circuit.W_r is None
+    else:
+        assert np.linalg.norm(circuit.W_r, 2) <= 1 + 1e-12
+    if chosen["gain"] == "input":
+        np.testing.assert_allclose(circuit.b, 1 / (1 + np.exp(-np.asarray(layer.W_bx @ x))))
+    else:
+        np.testing.assert_array_equal(circuit.b, np.full(n, 0.7))
+
+
+@given(seed=seeds, gain=st.sampled_from(["input", 0.7]))
+@settings(max_examples=10)
+def test_identity_recurrence_is_divisive_normalization(seed, gain):
+    layer, x = layer_and_input(seed, gain=gain)
+    circuit, z = layer.circuit(x)
+    d = np.asarray(circuit.b * z)
+    pool = np.asarray(circuit.b0) ** 2 + np.exp(np.asarray(layer.log_W)) @ d**2
+    np.testing.assert_allclose(layer(x), np.maximum(d, 0) ** 2 / pool, rtol=1e-12)
+
+
+@pytest.mark.parametrize("recurrent", ["identity", "bounded"])
+def test_the_output_is_where_the_simulated_circuit_comes_to_rest(recurrent):
+    layer, x = layer_and_input(1, recurrent=recurrent, pool="bounded")
+    circuit, z = layer.circuit(x)
+    y = np.asarray(simulate(circuit, z, 2000.0).state.y)[-1]
+    np.testing.assert_allclose(layer(x), np.maximum(y, 0) ** 2, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("recurrent", "rectified"), [("identity", False), ("identity", True), ("bounded", False)]
+)
+def test_gradients_agree_with_finite_differences(recurrent, rectified):
+    layer, x = layer_and_input(2, recurrent=recurrent, rectified=rectified, pool="bounded")
+    arrays, static = eqx.partition(layer, eqx.is_array)
+    weights = jnp.arange(1.0, n + 1)
+
+    def value(arrays, x):
+        return jnp.sum(weights * eqx.combine(arrays, static)(x))
+
+    check_grads(jax.jit(value), (arrays, x), order=1, modes=["rev"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("recurrent", ["identity", "bounded"])
+def test_gradients_at_the_start_are_finite_and_reach_every_parameter(recurrent):
+    layer = Normalization(m, n, key=jr.key(0), recurrent=recurrent)
+    xs = jr.uniform(jr.key(1), (6, m))
+    target = jr.uniform(jr.key(2), (6, n))
+    gradient = eqx.filter_grad(lambda layer: jnp.sum((jax.vmap(layer)(xs) - target) ** 2))(layer)
+    for leaf in jax.tree.leaves(gradient):
+        assert np.all(np.isfinite(leaf)) and np.any(leaf != 0)
+
+
+def test_the_two_recurrences_start_as_the_same_function():
+    x = jr.uniform(jr.key(1), (m,))
+    identity, bounded = (
+        Normalization(m, n, key=jr.key(0), recurrent=r) for r in ("identity", "bounded")
+    )
+    np.testing.assert_allclose(identity(x), bounded(x), rtol=1e-9)
+
+
+@pytest.mark.parametrize("recurrent", ["identity", "bounded"])
+def test_a_zero_input_is_safe(recurrent):
+    layer = Normalization(m, n, key=jr.key(0), recurrent=recurrent)
+    zero = jnp.zeros(m)
+    np.testing.assert_array_equal(layer(zero), np.zeros(n))
+    for leaf in jax.tree.leaves(eqx.filter_grad(lambda layer: jnp.sum(layer(zero)))(layer)):
+        assert np.all(np.isfinite(leaf))
+
+
+def test_stability_certificate_and_energy_apply_to_a_layer_at_an_input():
+    layer, x = layer_and_input(4)
+    circuit, z = layer.circuit(x)
+    np.testing.assert_array_equal(circuit.tau_y, np.full(n, 2.0))
+    found = stability(circuit, z)
+    assert found.stable
+    certificate = certify(circuit, z)
+    assert certificate.holds and certificate.kind == "diagonal Lyapunov"
+    assert energy(circuit, z, steady_state(circuit, z).state) < 1e-20
+    slower, _ = eqx.tree_at(lambda c: (c.tau_y, c.tau_a), circuit, replace_fn=lambda t: 2 * t), z
+    np.testing.assert_allclose(
+        stability(slower, z).spectral_abscissa, found.spectral_abscissa / 2, rtol=1e-9
+    )
+
+
+def test_an_unfound_steady_state_gives_nan_not_a_wrong_answer():
+    # row 1 of W_r vanishes, so y_1 = b z_1, and its own pool has a gain w y_1^2 > 1: a_1 diverges
+    layer = Normalization(2, 2, key=jr.key(0), recurrent="bounded", gain=1.0)
+    layer = eqx.tree_at(
+        lambda c: (c.W_r, c.log_W, c.W_zx),
+        layer,
+        (jnp.diag(jnp.array([1.0, 0.0])), jnp.log(jnp.diag(jnp.full(2, 5.0)) + 1e-9), jnp.eye(2)),
+    )
+    x = jnp.array([0.6, 0.8])
+    circuit, z = layer.circuit(x)
+    assert not steady_state(circuit, z).converged
+    assert np.all(np.isnan(layer(x)))
+
+
+def test_bounded_recurrence_is_normalized_once_for_a_batch():
+    layer = Normalization(m, n, key=jr.key(0), recurrent="bounded")
+
+    def loss(layer, xs):
+        return jnp.sum(jax.vmap(lambda x: layer.circuit(x)[0].W_r @ x[:n])(xs))
+
+    jaxpr = jax.make_jaxpr(eqx.filter_grad(loss))(layer, jnp.ones((7, m)))
+    shapes = [e.invars[0].aval.shape for e in _equations(jaxpr.jaxpr) if e.primitive.name == "svd"]
+    assert shapes and set(shapes) == {(n, n)}
+
+
+def _equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from _equations(inner)
+
+
+def test_initial_values_are_the_papers():
+    layer = Normalization(40, 120, key=jr.key(0), recurrent="bounded")
+    limit = 1 / np.sqrt(40)
+    for W in (layer.W_zx, layer.W_bx):
+        assert W.shape == (120, 40) and np.all(np.abs(W) <= limit)
+        np.testing.assert_allclose(np.std(W), limit / np.sqrt(3), rtol=0.05)
+    assert not np.array_equal(layer.W_zx, layer.W_bx)
+    np.testing.assert_array_equal(layer.W_r, np.eye(120))
+    np.testing.assert_array_equal(np.diag(layer.log_W), np.zeros(120))
+    off = np.asarray(layer.log_W)[~np.eye(120, dtype=bool)]
+    assert np.all((off >= -1) & (off <= 0)) and abs(np.mean(off) + 0.5) < 0.02
+    np.testing.assert_array_equal(layer.beta, np.zeros(120))
+    assert layer.size == 120
+
+
+@pytest.mark.parametrize("recurrent", ["identity", "bounded"])
+def test_float32_gives_what_float64_gives(recurrent):
+    layer, x = layer_and_input(6, recurrent=recurrent, pool="bounded")
+    single = jax.tree.map(lambda leaf: leaf.astype(np.float32), layer)
+    rates = jax.jit(jax.vmap(single))(x.astype(np.float32)[None])
+    assert rates.dtype == np.float32
+    np.testing.assert_allclose(rates[0], layer(x), rtol=1e-4)
+    fresh = Normalization(m, n, key=jr.key(0), recurrent=recurrent, dtype=np.float32)
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(fresh))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"input_size": 0}, "`input_size` must be > 0"),
+        ({"size": -1}, "`size` must be > 0"),
+        ({"sigma": 0.0}, "`sigma` must be > 0"),
+        ({"tau": -2.0}, "`tau` must be > 0"),
+        ({"gain": 0.0}, r"`gain` must be 'input' or a number in \(0, 1\], not 0.0"),
+        ({"gain": 1.5}, "`gain`"),
+    ],
+)
+def test_refusals_name_the_argument(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Normalization(**({"input_size": m, "size": n, "key": jr.key(0)} | wrong))
+
+
+def test_the_layer_fits_into_a_sequence_of_layers():
+    layers = [Normalization(5, 4, key=jr.key(0)), eqx.nn.Linear(4, 2, key=jr.key(1))]
+    x = jr.uniform(jr.key(2), (5,))
+    got = eqx.nn.Sequential(layers)(x, key=jr.key(3))
+    np.testing.assert_allclose(got, layers[1](layers[0](x)))

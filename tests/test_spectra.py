@@ -1,0 +1,306 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.signal
+from circuits import seeds, wide_circuit
+from hypothesis import given
+from hypothesis import strategies as st
+
+from organics.circuit import Circuit, State
+from organics.linearization import jacobian
+from organics.noise import Noise, simulate_noisy
+from organics.simulation import Trajectory
+from organics.spectra import (
+    SpectralEstimate,
+    coherence,
+    cross_spectrum,
+    lyapunov,
+    power_spectrum,
+    stationary_covariance,
+    welch,
+)
+from organics.steady_states import steady_state
+
+N = 2
+
+
+def example():
+    """A circuit with recurrence, a drive, and noise of every kind, different in every neuron."""
+    circuit = Circuit(
+        W=np.array([[0.4, 0.9], [0.1, 0.7]]),
+        W_r=np.array([[0.5, -0.6], [0.4, 0.3]]),
+        b=np.array([0.6, 0.9]),
+        tau_y=np.array([2.0, 3.0]),
+        tau_a=np.array([10.0, 7.0]),
+    )
+    noise = Noise(np.array([1e-3, 2e-3]), 5e-4, 1e-3, np.array([2e-3, 1e-3]))
+    return circuit, jnp.array([0.8, -0.5]), noise
+
+
+def unstable():
+    """The upper branch of a bistable circuit whose steady state is an unstable focus."""
+    circuit = Circuit(W=np.ones((1, 1)), W_r=2 * np.ones((1, 1)))
+    return circuit, State(jnp.array([-0.978886]), jnp.array([0.059833]))
+
+
+def paper_circuit():
+    """The one whose spectra the theory was checked with: circuit, drive, noise."""
+    circuit = Circuit(W=np.ones((1, 1)), b=0.5, b0=0.5, sigma=0.1, tau_y=2.0, tau_a=10.0)
+    return circuit, jnp.ones(1), Noise(2e-3, 2e-3)
+
+
+@pytest.fixture(scope="module")
+def trials():
+    """Simulations of it from its steady state, sampled so often that aliasing does not matter."""
+    circuit, z, noise = paper_circuit()
+    rest = steady_state(circuit, z).state
+    run = lambda key: simulate_noisy(  # noqa: E731
+        circuit, z, noise, 0.02, 40_000, rest, key=key, save_every=5
+    )
+    return jax.vmap(run)(jr.split(jr.key(0), 128))
+
+
+@pytest.fixture(scope="module")
+def estimate(trials):
+    return welch(trials, nperseg=1500, discard=100.0)
+
+
+def test_spectrum_agrees_with_welch_of_a_long_simulation(estimate):
+    circuit, z, noise = paper_circuit()
+    band = (estimate.frequencies >= 0.02) & (estimate.frequencies <= 0.4)
+    assert np.sum(band) > 50
+    ratio = estimate.power[band] / power_spectrum(circuit, z, estimate.frequencies[band], noise)
+    np.testing.assert_allclose(np.median(ratio, axis=0), 1, atol=0.02)
+    assert np.all(np.quantile(np.abs(ratio - 1), 0.95, axis=0) < 0.08)
+
+
+def test_cross_spectrum_agrees_with_welch_in_size_and_phase(estimate):
+    circuit, z, noise = paper_circuit()
+    band = (estimate.frequencies >= 0.02) & (estimate.frequencies <= 0.1)
+    want = np.asarray(cross_spectrum(circuit, z, estimate.frequencies[band], noise))[:, 0, 1]
+    # one sign of the phase throughout: conjugation would be seen
+    assert np.all(want.imag / np.abs(want) > 0.5)
+    np.testing.assert_allclose(estimate.cross[band][:, 0, 1] / want, 1, atol=0.1)
+
+
+def test_coherence_agrees_with_welch(estimate):
+    circuit, z, noise = paper_circuit()
+    band = (estimate.frequencies >= 0.02) & (estimate.frequencies <= 0.4)
+    want = coherence(circuit, z, estimate.frequencies[band], noise)
+    assert 0.2 < np.max(want[:, 0, 1]) < 0.99
+    np.testing.assert_allclose(estimate.coherence[band], want, atol=0.04)
+
+
+def test_covariance_agrees_with_a_long_simulation(trials):
+    circuit, z, noise = paper_circuit()
+    x = np.concatenate([trials.state.y, trials.state.a], axis=-1)[:, 1000:].reshape(-1, 2)
+    P = np.asarray(stationary_covariance(circuit, z, noise))
+    np.testing.assert_allclose(np.cov(x.T) / P, 1, atol=0.03)
+
+
+def test_the_integral_of_the_spectrum_is_the_covariance():
+    circuit, z, noise = example()
+    # all frequencies, as f = tan(theta) / 10
+    theta = (np.arange(2000) + 0.5) * np.pi / 2000 - np.pi / 2
+    weight = np.pi / 2000 / np.cos(theta) ** 2 / 10
+    S = np.asarray(cross_spectrum(circuit, z, np.tan(theta) / 10, noise))
+    integral = np.einsum("f,fij->ij", weight, S)
+    P = np.asarray(stationary_covariance(circuit, z, noise))
+    np.testing.assert_allclose(integral, P, rtol=1e-6, atol=1e-12)
+
+
+def test_spectrum_is_that_of_the_formula():
+    circuit, z, noise = example()
+    state = steady_state(circuit, z).state
+    J = np.asarray(
+        jax.jacobian(lambda x: jnp.concatenate(circuit.velocity(State(x[:N], x[N:]), z)))(
+            jnp.concatenate(state)
+        )
+    )
+    x = np.concatenate(state)
+    additive = np.array([1e-3, 2e-3, 5e-4, 5e-4])
+    multiplicative = np.array([1e-3, 1e-3, 2e-3, 1e-3])
+    tau = np.concatenate([circuit.tau_y, circuit.tau_a])
+    Q = np.diag((additive**2 + (multiplicative * x) ** 2) / tau)
+    f = np.array([-0.3, 0.0, 0.04, 2.0])
+    cross = cross_spectrum(circuit, z, f, noise)
+    for k, w in enumerate(2 * np.pi * f):
+        A = np.linalg.inv(1j * w * np.eye(2 * N) - J)
+        want = A @ Q @ np.linalg.inv(-1j * w * np.eye(2 * N) - J).T
+        np.testing.assert_allclose(cross[k], want, rtol=1e-9)
+    diagonal = np.einsum("fii->fi", cross).real
+    np.testing.assert_allclose(power_spectrum(circuit, z, f, noise), diagonal, rtol=1e-12)
+    sizes = np.abs(cross) ** 2 / (diagonal[:, :, None] * diagonal[:, None, :])
+    np.testing.assert_allclose(coherence(circuit, z, f, noise), sizes, rtol=1e-9)
+
+
+def test_a_leaky_neuron_has_a_lorentzian_spectrum():
+    circuit = Circuit(W=np.zeros((1, 1)), b0=1.0, sigma=1.0, tau_a=5.0)
+    f = np.array([0.0, 0.03, 0.5])
+    got = power_spectrum(circuit, jnp.zeros(1), f, Noise(additive_a=0.1))
+    want = 0.1**2 / 5 / ((1 / 5) ** 2 + (2 * np.pi * f) ** 2)
+    np.testing.assert_allclose(got[:, 1], want, rtol=1e-12)
+    np.testing.assert_array_equal(got[:, 0], 0)
+    np.testing.assert_array_equal(
+        coherence(circuit, jnp.zeros(1), f, Noise(additive_a=0.1))[:, 0], 0
+    )
+
+
+@given(seed=seeds, rectified=st.booleans())
+def test_covariance_against_scipy(seed, rectified):
+    n = 4
+    circuit, z = wide_circuit(seed, n, rectified=rectified)
+    J = np.asarray(jacobian(circuit, steady_state(circuit, z).state))
+    got = np.asarray(stationary_covariance(circuit, z, Noise(0.3, 0.2)))
+    tau = np.concatenate([circuit.tau_y, circuit.tau_a])
+    Q = np.diag(np.repeat([0.3, 0.2], n) ** 2 / tau)
+    np.testing.assert_array_equal(got, got.T)
+    assert np.min(np.linalg.eigvalsh(got)) > 0
+    want = scipy.linalg.solve_continuous_lyapunov(J, -Q)
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-8 * np.max(np.abs(want)))
+
+
+def test_lyapunov_of_slow_and_fast_rates_and_of_a_defective_matrix():
+    J = jnp.asarray(np.diag([-1e-6, -1e-2, -1e4]) + np.diag([1e-3, 1.0], 1))
+    Q = jnp.eye(3)
+    P = np.asarray(lyapunov(J, Q))
+    want = scipy.linalg.solve_continuous_lyapunov(np.asarray(J), -np.eye(3))
+    np.testing.assert_allclose(P, want, rtol=1e-5)
+    block = jnp.asarray([[-1.0, 1.0], [0.0, -1.0]])
+    np.testing.assert_allclose(lyapunov(block, jnp.eye(2)), [[0.75, 0.25], [0.25, 0.5]], rtol=1e-12)
+
+
+def test_derivatives():
+    circuit, z, noise = example()
+
+    def loss(z, level):
+        noise = Noise(level, 1e-3)
+        P = stationary_covariance(circuit, z, noise)
+        S = power_spectrum(circuit, z, jnp.array([0.05]), noise)
+        return 1e5 * (P[0, 1] + P[0, 0] + S[0, 3])
+
+    at = (z, jnp.asarray(2e-3))
+    slopes = jax.jit(jax.grad(loss, argnums=(0, 1)))(*at)
+    value = jax.jit(loss)
+    for i in range(N):
+        h = 1e-5 * jnp.eye(N)[i]
+        difference = (value(z + h, at[1]) - value(z - h, at[1])) / 2e-5
+        np.testing.assert_allclose(slopes[0][i], difference, rtol=1e-5)
+    difference = (value(z, at[1] + 1e-7) - value(z, at[1] - 1e-7)) / 2e-7
+    np.testing.assert_allclose(slopes[1], difference, rtol=1e-5)
+
+
+def test_maps_over_drives_and_has_nan_where_it_could_not_raise():
+    circuit, rest = unstable()
+    stable = steady_state(circuit, jnp.ones(1)).state
+    states = jax.tree.map(lambda *x: jnp.stack(x), stable, rest)
+    f, noise = jnp.array([0.0, 0.1]), Noise(1e-3)
+    power = jax.vmap(lambda s: power_spectrum(circuit, s, f, noise))(states)
+    np.testing.assert_allclose(power[0], power_spectrum(circuit, stable, f, noise))
+    assert np.all(np.isnan(power[1]))
+    covariance = jax.vmap(lambda s: stationary_covariance(circuit, s, noise))(states)
+    assert np.all(np.isfinite(covariance[0])) and np.all(np.isnan(covariance[1]))
+
+
+def test_a_known_steady_state_is_taken():
+    circuit, z, noise = example()
+    state = steady_state(circuit, z).state
+    for function in (power_spectrum, cross_spectrum, coherence):
+        f = np.array([0.1, 1.0])
+        np.testing.assert_allclose(
+            function(circuit, state, f, noise), function(circuit, z, f, noise)
+        )
+
+
+def test_refuses_what_is_not_stable_or_has_no_steady_state():
+    circuit, rest = unstable()
+    with pytest.raises(RuntimeError, match=r"not stable: its spectral abscissa is 0.117 per ms"):
+        power_spectrum(circuit, rest, np.ones(1), Noise(1e-3))
+    nowhere = Circuit(W=5 * np.eye(2), W_r=np.diag([1.0, 0.0]), b=1.0)
+    with pytest.raises(RuntimeError, match="no steady state was found"):
+        stationary_covariance(nowhere, np.array([0.6, 0.8]), Noise(1e-3))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"z": np.ones(3)}, r"`z` must have shape \(2,\)"),
+        ({"z": State(jnp.ones(2), jnp.ones(3))}, r"`z.a` must have shape \(2,\)"),
+        ({"z": np.array([1.0, np.nan])}, "`z` must be finite"),
+        ({"frequencies": np.array([0.1, np.inf])}, "`frequencies` must be finite"),
+        ({"noise": Noise(np.ones(3))}, "`additive_y` must be a scalar or have shape"),
+    ],
+)
+def test_refusals(changed, message):
+    arguments = {"z": np.ones(2), "frequencies": np.ones(1), "noise": Noise(0.1)} | changed
+    with pytest.raises(ValueError, match=message):
+        power_spectrum(Circuit(W=np.ones((2, 2))), **arguments)
+
+
+def test_float32():
+    circuit, z, noise = example()
+    single = jax.tree.map(lambda x: x.astype(jnp.float32), circuit)
+    z = steady_state(circuit, z).state
+    f = np.array([0.0, 0.05, 1.0])
+    for function in (power_spectrum, coherence, cross_spectrum):
+        got, want = function(single, z, f, noise), function(circuit, z, f, noise)
+        assert got.dtype.itemsize == want.dtype.itemsize // 2
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3 * np.max(np.abs(want)))
+    got = stationary_covariance(single, z, noise)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, stationary_covariance(circuit, z, noise), rtol=1e-3)
+
+
+def recorded(x, dt=0.5):
+    """A trajectory of one circuit of one neuron, whose `y` and `a` are the rows of `x`."""
+    y, a = jnp.asarray(x)[:, :, None]
+    end = jnp.asarray(dt * (len(y) - 1))
+    return Trajectory(
+        dt * jnp.arange(len(y), dtype=y.dtype), State(y, a), jnp.asarray(True), end, jnp.inf + end
+    )
+
+
+@pytest.mark.parametrize("nperseg", [64, 75])
+def test_welch_is_that_of_scipy_up_to_its_conventions(nperseg):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 1000)).cumsum(axis=1)
+    got = welch(recorded(x), nperseg=nperseg)
+    options = {"fs": 2.0, "nperseg": nperseg, "return_onesided": False}
+    f, power = scipy.signal.welch(x, **options)
+    half = (nperseg + 1) // 2  # the frequencies >= 0, Nyquist's apart
+    assert isinstance(got, SpectralEstimate)
+    np.testing.assert_allclose(got.frequencies[:half], f[:half])
+    np.testing.assert_allclose(got.power[:half], power[:, :half].T)
+    # scipy conjugates its first argument
+    np.testing.assert_allclose(
+        got.cross[:half, 0, 1], scipy.signal.csd(x[1], x[0], **options)[1][:half], rtol=1e-9
+    )
+    _, wanted = scipy.signal.coherence(x[0], x[1], fs=2.0, nperseg=nperseg)
+    np.testing.assert_allclose(got.coherence[1:half, 0, 1], wanted[1:half], rtol=1e-9)
+
+
+def test_welch_averages_over_trials_and_discards_the_beginning():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, 2, 400))
+    trials = jax.tree.map(lambda *x: jnp.stack(x), *[recorded(one) for one in x])
+    each = [welch(recorded(one), nperseg=50).cross for one in x]
+    np.testing.assert_allclose(welch(trials, nperseg=50).cross, np.mean(each, axis=0), atol=1e-12)
+    later = welch(recorded(x[0][:, 100:]), nperseg=50).cross
+    np.testing.assert_allclose(
+        welch(recorded(x[0]), nperseg=50, discard=50.0).cross, later, atol=1e-12
+    )
+    assert len(welch(trials).frequencies) == 400 // 15 // 2 + 1
+
+
+def test_welch_refuses():
+    good = recorded(np.random.default_rng(0).normal(size=(2, 100)))
+    with pytest.raises(ValueError, match="`nperseg` must be from 2 to 100.*not 101"):
+        welch(good, nperseg=101)
+    with pytest.raises(ValueError, match="must be `ok` in every trial"):
+        welch(eqx.tree_at(lambda t: t.ok, good, jnp.asarray(False)))
+    with pytest.raises(ValueError, match="equal intervals"):
+        welch(eqx.tree_at(lambda t: t.t, good, good.t**1.1))

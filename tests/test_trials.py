@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+
+from organics.linear_stability import stability
+from organics.steady_states import METHODS
+from organics.trials import Trials, fraction_interval, run_trials, trial
+
+
+def assert_equal(outcome, index, alone):
+    assert outcome.stable[index] == alone.stable
+    assert outcome.converged[index] == alone.steady_state.converged
+    assert outcome.method[index] == alone.steady_state.method
+    assert outcome.residual[index] < 1e-11
+    np.testing.assert_allclose(outcome.spectral_abscissa[index], alone.spectral_abscissa, rtol=1e-7)
+
+
+def test_each_trial_is_the_circuit_of_its_index():
+    outcome = run_trials(2, 5, 2.0, seed=7)
+    assert len(outcome.stable) == 5
+    for index in range(5):
+        assert_equal(outcome, index, stability(*trial(7, index, 2, 2.0)))
+
+
+def test_more_trials_begin_with_the_same():
+    few, more = run_trials(2, 3, None, seed=7), run_trials(2, 5, None, seed=7)
+    for one, other in zip(few, more, strict=True):
+        np.testing.assert_allclose(one, other[:3], rtol=1e-9, atol=1e-14)
+
+
+def test_trials_in_several_pieces():
+    """More trials than are solved at a time; the last piece is not full."""
+    done = []
+    many = run_trials(2, 2100, None, seed=3, on_progress=done.append)
+    assert sum(done) == 2100 and len(done) > 1 and min(done) > 0
+    assert all(len(array) == 2100 for array in many)
+    for index in (0, done[0] - 1, done[0], 2099):
+        assert_equal(many, index, stability(*trial(3, index, 2, None)))
+    assert many.stable.all()
+    # different circuits, and others for another seed
+    assert len(np.unique(many.spectral_abscissa)) > 2000
+    others = run_trials(2, 2100, None, seed=4)
+    assert np.mean(others.spectral_abscissa == many.spectral_abscissa) < 0.05
+
+
+def test_identity_recurrence_is_always_stable():
+    outcome = run_trials(8, 300, None, drive_norm=3.0, rectified=True)
+    assert outcome.converged.all() and outcome.stable.all()
+    assert np.all(outcome.method == METHODS.index("closed form"))
+    assert np.all(outcome.spectral_abscissa < 0)
+
+
+def test_stable_means_found_and_decaying():
+    outcome = Trials(
+        spectral_abscissa=np.array([-1.0, -1.0, 1.0, 0.0, np.nan]),
+        converged=np.array([True, False, True, True, True]),
+        residual=np.zeros(5),
+        method=np.zeros(5, int),
+    )
+    np.testing.assert_array_equal(outcome.stable, [True, False, False, False, False])
+
+
+def test_a_trial_has_the_law_it_was_asked_for():
+    circuit, z = trial(0, 4, 2, 2.5, drive_norm=0.7, rectified=True, dtype=np.float32)
+    assert circuit.rectified and circuit.dtype == z.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(circuit.W_r, 2), 2.5, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(z), 0.7, rtol=1e-5)
+    assert trial(0, 4, 2, None)[0].W_r is None
+    outcome = run_trials(2, 4, None, dtype=np.float32)
+    assert outcome.spectral_abscissa.dtype == np.float32 and outcome.stable.all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n": 0}, "`n` must be at least 1, not 0"),
+        ({"trials": 0}, "`trials` must be at least 1, not 0"),
+        ({"trials": -3}, "`trials` must be at least 1, not -3"),
+        ({"spectral_norm": -1.0}, "`spectral_norm` must be finite and >= 0, not -1.0"),
+        ({"spectral_norm": np.nan}, "`spectral_norm` must be finite and >= 0, not nan"),
+        ({"spectral_norm": np.inf}, "`spectral_norm` must be finite and >= 0, not inf"),
+        ({"drive_norm": -0.1}, "`drive_norm` must be at least 0, not -0.1"),
+        ({"drive_norm": np.nan}, "`drive_norm` must be at least 0, not nan"),
+    ],
+)
+def test_refusals(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        run_trials(**{"n": 2, "trials": 2, **arguments})
+
+
+@pytest.mark.parametrize("trials", [1, 10, 1000])
+def test_interval_of_none_and_of_all(trials):
+    bound = 0.025 ** (1 / trials)
+    np.testing.assert_allclose(fraction_interval(trials, trials), (bound, 1), rtol=1e-9)
+    np.testing.assert_allclose(fraction_interval(0, trials), (0, 1 - bound), rtol=1e-9)
+
+
+def test_interval_has_its_tails():
+    """The Clopper-Pearson bounds are where each tail of the binomial law holds 2.5 %."""
+    from scipy.stats import binom
+
+    low, high = fraction_interval(7, 20)
+    assert low < 7 / 20 < high
+    np.testing.assert_allclose(binom.sf(6, 20, low), 0.025, rtol=1e-6)
+    np.testing.assert_allclose(binom.cdf(7, 20, high), 0.025, rtol=1e-6)
+    np.testing.assert_allclose((low, high), (0.153909, 0.592189), atol=1e-6)
