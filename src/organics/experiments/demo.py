@@ -104,7 +104,7 @@ def certificates(model: Any, inputs: jax.Array, layer: int) -> tuple[Proof, tupl
     With the proofs goes what `verify` needs: circuits, drives, steady states and `T`.
     """
     J, holds, margin, evidence = _construct(model, inputs, layer)
-    abscissa = eigenvalues(np.asarray(J)).real.max(axis=1)
+    abscissa = np.real(eigenvalues(np.asarray(J))).max(axis=1)
     return Proof(np.asarray(holds) & (abscissa < 0), np.asarray(margin), abscissa), evidence
 
 
