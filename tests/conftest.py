@@ -3,10 +3,12 @@
 import os
 
 # one thread for each worker: they run side by side, and on few cores XLA's pool of threads can come
-# to a standstill when two batches of LAPACK calls meet in it
+# to a standstill when two batches of LAPACK calls meet in it. Most of the time goes into compiling
+# small programs that run once, so they are hardly optimised.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false",
+    "--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false "
+    "--xla_backend_optimization_level=0",
 )
 
 import jax
@@ -19,13 +21,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # every draw of a new size compiles again, so the time of one example says nothing
-settings.register_profile(
-    "organics",
-    deadline=None,
-    max_examples=20,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+_common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
+# the same examples every time, so that a failure is that of a change ...
+settings.register_profile("organics", max_examples=20, derandomize=True, **_common)
+# ... and with `--hypothesis-profile=explore`, always others
+settings.register_profile("explore", max_examples=200, **_common)
 settings.load_profile("organics")
 
 _hook = install_import_hook("organics", "beartype.beartype")
