@@ -5,7 +5,9 @@ INSTALLED := .venv/.installed
 
 .PHONY: demo test lint bench clean
 
-$(INSTALLED): pyproject.toml
+NATIVE := hatch_build.py $(wildcard src/organics/kernels/native/*)
+
+$(INSTALLED): pyproject.toml $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks._common import run_by_name
 
-Name = Literal["startup", "stability_scan", "sde_stepping", "static_epoch"]
+Name = Literal["startup", "stability_scan", "sde_stepping", "static_epoch", "recurrence"]
 
 
 @dataclass(frozen=True)

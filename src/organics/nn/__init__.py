@@ -1,4 +1,8 @@
-"""Layers whose output is the steady state of a circuit."""
+"""Circuits as layers: at their steady state (static), or step by step on sequences (recurrent)."""
 
 from organics.nn.convolution import NormalizationConv2d as NormalizationConv2d
+from organics.nn.dynamics import circuit_at as circuit_at
+from organics.nn.dynamics import trajectory as trajectory
 from organics.nn.normalization import Normalization as Normalization
+from organics.nn.recurrent import CellState as CellState
+from organics.nn.recurrent import ORGaNICs as ORGaNICs

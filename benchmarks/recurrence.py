@@ -1,0 +1,317 @@
+"""The recurrent layer against its peers, and against the bare matrix products that it needs.
+
+    python -m benchmarks.recurrence [--quick] [--out FILE]
+
+One training step is forward and backward over a whole sequence, to the gradient of every weight.
+The *floor* are its matrix products alone, at the sizes in which they can be had: of a step in time
+those of the gates together, W_r and W; the same for the data gradients; the weight gradients as
+products over all steps; by PyTorch's BLAS and by NumPy's, whichever is quicker. Peers: the same
+equations as an eager PyTorch loop, `torch.nn.LSTM`, and Equinox's LSTM under `lax.scan`, all of the
+same width; they need PyTorch (`pip install '.[bench]'`). Denormal numbers are flushed everywhere.
+"""
+
+import gc
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from benchmarks._common import command_line, machine, spread, target, time_in_turn, write
+from organics.kernels import native, recurrence
+from organics.kernels.equations import Options
+from organics.nn import ORGaNICs
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+BATCH = 256
+UNITS = (64, 128, 256)
+STEPS = (196, 784, 3136)
+EAGER_LIMIT = 12e9  # bytes that an eager loop may keep
+EAGER_ARRAYS = 30  # that it keeps per step, about
+
+
+def run(
+    out: Path | None = None,
+    quick: bool = False,
+    units: tuple[int, ...] = UNITS,
+    steps: tuple[int, ...] = STEPS,
+    rounds: int = 5,
+) -> dict[str, Any]:
+    """Time training steps and inference for every number of units and steps.
+
+    Arguments
+        out: file for the result.
+        quick: small sizes, two rounds; the times mean nothing.
+        units, steps: sizes to time.
+        rounds: how often each is timed.
+    """
+    if quick:
+        units, steps, rounds = (16,), (20,), 2
+    if torch is not None:
+        torch.set_flush_denormal(True)
+    rows = [_row(n, T, rounds) for T in steps for n in units]
+    arguments = [a for a in sys.argv[1:] if not a.startswith("--out")] if __name__ == "__main__" else []
+    result = {
+        "benchmark": "recurrence",
+        "command": " ".join(["python -m benchmarks.recurrence", *arguments]),
+        "batch": BATCH,
+        "instruction_set": native.instruction_set(),
+        "targets": [goal for row in rows for goal in _targets(row)],
+        "rows": rows,
+        "scaling": None if quick else _scaling(rounds),
+        "memory": None if quick else _memory(),
+        "machine": machine(),
+        "torch": None if torch is None else torch.__version__,
+    }
+    write(out, result)
+    return result
+
+
+def _row(n: int, steps: int, rounds: int) -> dict[str, Any]:
+    training = {"floor_numpy": _floor_numpy(n, steps, True)}
+    inference = {"floor_numpy": _floor_numpy(n, steps, False)}
+    kernels = ["adjoint", "scan"] + (["native"] if native.unavailable() is None else [])
+    for kernel in kernels:
+        training[kernel] = _layer(n, steps, kernel, True)
+        inference[kernel] = _layer(n, steps, kernel, False)
+    training["equinox_lstm"] = _equinox_lstm(n, steps)
+    if torch is not None:
+        training["floor_torch"] = _floor_torch(n, steps, True)
+        inference["floor_torch"] = _floor_torch(n, steps, False)
+        training["torch_lstm"] = _torch_lstm(n, steps)
+        if EAGER_ARRAYS * steps * BATCH * n * 4 < EAGER_LIMIT:
+            training["torch_eager"] = _torch_eager(n, steps)
+    time_in_turn(training | {f"inference_{k}": f for k, f in inference.items()}, 1)  # compiles
+    trained, inferred = time_in_turn(training, rounds), time_in_turn(inference, rounds)
+    gc.collect()
+    row = {
+        "units": n,
+        "steps": steps,
+        "training_seconds": {name: spread(times) for name, times in trained.items()},
+        "inference_seconds": {name: spread(times) for name, times in inferred.items()},
+    }
+    best = "native" if "native" in trained else "adjoint"
+    ours = median(trained[best])
+    floor = min(median(times) for name, times in trained.items() if name.startswith("floor"))
+    row["training_over_floor"] = round(ours / floor, 3)
+    row["inference_over_floor"] = round(
+        median(inferred[best])
+        / min(median(times) for name, times in inferred.items() if name.startswith("floor")),
+        3,
+    )
+    row["times_faster_than"] = {
+        name: round(median(trained[name]) / ours, 3)
+        for name in ("torch_eager", "torch_lstm", "equinox_lstm", "scan", "adjoint")
+        if name in trained
+    }
+    return row
+
+
+def _targets(row: dict[str, Any]) -> list[dict[str, Any]]:
+    n, steps = row["units"], row["steps"]
+    if steps != 784 or n not in (64, 128):
+        return []
+    where = f"{n} units, {steps} steps: "
+    faster = row["times_faster_than"]
+    goals = [
+        target(where + "training over the floor", row["training_over_floor"], "at most", 1.5),
+        target(where + "inference over the floor", row["inference_over_floor"], "at most", 1.3),
+    ]
+    if "torch_eager" in faster:
+        bound = 5 if n == 64 else 3.5
+        what = where + "times faster than the eager loop"
+        goals.append(target(what, faster["torch_eager"], "at least", bound))
+    if "torch_lstm" in faster:
+        goals.append(target(where + "times faster than its LSTM", faster["torch_lstm"], "at least", 1))
+    return goals
+
+
+# ---- ours ----------------------------------------------------------------------------------------
+
+
+def _problem(n: int, steps: int, batch: int = BATCH):
+    layer = ORGaNICs(1, n, key=jr.key(0), dtype=jnp.float32)
+    x = jr.uniform(jr.key(1), (steps, batch, 1), jnp.float32)
+    state = jnp.broadcast_to(jnp.concatenate(layer.initial_state()[0]), (batch, 4 * n))
+    return layer.cells[0].weights(), x, state
+
+
+def _layer(
+    n: int, steps: int, kernel: recurrence.Backend, training: bool, batch: int = BATCH
+) -> Callable[[], Any]:
+    weights, x, state = _problem(n, steps, batch)
+
+    def value(weights, x, state):
+        final, _ = recurrence.run(Options(), weights, x, state, sequence=False, backend=kernel)
+        return jnp.sum(final[:, :n]) if training else final
+
+    compiled = jax.jit(jax.grad(value) if training else value)
+    return lambda: jax.block_until_ready(compiled(weights, x, state))
+
+
+# ---- the floor -----------------------------------------------------------------------------------
+
+
+def _floor_numpy(n: int, steps: int, training: bool) -> Callable[[], None]:
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+    gates, square = draw(2 * n, 2 * n), draw(n, n)
+    wide, narrow = draw(BATCH, 2 * n), draw(BATCH, n)
+    wide_out, narrow_out = np.empty_like(wide), np.empty_like(narrow)
+    all_wide = draw(steps * BATCH, 2 * n) if training else wide
+    all_narrow = draw(steps * BATCH, n) if training else narrow
+
+    def products():
+        for _ in range(2 * steps if training else steps):
+            np.matmul(wide, gates, out=wide_out)
+            np.matmul(narrow, square, out=narrow_out)
+            np.matmul(narrow, square, out=narrow_out)
+        if training:
+            all_wide.T @ all_wide
+            all_narrow.T @ all_narrow
+            all_narrow.T @ all_narrow
+
+    return products
+
+
+def _floor_torch(n: int, steps: int, training: bool) -> Callable[[], None]:
+    assert torch is not None
+    gates, square = torch.randn(2 * n, 2 * n), torch.randn(n, n)
+    wide, narrow = torch.randn(BATCH, 2 * n), torch.randn(BATCH, n)
+    wide_out, narrow_out = torch.empty_like(wide), torch.empty_like(narrow)
+    all_wide = torch.randn(steps * BATCH if training else 1, 2 * n)
+    all_narrow = torch.randn(steps * BATCH if training else 1, n)
+
+    def products():
+        with torch.no_grad():
+            for _ in range(2 * steps if training else steps):
+                torch.mm(wide, gates, out=wide_out)
+                torch.mm(narrow, square, out=narrow_out)
+                torch.mm(narrow, square, out=narrow_out)
+            if training:
+                all_wide.T @ all_wide
+                all_narrow.T @ all_narrow
+                all_narrow.T @ all_narrow
+
+    return products
+
+
+# ---- peers ---------------------------------------------------------------------------------------
+
+
+def _equinox_lstm(n: int, steps: int) -> Callable[[], Any]:
+    cell = eqx.nn.LSTMCell(1, n, key=jr.key(0), dtype=jnp.float32)
+    x = jr.uniform(jr.key(1), (steps, BATCH, 1), jnp.float32)
+
+    @eqx.filter_jit
+    @eqx.filter_grad
+    def gradient(cell):
+        start = (jnp.zeros((BATCH, n), jnp.float32),) * 2
+        final, _ = jax.lax.scan(lambda s, x: (jax.vmap(cell)(x, s), None), start, x)
+        return jnp.sum(final[0])
+
+    return lambda: jax.block_until_ready(gradient(cell))
+
+
+def _torch_lstm(n: int, steps: int) -> Callable[[], None]:
+    assert torch is not None
+    lstm = torch.nn.LSTM(1, n)
+    x = torch.rand(steps, BATCH, 1)
+
+    def train():
+        lstm.zero_grad()
+        lstm(x)[0][-1].sum().backward()
+
+    return train
+
+
+def _torch_eager(n: int, steps: int) -> Callable[[], None]:
+    """The layer's equations as a loop over time in PyTorch."""
+    assert torch is not None
+    weights, x, state = _problem(n, steps)
+    tensors = [torch.tensor(np.asarray(leaf), requires_grad=True) for leaf in weights]
+    W_r, W, gates, inputs, rates, offset = tensors
+    sequence = torch.tensor(np.asarray(x))
+    start = torch.tensor(np.asarray(state)).split(n, dim=1)
+    dty, dta, dtb0, dtb = (rates[i] for i in range(4))
+
+    def train():
+        for tensor in tensors:
+            tensor.grad = None
+        y, a, b0, b = start
+        W_rT, WT, in_z = W_r.T, W.T, inputs[:n].T
+        b0_x, b_x = inputs[n : 2 * n].T, inputs[2 * n :].T
+        b0_y, b0_a = gates[:n, :n].T, gates[:n, n:].T
+        b_y, b_a = gates[n:, :n].T, gates[n:, n:].T
+        for t in range(steps):
+            u = sequence[t]
+            q, positive = torch.relu(y), torch.relu(a)
+            z = u @ in_z
+            new_y = y + dty * (-y + b * z + (1 - torch.sqrt(positive)) * (q @ W_rT))
+            new_a = a + dta * (-a + offset * b0**2 + (q**2 * positive) @ WT)
+            new_b0 = b0 + dtb0 * (-b0 + torch.sigmoid(u @ b0_x + y @ b0_y + a @ b0_a))
+            b = b + dtb * (-b + torch.sigmoid(u @ b_x + y @ b_y + a @ b_a))
+            y, a, b0 = new_y, new_a, new_b0
+        y.sum().backward()
+
+    return train
+
+
+# ---- how it grows --------------------------------------------------------------------------------
+
+
+def _scaling(rounds: int) -> dict[str, Any]:
+    """Seconds of a training step of 64 units against the steps and the batch."""
+    kernel = "native" if native.unavailable() is None else "adjoint"
+    cases = {f"steps_{T}": _layer(64, T, kernel, True) for T in STEPS}
+    cases |= {f"batch_{B}": _layer(64, 784, kernel, True, B) for B in (64, 256, 1024)}
+    time_in_turn(cases, 1)
+    return {name: spread(times) for name, times in time_in_turn(cases, rounds).items()}
+
+
+def _memory() -> dict[str, Any]:
+    """Bytes by which a process grows in a training step of 64 units and 784 steps, beyond what it
+    had after one of 8 steps (libraries, compiled code); each in a process of its own."""
+    names = ["adjoint"] + (["native"] if native.unavailable() is None else [])
+    names += ["torch_eager", "torch_lstm"] if torch is not None else []
+    found = {}
+    for name in names:
+        code = f"from benchmarks.recurrence import print_growth; print_growth({name!r})"
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        found[name] = int(ran.stdout)
+    ours = found.get("native", found["adjoint"])
+    if "torch_eager" in found:
+        found["eager_over_ours"] = round(found["torch_eager"] / ours, 2)
+    return found
+
+
+def print_growth(name: str) -> None:
+    """Print what `_memory` measures, in a process that does nothing else."""
+    makers: dict[str, Callable[[int, int], Callable[[], Any]]] = {
+        "torch_eager": _torch_eager,
+        "torch_lstm": _torch_lstm,
+    }
+    for kernel in ("native", "adjoint"):
+        makers[kernel] = lambda n, T, k=kernel: _layer(n, T, k, True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit  # noqa: E731
+    makers[name](64, 8)()
+    before = peak()
+    makers[name](64, 784)()
+    print(peak() - before)
+
+
+if __name__ == "__main__":
+    command_line(run)

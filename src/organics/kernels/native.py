@@ -1,0 +1,175 @@
+"""The recurrence in C++ on a CPU: a whole sequence in one call, threads over the batch.
+
+The library is built when the package is installed, if there is a compiler; see `build.py`. Without
+it everything works by `adjoint`.
+"""
+
+import ctypes
+import functools
+import threading
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float
+
+from organics.kernels.equations import Options, Weights
+
+LIBRARY = Path(__file__).parent / "liborganics.so"
+_MULTIPLE = 16  # of which the kernels want the number of neurons to be one
+_SEGMENT = 8  # steps between kept states: a segment of records stays in the processor's cache
+_loading = threading.Lock()
+
+
+def unavailable() -> str | None:
+    """Why the native kernel cannot be used; `None` if it can."""
+    return _load()[1]
+
+
+def instruction_set() -> str | None:
+    """The instructions that the kernel uses on this machine: "avx512", "avx2" or "base"."""
+    return _load()[0]
+
+
+def _load() -> tuple[str | None, str | None]:
+    with _loading:
+        return _load_once()
+
+
+@functools.cache
+def _load_once() -> tuple[str | None, str | None]:
+    if not LIBRARY.exists():
+        return None, (
+            "it was not built, as no C++ compiler was found or it failed when the package was "
+            "installed (then it said why)"
+        )
+    try:
+        library = ctypes.cdll.LoadLibrary(str(LIBRARY))
+        name = library.organics_instruction_set
+        name.restype = ctypes.c_char_p
+        for target in ("organics_forward", "organics_backward"):
+            handler = jax.ffi.pycapsule(getattr(library, target))
+            jax.ffi.register_ffi_target(target, handler, platform="cpu")
+    except (OSError, AttributeError) as error:
+        return None, f"{LIBRARY.name} cannot be loaded: {error}"
+    return name().decode(), None
+
+
+def run(
+    options: Options,
+    weights: Weights,
+    x: Float[Array, "steps batch m"],
+    state: Float[Array, "batch four_H"],
+    *,
+    sequence: bool,
+    segment: int | None = None,
+    threads: int = 0,
+) -> tuple[Float[Array, "batch four_H"], Float[Array, "steps batch H"] | None]:
+    """Final state, and with `sequence` every `y`.
+
+    For the backward pass the state is kept every `segment` steps, and the rest computed again.
+    `threads=0` is one for each processor that this process may use.
+    """
+    H = weights.offset.shape[0]
+    extra = -H % _MULTIPLE
+    call = _differentiable(options, sequence, _SEGMENT if segment is None else segment, threads)
+    if extra == 0:
+        return call(weights, x, state)
+    final, outputs = call(_pad(weights, extra), x, _blocks(state, 1, 4, extra))
+    final = final.reshape(-1, 4, H + extra)[:, :, :H].reshape(-1, 4 * H)
+    return final, None if outputs is None else outputs[..., :H]
+
+
+def _pad(weights: Weights, extra: int) -> Weights:
+    """The same circuit with more neurons, which are at rest at zero and which nothing moves."""
+    W_r, W, gates, input_, rates, offset = weights
+    return Weights(
+        None if W_r is None else jnp.pad(W_r, (0, extra)),
+        jnp.pad(W, (0, extra)),
+        _blocks(_blocks(gates, 0, 2, extra), 1, 2, extra),
+        _blocks(input_, 0, 3, extra),
+        jnp.pad(rates, ((0, 0), (0, extra))),
+        jnp.pad(offset, (0, extra)),
+    )
+
+
+def _blocks(array: Array, axis: int, count: int, extra: int) -> Array:
+    """`array` with each of `count` blocks along an axis made longer by zeros."""
+    shape = array.shape
+    H = shape[axis] // count
+    split = array.reshape(*shape[:axis], count, H, *shape[axis + 1 :])
+    padding = [(0, 0)] * split.ndim
+    padding[axis + 1] = (0, extra)
+    return jnp.pad(split, padding).reshape(*shape[:axis], count * (H + extra), *shape[axis + 1 :])
+
+
+@functools.cache
+def _differentiable(options: Options, sequence: bool, segment: int, threads: int):
+    """The native recurrence for one set of static arguments, with its backward pass."""
+    attributes = {
+        "segment": np.int64(segment),
+        "threads": np.int64(threads),
+        "rectified": options.rectified,
+        "rectified_after": options.rectified_after,
+        "rectified_drive": options.rectified_drive,
+    }
+
+    def call(target: str, results, *arguments):
+        shapes = [jax.ShapeDtypeStruct(shape, arguments[0].dtype) for shape in results]
+        kernel = jax.ffi.ffi_call(target, shapes, vmap_method="sequential")
+        return kernel(*arguments, **attributes)
+
+    def unpack(weights: Weights):
+        # an empty matrix says that the recurrent weights are the identity
+        W_r = weights.recurrent
+        return (jnp.zeros((0, 0), weights.offset.dtype) if W_r is None else W_r, *weights[1:])
+
+    def advance(weights: Weights, x, state, keep: bool):
+        steps, batch, _ = x.shape
+        kept = (-(-steps // min(segment, steps)) if keep else 0, *state.shape)
+        outputs = (steps if sequence else 0, batch, weights.offset.shape[0])
+        final, kept, outputs = call(
+            "organics_forward", [state.shape, kept, outputs], x, state, *unpack(weights)
+        )
+        return (final, outputs if sequence else None), kept
+
+    @jax.custom_vjp
+    def run(weights: Weights, x, state):
+        return advance(weights, x, state, keep=False)[0]
+
+    def forward(weights, x, state):
+        # JAX says which arguments are being differentiated: the input's gradient costs extra
+        wanted = () if x.perturbed else None
+        weights, x, state = (
+            jax.tree.map(lambda leaf: leaf.value, tree, is_leaf=lambda leaf: hasattr(leaf, "value"))
+            for tree in (weights, x, state)
+        )
+        result, kept = advance(weights, x, state, keep=True)
+        return result, (weights, x, kept, wanted)
+
+    def backward(residuals, cotangents):
+        weights, x, kept, wanted = residuals
+        d_final, d_outputs = cotangents
+        steps, batch, inputs = x.shape
+        H = weights.offset.shape[0]
+        if isinstance(d_final, SymbolicZero):
+            d_final = jnp.zeros(d_final.shape, d_final.dtype)
+        if d_outputs is None or isinstance(d_outputs, SymbolicZero):
+            d_outputs = jnp.zeros((0, batch, H), x.dtype)
+        arguments = unpack(weights)
+        shapes = [
+            (0 if wanted is None else steps, batch, inputs),
+            d_final.shape,
+            *(argument.shape for argument in arguments),
+        ]
+        d_x, d_state, d_recurrent, *d_weights = call(
+            "organics_backward", shapes, x, kept, *arguments, d_final, d_outputs
+        )
+        d_recurrent = None if weights.recurrent is None else d_recurrent
+        d_x = jnp.zeros_like(x) if wanted is None else d_x
+        return Weights(d_recurrent, *d_weights), d_x, d_state
+
+    run.defvjp(forward, backward, symbolic_zeros=True)
+    return run

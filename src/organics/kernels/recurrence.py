@@ -1,0 +1,74 @@
+"""The recurrence of the gated circuit over a sequence: the one name that chooses how."""
+
+import math
+from functools import partial
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from organics.kernels import adjoint, native, scan
+from organics.kernels.equations import Options, Weights
+
+Backend = Literal["auto", "native", "adjoint", "scan"]
+
+
+def choose(backend: Backend) -> Literal["native", "adjoint", "scan"]:
+    """The kernel that `backend` stands for: "auto" is the quickest that JAX's default device has.
+
+    Raises `ValueError` for another name, and if "native" is asked for by name and is not there.
+    """
+    if backend not in get_args(Backend):
+        names = ", ".join(map(repr, get_args(Backend)))
+        raise ValueError(f"`backend` must be one of {names}, not {backend!r}.")
+    if backend == "native" and (reason := native.unavailable()) is not None:
+        raise ValueError(f"`backend` must not be 'native' here: {reason}.")
+    if backend == "auto":
+        on_cpu = jax.default_backend() == "cpu"
+        return "native" if on_cpu and native.unavailable() is None else "adjoint"
+    return backend
+
+
+def run(
+    options: Options,
+    weights: Weights,
+    x: Float[Array, "steps batch m"],
+    state: Float[Array, "batch four_H"],
+    *,
+    sequence: bool = True,
+    backend: Backend = "auto",
+    memory: Literal["more", "less"] = "more",
+) -> tuple[Float[Array, "batch four_H"], Float[Array, "steps batch H"] | None]:
+    """Carry `state` through all steps of `x`: the final state, and with `sequence` every `y`.
+
+    With `memory="less"`, what the backward pass needs grows with the root of the number of steps;
+    for that the forward pass is computed twice (by "native" always).
+
+    Raises `ValueError` as `choose` does, or for another `memory`.
+    """
+    if memory not in ("more", "less"):
+        raise ValueError(f"`memory` must be 'more' or 'less', not {memory!r}.")
+    kernel = choose(backend)
+    root = math.isqrt(x.shape[0] - 1) + 1
+    if kernel == "native":
+        segment = root if memory == "less" else None
+        return native.run(options, weights, x, state, sequence=sequence, segment=segment)
+    plain = partial((adjoint if kernel == "adjoint" else scan).run, options, sequence=sequence)
+    if memory == "less":
+        return _in_segments(plain, root, weights, x, state)
+    return plain(weights, x, state)
+
+
+def _in_segments(plain, segment: int, weights: Weights, x: Array, state: Array):
+    """Of each segment only the first state is kept for the backward pass."""
+    again = jax.checkpoint(plain)
+    whole = x.shape[0] // segment * segment
+    pieces = x[:whole].reshape(whole // segment, segment, *x.shape[1:])
+    state, outputs = jax.lax.scan(lambda state, x: again(weights, x, state), state, pieces)
+    if outputs is not None:
+        outputs = outputs.reshape(whole, *outputs.shape[2:])
+    if whole < x.shape[0]:
+        state, rest = again(weights, x[whole:], state)
+        outputs = None if outputs is None else jnp.concatenate([outputs, rest])
+    return state, outputs

@@ -1,0 +1,136 @@
+"""A recurrent layer as a dynamical system: its circuit at a moment, and along a sequence."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from organics.circuit import Circuit
+from organics.kernels.equations import project, step
+from organics.linearization import eigenvalues
+from organics.nn.recurrent import CellState, ORGaNICs
+
+
+def circuit_at(
+    layer: ORGaNICs, x: Float[Array, " m"], state: tuple[CellState, ...], index: int = -1
+) -> tuple[Circuit, Float[Array, " n"]]:
+    """The circuit that the layer is at a moment of a sequence, and its input drive.
+
+    With the gains `b`, `b0` of `state` and the input `x`, (m,), held as they are, the layer's steps
+    are Euler steps of `dt` ms of this circuit: so `steady_state`, `stability`, `certify` and
+    `energy` say where it is heading. `index` names the circuit of a stack, the topmost by default;
+    a circuit above the lowest is driven by the `y` that the one below has after this step.
+
+    Raises `ValueError` for a layer with `rectification="outside"` (unless `W_r` is the identity),
+    which is not a `Circuit`, or for arrays of the wrong shape.
+    """
+    if layer.options.rectified and layer.options.rectified_after:
+        raise ValueError(
+            "`layer` has `rectification='outside'`, relu(W_r y): its steps are not those of a "
+            "`Circuit`, which has W_r relu(y)."
+        )
+    if x.shape != (layer.input_size,):
+        raise ValueError(f"`x` must have shape ({layer.input_size},), not {x.shape}.")
+    chosen = range(len(layer.cells))[index]
+    for below in layer.step(x, state)[:chosen]:
+        x = below.y
+    cell, gains = layer.cells[chosen], state[chosen]
+    weights = cell.weights()
+    z = cell.W_zx @ x
+    tau_y, tau_a = layer.dt / weights.rates[:2]
+    circuit = Circuit(
+        W=weights.normalization,
+        W_r=weights.recurrent,
+        b=gains.b,
+        b0=gains.b0,
+        sigma=cell.sigma,
+        tau_y=tau_y,
+        tau_a=tau_a,
+        rectified=layer.options.rectified,
+    )
+    return circuit, jax.nn.relu(z) if layer.options.rectified_drive else z
+
+
+class Trajectory(NamedTuple):
+    """A layer's path through a sequence; leading axis: the chosen moments.
+
+    Attributes
+        times: number of steps before each moment.
+        states: of each circuit, the state at that moment.
+        spectral_abscissa: largest real part, in 1/ms, of the Jacobian of all equations, gates
+            included, at the moment's state and input; (moments, circuits). Along a transient a
+            diagnostic: no stability follows from it.
+        step_radius: largest magnitude of an eigenvalue of one Euler step there.
+        step_stable: whether that is below 1: neighbouring states come closer in this step's
+            linearization, at this step size.
+    """
+
+    times: np.ndarray
+    states: tuple[CellState, ...]
+    spectral_abscissa: Float[np.ndarray, "moments circuits"]
+    step_radius: Float[np.ndarray, "moments circuits"]
+    step_stable: Bool[np.ndarray, "moments circuits"]
+
+
+def trajectory(layer: ORGaNICs, x: Float[Array, "time m"], every: int = 1) -> Trajectory:
+    """Where the layer goes on the sequence `x`, (time, m), and its spectrum at every so many steps.
+
+    Raises `ValueError` if `every` is below 1 or `x` is not one sequence.
+    """
+    if every < 1:
+        raise ValueError(f"`every` must be at least 1, not {every}.")
+    if x.ndim != 2:
+        raise ValueError(f"`x` must have shape (time, {layer.input_size}), not {x.shape}.")
+    times = np.arange(0, x.shape[0], every)
+    states = _states(layer, x)
+    states = jax.tree.map(lambda leaf: leaf[times], states)
+    J = np.asarray(_jacobians(layer, x[times], states))
+    spectrum = eigenvalues(J)
+    radius = np.max(np.abs(1 + spectrum), axis=-1)
+    abscissa = np.max(np.real(spectrum), axis=-1) / layer.dt
+    return Trajectory(times, states, abscissa, radius, radius < 1)
+
+
+def spectral_abscissa(
+    layer: ORGaNICs, x: Float[Array, "batch m"], states: tuple[CellState, ...]
+) -> Float[np.ndarray, "batch circuits"]:
+    """Largest real part of each circuit's full Jacobian, in 1/ms, for a batch of moments.
+
+    `x` is (batch, m), and the arrays of `states` are (batch, n).
+    """
+    J = np.asarray(_jacobians(layer, x, states))
+    return np.max(np.real(eigenvalues(J)), axis=-1) / layer.dt
+
+
+@eqx.filter_jit
+def _states(layer: ORGaNICs, x: Float[Array, "time m"]) -> tuple[CellState, ...]:
+    """The state before each step."""
+
+    def body(state, x):
+        return layer.step(x, state), state
+
+    return jax.lax.scan(body, layer.initial_state(), x)[1]
+
+
+@eqx.filter_jit
+def _jacobians(
+    layer: ORGaNICs, x: Float[Array, "moments m"], states: tuple[CellState, ...]
+) -> Float[Array, "moments circuits four_n four_n"]:
+    """Jacobian of one step minus the identity, (4 n, 4 n), of each circuit with its input fixed."""
+
+    def at(x, state):
+        found = []
+        after = layer.step(x, state)
+        for i, (cell, before) in enumerate(zip(layer.cells, state, strict=True)):
+            weights = cell.weights()
+            fed = x if i == 0 else after[i - 1].y
+            projected = project(weights, fed[None, None])[0]
+            advance = lambda s, w=weights, p=projected: step(layer.options, w, p, s[None])[0]  # noqa: E731
+            J = jax.jacfwd(advance)(jnp.concatenate(before))
+            found.append(J - jnp.eye(J.shape[0], dtype=J.dtype))
+        return jnp.stack(found)
+
+    return jax.vmap(at)(x, states)

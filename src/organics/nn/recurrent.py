@@ -1,0 +1,376 @@
+"""The gated circuit as a recurrent layer on sequences."""
+
+from typing import Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, UInt32
+
+from organics.constraints import at_most_one, cap_spectral_norm
+from organics.kernels import recurrence
+from organics.kernels.equations import Options, Weights, project, step
+from organics.nn.normalization import require_among, require_positive, uniform_fan_in
+
+Recurrent = Literal["free", "identity", "bounded"]
+
+
+class CellState(NamedTuple):
+    """State of one layer's circuit: membrane potentials `y`, `a` and gains `b0`, `b`, all (..., n).
+
+    `a` stays positive, and both gains stay in (0, 1].
+    """
+
+    y: Float[Array, "*batch n"]
+    a: Float[Array, "*batch n"]
+    b0: Float[Array, "*batch n"]
+    b: Float[Array, "*batch n"]
+
+
+class Cell(eqx.Module):
+    r"""The weights of one circuit of n principal neurons with learned input gains; see `ORGaNICs`.
+
+    Attributes
+        W_zx, W_b0x, W_bx: of the input, (n, m), to the drive and to the gates of `b0` and `b`.
+        W_b0y, W_b0a, W_by, W_ba: of the potentials to the gates, (n, n).
+        W_r: recurrent weights before any bound, (n, n); None is the identity.
+        log_W: normalization weights, `W = min(exp(log_W), 1)`, (n, n).
+        raw_rates: of y, a, b0, b, (4, n), None if they are not learned:
+            `dt / tau = largest_rates * sigmoid(raw_rates)`.
+        start: the bits from which the initial state is drawn, (2,); not trained.
+    """
+
+    W_zx: Float[Array, "n m"]
+    W_b0x: Float[Array, "n m"]
+    W_bx: Float[Array, "n m"]
+    W_b0y: Float[Array, "n n"]
+    W_b0a: Float[Array, "n n"]
+    W_by: Float[Array, "n n"]
+    W_ba: Float[Array, "n n"]
+    W_r: Float[Array, "n n"] | None
+    log_W: Float[Array, "n n"]
+    raw_rates: Float[Array, "4 n"] | None
+    start: UInt32[Array, "2"]
+    bounded: bool = eqx.field(static=True)
+    sigma: float = eqx.field(static=True)
+    largest_rates: tuple[float, float, float, float] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        input_size: int,
+        size: int,
+        recurrent: Recurrent,
+        learn_rates: bool,
+        sigma: float,
+        largest_rates: tuple[float, float, float, float],
+        *,
+        key: PRNGKeyArray,
+        dtype,
+    ):
+        keys = iter(jr.split(key, 11))
+        W_zx = uniform_fan_in(next(keys), (size, input_size), input_size, dtype)
+        self.W_zx = W_zx / jnp.linalg.norm(W_zx, 2)
+        self.W_b0x, self.W_bx = (
+            uniform_fan_in(next(keys), (size, input_size), input_size, dtype) for _ in range(2)
+        )
+        self.W_b0y, self.W_b0a, self.W_by, self.W_ba = (
+            uniform_fan_in(next(keys), (size, size), size, dtype) for _ in range(4)
+        )
+        orthogonal = jax.nn.initializers.orthogonal()
+        k_r, k_W = next(keys), next(keys)
+        self.W_r = None if recurrent == "identity" else orthogonal(k_r, (size, size), dtype)
+        log_W = jnp.log(jnp.maximum(jr.uniform(k_W, (size, size), dtype), 1e-8))
+        self.log_W = log_W * (1 - jnp.eye(size, dtype=dtype))
+        self.raw_rates = jr.normal(next(keys), (4, size), dtype) if learn_rates else None
+        self.start = jr.key_data(next(keys)).astype(jnp.uint32)
+        self.bounded = recurrent == "bounded"
+        self.sigma = sigma
+        self.largest_rates = largest_rates
+
+    @property
+    def size(self) -> int:
+        """Number of principal neurons, n."""
+        return self.log_W.shape[0]
+
+    @property
+    def recurrent(self) -> Float[Array, "n n"] | None:
+        """The recurrent weights as the circuit has them; None is the identity."""
+        if self.W_r is None or not self.bounded:
+            return self.W_r
+        return cap_spectral_norm(self.W_r)
+
+    @property
+    def rates(self) -> Float[Array, "4 n"]:
+        """Step size over the time constants of y, a, b0, b."""
+        raw = self.raw_rates
+        if raw is None:
+            raw = jnp.ones((4, self.size), self.log_W.dtype)
+        largest = jnp.asarray(self.largest_rates, self.log_W.dtype)
+        return largest[:, None] * jax.nn.sigmoid(raw)
+
+    def weights(self) -> Weights:
+        """What the kernels take."""
+        return Weights(
+            recurrent=self.recurrent,
+            normalization=at_most_one(self.log_W),
+            gates=jnp.block([[self.W_b0y, self.W_b0a], [self.W_by, self.W_ba]]),
+            input=jnp.concatenate([self.W_zx, self.W_b0x, self.W_bx]),
+            rates=self.rates,
+            offset=jnp.full(self.size, self.sigma**2, self.log_W.dtype),
+        )
+
+    def initial_state(self) -> CellState:
+        """Where every sequence starts: drawn once for each layer and not trained."""
+        k_y, k_a, k_b = jr.split(jr.wrap_key_data(self.start), 3)
+        draw = lambda k: jr.uniform(k, (self.size,), self.log_W.dtype)  # noqa: E731
+        y = draw(k_y)
+        return CellState(y / jnp.linalg.norm(y), draw(k_a), jnp.ones_like(y), draw(k_b))
+
+
+class ORGaNICs(eqx.Module):
+    r"""A recurrent layer: circuits whose input gains are gated, advanced by Euler steps.
+
+    At every step, with all right-hand sides at the old state and a learned `dt / tau` per neuron,
+
+        tau_y  dy/dt  = -y  + b (W_zx x) + (1 - sqrt(a)) (W_r relu(y))
+        tau_a  da/dt  = -a  + (b0 sigma)^2 + W (relu(y)^2 a)
+        tau_b0 db0/dt = -b0 + sigmoid(W_b0x x + W_b0y y + W_b0a a)
+        tau_b  db/dt  = -b  + sigmoid(W_bx x + W_by y + W_ba a)
+
+    and the output is `y`. For gains held as they are, the first two lines are a `Circuit`:
+    `circuit_at` gives it.
+
+    Arguments
+        input_size, hidden_size: m and n.
+        rectified: as above; False is the main model, with `y` in place of `relu(y)`.
+        recurrent: "free"; "identity", `W_r = I`; or "bounded", spectral norm at most 1 throughout
+            training, by parameterisation.
+        time_constants: "learned" for each neuron, or "fixed".
+        layers: circuits on top of each other, each fed by the `y` of the one below.
+        rectification: of the recurrent input in the rectified model. "inside", `W_r relu(y)`, the
+            paper's equation and the default, as then what is trained is the `Circuit` whose
+            stability the library certifies; or "outside", `relu(W_r y)`, as in its published code.
+            They are one and the same for the identity.
+        drive: "signed", `W_zx x` as in the equation, the default; or "rectified", `relu(W_zx x)`
+            as in the published code, where for `x >= 0` a neuron with negative weights is silent.
+        sigma: semi-saturation constant, fixed.
+        dt: duration of a step, in ms. It only says what the time constants are in ms.
+        dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates: the largest step sizes over time constants,
+            in (0, 1]. The defaults are those of the paper's code, for 784 steps; the reach of
+            memory is about `1 / dt_tau_max` steps, so shorter sequences want larger ones.
+        backend: "auto", "native", "adjoint" or "scan"; see `organics.kernels.recurrence`.
+        memory: "more", or "less" for training in memory that grows with the root of the number of
+            steps, in exchange for time.
+        dtype: of the parameters; JAX's default float if not given.
+
+    Raises `ValueError`, naming the argument, for a value other than these.
+
+    Source: Rawat et al. 2024, the discretised ORGaNICs with learned gains; their initialisation.
+    """
+
+    cells: tuple[Cell, ...]
+    options: Options = eqx.field(static=True)
+    dt: float = eqx.field(static=True)
+    backend: recurrence.Backend = eqx.field(static=True)
+    memory: Literal["more", "less"] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        key: PRNGKeyArray,
+        rectified: bool = True,
+        recurrent: Recurrent = "free",
+        time_constants: Literal["learned", "fixed"] = "learned",
+        layers: int = 1,
+        rectification: Literal["inside", "outside"] = "inside",
+        drive: Literal["signed", "rectified"] = "signed",
+        sigma: float = 1.0,
+        dt: float = 1.0,
+        dt_tau_max_y: float = 0.01,
+        dt_tau_max_a: float = 0.01,
+        dt_tau_max_gates: float = 0.1,
+        backend: recurrence.Backend = "auto",
+        memory: Literal["more", "less"] = "more",
+        dtype: type | None = None,
+    ):
+        require_positive(
+            input_size=input_size, hidden_size=hidden_size, layers=layers, sigma=sigma, dt=dt
+        )
+        require_among("recurrent", recurrent, ("free", "identity", "bounded"))
+        require_among("time_constants", time_constants, ("learned", "fixed"))
+        require_among("rectification", rectification, ("inside", "outside"))
+        require_among("drive", drive, ("signed", "rectified"))
+        require_among("backend", backend, ("auto", "native", "adjoint", "scan"))
+        require_among("memory", memory, ("more", "less"))
+        largest = {
+            "dt_tau_max_y": dt_tau_max_y,
+            "dt_tau_max_a": dt_tau_max_a,
+            "dt_tau_max_gates": dt_tau_max_gates,
+        }
+        for name, value in largest.items():
+            if not 0 < value <= 1:
+                raise ValueError(f"`{name}` must be in (0, 1], not {value}.")
+        kind = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
+        sizes = (input_size, *[hidden_size] * layers)
+        rates = (dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates, dt_tau_max_gates)
+        learn = time_constants == "learned"
+        self.cells = tuple(
+            Cell(m, n, recurrent, learn, float(sigma), rates, key=k, dtype=kind)
+            for m, n, k in zip(sizes, sizes[1:], jr.split(key, layers), strict=False)
+        )
+        self.options = Options(
+            rectified=rectified,
+            rectified_after=rectification == "outside" and recurrent != "identity",
+            rectified_drive=drive == "rectified",
+        )
+        self.dt = float(dt)
+        self.backend = backend
+        self.memory = memory
+
+    @property
+    def input_size(self) -> int:
+        """Numbers per step, m."""
+        return self.cells[0].W_zx.shape[1]
+
+    @property
+    def hidden_size(self) -> int:
+        """Number of principal neurons of each circuit, n."""
+        return self.cells[0].size
+
+    def initial_state(self) -> tuple[CellState, ...]:
+        """The state before the first step, of each circuit from the bottom up; arrays (n,)."""
+        return tuple(cell.initial_state() for cell in self.cells)
+
+    def __call__(
+        self,
+        x: Float[Array, "*batch time m"],
+        state: tuple[CellState, ...] | None = None,
+        *,
+        sequence: bool = True,
+    ) -> tuple[Float[Array, "..."], tuple[CellState, ...]]:
+        """The `y` of the topmost circuit, and the final state of all.
+
+        `x` has shape (time, m) or (batch, time, m). The outputs have shape (time, n) or (batch,
+        time, n), or with `sequence=False`, when only the last is wanted and the others are not
+        stored, (n,) or (batch, n). `state` goes on from an earlier call, to the same results as if
+        the sequence had been whole; by default `initial_state()`.
+
+        Under `jax.vmap` the native backend takes one sequence after the other: give it the batch.
+
+        Raises `ValueError` if `x` or `state` has the wrong shape or type.
+        """
+        steps, batched = self._steps(x)
+        packed = [
+            self._pack(cell_state, steps.shape[1], batched)
+            for cell_state in self._state_or_initial(state)
+        ]
+        final = []
+        outputs = steps
+        for i, (cell, packed_state) in enumerate(zip(self.cells, packed, strict=True)):
+            wanted = sequence or i + 1 < len(self.cells)
+            last, outputs = recurrence.run(
+                self.options,
+                cell.weights(),
+                outputs,
+                packed_state,
+                sequence=wanted,
+                backend=self.backend,
+                memory=self.memory,
+            )
+            final.append(_unpack(last, batched))
+        if not sequence:
+            return final[-1].y, tuple(final)
+        assert outputs is not None
+        return jnp.moveaxis(outputs, 0, 1) if batched else outputs[:, 0], tuple(final)
+
+    def step(
+        self, x: Float[Array, "*batch m"], state: tuple[CellState, ...]
+    ) -> tuple[CellState, ...]:
+        """The state one Euler step after `state`, with the input `x`, (m,) or (batch, m)."""
+        batched = x.ndim == 2
+        rows = x if batched else x[None]
+        after = []
+        for cell, before in zip(self.cells, self._state_or_initial(state), strict=True):
+            weights = cell.weights()
+            packed = self._pack(before, rows.shape[0], batched)
+            packed = step(self.options, weights, project(weights, rows[None])[0], packed)
+            after.append(_unpack(packed, batched))
+            rows = packed[:, : cell.size]
+        return tuple(after)
+
+    def monitor(self) -> dict[str, Float[Array, ""]]:
+        """Spectral radius and spectral norm of `W_r`, the largest of any circuit's.
+
+        By repeated squaring, on any device: the radius to a relative accuracy of about 0.1 %, the
+        norm of about 0.01 %.
+        """
+        matrices = [cell.recurrent for cell in self.cells]
+        found = [
+            jnp.eye(c.size) if W is None else W for W, c in zip(matrices, self.cells, strict=True)
+        ]
+        radii = [_spectral_radius(W) for W in found]
+        norms = [jnp.sqrt(_spectral_radius(W.T @ W)) for W in found]
+        return {
+            "recurrent_spectral_radius": jnp.max(jnp.stack(radii)),
+            "recurrent_spectral_norm": jnp.max(jnp.stack(norms)),
+        }
+
+    def _steps(self, x: Array) -> tuple[Array, bool]:
+        """`x` as (time, batch, m), and whether it had a batch."""
+        if x.ndim not in (2, 3) or x.shape[-1] != self.input_size or 0 in x.shape:
+            raise ValueError(
+                f"`x` must have shape (time, {self.input_size}) or (batch, time, "
+                f"{self.input_size}), with none of them 0, not {x.shape}."
+            )
+        dtype = self.cells[0].log_W.dtype
+        if x.dtype != dtype:
+            raise ValueError(f"`x` must be of the layer's type {dtype}, not {x.dtype}.")
+        return (jnp.moveaxis(x, 0, 1), True) if x.ndim == 3 else (x[:, None], False)
+
+    def _state_or_initial(self, state: tuple[CellState, ...] | None) -> tuple[CellState, ...]:
+        if state is None:
+            return self.initial_state()
+        if len(state) != len(self.cells):
+            raise ValueError(
+                f"`state` must have one part for each of the {len(self.cells)} circuits, "
+                f"not {len(state)}."
+            )
+        return state
+
+    def _pack(self, state: CellState, batch: int, batched: bool) -> Float[Array, "batch four_n"]:
+        packed = jnp.concatenate(state, axis=-1)
+        shape = (4 * self.hidden_size,)
+        if packed.shape not in (shape, (batch, *shape)[0 if batched else 1 :]):
+            raise ValueError(
+                f"`state` must have arrays of shape ({self.hidden_size},)"
+                + (f" or ({batch}, {self.hidden_size})" if batched else "")
+                + f", not {state.y.shape}."
+            )
+        return jnp.broadcast_to(packed, (batch, *shape))
+
+
+def _unpack(packed: Float[Array, "batch four_n"], batched: bool) -> CellState:
+    return CellState(*jnp.split(packed if batched else packed[0], 4, axis=-1))
+
+
+_SQUARINGS = 12
+
+
+def _spectral_radius(W: Float[Array, "n n"]) -> Float[Array, ""]:
+    """Gelfand's formula at the power 2^12, scaled at each squaring so that nothing overflows."""
+    W = jax.lax.stop_gradient(W)
+    tiny = jnp.asarray(np.finfo(W.dtype).tiny, W.dtype)
+
+    def square(carry, _):
+        power, log = carry
+        norm = jnp.maximum(jnp.linalg.norm(power), tiny)
+        power = power / norm
+        return (power @ power, 2 * (log + jnp.log(norm))), None
+
+    (power, log), _ = jax.lax.scan(square, (W, jnp.zeros((), W.dtype)), length=_SQUARINGS)
+    norm = jnp.maximum(jnp.linalg.norm(power), tiny)
+    return jnp.exp((log + jnp.log(norm)) / 2**_SQUARINGS)

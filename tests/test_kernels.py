@@ -1,0 +1,238 @@
+"""The recurrence, computed in three ways: values and gradients agree, whatever the options."""
+
+import itertools
+import os
+import subprocess
+import sys
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from organics.kernels import native, recurrence
+from organics.kernels.equations import Options, Weights
+
+BACKENDS = ["adjoint"] + (["native"] if native.unavailable() is None else [])
+VARIANTS = [
+    Options(rectified, after, drive)
+    for rectified, after, drive in itertools.product([True, False], repeat=3)
+]
+
+backends = pytest.mark.parametrize("backend", BACKENDS)
+
+
+def problem(seed, H, m, steps, batch, *, identity=False, dtype=np.float64):
+    """Weights, a sequence and a state, random, with some `a` and `y` of either sign."""
+    rng = np.random.default_rng(seed)
+    normal = lambda *shape: rng.normal(size=shape).astype(dtype)  # noqa: E731
+    uniform = lambda low, high, *shape: rng.uniform(low, high, shape).astype(dtype)  # noqa: E731
+    weights = Weights(
+        recurrent=None if identity else normal(H, H) / dtype(H) ** dtype(0.5),
+        normalization=uniform(0, 1, H, H) / dtype(H),
+        gates=normal(2 * H, 2 * H) / dtype(H) ** dtype(0.5),
+        input=normal(3 * H, m),
+        rates=uniform(0.05, 0.9, 4, H),
+        offset=uniform(0.2, 1, H),
+    )
+    state = np.concatenate(
+        [normal(batch, H), uniform(-0.1, 1, batch, H), uniform(0, 1, batch, 2 * H)], axis=1
+    )
+    x = normal(steps, batch, m)
+    arrays = jax.tree.map(jnp.asarray, (weights, x, state))
+    d_final, d_outputs = jnp.asarray(normal(batch, 4 * H)), jnp.asarray(normal(steps, batch, H))
+    return arrays, (d_final, d_outputs)
+
+
+def pulled_back(options, arrays, cotangents, *, sequence, backend, memory="more"):
+    """Final state, outputs, and the gradients of their product with the cotangents."""
+    d_final, d_outputs = cotangents
+
+    def value(weights, x, state):
+        final, outputs = recurrence.run(
+            options, weights, x, state, sequence=sequence, backend=backend, memory=memory
+        )
+        total = jnp.sum(final * d_final)
+        if sequence:
+            total = total + jnp.sum(outputs * d_outputs)
+        return total, (final, outputs)
+
+    gradients, results = jax.jit(jax.grad(value, argnums=(0, 1, 2), has_aux=True))(*arrays)
+    return results, gradients
+
+
+def close(got, want, dtype=np.float64):
+    tolerance = 1e-10 if dtype == np.float64 else 2e-4
+    flat_got, tree_got = jax.tree.flatten(got)
+    flat_want, tree_want = jax.tree.flatten(want)
+    assert tree_got == tree_want
+    for g, w in zip(flat_got, flat_want, strict=True):
+        assert g.dtype == w.dtype
+        scale = 1 + float(jnp.max(jnp.abs(w)))
+        np.testing.assert_allclose(g, w, rtol=tolerance, atol=tolerance * scale)
+
+
+@backends
+@pytest.mark.parametrize("options", VARIANTS, ids=lambda o: f"{o.rectified}-{o.rectified_after}")
+@pytest.mark.parametrize("identity", [False, True])
+@pytest.mark.parametrize("sequence", [False, True])
+def test_agrees_with_the_plain_scan(backend, options, identity, sequence):
+    arrays, cotangents = problem(0, 5, 2, 11, 3, identity=identity)
+    want = pulled_back(options, arrays, cotangents, sequence=sequence, backend="scan")
+    got = pulled_back(options, arrays, cotangents, sequence=sequence, backend=backend)
+    close(got, want)
+
+
+@pytest.mark.skipif("native" not in BACKENDS, reason="no native kernel here")
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    H=st.sampled_from([1, 3, 15, 16, 17, 48, 64]),
+    m=st.sampled_from([1, 2, 7, 16, 28]),
+    steps=st.sampled_from([1, 2, 7, 8, 9, 17]),
+    batch=st.sampled_from([1, 2, 3, 31, 33, 70]),
+    single=st.booleans(),
+)
+def test_native_agrees_for_every_shape(seed, H, m, steps, batch, single):
+    dtype = np.float32 if single else np.float64
+    arrays, cotangents = problem(seed, H, m, steps, batch, dtype=dtype)
+    options = VARIANTS[seed % len(VARIANTS)]
+    sequence = seed % 3 == 0
+    want = pulled_back(options, arrays, cotangents, sequence=sequence, backend="scan")
+    got = pulled_back(options, arrays, cotangents, sequence=sequence, backend="native")
+    close(got, want, dtype)
+
+
+@pytest.mark.parametrize("backend", ["scan", *BACKENDS])
+@pytest.mark.parametrize("steps", [1, 9, 11])
+@pytest.mark.parametrize("sequence", [False, True])
+def test_less_memory_same_numbers(backend, steps, sequence):
+    arrays, cotangents = problem(1, 4, 1, steps, 3)
+    options = Options()
+    want = pulled_back(options, arrays, cotangents, sequence=sequence, backend=backend)
+    got = pulled_back(
+        options, arrays, cotangents, sequence=sequence, backend=backend, memory="less"
+    )
+    close(got, want)
+
+
+@pytest.mark.parametrize("backend", ["scan", *BACKENDS])
+def test_gradients_against_finite_differences(backend):
+    arrays, cotangents = problem(2, 3, 2, 6, 2)
+    d_final, d_outputs = cotangents
+    options = Options()
+
+    @jax.jit
+    def value(arrays):
+        final, outputs = recurrence.run(options, *arrays, sequence=True, backend=backend)
+        assert outputs is not None
+        return jnp.sum(final * d_final) + jnp.sum(outputs * d_outputs)
+
+    gradient = jax.grad(value)(arrays)
+    rng = np.random.default_rng(3)
+    for _ in range(5):
+        direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), arrays)
+        shift = lambda h, d=direction: jax.tree.map(lambda a, b: a + h * b, arrays, d)  # noqa: E731
+        slope = (value(shift(1e-6)) - value(shift(-1e-6))) / 2e-6
+        products = jax.tree.map(lambda g, d: jnp.sum(g * d), gradient, direction)
+        np.testing.assert_allclose(sum(jax.tree.leaves(products)), slope, rtol=1e-5)
+
+
+@backends
+def test_under_vmap(backend):
+    (weights, x, state), cotangents = problem(4, 4, 1, 5, 6)
+
+    def gradient(x, state, kernel):
+        arrays = (weights, x[:, None], state[None])
+        cut = (cotangents[0][:1], cotangents[1][:, :1])
+        return pulled_back(Options(), arrays, cut, sequence=True, backend=kernel)
+
+    over = lambda kernel: jax.vmap(lambda x, s: gradient(x, s, kernel), (1, 0))(x, state)  # noqa: E731
+    close(over(backend), over("scan"))
+
+
+@backends
+def test_stays_finite_for_extreme_inputs(backend):
+    (weights, x, state), _ = problem(5, 8, 1, 50, 2, dtype=np.float32)
+    weights = weights._replace(normalization=0 * weights.normalization)
+    for scale in (0.0, 1e4, -1e4):
+        final, _ = recurrence.run(
+            Options(), weights, 0 * x + jnp.float32(scale), state, sequence=False, backend=backend
+        )
+        assert bool(jnp.all(jnp.isfinite(final)))
+
+
+@pytest.mark.skipif("native" not in BACKENDS, reason="no native kernel here")
+def test_calls_at_once_and_on_two_devices():
+    arrays, _ = problem(6, 16, 1, 40, 20, dtype=np.float32)
+    run = jax.jit(
+        lambda w, x, s: recurrence.run(Options(), w, x, s, sequence=False, backend="native")[0]
+    )
+    want = run(*arrays)
+    devices = jax.devices()[:2]
+    found = {}
+
+    def work(i):
+        placed = jax.device_put(arrays, devices[i % len(devices)])
+        for _ in range(5):
+            found[i] = np.asarray(run(*placed))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    for got in found.values():
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.skipif("native" not in BACKENDS, reason="no native kernel here")
+@pytest.mark.parametrize("isa", ["base", "avx2"])
+def test_older_instruction_sets(isa):
+    """In a process of its own, as the choice is made once."""
+    code = (
+        "import jax; jax.config.update('jax_enable_x64', True)\n"
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "import numpy as np, test_kernels as t\n"
+        "from organics.kernels import native\n"
+        "print(native.instruction_set())\n"
+        "for dtype in (np.float32, np.float64):\n"
+        "    arrays, cotangents = t.problem(7, 20, 3, 9, 13, dtype=dtype)\n"
+        "    a, b = (t.pulled_back(t.Options(), arrays, cotangents, sequence=True, backend=k)\n"
+        "            for k in ('native', 'scan'))\n"
+        "    t.close(a, b, dtype)\n"
+    )
+    environment = {**os.environ, "ORGANICS_ISA": isa}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() in (isa, "base")
+
+
+@pytest.mark.skipif("native" not in BACKENDS, reason="no native kernel here")
+def test_the_library_refuses_wrong_shapes():
+    (weights, x, state), _ = problem(8, 16, 1, 3, 2, dtype=np.float32)
+    wrong = weights._replace(gates=weights.gates[:, :-1])
+    with pytest.raises(Exception, match="the gates' weights must be"):
+        jax.block_until_ready(
+            recurrence.run(Options(), wrong, x, state, sequence=False, backend="native")
+        )
+
+
+def test_unknown_names_are_refused():
+    arrays, _ = problem(9, 2, 1, 2, 1)
+    with pytest.raises(ValueError, match=r"`backend` must be one of .*'cuda'"):
+        recurrence.run(Options(), *arrays, backend="cuda")
+    with pytest.raises(ValueError, match=r"`memory` must be"):
+        recurrence.run(Options(), *arrays, memory="none")
+
+
+def test_without_the_library_everything_works(monkeypatch):
+    monkeypatch.setattr(native, "_load", lambda: (None, "it was not built"))
+    assert recurrence.choose("auto") == "adjoint"
+    with pytest.raises(ValueError, match="it was not built"):
+        recurrence.choose("native")

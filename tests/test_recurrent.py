@@ -1,0 +1,250 @@
+"""The recurrent layer: its steps are the circuit's, and it streams, stacks and stays in bounds."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from organics import certify, stability
+from organics.circuit import State
+from organics.models import count_parameters
+from organics.nn import CellState, ORGaNICs, circuit_at, trajectory
+from organics.nn.dynamics import spectral_abscissa
+
+LARGE = {"dt_tau_max_y": 0.5, "dt_tau_max_a": 0.3, "dt_tau_max_gates": 0.7}
+
+
+def random_layer(seed, m=2, n=4, **options):
+    return ORGaNICs(m, n, key=jr.key(seed), **{**LARGE, **options})
+
+
+def sequence_of(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+def same(got, want, **tolerance):
+    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, **tolerance), got, want)
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    rectified=st.booleans(),
+    recurrent=st.sampled_from(["free", "identity", "bounded"]),
+    drive=st.sampled_from(["signed", "rectified"]),
+)
+def test_a_step_is_an_euler_step_of_the_circuit(seed, rectified, recurrent, drive):
+    layer = random_layer(seed, rectified=rectified, recurrent=recurrent, drive=drive, dt=0.7)
+    x = sequence_of(seed, 5, 2)
+    _, state = layer(x[:4])
+    circuit, z = circuit_at(layer, x[4], state)
+    before = State(state[0].y, state[0].a)
+    velocity = circuit.velocity(before, z)
+    after = layer.step(x[4], state)[0]
+    same(after.y, before.y + layer.dt * velocity.y, rtol=1e-12)
+    same(after.a, before.a + layer.dt * velocity.a, rtol=1e-12)
+    cell = layer.cells[0]
+    gate = jax.nn.sigmoid(
+        cell.W_bx @ x[4] + cell.W_by @ state[0].y + cell.W_ba @ state[0].a  # theory's b1
+    )
+    same(after.b, state[0].b + cell.rates[3] * (gate - state[0].b), rtol=1e-12)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("backend", ["auto", "scan", "adjoint"])
+def test_streaming_equals_whole_and_steps(layers, backend):
+    layer = random_layer(1, layers=layers, backend=backend)
+    x = sequence_of(1, 3, 9, 2)
+    whole, final = layer(x)
+    pieces, state = [], None
+    for piece in (x[:, :1], x[:, 1:5], x[:, 5:]):
+        outputs, state = layer(piece, state)
+        pieces.append(outputs)
+    same(jnp.concatenate(pieces, axis=1), whole, rtol=1e-12)
+    same(state, final, rtol=1e-12)
+    last, _ = layer(x, sequence=False)
+    same(last, whole[:, -1], rtol=1e-12)
+    single, state = layer(x[1])
+    same(single, whole[1], rtol=1e-11)
+    stepped = layer.initial_state()
+    for t in range(9):
+        stepped = layer.step(x[1, t], stepped)
+    same(stepped, state, rtol=1e-11)
+
+
+def test_the_last_output_does_not_store_the_sequence():
+    layer = random_layer(2, m=1, n=16, backend="scan")
+
+    def largest(sequence):
+        jaxpr = jax.make_jaxpr(lambda x: layer(x, sequence=sequence)[0])(jnp.zeros((7, 1)))
+        return max(v.aval.size for e in jaxpr.eqns for v in e.outvars if e.primitive.name == "scan")
+
+    assert largest(True) >= 7 * 16 > largest(False)
+
+
+def test_parameter_counts_are_the_papers():
+    for n, recurrence, readout in ((64, 25_024, 650), (128, 99_200, 1_290)):
+        layer = ORGaNICs(1, n, key=jr.key(0))
+        assert count_parameters(layer) == recurrence
+        head = eqx.nn.Linear(n, 10, key=jr.key(0))
+        assert count_parameters(head) == readout
+        fixed = ORGaNICs(1, n, key=jr.key(0), time_constants="fixed")
+        assert count_parameters(fixed) == recurrence - 4 * n
+
+
+def test_the_initial_state_is_drawn_once_and_is_no_parameter():
+    layer = random_layer(3)
+    first, again = layer.initial_state()[0], layer.initial_state()[0]
+    same(first, again, rtol=0)
+    np.testing.assert_allclose(np.linalg.norm(first.y), 1)
+    assert np.all(np.asarray(first.b0) == 1)
+    trainable = jax.tree.leaves(eqx.filter(layer, eqx.is_inexact_array))
+    assert not any(leaf.shape == (2,) for leaf in trainable)
+    assert not np.allclose(first.y, random_layer(4).initial_state()[0].y)
+
+
+@pytest.mark.parametrize("recurrent", ["free", "identity", "bounded"])
+@pytest.mark.parametrize("time_constants", ["learned", "fixed"])
+def test_gradients_reach_every_parameter(recurrent, time_constants):
+    layer = random_layer(5, recurrent=recurrent, time_constants=time_constants, layers=2)
+    x = sequence_of(5, 3, 6, 2)
+
+    @eqx.filter_grad
+    def gradient(layer):
+        return jnp.sum(jnp.square(layer(x, sequence=False)[0]))
+
+    for leaf in jax.tree.leaves(eqx.filter(gradient(layer), eqx.is_inexact_array)):
+        assert np.all(np.isfinite(leaf)) and np.any(leaf != 0)
+
+
+def test_bounded_stays_bounded_whatever_the_parameter():
+    layer = random_layer(6, n=8, recurrent="bounded")
+    pushed = eqx.tree_at(lambda la: la.cells[0].W_r, layer, replace_fn=lambda W: 5 * W + 1)
+    norm = np.linalg.norm(pushed.cells[0].recurrent, 2)
+    assert norm <= 1 + 1e-12
+    assert float(pushed.monitor()["recurrent_spectral_norm"]) == pytest.approx(1, rel=1e-3)
+
+
+def test_monitor_is_the_spectral_radius_and_norm():
+    for seed in range(5):
+        layer = random_layer(seed, n=12)
+        W = np.random.default_rng(seed).normal(size=(12, 12))
+        layer = eqx.tree_at(lambda la: la.cells[0].W_r, layer, jnp.asarray(W))
+        found = layer.monitor()
+        radius = np.abs(np.linalg.eigvals(W)).max()
+        assert float(found["recurrent_spectral_radius"]) == pytest.approx(radius, rel=5e-3)
+        norm = np.linalg.norm(W, 2)
+        assert float(found["recurrent_spectral_norm"]) == pytest.approx(norm, rel=1e-3)
+    assert float(random_layer(0, recurrent="identity").monitor()["recurrent_spectral_norm"]) == 1
+
+
+@pytest.mark.parametrize("recurrent", ["free", "identity", "bounded"])
+@pytest.mark.parametrize("rectified", [True, False])
+def test_invariants_over_ten_thousand_steps(recurrent, rectified):
+    layer = ORGaNICs(1, 16, key=jr.key(7), recurrent=recurrent, rectified=rectified)
+    x = jnp.asarray(np.random.default_rng(7).uniform(size=(10_000, 1)))
+    _, (final,) = layer(x, sequence=False)
+    outputs, _ = layer(x[None])
+    assert np.all(np.asarray(final.a) > 0)
+    for gain in (final.b, final.b0):
+        assert np.all(np.asarray(gain) > 0) and np.all(np.asarray(gain) <= 1)
+    assert np.all(np.isfinite(outputs)) and np.abs(outputs).max() < 5
+
+
+def test_of_a_stack_the_upper_circuit_sees_the_lower_ones_output():
+    layer = random_layer(8, layers=2)
+    x = sequence_of(8, 2)
+    state = layer.initial_state()
+    circuit, z = circuit_at(layer, x, state)
+    below = layer.step(x, state)[0]
+    same(z, layer.cells[1].W_zx @ below.y, rtol=1e-12)
+    lower, z = circuit_at(layer, x, state, index=0)
+    same(z, layer.cells[0].W_zx @ x, rtol=1e-12)
+    same(lower.tau_y, layer.dt / layer.cells[0].rates[0], rtol=1e-12)
+
+
+def test_a_layer_of_identity_circuits_is_certified_anywhere():
+    layer = random_layer(9, recurrent="identity")
+    x = sequence_of(9, 6, 2)
+    _, state = layer(x)
+    circuit, z = circuit_at(layer, x[-1], state)
+    assert certify(circuit, z).holds and stability(circuit, z).stable
+
+
+def test_the_trajectory_has_the_jacobian_of_the_theory():
+    """Section 11 of the theory, written out, against the derivative of the step."""
+    layer = random_layer(10, n=3)
+    x = sequence_of(10, 7, 2)
+    path = trajectory(layer, x, every=3)
+    assert list(path.times) == [0, 3, 6]
+    cell = layer.cells[0]
+    for k, t in enumerate(path.times):
+        y, a, b0, b = (np.asarray(leaf[k]) for leaf in path.states[0])
+        W_r, W = np.asarray(cell.W_r), np.minimum(np.exp(np.asarray(cell.log_W)), 1)
+        q, s, u = np.maximum(y, 0), np.sqrt(a), np.asarray(x[t])
+        f0, f1 = (
+            1 / (1 + np.exp(-(np.asarray(X) @ u + np.asarray(Y) @ y + np.asarray(A) @ a)))
+            for X, Y, A in (
+                (cell.W_b0x, cell.W_b0y, cell.W_b0a),
+                (cell.W_bx, cell.W_by, cell.W_ba),
+            )
+        )
+        g0, g1, zero, one = f0 * (1 - f0), f1 * (1 - f1), np.zeros((3, 3)), np.eye(3)
+        J = np.block(
+            [
+                [
+                    -one + (1 - s)[:, None] * W_r * (y > 0),
+                    -np.diag(W_r @ q / (2 * s)),
+                    zero,
+                    np.diag(np.asarray(cell.W_zx) @ u),
+                ],
+                [2 * W * (a * q), -one + W * q**2, np.diag(2 * b0), zero],
+                [g0[:, None] * cell.W_b0y, g0[:, None] * cell.W_b0a, -one, zero],
+                [g1[:, None] * cell.W_by, g1[:, None] * cell.W_ba, zero, -one],
+            ]
+        )
+        spectrum = np.linalg.eigvals(np.asarray(cell.rates).reshape(-1, 1) * J)
+        assert path.spectral_abscissa[k, 0] == pytest.approx(spectrum.real.max(), rel=1e-9)
+        assert path.step_radius[k, 0] == pytest.approx(np.abs(1 + spectrum).max(), rel=1e-9)
+        assert path.step_stable[k, 0] == (path.step_radius[k, 0] < 1)
+        batch = tuple(CellState(*(leaf[k : k + 1] for leaf in part)) for part in path.states)
+        assert spectral_abscissa(layer, x[t][None], batch)[0, 0] == path.spectral_abscissa[k, 0]
+
+
+@pytest.mark.parametrize(
+    "options, name",
+    [
+        ({"recurrent": "none"}, "recurrent"),
+        ({"time_constants": "none"}, "time_constants"),
+        ({"rectification": "both"}, "rectification"),
+        ({"drive": "none"}, "drive"),
+        ({"backend": "gpu"}, "backend"),
+        ({"memory": "none"}, "memory"),
+        ({"layers": 0}, "layers"),
+        ({"sigma": -1.0}, "sigma"),
+        ({"dt_tau_max_a": 1.5}, "dt_tau_max_a"),
+    ],
+)
+def test_bad_arguments_are_named(options, name):
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        ORGaNICs(1, 4, key=jr.key(0), **options)
+
+
+def test_bad_inputs_are_refused():
+    layer = random_layer(11)
+    with pytest.raises(ValueError, match=r"`x` must have shape \(time, 2\)"):
+        layer(jnp.zeros((5, 3)))
+    with pytest.raises(ValueError, match="float64, not float32"):
+        layer(jnp.zeros((5, 2), jnp.float32))
+    with pytest.raises(ValueError, match="`state` must have one part"):
+        layer(jnp.zeros((5, 2)), layer.initial_state() * 2)
+    with pytest.raises(ValueError, match="`state` must have arrays of shape"):
+        layer(jnp.zeros((5, 2)), random_layer(0, n=5).initial_state())
+    outside = random_layer(12, rectification="outside")
+    with pytest.raises(ValueError, match="rectification='outside'"):
+        circuit_at(outside, jnp.zeros(2), outside.initial_state())
+    with pytest.raises(ValueError, match="`every`"):
+        trajectory(layer, jnp.zeros((5, 2)), every=0)
