@@ -14,6 +14,7 @@ os.environ.setdefault(
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
+from jaxtyping import config as type_checks
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)
@@ -42,3 +43,11 @@ def standard_promotion():
     """For what trains: Optax mixes types that strict promotion refuses."""
     with jax.numpy_dtype_promotion("standard"):
         yield
+
+
+@pytest.fixture
+def without_type_checks():
+    """As users have it: what the library itself says of an argument, not the run-time checks."""
+    type_checks.update("jaxtyping_disable", True)
+    yield
+    type_checks.update("jaxtyping_disable", False)

@@ -223,6 +223,7 @@ def test_the_library_refuses_wrong_shapes():
         )
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_unknown_names_are_refused():
     arrays, _ = problem(9, 2, 1, 2, 1)
     with pytest.raises(ValueError, match=r"`backend` must be one of .*'cuda'"):

@@ -138,7 +138,9 @@ def test_monitor_is_the_spectral_radius_and_norm():
         assert float(found["recurrent_spectral_radius"]) == pytest.approx(radius, rel=5e-3)
         norm = np.linalg.norm(W, 2)
         assert float(found["recurrent_spectral_norm"]) == pytest.approx(norm, rel=1e-3)
-    assert float(random_layer(0, recurrent="identity").monitor()["recurrent_spectral_norm"]) == 1
+    assert float(
+        random_layer(0, recurrent="identity").monitor()["recurrent_spectral_norm"]
+    ) == pytest.approx(1, rel=1e-3)
 
 
 @pytest.mark.parametrize("recurrent", ["free", "identity", "bounded"])
@@ -211,7 +213,7 @@ def test_the_trajectory_has_the_jacobian_of_the_theory():
         assert path.step_radius[k, 0] == pytest.approx(np.abs(1 + spectrum).max(), rel=1e-9)
         assert path.step_stable[k, 0] == (path.step_radius[k, 0] < 1)
         batch = tuple(CellState(*(leaf[k : k + 1] for leaf in part)) for part in path.states)
-        assert spectral_abscissa(layer, x[t][None], batch)[0, 0] == path.spectral_abscissa[k, 0]
+        same(spectral_abscissa(layer, x[t][None], batch)[0], path.spectral_abscissa[k], rtol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -228,6 +230,7 @@ def test_the_trajectory_has_the_jacobian_of_the_theory():
         ({"dt_tau_max_a": 1.5}, "dt_tau_max_a"),
     ],
 )
+@pytest.mark.usefixtures("without_type_checks")
 def test_bad_arguments_are_named(options, name):
     with pytest.raises(ValueError, match=f"`{name}`"):
         ORGaNICs(1, 4, key=jr.key(0), **options)

@@ -44,16 +44,17 @@ def jacobian(circuit: Circuit, state: State) -> Float[Array, "two_n two_n"]:
     return imbalance_jacobian(circuit, state) / tau[:, None]
 
 
-def eigenvalues(jacobians: Float[np.ndarray, "batch m m"]) -> Complex[np.ndarray, "batch m"]:
-    """Eigenvalues of a stack of matrices, computed on all cores of the host.
+def eigenvalues(jacobians: Float[np.ndarray, "*batch m m"]) -> Complex[np.ndarray, "*batch m"]:
+    """Eigenvalues of stacked matrices, computed on all cores of the host.
 
     For thousands of circuits this is several times faster than eigenvalues inside of a compiled
     function: NumPy's LAPACK on one matrix a core, with LAPACK's own threads, which do not pay for
     matrices of some hundred rows, off meanwhile.
     """
     cores = os.cpu_count() or 1
-    pieces = np.array_split(jacobians, min(len(jacobians), 8 * cores))
+    stack = jacobians.reshape(-1, *jacobians.shape[-2:])
+    pieces = np.array_split(stack, min(len(stack), 8 * cores))
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
         parts = list(pool.map(np.linalg.eigvals, pieces))
     kind = np.result_type(jacobians.dtype, np.complex64)
-    return np.concatenate(parts).astype(kind, copy=False)
+    return np.concatenate(parts).astype(kind, copy=False).reshape(jacobians.shape[:-1])

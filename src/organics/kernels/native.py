@@ -1,6 +1,6 @@
 """The recurrence in C++ on a CPU: a whole sequence in one call, threads over the batch.
 
-The library is built when the package is installed, if there is a compiler; see `build.py`. Without
+The library is built when the package is installed, if there is a compiler; see `hatch_build.py`. Without
 it everything works by `adjoint`.
 """
 

@@ -20,6 +20,8 @@
 #include "sequence.hpp"
 #include "xla/ffi/api/ffi.h"
 
+#define ORGANICS_EXPORT __attribute__((visibility("default")))
+
 namespace organics {
 
 extern const Kernel<float> kFloat_base;
@@ -329,6 +331,10 @@ ffi::Error backward(In x, In kept, In recurrent, In normalization, In gates, In 
 
 }  // namespace
 
+// all else in the library is hidden, and the macro does not say that these are not
+extern "C" ORGANICS_EXPORT XLA_FFI_Error* organics_forward(XLA_FFI_CallFrame*);
+extern "C" ORGANICS_EXPORT XLA_FFI_Error* organics_backward(XLA_FFI_CallFrame*);
+
 XLA_FFI_DEFINE_HANDLER_SYMBOL(organics_forward, forward,
                               ffi::Ffi::Bind()
                                   .Arg<In>()
@@ -376,7 +382,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(organics_backward, backward,
 
 }  // namespace organics
 
-extern "C" const char* organics_instruction_set() {
+extern "C" ORGANICS_EXPORT const char* organics_instruction_set() {
   switch (organics::isa()) {
     case organics::Isa::kAvx512:
       return "avx512";
