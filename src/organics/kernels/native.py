@@ -1,7 +1,7 @@
 """The recurrence in C++ on a CPU: a whole sequence in one call, threads over the batch.
 
-The library is built when the package is installed, if there is a compiler; see `hatch_build.py`. Without
-it everything works by `adjoint`.
+The library is built when the package is installed, if there is a compiler; see `hatch_build.py`.
+Without it everything works by `adjoint`.
 """
 
 import ctypes
@@ -155,7 +155,7 @@ def _differentiable(options: Options, sequence: bool, segment: int, threads: int
         steps, batch, inputs = x.shape
         H = weights.offset.shape[0]
         if isinstance(d_final, SymbolicZero):
-            d_final = jnp.zeros(d_final.shape, d_final.dtype)
+            d_final = jnp.zeros(d_final.shape, x.dtype)
         if d_outputs is None or isinstance(d_outputs, SymbolicZero):
             d_outputs = jnp.zeros((0, batch, H), x.dtype)
         arguments = unpack(weights)

@@ -269,8 +269,9 @@ class ORGaNICs(eqx.Module):
             for cell_state in self._state_or_initial(state)
         ]
         final = []
-        outputs = steps
+        outputs: Array | None = steps
         for i, (cell, packed_state) in enumerate(zip(self.cells, packed, strict=True)):
+            assert outputs is not None  # only those of the topmost may be unwanted
             wanted = sequence or i + 1 < len(self.cells)
             last, outputs = recurrence.run(
                 self.options,
