@@ -1,6 +1,10 @@
 // The kernels of `sequence.hpp` for one instruction set: ORGANICS_ISA names it, and the compiler's
 // flags choose it. Everything has internal linkage, so that no code for a newer processor can be
 // linked into the code for an older one; for the same reason nothing of the C++ library is used.
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #include "sequence.hpp"
 
 namespace organics {
@@ -22,17 +26,30 @@ struct Simd;
 template <>
 struct Simd<float> {
   typedef float Vector __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+  typedef std::int32_t Bits __attribute__((vector_size(kVectorBytes)));
 };
 template <>
 struct Simd<double> {
   typedef double Vector __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
+  typedef std::int64_t Bits __attribute__((vector_size(kVectorBytes)));
 };
+template <typename T>
+using Vector = typename Simd<T>::Vector;
 template <typename T>
 constexpr Index kLanes = kVectorBytes / sizeof(T);
 template <typename T>
 constexpr Index kPanel = 2 * kLanes<T>;  // columns of a packed panel
 
 static_assert(kMultiple % kLanes<float> == 0, "a panel is one or two vectors wide");
+
+template <typename T>
+inline Vector<T> load(const T* from) {
+  return *reinterpret_cast<const Vector<T>*>(from);
+}
+template <typename T>
+inline void store(T* to, Vector<T> value) {
+  *reinterpret_cast<Vector<T>*>(to) = value;
+}
 
 // Where the parts of a record are, and its size, in units of H.
 enum Part { kY, kA, kB0, kB, kQ, kU, kZ, kYhat, kPool, kF0, kF1, kRecord };
@@ -42,71 +59,76 @@ enum Cotangent { kGYhat, kGPool, kGZ, kGF0, kGF1, kCotangents };
 inline Index round_up(Index n) { return (n + kMultiple - 1) / kMultiple * kMultiple; }
 inline Index smaller(Index a, Index b) { return a < b ? a : b; }
 
-// ---- elementary functions that the compiler can vectorise ----------------------------------------
+// ---- elementary functions, a vector at a time ----------------------------------------------------
 
-inline float exponential(float x) {
-  x = x < -87.0f ? -87.0f : x;
-  x = x > 87.0f ? 87.0f : x;
-  const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, in the low bits
-  const float shifted = x * 1.44269504f + magic;
-  const float n = shifted - magic;
-  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.0f / 5040;
-  p = p * r + 1.0f / 720;
-  p = p * r + 1.0f / 120;
-  p = p * r + 1.0f / 24;
-  p = p * r + 1.0f / 6;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  std::int32_t bits;
-  __builtin_memcpy(&bits, &shifted, 4);
-  bits = static_cast<std::int32_t>(
-      (static_cast<std::uint32_t>(bits) - 0x4B400000u + 127u) << 23);
-  float scale;
-  __builtin_memcpy(&scale, &bits, 4);
-  return p * scale;
-}
+// e^x = 2^n e^r: adding `kMagic` rounds x / ln 2 to the integer n, in the low bits of the sum.
+template <typename T>
+struct Exponential;
+template <>
+struct Exponential<float> {
+  static constexpr float kLimit = 87.0f, kMagic = 12582912.0f;  // 1.5 * 2^23
+  static constexpr float kHigh = 0.693359375f, kLow = -2.12194440e-4f;  // ln 2, in two parts
+  static constexpr std::int32_t kMagicBits = 0x4B400000, kBias = 127;
+  static constexpr int kMantissa = 23, kDegree = 7;
+};
+template <>
+struct Exponential<double> {
+  static constexpr double kLimit = 708.0, kMagic = 6755399441055744.0;  // 1.5 * 2^52
+  static constexpr double kHigh = 0.693147180369123816490, kLow = 1.90821492927058770002e-10;
+  static constexpr std::int64_t kMagicBits = 0x4338000000000000, kBias = 1023;
+  static constexpr int kMantissa = 52, kDegree = 13;
+};
 
-inline double exponential(double x) {
-  x = x < -708.0 ? -708.0 : x;
-  x = x > 708.0 ? 708.0 : x;
-  const double magic = 6755399441055744.0;  // 1.5 * 2^52
-  const double shifted = x * 1.4426950408889634 + magic;
-  const double n = shifted - magic;
-  const double r = (x - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10;
-  double p = 1.0 / 6227020800.0;
-  p = p * r + 1.0 / 479001600.0;
-  p = p * r + 1.0 / 39916800.0;
-  p = p * r + 1.0 / 3628800.0;
-  p = p * r + 1.0 / 362880.0;
-  p = p * r + 1.0 / 40320.0;
-  p = p * r + 1.0 / 5040.0;
-  p = p * r + 1.0 / 720.0;
-  p = p * r + 1.0 / 120.0;
-  p = p * r + 1.0 / 24.0;
-  p = p * r + 1.0 / 6.0;
-  p = p * r + 0.5;
-  p = p * r + 1.0;
-  p = p * r + 1.0;
-  std::int64_t bits;
-  __builtin_memcpy(&bits, &shifted, 8);
-  bits = static_cast<std::int64_t>(
-      (static_cast<std::uint64_t>(bits) - 0x4338000000000000u + 1023u) << 52);
-  double scale;
-  __builtin_memcpy(&scale, &bits, 8);
-  return p * scale;
+template <typename T>
+constexpr T reciprocal_factorial(int n) {
+  T product = 1;
+  for (int i = 2; i <= n; ++i) product *= T(i);
+  return T(1) / product;
 }
 
 template <typename T>
-inline T sigmoid(T x) {
-  return T(1) / (T(1) + exponential(-x));
+inline Vector<T> sigmoid(Vector<T> x) {
+  using E = Exponential<T>;
+  const Vector<T> limit = Vector<T>{} + E::kLimit;
+  x = x > limit ? -limit : x < -limit ? limit : -x;
+  const Vector<T> shifted = x * T(1.4426950408889634) + E::kMagic;
+  const Vector<T> n = shifted - E::kMagic;
+  const Vector<T> r = (x - n * E::kHigh) - n * E::kLow;
+  Vector<T> power = Vector<T>{} + reciprocal_factorial<T>(E::kDegree);
+#pragma GCC unroll 13
+  for (int i = E::kDegree - 1; i >= 0; --i) power = power * r + reciprocal_factorial<T>(i);
+  using Bits = typename Simd<T>::Bits;
+  const Bits scale = (reinterpret_cast<Bits>(shifted) - E::kMagicBits + E::kBias) << E::kMantissa;
+  return T(1) / (T(1) + power * reinterpret_cast<Vector<T>>(scale));
 }
-inline float square_root(float x) { return __builtin_sqrtf(x); }
-inline double square_root(double x) { return __builtin_sqrt(x); }
+
 template <typename T>
-inline T relu(T x) {
-  return x > 0 ? x : T(0);
+inline Vector<T> square_root(Vector<T> x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return _mm512_sqrt_ps(x);
+  else
+    return _mm512_sqrt_pd(x);
+#elif defined(__AVX__)
+  if constexpr (sizeof(T) == 4)
+    return _mm256_sqrt_ps(x);
+  else
+    return _mm256_sqrt_pd(x);
+#elif defined(__SSE2__)
+  if constexpr (sizeof(T) == 4)
+    return _mm_sqrt_ps(x);
+  else
+    return _mm_sqrt_pd(x);
+#else
+  for (Index i = 0; i < kLanes<T>; ++i)
+    x[i] = sizeof(T) == 4 ? T(__builtin_sqrtf(float(x[i]))) : T(__builtin_sqrt(double(x[i])));
+  return x;
+#endif
+}
+
+template <typename T>
+inline Vector<T> relu(Vector<T> x) {
+  return x > 0 ? x : Vector<T>{};
 }
 
 // ---- matrix products on packed weights -----------------------------------------------------------
@@ -115,21 +137,18 @@ inline T relu(T x) {
 template <typename T, int M, int V>
 inline void multiply_tile(Index depth, const T* __restrict a, Index stride_a,
                           const T* __restrict panel, T* __restrict c, Index stride_c, bool add) {
-  using Vector = typename Simd<T>::Vector;
-  Vector sum[M][V];
+  Vector<T> sum[M][V];
   for (int i = 0; i < M; ++i)
     for (int v = 0; v < V; ++v)
-      sum[i][v] = add ? *reinterpret_cast<Vector*>(c + i * stride_c + v * kLanes<T>) : Vector{};
+      sum[i][v] = add ? load<T>(c + i * stride_c + v * kLanes<T>) : Vector<T>{};
   for (Index k = 0; k < depth; ++k) {
-    Vector w[V];
-    for (int v = 0; v < V; ++v)
-      w[v] = *reinterpret_cast<const Vector*>(panel + k * V * kLanes<T> + v * kLanes<T>);
+    Vector<T> w[V];
+    for (int v = 0; v < V; ++v) w[v] = load<T>(panel + (k * V + v) * kLanes<T>);
     for (int i = 0; i < M; ++i)
       for (int v = 0; v < V; ++v) sum[i][v] += a[i * stride_a + k] * w[v];
   }
   for (int i = 0; i < M; ++i)
-    for (int v = 0; v < V; ++v)
-      *reinterpret_cast<Vector*>(c + i * stride_c + v * kLanes<T>) = sum[i][v];
+    for (int v = 0; v < V; ++v) store<T>(c + i * stride_c + v * kLanes<T>, sum[i][v]);
 }
 
 // D[M, V vectors] += sum over samples of x[sample, M] g[sample, V vectors].
@@ -137,21 +156,17 @@ template <typename T, int M, int V>
 inline void accumulate_tile(Index samples, const T* __restrict x, Index stride_x,
                             const T* __restrict g, Index stride_g, T* __restrict d,
                             Index stride_d) {
-  using Vector = typename Simd<T>::Vector;
-  Vector sum[M][V];
+  Vector<T> sum[M][V];
   for (int i = 0; i < M; ++i)
-    for (int v = 0; v < V; ++v)
-      sum[i][v] = *reinterpret_cast<Vector*>(d + i * stride_d + v * kLanes<T>);
+    for (int v = 0; v < V; ++v) sum[i][v] = load<T>(d + i * stride_d + v * kLanes<T>);
   for (Index s = 0; s < samples; ++s) {
-    Vector w[V];
-    for (int v = 0; v < V; ++v)
-      w[v] = *reinterpret_cast<const Vector*>(g + s * stride_g + v * kLanes<T>);
+    Vector<T> w[V];
+    for (int v = 0; v < V; ++v) w[v] = load<T>(g + s * stride_g + v * kLanes<T>);
     for (int i = 0; i < M; ++i)
       for (int v = 0; v < V; ++v) sum[i][v] += x[s * stride_x + i] * w[v];
   }
   for (int i = 0; i < M; ++i)
-    for (int v = 0; v < V; ++v)
-      *reinterpret_cast<Vector*>(d + i * stride_d + v * kLanes<T>) = sum[i][v];
+    for (int v = 0; v < V; ++v) store<T>(d + i * stride_d + v * kLanes<T>, sum[i][v]);
 }
 
 template <typename T, int M, int V>
@@ -256,55 +271,69 @@ void pack(const Shape& s, const Options& o, const Weights<T>& w, T* base, bool b
 
 // ---- one step ------------------------------------------------------------------------------------
 
-// Completes the records of `rows` samples, in which the state stands, from their input.
+// What the recurrent and the normalization weights see of a state that stands in a record.
 template <typename T>
-void evaluate(const Shape& s, const Options& o, const Packed<T>& p, const T* x, Index rows,
-              T* records) {
-  const Index h = s.hidden, m = s.inputs, size = kRecord * h;
+inline void see(const Options& o, Index h, Index i, Vector<T> y, Vector<T> a, T* record) {
+  const Vector<T> q = o.rectified ? relu<T>(y) : y;
+  store<T>(record + kQ * h + i, q);
+  store<T>(record + kU * h + i, q * q * relu<T>(a));
+}
+
+// Puts the states of `rows` samples, (rows, 4H), into their records.
+template <typename T>
+void begin(const Shape& s, const Options& o, Index rows, const T* states, T* records) {
+  const Index h = s.hidden;
   for (Index r = 0; r < rows; ++r) {
-    T* __restrict e = records + r * size;
-    for (Index i = 0; i < h; ++i) {
-      const T q = o.rectified ? relu(e[kY * h + i]) : e[kY * h + i];
-      e[kQ * h + i] = q;
-      e[kU * h + i] = q * q * relu(e[kA * h + i]);
-    }
+    const T* const from = states + r * 4 * h;
+    T* const to = records + r * kRecord * h;
+    for (Index i = 0; i < 4 * h; i += kLanes<T>) store<T>(to + i, load<T>(from + i));
+    for (Index i = 0; i < h; i += kLanes<T>)
+      see<T>(o, h, i, load<T>(from + kY * h + i), load<T>(from + kA * h + i), to);
   }
+}
+
+// The records of `rows` samples in which the state stands are completed from the input `x`; the
+// states one step later begin the records `next`, if there are any.
+template <typename T>
+void step(const Shape& s, const Options& o, const Weights<T>& w, const Packed<T>& p, const T* x,
+          Index rows, T* records, T* next) {
+  const Index h = s.hidden, m = s.inputs, size = kRecord * h;
+  const bool after = o.rectified && o.rectified_after;
   multiply(rows, h, m, x, m, p.drive, records + kZ * h, size, false);
   multiply(rows, 2 * h, m, x, m, p.gates_input, records + kF0 * h, size, false);
   multiply(rows, 2 * h, 2 * h, records + kY * h, size, p.gates, records + kF0 * h, size, true);
   multiply(rows, h, h, records + kU * h, size, p.normalization, records + kPool * h, size, false);
-  if (!o.identity) {
-    const Part seen = o.rectified && o.rectified_after ? kY : kQ;
-    multiply(rows, h, h, records + seen * h, size, p.recurrent, records + kYhat * h, size, false);
-  }
+  if (!o.identity)
+    multiply(rows, h, h, records + (after ? kY : kQ) * h, size, p.recurrent, records + kYhat * h,
+             size, false);
   for (Index r = 0; r < rows; ++r) {
-    T* __restrict e = records + r * size;
-    for (Index i = 0; i < 2 * h; ++i) e[kF0 * h + i] = sigmoid(e[kF0 * h + i]);
-    if (o.identity)
-      for (Index i = 0; i < h; ++i) e[kYhat * h + i] = e[kQ * h + i];
-    else if (o.rectified && o.rectified_after)
-      for (Index i = 0; i < h; ++i) e[kYhat * h + i] = relu(e[kYhat * h + i]);
-    if (o.rectified_drive)
-      for (Index i = 0; i < h; ++i) e[kZ * h + i] = relu(e[kZ * h + i]);
-  }
-}
-
-// The states one step after the (complete) records; `next` has rows of `stride` numbers.
-template <typename T>
-void advance(const Shape& s, const Weights<T>& w, Index rows, const T* records, T* next,
-             Index stride) {
-  const Index h = s.hidden;
-  for (Index r = 0; r < rows; ++r) {
-    const T* __restrict e = records + r * kRecord * h;
-    T* __restrict n = next + r * stride;
-    const T* __restrict rate = w.rates;
-    for (Index i = 0; i < h; ++i) {
-      const T y = e[kY * h + i], a = e[kA * h + i], b0 = e[kB0 * h + i], b = e[kB * h + i];
-      const T gate = T(1) - square_root(relu(a));
-      n[i] = y + rate[i] * (-y + b * e[kZ * h + i] + gate * e[kYhat * h + i]);
-      n[h + i] = a + rate[h + i] * (-a + w.offset[i] * (b0 * b0) + e[kPool * h + i]);
-      n[2 * h + i] = b0 + rate[2 * h + i] * (e[kF0 * h + i] - b0);
-      n[3 * h + i] = b + rate[3 * h + i] * (e[kF1 * h + i] - b);
+    T* const e = records + r * size;
+    T* const n = next ? next + r * size : nullptr;
+    for (Index i = 0; i < h; i += kLanes<T>) {
+      const Vector<T> f0 = sigmoid<T>(load<T>(e + kF0 * h + i));
+      const Vector<T> f1 = sigmoid<T>(load<T>(e + kF1 * h + i));
+      Vector<T> z = load<T>(e + kZ * h + i);
+      Vector<T> yhat = load<T>(e + (o.identity ? kQ : kYhat) * h + i);
+      if (o.rectified_drive) z = relu<T>(z);
+      if (after) yhat = relu<T>(yhat);
+      store<T>(e + kF0 * h + i, f0);
+      store<T>(e + kF1 * h + i, f1);
+      store<T>(e + kZ * h + i, z);
+      store<T>(e + kYhat * h + i, yhat);
+      if (!n) continue;
+      Vector<T> y = load<T>(e + kY * h + i), a = load<T>(e + kA * h + i);
+      Vector<T> b0 = load<T>(e + kB0 * h + i), b = load<T>(e + kB * h + i);
+      const Vector<T> gate = T(1) - square_root<T>(relu<T>(a));
+      const Vector<T> tonic = load<T>(w.offset + i) * (b0 * b0);
+      y += load<T>(w.rates + i) * (-y + b * z + gate * yhat);
+      a += load<T>(w.rates + h + i) * (-a + tonic + load<T>(e + kPool * h + i));
+      b0 += load<T>(w.rates + 2 * h + i) * (f0 - b0);
+      b += load<T>(w.rates + 3 * h + i) * (f1 - b);
+      store<T>(n + kY * h + i, y);
+      store<T>(n + kA * h + i, a);
+      store<T>(n + kB0 * h + i, b0);
+      store<T>(n + kB * h + i, b);
+      see<T>(o, h, i, y, a, n);
     }
   }
 }
@@ -338,24 +367,23 @@ void forward(const Shape& s, const Options& o, const Weights<T>& w, const T* pac
              const Forward<T>& f, Index first, Index last, T* scratch) {
   const Index h = s.hidden, size = kRecord * h;
   const Packed<T> p(s, const_cast<T*>(packed));
-  for (Index begin = first; begin < last; begin += kTile) {
-    const Index rows = smaller(kTile, last - begin);
+  for (Index start = first; start < last; start += kTile) {
+    const Index rows = smaller(kTile, last - start);
     T* now = scratch;
     T* next = scratch + kTile * size;
-    copy_rows(rows, 4 * h, f.initial + begin * 4 * h, 4 * h, now, size);
+    begin(s, o, rows, f.initial + start * 4 * h, now);
     for (Index t = 0; t < s.steps; ++t) {
       if (f.kept && t % s.segment == 0)
-        copy_rows(rows, 4 * h, now, size, f.kept + (t / s.segment * s.batch + begin) * 4 * h,
+        copy_rows(rows, 4 * h, now, size, f.kept + (t / s.segment * s.batch + start) * 4 * h,
                   4 * h);
-      evaluate(s, o, p, f.x + (t * s.batch + begin) * s.inputs, rows, now);
-      advance(s, w, rows, now, next, size);
+      step(s, o, w, p, f.x + (t * s.batch + start) * s.inputs, rows, now, next);
       if (f.outputs)
-        copy_rows(rows, h, next, size, f.outputs + (t * s.batch + begin) * h, h);
+        copy_rows(rows, h, next, size, f.outputs + (t * s.batch + start) * h, h);
       T* const done = now;
       now = next;
       next = done;
     }
-    copy_rows(rows, 4 * h, now, size, f.final_state + begin * 4 * h, 4 * h);
+    copy_rows(rows, 4 * h, now, size, f.final_state + start * 4 * h, 4 * h);
   }
 }
 
@@ -365,35 +393,42 @@ template <typename T>
 void pull_back(const Shape& s, const Options& o, const Weights<T>& w, const Gradients<T>& gradient,
                Index rows, const T* records, T* cotangents, T* d) {
   const Index h = s.hidden;
+  const bool after = o.rectified && o.rectified_after;
+  const auto add = [](T* sum, Vector<T> value) { store<T>(sum, load<T>(sum) + value); };
   for (Index r = 0; r < rows; ++r) {
-    const T* __restrict e = records + r * kRecord * h;
-    T* __restrict g = cotangents + r * kCotangents * h;
-    T* __restrict gy = d + r * 4 * h;
-    const T* __restrict rate = w.rates;
-    T* __restrict d_rate = gradient.rates;
-    for (Index i = 0; i < h; ++i) {
-      const T y = e[kY * h + i], a = e[kA * h + i], b0 = e[kB0 * h + i], b = e[kB * h + i];
-      const T z = e[kZ * h + i], yhat = e[kYhat * h + i], pool = e[kPool * h + i];
-      const T f0 = e[kF0 * h + i], f1 = e[kF1 * h + i], offset = w.offset[i];
-      const T root = square_root(relu(a));
-      const T c_y = gy[i], c_a = gy[h + i], c_b0 = gy[2 * h + i], c_b = gy[3 * h + i];
-      d_rate[i] += c_y * (-y + b * z + (T(1) - root) * yhat);
-      d_rate[h + i] += c_a * (-a + offset * (b0 * b0) + pool);
-      d_rate[2 * h + i] += c_b0 * (f0 - b0);
-      d_rate[3 * h + i] += c_b * (f1 - b);
-      const T v_y = rate[i] * c_y, v_a = rate[h + i] * c_a;
-      const T v_b0 = rate[2 * h + i] * c_b0, v_b = rate[3 * h + i] * c_b;
-      gradient.offset[i] += v_a * (b0 * b0);
-      const T g_yhat = v_y * (T(1) - root);
-      g[kGYhat * h + i] = o.rectified && o.rectified_after && !(yhat > 0) ? T(0) : g_yhat;
-      g[kGPool * h + i] = v_a;
-      g[kGZ * h + i] = o.rectified_drive && !(z > 0) ? T(0) : v_y * b;
-      g[kGF0 * h + i] = v_b0 * f0 * (T(1) - f0);
-      g[kGF1 * h + i] = v_b * f1 * (T(1) - f1);
-      gy[i] = c_y - v_y;
-      gy[h + i] = c_a - v_a - (a > 0 ? v_y * yhat * (T(0.5) / root) : T(0));
-      gy[2 * h + i] = c_b0 - v_b0 + v_a * offset * (T(2) * b0);
-      gy[3 * h + i] = c_b - v_b + v_y * z;
+    const T* const e = records + r * kRecord * h;
+    T* const g = cotangents + r * kCotangents * h;
+    T* const c = d + r * 4 * h;
+    for (Index i = 0; i < h; i += kLanes<T>) {
+      const Vector<T> y = load<T>(e + kY * h + i), a = load<T>(e + kA * h + i);
+      const Vector<T> b0 = load<T>(e + kB0 * h + i), b = load<T>(e + kB * h + i);
+      const Vector<T> z = load<T>(e + kZ * h + i), yhat = load<T>(e + kYhat * h + i);
+      const Vector<T> f0 = load<T>(e + kF0 * h + i), f1 = load<T>(e + kF1 * h + i);
+      const Vector<T> pool = load<T>(e + kPool * h + i), offset = load<T>(w.offset + i);
+      const Vector<T> c_y = load<T>(c + i), c_a = load<T>(c + h + i);
+      const Vector<T> c_b0 = load<T>(c + 2 * h + i), c_b = load<T>(c + 3 * h + i);
+      const Vector<T> root = square_root<T>(relu<T>(a)), gate = T(1) - root;
+      add(gradient.rates + i, c_y * (-y + b * z + gate * yhat));
+      add(gradient.rates + h + i, c_a * (-a + offset * (b0 * b0) + pool));
+      add(gradient.rates + 2 * h + i, c_b0 * (f0 - b0));
+      add(gradient.rates + 3 * h + i, c_b * (f1 - b));
+      const Vector<T> v_y = load<T>(w.rates + i) * c_y, v_a = load<T>(w.rates + h + i) * c_a;
+      const Vector<T> v_b0 = load<T>(w.rates + 2 * h + i) * c_b0;
+      const Vector<T> v_b = load<T>(w.rates + 3 * h + i) * c_b;
+      add(gradient.offset + i, v_a * (b0 * b0));
+      Vector<T> g_yhat = v_y * gate, g_z = v_y * b;
+      if (after) g_yhat = yhat > 0 ? g_yhat : Vector<T>{};
+      if (o.rectified_drive) g_z = z > 0 ? g_z : Vector<T>{};
+      store<T>(g + kGYhat * h + i, g_yhat);
+      store<T>(g + kGPool * h + i, v_a);
+      store<T>(g + kGZ * h + i, g_z);
+      store<T>(g + kGF0 * h + i, v_b0 * f0 * (T(1) - f0));
+      store<T>(g + kGF1 * h + i, v_b * f1 * (T(1) - f1));
+      const Vector<T> through_root = a > 0 ? v_y * yhat * (T(0.5) / root) : Vector<T>{};
+      store<T>(c + i, c_y - v_y);
+      store<T>(c + h + i, c_a - v_a - through_root);
+      store<T>(c + 2 * h + i, c_b0 - v_b0 + v_a * offset * (T(2) * b0));
+      store<T>(c + 3 * h + i, c_b - v_b + v_y * z);
     }
   }
 }
@@ -414,14 +449,17 @@ void through_products(const Shape& s, const Options& o, const Packed<T>& p, Inde
            false);
   const bool through_relu = o.rectified && (o.identity || !o.rectified_after);
   for (Index r = 0; r < rows; ++r) {
-    const T* __restrict e = records + r * kRecord * h;
-    const T* __restrict c = products + r * width;
-    T* __restrict gy = d + r * width;
-    for (Index i = 0; i < h; ++i) {
-      const T y = e[kY * h + i], a = e[kA * h + i], q = e[kQ * h + i];
-      const T c_q = through_relu && !(y > 0) ? T(0) : c[2 * h + i];
-      gy[i] += c[i] + c_q + c[3 * h + i] * (T(2) * q * relu(a));
-      gy[h + i] += c[h + i] + (a > 0 ? c[3 * h + i] * (q * q) : T(0));
+    const T* const e = records + r * kRecord * h;
+    const T* const c = products + r * width;
+    T* const to = d + r * width;
+    for (Index i = 0; i < h; i += kLanes<T>) {
+      const Vector<T> y = load<T>(e + kY * h + i), a = load<T>(e + kA * h + i);
+      const Vector<T> q = load<T>(e + kQ * h + i), c_u = load<T>(c + 3 * h + i);
+      Vector<T> c_q = load<T>(c + 2 * h + i);
+      if (through_relu) c_q = y > 0 ? c_q : Vector<T>{};
+      const Vector<T> from_a = a > 0 ? c_u * (q * q) : Vector<T>{};
+      store<T>(to + i, load<T>(to + i) + load<T>(c + i) + c_q + c_u * (T(2) * q * relu<T>(a)));
+      store<T>(to + h + i, load<T>(to + h + i) + load<T>(c + h + i) + from_a);
     }
   }
 }
@@ -439,18 +477,18 @@ void backward(const Shape& s, const Options& o, const Weights<T>& w, const T* pa
   T* const products = d + kTile * 4 * h;
   T* const d_input = products + kTile * 4 * h;
   const Index segments = (s.steps + s.segment - 1) / s.segment;
-  for (Index begin = first; begin < last; begin += kTile) {
-    const Index rows = smaller(kTile, last - begin);
-    copy_rows(rows, 4 * h, f.d_final + begin * 4 * h, 4 * h, d, 4 * h);
+  for (Index begins = first; begins < last; begins += kTile) {
+    const Index rows = smaller(kTile, last - begins);
+    copy_rows(rows, 4 * h, f.d_final + begins * 4 * h, 4 * h, d, 4 * h);
     for (Index segment = segments - 1; segment >= 0; --segment) {
       const Index start = segment * s.segment;
       const Index steps = smaller(s.segment, s.steps - start);
-      copy_rows(rows, 4 * h, f.kept + (segment * s.batch + begin) * 4 * h, 4 * h, records, size);
+      begin(s, o, rows, f.kept + (segment * s.batch + begins) * 4 * h, records);
       for (Index t = 0; t < steps; ++t) {
         T* const here = records + t * rows * size;
-        copy_rows(rows, m, f.x + ((start + t) * s.batch + begin) * m, m, inputs + t * rows * m, m);
-        evaluate(s, o, p, inputs + t * rows * m, rows, here);
-        if (t + 1 < steps) advance(s, w, rows, here, here + rows * size, size);
+        copy_rows(rows, m, f.x + ((start + t) * s.batch + begins) * m, m, inputs + t * rows * m, m);
+        step(s, o, w, p, inputs + t * rows * m, rows, here,
+             t + 1 < steps ? here + rows * size : nullptr);
       }
       for (Index t = steps - 1; t >= 0; --t) {
         const T* const here = records + t * rows * size;
@@ -458,13 +496,13 @@ void backward(const Shape& s, const Options& o, const Weights<T>& w, const T* pa
         if (f.d_outputs)
           for (Index r = 0; r < rows; ++r)
             for (Index i = 0; i < h; ++i)
-              d[r * 4 * h + i] += f.d_outputs[((start + t) * s.batch + begin + r) * h + i];
+              d[r * 4 * h + i] += f.d_outputs[((start + t) * s.batch + begins + r) * h + i];
         pull_back(s, o, w, gradient, rows, here, g, d);
         through_products(s, o, p, rows, here, g, products, d);
         if (f.d_x) {
           const Index wide = round_up(m);
           multiply(rows, wide, 3 * h, g + kGZ * h, g_size, p.input_back, d_input, wide, false);
-          copy_rows(rows, m, d_input, wide, f.d_x + ((start + t) * s.batch + begin) * m, m);
+          copy_rows(rows, m, d_input, wide, f.d_x + ((start + t) * s.batch + begins) * m, m);
         }
       }
       const Index samples = steps * rows;
@@ -479,7 +517,7 @@ void backward(const Shape& s, const Options& o, const Weights<T>& w, const T* pa
                  gradient.gates);
       accumulate(m, 3 * h, samples, inputs, m, cotangents + kGZ * h, g_size, gradient.input);
     }
-    copy_rows(rows, 4 * h, d, 4 * h, f.d_initial + begin * 4 * h, 4 * h);
+    copy_rows(rows, 4 * h, d, 4 * h, f.d_initial + begins * 4 * h, 4 * h);
   }
 }
 
