@@ -74,7 +74,7 @@ class _Epoch:
         self.examples = examples
         self.batch_size = config.batch_size
         self.optimizer = make_optimizer(config, steps=10**6)
-        model = build_model(config, examples.pixels.shape[1])
+        model = build_model(config)
         self.state: TrainState = initial_state(model, self.optimizer)
         self.dtypes = metric_dtypes(self.state, self.optimizer, examples)
         self.rng = np.random.default_rng(0)

@@ -13,6 +13,7 @@ from organics.circuit_file import save_circuit
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
+SUBCOMMANDS = ("data list", "data add", "data path", "train mnist", "train smnist")
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -47,12 +48,12 @@ def test_help_names_every_command_and_does_not_import_jax():
         assert f"\n  {name} " in done.stdout
 
 
-@pytest.mark.parametrize("name", [*cli.COMMANDS, "data list", "data add", "data path"])
+@pytest.mark.parametrize("name", [*cli.COMMANDS, *SUBCOMMANDS])
 def test_every_command_has_help_with_an_example(capsys, name):
     code, out, _ = call(capsys, *name.split(), "--help")
     assert code == 0
     words = " ".join(out.replace("│", " ").split())
-    if name != "data":
+    if name not in ("data", "train"):
         assert f"Example: organics {name}" in words
         assert "--json" in words
 
@@ -71,7 +72,9 @@ def test_every_command_has_help_with_an_example(capsys, name):
         (["simulate", EXAMPLES / "figure1a.json", "--drive", "7"], ["`drive`", "7"]),
         (["stability", "--trials", "0"], ["`trials`", "0"]),
         (["stability", "--n", "two"], ["two"]),
-        (["train", "--epochs", "0"], ["`epochs`", "0"]),
+        (["train", "mnist", "--epochs", "0"], ["`epochs`", "0"]),
+        (["train", "smnist", "--clip-norm", "1"], ["`clip_norm`", "organics"]),
+        (["train", "psmnist", "--resize", "5"], ["`resize`", "14", "5"]),
         (["evaluate", "no-run"], ["no-run"]),
         (["data", "path", "imagenet"], ["imagenet"]),
         (["data", "add", "mnist", "no-archive.tgz"], ["no-archive.tgz"]),
@@ -174,7 +177,7 @@ def test_stability_of_random_circuits(capsys):
 
 def test_train_then_evaluate(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = ("train", "--dataset", "digits", "--layers", 12, "--encoder", 24, 16, "--epochs", 2,
+    run = ("train", "digits", "--layers", 12, "--encoder", 24, 16, "--epochs", 2,
            "--quiet")  # fmt: skip
     trained = document(capsys, *run, "--figure", "curves.png")
     assert trained["run"] == str(Path("runs") / "digits-organics-12-seed0")
@@ -185,6 +188,26 @@ def test_train_then_evaluate(capsys, tmp_path, monkeypatch):
     found = document(capsys, "evaluate", trained["run"], "--out", "histogram.svg")
     assert found["accuracy"] == pytest.approx(trained["test_accuracy"], abs=1e-6)
     assert found["stability"][0]["stable"] == 1 and Path("histogram.svg").exists()
+
+
+def test_train_on_sequences_then_evaluate(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = ("train", "sdigits", "--rows", "--units", 6, "--epochs", 2, "--quiet")
+    trained = document(capsys, *run)
+    assert trained["run"] == str(Path("runs") / "sdigits-rows-organics-6-seed0")
+    assert trained["parameters"] == 6 * 36 + 3 * 48 + 4 * 6 + 10 * 6 + 10
+    assert document(capsys, *run, "--resume") == trained
+    found = document(capsys, "evaluate", trained["run"])
+    assert found["accuracy"] == pytest.approx(trained["test_accuracy"], abs=1e-6)
+    _, out, _ = call(capsys, "evaluate", trained["run"])
+    assert (
+        f"largest real part along the way {found['dynamics']['largest_spectral_abscissa']:.4g}"
+        in out
+    )
+    code, _, err = call(capsys, "evaluate", trained["run"], "--check")
+    assert code == 2 and "`check`" in err
+    code, _, err = call(capsys, "evaluate", trained["run"], "--out", "a.png")
+    assert code == 2 and "no circuits at rest" in err
 
 
 def test_data_commands(capsys):

@@ -4,30 +4,44 @@ A classifier is an Equinox module with
 
     loss(inputs, labels) -> (scalar, metrics)
 
-for inputs in [0, 1] of shape (batch, input_size) and integer labels of shape (batch,); `metrics` is
-a dictionary of scalars with at least "accuracy", each a mean over the batch. That is all that the
-trainer knows of it. One that is made of circuits also has
+for inputs in [0, 1] of shape (batch, input_size), or of sequences (batch, time, input_size), and
+integer labels of shape (batch,); `metrics` is a dictionary of scalars with at least "accuracy",
+each a mean over the batch. That is all that the trainer knows of it. One that is made of circuits
+at rest also has
 
     circuits(x) -> a list of (Circuit, z)
 
-for one input x, so that stability can be asked of every part of it.
+for one input x, so that stability can be asked of every part of it; and one whose state moves along
+a sequence has
+
+    diagnose(inputs) -> numbers by name
+
+which says where it goes, on inputs that it is not trained on.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from importlib import import_module
+from typing import Any, Literal, NamedTuple, get_args
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from organics.circuit import Circuit
+from organics.nn.dynamics import trajectory
 from organics.nn.normalization import Normalization, Recurrence, require_positive
+from organics.nn.recurrent import ORGaNICs
 
 ModelName = Literal["organics", "mlp"]
+SequenceModelName = Literal[
+    "organics", "lstm", "antisymmetric", "antisymmetric-gated", "cornn", "lipschitz", "rnn"
+]
 
 CLASSES = 10
+_TRAJECTORIES, _MOMENTS = 8, 8  # a Jacobian's eigenvalues take a tenth of a second
 
 
 class Dense(eqx.Module):
@@ -105,12 +119,10 @@ class StaticClassifier(eqx.Module):
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Cross-entropy plus mean squared reconstruction error, 1:1, and both of them alone."""
         logits, reconstruction = jax.vmap(self)(inputs)
-        scores = jax.nn.log_softmax(logits)
-        cross_entropy = -jnp.mean(jnp.take_along_axis(scores, labels[:, None], axis=1))
+        cross_entropy, accuracy = _score(logits, labels)
         error = jnp.mean(jnp.square(reconstruction - inputs))
-        correct = (jnp.argmax(logits, axis=1).astype(labels.dtype) == labels).astype(inputs.dtype)
         metrics = {
-            "accuracy": jnp.mean(correct),
+            "accuracy": accuracy,
             "cross_entropy": cross_entropy,
             "reconstruction_error": error,
         }
@@ -124,6 +136,62 @@ class StaticClassifier(eqx.Module):
             if isinstance(layer, Normalization):
                 found.append(layer.circuit(rates))
             rates = layer(rates)
+        return found
+
+
+class SequenceClassifier(eqx.Module):
+    """A recurrent layer, and a linear readout of its last output. Trained on the cross-entropy.
+
+    Arguments
+        layer: `ORGaNICs`, or a module that is called in the same way and has its `hidden_size`.
+
+    Source: Rawat et al. 2024, sequential classification.
+    """
+
+    layer: Any
+    readout: eqx.nn.Linear
+
+    def __init__(self, layer: Any, *, key: PRNGKeyArray, dtype: type | None = None):
+        self.layer = layer
+        self.readout = eqx.nn.Linear(layer.hidden_size, CLASSES, key=key, dtype=dtype)
+
+    def __call__(self, x: Float[Array, "batch time m"]) -> Float[Array, "batch classes"]:
+        """Class scores of each sequence."""
+        last, _ = self.layer(x, sequence=False)
+        return jax.vmap(self.readout)(last)
+
+    def loss(
+        self, inputs: Float[Array, "batch time m"], labels: Int[Array, " batch"]
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Cross-entropy of the classes."""
+        cross_entropy, accuracy = _score(self(inputs), labels)
+        return cross_entropy, {"accuracy": accuracy}
+
+    def diagnose(self, inputs: Float[Array, "batch time m"]) -> dict[str, float]:
+        """Where the layer goes on some sequences.
+
+        "output_min" and "output_max" are the range of its outputs at any step. Of ORGaNICs, whose
+        outputs are `y`, also the largest spectral abscissa (the largest real part of an eigenvalue
+        of the Jacobian of all equations, in 1/ms) and the largest magnitude of an eigenvalue of an
+        Euler step, both at `_MOMENTS` moments of the first `_TRAJECTORIES` of the sequences; and
+        the least, median and largest time constants of y, a, b0 and b over the neurons, in steps.
+        """
+        low, high = _output_range(self.layer, inputs)
+        found = {"output_min": float(low), "output_max": float(high)}
+        if isinstance(self.layer, ORGaNICs):
+            every = -(-inputs.shape[1] // _MOMENTS)
+            paths = [trajectory(self.layer, x, every) for x in inputs[:_TRAJECTORIES]]
+            found["largest_spectral_abscissa"] = max(
+                float(p.spectral_abscissa.max()) for p in paths
+            )
+            found["largest_step_radius"] = max(float(p.step_radius.max()) for p in paths)
+            steps = np.concatenate(
+                [1 / np.asarray(cell.rates) for cell in self.layer.cells], axis=1
+            )
+            for name, values in zip(("y", "a", "b0", "b"), steps, strict=True):
+                found[f"tau_{name}_min"] = float(values.min())
+                found[f"tau_{name}_median"] = float(np.median(values))
+                found[f"tau_{name}_max"] = float(values.max())
         return found
 
 
@@ -162,9 +230,54 @@ def build(
     return StaticClassifier(input_size, stack, encoder, size=sizes[-1], key=k_network, dtype=dtype)
 
 
+def build_sequence(
+    name: SequenceModelName,
+    input_size: int,
+    units: int,
+    *,
+    key: PRNGKeyArray,
+    dtype: type | None = None,
+    **options: Any,
+) -> SequenceClassifier:
+    """The classifier of sequences whose recurrent layer is called `name`, with random parameters.
+
+    `options` are those of the layer: of `organics.nn.ORGaNICs`, or of one of
+    `organics.baselines`.
+
+    Raises `ValueError` for another name or a size below 1, and what the layer raises.
+    """
+    if name not in get_args(SequenceModelName):
+        known = ", ".join(get_args(SequenceModelName))
+        raise ValueError(f"`model` must be one of {known}, not {name!r}.")
+    require_positive(input_size=input_size, units=units)
+    k_layer, k_readout = jr.split(key)
+    if name == "organics":
+        layer = ORGaNICs(input_size, units, key=k_layer, dtype=dtype, **options)
+    else:
+        baselines = import_module("organics.baselines")
+        layer = baselines.build(name, input_size, units, key=k_layer, dtype=dtype, **options)
+    return SequenceClassifier(layer, key=k_readout, dtype=dtype)
+
+
 def count_parameters(model: eqx.Module) -> int:
     """Number of trainable parameters: the floating-point entries of the module."""
     return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
+
+
+@eqx.filter_jit
+def _output_range(layer: Any, inputs: Array) -> tuple[Array, Array]:
+    outputs, _ = layer(inputs)
+    return jnp.min(outputs), jnp.max(outputs)
+
+
+def _score(
+    logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Cross-entropy and accuracy."""
+    scores = jax.nn.log_softmax(logits)
+    cross_entropy = -jnp.mean(jnp.take_along_axis(scores, labels[:, None], axis=1))
+    correct = (jnp.argmax(logits, axis=1).astype(labels.dtype) == labels).astype(logits.dtype)
+    return cross_entropy, jnp.mean(correct)
 
 
 def _stack(widths: Sequence[int], key: PRNGKeyArray, dtype) -> tuple[eqx.nn.Linear, ...]:

@@ -13,6 +13,9 @@ from organics.cli.answer import Answer
 class Evaluate:
     """Test accuracy of a trained run, and stability of its circuits at every test input.
 
+    Of a run on sequences: test accuracy, and on a sample of the test inputs the range of the
+    layer's outputs (y) and the largest spectral abscissa along the way, which is a diagnostic.
+
     Example: organics evaluate runs/digits --check
     """
 
@@ -36,11 +39,16 @@ class Evaluate:
             raise ValueError("`out` shows the stability: leave out `--no-stability`.")
         result, abscissae = evaluate(self.run_folder, with_stability=self.stability)
         layers = result.get("stability", [])
+        dynamics = result.get("dynamics", {})
+        if self.check and dynamics:
+            raise ValueError("`check` asks for stable steady states: a run on sequences has none.")
         if self.out is not None:
             from organics.plots import abscissa_histogram, save_figure
 
             if not abscissae:
-                raise ValueError(f"`out`: the model in {self.run_folder} has no circuits to show.")
+                raise ValueError(
+                    f"`out`: the model in {self.run_folder} has no circuits at rest to show."
+                )
             names = [f"layer {i + 1} (n = {layer['n']})" for i, layer in enumerate(layers)]
             figure = abscissa_histogram(dict(zip(names, abscissae, strict=True)))
             save_figure(figure, self.out)
@@ -50,6 +58,16 @@ class Evaluate:
             text.append(
                 f"layer {i + 1} (n = {layer['n']}): stable at {layer['stable']:.2%} of the inputs, "
                 f"largest real part {layer['largest_spectral_abscissa']:.4g} 1/ms"
+            )
+        if dynamics:
+            low, high = dynamics["output_min"], dynamics["output_max"]
+            text.append(f"outputs from {low:.4g} to {high:.4g}")
+        if "largest_spectral_abscissa" in dynamics:
+            largest, radius = (
+                dynamics[f"largest_{n}"] for n in ("spectral_abscissa", "step_radius")
+            )
+            text.append(
+                f"largest real part along the way {largest:.4g} 1/ms, of a step {radius:.4g}"
             )
         return Answer({"run": self.run_folder, **result}, text, positive=stable or not self.check)
 

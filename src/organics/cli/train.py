@@ -2,58 +2,103 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Union, get_args
 
 import tyro
 
 from organics.cli.answer import Answer
-from organics.training.config import TrainConfig
+from organics.training.config import AnyConfig, DatasetName, SequenceConfig, TaskName, TrainConfig
 
 
 @dataclass(frozen=True)
-class Train:
-    """Train a classifier with Adam, without gradient clipping.
+class _Static(TrainConfig):
+    # the command's name says it: there is no flag for it
+    dataset: tyro.conf.Suppress[DatasetName] = "mnist"
 
-    Leaves a folder with the settings, the metrics of every epoch, checkpoints, the best model and a
-    report. It may be interrupted at any time, and goes on with --resume to the very same numbers.
 
-    Example: organics train --dataset digits --layers 50 --epochs 20 --out runs/digits
-    """
+@dataclass(frozen=True)
+class _Sequence(SequenceConfig):
+    task: tyro.conf.Suppress[TaskName] = "smnist"
 
-    config: TrainConfig = field(default_factory=TrainConfig)
+
+@dataclass(frozen=True)
+class _Options:
+    """What a run needs beside its settings."""
+
     out: Path | None = None
-    """Folder of the run; by default runs/DATASET-MODEL-LAYERS-seedN."""
+    """Folder for the settings, the metrics of every epoch, checkpoints, the best model and the
+    report; by default runs/DATA-MODEL-SIZE-seedN."""
     resume: bool = False
-    """Go on with the run in that folder, if there is one."""
+    """Go on with the run in that folder, if there is one, to the very same numbers as if it had
+    never been interrupted."""
     quiet: bool = False
     """No progress bar."""
     figure: Annotated[Path | None, tyro.conf.arg(help="Figure of the training curves.")] = None
     json: bool = False
     """One JSON document on standard output."""
 
+
+@dataclass(frozen=True)
+class Train(_Options):
+    """Train a classifier of images with Adam, without gradient clipping."""
+
+    config: _Static = field(default_factory=_Static)
+
     def run(self) -> Answer:
-        from organics.cli.circuits import check_figure_path
-        from organics.training import train
-
-        check_figure_path(self.figure)
-        config = self.config
-        sizes = "-".join(map(str, config.layers))
-        name = f"{config.dataset}-{config.model}-{sizes}-seed{config.seed}"
-        out = Path("runs") / name if self.out is None else self.out
-        report = train(config, out, resume=self.resume, progress=not self.quiet)
-        if self.figure is not None:
-            from organics.plots import save_figure, training_curves
-            from organics.training.run_folder import RunFolder
-
-            save_figure(training_curves(RunFolder.open(out).lines("metrics.jsonl")), self.figure)
-        document = {"run": out, **asdict(report)}
-        text = [
-            f"test accuracy {report.test_accuracy:.2%} (epoch {report.best_epoch}, chosen by its "
-            f"validation accuracy, {report.validation_accuracy:.2%})",
-            f"{report.parameters:,} parameters, {report.seconds_per_epoch:.2f} s per epoch",
-            f"everything about it is in {out}",
-        ]
-        return Answer(document, text)
+        return _train(TrainConfig(**vars(self.config)), self)
 
 
-COMMANDS = Train
+@dataclass(frozen=True)
+class TrainSequence(_Options):
+    """Train a recurrent classifier of sequences with Adam, by backpropagation through time."""
+
+    config: _Sequence = field(default_factory=_Sequence)
+
+    def run(self) -> Answer:
+        return _train(SequenceConfig(**vars(self.config)), self)
+
+
+def _train(config: AnyConfig, options: _Options) -> Answer:
+    from organics.cli.circuits import check_figure_path
+    from organics.training import train
+
+    check_figure_path(options.figure)
+    out = Path("runs") / config.name if options.out is None else options.out
+    report = train(config, out, resume=options.resume, progress=not options.quiet)
+    if options.figure is not None:
+        from organics.plots import save_figure, training_curves
+        from organics.training.run_folder import RunFolder
+
+        save_figure(training_curves(RunFolder.open(out).lines("metrics.jsonl")), options.figure)
+    document = {"run": out, **asdict(report)}
+    text = [
+        f"test accuracy {report.test_accuracy:.2%} (epoch {report.best_epoch}, chosen by its "
+        f"validation accuracy, {report.validation_accuracy:.2%})",
+        f"{report.parameters:,} parameters, {report.seconds_per_epoch:.2f} s per epoch",
+        f"everything about it is in {out}",
+    ]
+    return Answer(document, text)
+
+
+def _command(name: str, what: str, example: str) -> Any:
+    """The sub-command for one data set or task."""
+    if name in get_args(DatasetName):
+        default: Any = Train(config=_Static(name))  # pyright: ignore[reportArgumentType]
+    else:
+        default = TrainSequence(config=_Sequence(name))  # pyright: ignore[reportArgumentType]
+    text = f"{what}\n\nExample: organics train {name} {example}"
+    return Annotated[type(default), tyro.conf.subcommand(name, default=default, description=text)]
+
+
+COMMANDS: Any = Union[  # noqa: UP007
+    _command("digits", "Circuits at rest, on 8 x 8 images of digits.", "--layers 50 --epochs 20"),
+    _command("mnist", "Circuits at rest, on MNIST.", "--layers 120 60"),
+    _command("fashion-mnist", "Circuits at rest, on Fashion-MNIST.", "--seed 1"),
+    _command("sdigits", "Recurrent, on 8 x 8 images of digits, a pixel a step.", "--epochs 20"),
+    _command(
+        "smnist",
+        "Recurrent, on MNIST, a pixel a step.",
+        "--resize 14 --epochs 20 --schedule warmup-cosine",
+    ),
+    _command("psmnist", "Recurrent, on MNIST, a pixel a step in permuted order.", "--units 128"),
+]

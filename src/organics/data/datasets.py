@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32, Int32, UInt
 
 from organics.data.archive import candidates
 from organics.data.catalog import (
@@ -32,18 +32,18 @@ class Dataset:
 
     Images hold integers from 0 to `max_value`, row-major; labels are from 0 to 9. `n_validation`
     is how many training images are held out by convention: `split(len(d.train_labels),
-    d.n_validation)`.
+    d.n_validation)`. For images read as sequences, h and w are the steps and the values at each.
     """
 
     name: str
-    train_images: UInt8[np.ndarray, "n_train h w"]
+    train_images: UInt[np.ndarray, "n_train h w"]
     train_labels: Int32[np.ndarray, " n_train"]
-    test_images: UInt8[np.ndarray, "n_test h w"]
+    test_images: UInt[np.ndarray, "n_test h w"]
     test_labels: Int32[np.ndarray, " n_test"]
     max_value: int
     n_validation: int
 
-    def pixels(self, images: UInt8[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
+    def pixels(self, images: UInt[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
         """`images` of this data set with values from 0 to 1."""
         return images.astype(np.float32) / np.float32(self.max_value)
 
@@ -149,24 +149,29 @@ def path(name: str, root: str | Path | None = None) -> Path:
     return search.place.of(dataset)
 
 
+def image_shape(name: str) -> tuple[int, int]:
+    """Height and width of the images of the data set `name`, which need not be here.
+
+    Raises `ValueError` for an unknown name.
+    """
+    shape = _DIGITS_SHAPE[1:] if name == DIGITS else idx_dataset(name).files[0].shape
+    return shape[1], shape[2]
+
+
 def list_datasets(root: str | Path | None = None) -> list[Listing]:
     """Every data set known by name, with the place where it was found; downloads nothing."""
-    n_train, n_test, *shape = _DIGITS_SHAPE
-    listings = [
-        Listing(
-            DIGITS, "embedded", None, (shape[0], shape[1]), n_train, _DIGITS_VALIDATION, n_test, ()
-        )
-    ]
+    n_train, n_test, *_ = _DIGITS_SHAPE
+    shape = image_shape(DIGITS)
+    listings = [Listing(DIGITS, "embedded", None, shape, n_train, _DIGITS_VALIDATION, n_test, ())]
     for dataset in IDX_DATASETS.values():
         search = _search(dataset, root)
-        n_train, height, width = dataset.files[0].shape
         listings.append(
             Listing(
                 name=dataset.name,
                 where=search.place.kind if search.complete else "not here",
                 folder=search.place.of(dataset) if search.complete else None,
-                image_shape=(height, width),
-                n_train=n_train,
+                image_shape=image_shape(dataset.name),
+                n_train=dataset.files[0].shape[0],
                 n_validation=dataset.n_validation,
                 n_test=dataset.files[2].shape[0],
                 problems=tuple(search.damaged),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from organics.training.checkpoint import BadCheckpoint as BadCheckpoint
+    from organics.training.config import SequenceConfig as SequenceConfig
     from organics.training.config import TrainConfig as TrainConfig
     from organics.training.evaluation import evaluate as evaluate
     from organics.training.loop import Diverged as Diverged
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BadCheckpoint": "checkpoint",
+    "SequenceConfig": "config",
     "TrainConfig": "config",
     "evaluate": "evaluation",
     "Diverged": "loop",
@@ -20,7 +22,15 @@ _HOMES = {
     "train": "loop",
 }
 
-__all__ = ["BadCheckpoint", "Diverged", "Report", "TrainConfig", "evaluate", "train"]
+__all__ = [
+    "BadCheckpoint",
+    "Diverged",
+    "Report",
+    "SequenceConfig",
+    "TrainConfig",
+    "evaluate",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

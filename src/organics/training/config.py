@@ -2,17 +2,57 @@
 
 import dataclasses
 import json
+import types
 from dataclasses import dataclass
-from typing import Literal, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 DatasetName = Literal["digits", "mnist", "fashion-mnist"]
 ModelName = Literal["organics", "mlp"]
 Recurrence = Literal["identity", "bounded"]
-Schedule = Literal["constant", "cosine"]
+Schedule = Literal["constant", "cosine", "step", "warmup-cosine"]
+TaskName = Literal["smnist", "psmnist", "sdigits"]
+SequenceModelName = Literal[
+    "organics", "lstm", "antisymmetric", "antisymmetric-gated", "cornn", "lipschitz", "rnn"
+]
+
+
+_Kind = TypeVar("_Kind", bound="Settings")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class Settings:
+    """What the settings of every kind of run can do; see `TrainConfig` and `SequenceConfig`."""
+
+    def to_json(self) -> str:
+        """The settings as a JSON document."""
+        return json.dumps(self._values(), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls: type[_Kind], text: str) -> _Kind:
+        """The settings that `to_json` wrote. Raises `ValueError` if anything is wrong with them."""
+        values = json.loads(text)
+        names = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(values, dict) or set(values) != names:
+            raise ValueError(
+                f"the settings of a run must have exactly the keys {', '.join(sorted(names))}."
+            )
+        values = {name: _without_lists(value) for name, value in values.items()}
+        _check(cls, values)
+        return cls(**values)
+
+    def differing(self, other: "Settings") -> dict[str, tuple[object, object]]:
+        """The settings in which two runs differ, each with its value here and there; `None` where
+        a run of another kind has no such setting."""
+        here, there = self._values(), other._values()
+        pairs = {name: (here.get(name), there.get(name)) for name in here | there}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+    def _values(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+@dataclass(frozen=True)
+class TrainConfig(Settings):
     """Settings of a training run; the defaults are the paper's, for one layer of 50 on MNIST.
 
     Raises `ValueError`, naming the field, for a value outside of its range.
@@ -34,9 +74,10 @@ class TrainConfig:
     batch_size: int = 256
     """Images per step."""
     learning_rate: float = 1e-3
-    """Of Adam; at the start, if it is scheduled."""
+    """Of Adam; the largest, if it is scheduled."""
     schedule: Schedule = "constant"
-    """Learning rate over the run: "constant", or "cosine": falling to 0 along half a cosine."""
+    """Learning rate over the run: "constant"; "cosine": falling to 0 along half a cosine; "step":
+    times 0.8 every 30 epochs; "warmup-cosine": rising for a tenth of the run, then "cosine"."""
     weight_decay: float = 1e-5
     """Added to the gradient as this times the parameters (L2), before Adam scales it."""
     averaging: float = 0.0
@@ -47,59 +88,194 @@ class TrainConfig:
     """Decides the initial parameters and the order of the images."""
 
     def __post_init__(self):
-        _check(dataclasses.asdict(self))
+        _check(TrainConfig, self._values())
+        if not self.encoder:
+            raise ValueError("`encoder` must have at least one width, that of the code.")
 
-    def to_json(self) -> str:
-        """The settings as a JSON document."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> "TrainConfig":
-        """The settings that `to_json` wrote. Raises `ValueError` if anything is wrong with them."""
-        values = json.loads(text)
-        names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
-            raise ValueError(
-                f"the settings of a run must have exactly the keys {', '.join(sorted(names))}."
-            )
-        for name in ("layers", "encoder"):
-            if isinstance(values[name], list):
-                values[name] = tuple(values[name])
-        _check(values)
-        return cls(**values)
-
-    def differing(self, other: "TrainConfig") -> dict[str, tuple[object, object]]:
-        """The fields in which two runs differ, each with its value here and there."""
-        names = [field.name for field in dataclasses.fields(self)]
-        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
-        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    @property
+    def name(self) -> str:
+        """What tells the run from others at a glance."""
+        sizes = "-".join(map(str, self.layers))
+        return f"{self.dataset}-{self.model}-{sizes}-seed{self.seed}"
 
 
-def _check(values: dict) -> None:
-    hints = get_type_hints(TrainConfig)
-    for name in ("dataset", "model", "recurrent", "schedule"):
-        if values[name] not in get_args(hints[name]):
-            words = ", ".join(get_args(hints[name]))
-            raise ValueError(f"`{name}` must be one of {words}, not {values[name]!r}.")
-    for name in ("layers", "encoder"):
-        sizes = values[name]
-        if not isinstance(sizes, tuple) or not all(_whole(n) and n >= 1 for n in sizes):
-            raise ValueError(f"`{name}` must be sizes >= 1, not {sizes!r}.")
-    if not values["encoder"]:
-        raise ValueError("`encoder` must have at least one width, that of the code.")
-    for name in ("epochs", "batch_size"):
-        if not _whole(values[name]) or values[name] < 1:
-            raise ValueError(f"`{name}` must be a whole number >= 1, not {values[name]!r}.")
-    seed, rate, decay = values["seed"], values["learning_rate"], values["weight_decay"]
-    if not _whole(seed) or not 0 <= seed < 2**32:
-        raise ValueError(f"`seed` must be a whole number from 0 to 2^32 - 1, not {seed!r}.")
-    if not _real(rate) or not 0 < rate < float("inf"):
-        raise ValueError(f"`learning_rate` must be a number > 0, not {rate!r}.")
-    averaging = values["averaging"]
-    if not _real(averaging) or not 0 <= averaging < 1:
-        raise ValueError(f"`averaging` must be a number from 0 to below 1, not {averaging!r}.")
-    if not _real(decay) or not 0 <= decay < float("inf"):
-        raise ValueError(f"`weight_decay` must be a number >= 0, not {decay!r}.")
+_PAPER_STEPS = 784
+_PAPER_DT_TAU_MAX = {"dt_tau_max_y": 0.02, "dt_tau_max_a": 0.005, "dt_tau_max_gates": 0.1}
+_CIRCUITS_ONLY = (
+    "rectified",
+    "recurrent",
+    "time_constants",
+    "rectification",
+    "drive",
+    "layers",
+    *_PAPER_DT_TAU_MAX,
+    "backend",
+    "memory",
+)
+
+
+@dataclass(frozen=True)
+class SequenceConfig(Settings):
+    """Settings of a training run on sequences; the defaults are the paper's, for 64 neurons.
+
+    Raises `ValueError`, naming the field, for a value outside of its range or one that the model
+    has no use for.
+    """
+
+    task: TaskName = "smnist"
+    """Sequences to classify."""
+    model: SequenceModelName = "organics"
+    """Recurrent layer: "organics", or one of those it is compared with."""
+    units: int = 64
+    """Neurons of the layer: principal neurons, of ORGaNICs."""
+    resize: int | None = None
+    """Make the images smaller first, to so many pixels a side, by the mean over square blocks: 14
+    gives MNIST 196 steps (and the permuted task another permutation, of 196)."""
+    rows: bool = False
+    """A row of the image at each step, instead of a pixel."""
+    rectified: bool = True
+    """ORGaNICs with `relu(y)` in the recurrent terms."""
+    recurrent: Literal["free", "identity", "bounded"] = "free"
+    """Recurrent weights of ORGaNICs: "free", "identity", or "bounded", with a spectral norm of at
+    most 1."""
+    time_constants: Literal["learned", "fixed"] = "learned"
+    """Of ORGaNICs, for each neuron."""
+    rectification: Literal["inside", "outside"] = "inside"
+    """Recurrent input: "inside", `W_r relu(y)`, is the paper's equation, "outside", `relu(W_r y)`,
+    its code."""
+    drive: Literal["signed", "rectified"] = "signed"
+    """Input drive: "signed", `W_zx x`, is the paper's equation, "rectified", `relu(W_zx x)`, its
+    code."""
+    layers: int = 1
+    """ORGaNICs circuits on top of each other."""
+    dt_tau_max_y: float | None = None
+    """Largest step size of ORGaNICs' y over its time constant. By default the paper's 0.02, times
+    784 over the number of steps if these are fewer, and at most 1: the reach of memory, about the
+    inverse of it in steps, then remains the same part of the sequence."""
+    dt_tau_max_a: float | None = None
+    """The same of a; the paper has 0.005."""
+    dt_tau_max_gates: float | None = None
+    """The same of the gains b0 and b; the paper has 0.1."""
+    hyperparameters: tuple[tuple[str, float], ...] = ()
+    """Of another model than ORGaNICs: names and values; what is not named has its default."""
+    backend: Literal["auto", "native", "adjoint", "scan"] = "auto"
+    """Implementation of the recurrence of ORGaNICs."""
+    memory: Literal["more", "less"] = "more"
+    """"less" trains ORGaNICs in memory that grows with the root of the number of steps; slower."""
+    epochs: int = 500
+    """How often the training images are all seen."""
+    batch_size: int = 256
+    """Images per step."""
+    learning_rate: float = 1e-2
+    """Of Adam; the largest, if it is scheduled."""
+    schedule: Schedule = "step"
+    """Learning rate over the run: "step": times 0.8 every 30 epochs; "constant"; "cosine": falling
+    to 0 along half a cosine; "warmup-cosine": rising for a tenth of the run, then "cosine"."""
+    weight_decay: float = 1e-5
+    """Added to the gradient as this times the parameters (L2), before Adam scales it."""
+    clip_norm: float | None = None
+    """Scale larger gradients down to this norm. Not for ORGaNICs, which need no such thing."""
+    averaging: float = 0.0
+    """If above 0, an exponential average of the parameters over the steps, with this decay per
+    step, is what is validated, tested and saved; the training itself is the same. The paper has
+    none, 0."""
+    seed: int = 0
+    """Decides the initial parameters and the order of the images."""
+
+    def __post_init__(self):
+        _check(SequenceConfig, self._values())
+        if self.model == "organics":
+            for name in ("clip_norm", "hyperparameters"):
+                if getattr(self, name):
+                    raise ValueError(f"`{name}` must not be given for the model organics.")
+            return
+        for field in dataclasses.fields(self):
+            if field.name in _CIRCUITS_ONLY and getattr(self, field.name) != field.default:
+                raise ValueError(
+                    f"`{field.name}` must not be given for the model {self.model}: it is of "
+                    "organics."
+                )
+
+    @property
+    def name(self) -> str:
+        """What tells the run from others at a glance."""
+        size = "" if self.resize is None else f"-resize{self.resize}"
+        rows = "-rows" if self.rows else ""
+        return f"{self.task}{size}{rows}-{self.model}-{self.units}-seed{self.seed}"
+
+    def layer_options(self, steps: int) -> dict[str, Any]:
+        """The options of the recurrent layer, for sequences of so many steps."""
+        if self.model != "organics":
+            return dict(self.hyperparameters)
+        options = {name: getattr(self, name) for name in _CIRCUITS_ONLY}
+        for name, rate in _PAPER_DT_TAU_MAX.items():
+            if options[name] is None:
+                options[name] = min(1.0, rate * max(1.0, _PAPER_STEPS / steps))
+        return options
+
+
+AnyConfig = TrainConfig | SequenceConfig
+
+
+def read_config(text: str) -> AnyConfig:
+    """The settings, of either kind, that `to_json` wrote.
+
+    Raises `ValueError` if anything is wrong with them.
+    """
+    values = json.loads(text)
+    kind = SequenceConfig if isinstance(values, dict) and "task" in values else TrainConfig
+    return kind.from_json(text)
+
+
+_RANGES = {
+    "learning_rate": ("a number > 0", lambda value: 0 < value < float("inf")),
+    "weight_decay": ("a number >= 0", lambda value: 0 <= value < float("inf")),
+    "averaging": ("a number from 0 to below 1", lambda value: 0 <= value < 1),
+    "clip_norm": ("a number > 0", lambda value: 0 < value < float("inf")),
+    "seed": ("a whole number from 0 to 2^32 - 1", lambda value: 0 <= value < 2**32),
+    **{name: ("a number in (0, 1]", lambda value: 0 < value <= 1) for name in _PAPER_DT_TAU_MAX},
+}
+
+
+def _check(kind: type, values: dict[str, Any]) -> None:
+    """Refuse, by name, a value that is not of its field's type, or not in the field's range."""
+    for name, hint in get_type_hints(kind).items():
+        value = values[name]
+        if get_origin(hint) in (Union, types.UnionType):  # X | None
+            if value is None:
+                continue
+            hint = get_args(hint)[0]
+        words, holds = _expectation(name, hint)
+        if not holds(value):
+            raise ValueError(f"`{name}` must be {words}, not {value!r}.")
+
+
+def _expectation(name: str, hint: Any) -> tuple[str, Any]:
+    """What a value of a field must be, in words and as a function that says whether it is."""
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        return f"one of {', '.join(choices)}", lambda value: value in choices
+    if hint is bool:
+        return "true or false", lambda value: isinstance(value, bool)
+    if name == "hyperparameters":
+        return (
+            "pairs of a name and a number",
+            lambda value: isinstance(value, tuple) and all(_is_pair(item) for item in value),
+        )
+    if get_origin(hint) is tuple:
+        return (
+            "sizes >= 1",
+            lambda value: isinstance(value, tuple) and all(_whole(n) and n >= 1 for n in value),
+        )
+    is_number = _whole if hint is int else _real
+    words, holds = _RANGES.get(name, ("a whole number >= 1", lambda value: value >= 1))
+    return words, lambda value: is_number(value) and holds(value)
+
+
+def _is_pair(item) -> bool:
+    return (
+        isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and _real(item[1])
+    )
 
 
 def _whole(value) -> bool:
@@ -108,3 +284,7 @@ def _whole(value) -> bool:
 
 def _real(value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _without_lists(value):
+    return tuple(map(_without_lists, value)) if isinstance(value, list) else value

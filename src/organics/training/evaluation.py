@@ -13,12 +13,13 @@ from jaxtyping import Array, Bool, Float
 from organics import data, models
 from organics.linearization import eigenvalues, jacobian
 from organics.steady_states import steady_state
-from organics.training.config import TrainConfig
+from organics.training.config import AnyConfig, SequenceConfig
 from organics.training.run_folder import RunFolder
 from organics.training.step import Examples, floating_dtype, measure
 
 _BATCH = 1000
 _STABILITY_BATCH = 200
+_SAMPLE = 100
 
 
 class Evaluation(NamedTuple):
@@ -29,7 +30,8 @@ class Evaluation(NamedTuple):
             for a model made of circuits, "stability": for each circuit layer its number of neurons
             `n`, the `largest_spectral_abscissa` (the largest real part of any Jacobian eigenvalue
             at any test input, in 1/ms), its mean and least value over the inputs, and the fraction
-            of the test inputs that are `stable`.
+            of the test inputs that are `stable`. For a model of sequences, "dynamics": what
+            `SequenceClassifier.diagnose` says of some of the test inputs.
         abscissae: for each circuit layer the spectral abscissa (1/ms) at every test input.
     """
 
@@ -45,10 +47,13 @@ def evaluate(path: str | Path, *, with_stability: bool = True) -> Evaluation:
     """
     folder = RunFolder.open(path)
     model = load_model(folder)
-    dataset = data.load(folder.config.dataset)
-    examples = as_examples(dataset.test_images, dataset.test_labels, dataset.max_value)
+    dataset = load_dataset(folder.config)
+    shape = input_shape(folder.config)
+    examples = as_examples(dataset.test_images, dataset.test_labels, dataset.max_value, shape)
     count = len(dataset.test_labels)
     result = {"dataset": dataset.name, "images": count, **mean_metrics(model, examples, count)}
+    if with_stability and hasattr(model, "diagnose"):
+        result["dynamics"] = diagnose(model, examples)
     if not (with_stability and _circuit_shapes(model, examples)):
         return Evaluation(result, [])
     abscissae, stable = spectral_abscissae(model, examples)
@@ -66,11 +71,37 @@ def evaluate(path: str | Path, *, with_stability: bool = True) -> Evaluation:
     return Evaluation(result, abscissae)
 
 
-def build_model(config: TrainConfig, input_size: int) -> eqx.Module:
+def load_dataset(config: AnyConfig) -> data.Dataset:
+    """The data set of a run, as its model sees it. Raises what `organics.data.load` raises."""
+    if isinstance(config, SequenceConfig):
+        return data.load_sequences(config.task, config.resize, config.rows)
+    return data.load(config.dataset)
+
+
+def input_shape(config: AnyConfig) -> tuple[int, ...]:
+    """The shape of one input: (pixels,), or (steps, values at each)."""
+    if isinstance(config, SequenceConfig):
+        return data.sequence_shape(config.task, config.resize, config.rows)
+    height, width = data.image_shape(config.dataset)
+    return (height * width,)
+
+
+def build_model(config: AnyConfig) -> eqx.Module:
     """The untrained model of a run. Its parameters are float32 whatever JAX's default is."""
+    shape = input_shape(config)
+    if isinstance(config, SequenceConfig):
+        steps, size = shape
+        return models.build_sequence(
+            config.model,
+            size,
+            config.units,
+            key=jr.key(config.seed),
+            dtype=np.float32,
+            **config.layer_options(steps),
+        )
     return models.build(
         config.model,
-        input_size,
+        shape[0],
         layers=config.layers,
         encoder=config.encoder,
         recurrent=config.recurrent,
@@ -79,18 +110,17 @@ def build_model(config: TrainConfig, input_size: int) -> eqx.Module:
     )
 
 
-def load_model(folder: RunFolder) -> eqx.Module:
+def load_model(folder: RunFolder) -> Any:
     """The best model of a run so far."""
-    listings = {listing.name: listing for listing in data.list_datasets()}
-    height, width = listings[folder.config.dataset].image_shape
-    like = eqx.filter_eval_shape(build_model, folder.config, height * width)
-    return folder.load_model(like)
+    return folder.load_model(eqx.filter_eval_shape(build_model, folder.config))
 
 
-def as_examples(images: np.ndarray, labels: np.ndarray, max_value: int) -> Examples:
-    """Images and labels on the device, each image as one row of pixels."""
+def as_examples(
+    images: np.ndarray, labels: np.ndarray, max_value: int, shape: tuple[int, ...] = (-1,)
+) -> Examples:
+    """Images and labels on the device, each image as one row of pixels, or of the shape given."""
     return Examples(
-        jnp.asarray(images.reshape(len(images), -1)),
+        jnp.asarray(images.reshape(len(images), *shape)),
         jnp.asarray(labels, jnp.int32),
         jnp.int32(max_value),
     )
@@ -103,6 +133,12 @@ def mean_metrics(model: eqx.Module, examples: Examples, count: int) -> dict[str,
         for name, value in measure(model, examples, indices).items():
             totals[name] = totals.get(name, 0.0) + float(value) * len(indices)
     return {name: total / count for name, total in totals.items()}
+
+
+def diagnose(model: Any, examples: Examples) -> dict[str, float]:
+    """Where a model of sequences goes on the first examples."""
+    some = jnp.arange(min(_SAMPLE, len(examples.labels)), dtype=jnp.int32)
+    return model.diagnose(examples.take(some, floating_dtype(model))[0])
 
 
 def spectral_abscissae(

@@ -14,8 +14,15 @@ import numpy as np
 
 from organics import data
 from organics.models import count_parameters
-from organics.training.config import TrainConfig
-from organics.training.evaluation import as_examples, build_model, load_model, mean_metrics
+from organics.training.config import AnyConfig, TrainConfig
+from organics.training.evaluation import (
+    as_examples,
+    build_model,
+    input_shape,
+    load_dataset,
+    load_model,
+    mean_metrics,
+)
 from organics.training.progress import ProgressBar
 from organics.training.run_folder import RunFolder
 from organics.training.step import (
@@ -39,12 +46,16 @@ class Diverged(RuntimeError):
         checkpoint: the last good checkpoint; None if there is none yet.
     """
 
-    def __init__(self, step: int, epoch: int, checkpoint: Path | None, config: TrainConfig):
+    def __init__(self, step: int, epoch: int, checkpoint: Path | None, config: AnyConfig):
         self.step = step
         self.checkpoint = checkpoint
         kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint yet"
         hint = "Lower `learning_rate`."
-        if config.model == "organics" and config.recurrent == "bounded":
+        if (
+            isinstance(config, TrainConfig)
+            and config.model == "organics"
+            and config.recurrent == "bounded"
+        ):
             hint += (
                 " With `recurrent='bounded'` it may also be that a circuit's steady state was not "
                 "found; that does not happen with `recurrent='identity'`."
@@ -61,7 +72,8 @@ class Report:
 
     Accuracies are those of the epoch with the best validation accuracy (of the least validation
     loss, among equals); the test set was seen once, after it had been chosen. `seconds_per_epoch`
-    is the median over the epochs, without validation.
+    is the median over the epochs, without validation. `dataset` is the task, if it is one on
+    sequences.
     """
 
     dataset: str
@@ -82,7 +94,7 @@ class Report:
 
 
 def train(
-    config: TrainConfig, out: str | Path, resume: bool = False, progress: bool = True
+    config: AnyConfig, out: str | Path, resume: bool = False, progress: bool = True
 ) -> Report:
     """Train a model and leave everything about it in the folder `out`; see `run_folder`.
 
@@ -90,34 +102,36 @@ def train(
     to the same numbers, bit for bit, as if it had never been interrupted (on the same machine and
     versions); if there is none it is begun. A run that is complete only returns its report.
 
-    Raises `ValueError` if `out` is not empty (or, with `resume`, holds another run) or if another
-    process is training in it, `organics.data.DataUnavailable` if the data set is not to be had, and
-    `Diverged` if the loss ceases to be finite.
+    Raises `ValueError` if the settings do not fit the data, if `out` is not empty (or, with
+    `resume`, holds another run) or if another process is training in it,
+    `organics.data.DataUnavailable` if the data set is not to be had, and `Diverged` if the loss
+    ceases to be finite.
     """
+    shape = input_shape(config)  # raises before there is a folder
     folder = RunFolder.create(out, config, resume)
     with folder.locked():
         if (stored := folder.load_report()) is not None:
             return Report(**{**stored, "layers": tuple(stored["layers"])})
-        return _train(config, folder, progress)
+        return _train(config, folder, shape, progress)
 
 
-def _train(config: TrainConfig, folder: RunFolder, progress: bool) -> Report:
-    dataset = data.load(config.dataset)
+def _train(config: AnyConfig, folder: RunFolder, shape: tuple[int, ...], progress: bool) -> Report:
+    dataset = load_dataset(config)
     chosen, held_out = data.split(len(dataset.train_labels), dataset.n_validation)
     training, validation = (
-        as_examples(dataset.train_images[i], dataset.train_labels[i], dataset.max_value)
+        as_examples(dataset.train_images[i], dataset.train_labels[i], dataset.max_value, shape)
         for i in (chosen, held_out)
     )
     run = _Run(config, folder, training, validation)
     run.complete(progress)
     model = load_model(folder)
-    test = as_examples(dataset.test_images, dataset.test_labels, dataset.max_value)
+    test = as_examples(dataset.test_images, dataset.test_labels, dataset.max_value, shape)
     tested = mean_metrics(model, test, len(dataset.test_labels))
     seconds = [line["seconds"] for line in folder.lines("metrics.jsonl")]
     report = Report(
-        dataset=config.dataset,
+        dataset=dataset.name,
         model=config.model,
-        layers=config.layers,
+        layers=_sizes(config),
         recurrent=config.recurrent,
         seed=config.seed,
         parameters=count_parameters(model),
@@ -145,7 +159,7 @@ class _Run:
     """A run in progress: its state, what was best so far, and where it is written."""
 
     def __init__(
-        self, config: TrainConfig, folder: RunFolder, training: Examples, validation: Examples
+        self, config: AnyConfig, folder: RunFolder, training: Examples, validation: Examples
     ):
         self.config = config
         self.folder = folder
@@ -156,7 +170,7 @@ class _Run:
         steps = config.epochs * self.steps_per_epoch
         self.schedule = learning_rate(config, steps)
         self.optimizer = make_optimizer(config, steps)
-        model = build_model(config, training.pixels.shape[1])
+        model = build_model(config)
         self.state = initial_state(model, self.optimizer, config.averaging)
         self.metrics = metric_dtypes(self.state, self.optimizer, training)
         self.done = 0
@@ -250,6 +264,11 @@ class _Run:
             checkpoints = self.folder.checkpoints()
             checkpoint = checkpoints[-1] if checkpoints else None
             raise Diverged(step, epoch, checkpoint, self.config)
+
+
+def _sizes(config: AnyConfig) -> tuple[int, ...]:
+    """Number of neurons in each layer between input and readout."""
+    return config.layers if isinstance(config, TrainConfig) else (config.units,) * config.layers
 
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:

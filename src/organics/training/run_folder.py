@@ -22,7 +22,7 @@ from jaxtyping import PyTree
 
 from organics.atomic import write_atomically
 from organics.training.checkpoint import BadCheckpoint, load_tree, save_tree
-from organics.training.config import TrainConfig
+from organics.training.config import AnyConfig, read_config
 
 try:
     import fcntl
@@ -36,12 +36,12 @@ _TEMPORARY = ".*.tmp"  # what a process killed while it wrote a file leaves behi
 class RunFolder:
     """The files of one run. `path` is the folder, `config` the run's settings."""
 
-    def __init__(self, path: Path, config: TrainConfig):
+    def __init__(self, path: Path, config: AnyConfig):
         self.path = path
         self.config = config
 
     @classmethod
-    def create(cls, path: str | Path, config: TrainConfig, resume: bool = False) -> "RunFolder":
+    def create(cls, path: str | Path, config: AnyConfig, resume: bool = False) -> "RunFolder":
         """The folder of a new run, or with `resume` of one that was begun with the same settings.
 
         Raises `ValueError` if the folder exists and is not empty, or, with `resume`, if the run in
@@ -76,7 +76,7 @@ class RunFolder:
         except OSError:
             raise ValueError(f"{path} is not the folder of a run: no config.json in it.") from None
         try:
-            return cls(path, TrainConfig.from_json(text))
+            return cls(path, read_config(text))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path / 'config.json'} is not that of a run: {error}") from None
 

@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PyTree, UInt8
+from jaxtyping import Array, Float, Int, PyTree, UInt
 
-from organics.training.config import TrainConfig
+from organics.training.config import AnyConfig, SequenceConfig
 
 Metrics = dict[str, Array]
 
@@ -17,13 +17,13 @@ Metrics = dict[str, Array]
 class Examples(NamedTuple):
     """Examples on the device: pixels as integers from 0 to `max_value`, and classes."""
 
-    pixels: UInt8[Array, "count size"]
+    pixels: UInt[Array, "count ..."]
     labels: Int[Array, " count"]
     max_value: Int[Array, ""]
 
     def take(
         self, indices: Int[Array, " batch"], dtype
-    ) -> tuple[Float[Array, "batch size"], Int[Array, " batch"]]:
+    ) -> tuple[Float[Array, "batch ..."], Int[Array, " batch"]]:
         """Inputs in [0, 1] and labels of some of the examples."""
         pixels = self.pixels[indices].astype(dtype) / self.max_value.astype(dtype)
         return pixels, self.labels[indices]
@@ -48,25 +48,37 @@ class TrainState(eqx.Module):
         return self.model if self.average is None else self.average
 
 
-def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformation:
-    """Adam with L2 weight decay in the gradient, over a run of so many steps."""
-    return _adam(config.weight_decay, config.learning_rate, config.schedule, steps)
+def make_optimizer(config: AnyConfig, steps: int) -> optax.GradientTransformation:
+    """Adam with L2 weight decay in the gradient, over a run of so many steps.
+
+    Where the settings have a `clip_norm`, the gradient itself is clipped to that first.
+    """
+    schedule = (config.learning_rate, config.schedule, steps, steps // config.epochs)
+    clip_norm = config.clip_norm if isinstance(config, SequenceConfig) else None
+    return _adam(config.weight_decay, clip_norm, schedule)
 
 
-def learning_rate(config: TrainConfig, steps: int) -> optax.Schedule:
-    """The learning rate as a function of the step."""
-    return _schedule(config.learning_rate, config.schedule, steps)
+def learning_rate(config: AnyConfig, steps: int) -> optax.Schedule:
+    """The learning rate as a function of the step, over a run of so many."""
+    return _schedule(config.learning_rate, config.schedule, steps, steps // config.epochs)
 
 
 @functools.cache  # what is compiled for an optimizer serves the next run only if it is the same one
-def _adam(decay: float, rate: float, schedule: str, steps: int) -> optax.GradientTransformation:
-    adam = optax.adam(_schedule(rate, schedule, steps))
-    return optax.chain(optax.add_decayed_weights(decay), adam)
+def _adam(
+    decay: float, clip_norm: float | None, schedule: tuple[float, str, int, int]
+) -> optax.GradientTransformation:
+    clip = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
+    adam = optax.adam(_schedule(*schedule))
+    return optax.chain(*clip, optax.add_decayed_weights(decay), adam)
 
 
-def _schedule(rate: float, schedule: str, steps: int) -> optax.Schedule:
-    if schedule == "cosine":
+def _schedule(rate: float, name: str, steps: int, steps_per_epoch: int) -> optax.Schedule:
+    if name == "cosine":
         return optax.cosine_decay_schedule(rate, steps)
+    if name == "warmup-cosine":
+        return optax.warmup_cosine_decay_schedule(rate / 10, rate, steps // 10, steps)
+    if name == "step":
+        return optax.exponential_decay(rate, 30 * steps_per_epoch, 0.8, staircase=True)
     return optax.constant_schedule(rate)
 
 

@@ -1,0 +1,109 @@
+"""Images read as sequences, pixel by pixel or row by row: the sequence tasks.
+
+Pure functions of the images. All stays in whole numbers, so that nothing is lost before the model
+divides by the data set's `max_value`.
+
+Source: Rawat et al. 2024, sequential and permuted sequential MNIST.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt, UInt8
+
+from organics.data.datasets import Dataset, image_shape, load
+from organics.data.order import torch_randperm
+
+
+class Task(NamedTuple):
+    """A data set, and whether its pixels come in permuted order."""
+
+    dataset: str
+    permuted: bool
+
+
+TASKS = {
+    "smnist": Task("mnist", False),
+    "psmnist": Task("mnist", True),
+    "sdigits": Task("digits", False),
+}
+
+
+def sequence_shape(task: str, resize: int | None = None, rows: bool = False) -> tuple[int, int]:
+    """Number of steps, and of values at each of them, of the sequences of a task.
+
+    Raises `ValueError` as `load_sequences` does.
+    """
+    if task not in TASKS:
+        raise ValueError(f"`task` must be one of {', '.join(TASKS)}, not {task!r}.")
+    side = image_shape(TASKS[task].dataset)[0]
+    if resize is not None:
+        _block(side, resize)
+        side = resize
+    return (side, side) if rows else (side * side, 1)
+
+
+def load_sequences(
+    task: str, resize: int | None = None, rows: bool = False, root: str | Path | None = None
+) -> Dataset:
+    """The data set of a task, its images as sequences, (count, steps, m) in place of (count, h, w).
+
+    "smnist": MNIST in raster order, one pixel a step, 784 steps. "psmnist": the same in one fixed
+    random order, `torch_randperm(784)` (seed 73), for all images. "sdigits": the embedded digits in
+    raster order, 64 steps.
+
+    `resize` first makes the images smaller, to so many pixels a side: see `pool`. `rows` gives
+    a row of the image at each step, 28 steps of 28 pixels (with "psmnist", of the permuted pixels).
+    `root` as in `load`.
+
+    Raises `ValueError` for another task, or if `resize` is below 2 or does not divide the side of
+    the images; and as `load` does.
+    """
+    shape = sequence_shape(task, resize, rows)
+    name, permuted = TASKS[task]
+    source = load(name, root)
+    side = source.train_images.shape[1]
+    block = 1 if resize is None else _block(side, resize)
+
+    def convert(images):
+        small = images if block == 1 else pool(images, side // block)
+        return to_sequences(small, permuted).reshape(-1, *shape)
+
+    return dataclasses.replace(
+        source,
+        name=task,
+        train_images=convert(source.train_images),
+        test_images=convert(source.test_images),
+        max_value=source.max_value * block**2,
+    )
+
+
+def pool(images: UInt8[np.ndarray, "count h h"], size: int) -> UInt[np.ndarray, "count size size"]:
+    """Images made smaller by the mean over square blocks, times the number of pixels in a block.
+
+    A factor of the new largest value, `max_value` times that number, makes it the mean exactly.
+    """
+    count, side, _ = images.shape
+    block = _block(side, size)
+    blocks = images.reshape(count, size, block, size, block)
+    return blocks.sum(axis=(2, 4), dtype=np.uint16)
+
+
+def to_sequences(
+    images: UInt[np.ndarray, "count h w"], permuted: bool = False
+) -> UInt[np.ndarray, "count pixels"]:
+    """The pixels of each image in the order in which they are seen.
+
+    Row-major; or with `permuted` first that of number `torch_randperm(h w)[0]`, and so on.
+    """
+    pixels = images.reshape(len(images), -1)
+    return pixels[:, torch_randperm(pixels.shape[1])] if permuted else pixels
+
+
+def _block(side: int, size: int) -> int:
+    if not (2 <= size <= side and side % size == 0):
+        divisors = [str(n) for n in range(2, side + 1) if side % n == 0]
+        raise ValueError(f"`resize` must be one of {', '.join(divisors)}, not {size}.")
+    return side // size

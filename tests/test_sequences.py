@@ -1,0 +1,309 @@
+"""Sequences from images, and the classifiers of sequences that are trained on them."""
+
+import dataclasses
+import json
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from organics import data
+from organics.data import sequences
+from organics.models import SequenceModelName, build_sequence, count_parameters
+from organics.training import SequenceConfig, TrainConfig, config, evaluate, train
+from organics.training.evaluation import build_model, input_shape
+from organics.training.run_folder import RunFolder
+from organics.training.step import learning_rate
+
+SMALL = SequenceConfig(
+    task="sdigits", rows=True, units=8, epochs=3, batch_size=450, schedule="warmup-cosine"
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _promotion_that_optax_needs():
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+# --- images as sequences --------------------------------------------------------------------------
+
+
+@given(block=st.integers(1, 4), size=st.integers(2, 7), seed=st.integers(0, 99))
+def test_pooling_is_the_mean_over_blocks(block, size, seed):
+    side = block * size
+    images = np.random.default_rng(seed).integers(0, 256, (3, side, side), np.uint8)
+    pooled = sequences.pool(images, size) / (255 * block**2)
+    for i, row, column in np.ndindex(3, size, size):
+        rows = slice(row * block, (row + 1) * block)
+        columns = slice(column * block, (column + 1) * block)
+        mean = np.mean(images[i, rows, columns].astype(float)) / 255
+        np.testing.assert_allclose(pooled[i, row, column], mean, rtol=1e-12)
+
+
+@given(h=st.integers(2, 6), w=st.integers(1, 6), seed=st.integers(0, 99))
+def test_pixels_come_in_raster_order_or_in_that_of_the_permutation(h, w, seed):
+    images = np.random.default_rng(seed).integers(0, 256, (2, h, w), np.uint8)
+    raster, permuted = (sequences.to_sequences(images, permuted=p) for p in (False, True))
+    order = data.torch_randperm(h * w)
+    for t in range(h * w):
+        np.testing.assert_array_equal(raster[:, t], images[:, t // w, t % w])
+        row, column = divmod(int(order[t]), w)
+        np.testing.assert_array_equal(permuted[:, t], images[:, row, column])
+
+
+def test_the_task_on_the_embedded_digits():
+    images = data.load("digits")
+    pixels, rows, small = (
+        data.load_sequences("sdigits", *options) for options in ((), (None, True), (4, False))
+    )
+    assert pixels.train_images.shape == (1500, 64, 1) and pixels.train_images.dtype == np.uint8
+    assert rows.test_images.shape == (297, 8, 8) and rows.max_value == 16
+    np.testing.assert_array_equal(pixels.test_images[:, 19, 0], images.test_images[:, 2, 3])
+    np.testing.assert_array_equal(rows.test_images[:, 2], images.test_images[:, 2])
+    np.testing.assert_array_equal(pixels.train_labels, images.train_labels)
+    assert small.train_images.shape == (1500, 16, 1) and small.max_value == 64
+    corner = images.train_images[:, :2, 6:].astype(int).sum(axis=(1, 2))
+    np.testing.assert_array_equal(small.train_images[:, 3, 0], corner)
+    assert (pixels.name, pixels.n_validation) == ("sdigits", 150)
+
+
+def test_tasks_on_mnist(monkeypatch):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 28, 28), np.uint8)
+    labels = np.zeros(5, np.int32)
+    mnist = data.Dataset("mnist", images, labels, images[:2], labels[:2], 255, 1)
+    monkeypatch.setattr(sequences, "load", lambda name, _: {"mnist": mnist}[name])
+    seen = data.load_sequences("psmnist").train_images
+    # the pixels that the paper's permutation begins and ends with
+    flat = images.reshape(5, 784)
+    assert seen.shape == (5, 784, 1) and seen.dtype == np.uint8
+    np.testing.assert_array_equal(seen[:, :3, 0], flat[:, [678, 599, 742]])
+    np.testing.assert_array_equal(seen[:, -2:, 0], flat[:, [430, 278]])
+    small = data.load_sequences("psmnist", resize=14)
+    mean = images.astype(float).reshape(5, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(5, 196)
+    expected = mean[:, data.torch_randperm(196)] / 255
+    np.testing.assert_allclose(small.pixels(small.train_images)[..., 0], expected, rtol=1e-6)
+    assert data.load_sequences("smnist", rows=True).test_images.shape == (2, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shape"),
+    [
+        (("smnist",), (784, 1)),
+        (("psmnist", 14), (196, 1)),
+        (("smnist", None, True), (28, 28)),
+        (("smnist", 14, True), (14, 14)),
+        (("sdigits",), (64, 1)),
+        (("sdigits", None, True), (8, 8)),
+    ],
+)
+def test_shapes_are_known_without_the_data(arguments, shape):
+    assert data.sequence_shape(*arguments) == shape
+
+
+@pytest.mark.parametrize(("task", "resize"), [("smnist", 1), ("smnist", 13), ("sdigits", 16)])
+def test_a_size_that_does_not_divide_is_refused(task, resize):
+    with pytest.raises(ValueError, match=f"`resize` must be one of 2, 4, .*, not {resize}"):
+        data.load_sequences(task, resize)
+    with pytest.raises(ValueError, match="`task` must be one of smnist, .*, not 'mnist'"):
+        data.sequence_shape("mnist")
+
+
+# --- classifiers ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("units", "options", "total"),
+    [
+        (64, {}, 25_674),
+        (128, {}, 100_490),
+        (64, {"time_constants": "fixed"}, 25_674 - 4 * 64),
+        (64, {"recurrent": "bounded"}, 25_674),
+        (64, {"recurrent": "identity"}, 25_674 - 64**2),
+    ],
+)
+def test_parameter_counts_of_the_paper(units, options, total):
+    found = eqx.filter_eval_shape(
+        lambda: build_sequence("organics", 1, units, key=jr.key(0), **options)
+    )
+    leaves = [leaf for leaf in jax.tree.leaves(found) if hasattr(leaf, "dtype")]
+    assert sum(leaf.size for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)) == total
+    model = build_sequence("organics", 3, 4, key=jr.key(0))
+    assert count_parameters(model) == 6 * 16 + 3 * 4 * 3 + 4 * 4 + 10 * 4 + 10
+
+
+def test_the_loss_is_the_cross_entropy_of_the_last_output():
+    model = build_sequence("organics", 2, 5, key=jr.key(0), backend="scan", dt_tau_max_y=0.5)
+    x = jr.uniform(jr.key(1), (6, 7, 2))
+    labels = jnp.array([0, 3, 9, 1, 1, 2], jnp.int32)
+    loss, metrics = model.loss(x, labels)
+    state = model.layer.initial_state()
+    probabilities = []
+    for sequence in x:
+        now = state
+        for value in sequence:
+            now = model.layer.step(value, now)
+        scores = np.asarray(model.readout.weight) @ np.asarray(now[0].y)
+        scores = np.exp(scores + np.asarray(model.readout.bias))
+        probabilities.append(scores / scores.sum())
+    p = np.array(probabilities)
+    np.testing.assert_allclose(loss, -np.mean(np.log(p[np.arange(6), labels])), rtol=1e-10)
+    assert metrics["accuracy"] == np.mean(p.argmax(axis=1) == np.asarray(labels))
+
+
+def test_the_diagnosis_is_that_of_the_layer():
+    model = build_sequence("organics", 2, 5, key=jr.key(0), backend="scan", layers=2)
+    x = jr.normal(jr.key(1), (3, 9, 2))
+    found = model.diagnose(x)
+    outputs, _ = model.layer(x)
+    assert found["output_min"] == jnp.min(outputs) and found["output_max"] == jnp.max(outputs)
+    taus = 1 / np.stack([cell.rates for cell in model.layer.cells])
+    np.testing.assert_allclose(found["tau_a_max"], taus[:, 1].max())
+    np.testing.assert_allclose(found["tau_b0_median"], np.median(taus[:, 2]))
+    assert found["largest_spectral_abscissa"] > -1 / taus[:, 1].max()
+    assert abs(found["largest_step_radius"] - 1) < 0.1
+
+
+def test_a_layer_without_units_is_refused():
+    with pytest.raises(ValueError, match="`units` must be > 0, not 0"):
+        build_sequence("organics", 1, 0, key=jr.key(0))
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+@given(
+    task=st.sampled_from(["smnist", "psmnist", "sdigits"]),
+    rate=st.none() | st.floats(1e-9, 1),
+    pairs=st.lists(st.tuples(st.text(max_size=5), st.floats(-5, 5)), max_size=2).map(tuple),
+    clip=st.none() | st.floats(0.1, 5),
+)
+def test_settings_survive_json(task, rate, pairs, clip):
+    for settings in (
+        SequenceConfig(task=task, dt_tau_max_a=rate, layers=2),
+        SequenceConfig(task=task, model="lstm", hyperparameters=pairs, clip_norm=clip),
+    ):
+        assert config.read_config(settings.to_json()) == settings
+        assert settings.differing(settings) == {}
+    assert config.read_config(TrainConfig(epochs=7).to_json()) == TrainConfig(epochs=7)
+    between = TrainConfig().differing(settings)
+    assert between["dataset"] == ("mnist", None) and between["task"] == (None, task)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"task": "mnist"}, "`task` must be one of smnist"),
+        ({"units": 0}, "`units` must be a whole number >= 1, not 0"),
+        ({"resize": 14.0}, "`resize` must be a whole number"),
+        ({"rows": 1}, "`rows` must be true or false, not 1"),
+        ({"dt_tau_max_y": 1.5}, r"`dt_tau_max_y` must be a number in \(0, 1\], not 1.5"),
+        ({"hyperparameters": (("a", "b"),)}, "`hyperparameters` must be pairs"),
+        ({"clip_norm": 1.0}, "`clip_norm` must not be given for the model organics"),
+        ({"hyperparameters": (("a", 1.0),)}, "`hyperparameters` must not be given"),
+        ({"model": "lstm", "recurrent": "bounded"}, "`recurrent` must not be given .* lstm"),
+        ({"model": "lstm", "clip_norm": 0.0}, "`clip_norm` must be a number > 0, not 0.0"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(values, words):
+    stored = json.loads(SequenceConfig().to_json()) | values
+    with pytest.raises(ValueError, match=words):
+        config.read_config(json.dumps(stored))
+
+
+def test_the_settings_offer_what_there_is():
+    # `config` repeats these, so as to import nothing heavy
+    assert config.SequenceModelName == SequenceModelName
+    assert set(config.get_args(config.TaskName)) == set(sequences.TASKS)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (0.02, 0.005, 0.1)),
+        ({"resize": 14}, (0.08, 0.02, 0.4)),
+        ({"rows": True, "dt_tau_max_a": 0.3}, (0.56, 0.3, 1.0)),
+    ],
+)
+def test_the_reach_of_memory_keeps_its_part_of_the_sequence(options, expected):
+    settings = SequenceConfig(units=4, **options)
+    found = build_model(settings).layer.cells[0].largest_rates
+    np.testing.assert_allclose(found[:3], expected)
+    assert found[3] == found[2]
+    assert input_shape(settings)[0] == 784 // {"resize": 4, "rows": 28}.get(
+        next(iter(options), ""), 1
+    )
+
+
+def test_options_reach_the_layer():
+    settings = SequenceConfig(
+        units=4, recurrent="bounded", drive="rectified", rectification="outside", layers=2,
+        time_constants="fixed", memory="less", backend="scan",
+    )  # fmt: skip
+    layer = build_model(settings).layer
+    assert len(layer.cells) == 2 and layer.cells[1].bounded and layer.cells[0].raw_rates is None
+    assert layer.options.rectified_drive and layer.options.rectified_after
+    assert (layer.memory, layer.backend, layer.cells[0].log_W.dtype) == ("less", "scan", np.float32)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "step", "warmup-cosine"])
+def test_schedules_by_their_formula(schedule):
+    epochs, steps_per_epoch = 100, 7
+    settings = SequenceConfig(epochs=epochs, schedule=schedule, learning_rate=0.3)
+    steps = epochs * steps_per_epoch
+    found = jax.vmap(learning_rate(settings, steps))(jnp.arange(steps))
+    t, warm = np.arange(steps), steps // 10
+    fall = (1 + np.cos(np.pi * np.maximum(t - warm, 0) / (steps - warm))) / 2
+    expected = {
+        "constant": np.ones(steps),
+        "cosine": (1 + np.cos(np.pi * t / steps)) / 2,
+        "step": 0.8 ** (t // (30 * steps_per_epoch)),
+        "warmup-cosine": np.where(t < warm, 0.1 + 0.9 * t / warm, fall),
+    }[schedule]
+    np.testing.assert_allclose(found, 0.3 * expected, atol=1e-6)
+
+
+# --- a run ----------------------------------------------------------------------------------------
+
+
+def lines(folder, file="metrics.jsonl"):
+    """The lines of a file, without the time that each epoch took."""
+    found = [json.loads(line) for line in (folder / file).read_text().splitlines()]
+    for line in found:
+        line.pop("seconds", None)
+    return found
+
+
+def test_a_run_resumes_to_the_same_bits_and_is_evaluated(tmp_path, monkeypatch):
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    report = train(SMALL, unbroken, progress=False)
+    assert (report.dataset, report.model, report.layers) == ("sdigits", "organics", (8,))
+    save = RunFolder.save_checkpoint
+
+    def stopping(self, epoch, state, notes):
+        save(self, epoch, state, notes)
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save_checkpoint", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(SMALL, broken, progress=False)
+    other = dataclasses.replace(SMALL, units=9)
+    with pytest.raises(ValueError, match="`units` is 9 and was 8"):
+        train(other, broken, resume=True, progress=False)
+    train(SMALL, broken, resume=True, progress=False)
+    assert lines(broken) == lines(unbroken)
+    assert lines(broken, "steps.jsonl") == lines(unbroken, "steps.jsonl")
+    for file in ("model.safetensors", "checkpoint-000003.safetensors"):
+        assert (broken / file).read_bytes() == (unbroken / file).read_bytes()
+    found = evaluate(broken).summary
+    assert found["accuracy"] == report.test_accuracy and found["dataset"] == "sdigits"
+    assert found["dynamics"]["output_min"] < found["dynamics"]["output_max"]
+    assert "dynamics" not in evaluate(broken, with_stability=False).summary
