@@ -3,9 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench sanitize clean
 
-NATIVE := hatch_build.py $(wildcard src/organics/kernels/native/*)
+NATIVE := hatch_build.py $(wildcard src/organics/kernels/cpp/*pp)
 
 $(INSTALLED): pyproject.toml $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -25,6 +25,14 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# the native kernel's tests with the sanitizers for addresses and undefined behaviour
+SANITIZED := build/sanitized/liborganics.so
+sanitize: $(INSTALLED)
+	$(BIN)/python hatch_build.py $(SANITIZED) -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
+	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 ORGANICS_LIBRARY=$(SANITIZED) \
+	$(BIN)/python -m pytest tests/test_kernels.py -k native $(ARGS)
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

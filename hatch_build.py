@@ -2,6 +2,10 @@
 
 One file of kernels is compiled for several instruction sets, and the library chooses among them
 when it is loaded, so a wheel runs on any processor of its architecture.
+
+    python hatch_build.py FILE [FLAG ...]
+
+builds it as FILE with further flags for the compiler, such as those of the sanitizers.
 """
 
 import importlib.util
@@ -9,14 +13,16 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("src/organics/kernels")
-LIBRARY = FOLDER / "liborganics.so"
+LIBRARY = FOLDER / "cpp" / "liborganics.so"
 COMMON = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-DNDEBUG"]
 KERNEL = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 X86 = {
@@ -37,7 +43,7 @@ class CustomBuildHook(BuildHookInterface):
         root = Path(self.root)
         (root / LIBRARY).unlink(missing_ok=True)
         try:
-            compile_library(root)
+            compile_library(root, root / LIBRARY)
         except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
             output = getattr(error, "stderr", "") or ""
             self.app.display_warning(f"organics: no native kernel ({error}) {output[-2000:]}")
@@ -48,8 +54,11 @@ class CustomBuildHook(BuildHookInterface):
         build_data["tag"] = f"py3-none-{tag}"
 
 
-def compile_library(root: Path) -> None:
-    """Write the library below `root`. Raises `RuntimeError` if a tool or a header is lacking."""
+def compile_library(root: Path, target: Path, flags: Sequence[str] = ()) -> None:
+    """Build the library from the sources below `root` and put it at `target`.
+
+    Raises `RuntimeError` if a tool or a header is lacking, or if the compiler fails.
+    """
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
         raise RuntimeError("no C++ compiler was found; the variable CXX names one")
@@ -57,21 +66,21 @@ def compile_library(root: Path) -> None:
     if jaxlib is None or jaxlib.origin is None:
         raise RuntimeError("jaxlib, whose headers are needed, is not installed")
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    source = root / FOLDER / "native"
+    source = root / FOLDER / "cpp"
     headers = ["-isystem", str(Path(jaxlib.origin).parent / "include")]
-    with tempfile.TemporaryDirectory(dir=root / FOLDER) as temporary:
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         folder = Path(temporary)
         library = ["-O2", *headers, *(["-DORGANICS_X86"] if x86 else []), source / "library.cpp"]
         units = {"library": library}
-        for name, flags in (X86 if x86 else {"base": []}).items():
-            units[name] = [*KERNEL, *flags, f"-DORGANICS_ISA={name}", source / "sequence.cpp"]
+        for name, isa in (X86 if x86 else {"base": []}).items():
+            units[name] = [*KERNEL, *isa, f"-DORGANICS_ISA={name}", source / "sequence.cpp"]
         running = [
             subprocess.Popen(
-                [compiler, *COMMON, *map(str, flags), "-c", "-o", str(folder / f"{name}.o")],
+                [compiler, *COMMON, *map(str, unit), *flags, "-c", "-o", str(folder / f"{name}.o")],
                 stderr=subprocess.PIPE,
                 text=True,
             )
-            for name, flags in units.items()
+            for name, unit in units.items()
         ]
         failures = [output for process in running if (output := _finish(process)) is not None]
         if failures:
@@ -79,15 +88,21 @@ def compile_library(root: Path) -> None:
         objects = [str(folder / f"{name}.o") for name in units]
         built = folder / LIBRARY.name
         subprocess.run(
-            [compiler, "-shared", "-pthread", "-o", str(built), *objects],
+            [compiler, "-shared", "-pthread", *flags, "-o", str(built), *objects],
             check=True,
             capture_output=True,
             text=True,
         )
-        built.replace(root / LIBRARY)
+        built.replace(target)
 
 
 def _finish(process: subprocess.Popen) -> str | None:
     """The compiler's complaint, if it failed."""
     output = process.communicate()[1]
     return output if process.returncode else None
+
+
+if __name__ == "__main__":
+    file, *more = sys.argv[1:]
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    compile_library(Path(__file__).parent, Path(file).resolve(), more)

@@ -23,6 +23,7 @@ class Info:
         import jax
 
         from organics import __version__
+        from organics.kernels import native
 
         packages = ("jax", "jaxlib", "equinox", "diffrax", "optax", "numpy", "scipy")
         document = {
@@ -32,6 +33,8 @@ class Info:
             "platform": f"{platform.system()} {platform.machine()}",
             "cores": os.cpu_count(),
             "backend": jax.default_backend(),
+            "native_kernel": native.instruction_set(),
+            "native_kernel_lacking": native.unavailable(),
             "devices": [
                 f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()
             ],
@@ -41,6 +44,8 @@ class Info:
             f"{document['cores']} cores",
             ", ".join(f"{name} {number}" for name, number in document["packages"].items()),
             "devices: " + ", ".join(document["devices"]),
+            "native kernel of the recurrent layer: "
+            + (document["native_kernel"] or f"none, as {document['native_kernel_lacking']}"),
         ]
         return Answer(document, text)
 

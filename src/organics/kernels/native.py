@@ -1,11 +1,12 @@
 """The recurrence in C++ on a CPU: a whole sequence in one call, threads over the batch.
 
 The library is built when the package is installed, if there is a compiler; see `hatch_build.py`.
-Without it everything works by `adjoint`.
+Without it everything works by `scan`.
 """
 
 import ctypes
 import functools
+import os
 import threading
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from jaxtyping import Array, Float
 
 from organics.kernels.equations import Options, Weights
 
-LIBRARY = Path(__file__).parent / "liborganics.so"
+LIBRARY = Path(
+    # another build of it, such as one with sanitizers
+    os.environ.get("ORGANICS_LIBRARY") or Path(__file__).parent / "cpp" / "liborganics.so"
+)
 _MULTIPLE = 16  # of which the kernels want the number of neurons to be one
 _SEGMENT = 8  # steps between kept states: a segment of records stays in the processor's cache
 _loading = threading.Lock()

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from organics.kernels import adjoint, native, scan
+from organics.kernels import native, scan
 from organics.kernels.equations import Options, Weights
 
-Backend = Literal["auto", "native", "adjoint", "scan"]
+Backend = Literal["auto", "native", "scan"]
 
 
-def choose(backend: Backend) -> Literal["native", "adjoint", "scan"]:
+def choose(backend: Backend) -> Literal["native", "scan"]:
     """The kernel that `backend` stands for: "auto" is the quickest that JAX's default device has.
 
     Raises `ValueError` for another name, and if "native" is asked for by name and is not there.
@@ -26,7 +26,7 @@ def choose(backend: Backend) -> Literal["native", "adjoint", "scan"]:
         raise ValueError(f"`backend` must not be 'native' here: {reason}.")
     if backend == "auto":
         on_cpu = jax.default_backend() == "cpu"
-        return "native" if on_cpu and native.unavailable() is None else "adjoint"
+        return "native" if on_cpu and native.unavailable() is None else "scan"
     return backend
 
 
@@ -54,7 +54,7 @@ def run(
     if kernel == "native":
         segment = root if memory == "less" else None
         return native.run(options, weights, x, state, sequence=sequence, segment=segment)
-    plain = partial((adjoint if kernel == "adjoint" else scan).run, options, sequence=sequence)
+    plain = partial(scan.run, options, sequence=sequence)
     if memory == "less":
         return _in_segments(plain, root, weights, x, state)
     return plain(weights, x, state)

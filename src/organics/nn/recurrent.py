@@ -160,7 +160,7 @@ class ORGaNICs(eqx.Module):
         dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates: the largest step sizes over time constants,
             in (0, 1]. The defaults are those of the paper's code, for 784 steps; the reach of
             memory is about `1 / dt_tau_max` steps, so shorter sequences want larger ones.
-        backend: "auto", "native", "adjoint" or "scan"; see `organics.kernels.recurrence`.
+        backend: "auto", "native" or "scan"; see `organics.kernels.recurrence`.
         memory: "more", or "less" for training in memory that grows with the root of the number of
             steps, in exchange for time.
         dtype: of the parameters; JAX's default float if not given.
@@ -204,7 +204,7 @@ class ORGaNICs(eqx.Module):
         require_among("time_constants", time_constants, ("learned", "fixed"))
         require_among("rectification", rectification, ("inside", "outside"))
         require_among("drive", drive, ("signed", "rectified"))
-        require_among("backend", backend, ("auto", "native", "adjoint", "scan"))
+        require_among("backend", backend, ("auto", "native", "scan"))
         require_among("memory", memory, ("more", "less"))
         largest = {
             "dt_tau_max_y": dt_tau_max_y,

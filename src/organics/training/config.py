@@ -158,7 +158,7 @@ class SequenceConfig(Settings):
     """The same of the gains b0 and b; the paper has 0.1."""
     hyperparameters: tuple[tuple[str, float], ...] = ()
     """Of another model than ORGaNICs: names and values; what is not named has its default."""
-    backend: Literal["auto", "native", "adjoint", "scan"] = "auto"
+    backend: Literal["auto", "native", "scan"] = "auto"
     """Implementation of the recurrence of ORGaNICs."""
     memory: Literal["more", "less"] = "more"
     """"less" trains ORGaNICs in memory that grows with the root of the number of steps; slower."""
