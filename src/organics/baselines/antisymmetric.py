@@ -1,0 +1,89 @@
+"""The AntisymmetricRNN, plain and gated."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from organics.baselines.layer import RecurrentLayer, floating, require_not_negative
+from organics.nn.normalization import require_positive
+
+
+class AntisymmetricRNN(RecurrentLayer):
+    r"""Euler steps of an ordinary differential equation whose Jacobian is nearly antisymmetric.
+
+        h <- h + epsilon tanh((W - W^T - gamma I) h + V x + bias)
+
+    and if gated, with `sigmoid((W - W^T - gamma I) h + V_z x + bias_z)` as a factor of the tanh; V
+    and V_z are the rows of `V`, the biases those of `bias`. W is strictly upper triangular.
+    W starts normal with variance `spread^2 / n`, V with 1/m, the bias at 0.
+
+    Arguments
+        input_size, hidden_size: m and n.
+        gated: as above.
+        epsilon: the step size.
+        gamma: the damping that makes up for the error of the Euler step.
+        spread: as above.
+        dtype: of the parameters; JAX's default float if not given.
+
+    Raises `ValueError`, naming the argument, for sizes below 1, `epsilon` or `spread` not above 0,
+    or a negative `gamma`.
+
+    Source: Chang et al. 2019, AntisymmetricRNN.
+    """
+
+    upper: Float[Array, " pairs"]  # the entries of W, row by row
+    gated: bool = eqx.field(static=True)
+    epsilon: float = eqx.field(static=True)
+    gamma: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        key: PRNGKeyArray,
+        gated: bool = False,
+        epsilon: float = 0.1,
+        gamma: float = 0.01,
+        spread: float = 1.0,
+        dtype: type | None = None,
+    ):
+        require_positive(
+            input_size=input_size, hidden_size=hidden_size, epsilon=epsilon, spread=spread
+        )
+        require_not_negative(gamma=gamma)
+        n, kind = hidden_size, floating(dtype)
+        rows = 2 * n if gated else n
+        k_W, k_V = jr.split(key)
+        self.upper = jr.normal(k_W, (n * (n - 1) // 2,), kind) * (spread / n**0.5)
+        self.V = jr.normal(k_V, (rows, input_size), kind) / input_size**0.5
+        self.bias = jnp.zeros(rows, kind)
+        self.hidden_size = n
+        self.gated, self.epsilon, self.gamma = gated, float(epsilon), float(gamma)
+
+    def matrix(self) -> Float[Array, "n n"]:
+        """`W - W^T - gamma I`."""
+        n = self.hidden_size
+        W = jnp.zeros((n, n), self.upper.dtype).at[np.triu_indices(n, 1)].set(self.upper)
+        return W - W.T - self.gamma * jnp.eye(n, dtype=self.upper.dtype)
+
+    def receive(
+        self, drive: Float[Array, "*rows d"], product: Float[Array, "*rows n"]
+    ) -> Float[Array, "*rows d"]:
+        """The drive plus the product, which is the same for the gate."""
+        if self.gated:
+            product = jnp.concatenate([product, product], axis=-1)
+        return drive + product
+
+    def update(
+        self, state: Float[Array, "batch n"], received: Float[Array, "batch d"]
+    ) -> Float[Array, "batch n"]:
+        """The equation above."""
+        n = self.hidden_size
+        change = jnp.tanh(received[:, :n])
+        if self.gated:
+            change = change * jax.nn.sigmoid(received[:, n:])
+        return state + self.epsilon * change
