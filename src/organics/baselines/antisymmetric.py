@@ -7,7 +7,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from organics.baselines.layer import RecurrentLayer, floating, require_not_negative
+from organics.baselines.layer import RecurrentLayer, drive, floating, require_not_negative
 from organics.nn.normalization import require_positive
 
 
@@ -16,9 +16,9 @@ class AntisymmetricRNN(RecurrentLayer):
 
         h <- h + epsilon tanh((W - W^T - gamma I) h + V x + bias)
 
-    and if gated, with `sigmoid((W - W^T - gamma I) h + V_z x + bias_z)` as a factor of the tanh; V
-    and V_z are the rows of `V`, the biases those of `bias`. W is strictly upper triangular.
-    W starts normal with variance `spread^2 / n`, V with 1/m, the bias at 0.
+    and if gated, with `sigmoid((W - W^T - gamma I) h + V_z x + bias_z)` as a factor of the tanh.
+    W is strictly upper triangular. It starts normal with variance `spread^2 / n`, V and V_z with
+    1/m, the biases at 0.
 
     Arguments
         input_size, hidden_size: m and n.
@@ -35,7 +35,8 @@ class AntisymmetricRNN(RecurrentLayer):
     """
 
     upper: Float[Array, " pairs"]  # the entries of W, row by row
-    gated: bool = eqx.field(static=True)
+    V_z: Float[Array, "n m"] | None
+    bias_z: Float[Array, " n"] | None
     epsilon: float = eqx.field(static=True)
     gamma: float = eqx.field(static=True)
 
@@ -56,13 +57,13 @@ class AntisymmetricRNN(RecurrentLayer):
         )
         require_not_negative(gamma=gamma)
         n, kind = hidden_size, floating(dtype)
-        rows = 2 * n if gated else n
-        k_W, k_V = jr.split(key)
+        k_W, *k_V = jr.split(key, 3)
         self.upper = jr.normal(k_W, (n * (n - 1) // 2,), kind) * (spread / n**0.5)
-        self.V = jr.normal(k_V, (rows, input_size), kind) / input_size**0.5
-        self.bias = jnp.zeros(rows, kind)
+        self.V, V_z = (jr.normal(k, (n, input_size), kind) / input_size**0.5 for k in k_V)
+        self.bias = bias_z = jnp.zeros(n, kind)
+        self.V_z, self.bias_z = (V_z, bias_z) if gated else (None, None)
         self.hidden_size = n
-        self.gated, self.epsilon, self.gamma = gated, float(epsilon), float(gamma)
+        self.epsilon, self.gamma = float(epsilon), float(gamma)
 
     def matrix(self) -> Float[Array, "n n"]:
         """`W - W^T - gamma I`."""
@@ -70,20 +71,16 @@ class AntisymmetricRNN(RecurrentLayer):
         W = jnp.zeros((n, n), self.upper.dtype).at[np.triu_indices(n, 1)].set(self.upper)
         return W - W.T - self.gamma * jnp.eye(n, dtype=self.upper.dtype)
 
-    def receive(
-        self, drive: Float[Array, "*rows d"], product: Float[Array, "*rows n"]
-    ) -> Float[Array, "*rows d"]:
-        """The drive plus the product, which is the same for the gate."""
-        if self.gated:
-            product = jnp.concatenate([product, product], axis=-1)
-        return drive + product
-
-    def update(
-        self, state: Float[Array, "batch n"], received: Float[Array, "batch d"]
+    def advance(
+        self,
+        matrix: Float[Array, "n n"],
+        x: Float[Array, "batch m"],
+        state: Float[Array, "batch n"],
     ) -> Float[Array, "batch n"]:
         """The equation above."""
-        n = self.hidden_size
-        change = jnp.tanh(received[:, :n])
-        if self.gated:
-            change = change * jax.nn.sigmoid(received[:, n:])
+        product = state @ matrix.T
+        change = jnp.tanh(product + drive(self.V, self.bias, x))
+        if self.V_z is not None:
+            assert self.bias_z is not None
+            change = change * jax.nn.sigmoid(product + drive(self.V_z, self.bias_z, x))
         return state + self.epsilon * change

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from organics.baselines.layer import RecurrentLayer, floating, require_not_negative
+from organics.baselines.layer import RecurrentLayer, drive, floating, require_not_negative
 from organics.nn.normalization import require_positive, uniform_fan_in
 
 
@@ -61,10 +61,14 @@ class CoRNN(RecurrentLayer):
         """`W | W_v`."""
         return self.W
 
-    def update(
-        self, state: Float[Array, "batch two_n"], received: Float[Array, "batch n"]
+    def advance(
+        self,
+        matrix: Float[Array, "n two_n"],
+        x: Float[Array, "batch m"],
+        state: Float[Array, "batch two_n"],
     ) -> Float[Array, "batch two_n"]:
         """The equations above."""
         h, v = jnp.split(state, 2, axis=1)
-        v = v + self.dt * (jnp.tanh(received) - self.gamma * h - self.epsilon * v)
+        force = jnp.tanh(state @ matrix.T + drive(self.V, self.bias, x))
+        v = v + self.dt * (force - self.gamma * h - self.epsilon * v)
         return jnp.concatenate([h + self.dt * v, v], axis=1)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from organics.baselines.layer import RecurrentLayer, floating, require_not_negative
+from organics.baselines.layer import RecurrentLayer, drive, floating, require_not_negative
 from organics.nn.normalization import require_positive, uniform_fan_in
 
 
@@ -68,16 +68,12 @@ class LipschitzRNN(RecurrentLayer):
         mixed = (1 - self.beta) * (self.M + transposed) + self.beta * (self.M - transposed)
         return (mixed - self.gamma * jnp.eye(n, dtype=self.M.dtype)[None]).reshape(2 * n, n)
 
-    def receive(
-        self, drive: Float[Array, "*rows n"], product: Float[Array, "*rows two_n"]
-    ) -> Float[Array, "*rows two_n"]:
-        """`A h | W h + V x + bias`."""
-        linear, inside = jnp.split(product, 2, axis=-1)
-        return jnp.concatenate([linear, inside + drive], axis=-1)
-
-    def update(
-        self, state: Float[Array, "batch n"], received: Float[Array, "batch two_n"]
+    def advance(
+        self,
+        matrix: Float[Array, "two_n n"],
+        x: Float[Array, "batch m"],
+        state: Float[Array, "batch n"],
     ) -> Float[Array, "batch n"]:
         """The equation above."""
-        linear, inside = jnp.split(received, 2, axis=1)
-        return state + self.epsilon * (linear + jnp.tanh(inside))
+        Ah, Wh = jnp.split(state @ matrix.T, 2, axis=1)
+        return state + self.epsilon * (Ah + jnp.tanh(Wh + drive(self.V, self.bias, x)))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from organics.baselines.layer import RecurrentLayer, floating
+from organics.baselines.layer import RecurrentLayer, drive, floating
 from organics.nn.normalization import require_positive, uniform_fan_in
 
 
@@ -52,12 +52,17 @@ class LSTM(RecurrentLayer):
         """`W`."""
         return self.W
 
-    def update(
-        self, state: Float[Array, "batch two_n"], received: Float[Array, "batch four_n"]
+    def advance(
+        self,
+        matrix: Float[Array, "four_n n"],
+        x: Float[Array, "batch m"],
+        state: Float[Array, "batch two_n"],
     ) -> Float[Array, "batch two_n"]:
         """The equations above."""
         n = self.hidden_size
-        gates, g = jax.nn.sigmoid(received[:, : 3 * n]), jnp.tanh(received[:, 3 * n :])
-        i, f, o = jnp.split(gates, 3, axis=1)
-        c = f * state[:, n:] + i * g
+        h, c = jnp.split(state, 2, axis=1)
+        received = h @ matrix.T + drive(self.V, self.bias, x)
+        # nonlinearities before the split: XLA does not vectorise those of a slice
+        i, f, o = jnp.split(jax.nn.sigmoid(received[:, : 3 * n]), 3, axis=1)
+        c = f * c + i * jnp.tanh(received[:, 3 * n :])
         return jnp.concatenate([o * jnp.tanh(c), c], axis=1)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from organics.baselines.layer import RecurrentLayer, floating
+from organics.baselines.layer import RecurrentLayer, drive, floating
 from organics.nn.normalization import require_positive, uniform_fan_in
 
 
@@ -45,9 +45,11 @@ class Tanh(RecurrentLayer):
         """`W`."""
         return self.W
 
-    def update(
-        self, state: Float[Array, "batch n"], received: Float[Array, "batch n"]
+    def advance(
+        self,
+        matrix: Float[Array, "n n"],
+        x: Float[Array, "batch m"],
+        state: Float[Array, "batch n"],
     ) -> Float[Array, "batch n"]:
         """The equation above."""
-        del state
-        return jnp.tanh(received)
+        return jnp.tanh(state @ matrix.T + drive(self.V, self.bias, x))
