@@ -6,17 +6,18 @@ A classifier is an Equinox module with
 
 for inputs in [0, 1] of shape (batch, input_size), or of sequences (batch, time, input_size), and
 integer labels of shape (batch,); `metrics` is a dictionary of scalars with at least "accuracy",
-each a mean over the batch. That is all that the trainer knows of it. One that is made of circuits
-at rest also has
+each a mean over the batch. That is all that the trainer has to know of it. It may also have
+
+    monitor() -> scalars by name
+    diagnose(inputs) -> numbers by name
+
+of which the first, compiled into every step, tells of its parameters, and the second, asked for
+after every epoch, of where its state goes on inputs that it is not trained on, in about the time
+that a step of training on them takes. One that is made of circuits at rest has
 
     circuits(x) -> a list of (Circuit, z)
 
-for one input x, so that stability can be asked of every part of it; and one whose state moves along
-a sequence has
-
-    diagnose(inputs) -> numbers by name
-
-which says where it goes, on inputs that it is not trained on.
+for one input x, so that stability can be asked of every part of it.
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from organics.circuit import Circuit
-from organics.nn.dynamics import trajectory
+from organics.nn.dynamics import spectra
 from organics.nn.normalization import Normalization, Recurrence, require_positive
 from organics.nn.recurrent import ORGaNICs
 
@@ -41,7 +42,11 @@ SequenceModelName = Literal[
 ]
 
 CLASSES = 10
-_TRAJECTORIES, _MOMENTS = 8, 8  # a Jacobian's eigenvalues take a tenth of a second
+_AT_ONCE = 500  # sequences whose outputs are in memory together
+_MOST_MOMENTS = 64
+# The eigenvalues at a moment take as long as training for so many time steps, times the number of
+# neurons: of 64 neurons 20 ms on one core.
+_STEPS_PER_NEURON = 200
 
 
 class Dense(eqx.Module):
@@ -167,24 +172,34 @@ class SequenceClassifier(eqx.Module):
         cross_entropy, accuracy = _score(self(inputs), labels)
         return cross_entropy, {"accuracy": accuracy}
 
+    def monitor(self) -> dict[str, Float[Array, ""]]:
+        """What the layer says of its parameters, if it does."""
+        return self.layer.monitor() if hasattr(self.layer, "monitor") else {}
+
     def diagnose(self, inputs: Float[Array, "batch time m"]) -> dict[str, float]:
         """Where the layer goes on some sequences.
 
         "output_min" and "output_max" are the range of its outputs at any step. Of ORGaNICs, whose
         outputs are `y`, also the largest spectral abscissa (the largest real part of an eigenvalue
         of the Jacobian of all equations, in 1/ms) and the largest magnitude of an eigenvalue of an
-        Euler step, both at `_MOMENTS` moments of the first `_TRAJECTORIES` of the sequences; and
-        the least, median and largest time constants of y, a, b0 and b over the neurons, in steps.
+        Euler step, at `spectral_moments` moments, at most 64 and as many as take about the time of
+        a step of training on these sequences; and the least, median and largest time constants of
+        y, a, b0 and b over the neurons, in steps.
         """
-        low, high = _output_range(self.layer, inputs)
-        found = {"output_min": float(low), "output_max": float(high)}
+        ranges = [
+            _output_range(self.layer, inputs[start : start + _AT_ONCE])
+            for start in range(0, len(inputs), _AT_ONCE)
+        ]
+        low, high = np.asarray(ranges).T
+        found = {"output_min": float(low.min()), "output_max": float(high.max())}
         if isinstance(self.layer, ORGaNICs):
-            every = -(-inputs.shape[1] // _MOMENTS)
-            paths = [trajectory(self.layer, x, every) for x in inputs[:_TRAJECTORIES]]
-            found["largest_spectral_abscissa"] = max(
-                float(p.spectral_abscissa.max()) for p in paths
-            )
-            found["largest_step_radius"] = max(float(p.step_radius.max()) for p in paths)
+            affordable = inputs.shape[0] * inputs.shape[1]
+            affordable //= _STEPS_PER_NEURON * self.layer.hidden_size
+            moments = max(1, min(affordable, _MOST_MOMENTS, len(inputs)))
+            abscissae, radii = spectra(self.layer, inputs[:moments])
+            found["spectral_moments"] = moments
+            found["largest_spectral_abscissa"] = float(abscissae.max())
+            found["largest_step_radius"] = float(radii.max())
             steps = np.concatenate(
                 [1 / np.asarray(cell.rates) for cell in self.layer.cells], axis=1
             )

@@ -69,6 +69,8 @@ def _run(name: str, rest: Sequence[str]) -> int:
         return _refuse(error)
     try:
         answer = command.run()
+        if answer is None:  # another process answers
+            return _DONE
         show(answer, as_json=command.json)
     except KeyboardInterrupt:
         print("\norganics: interrupted.", file=sys.stderr)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Union, get_args
 import tyro
 
 from organics.cli.answer import Answer
+from organics.cli.devices import Devices, only_answers_on_standard_output
 from organics.training.config import AnyConfig, DatasetName, SequenceConfig, TaskName, TrainConfig
 
 
@@ -36,6 +37,7 @@ class _Options:
     figure: Annotated[Path | None, tyro.conf.arg(help="Figure of the training curves.")] = None
     json: bool = False
     """One JSON document on standard output."""
+    sharing: Devices = field(default_factory=Devices)
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Train(_Options):
 
     config: _Static = field(default_factory=_Static)
 
-    def run(self) -> Answer:
+    def run(self) -> Answer | None:
         return _train(TrainConfig(**vars(self.config)), self)
 
 
@@ -54,17 +56,22 @@ class TrainSequence(_Options):
 
     config: _Sequence = field(default_factory=_Sequence)
 
-    def run(self) -> Answer:
+    def run(self) -> Answer | None:
         return _train(SequenceConfig(**vars(self.config)), self)
 
 
-def _train(config: AnyConfig, options: _Options) -> Answer:
+def _train(config: AnyConfig, options: _Options) -> Answer | None:
     from organics.cli.circuits import check_figure_path
     from organics.training import train
 
     check_figure_path(options.figure)
+    sharing = options.sharing
     out = Path("runs") / config.name if options.out is None else options.out
-    report = train(config, out, resume=options.resume, progress=not options.quiet)
+    with only_answers_on_standard_output(sharing.coordinator is not None):
+        first = sharing.start()
+        report = train(config, out, options.resume, not options.quiet, sharing.devices)
+    if not first:
+        return None
     if options.figure is not None:
         from organics.plots import save_figure, training_curves
         from organics.training.run_folder import RunFolder

@@ -94,6 +94,20 @@ def trajectory(layer: ORGaNICs, x: Float[Array, "time m"], every: int = 1) -> Tr
     return Trajectory(times, states, abscissa, radius, radius < 1)
 
 
+def spectra(
+    layer: ORGaNICs, x: Float[Array, "batch time m"]
+) -> tuple[Float[np.ndarray, "batch circuits"], Float[np.ndarray, "batch circuits"]]:
+    """Spectral abscissa, in 1/ms, and step radius, as in `Trajectory`, at one moment of each of
+    some sequences: the last of the first, and earlier and earlier ones of the others.
+    """
+    batch, time, _ = x.shape
+    sequence = np.arange(batch)
+    times = time - 1 - sequence * time // batch
+    states = jax.tree.map(lambda leaf: leaf[sequence, times], _states_of_all(layer, x))
+    spectrum = eigenvalues(np.asarray(_jacobians(layer, x[sequence, times], states)))
+    return np.max(np.real(spectrum), axis=-1) / layer.dt, np.max(np.abs(1 + spectrum), axis=-1)
+
+
 def spectral_abscissa(
     layer: ORGaNICs, x: Float[Array, "batch m"], states: tuple[CellState, ...]
 ) -> Float[np.ndarray, "batch circuits"]:
@@ -113,6 +127,12 @@ def _states(layer: ORGaNICs, x: Float[Array, "time m"]) -> tuple[CellState, ...]
         return layer.step(x, state), state
 
     return jax.lax.scan(body, layer.initial_state(), x)[1]
+
+
+@eqx.filter_jit
+def _states_of_all(layer: ORGaNICs, x: Float[Array, "batch time m"]) -> tuple[CellState, ...]:
+    """The state before each step, arrays (batch, time, n)."""
+    return jax.vmap(lambda one: _states(layer, one))(x)
 
 
 @eqx.filter_jit

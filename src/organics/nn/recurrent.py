@@ -304,20 +304,23 @@ class ORGaNICs(eqx.Module):
         return tuple(after)
 
     def monitor(self) -> dict[str, Float[Array, ""]]:
-        """Spectral radius and spectral norm of `W_r`, the largest of any circuit's.
+        """Spectral radius and norm of `W_r`, and norm of `W_zx`: the largest of any circuit's.
 
         By repeated squaring, on any device: the radius to a relative accuracy of about 0.1 %, the
-        norm of about 0.01 %.
+        norms of about 0.01 %.
         """
         matrices = [cell.recurrent for cell in self.cells]
         found = [
-            jnp.eye(c.size) if W is None else W for W, c in zip(matrices, self.cells, strict=True)
+            jnp.eye(c.size, dtype=c.log_W.dtype) if W is None else W
+            for W, c in zip(matrices, self.cells, strict=True)
         ]
         radii = [_spectral_radius(W) for W in found]
-        norms = [jnp.sqrt(_spectral_radius(W.T @ W)) for W in found]
+        norms = [_spectral_norm(W) for W in found]
+        inputs = [_spectral_norm(cell.W_zx) for cell in self.cells]
         return {
             "recurrent_spectral_radius": jnp.max(jnp.stack(radii)),
             "recurrent_spectral_norm": jnp.max(jnp.stack(norms)),
+            "input_spectral_norm": jnp.max(jnp.stack(inputs)),
         }
 
     def _steps(self, x: Array) -> tuple[Array, bool]:
@@ -356,6 +359,10 @@ class ORGaNICs(eqx.Module):
 
 def _unpack(packed: Float[Array, "batch four_n"], batched: bool) -> CellState:
     return CellState(*jnp.split(packed if batched else packed[0], 4, axis=-1))
+
+
+def _spectral_norm(W: Float[Array, "n m"]) -> Float[Array, ""]:
+    return jnp.sqrt(_spectral_radius(W.T @ W if W.shape[1] < W.shape[0] else W @ W.T))
 
 
 _SQUARINGS = 12

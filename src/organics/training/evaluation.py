@@ -14,12 +14,12 @@ from organics import data, models
 from organics.linearization import eigenvalues, jacobian
 from organics.steady_states import steady_state
 from organics.training.config import AnyConfig, SequenceConfig
+from organics.training.group import Group
 from organics.training.run_folder import RunFolder
 from organics.training.step import Examples, floating_dtype, measure
 
 _BATCH = 1000
 _STABILITY_BATCH = 200
-_SAMPLE = 100
 
 
 class Evaluation(NamedTuple):
@@ -31,7 +31,7 @@ class Evaluation(NamedTuple):
             `n`, the `largest_spectral_abscissa` (the largest real part of any Jacobian eigenvalue
             at any test input, in 1/ms), its mean and least value over the inputs, and the fraction
             of the test inputs that are `stable`. For a model of sequences, "dynamics": what
-            `SequenceClassifier.diagnose` says of some of the test inputs.
+            `SequenceClassifier.diagnose` says of the test inputs.
         abscissae: for each circuit layer the spectral abscissa (1/ms) at every test input.
     """
 
@@ -52,8 +52,8 @@ def evaluate(path: str | Path, *, with_stability: bool = True) -> Evaluation:
     examples = as_examples(dataset.test_images, dataset.test_labels, dataset.max_value, shape)
     count = len(dataset.test_labels)
     result = {"dataset": dataset.name, "images": count, **mean_metrics(model, examples, count)}
-    if with_stability and hasattr(model, "diagnose"):
-        result["dynamics"] = diagnose(model, examples)
+    if with_stability and (dynamics := diagnose(model, examples, count)):
+        result["dynamics"] = dynamics
     if not (with_stability and _circuit_shapes(model, examples)):
         return Evaluation(result, [])
     abscissae, stable = spectral_abscissae(model, examples)
@@ -126,19 +126,35 @@ def as_examples(
     )
 
 
-def mean_metrics(model: eqx.Module, examples: Examples, count: int) -> dict[str, float]:
-    """Loss and metrics of a model over the first `count` examples."""
+def mean_metrics(
+    model: eqx.Module, examples: Examples, count: int, group: Group | None = None
+) -> dict[str, float]:
+    """Loss and metrics of a model over the first `count` examples.
+
+    With a `group`, on whose devices model and examples then are, they share the work.
+    """
     totals: dict[str, float] = {}
-    for indices in _batches(count, _BATCH):
-        for name, value in measure(model, examples, indices).items():
+    for start in range(0, count, _BATCH):
+        indices = np.arange(start, min(start + _BATCH, count), dtype=np.int32)
+        found = (
+            measure(model, examples, jnp.asarray(indices))
+            if group is None
+            else measure(model, examples, group.share(indices), group.mesh)
+        )
+        for name, value in found.items():
             totals[name] = totals.get(name, 0.0) + float(value) * len(indices)
     return {name: total / count for name, total in totals.items()}
 
 
-def diagnose(model: Any, examples: Examples) -> dict[str, float]:
-    """Where a model of sequences goes on the first examples."""
-    some = jnp.arange(min(_SAMPLE, len(examples.labels)), dtype=jnp.int32)
-    return model.diagnose(examples.take(some, floating_dtype(model))[0])
+def diagnose(model: Any, examples: Examples, count: int) -> dict[str, float]:
+    """What the model says of where it goes on the first `count` examples, if it has a `diagnose`.
+
+    It takes about the time that training on so many examples takes.
+    """
+    if not hasattr(model, "diagnose"):
+        return {}
+    indices = jnp.arange(count, dtype=jnp.int32)
+    return model.diagnose(examples.take(indices, floating_dtype(model))[0])
 
 
 def spectral_abscissae(

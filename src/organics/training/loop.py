@@ -4,9 +4,11 @@ import math
 import os
 import platform
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,16 +20,19 @@ from organics.training.config import AnyConfig, TrainConfig
 from organics.training.evaluation import (
     as_examples,
     build_model,
+    diagnose,
     input_shape,
     load_dataset,
     load_model,
     mean_metrics,
 )
+from organics.training.group import Group
 from organics.training.progress import ProgressBar
 from organics.training.run_folder import RunFolder
 from organics.training.step import (
     Examples,
     Metrics,
+    TrainState,
     advance,
     initial_state,
     learning_rate,
@@ -36,6 +41,7 @@ from organics.training.step import (
 )
 
 _PIECES = 20  # of an epoch, between which progress is shown and divergence is looked for
+_DIAGNOSED = 0.02  # of the number of training examples: a bound on the time that diagnoses take
 
 
 class Diverged(RuntimeError):
@@ -73,7 +79,7 @@ class Report:
     Accuracies are those of the epoch with the best validation accuracy (of the least validation
     loss, among equals); the test set was seen once, after it had been chosen. `seconds_per_epoch`
     is the median over the epochs, without validation. `dataset` is the task, if it is one on
-    sequences.
+    sequences. `devices` is the number of those that shared the work.
     """
 
     dataset: str
@@ -91,10 +97,15 @@ class Report:
     device: str
     platform: str
     versions: dict[str, str]
+    devices: int = 1
 
 
 def train(
-    config: AnyConfig, out: str | Path, resume: bool = False, progress: bool = True
+    config: AnyConfig,
+    out: str | Path,
+    resume: bool = False,
+    progress: bool = True,
+    devices: int = 1,
 ) -> Report:
     """Train a model and leave everything about it in the folder `out`; see `run_folder`.
 
@@ -102,51 +113,86 @@ def train(
     to the same numbers, bit for bit, as if it had never been interrupted (on the same machine and
     versions); if there is none it is begun. A run that is complete only returns its report.
 
-    Raises `ValueError` if the settings do not fit the data, if `out` is not empty (or, with
-    `resume`, holds another run) or if another process is training in it,
-    `organics.data.DataUnavailable` if the data set is not to be had, and `Diverged` if the loss
-    ceases to be finite.
+    Every batch is shared among so many `devices` of this process, and of every other one that
+    `jax.distributed` was told of, each of which must call this in the same way. The first of them
+    alone reads and writes files and draws the bar; all of them return the report. The numbers are
+    those of one device, to rounding.
+
+    Raises `ValueError` if the settings do not fit the data or the devices, if there are not so
+    many, if `out` is not empty (or, with `resume`, holds another run) or if another process is
+    training in it, `organics.data.DataUnavailable` if the data set is not to be had, and `Diverged`
+    if the loss ceases to be finite.
     """
     shape = input_shape(config)  # raises before there is a folder
-    folder = RunFolder.create(out, config, resume)
-    with folder.locked():
-        if (stored := folder.load_report()) is not None:
-            return Report(**{**stored, "layers": tuple(stored["layers"])})
-        return _train(config, folder, shape, progress)
+    group = Group(devices)
+    if config.batch_size % group.size:
+        raise ValueError(
+            f"`batch_size` must be a multiple of the {group.size} devices that share a batch, "
+            f"not {config.batch_size}."
+        )
+    folder: RunFolder | None = None
+    with ExitStack() as stack:
+
+        def begin() -> dict[str, Any] | None:
+            nonlocal folder
+            folder = RunFolder.create(out, config, resume)
+            stack.enter_context(folder.locked())
+            return folder.load_report()
+
+        if (stored := group.agree(begin)) is None:
+            stored = _train(config, folder, group, shape, progress)
+        return Report(**{**stored, "layers": tuple(stored["layers"])})
 
 
-def _train(config: AnyConfig, folder: RunFolder, shape: tuple[int, ...], progress: bool) -> Report:
+def _train(
+    config: AnyConfig,
+    folder: RunFolder | None,
+    group: Group,
+    shape: tuple[int, ...],
+    progress: bool,
+) -> dict[str, Any]:
+    """Train and test; the report as it is stored."""
     dataset = load_dataset(config)
     chosen, held_out = data.split(len(dataset.train_labels), dataset.n_validation)
     training, validation = (
         as_examples(dataset.train_images[i], dataset.train_labels[i], dataset.max_value, shape)
         for i in (chosen, held_out)
     )
-    run = _Run(config, folder, training, validation)
-    run.complete(progress)
-    model = load_model(folder)
+    run = _Run(config, folder, group, training, validation)
+    run.complete(progress and group.first)
+    model = group.of_first(run.state.evaluated if folder is None else load_model(folder))
     test = as_examples(dataset.test_images, dataset.test_labels, dataset.max_value, shape)
-    tested = mean_metrics(model, test, len(dataset.test_labels))
-    seconds = [line["seconds"] for line in folder.lines("metrics.jsonl")]
-    report = Report(
-        dataset=dataset.name,
-        model=config.model,
-        layers=_sizes(config),
-        recurrent=config.recurrent,
-        seed=config.seed,
-        parameters=count_parameters(model),
-        epochs=config.epochs,
-        best_epoch=run.best_epoch,
-        validation_accuracy=run.best["accuracy"],
-        test_accuracy=tested["accuracy"],
-        test_loss=tested["loss"],
-        seconds_per_epoch=float(np.median(seconds)),
-        device=jax.devices()[0].device_kind,
-        platform=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        versions=versions(),
+    tested = mean_metrics(
+        group.replicate(model), group.replicate(test), len(dataset.test_labels), group
     )
-    folder.save_report(asdict(report))
-    return report
+
+    def report() -> dict[str, Any]:
+        assert folder is not None  # it is the first process that calls this
+        seconds = [line["seconds"] for line in folder.lines("metrics.jsonl")]
+        found = asdict(
+            Report(
+                dataset=dataset.name,
+                model=config.model,
+                layers=_sizes(config),
+                recurrent=config.recurrent,
+                seed=config.seed,
+                parameters=count_parameters(model),
+                epochs=config.epochs,
+                best_epoch=run.best_epoch,
+                validation_accuracy=run.best["accuracy"],
+                test_accuracy=tested["accuracy"],
+                test_loss=tested["loss"],
+                seconds_per_epoch=float(np.median(seconds)),
+                device=jax.devices()[0].device_kind,
+                platform=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+                versions=versions(),
+                devices=group.size,
+            )
+        )
+        folder.save_report(found)
+        return found
+
+    return group.agree(report)
 
 
 def versions() -> dict[str, str]:
@@ -156,31 +202,46 @@ def versions() -> dict[str, str]:
 
 
 class _Run:
-    """A run in progress: its state, what was best so far, and where it is written."""
+    """A run in progress: its state, what was best so far, and where it is written.
+
+    `folder` is that of the first process, and `None` in the others.
+    """
 
     def __init__(
-        self, config: AnyConfig, folder: RunFolder, training: Examples, validation: Examples
+        self,
+        config: AnyConfig,
+        folder: RunFolder | None,
+        group: Group,
+        training: Examples,
+        validation: Examples,
     ):
         self.config = config
         self.folder = folder
-        self.training = training
-        self.validation = validation
+        self.group = group
+        self.training = group.replicate(training)
+        self.validation = group.replicate(validation)
         self.count = len(training.labels)
         self.steps_per_epoch = math.ceil(self.count / config.batch_size)
         steps = config.epochs * self.steps_per_epoch
         self.schedule = learning_rate(config, steps)
         self.optimizer = make_optimizer(config, steps)
-        model = build_model(config)
-        self.state = initial_state(model, self.optimizer, config.averaging)
-        self.metrics = metric_dtypes(self.state, self.optimizer, training)
-        self.done = 0
-        self.best = {"accuracy": -1.0, "loss": math.inf}
-        self.best_epoch = 0
-        if (found := folder.load_checkpoint(self.state)) is not None:
-            self.state, notes = found
-            self.done, self.best = notes["epoch"], notes["best"]
-            self.best_epoch = notes["best_epoch"]
-        folder.forget_after(self.done)
+        state = initial_state(build_model(config), self.optimizer, config.averaging)
+        self.metrics = metric_dtypes(state, self.optimizer, training)
+
+        def resume() -> dict[str, Any]:
+            nonlocal state
+            assert folder is not None  # it is the first process that calls this
+            notes = {"epoch": 0, "best": {"accuracy": -1.0, "loss": math.inf}, "best_epoch": 0}
+            if (found := folder.load_checkpoint(state)) is not None:
+                state, notes = found
+            folder.forget_after(notes["epoch"])
+            return notes
+
+        notes = group.agree(resume)
+        self.done, self.best, self.best_epoch = (
+            notes[name] for name in ("epoch", "best", "best_epoch")
+        )
+        self.state: TrainState = group.replicate(group.of_first(state))
 
     def complete(self, progress: bool) -> None:
         """All epochs that remain."""
@@ -193,34 +254,53 @@ class _Run:
         begin = time.perf_counter()
         record, weights = self._steps(epoch, bar)
         seconds = time.perf_counter() - begin
+        model = self.state.evaluated
+        validated = mean_metrics(model, self.validation, len(self.validation.labels), self.group)
+        improved = _rank(validated) > _rank(self.best)
+        if improved:
+            self.best = {name: validated[name] for name in ("accuracy", "loss")}
+            self.best_epoch = epoch
+        self.done = epoch
+        if self.folder is not None:
+            self._write(self.folder, record, weights, seconds, validated, improved)
+        bar.finish_epoch(epoch, validated["accuracy"])
+
+    def _write(
+        self,
+        folder: RunFolder,
+        record: dict[str, np.ndarray],
+        weights: np.ndarray,
+        seconds: float,
+        validated: dict[str, float],
+        improved: bool,
+    ) -> None:
+        """Put down the epoch that is done."""
+        state = self.group.local(self.state)
+        if improved:
+            folder.save_model(state.evaluated)
+        step = int(state.step)
         means = {
             name: float(np.average(values, weights=weights))
             for name, values in record.items()
             if name != "gradient_norm"
         }
-        validated = mean_metrics(self.state.evaluated, self.validation, len(self.validation.labels))
-        if _rank(validated) > _rank(self.best):
-            self.best = {name: validated[name] for name in ("accuracy", "loss")}
-            self.best_epoch = epoch
-            self.folder.save_model(self.state.evaluated)
-        step = int(self.state.step)
+        sample = min(math.ceil(_DIAGNOSED * self.count), len(self.validation.labels))
         line = {
-            "epoch": epoch,
+            "epoch": self.done,
             "step": step,
             **means,
             "gradient_norm_mean": float(np.mean(record["gradient_norm"])),
             "gradient_norm_max": float(np.max(record["gradient_norm"])),
             **{f"validation_{name}": value for name, value in validated.items()},
+            **diagnose(state.evaluated, self.group.local(self.validation), sample),
             "learning_rate": float(jnp.asarray(self.schedule(step - 1))),
             "seconds": seconds,
         }
-        self.folder.append("metrics.jsonl", line)
-        kept = {name: record[name].tolist() for name in ("loss", "gradient_norm")}
-        self.folder.append("steps.jsonl", {"epoch": epoch, **kept})
+        folder.append("metrics.jsonl", line)
+        steps = {name: values.tolist() for name, values in record.items()}
+        folder.append("steps.jsonl", {"epoch": self.done, **steps})
         notes = {"best": self.best, "best_epoch": self.best_epoch}
-        self.folder.save_checkpoint(epoch, self.state, notes)
-        self.done = epoch
-        bar.finish_epoch(epoch, validated["accuracy"])
+        folder.save_checkpoint(self.done, state, notes)
 
     def _steps(self, epoch: int, bar: ProgressBar) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """All steps of an epoch: the record of each metric, and the size of each batch."""
@@ -230,14 +310,18 @@ class _Run:
         batches = [order[:cut].reshape(full, -1)] if full else []
         if cut < self.count:
             batches.append(order[None, cut:])  # the smaller last batch of an epoch
-        records = [self._take(jnp.asarray(rows), epoch, bar) for rows in batches]
+        records = [self._take(rows, epoch, bar) for rows in batches]
         record = {name: np.concatenate([r[name] for r in records]) for name in records[0]}
         weights = np.concatenate([np.full(len(rows), rows.shape[1]) for rows in batches])
         return record, weights
 
-    def _take(self, order: jax.Array, epoch: int, bar: ProgressBar) -> dict[str, np.ndarray]:
+    def _take(self, order: np.ndarray, epoch: int, bar: ProgressBar) -> dict[str, np.ndarray]:
         steps, size = order.shape
-        record: Metrics = {name: jnp.zeros(steps, dtype) for name, dtype in self.metrics.items()}
+        place = self.group.replicate
+        record: Metrics = place(
+            {name: np.zeros(steps, dtype) for name, dtype in self.metrics.items()}
+        )
+        rows = self.group.share(order)
         piece = math.ceil(steps / _PIECES)
         for first in range(0, steps, piece):
             last = min(first + piece, steps)
@@ -246,11 +330,12 @@ class _Run:
                 (self.state, record),
                 self.optimizer,
                 self.training,
-                order,
-                jnp.int32(first),
-                jnp.int32(last),
+                rows,
+                place(np.int32(first)),
+                place(np.int32(last)),
+                self.group.mesh,
             )
-            taken = {name: np.asarray(record[name][first:last]) for name in record}
+            taken = {name: np.asarray(values)[first:last] for name, values in record.items()}
             self._stop_if_diverged(taken, epoch)
             rate = (last - first) * size / (time.perf_counter() - begin)
             loss, accuracy = (float(np.mean(taken[name])) for name in ("loss", "accuracy"))
@@ -261,7 +346,7 @@ class _Run:
         good = np.isfinite(taken["loss"]) & np.isfinite(taken["gradient_norm"])
         if not np.all(good):
             step = int(self.state.step) - len(good) + int(np.argmin(good))
-            checkpoints = self.folder.checkpoints()
+            checkpoints = [] if self.folder is None else self.folder.checkpoints()
             checkpoint = checkpoints[-1] if checkpoints else None
             raise Diverged(step, epoch, checkpoint, self.config)
 

@@ -1,8 +1,10 @@
 """A training run on disk.
 
     config.json                  what the run is
-    metrics.jsonl                one line per epoch
-    steps.jsonl                  one line per epoch with the loss and gradient norm of every step
+    metrics.jsonl                one line per epoch: means over its steps, and then the model on
+                                 validation examples: loss, accuracy, whatever it can diagnose
+    steps.jsonl                  one line per epoch with every step: loss, accuracy, gradient norm,
+                                 and whatever of its parameters the model monitors
     checkpoint-000012.safetensors    where it stands after so many epochs; the last two are kept
     model.safetensors            parameters of the epoch with the best validation accuracy
     report.json                  the outcome, once the run is complete

@@ -1,17 +1,21 @@
 """The compiled part of training: loss, gradient, update, and their record."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree, UInt
 
 from organics.training.config import AnyConfig, SequenceConfig
+from organics.training.group import AXIS, batch_spec
 
 Metrics = dict[str, Array]
+
+_SAME = PartitionSpec()  # the same on all devices
 
 
 class Examples(NamedTuple):
@@ -101,16 +105,31 @@ def floating_dtype(model: eqx.Module) -> jnp.dtype:
 
 
 def update(
-    state: TrainState, optimizer: optax.GradientTransformation, inputs: Array, labels: Array
+    state: TrainState,
+    optimizer: optax.GradientTransformation,
+    inputs: Array,
+    labels: Array,
+    axis: str | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One step on one batch. The metrics are the model's own, "loss" and "gradient_norm"."""
+    """One step on one batch, or on equal shares of it on the devices along `axis`.
+
+    The metrics are "loss" and "gradient_norm", those of the model's `loss`, and what its `monitor`
+    says, if it has one: all of the model before the step.
+    """
     (loss, metrics), gradient = eqx.filter_value_and_grad(_loss, has_aux=True)(
         state.model, inputs, labels
     )
+    if axis is not None:
+        loss, metrics, gradient = jax.lax.pmean((loss, metrics, gradient), axis)
     parameters = eqx.filter(state.model, eqx.is_inexact_array)
     change, optimizer_state = optimizer.update(gradient, state.optimizer, parameters)
     model = eqx.apply_updates(state.model, change)
-    metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient), **metrics}
+    metrics = {
+        "loss": loss,
+        "gradient_norm": optax.tree.norm(gradient),
+        **metrics,
+        **monitor(state.model),
+    }
     step = state.step + 1
     average = state.average
     if average is not None:
@@ -137,26 +156,43 @@ def advance(
     order: Int[Array, "steps batch"],
     first: Int[Array, ""],
     last: Int[Array, ""],
+    mesh: Mesh | None = None,
 ) -> tuple[TrainState, Metrics]:
     """The steps from `first` to before `last` of those whose batches the rows of `order` name.
 
     `carry` is the state and the record: of every metric an array (steps,), into whose entries the
     metrics of the steps taken are written. As the bounds are traced, one compilation serves pieces
-    of any length.
+    of any length. The devices of `mesh` share every batch, and each takes the same step; what is
+    not equal shares, they all do whole.
     """
     arrays, static = eqx.partition(carry[0], eqx.is_array)
     dtype = floating_dtype(carry[0].model)
+    axis = None if mesh is None else AXIS
 
-    def step(i, carry):
-        arrays, record = carry
-        state, metrics = update(
-            eqx.combine(arrays, static), optimizer, *examples.take(order[i], dtype)
-        )
-        record = {name: values.at[i].set(metrics[name]) for name, values in record.items()}
-        return eqx.filter(state, eqx.is_array), record
+    def run(arrays, record, examples, order, first, last):
+        def step(i, carry):
+            arrays, record = carry
+            inputs, labels = examples.take(order[i], dtype)
+            state = eqx.combine(arrays, static)
+            state, metrics = update(state, optimizer, inputs, labels, axis)
+            record = {name: values.at[i].set(metrics[name]) for name, values in record.items()}
+            return eqx.filter(state, eqx.is_array), record
 
-    arrays, record = jax.lax.fori_loop(first, last, step, (arrays, carry[1]))
+        return jax.lax.fori_loop(first, last, step, (arrays, record))
+
+    spec = batch_spec(order.shape[1], mesh, axis=1)
+    everywhere = _on_all(run, mesh, (_SAME, _SAME, _SAME, spec, _SAME, _SAME))
+    arrays, record = everywhere(arrays, carry[1], examples, order, first, last)
     return eqx.combine(arrays, static), record
+
+
+def _on_all(function: Any, mesh: Mesh | None, specs: tuple[PartitionSpec, ...]) -> Any:
+    """`function` on every device, of whose arguments each has what `specs` say."""
+    if mesh is None:
+        return function
+    # that the results are the same everywhere cannot be checked, as kernels say nothing of it: it
+    # is so because whatever comes from a share of the batch is averaged
+    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=_SAME, check_vma=False)
 
 
 def metric_dtypes(
@@ -172,10 +208,28 @@ def metric_dtypes(
 
 
 @eqx.filter_jit
-def measure(model: eqx.Module, examples: Examples, indices: Int[Array, " batch"]) -> Metrics:
-    """The loss and the metrics of a model on some of the examples."""
-    loss, metrics = _loss(model, *examples.take(indices, floating_dtype(model)))
-    return {"loss": loss, **metrics}
+def measure(
+    model: eqx.Module,
+    examples: Examples,
+    indices: Int[Array, " batch"],
+    mesh: Mesh | None = None,
+) -> Metrics:
+    """The loss and the metrics of a model on some of the examples, shared as in `advance`."""
+    arrays, static = eqx.partition(model, eqx.is_array)
+    dtype = floating_dtype(model)
+
+    def run(arrays, examples, indices):
+        loss, metrics = _loss(eqx.combine(arrays, static), *examples.take(indices, dtype))
+        found = {"loss": loss, **metrics}
+        return found if mesh is None else jax.lax.pmean(found, AXIS)
+
+    everywhere = _on_all(run, mesh, (_SAME, _SAME, batch_spec(len(indices), mesh)))
+    return everywhere(arrays, examples, indices)
+
+
+def monitor(model: Any) -> Metrics:
+    """What the model says of its parameters, if it has a `monitor`."""
+    return model.monitor() if hasattr(model, "monitor") else {}
 
 
 def _loss(model, inputs: Array, labels: Array) -> tuple[Array, Metrics]:
