@@ -33,11 +33,11 @@ steady state. The *bounded conjecture* is
 
 `Circuit.random` draws within these bounds. It is false too: `examples/no_stable_state.json`
 (`n = 1`, `W_r = -1`, `W = b = b0 = sigma = 0.9`, `z = 1`) has one steady state, a saddle, and in
-the rectified model none; nor has any larger circuit of which such a neuron, hearing only itself, is
-a part. There the recurrence opposes the drive while `a < 1` and adds to it where `a > 1`, and
-nothing stops `a`. For `n = 1` and `0 <= W_r <= 1` the bounded conjecture is a theorem; whether it
-holds for symmetric positive semidefinite `W_r`, the next larger class, is open. `prove` disproves
-both files.
+the rectified model none. No larger circuit has a stable one if such a neuron, hearing only itself,
+is a part of it. There the recurrence opposes the drive while `a < 1` and adds to it where `a > 1`,
+and nothing stops `a`. `prove` disproves both files. For `n = 1` and `0 <= W_r <= 1` the bounded
+conjecture is a theorem; for symmetric positive semidefinite `W_r`, the next larger class, neither a
+proof nor a counterexample is known here.
 
 Source: Rawat, Heeger & Martiniani 2024 (theorem, conjecture); Krawczyk 1969 (existence test).
 """
@@ -178,7 +178,7 @@ def _identity(circuit: BallCircuit, certificate: np.ndarray | None) -> _Attempt:
     a = [c + p for c, p in zip(circuit.c, pooled, strict=True)]
     y = [d / a.sqrt() if r else d for d, a, r in zip(d, a, responds, strict=True)]
     leak = [a.sqrt() if r else arb(1) for a, r in zip(a, responds, strict=True)]
-    rate = [square / a for square, a in zip(squares, a, strict=True)]  # y^2, as others see it
+    rate = [square / a for square, a in zip(squares, a, strict=True)]  # `y^2` as others see it
     hears = from_entries(n, lambda i, j: circuit.W[i, j] * rate[j] / tau_a[i])
     B = from_entries(
         n, lambda i, j: (leak[i] / tau_y[i] + 1 / tau_a[i] if i == j else 0) - hears[i, j]
@@ -222,13 +222,13 @@ def _diagonal(B: arb_mat, a: list[arb]) -> list[arb]:
 
 
 def _relative(matrix: arb_mat, v: list[arb]) -> arb:
-    """Smallest entry of `matrix v`, relative to what the diagonal contributes.
+    """Smallest entry of `matrix v`, relative to what the diagonal contributes; `v` is positive.
 
-    For a symmetric Z-matrix a lower bound on its smallest eigenvalue after scaling its diagonal to
-    1: `dominance` of `D(v) matrix D(v)`.
+    For a symmetric Z-matrix with positive diagonal, by Gershgorin's theorem, a lower bound on the
+    smallest eigenvalue after scaling the diagonal to 1.
     """
     image = (matrix * column(v)).entries()
-    return least(image[i] / (matrix[i, i] * v[i]) for i in range(len(v)))
+    return least(image[i] / (abs(matrix[i, i]) * v[i]) for i in range(len(v)))
 
 
 def _general(circuit: BallCircuit, start: State, P: np.ndarray | None) -> _Attempt:

@@ -58,7 +58,10 @@ class BallCircuit(NamedTuple):
         return len(self.d)
 
     def responds(self, i: int) -> bool:
-        """Whether the recurrent terms see neuron i where `y_i` has the sign of `d_i`."""
+        """Whether the recurrent terms see neuron i where `y_i` has the sign of `d_i`.
+
+        Rounding to any precision leaves the sign of a product as it is, so the answer is exact.
+        """
         return not self.rectified or bool(self.d[i] > 0)
 
     def alone(self, i: int) -> "BallCircuit":

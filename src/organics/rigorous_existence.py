@@ -102,8 +102,10 @@ def _alone(circuit: Circuit, z: Float[Array, " n"], balls: BallCircuit, i: int) 
     if z[i] == 0 or not balls.responds(i):
         return None
     w, w_r = _rational(W[i]), _rational(W_r[i])
-    p = _rational(circuit.b[i]) * _rational(z[i])
-    c = (_rational(circuit.b0[i]) * _rational(circuit.sigma[i])) ** 2
+    b, b0, sigma, drive = (
+        _rational(np.asarray(v)[i]) for v in (circuit.b, circuit.b0, circuit.sigma, z)
+    )
+    p, c = b * drive, (b0 * sigma) ** 2
     D = fmpq_poly([1 - w_r, w_r])
     equation = fmpq_poly([-c, 0, 1]) * D * D - fmpq_poly([0, 0, w * p * p])
     neuron = balls.alone(i)
