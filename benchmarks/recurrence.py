@@ -62,9 +62,7 @@ def run(
     if torch is not None:
         torch.set_flush_denormal(True)
     rows = [_row(n, T, rounds) for T in steps for n in units]
-    arguments = (
-        [a for a in sys.argv[1:] if not a.startswith("--out")] if __name__ == "__main__" else []
-    )
+    arguments = [a for a in sys.argv[1:] if not a.startswith("--out")] if __name__ == "__main__" else []
     result = {
         "benchmark": "recurrence",
         "command": " ".join(["python -m benchmarks.recurrence", *arguments]),
@@ -136,9 +134,7 @@ def _targets(row: dict[str, Any]) -> list[dict[str, Any]]:
         what = where + "times faster than the eager loop"
         goals.append(target(what, faster["torch_eager"], "at least", bound))
     if "torch_lstm" in faster:
-        goals.append(
-            target(where + "times faster than its LSTM", faster["torch_lstm"], "at least", 1)
-        )
+        goals.append(target(where + "times faster than its LSTM", faster["torch_lstm"], "at least", 1))
     return goals
 
 
@@ -293,9 +289,7 @@ def _memory() -> dict[str, Any]:
     found = {}
     for name in names:
         code = f"from benchmarks.recurrence import print_growth; print_growth({name!r})"
-        ran = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        )
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         found[name] = int(ran.stdout)
     ours = found.get("native", found["adjoint"])
     if "torch_eager" in found:
