@@ -21,7 +21,6 @@ import numpy as np
 import scipy.linalg
 from flint import acb_mat, arb, arb_mat, ctx
 from jaxtyping import Float
-from scipy.linalg import lapack
 
 from organics.rigorous_balls import Inequality, exact_matrix, floats, from_entries, least
 
@@ -147,7 +146,7 @@ def _eigenvector_candidate(J: arb_mat) -> Iterator[Candidate]:
 
 def _balance(J: Float[np.ndarray, "m m"]):
     """`J` with rows and columns scaled by powers of 2 to similar norms, and the scale."""
-    balanced, _, _, scale, _ = lapack.dgebal(J, scale=1, permute=0)
+    balanced, (scale, _) = scipy.linalg.matrix_balance(J, permute=False, separate=True)
     return balanced, scale
 
 

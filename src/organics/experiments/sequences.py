@@ -23,9 +23,17 @@ from organics.atomic import write_atomically
 from organics.training import Diverged, Report, SequenceConfig, train
 from organics.training.run_folder import RunFolder
 
+_BOUNDED: dict[str, Any] = {
+    "recurrent": "bounded",
+    "learning_rate": 5e-2,
+    "dt_tau_max_y": 0.2,
+    "dt_tau_max_a": 0.05,
+    "dt_tau_max_gates": 0.8,
+}
 MODELS: dict[str, dict[str, Any]] = {
-    "organics": {"learning_rate": 1e-2},
-    "organics-fixed": {"time_constants": "fixed", "learning_rate": 1e-2},
+    "organics": _BOUNDED,
+    "organics-fixed": _BOUNDED | {"time_constants": "fixed"},
+    "organics-free": {"learning_rate": 1e-2},
     "lstm": {"model": "lstm", "learning_rate": 3e-3},
     "lstm-clipped": {"model": "lstm", "learning_rate": 3e-3, "clip_norm": 1.0},
     "antisymmetric": {
@@ -74,7 +82,7 @@ class Config:
     """Units of each network."""
     resize: int = 14
     """Pixels a side."""
-    epochs: int = 10
+    epochs: int = 6
     """Epochs of each run."""
 
     def __post_init__(self):
