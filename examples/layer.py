@@ -2,16 +2,15 @@
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import optax
 
 import organics
 
 digits = organics.data.load("digits")
-x, labels = jnp.asarray(digits.train_images.reshape(-1, 64) / 16, "float32"), digits.train_labels
+x, labels = digits.train_images.reshape(-1, 64) / 16, digits.train_labels
 circuits = organics.nn.Normalization(64, 50, key=jr.key(0))
-model = (circuits, eqx.nn.Linear(50, 10, key=jr.key(1)))
+model = eqx.nn.Sequential([circuits, eqx.nn.Linear(50, 10, key=jr.key(1))])
 optimizer = optax.adam(1e-2)
 state = optimizer.init(eqx.filter(model, eqx.is_array))
 
@@ -19,7 +18,7 @@ state = optimizer.init(eqx.filter(model, eqx.is_array))
 @eqx.filter_jit
 @eqx.filter_value_and_grad
 def loss_and_gradient(model):
-    scores = jax.vmap(lambda x: model[1](model[0](x)))(x)
+    scores = jax.vmap(model)(x)
     return optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean()
 
 

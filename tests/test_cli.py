@@ -128,6 +128,14 @@ def test_analyze_many_drives_and_general_recurrence(capsys, tmp_path):
     assert code == 0 and "no structural certificate" in out
 
 
+def test_an_identity_that_is_written_out_is_the_identity(capsys, tmp_path):
+    save_circuit(tmp_path / "c.json", Circuit(np.ones((2, 2)), np.eye(2)), np.array([1.0, -0.3]))
+    found = document(capsys, "analyze", tmp_path / "c.json")
+    assert found["identity_recurrence"] is True
+    assert found["drives"][0]["method"] == "closed form"
+    assert found["drives"][0]["certificate"]["verified"]
+
+
 def test_check_turns_a_negative_answer_into_1(capsys):
     file = EXAMPLES / "no_steady_state.json"
     found = document(capsys, "analyze", file)  # without --check, an answer like any other
@@ -188,6 +196,10 @@ def test_train_then_evaluate(capsys, tmp_path, monkeypatch):
     found = document(capsys, "evaluate", trained["run"], "--out", "histogram.svg")
     assert found["accuracy"] == pytest.approx(trained["test_accuracy"], abs=1e-6)
     assert found["stability"][0]["stable"] == 1 and Path("histogram.svg").exists()
+    assert "stability" not in document(capsys, "evaluate", trained["run"], "--no-stability")
+    for wanted in (["--check"], ["--out", "histogram.png"]):
+        code, _, err = call(capsys, "evaluate", trained["run"], "--no-stability", *wanted)
+        assert code == 2 and f"`{wanted[0].strip('-')}`" in err
 
 
 def test_train_on_sequences_then_evaluate(capsys, tmp_path, monkeypatch):

@@ -161,7 +161,7 @@ def certify(
     A `W_r` that is an explicit identity matrix counts as identity recurrence, unless it is being
     traced. The kinds and checks are Python values, so under `jax.jit` return the arrays you need.
     """
-    identity = _identity_recurrence(circuit)
+    identity = identity_recurrence(circuit)
     z = as_drive(circuit, z)
     linear = stability(circuit, z, steady)
     found = linear.steady_state
@@ -342,7 +342,7 @@ def _leak_and_rate(circuit: Circuit, y, a):
     return leak, q
 
 
-def _identity_recurrence(circuit: Circuit) -> Circuit | None:
+def identity_recurrence(circuit: Circuit) -> Circuit | None:
     """The circuit with `W_r=None` if its recurrence is known to be the identity, else `None`."""
     if circuit.W_r is None:
         return circuit
@@ -354,7 +354,7 @@ def _identity_recurrence(circuit: Circuit) -> Circuit | None:
 
 
 def _with_identity_recurrence(name: str, circuit: Circuit) -> Circuit:
-    identity = _identity_recurrence(circuit)
+    identity = identity_recurrence(circuit)
     if identity is None:
         raise ValueError(
             f"`{name}` exists only for identity recurrence (`W_r=None`): the oscillator form and "

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from organics.circuit import Circuit, random_drive
 from organics.linearization import jacobian, single_threaded_lapack
@@ -42,7 +42,7 @@ class Trials(NamedTuple):
 
 def trial(
     seed: int,
-    index: int,
+    index: int | Int[Array, ""],
     n: int,
     spectral_norm: float | None = 1.0,
     *,

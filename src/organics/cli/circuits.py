@@ -15,11 +15,17 @@ def in_double_precision() -> None:
 
 
 def load(file: Path) -> "tuple[Circuit, Any]":
-    """Circuit and drives (drives, n) of a circuit file, in float64."""
+    """Circuit and drives (drives, n) of a circuit file, in float64.
+
+    A `W_r` that is written out and is the identity is the same as none.
+    """
     in_double_precision()
     from organics.circuit_file import load_circuit
+    from organics.linear_stability import identity_recurrence
 
-    return load_circuit(file)
+    circuit, drives = load_circuit(file)
+    identity = identity_recurrence(circuit)
+    return circuit if identity is None else identity, drives
 
 
 def one_drive(drives: Any, index: int) -> Any:

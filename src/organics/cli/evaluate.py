@@ -21,8 +21,8 @@ class Evaluate:
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
-    stability: bool = True
-    """Compute the eigenvalues of every circuit at every test input."""
+    no_stability: bool = False
+    """Leave out the eigenvalues of every circuit at every test input, which can take minutes."""
     check: bool = False
     """Exit with 1 unless every circuit is stable at every test input."""
     out: Path | None = None
@@ -35,9 +35,10 @@ class Evaluate:
         from organics.training import evaluate
 
         check_figure_path(self.out)
-        if self.out is not None and not self.stability:
-            raise ValueError("`out` shows the stability: leave out `--no-stability`.")
-        result, abscissae = evaluate(self.run_folder, with_stability=self.stability)
+        for name, wanted in (("out", self.out is not None), ("check", self.check)):
+            if wanted and self.no_stability:
+                raise ValueError(f"`{name}` is about the stability: leave out `--no-stability`.")
+        result, abscissae = evaluate(self.run_folder, with_stability=not self.no_stability)
         layers = result.get("stability", [])
         dynamics = result.get("dynamics", {})
         if self.check and dynamics:

@@ -1,0 +1,324 @@
+"""Random circuits: is a steady state always found, is it stable, does the circuit get there?
+
+    python -m organics.experiments.steady_states
+
+Two questions, of the main and of the rectified model:
+
+* search: circuits of each size, of which one half has the largest singular value of `W_r` and the
+  norm of the drive at the bound 1 of the conjecture, and the other half anywhere below. Is every
+  steady state found, and with what residual?
+* stability: circuits with the largest singular value of `W_r` at 1, 2 and 3 (those of
+  `organics stability`). How many have a stable steady state, and is it where a long simulation
+  ends? The simulation knows nothing of the search: another integrator, with tight tolerances, from
+  rest (`y = 0`, `a = (b0 sigma)^2`), until the circuit's velocity vanishes or the time is up.
+
+What is complete is kept in a folder, so that an interrupted run goes on where it was.
+
+Source: Rawat et al. 2024, the conjecture on general recurrence, and the trials behind it.
+"""
+
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import tyro
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from organics.atomic import write_atomically
+from organics.circuit import Circuit, State, random_drive
+from organics.linearization import eigenvalues, jacobian, single_threaded_lapack
+from organics.simulation import simulate
+from organics.steady_states import METHODS, SteadyState, steady_state
+from organics.training.loop import versions
+from organics.trials import fraction_interval, trial
+
+BOUND = 1e-10
+"""What the residual of every steady state of the search is meant to be below."""
+
+_BATCH = 50  # circuits simulated at once: the slowest of them decides how long that takes
+_STRETCH = 200.0  # ms simulated at once, before those at rest are left out
+_REST = 1e-8  # residual at which a simulation counts as settled
+_SAME = 1e-4  # largest difference between two states that count as the same, relative to their size
+
+
+@dataclass(frozen=True)
+class Config:
+    """Steady states of random circuits: found, stable, and where a long simulation ends."""
+
+    out: Path = Path("runs/steady_states")
+    """Folder for what is complete."""
+    results: Path = Path("results/steady_states.json")
+    """File for the outcome."""
+    largest: int = 50
+    """The search goes over all sizes from 1 to this."""
+    circuits_per_size: int = 200
+    """Circuits of the search, for each size and model."""
+    n: int = 10
+    """Size of the circuits that are simulated."""
+    norms: tuple[float, ...] = (1.0, 2.0, 3.0)
+    """Largest singular values of their `W_r`."""
+    trials: int = 1000
+    """How many of them are simulated, for each norm and model."""
+    time: float = 4000.0
+    """How long, in ms; the time constants are 2 ms."""
+    starts: int = 5
+    """Where no stable steady state was found, so many simulations more, from random states."""
+    rectified: tuple[bool, ...] = (False, True)
+    """Which models."""
+    seed: int = 0
+    """Decides all the circuits, drives and random states."""
+
+
+def compute(config: Config, progress: bool = True) -> dict[str, Any]:
+    """Answer what is not answered yet; the outcome is also in `config.results`."""
+    outcome: dict[str, Any] = {"search": [], "stability": []}
+    with jax.enable_x64(True), single_threaded_lapack():
+        for rectified in config.rectified:
+            kept = partial(_kept, config, progress)
+            by_size = [
+                kept(_search, n=n, circuits=config.circuits_per_size, rectified=rectified)
+                for n in range(1, config.largest + 1)
+            ]
+            outcome["search"].append(_together(by_size))
+            outcome["stability"] += [
+                kept(
+                    _stability,
+                    n=config.n,
+                    spectral_norm=norm,
+                    trials=config.trials,
+                    time=config.time,
+                    starts=config.starts,
+                    rectified=rectified,
+                )
+                for norm in config.norms
+            ]
+    summary = {
+        "command": " ".join(["python -m organics.experiments.steady_states", *sys.argv[1:]]),
+        "seed": config.seed,
+        **outcome,
+        "versions": versions(),
+        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+    config.results.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(config.results, (json.dumps(summary, indent=2) + "\n").encode())
+    return summary
+
+
+def _kept(config: Config, progress: bool, question, **settings) -> dict[str, Any]:
+    """The answer to a question with these settings, from the folder if it is there."""
+    name = "-".join([question.__name__.strip("_"), *map(str, settings.values())])
+    path = config.out / f"seed{config.seed}-{name}.json"
+    if not path.exists():
+        if progress:
+            print(name, file=sys.stderr)
+        answer = question(seed=config.seed, **settings)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(answer) + "\n").encode())
+    return json.loads(path.read_text())
+
+
+def _search(n: int, circuits: int, rectified: bool, seed: int) -> dict[str, Any]:
+    """What is found of `circuits` circuits of n neurons inside the bounds of the conjecture."""
+    found, J = _find(jr.key(seed), jnp.arange(circuits), n, rectified)
+    abscissa = _abscissa(J)
+    return {
+        "n": n,
+        "circuits": circuits,
+        "rectified": rectified,
+        "converged": int(np.sum(found.converged)),
+        "stable": int(np.sum(np.asarray(found.converged) & (abscissa < 0))),
+        "largest_residual": float(np.max(found.residual)),
+        "largest_spectral_abscissa": float(np.max(abscissa)),
+        "most_iterations": int(np.max(found.iterations)),
+        "methods": np.bincount(np.asarray(found.method), minlength=len(METHODS)).tolist(),
+    }
+
+
+# compiled for each size and run once: the compiler need not optimise
+@partial(jax.jit, static_argnums=(2, 3), compiler_options={"xla_backend_optimization_level": 0})
+def _find(key, indices, n: int, rectified: bool) -> tuple[SteadyState, Array]:
+    def one(index):
+        circuit, z = inside_bounds(jr.fold_in(jr.fold_in(key, n), index), index, n, rectified)
+        found = steady_state(circuit, z)
+        return found, jacobian(circuit, found.state)
+
+    return jax.vmap(one)(indices)
+
+
+def inside_bounds(
+    key: PRNGKeyArray, index: Int[Array, ""], n: int, rectified: bool
+) -> tuple[Circuit, Float[Array, " n"]]:
+    """A random circuit and drive, both norms at the bound 1 if `index` is even, else below."""
+    k_norms, k_circuit, k_drive = jr.split(key, 3)
+    norm, size = jnp.where(index % 2 == 0, 1, jr.uniform(k_norms, (2,), float))
+    circuit = Circuit.random(k_circuit, n, norm, rectified=rectified)
+    return circuit, size * random_drive(k_drive, n)
+
+
+def _together(by_size: list[dict[str, Any]]) -> dict[str, Any]:
+    """One row for all sizes."""
+    total = lambda name: sum(row[name] for row in by_size)  # noqa: E731
+    most = lambda name: max(row[name] for row in by_size)  # noqa: E731
+    methods = np.sum([row["methods"] for row in by_size], axis=0).tolist()
+    return {
+        "rectified": by_size[0]["rectified"],
+        "sizes": [by_size[0]["n"], by_size[-1]["n"]],
+        "circuits": total("circuits"),
+        "converged": total("converged"),
+        "stable": total("stable"),
+        "largest_residual": most("largest_residual"),
+        "bound": BOUND,
+        "met": bool(total("converged") == total("circuits") and most("largest_residual") <= BOUND),
+        "largest_spectral_abscissa": most("largest_spectral_abscissa"),
+        "most_iterations": most("most_iterations"),
+        "methods": dict(zip(METHODS, methods, strict=True)),
+        "largest_residual_by_size": [float(f"{row['largest_residual']:.2e}") for row in by_size],
+    }
+
+
+def _stability(
+    n: int,
+    spectral_norm: float,
+    trials: int,
+    time: float,
+    starts: int,
+    rectified: bool,
+    seed: int,
+) -> dict[str, Any]:
+    """Stable steady states of random circuits, against simulations from rest."""
+    draw = lambda index: trial(seed, index, n, spectral_norm, rectified=rectified)  # noqa: E731
+    circuits, drives = jax.jit(jax.vmap(draw))(jnp.arange(trials))
+    found, J = _solve(circuits, drives)
+    stable = np.asarray(found.converged) & (_abscissa(J) < 0)
+    rest = State(jnp.zeros_like(drives), circuits.c)
+    ends, settled = settle(circuits, drives, rest, time)
+    same = _same(found.state, ends)
+    without = np.flatnonzero(~(stable | settled))
+    rescued = _from_elsewhere(circuits, drives, without, starts, time, seed)
+    return {
+        "n": n,
+        "spectral_norm": spectral_norm,
+        "rectified": rectified,
+        "circuits": trials,
+        "stable": int(stable.sum()),
+        "fraction_stable": float(stable.mean()),
+        "interval_95": fraction_interval(int(stable.sum()), trials),
+        "steady_but_unstable": int(np.sum(np.asarray(found.converged) & ~stable)),
+        "none_found": int(np.sum(~np.asarray(found.converged))),
+        "largest_residual": float(np.max(np.asarray(found.residual)[stable])),
+        "simulated_ms": time,
+        "simulation_settles": int(settled.sum()),
+        "agreement": {
+            "stable_and_the_simulation_ends_there": int(np.sum(stable & settled & same)),
+            "none_stable_and_the_simulation_never_rests": int(np.sum(~stable & ~settled)),
+        },
+        "disagreement": {
+            "the_simulation_ends_at_another_state": int(np.sum(stable & settled & ~same)),
+            "stable_but_the_simulation_never_rests": int(np.sum(stable & ~settled)),
+            "none_stable_but_the_simulation_rests": int(np.sum(~stable & settled)),
+        },
+        "others_that_rest_from_another_start": rescued,
+    }
+
+
+@jax.jit
+def _solve(circuits: Circuit, drives: Array) -> tuple[SteadyState, Array]:
+    def one(circuit, z):
+        found = steady_state(circuit, z)
+        return found, jacobian(circuit, found.state)
+
+    return jax.vmap(one)(circuits, drives)
+
+
+def _abscissa(J: Array) -> Float[np.ndarray, " circuits"]:
+    return np.real(eigenvalues(np.asarray(J))).max(axis=1)
+
+
+def _same(one: State, other: State) -> Bool[np.ndarray, " circuits"]:
+    x, y = (np.concatenate([np.asarray(s.y), np.asarray(s.a)], axis=1) for s in (one, other))
+    size = np.maximum(1, np.max(np.abs(x), axis=1))
+    return np.max(np.abs(x - y), axis=1) <= _SAME * size
+
+
+def _from_elsewhere(circuits, drives, which, starts: int, time: float, seed: int) -> int:
+    """How many of some circuits come to rest from one of several random states."""
+    rested = np.zeros(len(which), bool)
+    circuits, z = jax.tree.map(lambda leaf: leaf[which], (circuits, drives))
+    for k in range(starts if len(which) else 0):
+        k_y, k_a = jr.split(jr.fold_in(jr.key(seed), k))
+        y, a = jr.normal(k_y, z.shape), circuits.c + jr.uniform(k_a, z.shape)
+        rested |= settle(circuits, z, State(y, a), time)[1]
+    return int(rested.sum())
+
+
+class _Stretch(NamedTuple):
+    state: State
+    settled: Bool[Array, " batch"]
+
+
+@eqx.filter_jit
+def _simulate(circuits: Circuit, drives: Array, states: State, duration) -> _Stretch:
+    def one(circuit, z, state):
+        path = simulate(
+            circuit,
+            z,
+            jnp.stack([jnp.zeros_like(duration), duration]),
+            state,
+            rtol=1e-9,
+            atol=1e-11,
+            max_steps=100_000,
+            until_steady=True,
+            steady_tolerance=_REST,
+            throw=False,
+        )
+        last = State(path.state.y[-1], path.state.a[-1])
+        return _Stretch(last, path.ok & jnp.isfinite(path.steady_time))
+
+    return jax.vmap(one)(circuits, drives, states)
+
+
+def settle(
+    circuits: Circuit, drives: Float[Array, "circuits n"], starts: State, time: float
+) -> tuple[State, Bool[np.ndarray, " circuits"]]:
+    """Where each circuit is after `time` ms, or at rest before; and whether it is at rest.
+
+    `circuits` and `starts` are stacked along their first axis like `drives`.
+    """
+    y, a = (np.array(x) for x in starts)
+    settled = np.zeros(len(y), bool)
+    moving, elapsed = np.arange(len(y)), 0.0
+    while len(moving) and elapsed < time:
+        duration = min(_STRETCH, time - elapsed)
+        for first in range(0, len(moving), _BATCH):
+            # filled up with what is there already, so that it compiles once
+            chosen = np.resize(moving[first : first + _BATCH], _BATCH)
+            circuit, z = jax.tree.map(lambda leaf, i=chosen: leaf[i], (circuits, drives))
+            state = State(jnp.asarray(y[chosen]), jnp.asarray(a[chosen]))
+            moved = _simulate(circuit, z, state, jnp.asarray(duration))
+            y[chosen], a[chosen], settled[chosen] = (*moved.state, moved.settled)
+        moving, elapsed = (
+            np.flatnonzero(~settled & np.all(np.isfinite(y), axis=1)),
+            elapsed + duration,
+        )
+    return State(jnp.asarray(y), jnp.asarray(a)), settled
+
+
+def main() -> None:
+    """Run the experiment from the command line."""
+    summary = compute(tyro.cli(Config))
+    json.dump(summary, sys.stdout, indent=2)
+    print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from organics.circuit import Circuit, State
+from organics.experiments import steady_states as experiment
+from organics.simulation import simulate
+from organics.steady_states import closed_form
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+
+def test_the_experiment_at_toy_size(tmp_path, monkeypatch):
+    config = experiment.Config(
+        out=tmp_path / "runs",
+        results=tmp_path / "results" / "found.json",
+        largest=2,
+        circuits_per_size=6,
+        n=2,
+        norms=(1.0, 3.0),
+        trials=5,
+        time=300.0,
+        starts=1,
+        rectified=(False,),
+    )
+    found = experiment.compute(config, progress=False)
+    assert json.loads(config.results.read_text()) == json.loads(json.dumps(found))
+    (search,) = found["search"]
+    assert search["circuits"] == search["converged"] == sum(search["methods"].values()) == 12
+    assert search["met"] and 0 < search["largest_residual"] <= 1e-10
+    assert len(search["largest_residual_by_size"]) == 2
+    for row, norm in zip(found["stability"], config.norms, strict=True):
+        assert row["spectral_norm"] == norm
+        outcomes = row["agreement"] | row["disagreement"]
+        assert sum(outcomes.values()) == row["circuits"] == 5
+        assert row["stable"] + row["steady_but_unstable"] + row["none_found"] == 5
+    inside = found["stability"][0]
+    assert inside["stable"] == inside["agreement"]["stable_and_the_simulation_ends_there"] == 5
+
+    def computed_again(*_):
+        raise AssertionError("what is complete was computed again")
+
+    monkeypatch.setattr(experiment, "_find", computed_again)
+    monkeypatch.setattr(experiment, "_solve", computed_again)
+    assert experiment.compute(config, progress=False) == found
+
+
+def test_circuits_of_the_search_are_inside_the_bounds():
+    keys = jr.split(jr.key(0), 40)
+    draw = jax.jit(jax.vmap(lambda k, i: experiment.inside_bounds(k, i, 4, False)))
+    circuits, drives = draw(keys, jnp.arange(40))
+    norms = np.linalg.norm(circuits.W_r, 2, axis=(1, 2))
+    sizes = np.linalg.norm(drives, axis=1)
+    for values in (norms, sizes):
+        np.testing.assert_allclose(values[::2], 1, rtol=1e-12)
+        assert np.all((values[1::2] > 0) & (values[1::2] < 1)) and np.std(values[1::2]) > 0.2
+
+
+def test_settle_ends_at_rest_or_where_the_time_is_up():
+    rng = np.random.default_rng(0)
+    trials = experiment._BATCH + 3  # a batch that is full and one that is not
+    draws = [(rng.uniform(size=(2, 2)), rng.uniform(0.2, 1, 2)) for _ in range(trials)]
+    circuits = jax.tree.map(lambda *x: jnp.stack(x), *[Circuit(W, b=b) for W, b in draws])
+    drives = jnp.asarray(rng.normal(size=(trials, 2)))
+    rest = State(jnp.zeros_like(drives), circuits.c)
+    ends, settled = experiment.settle(circuits, drives, rest, 2000.0)
+    assert settled.all()
+    want = jax.vmap(closed_form)(circuits, drives)
+    np.testing.assert_allclose(ends.y, want.y, atol=1e-6)
+    np.testing.assert_allclose(ends.a, want.a, atol=1e-6)
+    early, settled = experiment.settle(circuits, drives, rest, 3.0)
+    assert not settled.any()
+    circuit, z = jax.tree.map(lambda x: x[-1], (circuits, drives))
+    path = simulate(circuit, z, 3.0, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(early.y[-1], path.state.y[-1], rtol=1e-6)
+    np.testing.assert_allclose(early.a[-1], path.state.a[-1], rtol=1e-6)
+
+
+def test_other_starts_count_the_circuits_that_come_to_rest():
+    two = np.eye(2)
+    weak = Circuit(two, 2 * two, b=0.5, b0=1.0, sigma=0.4)  # rests with each y > 0 or < 0
+    growing = Circuit(2 * two, 0 * two, b=1.0)  # has no steady state
+    circuits = jax.tree.map(lambda *x: jnp.stack(x), weak, growing)
+    drives = jnp.asarray([[0.0, 0.0], [1.0, 1.0]])
+    assert experiment._from_elsewhere(circuits, drives, np.arange(2), 1, 300.0, 0) == 1
+    assert experiment._from_elsewhere(circuits, drives, np.arange(1, 2), 2, 300.0, 0) == 0
+    assert experiment._from_elsewhere(circuits, drives, np.arange(0), 2, 300.0, 0) == 0
