@@ -168,6 +168,14 @@ def test_no_steady_state_is_never_reported_as_one():
     assert found.converged and found.state.a[1] > 50
 
 
+def test_a_state_so_far_away_that_its_terms_overflow_is_no_steady_state():
+    circuit = Circuit(
+        [[1.0]], [[0.0]], b=0.7406142393046513, b0=0.36086841156719096, sigma=0.8871127946168271,
+        tau_y=1.310747735748408, tau_a=15.880237411770395, rectified=True,
+    )  # fmt: skip
+    assert not solve(circuit, np.array([1.8912892294158154])).converged
+
+
 @pytest.mark.parametrize("gain", [1 - 1e-3, 1.0, 1 + 1e-9, 1.5])
 def test_the_edge_of_existence_without_recurrence(gain):
     circuit = Circuit([[gain]], [[0.0]], b=1.0, b0=1.0, sigma=0.5)

@@ -171,7 +171,8 @@ def _judge(circuit: Circuit, state: State, z, tolerance) -> _Candidate:
     y_terms = jnp.abs(y) + jnp.abs(circuit.b * z) + recurrent
     a_terms = 2 * jnp.abs(a) + circuit.c
     imbalance = jnp.concatenate([dy, da])
-    balanced = jnp.abs(imbalance) <= tolerance * jnp.concatenate([y_terms, a_terms])
+    allowed = tolerance * jnp.concatenate([y_terms, a_terms])
+    balanced = (jnp.abs(imbalance) <= allowed) & jnp.isfinite(allowed)  # a sum may overflow
     return _Candidate(state, imbalance, jnp.all(balanced) & jnp.all(a > 0))
 
 
