@@ -84,7 +84,7 @@ def run(
 def _row(n: int, steps: int, rounds: int) -> dict[str, Any]:
     training = {"floor_numpy": _floor_numpy(n, steps, True)}
     inference = {"floor_numpy": _floor_numpy(n, steps, False)}
-    kernels = ["adjoint", "scan"] + (["native"] if native.unavailable() is None else [])
+    kernels = ["scan"] + (["native"] if native.unavailable() is None else [])
     for kernel in kernels:
         training[kernel] = _layer(n, steps, kernel, True)
         inference[kernel] = _layer(n, steps, kernel, False)
@@ -104,7 +104,7 @@ def _row(n: int, steps: int, rounds: int) -> dict[str, Any]:
         "training_seconds": {name: spread(times) for name, times in trained.items()},
         "inference_seconds": {name: spread(times) for name, times in inferred.items()},
     }
-    best = "native" if "native" in trained else "adjoint"
+    best = "native" if "native" in trained else "scan"
     ours = median(trained[best])
     floor = min(median(times) for name, times in trained.items() if name.startswith("floor"))
     row["training_over_floor"] = round(ours / floor, 3)
@@ -115,7 +115,7 @@ def _row(n: int, steps: int, rounds: int) -> dict[str, Any]:
     )
     row["times_faster_than"] = {
         name: round(median(trained[name]) / ours, 3)
-        for name in ("torch_eager", "torch_lstm", "equinox_lstm", "scan", "adjoint")
+        for name in ("torch_eager", "torch_lstm", "equinox_lstm", "scan")
         if name in trained
     }
     return row
@@ -278,7 +278,7 @@ def _torch_eager(n: int, steps: int) -> Callable[[], None]:
 
 def _scaling(rounds: int) -> dict[str, Any]:
     """Seconds of a training step of 64 units against the steps and the batch."""
-    kernel = "native" if native.unavailable() is None else "adjoint"
+    kernel = "native" if native.unavailable() is None else "scan"
     cases = {f"steps_{T}": _layer(64, T, kernel, True) for T in STEPS}
     cases |= {f"batch_{B}": _layer(64, 784, kernel, True, B) for B in (64, 256, 1024)}
     time_in_turn(cases, 1)
@@ -288,7 +288,7 @@ def _scaling(rounds: int) -> dict[str, Any]:
 def _memory() -> dict[str, Any]:
     """Bytes by which a process grows in a training step of 64 units and 784 steps, beyond what it
     had after one of 8 steps (libraries, compiled code); each in a process of its own."""
-    names = ["adjoint"] + (["native"] if native.unavailable() is None else [])
+    names = ["scan"] + (["native"] if native.unavailable() is None else [])
     names += ["torch_eager", "torch_lstm"] if torch is not None else []
     found = {}
     for name in names:
@@ -297,7 +297,7 @@ def _memory() -> dict[str, Any]:
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         )
         found[name] = int(ran.stdout)
-    ours = found.get("native", found["adjoint"])
+    ours = found.get("native", found["scan"])
     if "torch_eager" in found:
         found["eager_over_ours"] = round(found["torch_eager"] / ours, 2)
     return found
@@ -309,7 +309,7 @@ def print_growth(name: str) -> None:
         "torch_eager": _torch_eager,
         "torch_lstm": _torch_lstm,
     }
-    for kernel in ("native", "adjoint"):
+    for kernel in ("native", "scan"):
         makers[kernel] = lambda n, T, k=kernel: _layer(n, T, k, True)
     unit = 1 if sys.platform == "darwin" else 1024
     peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit  # noqa: E731

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from organics.circuit import Circuit, State
-from organics.linearization import jacobian
+from organics.linearization import eigenvalues, jacobian
 
 
 def autodiff(circuit, state, z, mode):
@@ -33,3 +37,32 @@ def test_jacobian_at_the_corners_of_the_field(rectified):
         want = autodiff(circuit, state, jnp.ones(2), mode)
         assert np.all(np.isfinite(want))
         np.testing.assert_allclose(jacobian(circuit, state), want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_eigenvalues_are_those_of_each_matrix(dtype):
+    matrices = np.random.default_rng(0).normal(size=(33, 6, 6)).astype(dtype)
+    found = eigenvalues(matrices)
+    assert found.dtype == np.result_type(dtype, np.complex64)
+    for J, values in zip(matrices, found, strict=True):
+        np.testing.assert_array_equal(values, np.linalg.eigvals(J))
+
+
+def test_lapack_is_single_threaded_also_where_it_is_loaded_later():
+    code = (
+        "from organics.linearization import single_threaded_lapack\n"
+        "from threadpoolctl import threadpool_info\n"
+        "def threads():\n"
+        "    pools = threadpool_info()\n"
+        "    return {pool['num_threads'] for pool in pools if pool['user_api'] == 'blas'}\n"
+        "with single_threaded_lapack():\n"
+        "    import jax, jax.numpy as jnp\n"
+        "    jax.block_until_ready(jnp.linalg.svd(jnp.eye(4)))\n"
+        "    assert threads() == {1}, threads()\n"
+    )
+    # as if on two cores, whatever the machine
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment
+    )
+    assert done.returncode == 0, done.stderr

@@ -168,10 +168,8 @@ def test_invariants_over_ten_thousand_steps(recurrent, rectified):
         state, extremes = carry
         (state,) = layer.step(x, (state,))
         low, high = extremes
-        return (
-            state,
-            (jax.tree.map(jnp.minimum, low, state), jax.tree.map(jnp.maximum, high, state)),
-        ), None
+        widened = (jax.tree.map(jnp.minimum, low, state), jax.tree.map(jnp.maximum, high, state))
+        return (state, widened), None
 
     (start,) = layer.initial_state()
     scan = jax.jit(lambda x: jax.lax.scan(widen, (start, (start, start)), x)[0])

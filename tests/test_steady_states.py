@@ -33,8 +33,8 @@ def paper_trials(n, trials, norm, *, rectified=False, seed=0, dtype=np.float64):
 
 def residual_by_hand(circuit, state, z):
     velocity = circuit.velocity(state, z)
-    return np.hypot(
-        np.linalg.norm(velocity.y * circuit.tau_y), np.linalg.norm(velocity.a * circuit.tau_a)
+    return jnp.linalg.norm(
+        jnp.concatenate([velocity.y * circuit.tau_y, velocity.a * circuit.tau_a])
     )
 
 
@@ -76,6 +76,22 @@ def test_spectral_norm_one_always_converges(n, rectified):
     assert float(jnp.max(found.residual)) <= 1e-10
     assert set(np.asarray(found.method)) <= {METHODS.index("iteration"), METHODS.index("newton")}
     assert np.all(np.asarray(found.state.a) >= np.asarray(circuits.c) * (1 - 1e-12))
+
+
+@pytest.mark.parametrize("norm", [1.0, 2.0])
+def test_a_known_spectral_norm_changes_nothing_and_a_wrong_one_nothing_that_counts(norm):
+    circuits, drives = paper_trials(5, 20, norm, seed=8)
+    solve = jax.jit(
+        jax.vmap(lambda c, z, s: steady_state(c, z, spectral_norm=s), in_axes=(0, 0, None))
+    )
+    want = jax.jit(jax.vmap(steady_state))(circuits, drives)
+    got, wrong = solve(circuits, drives, norm), solve(circuits, drives, 3 - norm)
+    np.testing.assert_array_equal(got.method, want.method)
+    np.testing.assert_allclose(got.state.y, want.state.y, atol=1e-9)
+    np.testing.assert_allclose(got.state.a, want.state.a, atol=1e-9)
+    residual = np.asarray(jax.vmap(residual_by_hand)(circuits, wrong.state, drives))
+    np.testing.assert_allclose(wrong.residual, residual, rtol=1e-6, atol=1e-14)
+    assert np.all(residual[np.asarray(wrong.converged)] <= 1e-10)
 
 
 @given(

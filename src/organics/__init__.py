@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from organics.noise import Noise as Noise
     from organics.noise import simulate_noisy as simulate_noisy
     from organics.planar import fixed_points_2d as fixed_points_2d
+    from organics.rigorous import prove as prove
     from organics.simulation import simulate as simulate
     from organics.spectra import coherence as coherence
     from organics.spectra import power_spectrum as power_spectrum
@@ -43,6 +44,7 @@ _HOMES = {
     "linearization": ("jacobian",),
     "noise": ("Noise", "simulate_noisy"),
     "planar": ("fixed_points_2d",),
+    "rigorous": ("prove",),
     "simulation": ("simulate",),
     "spectra": ("coherence", "power_spectrum"),
     "linear_stability": (
@@ -76,6 +78,7 @@ __all__ = [
     "oscillator",
     "plots",
     "power_spectrum",
+    "prove",
     "random_drive",
     "run_trials",
     "save_circuit",

@@ -48,13 +48,23 @@ def eigenvalues(jacobians: Float[np.ndarray, "*batch m m"]) -> Complex[np.ndarra
     """Eigenvalues of stacked matrices, computed on all cores of the host.
 
     For thousands of circuits this is several times faster than eigenvalues inside of a compiled
-    function: NumPy's LAPACK on one matrix a core, with LAPACK's own threads, which do not pay for
-    matrices of some hundred rows, off meanwhile.
+    function: NumPy's LAPACK on one matrix a core.
     """
     cores = os.cpu_count() or 1
     stack = jacobians.reshape(-1, *jacobians.shape[-2:])
     pieces = np.array_split(stack, min(len(stack), 8 * cores))
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
+    with single_threaded_lapack(), ThreadPoolExecutor(cores) as pool:
         parts = list(pool.map(np.linalg.eigvals, pieces))
     kind = np.result_type(jacobians.dtype, np.complex64)
     return np.concatenate(parts).astype(kind, copy=False).reshape(jacobians.shape[:-1])
+
+
+def single_threaded_lapack() -> threadpool_limits:
+    """A context in which LAPACK, that of NumPy and that of JAX, has no threads of its own.
+
+    They do not pay for matrices of some hundred rows, and where several cores call LAPACK at the
+    same time they stand in each other's way, up to a hundred times slower.
+    """
+    import scipy.linalg  # noqa: F401  JAX borrows its LAPACK; what is loaded later has no limit
+
+    return threadpool_limits(1, user_api="blas")

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, ScalarLike
 
 from organics.circuit import Circuit, State, as_drive, root
 from organics.linearization import imbalance_jacobian
@@ -78,7 +78,11 @@ def closed_form(circuit: Circuit, z: Float[Array, " n"]) -> State:
 
 
 def steady_state(
-    circuit: Circuit, z: Float[ArrayLike, " n"], *, tolerance: float | None = None
+    circuit: Circuit,
+    z: Float[ArrayLike, " n"],
+    *,
+    tolerance: float | None = None,
+    spectral_norm: ScalarLike | None = None,
 ) -> SteadyState:
     """A steady state of `circuit` for the constant input drive `z`, shape (n,).
 
@@ -90,6 +94,9 @@ def steady_state(
     `tolerance` bounds the imbalance of each equation relative to the sum of its terms; the default
     is `eps^(3/4)` of the circuit's type (1.8e-12 in float64, 6.4e-6 in float32).
 
+    `spectral_norm` is the largest singular value of `W_r` if it is known. Computing it takes a good
+    part of the time; it decides where the search begins, and not what counts as found.
+
     Raises `ValueError` if `z` has the wrong shape or is not finite. Does not raise when no steady
     state is found, as some circuits have none: see `SteadyState.converged`.
     """
@@ -100,7 +107,8 @@ def steady_state(
         found = _judge(circuit, state, z, tolerance)
         method, count = jnp.int32(_CLOSED_FORM), jnp.int32(0)
     else:
-        found, method, count = _search(*jax.lax.stop_gradient((circuit, z)), tolerance)
+        norm = None if spectral_norm is None else jnp.asarray(spectral_norm, circuit.dtype)
+        found, method, count = _search(*jax.lax.stop_gradient((circuit, z, norm)), tolerance)
         state = _implicit(circuit, z, found.state)
     return SteadyState(state, found.residual, found.converged, count, method)
 
@@ -167,10 +175,10 @@ def _judge(circuit: Circuit, state: State, z, tolerance) -> _Candidate:
     return _Candidate(state, imbalance, jnp.all(balanced) & jnp.all(a > 0))
 
 
-@partial(jax.jit, static_argnums=2)  # compiled once for each size, also when called eagerly
-def _search(circuit: Circuit, z, tolerance: float) -> tuple[_Candidate, Array, Array]:
+@partial(jax.jit, static_argnums=3)  # compiled once for each size, also when called eagerly
+def _search(circuit: Circuit, z, norm, tolerance: float) -> tuple[_Candidate, Array, Array]:
     """Two attempts, each a start and then Newton; which start goes first depends on `W_r`."""
-    norm = _spectral_norm(circuit)
+    norm = _spectral_norm(circuit) if norm is None else norm
     contractive = norm <= 1 + 100 * float(jnp.finfo(z.dtype).eps)
     first = _judge(circuit, algorithm_1_start(circuit, z, norm), z, tolerance)
     # where several steady states are possible, `y = 0` under zero drive is not taken at its word

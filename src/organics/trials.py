@@ -1,6 +1,9 @@
 """Random circuits by the thousand: how many are stable?"""
 
+import os
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
@@ -9,10 +12,9 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from threadpoolctl import threadpool_limits
 
 from organics.circuit import Circuit, random_drive
-from organics.linearization import eigenvalues, jacobian
+from organics.linearization import jacobian, single_threaded_lapack
 from organics.steady_states import SteadyState, steady_state
 
 
@@ -77,32 +79,36 @@ def run_trials(
     if spectral_norm is not None and not 0 <= spectral_norm < np.inf:
         raise ValueError(f"`spectral_norm` must be finite and >= 0, not {spectral_norm}.")
     law = (n, spectral_norm, drive_norm, rectified, dtype)
+    key = jr.key(seed)
+    # every piece has the same shape, so that it compiles once, and its matrices fit into a cache
+    size = min(trials, max(8, min(2048, 40_000 // n**2)))
+    cores = os.cpu_count() or 1
+    pieces, pending = [], deque()
 
-    def solve(start):
-        return _solve(jr.key(seed), jnp.arange(start, start + size), law)
+    def take() -> None:
+        pieces.append(pending.popleft().result())
+        if on_progress is not None:
+            on_progress(len(pieces[-1].converged))
 
-    # every piece has the same shape, so that it compiles once; the next is under way while the
-    # eigenvalues of this one are computed
-    size = min(trials, max(1, min(2048, 25_000 // n)))
-    starts = range(0, trials, size)
-    pieces = []
-    with threadpool_limits(1, user_api="blas"):  # LAPACK's own threads do not pay for small ones
-        ahead = solve(0)
-        for start in starts:
-            found, J = ahead
-            if start + size < trials:
-                ahead = solve(start + size)
-            pieces.append(_outcome(found, np.asarray(J), trials - start))
-            if on_progress is not None:
-                on_progress(len(pieces[-1].converged))
+    # this thread solves piece after piece, the others meanwhile compute eigenvalues
+    with single_threaded_lapack(), ThreadPoolExecutor(cores) as pool:
+        for start in range(0, trials, size):
+            found, J = jax.device_get(_solve(key, np.arange(start, start + size), law))
+            pending.append(pool.submit(_outcome, found, J, trials - start))
+            while pending and (len(pending) > 4 * cores or pending[0].done()):
+                take()
+        while pending:
+            take()
     return Trials(*(np.concatenate(parts) for parts in zip(*pieces, strict=True)))
 
 
 @partial(jax.jit, static_argnums=2)
 def _solve(key, indices, law):
+    spectral_norm = law[1]
+
     def one(index):
         circuit, z = _draw(key, index, *law)
-        found = steady_state(circuit, z)
+        found = steady_state(circuit, z, spectral_norm=spectral_norm)
         return found, jacobian(circuit, found.state)
 
     return jax.vmap(one)(indices)
@@ -112,13 +118,12 @@ def _outcome(found: SteadyState, J: np.ndarray, count: int) -> Trials:
     J, finite = J[:count], np.isfinite(J[:count]).all(axis=(1, 2))
     abscissa = np.full(len(J), np.nan, J.dtype)
     if finite.any():
-        abscissa[finite] = np.real(eigenvalues(J[finite])).max(axis=1)
-    return Trials(
-        abscissa,
-        np.asarray(found.converged)[:count],
-        np.asarray(found.residual)[:count],
-        np.asarray(found.method)[:count],
+        values = np.linalg.eigvals(J if finite.all() else J[finite])
+        abscissa[finite] = np.real(values).max(axis=1)
+    converged, residual, method = (
+        np.asarray(x)[:count] for x in (found.converged, found.residual, found.method)
     )
+    return Trials(abscissa, converged, residual, method)
 
 
 def fraction_interval(successes: int, trials: int) -> tuple[float, float]:

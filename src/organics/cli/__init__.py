@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a classifier, with progress, checkpoints and a report",
     "evaluate": "test accuracy of a trained run, and stability at every test input",
     "analyze": "steady state, eigenvalues and certificate of a circuit file, for all its drives",
+    "certify": "certificate of a circuit file, for all its drives; with --rigorous, a proof",
     "simulate": "trajectory of a circuit file, with or without noise",
     "portrait": "phase portrait and all fixed points of a circuit file with n = 1",
     "stability": "how many random circuits are stable",

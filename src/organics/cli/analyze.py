@@ -7,7 +7,13 @@ from typing import Annotated, Any
 import tyro
 
 from organics.cli.answer import Answer
-from organics.cli.circuits import check_figure_path, describe, load
+from organics.cli.circuits import (
+    certificate_evidence,
+    certificate_in_words,
+    check_figure_path,
+    describe,
+    load,
+)
 
 
 @dataclass(frozen=True)
@@ -31,27 +37,12 @@ class Analyze:
         circuit, drives = load(self.file)
         import numpy as np
 
-        from organics.linear_stability import certify, largest_euler_step, stability, verify
+        from organics.linear_stability import largest_euler_step, stability
 
         results: list[dict[str, Any]] = []
         for z in drives:
             linear = stability(circuit, z)
             steady = linear.steady_state
-            certificate = certify(circuit, z, steady)
-            evidence: dict[str, Any] | None = {
-                "kind": certificate.kind,
-                "holds": bool(certificate.holds),
-                "checks": {name: bool(passed) for name, passed in certificate.checks.items()},
-            }
-            if certificate.T is not None:
-                verified = verify(circuit, z, steady, np.asarray(certificate.T))
-                evidence |= {
-                    "T": certificate.T,
-                    "margin": certificate.margin,
-                    "verified": verified.valid,
-                    "verification_margin": verified.margin,
-                    "failures": verified.failures,
-                }
             results.append(
                 {
                     "z": z,
@@ -65,7 +56,9 @@ class Analyze:
                     "spectral_abscissa": linear.spectral_abscissa,
                     "stable": bool(linear.stable),
                     "largest_euler_step": largest_euler_step(linear.eigenvalues),
-                    "certificate": evidence if bool(steady.converged) else None,
+                    "certificate": certificate_evidence(circuit, z, steady)
+                    if bool(steady.converged)
+                    else None,
                 }
             )
         if self.out is not None:
@@ -109,13 +102,7 @@ def _in_words(index: int, result: dict[str, Any]) -> Any:
         table.add_row(
             "Euler", f"steps below {float(result['largest_euler_step']):.4g} ms stay stable"
         )
-    certificate = result["certificate"]
-    if certificate["kind"] == "spectral":
-        words = "spectral (numerical) only: no structural certificate exists for a general W_r"
-    else:
-        state = "holds" if certificate["holds"] and certificate["verified"] else "FAILS"
-        words = f"{certificate['kind']}, {state}, margin {float(certificate['margin']):.4g}"
-    table.add_row("certificate", words)
+    table.add_row("certificate", certificate_in_words(result["certificate"]))
     return table
 
 

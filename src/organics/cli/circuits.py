@@ -42,6 +42,38 @@ def check_figure_path(out: Path | None) -> None:
         raise ValueError(f"`out`: the folder {str(out.parent)!r} does not exist.")
 
 
+def certificate_evidence(circuit: "Circuit", z: Any, steady: Any) -> dict[str, Any]:
+    """What `certify` and, if there is a `T`, `verify` say of a steady state."""
+    import numpy as np
+
+    from organics.linear_stability import certify, verify
+
+    certificate = certify(circuit, z, steady)
+    evidence: dict[str, Any] = {
+        "kind": certificate.kind,
+        "holds": bool(certificate.holds),
+        "checks": {name: bool(passed) for name, passed in certificate.checks.items()},
+    }
+    if certificate.T is not None:
+        verified = verify(circuit, z, steady, np.asarray(certificate.T))
+        evidence |= {
+            "T": certificate.T,
+            "margin": certificate.margin,
+            "verified": verified.valid,
+            "verification_margin": verified.margin,
+            "failures": verified.failures,
+        }
+    return evidence
+
+
+def certificate_in_words(evidence: dict[str, Any]) -> str:
+    """One line about the outcome of `certificate_evidence`."""
+    if evidence["kind"] == "spectral":
+        return "spectral (numerical) only: no structural certificate exists for a general W_r"
+    state = "holds" if evidence["holds"] and evidence["verified"] else "FAILS"
+    return f"{evidence['kind']}, {state}, margin {float(evidence['margin']):.4g}"
+
+
 def describe(circuit: "Circuit") -> str:
     """One line about a circuit."""
     recurrence = "identity recurrence" if circuit.W_r is None else "general recurrence"

@@ -1,5 +1,7 @@
 """The recurrence under `jax.lax.scan`, differentiated by JAX: the reference for the others."""
 
+from functools import partial
+
 import jax
 from jaxtyping import Array, Float
 
@@ -17,6 +19,8 @@ def run(
     """Final state, and with `sequence` every `y`."""
     H = weights.offset.shape[0]
 
+    # a step's inner values are computed again on the way back, in less time than storing them takes
+    @partial(jax.checkpoint, prevent_cse=False)
     def body(state, x):
         state = step(options, weights, x @ weights.input.T, state)
         return state, state[:, :H] if sequence else None

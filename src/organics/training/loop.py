@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from organics import data
+from organics.linearization import single_threaded_lapack
 from organics.models import count_parameters
 from organics.training.config import AnyConfig, TrainConfig
 from organics.training.evaluation import (
@@ -159,7 +160,8 @@ def _train(
         for i in (chosen, held_out)
     )
     run = _Run(config, folder, group, training, validation)
-    run.complete(progress and group.first)
+    with single_threaded_lapack():  # for the singular values of bounded weights
+        run.complete(progress and group.first)
     model = group.of_first(run.state.evaluated if folder is None else load_model(folder))
     test = as_examples(dataset.test_images, dataset.test_labels, dataset.max_value, shape)
     tested = mean_metrics(

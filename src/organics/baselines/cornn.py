@@ -1,0 +1,74 @@
+"""The coupled oscillatory recurrent network, coRNN."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from organics.baselines.layer import RecurrentLayer, drive, floating, require_not_negative
+from organics.nn.normalization import require_positive, uniform_fan_in
+
+
+class CoRNN(RecurrentLayer):
+    r"""Coupled, damped and driven oscillators; the state is `h | v`, positions and velocities.
+
+        v <- v + dt [tanh(W h + W_v v + V x + bias) - gamma h - epsilon v]
+        h <- h + dt v, with the new v
+
+    All parameters start uniform on +-1/sqrt(2 n + m).
+
+    Arguments
+        input_size, hidden_size: m and n.
+        dt: the step size.
+        gamma: the oscillators' squared natural frequency.
+        epsilon: their damping.
+        dtype: of the parameters; JAX's default float if not given.
+
+    Raises `ValueError`, naming the argument, for sizes below 1, `dt` not above 0, or a negative
+    `gamma` or `epsilon`.
+
+    Source: Rusch & Mishra 2021, coRNN.
+    """
+
+    W: Float[Array, "n two_n"]  # W | W_v
+    dt: float = eqx.field(static=True)
+    gamma: float = eqx.field(static=True)
+    epsilon: float = eqx.field(static=True)
+    parts = 2
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        key: PRNGKeyArray,
+        dt: float = 0.042,
+        gamma: float = 2.7,
+        epsilon: float = 4.7,
+        dtype: type | None = None,
+    ):
+        require_positive(input_size=input_size, hidden_size=hidden_size, dt=dt)
+        require_not_negative(gamma=gamma, epsilon=epsilon)
+        n, m, kind = hidden_size, input_size, floating(dtype)
+        k_W, k_V, k_bias = jr.split(key, 3)
+        self.W = uniform_fan_in(k_W, (n, 2 * n), 2 * n + m, kind)
+        self.V = uniform_fan_in(k_V, (n, m), 2 * n + m, kind)
+        self.bias = uniform_fan_in(k_bias, (n,), 2 * n + m, kind)
+        self.hidden_size = n
+        self.dt, self.gamma, self.epsilon = float(dt), float(gamma), float(epsilon)
+
+    def matrix(self) -> Float[Array, "n two_n"]:
+        """`W | W_v`."""
+        return self.W
+
+    def advance(
+        self,
+        matrix: Float[Array, "n two_n"],
+        x: Float[Array, "batch m"],
+        state: Float[Array, "batch two_n"],
+    ) -> Float[Array, "batch two_n"]:
+        """The equations above."""
+        h, v = jnp.split(state, 2, axis=1)
+        force = jnp.tanh(state @ matrix.T + drive(self.V, self.bias, x))
+        v = v + self.dt * (force - self.gamma * h - self.epsilon * v)
+        return jnp.concatenate([h + self.dt * v, v], axis=1)

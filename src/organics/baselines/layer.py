@@ -1,0 +1,143 @@
+"""What the comparison models have in common: one interface, that of `organics.nn.ORGaNICs`."""
+
+from abc import abstractmethod
+from functools import partial
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class RecurrentLayer(eqx.Module):
+    """A recurrent layer of n units. A model gives its `matrix` and, in `advance`, its equations.
+
+    The state is one array (k n,) or (batch, k n), k being `parts`; its first n numbers are the
+    output, and it starts at 0.
+
+    Attributes
+        V, bias: of the input to what the units receive, (d, m) and (d,).
+    """
+
+    V: Float[Array, "d m"]
+    bias: Float[Array, " d"]
+    hidden_size: int = eqx.field(static=True)
+    """Number of units, n."""
+    parts: ClassVar[int] = 1
+
+    @abstractmethod
+    def matrix(self) -> Float[Array, "r s"]:
+        """What the state is multiplied with; formed once for a sequence."""
+
+    @abstractmethod
+    def advance(
+        self,
+        matrix: Float[Array, "r s"],
+        x: Float[Array, "batch m"],
+        state: Float[Array, "batch k"],
+    ) -> Float[Array, "batch k"]:
+        """The state after a step with the input `x`, given `matrix()`."""
+
+    @property
+    def input_size(self) -> int:
+        """Numbers per step, m."""
+        return self.V.shape[1]
+
+    def initial_state(self) -> Float[Array, " k"]:
+        """The state before the first step, 0."""
+        return jnp.zeros(self.parts * self.hidden_size, self.bias.dtype)
+
+    def __call__(
+        self,
+        x: Float[Array, "*batch time m"],
+        state: Float[Array, "*states k"] | None = None,
+        *,
+        sequence: bool = True,
+    ) -> tuple[Float[Array, "..."], Float[Array, "*states k"]]:
+        """The outputs and the final state.
+
+        `x` has shape (time, m) or (batch, time, m). The outputs have shape (time, n) or (batch,
+        time, n), or with `sequence=False`, when only the last is wanted and the others are not
+        stored, (n,) or (batch, n). `state` goes on from an earlier call, to the same results as if
+        the sequence had been whole; by default `initial_state()`.
+
+        Raises `ValueError` if `x` or `state` has the wrong shape or type.
+        """
+        self._require(x, ("time, ", "batch, time, "))
+        batched = x.ndim == 3
+        steps = jnp.moveaxis(x, 0, 1) if batched else x[:, None]
+        first = self._rows(state, steps.shape[1], batched)
+        matrix, n = self.matrix(), self.hidden_size
+
+        # A step's inner values are computed again on the way back, which takes less time than to
+        # store them for all steps; likewise the input's product, which is therefore in the loop.
+        @partial(jax.checkpoint, prevent_cse=False)
+        def body(state, x):
+            state = self.advance(matrix, x, state)
+            return state, state[:, :n] if sequence else None
+
+        final, outputs = jax.lax.scan(body, first, steps)
+        if outputs is None:
+            outputs = final[:, :n]
+            return (outputs, final) if batched else (outputs[0], final[0])
+        return (jnp.moveaxis(outputs, 0, 1), final) if batched else (outputs[:, 0], final[0])
+
+    def step(
+        self, x: Float[Array, "*batch m"], state: Float[Array, "*states k"]
+    ) -> Float[Array, "*batch k"]:
+        """The state one step after `state`, with the input `x`, (m,) or (batch, m).
+
+        Raises `ValueError` as the call does.
+        """
+        self._require(x, ("", "batch, "))
+        batched = x.ndim == 2
+        rows = x if batched else x[None]
+        after = self.advance(self.matrix(), rows, self._rows(state, rows.shape[0], batched))
+        return after if batched else after[0]
+
+    def _require(self, x: Array, axes: tuple[str, str]):
+        """Refuse an `x` that has not the axes named, before the last, or not the layer's type."""
+        m = self.input_size
+        if x.ndim - 1 not in [a.count(",") for a in axes] or x.shape[-1] != m or 0 in x.shape:
+            shapes = [f"({a}{m})" if a else f"({m},)" for a in axes]
+            raise ValueError(
+                f"`x` must have shape {' or '.join(shapes)}, with none of them 0, not {x.shape}."
+            )
+        if x.dtype != self.bias.dtype:
+            raise ValueError(f"`x` must be of the layer's type {self.bias.dtype}, not {x.dtype}.")
+
+    def _rows(self, state: Array | None, batch: int, batched: bool) -> Float[Array, "batch k"]:
+        if state is None:
+            state = self.initial_state()
+        size = self.parts * self.hidden_size
+        if state.shape != (size,) and not (batched and state.shape == (batch, size)):
+            raise ValueError(
+                f"`state` must have shape ({size},)"
+                + (f" or ({batch}, {size})" if batched else "")
+                + f", not {state.shape}."
+            )
+        if state.dtype != self.bias.dtype:
+            raise ValueError(
+                f"`state` must be of the layer's type {self.bias.dtype}, not {state.dtype}."
+            )
+        return jnp.broadcast_to(state, (batch, size))
+
+
+def drive(
+    V: Float[Array, "d m"], bias: Float[Array, " d"], x: Float[Array, "batch m"]
+) -> Float[Array, "batch d"]:
+    """The input's share of what the units receive, `V x + bias`."""
+    return x @ V.T + bias[None]
+
+
+def floating(dtype: type | None) -> jnp.dtype:
+    """The type of a layer's parameters: JAX's default float if none is given."""
+    return jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
+
+
+def require_not_negative(**values: float) -> None:
+    """Refuse, by name, values below 0."""
+    for name, value in values.items():
+        if not value >= 0:
+            raise ValueError(f"`{name}` must be >= 0, not {value}.")

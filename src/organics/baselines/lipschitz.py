@@ -1,0 +1,79 @@
+"""The Lipschitz recurrent network."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from organics.baselines.layer import RecurrentLayer, drive, floating, require_not_negative
+from organics.nn.normalization import require_positive, uniform_fan_in
+
+
+class LipschitzRNN(RecurrentLayer):
+    r"""Euler steps of a linear equation plus a Lipschitz nonlinearity.
+
+        h <- h + epsilon [A h + tanh(W h + V x + bias)]
+
+    where `A = (1 - beta)(M + M^T) + beta (M - M^T) - gamma I`, and W likewise from its own M.
+    Both M start normal with deviation `spread / n`, V and the bias uniform on +-1/sqrt(m).
+
+    Arguments
+        input_size, hidden_size: m and n.
+        epsilon: the step size.
+        beta: the share of the antisymmetric part, in [0, 1].
+        gamma: the damping.
+        spread: as above.
+        dtype: of the parameters; JAX's default float if not given.
+
+    Raises `ValueError`, naming the argument, for sizes below 1, `epsilon` or `spread` not above 0,
+    `beta` outside [0, 1], or a negative `gamma`.
+
+    Source: Erichson et al. 2021, Lipschitz recurrent neural networks.
+    """
+
+    M: Float[Array, "two n n"]  # of A, of W
+    epsilon: float = eqx.field(static=True)
+    beta: float = eqx.field(static=True)
+    gamma: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        key: PRNGKeyArray,
+        epsilon: float = 0.03,
+        beta: float = 0.65,
+        gamma: float = 0.001,
+        spread: float = 32.0,
+        dtype: type | None = None,
+    ):
+        require_positive(
+            input_size=input_size, hidden_size=hidden_size, epsilon=epsilon, spread=spread
+        )
+        require_not_negative(gamma=gamma)
+        if not 0 <= beta <= 1:
+            raise ValueError(f"`beta` must be in [0, 1], not {beta}.")
+        n, m, kind = hidden_size, input_size, floating(dtype)
+        k_M, k_V, k_bias = jr.split(key, 3)
+        self.M = jr.normal(k_M, (2, n, n), kind) * (spread / n)
+        self.V = uniform_fan_in(k_V, (n, m), m, kind)
+        self.bias = uniform_fan_in(k_bias, (n,), m, kind)
+        self.hidden_size = n
+        self.epsilon, self.beta, self.gamma = float(epsilon), float(beta), float(gamma)
+
+    def matrix(self) -> Float[Array, "two_n n"]:
+        """A above W."""
+        n, transposed = self.hidden_size, jnp.swapaxes(self.M, 1, 2)
+        mixed = (1 - self.beta) * (self.M + transposed) + self.beta * (self.M - transposed)
+        return (mixed - self.gamma * jnp.eye(n, dtype=self.M.dtype)[None]).reshape(2 * n, n)
+
+    def advance(
+        self,
+        matrix: Float[Array, "two_n n"],
+        x: Float[Array, "batch m"],
+        state: Float[Array, "batch n"],
+    ) -> Float[Array, "batch n"]:
+        """The equation above."""
+        Ah, Wh = jnp.split(state @ matrix.T, 2, axis=1)
+        return state + self.epsilon * (Ah + jnp.tanh(Wh + drive(self.V, self.bias, x)))

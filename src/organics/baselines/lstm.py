@@ -1,0 +1,68 @@
+"""The long short-term memory."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from organics.baselines.layer import RecurrentLayer, drive, floating
+from organics.nn.normalization import require_positive, uniform_fan_in
+
+
+class LSTM(RecurrentLayer):
+    r"""Long short-term memory, with one bias vector; the state is `h | c`.
+
+        i, f, o = sigmoid(W h + V x + bias),  g = tanh(W h + V x + bias), each with rows of its own
+        c <- f c + i g
+        h <- o tanh(c)
+
+    Weights start uniform on +-1/sqrt(n), biases at 0 but those of the forget gate.
+
+    Arguments
+        input_size, hidden_size: m and n.
+        forget_bias: the bias of the forget gate at the start.
+        dtype: of the parameters; JAX's default float if not given.
+
+    Raises `ValueError`, naming the argument, for a size below 1.
+
+    Source: Hochreiter & Schmidhuber 1997; Gers et al. 2000 for the forget gate.
+    """
+
+    W: Float[Array, "four_n n"]  # rows i, f, o, g, as those of V and bias
+    parts = 2
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        key: PRNGKeyArray,
+        forget_bias: float = 1.0,
+        dtype: type | None = None,
+    ):
+        require_positive(input_size=input_size, hidden_size=hidden_size)
+        n, kind = hidden_size, floating(dtype)
+        k_W, k_V = jr.split(key)
+        self.W = uniform_fan_in(k_W, (4 * n, n), n, kind)
+        self.V = uniform_fan_in(k_V, (4 * n, input_size), n, kind)
+        self.bias = jnp.zeros(4 * n, kind).at[n : 2 * n].set(forget_bias)
+        self.hidden_size = n
+
+    def matrix(self) -> Float[Array, "four_n n"]:
+        """`W`."""
+        return self.W
+
+    def advance(
+        self,
+        matrix: Float[Array, "four_n n"],
+        x: Float[Array, "batch m"],
+        state: Float[Array, "batch two_n"],
+    ) -> Float[Array, "batch two_n"]:
+        """The equations above."""
+        n = self.hidden_size
+        h, c = jnp.split(state, 2, axis=1)
+        received = h @ matrix.T + drive(self.V, self.bias, x)
+        # nonlinearities before the split: XLA does not vectorise those of a slice
+        i, f, o = jnp.split(jax.nn.sigmoid(received[:, : 3 * n]), 3, axis=1)
+        c = f * c + i * jnp.tanh(received[:, 3 * n :])
+        return jnp.concatenate([o * jnp.tanh(c), c], axis=1)

@@ -1,0 +1,55 @@
+"""The vanilla recurrent network."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from organics.baselines.layer import RecurrentLayer, drive, floating
+from organics.nn.normalization import require_positive, uniform_fan_in
+
+
+class Tanh(RecurrentLayer):
+    r"""The vanilla recurrent network, `h <- tanh(W h + V x + bias)`.
+
+    W starts orthogonal, V uniform on +-1/sqrt(m), the bias at 0.
+
+    Arguments
+        input_size, hidden_size: m and n.
+        dtype: of the parameters; JAX's default float if not given.
+
+    Raises `ValueError`, naming the argument, for a size below 1.
+
+    Source: Elman 1990.
+    """
+
+    W: Float[Array, "n n"]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        key: PRNGKeyArray,
+        dtype: type | None = None,
+    ):
+        require_positive(input_size=input_size, hidden_size=hidden_size)
+        n, kind = hidden_size, floating(dtype)
+        k_W, k_V = jr.split(key)
+        self.W = jax.nn.initializers.orthogonal()(k_W, (n, n), kind)
+        self.V = uniform_fan_in(k_V, (n, input_size), input_size, kind)
+        self.bias = jnp.zeros(n, kind)
+        self.hidden_size = n
+
+    def matrix(self) -> Float[Array, "n n"]:
+        """`W`."""
+        return self.W
+
+    def advance(
+        self,
+        matrix: Float[Array, "n n"],
+        x: Float[Array, "batch m"],
+        state: Float[Array, "batch n"],
+    ) -> Float[Array, "batch n"]:
+        """The equation above."""
+        return jnp.tanh(state @ matrix.T + drive(self.V, self.bias, x))

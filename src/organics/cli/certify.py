@@ -1,0 +1,144 @@
+"""`organics certify`"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import tyro
+
+from organics.cli.answer import Answer
+from organics.cli.circuits import certificate_evidence, certificate_in_words, describe, load
+
+_DIGITS = 12  # of a ball as it is shown
+
+
+@dataclass(frozen=True)
+class Certify:
+    """Certificate of stability of a circuit, for each of its drives; with --rigorous, a proof.
+
+    A proof is made in ball arithmetic, about the exact numbers in the file: "proved", "disproved",
+    or "undecided" where even --max-bits bits do not tell.
+
+    Example: organics certify examples/no_steady_state.json --rigorous
+    """
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """Circuit file, .json or .npz."""
+    rigorous: bool = False
+    """Prove or disprove, so that rounding cannot have changed the answer."""
+    max_bits: int = 848
+    """Highest precision that --rigorous tries; the first is 53 bits, then it doubles."""
+    check: bool = False
+    """Exit with 1 unless the certificate holds, or the proof succeeds, for every drive."""
+    json: bool = False
+    """One JSON document on standard output."""
+
+    def run(self) -> Answer:
+        from rich.table import Table
+
+        if self.max_bits < 2:
+            raise ValueError(f"`max_bits` must be at least 2, not {self.max_bits}.")
+        circuit, drives = load(self.file)
+        drive = (
+            partial(_prove, circuit, self.max_bits) if self.rigorous else partial(_float, circuit)
+        )
+        found = [drive(z) for z in drives]
+        document = {
+            "file": self.file,
+            "n": circuit.n,
+            "rectified": circuit.rectified,
+            "identity_recurrence": circuit.W_r is None,
+            "rigorous": self.rigorous,
+            "drives": [one.document for one in found],
+        }
+        tables = []
+        for i, one in enumerate(found):
+            table = Table(title=f"drive {i}", title_justify="left", show_header=False, box=None)
+            for row in one.rows:
+                table.add_row(*row)
+            tables.append(table)
+        held = all(one.held for one in found)
+        return Answer(document, [describe(circuit), *tables], positive=held or not self.check)
+
+
+class _Found(NamedTuple):
+    """What is found for one drive: for `--json`, for people, and whether it is positive."""
+
+    document: dict[str, Any]
+    rows: list[tuple[str, str]]
+    held: bool
+
+
+def _float(circuit, z) -> _Found:
+    from organics.steady_states import steady_state
+
+    steady = steady_state(circuit, z)
+    document = {"z": z, "converged": bool(steady.converged), "residual": steady.residual}
+    rows = [("z", _numbers(z))]
+    if not steady.converged:
+        words = f"none found (best residual {float(steady.residual):.2e})"
+        return _Found(document | {"certificate": None}, [*rows, ("steady state", words)], False)
+    evidence = certificate_evidence(circuit, z, steady)
+    rows += [("y", _numbers(steady.state.y)), ("a", _numbers(steady.state.a))]
+    rows += [("certificate", certificate_in_words(evidence))]
+    rows += [(name, "holds" if passed else "FAILS") for name, passed in evidence["checks"].items()]
+    held = evidence["holds"] and evidence.get("verified", True)
+    return _Found(document | {"certificate": evidence}, rows, held)
+
+
+def _prove(circuit, max_bits: int, z) -> _Found:
+    from organics.rigorous import prove
+
+    proof = prove(circuit, z, max_bits=max_bits)
+    balls = {
+        name: None
+        if proof.enclosure is None
+        else [_ball(x) for x in getattr(proof.enclosure, name)]
+        for name in ("y", "a")
+    }
+    inequalities = [
+        {"inequality": name, "holds": holds, "margin": _ball(margin)}
+        for name, holds, margin in proof.inequalities
+    ]
+    document = {
+        "z": z,
+        "verdict": proof.verdict,
+        "statement": proof.statement,
+        "bits": proof.bits,
+        **balls,
+        "decided_by": inequalities[proof.inequalities.index(proof.decided_by)],
+        "inequalities": inequalities,
+    }
+    rows = [
+        ("z", _numbers(z)),
+        *((name, _listed(values)) for name, values in balls.items() if values is not None),
+        ("verdict", f"{proof.verdict}: {proof.statement}"),
+        ("decided by", f"{proof.decided_by.name}"),
+        ("its margin", f"{_ball(proof.decided_by.margin)}, {proof.bits} bits"),
+    ]
+    others = [one for one in proof.inequalities if one is not proof.decided_by]
+    words = {True: "holds", False: "FAILS", None: "open"}
+    rows += [
+        ("also", f"{name}: {words[holds]}, margin {_ball(margin)}")
+        for name, holds, margin in others
+    ]
+    return _Found(document, rows, proof.verdict == "proved")
+
+
+def _ball(value) -> str:
+    return value.str(_DIGITS)
+
+
+def _listed(balls: list[str]) -> str:
+    shown = balls if len(balls) <= 6 else [*balls[:3], "...", *balls[-3:]]
+    return "  ".join(shown)
+
+
+def _numbers(values) -> str:
+    import numpy as np
+
+    return np.array2string(np.asarray(values), precision=6, threshold=12, max_line_width=100)
+
+
+COMMANDS = Certify

@@ -1,0 +1,200 @@
+"""The recurrent networks on small MNIST sequences: accuracy over seeds, time, gradient norms.
+
+    python -m organics.experiments.sequences
+
+Every model has the same task, data, number of units, epochs, batches and schedule, and the learning
+rate and constants that were found for it with the same effort. ORGaNICs are never clipped; the
+models whose authors clip gradients are trained with and without. Interrupt and repeat it at will:
+what is complete is kept, and a run that was cut off goes on from its last epoch.
+
+Source: after Rawat et al. 2024, Table 2, on images of 14 x 14 pixels.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, Literal, NamedTuple
+
+import tyro
+
+from organics.atomic import write_atomically
+from organics.training import Diverged, Report, SequenceConfig, train
+from organics.training.run_folder import RunFolder
+
+_BOUNDED: dict[str, Any] = {
+    "recurrent": "bounded",
+    "learning_rate": 5e-2,
+    "dt_tau_max_y": 0.2,
+    "dt_tau_max_a": 0.05,
+    "dt_tau_max_gates": 0.8,
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "organics": _BOUNDED,
+    "organics-fixed": _BOUNDED | {"time_constants": "fixed"},
+    "organics-free": {"learning_rate": 1e-2},
+    "lstm": {"model": "lstm", "learning_rate": 3e-3},
+    "lstm-clipped": {"model": "lstm", "learning_rate": 3e-3, "clip_norm": 1.0},
+    "antisymmetric": {
+        "model": "antisymmetric",
+        "learning_rate": 3e-2,
+        "hyperparameters": (("epsilon", 0.1), ("gamma", 0.01)),
+    },
+    "cornn": {"model": "cornn", "learning_rate": 1e-2},
+    "lipschitz": {"model": "lipschitz", "learning_rate": 1e-2},
+    "lipschitz-clipped": {"model": "lipschitz", "learning_rate": 1e-2, "clip_norm": 15.0},
+}
+"""The settings in which the rows differ."""
+
+PAPER = {
+    ("organics", "smnist"): 0.977,
+    ("organics", "psmnist"): 0.899,
+    ("organics-fixed", "smnist"): 0.903,
+    ("organics-fixed", "psmnist"): 0.803,
+    ("lstm", "smnist"): 0.973,
+    ("lstm", "psmnist"): 0.926,
+    ("antisymmetric", "smnist"): 0.98,
+    ("antisymmetric", "psmnist"): 0.958,
+    ("cornn", "smnist"): 0.993,
+    ("cornn", "psmnist"): 0.966,
+    ("lipschitz", "smnist"): 0.994,
+    ("lipschitz", "psmnist"): 0.963,
+}
+"""Test accuracies of the paper's Table 2: on 784 steps, ORGaNICs with 64 units, others with 128."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train the recurrent networks of the paper's Table 2 on shorter sequences."""
+
+    out: Path = Path("runs/sequences")
+    """Folder for the folders of the runs."""
+    results: Path = Path("results/sequences.json")
+    """File for the outcome."""
+    tasks: tuple[Literal["smnist", "psmnist"], ...] = ("smnist", "psmnist")
+    """Tasks."""
+    models: tuple[str, ...] = tuple(MODELS)
+    """Rows."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One run of each row for each of these."""
+    units: int = 64
+    """Units of each network."""
+    resize: int = 14
+    """Pixels a side."""
+    epochs: int = 6
+    """Epochs of each run."""
+
+    def __post_init__(self):
+        for model in self.models:
+            if model not in MODELS:
+                raise ValueError(f"`models` must be among {', '.join(MODELS)}, not {model!r}.")
+
+
+class _Run(NamedTuple):
+    """A run that is complete, with its report, or that diverged, at a step."""
+
+    task: str
+    model: str
+    seed: int
+    report: Report | None
+    diverged: int | None
+
+
+def compute(config: Config, progress: bool = True) -> dict[str, Any]:
+    """Train what is not complete yet; the outcome so far is always in `config.results`."""
+    done: list[_Run] = []
+    for seed in config.seeds:  # the outer loop, so that an early end leaves all rows comparable
+        for task in config.tasks:
+            for model in config.models:
+                done.append(_run(config, task, model, seed, progress))
+                config.results.parent.mkdir(parents=True, exist_ok=True)
+                text = json.dumps(_summary(config, done), indent=2) + "\n"
+                write_atomically(config.results, text.encode())
+    return _summary(config, done)
+
+
+def _run(config: Config, task: str, model: str, seed: int, progress: bool) -> _Run:
+    folder = _folder(config, task, model, seed)
+    setting = _setting(config, task, model, seed)
+    try:
+        report = train(setting, folder, resume=True, progress=progress)
+    except Diverged as error:
+        return _Run(task, model, seed, None, error.step)
+    return _Run(task, model, seed, report, None)
+
+
+def _setting(config: Config, task: str, model: str, seed: int) -> SequenceConfig:
+    shared = {
+        "task": task,
+        "resize": config.resize,
+        "units": config.units,
+        "epochs": config.epochs,
+        "schedule": "warmup-cosine",
+        "seed": seed,
+    }
+    return SequenceConfig(**(shared | MODELS[model]))
+
+
+def _folder(config: Config, task: str, model: str, seed: int) -> Path:
+    return config.out / f"{task}{config.resize}-{model}-{config.units}-seed{seed}"
+
+
+def _summary(config: Config, done: list[_Run]) -> dict[str, Any]:
+    rows = []
+    for task in config.tasks:
+        for model in config.models:
+            group = [run for run in done if (run.task, run.model) == (task, model)]
+            if group:
+                rows.append(_row(config, task, model, group))
+    reports = [run.report for run in done if run.report is not None]
+    return {
+        "command": " ".join(["python -m organics.experiments.sequences", *sys.argv[1:]]),
+        "steps": config.resize**2,
+        "epochs": config.epochs,
+        "schedule": "warmup-cosine",
+        "rows": rows,
+        "versions": reports[-1].versions if reports else None,
+        "device": reports[-1].device if reports else None,
+        "platform": reports[-1].platform if reports else None,
+    }
+
+
+def _row(config: Config, task: str, model: str, group: list[_Run]) -> dict[str, Any]:
+    reports = [run.report for run in group if run.report is not None]
+    accuracies = [report.test_accuracy for report in reports]
+    norms = [_gradient_norms(config, task, model, report.seed) for report in reports]
+    return {
+        "task": task,
+        "model": model,
+        "settings": MODELS[model],
+        "parameters": reports[0].parameters if reports else None,
+        "seeds": [report.seed for report in reports],
+        "test_accuracy": [round(accuracy, 6) for accuracy in accuracies],
+        "mean_test_accuracy": round(mean(accuracies), 6) if accuracies else None,
+        "sd_test_accuracy": round(stdev(accuracies), 6) if len(accuracies) > 1 else None,
+        "paper_test_accuracy_784_steps": PAPER.get((model.removesuffix("-clipped"), task)),
+        "validation_accuracy": [round(report.validation_accuracy, 6) for report in reports],
+        "best_epoch": [report.best_epoch for report in reports],
+        "seconds_per_epoch": [round(report.seconds_per_epoch, 2) for report in reports],
+        "least_gradient_norm": [min(values) for values in norms],
+        "largest_gradient_norm": [max(values) for values in norms],
+        "diverged_seeds": [run.seed for run in group if run.report is None],
+        "diverged_at_step": [run.diverged for run in group if run.report is None],
+    }
+
+
+def _gradient_norms(config: Config, task: str, model: str, seed: int) -> list[float]:
+    """Of every step of a run, before any clipping."""
+    lines = RunFolder.open(_folder(config, task, model, seed)).lines("steps.jsonl")
+    return [norm for line in lines for norm in line["gradient_norm"]]
+
+
+def main() -> None:
+    """Run the experiment from the command line."""
+    json.dump(compute(tyro.cli(Config)), sys.stdout, indent=2)
+    print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""The comparison models: their equations, counts, invariants, gradients, and that each trains."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from organics.baselines import build
+from organics.models import count_parameters
+
+NAMES = ["lstm", "antisymmetric", "antisymmetric-gated", "cornn", "lipschitz", "rnn"]
+OPTIONS = {
+    "antisymmetric": {"epsilon": 0.3, "gamma": 0.2},
+    "antisymmetric-gated": {"epsilon": 0.4, "gamma": 0.1},
+    "cornn": {"dt": 0.3, "gamma": 1.3, "epsilon": 0.7},
+    "lipschitz": {"epsilon": 0.2, "beta": 0.6, "gamma": 0.3, "spread": 2.0},
+}
+
+# compiled once for each model and shape
+run = eqx.filter_jit(lambda layer, x, state=None, **options: layer(x, state, **options))
+advance = eqx.filter_jit(lambda layer, x, state: layer.step(x, state))
+
+every_model = pytest.mark.parametrize("name", NAMES)
+
+
+def random_layer(name, seed=0, m=2, n=5, **options):
+    """A layer with no parameter at a special value."""
+    layer = build(name, m, n, key=jr.key(seed), **{**OPTIONS.get(name, {}), **options})
+    noise = np.random.default_rng(seed)
+    return jax.tree.map(lambda p: p + 0.3 * noise.normal(size=p.shape), layer)
+
+
+def sequence_of(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+def same(got, want, **tolerance):
+    np.testing.assert_allclose(got, want, **tolerance)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def by_hand(layer, name, x, h, rest=None):
+    """One step of one sample from the papers' equations, in NumPy: the state's parts."""
+    p = {k: np.asarray(v) for k, v in vars(layer).items() if eqx.is_array(v)}
+    n, drive = layer.hidden_size, p["V"] @ x + p["bias"]
+    if name == "rnn":
+        return (np.tanh(p["W"] @ h + drive),)
+    if name == "lstm":
+        i, f, o, g = (p["W"] @ h + drive).reshape(4, n)
+        c = sigmoid(f) * rest + sigmoid(i) * np.tanh(g)
+        return sigmoid(o) * np.tanh(c), c
+    if name == "cornn":
+        force = np.tanh(p["W"][:, :n] @ h + p["W"][:, n:] @ rest + drive)
+        v = rest + layer.dt * (force - layer.gamma * h - layer.epsilon * rest)
+        return h + layer.dt * v, v
+    one = np.eye(n)
+    if name == "lipschitz":
+        A, W = (
+            (1 - layer.beta) * (M + M.T) + layer.beta * (M - M.T) - layer.gamma * one
+            for M in p["M"]
+        )
+        return (h + layer.epsilon * (A @ h + np.tanh(W @ h + drive)),)
+    W, entries = np.zeros((n, n)), iter(p["upper"])
+    for i in range(n):
+        for j in range(i + 1, n):
+            W[i, j] = next(entries)
+    A = W - W.T - layer.gamma * one
+    gate = sigmoid(A @ h + p["V_z"] @ x + p["bias_z"]) if name == "antisymmetric-gated" else 1
+    return (h + layer.epsilon * gate * np.tanh(A @ h + drive),)
+
+
+@given(name=st.sampled_from(NAMES), seed=st.integers(0, 10**6))
+def test_a_sequence_follows_the_papers_equations(name, seed):
+    layer, x = random_layer(name, seed), sequence_of(seed, 4, 2)
+    outputs, state = run(layer, x)
+    parts = (np.zeros(5),) * layer.parts
+    for t in range(4):
+        parts = by_hand(layer, name, np.asarray(x[t]), *parts)
+        same(outputs[t], parts[0], rtol=1e-12, atol=1e-14)
+    same(state, np.concatenate(parts), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "name, count",
+    [
+        ("lstm", 67_850),
+        ("antisymmetric", 9_674),
+        ("antisymmetric-gated", 9_930),
+        ("cornn", 34_314),
+        ("lipschitz", 34_314),
+        ("rnn", 128 * 128 + 128 + 128 + 1_290),
+    ],
+)
+def test_parameter_counts_are_the_papers(name, count):
+    layer = build(name, 1, 128, key=jr.key(0))
+    readout = eqx.nn.Linear(128, 10, key=jr.key(0))
+    assert count_parameters(layer) + count_parameters(readout) == count
+    assert (layer.input_size, layer.hidden_size) == (1, 128)
+
+
+@every_model
+def test_streaming_equals_whole_and_steps(name):
+    layer, x = random_layer(name, 1), sequence_of(1, 3, 8, 2)
+    whole, final = run(layer, x)
+    assert whole.shape == (3, 8, 5)
+    first, state = run(layer, x[:, :4])
+    second, state = run(layer, x[:, 4:], state)
+    same(jnp.concatenate([first, second], axis=1), whole, rtol=1e-12)
+    same(state, final, rtol=1e-12)
+    same(run(layer, x, sequence=False)[0], whole[:, -1], rtol=1e-12)
+    single, one = run(layer, x[1])
+    same(single, whole[1], rtol=1e-12)
+    same(run(layer, x[1], sequence=False)[0], whole[1, -1], rtol=1e-12)
+    stepped, rows = layer.initial_state(), layer.initial_state()
+    for t in range(8):
+        stepped, rows = advance(layer, x[1, t], stepped), advance(layer, x[:, t], rows)
+    same(stepped, one, rtol=1e-12)
+    same(rows, final, rtol=1e-12)
+
+
+@every_model
+def test_the_last_output_does_not_store_the_sequence(name):
+    layer = build(name, 1, 16, key=jr.key(2))
+
+    def largest(sequence):
+        jaxpr = jax.make_jaxpr(lambda x: layer(x, sequence=sequence)[0])(jnp.zeros((7, 1)))
+        return max(v.aval.size for e in jaxpr.eqns for v in e.outvars if e.primitive.name == "scan")
+
+    assert largest(True) >= 7 * 16 > largest(False)
+
+
+@every_model
+@pytest.mark.parametrize("batch, steps, n", [(3, 4, 5), (1, 1, 1)])
+@pytest.mark.parametrize("sequence", [True, False])
+def test_gradients_are_those_of_the_steps(name, batch, steps, n, sequence):
+    layer, x = random_layer(name, 3, n=n), sequence_of(3, batch, steps, 2)
+    start = sequence_of(4, batch, layer.parts * n)
+    towards = sequence_of(5, batch, steps, n)
+
+    def score(outputs, state):
+        target = towards if sequence else towards[:, -1]
+        return jnp.sum(outputs * target) + jnp.sum(jnp.sin(state))
+
+    @eqx.filter_jit
+    @eqx.filter_grad
+    def whole(given):
+        layer, x, state = given
+        return score(*layer(x, state, sequence=sequence))
+
+    @eqx.filter_jit
+    @eqx.filter_grad
+    def by_steps(given):
+        layer, x, state = given
+        outputs = []
+        for t in range(steps):
+            state = layer.step(x[:, t], state)
+            outputs.append(state[:, :n])
+        return score(jnp.stack(outputs, 1) if sequence else outputs[-1], state)
+
+    got, want = whole((layer, x, start)), by_steps((layer, x, start))
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    jax.tree.map(lambda g, w: same(g, w, rtol=1e-10, atol=1e-12), got, want)
+
+
+@every_model
+def test_gradients_are_differences(name):
+    layer, x = random_layer(name, 6), sequence_of(6, 2, 7, 2)
+    parameters, static = eqx.partition(layer, eqx.is_array)
+
+    @jax.jit
+    def loss(parameters):
+        return jnp.sum(jnp.square(eqx.combine(parameters, static)(x)[0]))
+
+    direction = jax.tree.map(lambda p: sequence_of(7, *p.shape), parameters)
+    moved = [jax.tree.map(lambda p, d: p + h * d, parameters, direction) for h in (1e-5, -1e-5)]  # noqa: B023
+    difference = (loss(moved[0]) - loss(moved[1])) / 2e-5
+    slope = jax.tree.map(lambda g, d: jnp.sum(g * d), jax.grad(loss)(parameters), direction)
+    assert sum(jax.tree.leaves(slope)) == pytest.approx(float(difference), rel=1e-7)
+
+
+@every_model
+def test_a_batch_is_its_samples_under_vmap(name):
+    layer, x = random_layer(name, 8), sequence_of(8, 3, 4, 2)
+    same(jax.vmap(lambda x: layer(x)[0])(x), layer(x)[0], rtol=1e-12)
+
+
+@given(n=st.sampled_from([1, 2, 7]), seed=st.integers(0, 10**6), gated=st.booleans())
+def test_the_antisymmetric_matrix_only_damps_and_turns(n, seed, gated):
+    name = "antisymmetric-gated" if gated else "antisymmetric"
+    layer = random_layer(name, seed, n=n, gamma=0.37)
+    same(np.linalg.eigvals(layer.matrix()).real, -0.37, rtol=1e-12)
+
+
+@given(n=st.sampled_from([1, 2, 7]), seed=st.integers(0, 10**6), beta=st.floats(0, 1))
+def test_the_lipschitz_matrices_have_the_symmetric_part_of_their_formula(n, seed, beta):
+    layer = random_layer("lipschitz", seed, n=n, beta=beta, gamma=0.2)
+    A, W = jnp.split(layer.matrix(), 2)
+    for found, M in zip((A, W), np.asarray(layer.M), strict=True):
+        symmetric = (1 - beta) * (M + M.T) - 0.2 * np.eye(n)
+        found = np.asarray(found)
+        same((found + found.T) / 2, symmetric, atol=1e-12)
+        same((found - found.T) / 2, beta * (M - M.T), atol=1e-12)
+
+
+def test_positions_of_the_oscillators_move_with_the_new_velocity():
+    layer = random_layer("cornn", 9)
+    before, x = sequence_of(9, 10), sequence_of(10, 2)
+    after = layer.step(x, before)
+    same(after[:5], before[:5] + layer.dt * after[5:], rtol=1e-12)
+
+
+def test_the_forget_gate_starts_open():
+    layer = build("lstm", 1, 4, key=jr.key(0))
+    same(layer.bias, [0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0], rtol=0)
+
+
+@every_model
+def test_single_precision_stays_single(name):
+    layer = build(name, 1, 4, key=jr.key(0), dtype=jnp.float32)
+    outputs, state = layer(jnp.ones((2, 3, 1), jnp.float32))
+    assert outputs.dtype == state.dtype == layer.initial_state().dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    "name, options, argument",
+    [
+        ("gru", {}, "name"),
+        ("lstm", {"hidden_size": 0}, "hidden_size"),
+        ("rnn", {"input_size": 0}, "input_size"),
+        ("antisymmetric", {"epsilon": 0.0}, "epsilon"),
+        ("antisymmetric-gated", {"gamma": -0.1}, "gamma"),
+        ("cornn", {"dt": 0.0}, "dt"),
+        ("cornn", {"epsilon": -1.0}, "epsilon"),
+        ("lipschitz", {"beta": 1.1}, "beta"),
+        ("lipschitz", {"spread": 0.0}, "spread"),
+    ],
+)
+def test_bad_arguments_are_named(name, options, argument):
+    with pytest.raises(ValueError, match=f"`{argument}`"):
+        build(name, **{"input_size": 1, "hidden_size": 3, "key": jr.key(0), **options})
+
+
+@every_model
+def test_bad_inputs_are_refused(name):
+    layer = random_layer(name, 11)
+    size = 5 * layer.parts
+    for shape in ((5, 3), (0, 2), (1, 1, 5, 2)):
+        with pytest.raises(ValueError, match=r"`x` must have shape \(time, 2\)"):
+            layer(jnp.zeros(shape))
+    with pytest.raises(ValueError, match="float64, not float32"):
+        layer(jnp.zeros((5, 2), jnp.float32))
+    with pytest.raises(ValueError, match=rf"`state` must have shape \({size},\), not"):
+        layer(jnp.zeros((5, 2)), jnp.zeros((1, size)))
+    with pytest.raises(ValueError, match=rf"`state` must have shape \({size},\) or \(3, {size}\)"):
+        layer(jnp.zeros((3, 5, 2)), jnp.zeros((2, size)))
+    with pytest.raises(ValueError, match="float64, not float32"):
+        layer(jnp.zeros((5, 2)), jnp.zeros(size, jnp.float32))
+    with pytest.raises(ValueError, match=r"`x` must have shape \(2,\)"):
+        layer.step(jnp.zeros(3), layer.initial_state())
