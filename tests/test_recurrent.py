@@ -13,7 +13,7 @@ from organics import certify, stability
 from organics.circuit import State
 from organics.models import count_parameters
 from organics.nn import CellState, ORGaNICs, circuit_at, trajectory
-from organics.nn.dynamics import spectral_abscissa
+from organics.nn.dynamics import spectra, spectral_abscissa
 
 LARGE = {"dt_tau_max_y": 0.5, "dt_tau_max_a": 0.3, "dt_tau_max_gates": 0.7}
 
@@ -128,19 +128,34 @@ def test_bounded_stays_bounded_whatever_the_parameter():
     assert float(pushed.monitor()["recurrent_spectral_norm"]) == pytest.approx(1, rel=1e-3)
 
 
-def test_monitor_is_the_spectral_radius_and_norm():
+@pytest.mark.parametrize("m", [1, 30])
+def test_monitor_is_the_spectral_radius_and_norm(m):
+    monitor = eqx.filter_jit(lambda layer: layer.monitor())
     for seed in range(5):
-        layer = random_layer(seed, n=12)
-        W = np.random.default_rng(seed).normal(size=(12, 12))
-        layer = eqx.tree_at(lambda la: la.cells[0].W_r, layer, jnp.asarray(W))
-        found = layer.monitor()
-        radius = np.abs(np.linalg.eigvals(W)).max()
+        rng = np.random.default_rng(seed)
+        layer = random_layer(seed, m=m, n=12, layers=2)
+        W_r, W_zx = rng.normal(size=(12, 12)), rng.normal(size=(12, m))
+        layer = eqx.tree_at(lambda la: la.cells[0].W_r, layer, jnp.asarray(W_r))
+        layer = eqx.tree_at(lambda la: la.cells[0].W_zx, layer, jnp.asarray(10 * W_zx))
+        found = monitor(layer)
+        radius = max(np.abs(np.linalg.eigvals(cell.W_r)).max() for cell in layer.cells)
         assert float(found["recurrent_spectral_radius"]) == pytest.approx(radius, rel=5e-3)
-        norm = np.linalg.norm(W, 2)
-        assert float(found["recurrent_spectral_norm"]) == pytest.approx(norm, rel=1e-3)
+        for name, weights in (("recurrent", "W_r"), ("input", "W_zx")):
+            norm = max(np.linalg.norm(getattr(cell, weights), 2) for cell in layer.cells)
+            assert float(found[f"{name}_spectral_norm"]) == pytest.approx(norm, rel=1e-3)
     assert float(
         random_layer(0, recurrent="identity").monitor()["recurrent_spectral_norm"]
     ) == pytest.approx(1, rel=1e-3)
+
+
+def test_spectra_are_those_of_the_trajectories():
+    layer = random_layer(3, layers=2)
+    x = sequence_of(4, 3, 7, 2)
+    abscissae, radii = spectra(layer, x)
+    for i, time in enumerate((6, 4, 2)):
+        path = trajectory(layer, x[i])
+        same(abscissae[i], path.spectral_abscissa[time], rtol=1e-9)
+        same(radii[i], path.step_radius[time], rtol=1e-9)
 
 
 @pytest.mark.parametrize("recurrent", ["free", "identity", "bounded"])

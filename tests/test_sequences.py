@@ -14,9 +14,15 @@ from hypothesis import strategies as st
 
 from organics import data
 from organics.data import sequences
-from organics.models import SequenceModelName, build_sequence, count_parameters
+from organics.models import (
+    SequenceClassifier,
+    SequenceModelName,
+    build_sequence,
+    count_parameters,
+)
+from organics.nn.dynamics import spectra
 from organics.training import SequenceConfig, TrainConfig, config, evaluate, train
-from organics.training.evaluation import build_model, input_shape
+from organics.training.evaluation import build_model, input_shape, load_model
 from organics.training.run_folder import RunFolder
 from organics.training.step import learning_rate
 
@@ -157,17 +163,35 @@ def test_the_loss_is_the_cross_entropy_of_the_last_output():
     assert metrics["accuracy"] == np.mean(p.argmax(axis=1) == np.asarray(labels))
 
 
-def test_the_diagnosis_is_that_of_the_layer():
+@pytest.mark.parametrize(("sequences", "time", "moments"), [(3, 9, 1), (501, 8, 4), (70, 900, 63)])
+def test_the_diagnosis_is_that_of_the_layer(sequences, time, moments):
     model = build_sequence("organics", 2, 5, key=jr.key(0), backend="scan", layers=2)
-    x = jr.normal(jr.key(1), (3, 9, 2))
+    x = jr.normal(jr.key(1), (sequences, time, 2))
     found = model.diagnose(x)
     outputs, _ = model.layer(x)
     assert found["output_min"] == jnp.min(outputs) and found["output_max"] == jnp.max(outputs)
     taus = 1 / np.stack([cell.rates for cell in model.layer.cells])
     np.testing.assert_allclose(found["tau_a_max"], taus[:, 1].max())
     np.testing.assert_allclose(found["tau_b0_median"], np.median(taus[:, 2]))
-    assert found["largest_spectral_abscissa"] > -1 / taus[:, 1].max()
-    assert abs(found["largest_step_radius"] - 1) < 0.1
+    assert found["spectral_moments"] == moments
+    abscissae, radii = spectra(model.layer, x[:moments])
+    assert found["largest_spectral_abscissa"] == abscissae.max()
+    assert found["largest_step_radius"] == radii.max()
+
+
+def test_another_layer_is_diagnosed_by_its_outputs_and_not_monitored():
+    class Doubled(eqx.Module):
+        hidden_size: int = 2
+
+        def __call__(self, x, sequence=True):
+            return (2 * x if sequence else 2 * x[:, -1]), None
+
+    model = SequenceClassifier(Doubled(), key=jr.key(0))
+    assert model.diagnose(jnp.arange(-3.0, 5).reshape(1, 4, 2)) == {
+        "output_min": -6.0,
+        "output_max": 8.0,
+    }
+    assert model.monitor() == {}
 
 
 def test_a_layer_without_units_is_refused():
@@ -280,9 +304,33 @@ def lines(folder, file="metrics.jsonl"):
     return found
 
 
+def check_logs(folder, best_epoch):
+    """The gradient's and the weights' norms by step, and the dynamics by epoch."""
+    steps = lines(folder, "steps.jsonl")
+    for line in steps:
+        assert all(len(values) == 3 for name, values in line.items() if name != "epoch")
+    first = {name: values[0] for name, values in steps[0].items() if name != "epoch"}
+    cell = build_model(SMALL).layer.cells[0]
+    radius = np.abs(np.linalg.eigvals(cell.W_r)).max()
+    assert first["recurrent_spectral_radius"] == pytest.approx(radius, rel=5e-3)
+    assert first["recurrent_spectral_norm"] == pytest.approx(np.linalg.norm(cell.W_r, 2), rel=1e-3)
+    assert first["input_spectral_norm"] == pytest.approx(np.linalg.norm(cell.W_zx, 2), rel=1e-3)
+    assert first["gradient_norm"] > 0 and 0 <= first["accuracy"] <= 1
+    line = lines(folder)[best_epoch - 1]
+    layer = load_model(RunFolder.open(folder)).layer
+    digits = data.load_sequences("sdigits", rows=True)
+    _, held_out = data.split(1500, 150)
+    sample = digits.train_images[held_out[:27]]  # 2 % of the training examples
+    outputs, _ = layer(jnp.asarray(sample, np.float32) / 16)
+    np.testing.assert_allclose(line["output_max"], np.max(outputs), rtol=1e-5)
+    np.testing.assert_allclose(line["tau_y_min"], np.min(1 / layer.cells[0].rates[0]), rtol=1e-5)
+    assert line["largest_step_radius"] < 2 and line["spectral_moments"] == 1
+
+
 def test_a_run_resumes_to_the_same_bits_and_is_evaluated(tmp_path, monkeypatch):
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     report = train(SMALL, unbroken, progress=False)
+    check_logs(unbroken, report.best_epoch)
     assert (report.dataset, report.model, report.layers) == ("sdigits", "organics", (8,))
     save = RunFolder.save_checkpoint
 
