@@ -17,7 +17,7 @@ def example(name):
     return (ROOT / "examples" / name).read_text()
 
 
-@pytest.mark.parametrize("name", ["theorist.py", "layer.py"])
+@pytest.mark.parametrize("name", ["theorist.py", "layer.py", "recurrent.py"])
 def test_the_readme_has_the_program_without_its_docstring(name):
     _, program = example(name).split('"""\n\n', 1)
     assert f"`examples/{name}`:\n\n```python\n{program}```" in README
@@ -47,6 +47,7 @@ def test_the_readme_names_every_command_and_file_that_there_is():
     [
         ("theorist.py", ["Verification(valid=True", "peaks at"]),
         ("layer.py", ["loss 0.0", "stable for x[0]: True"]),
+        ("recurrent.py", ["loss 0.", "stable at the end of x[0]: True"]),
     ],
 )
 def test_the_programs_run(name, words):
