@@ -22,7 +22,8 @@ class LipschitzRNN(RecurrentLayer):
         epsilon: the step size.
         beta: the share of the antisymmetric part, in [0, 1].
         gamma: the damping.
-        spread: as above.
+        spread: as above. The published 32, for 128 units, starts with gradients of up to 1e5 at
+            larger steps and needs them clipped.
         dtype: of the parameters; JAX's default float if not given.
 
     Raises `ValueError`, naming the argument, for sizes below 1, `epsilon` or `spread` not above 0,
@@ -43,9 +44,9 @@ class LipschitzRNN(RecurrentLayer):
         *,
         key: PRNGKeyArray,
         epsilon: float = 0.03,
-        beta: float = 0.65,
+        beta: float = 0.8,
         gamma: float = 0.001,
-        spread: float = 32.0,
+        spread: float = 2.0,
         dtype: type | None = None,
     ):
         require_positive(
