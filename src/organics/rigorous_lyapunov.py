@@ -145,6 +145,7 @@ def _eigenvector_candidate(J: arb_mat) -> Iterator[Candidate]:
 
 def _balance(J: Float[np.ndarray, "m m"]):
     """`J` with rows and columns scaled by powers of 2 to similar norms, and the scale."""
+    # `scipy.linalg.matrix_balance` casts the scale to integers, which a wide one overflows
     (gebal,) = scipy.linalg.get_lapack_funcs(("gebal",), (J,))
     balanced, _, _, scale, _ = gebal(J, scale=1, permute=0)
     return balanced, scale
