@@ -1,11 +1,10 @@
-"""Lyapunov inequalities for a matrix of balls: all real parts of its eigenvalues are below a bound,
-or some is above.
+"""Lyapunov inequalities for a matrix of balls: its eigenvalues lie left of a line, or one does not.
 
 For an exact symmetric `P` and a number `g`, let `Q = 2 g P - P J - J^T P` be positive definite for
 every `J` in the balls. If `P` is positive definite, every eigenvalue of `J` has a real part below
 `g`. If `x^T P x < 0` for some `x`, some eigenvalue has a real part above `g`: no eigenvalue lies on
-the line, and with all to its left `P` would be the integral of `exp(J - g)^T(t) Q exp(J - g)(t)`,
-which is positive definite.
+the line, and with all to its left `P` would be the integral over `t > 0` of `E^T Q E`, with
+`E = exp((J - g) t)`, which is positive definite.
 
 How `P` and `g` were found does not matter. Definiteness is tested on `X^T Q X` and `X^T P X`, with
 an exact matrix `X` that makes both nearly diagonal, by Gershgorin's theorem: if `X^T Q X` is
@@ -54,10 +53,10 @@ def conclude(J: arb_mat, candidate: Candidate) -> Conclusion:
     decrease = _definite(f"P J + J^T P - 2 g P < 0 with g = {g!r} per ms", Q, 2 * form)
     lowest = min((form[i, i] for i in range(form.nrows())), key=lambda v: float(v.mid()))
     if lowest < 0:
-        sign = Inequality.positive("x^T P x < 0 for some x, so some real part is > g", -lowest)
+        sign = Inequality.positive("x^T P x < 0 for some x", -lowest)
         return Conclusion(False if decrease.holds and g >= 0 else None, (sign, decrease))
     identity = from_entries(form.nrows(), lambda i, j: int(i == j))
-    sign = _definite("P > 0, so all real parts are < g", form, identity)
+    sign = _definite("P > 0", form, identity)
     return Conclusion(True if sign.holds and decrease.holds and g <= 0 else None, (sign, decrease))
 
 
@@ -146,7 +145,9 @@ def _eigenvector_candidate(J: arb_mat) -> Iterator[Candidate]:
 
 def _balance(J: Float[np.ndarray, "m m"]):
     """`J` with rows and columns scaled by powers of 2 to similar norms, and the scale."""
-    balanced, (scale, _) = scipy.linalg.matrix_balance(J, permute=False, separate=True)
+    # `scipy.linalg.matrix_balance` casts the scale to integers, which a wide one overflows
+    (gebal,) = scipy.linalg.get_lapack_funcs(("gebal",), (J,))
+    balanced, _, _, scale, _ = gebal(J, scale=1, permute=0)
     return balanced, scale
 
 
