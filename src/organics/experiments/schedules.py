@@ -1,4 +1,4 @@
-"""How many epochs a learning rate that warms up and falls saves: the paper's schedule beside it.
+"""Whether a learning rate that warms up and falls saves epochs: the paper's schedule beside it.
 
     python -m organics.experiments.schedules
 
