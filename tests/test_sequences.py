@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from organics import data
 from organics.data import sequences
+from organics.experiments import schedules
 from organics.models import (
     SequenceClassifier,
     SequenceModelName,
@@ -252,6 +253,8 @@ def test_the_settings_offer_what_there_is():
     [
         ({}, (0.02, 0.005, 0.1)),
         ({"resize": 14}, (0.08, 0.02, 0.4)),
+        ({"resize": 14, "recurrent": "identity"}, (0.32, 0.08, 1.0)),
+        ({"recurrent": "identity"}, (0.02, 0.005, 0.1)),
         ({"rows": True, "dt_tau_max_a": 0.3}, (0.56, 0.3, 1.0)),
     ],
 )
@@ -355,3 +358,29 @@ def test_a_run_resumes_to_the_same_bits_and_is_evaluated(tmp_path, monkeypatch):
     assert found["accuracy"] == report.test_accuracy and found["dataset"] == "sdigits"
     assert found["dynamics"]["output_min"] < found["dynamics"]["output_max"]
     assert "dynamics" not in evaluate(broken, with_stability=False).summary
+
+
+def test_the_digits_are_learned_row_by_row(tmp_path):
+    settings = SequenceConfig(
+        task="sdigits", rows=True, units=32, recurrent="identity", epochs=10, batch_size=32,
+        learning_rate=0.02, schedule="warmup-cosine",
+    )  # fmt: skip
+    report = train(settings, tmp_path / "run", progress=False)
+    assert report.test_accuracy > 0.85
+    norms = [line["gradient_norm"] for line in lines(tmp_path / "run", "steps.jsonl")]
+    assert np.min(norms) > 1e-3 and np.max(norms) < 20  # not clipped
+
+
+def test_the_comparison_of_schedules_at_toy_size(tmp_path):
+    config = schedules.Config(
+        out=tmp_path / "runs", results=tmp_path / "found.json", rows=True, units=4, epochs=(1,),
+        learning_rates=(0.01,), seeds=(0, 1),
+    )  # fmt: skip
+    found = schedules.compute(config, progress=False)
+    assert json.loads(config.results.read_text()) == found
+    assert [row["schedule"] for row in found["rows"]] == ["step", "warmup-cosine"]
+    for row in found["rows"]:
+        assert row["mean_test_accuracy"] == pytest.approx(np.mean(row["test_accuracy"]), abs=1e-6)
+        assert 0 < row["least_gradient_norm"] < row["largest_gradient_norm"]
+    assert found["settings"]["units"] == 4 and "seed" not in found["settings"]
+    assert schedules.compute(config, progress=False) == found

@@ -101,7 +101,11 @@ COMMANDS: Any = Union[  # noqa: UP007
     _command("digits", "Circuits at rest, on 8 x 8 images of digits.", "--layers 50 --epochs 20"),
     _command("mnist", "Circuits at rest, on MNIST.", "--layers 120 60"),
     _command("fashion-mnist", "Circuits at rest, on Fashion-MNIST.", "--seed 1"),
-    _command("sdigits", "Recurrent, on 8 x 8 images of digits, a pixel a step.", "--epochs 20"),
+    _command(
+        "sdigits",
+        "Recurrent, on 8 x 8 images of digits, a pixel a step.",
+        "--recurrent identity --batch-size 32 --learning-rate 0.02 --epochs 20",
+    ),
     _command(
         "smnist",
         "Recurrent, on MNIST, a pixel a step.",
