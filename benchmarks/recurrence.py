@@ -38,8 +38,9 @@ except ImportError:
 BATCH = 256
 UNITS = (64, 128, 256)
 STEPS = (196, 784, 3136)
-EAGER_LIMIT = 12e9  # bytes that an eager loop may keep
-EAGER_ARRAYS = 30  # that it keeps per step, about
+MEMORY_LIMIT = 8e9  # bytes that a peer may keep for its backward pass; beyond, it is left out
+KEPT = {"torch_eager": 30, "torch_lstm": 12}  # arrays (batch, units) that it keeps per step, about
+SLOW_LIMIT = 1000  # steps beyond which JAX's own loops are left out
 
 
 def run(
@@ -84,17 +85,19 @@ def run(
 def _row(n: int, steps: int, rounds: int) -> dict[str, Any]:
     training = {"floor_numpy": _floor_numpy(n, steps, True)}
     inference = {"floor_numpy": _floor_numpy(n, steps, False)}
-    kernels = ["scan"] + (["native"] if native.unavailable() is None else [])
+    kernels = ["scan"] if steps <= SLOW_LIMIT or native.unavailable() is not None else []
+    kernels += ["native"] if native.unavailable() is None else []
     for kernel in kernels:
         training[kernel] = _layer(n, steps, kernel, True)
         inference[kernel] = _layer(n, steps, kernel, False)
-    training["equinox_lstm"] = _equinox_lstm(n, steps)
+    if steps <= SLOW_LIMIT:
+        training["equinox_lstm"] = _equinox_lstm(n, steps)
     if torch is not None:
         training["floor_torch"] = _floor_torch(n, steps, True)
         inference["floor_torch"] = _floor_torch(n, steps, False)
-        training["torch_lstm"] = _torch_lstm(n, steps)
-        if EAGER_ARRAYS * steps * BATCH * n * 4 < EAGER_LIMIT:
-            training["torch_eager"] = _torch_eager(n, steps)
+        for name, make in (("torch_lstm", _torch_lstm), ("torch_eager", _torch_eager)):
+            if KEPT[name] * steps * BATCH * n * 4 < MEMORY_LIMIT:
+                training[name] = make(n, steps)
     time_in_turn(training | {f"inference_{k}": f for k, f in inference.items()}, 1)  # compiles
     trained, inferred = time_in_turn(training, rounds), time_in_turn(inference, rounds)
     gc.collect()
