@@ -30,16 +30,20 @@ def test_the_experiment_at_toy_size(tmp_path, monkeypatch):
     found = experiment.compute(config, progress=False)
     assert json.loads(config.results.read_text()) == json.loads(json.dumps(found))
     (search,) = found["search"]
-    assert search["circuits"] == search["converged"] == sum(search["methods"].values()) == 12
-    assert search["met"] and 0 < search["largest_residual"] <= 1e-10
-    assert len(search["largest_residual_by_size"]) == 2
+    assert search["circuits"] == search["converged"] == search["residual_at_most_1e-10"] == 12
+    assert search["stable"] == sum(search["stable_by_method"].values()) == 12
+    assert search["not_stable_by_size"] == {} and len(search["largest_residual_by_size"]) == 2
+    assert search["not_stable_but_rests_in_a_simulation"] == 0
     for row, norm in zip(found["stability"], config.norms, strict=True):
         assert row["spectral_norm"] == norm
-        outcomes = row["agreement"] | row["disagreement"]
-        assert sum(outcomes.values()) == row["circuits"] == 5
-        assert row["stable"] + row["steady_but_unstable"] + row["none_found"] == 5
+        simulated = row["stable_and_a_simulation_of_it"]
+        outside = simulated["ends_at_another_state"] + simulated["never_rests"]
+        assert simulated["ends_there"] + outside == row["stable"] == 5 - row["not_stable"]
+        assert simulated["of_the_last_two_ends_there_from_nearby"] <= outside
+        others = row["not_stable_and_a_simulation_of_it"]
+        assert others["never_rests"] + others["rests"] == row["not_stable"]
     inside = found["stability"][0]
-    assert inside["stable"] == inside["agreement"]["stable_and_the_simulation_ends_there"] == 5
+    assert inside["stable"] == inside["stable_and_a_simulation_of_it"]["ends_there"] == 5
 
     def computed_again(*_):
         raise AssertionError("what is complete was computed again")
@@ -80,12 +84,20 @@ def test_settle_ends_at_rest_or_where_the_time_is_up():
     np.testing.assert_allclose(early.a[-1], path.state.a[-1], rtol=1e-6)
 
 
-def test_other_starts_count_the_circuits_that_come_to_rest():
+def test_circuits_are_counted_that_come_to_rest_or_back():
     two = np.eye(2)
     weak = Circuit(two, 2 * two, b=0.5, b0=1.0, sigma=0.4)  # rests with each y > 0 or < 0
     growing = Circuit(2 * two, 0 * two, b=1.0)  # has no steady state
     circuits = jax.tree.map(lambda *x: jnp.stack(x), weak, growing)
     drives = jnp.asarray([[0.0, 0.0], [1.0, 1.0]])
-    assert experiment._from_elsewhere(circuits, drives, np.arange(2), 1, 300.0, 0) == 1
-    assert experiment._from_elsewhere(circuits, drives, np.arange(1, 2), 2, 300.0, 0) == 0
-    assert experiment._from_elsewhere(circuits, drives, np.arange(0), 2, 300.0, 0) == 0
+    for which, rest in ([True, True], 1), ([False, True], 0), ([False, False], 0):
+        found = experiment._resting(circuits, drives, np.array(which), 1, 300.0, 0)
+        assert found == rest
+    s = 0.5  # of the stable states of `weak`, where the effective gain vanishes
+    y = np.sqrt(1 - 0.4**2 / s**2)
+    other = State(jnp.asarray([[y, -y], [1.0, 1.0]]), jnp.full((2, 2), s**2))
+    saddle = State(jnp.asarray([[0.0, y], [1.0, 1.0]]), jnp.asarray([[0.16, s**2], [1.0, 1.0]]))
+    everywhere = np.array([True, True])
+    assert experiment._returning(circuits, drives, other, everywhere, 300.0) == 1
+    assert experiment._returning(circuits, drives, saddle, everywhere, 300.0) == 0
+    assert experiment._returning(circuits, drives, other, ~everywhere, 300.0) == 0

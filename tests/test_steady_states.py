@@ -176,6 +176,37 @@ def test_a_state_so_far_away_that_its_terms_overflow_is_no_steady_state():
     assert not solve(circuit, np.array([1.8912892294158154])).converged
 
 
+@given(
+    r=st.floats(0.05, 1),
+    parameters=st.tuples(*[st.floats(0.02, 1)] * 4),
+    rectified=st.booleans(),
+)
+def test_negative_recurrence_of_one_neuron_bounds_what_can_be_stable(r, parameters, rectified):
+    """With `W_r = -r` and `s = sqrt(a)`, `y > 0` rests where `c/s^2 + w p^2/(1 + r - r s)^2 = 1`.
+
+    For `s < (1 + r)/r` the left side is convex, with a minimum by Hoelder's inequality, and rest is
+    stable at the smaller of the two roots; beyond are saddles. So a stable state exists if and only
+    if the minimum is below 1, and with `r = 1` and all else close to 1 it is not.
+    """
+    w, p, b0, sigma = parameters
+    minimum = ((r * b0 * sigma) ** (2 / 3) + (w**0.5 * p) ** (2 / 3)) / (1 + r) ** (2 / 3)
+    assume(abs(minimum - 1) > 1e-3)
+    circuit = Circuit([[w]], [[-r]], b=p, b0=b0, sigma=sigma, rectified=rectified)
+    found = solve(circuit, jnp.ones(1))
+    stable = found.converged and np.linalg.eigvals(jacobian(circuit, found.state)).real.max() < 0
+    assert stable == (minimum < 1)
+
+
+def test_a_saddle_is_passed_over_where_another_state_is_found():
+    circuit = Circuit([[0.84594733]], [[-1.0]], b=0.92461562, b0=1.0, sigma=0.31517131**0.5)
+    saddle = State(jnp.array([0.87165055]), jnp.array([0.88216406]))  # where Newton ends
+    assert residual_by_hand(circuit, saddle, jnp.ones(1)) < 1e-7
+    assert np.linalg.eigvals(jacobian(circuit, saddle)).real.max() > 0
+    found = solve(circuit, jnp.ones(1))
+    assert found.converged and found.method_name == "relaxation"
+    assert np.linalg.eigvals(jacobian(circuit, found.state)).real.max() < 0
+
+
 @pytest.mark.parametrize("gain", [1 - 1e-3, 1.0, 1 + 1e-9, 1.5])
 def test_the_edge_of_existence_without_recurrence(gain):
     circuit = Circuit([[gain]], [[0.0]], b=1.0, b0=1.0, sigma=0.5)

@@ -10,8 +10,9 @@ divisive normalization. Otherwise it is searched for:
    by Newton. It goes first where the largest singular value of `W_r` exceeds 1: there are several
    steady states then, and the iteration readily finds an unstable one, while the circuit does not.
 
-Whatever the route, a state counts as converged by its residual alone. A steady state may be
-unstable; `organics.linear_stability` answers that.
+Whatever the route, a state counts as converged by its residual alone. A state that cannot be stable
+by the sign of its Jacobian's determinant is returned only if the other route finds none that may.
+A steady state may be unstable all the same; `organics.linear_stability` answers that.
 """
 
 from functools import partial
@@ -185,22 +186,40 @@ def _search(circuit: Circuit, z, norm, tolerance: float) -> tuple[_Candidate, Ar
     # where several steady states are possible, `y = 0` under zero drive is not taken at its word
     unfound = first._replace(converged=first.converged & contractive)
 
-    def attempt(i, carry):
-        best, method, count = carry
+    def unfinished(carry):
+        i, _, acceptable, _, _ = carry
+        return (i < 2) & ~acceptable
+
+    def attempt(carry):
+        i, best, acceptable, method, count = carry
         relaxing = contractive == (i == 1)
-        wanted = ~best.converged
+        wanted = ~acceptable
         relaxed = _relax(circuit, z, tolerance, wanted & relaxing)
         iterated, iterations = _iterate(circuit, z, tolerance, first, wanted & ~relaxing)
         start = _where(relaxing, relaxed, iterated)
         found, steps = _newton(circuit, z, tolerance, start, wanted)
-        better = wanted & (found.converged | ~(best.residual <= found.residual))
+        acceptable = found.converged & _may_be_stable(circuit, found.state)
+        closer = found.converged | (found.residual < best.residual) | jnp.isnan(best.residual)
+        better = acceptable | (~best.converged & closer)
         newton = jnp.where(steps > 0, _NEWTON, _ITERATION)
         used = jnp.where(relaxing, _RELAXATION, newton).astype(jnp.int32)
         best = _where(better, found, best)
-        return best, jnp.where(better, used, method), count + iterations + steps
+        method = jnp.where(better, used, method)
+        return i + 1, best, acceptable, method, count + iterations + steps
 
     none = jnp.int32(0)
-    return jax.lax.fori_loop(0, 2, attempt, (unfound, jnp.int32(_ITERATION), none))
+    begin = (none, unfound, unfound.converged, jnp.int32(_ITERATION), none)
+    _, best, _, method, count = jax.lax.while_loop(unfinished, attempt, begin)
+    return best, method, count
+
+
+def _may_be_stable(circuit: Circuit, state: State) -> Bool[Array, ""]:
+    """Whether `det(-J) > 0`, as at every stable state, at the cost of one factorization.
+
+    It is negative at a saddle with one unstable direction, to which Newton goes as readily.
+    """
+    sign, _ = jnp.linalg.slogdet(-imbalance_jacobian(circuit, state))
+    return sign > 0
 
 
 def _iterate(circuit: Circuit, z, tolerance, first: _Candidate, wanted) -> tuple[_Candidate, Array]:
