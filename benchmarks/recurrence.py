@@ -11,7 +11,6 @@ same width; they need PyTorch (`pip install '.[bench]'`). Denormal numbers are f
 """
 
 import gc
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -62,6 +61,7 @@ def run(
         units, steps, rounds = (16,), (20,), 2
     if torch is not None:
         torch.set_flush_denormal(True)
+    memory = None if quick or not Path("/proc/self/clear_refs").exists() else _memory()
     rows = [_row(n, T, rounds) for T in steps for n in units]
     arguments = (
         [a for a in sys.argv[1:] if not a.startswith("--out")] if __name__ == "__main__" else []
@@ -74,7 +74,7 @@ def run(
         "targets": [goal for row in rows for goal in _targets(row)],
         "rows": rows,
         "scaling": None if quick else _scaling(rounds),
-        "memory": None if quick else _memory(),
+        "memory": memory,
         "machine": machine(),
         "torch": None if torch is None else torch.__version__,
     }
@@ -314,12 +314,18 @@ def print_growth(name: str) -> None:
     }
     for kernel in ("native", "scan"):
         makers[kernel] = lambda n, T, k=kernel: _layer(n, T, k, True)
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit  # noqa: E731
     makers[name](64, 8)()
-    before = peak()
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is from now on
+    before = _peak_memory()
     makers[name](64, 784)()
-    print(peak() - before)
+    print(_peak_memory() - before)
+
+
+def _peak_memory() -> int:
+    """Largest resident memory of this process since the peak was last reset, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 if __name__ == "__main__":
