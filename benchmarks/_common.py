@@ -2,11 +2,9 @@
 
 import json
 import os
-import platform
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -14,9 +12,8 @@ from typing import Any, Literal
 
 import tyro
 
+from organics import provenance
 from organics.atomic import write_atomically
-
-PACKAGES = ("organics", "jax", "jaxlib", "equinox", "diffrax", "optax", "numpy", "scipy")
 
 Seconds = dict[str, list[float]]
 
@@ -56,13 +53,11 @@ def target(
 
 def machine() -> dict[str, Any]:
     """The machine, how busy it is with other things, and the versions that matter."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in PACKAGES},
+        **provenance.machine(),
+        "load_average": None if load is None else round(load, 2),
+        "versions": provenance.versions(),
     }
 
 
@@ -83,12 +78,3 @@ def run_by_name(name: str, out: Path | None, quick: bool) -> dict[str, Any]:
     """Run the benchmark of this name, with its result in the folder `out` (`None`: no file)."""
     run = import_module(f"benchmarks.{name}").run
     return run(out=None if out is None else out / f"benchmark_{name}.json", quick=quick)
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"

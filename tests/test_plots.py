@@ -253,3 +253,11 @@ def test_settings_of_the_user_are_kept_and_not_followed(tmp_path):
 def test_pyplot_is_not_needed():
     code = "import sys, organics.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_table_has_every_text_and_refuses_a_short_row():
+    figure = plots.table(["network", "here"], [["ORGaNICs", "97.1 %"], ["LSTM", "a " * 60]])
+    shown = " ".join(text.get_text() for text in figure.axes[0].texts)
+    assert all(word in shown for word in ("network", "97.1 %", "LSTM")) and shown.count("a ") > 50
+    with pytest.raises(ValueError, match="2 entries each, not 1"):
+        plots.table(["network", "here"], [["ORGaNICs"]])

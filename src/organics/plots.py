@@ -6,6 +6,7 @@ global state is not used, so figures need no display and are freed like any othe
 """
 
 import io
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from organics.atomic import write_atomically
 from organics.planar import FixedPoint2D, Nullclines, PhasePlane
 
 COLUMN = 3.4  # width of a printed column, in inches
+_CHARACTERS = 115  # of a table, in the width of two columns
 
 # Okabe and Ito's colours, told apart by readers with any kind of colour vision
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -275,6 +277,39 @@ def abscissa_histogram(
     axes.set(xlabel=r"$\max\,\mathrm{Re}\,\lambda$ (1/ms)", ylabel=of)
     _legend_above(axes)
     return _figure(axes)
+
+
+@style()
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Figure:
+    """Text in rows under the names of their columns; as wide as the text needs, two columns at
+    most, with longer text broken into lines.
+
+    Raises `ValueError` if a row has another number of entries than there are columns.
+    """
+    for row in rows:
+        if len(row) != len(columns):
+            raise ValueError(f"`rows` must have {len(columns)} entries each, not {len(row)}: {row}")
+    most = max(12, _CHARACTERS // len(columns))
+    cells = [[textwrap.fill(text, most) for text in row] for row in (columns, *rows)]
+    widths = [max(len(line) for row in cells for line in row[i].splitlines() or [""])
+              for i in range(len(columns))]  # fmt: skip
+    heights = [max(text.count("\n") + 1 for text in row) for row in cells]
+    total, lines = sum(widths) + 2 * len(widths), sum(heights) + 0.6 * len(heights)
+    figure = Figure(figsize=(total * 2 * COLUMN / _CHARACTERS, 0.135 * lines + 0.1), layout="none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, total), ylim=(lines, 0))
+    axes.set_axis_off()
+    y = 0.0
+    for i, (row, height) in enumerate(zip(cells, heights, strict=True)):
+        x = 1.0
+        for text, width in zip(row, widths, strict=True):
+            weight = "bold" if i == 0 else "normal"
+            for k, line in enumerate(text.splitlines()):
+                axes.text(x, y + 1.1 + k, line, fontsize=7, fontweight=weight)
+            x += width + 2
+        y += height + 0.6
+        axes.axhline(y, color=BLACK if i == 0 else "0.85", linewidth=0.6)
+    return figure
 
 
 def _axes(axes: Axes | None, height: float) -> Axes:

@@ -1,13 +1,11 @@
 """What a command answers, for people or for machines."""
 
 import json
-import math
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
+from organics.plain import as_plain
 
 
 @dataclass(frozen=True)
@@ -15,7 +13,7 @@ class Answer:
     """The outcome of a command.
 
     Attributes
-        document: everything, for `--json`: anything that `as_json` takes.
+        document: everything, for `--json`: anything that `as_plain` takes.
         text: the same for people; strings and `rich` renderables, printed in order.
         positive: false if the question asked (`--check`) has a negative answer.
     """
@@ -36,25 +34,6 @@ def show(answer: Answer, as_json: bool) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for piece in answer.text:
         console.print(piece)
-
-
-def as_plain(value: Any) -> Any:
-    """`value` with arrays as lists, complex numbers as [re, im], and what is not finite as null."""
-    if isinstance(value, dict):
-        return {str(key): as_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_plain(item) for item in value]
-    if isinstance(value, str | bool | int | None):
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    array = np.asarray(value)
-    if array.ndim:
-        return [as_plain(item) for item in array]
-    item = array.item()
-    if isinstance(item, complex):
-        return [as_plain(item.real), as_plain(item.imag)]
-    return None if isinstance(item, float) and not math.isfinite(item) else item
 
 
 def note(message: str) -> None:

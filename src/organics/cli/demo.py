@@ -4,7 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from organics.cli.answer import Answer, as_plain, note
+from organics.cli.answer import Answer, note
+from organics.plain import as_plain
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ Source: Rawat et al. 2024, the conjecture on general recurrence, and the trials 
 
 import json
 import os
-import platform
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -40,9 +39,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from organics.atomic import write_atomically
 from organics.circuit import Circuit, State, random_drive
 from organics.linearization import eigenvalues, jacobian, single_threaded_lapack
+from organics.provenance import system, versions
 from organics.simulation import simulate
 from organics.steady_states import METHODS, SteadyState, steady_state
-from organics.training.loop import versions
 from organics.trials import fraction_interval, trial
 
 BOUND = 1e-10
@@ -112,7 +111,7 @@ def compute(config: Config, progress: bool = True) -> dict[str, Any]:
         "seed": config.seed,
         **outcome,
         "versions": versions(),
-        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "platform": f"{system()}, {os.cpu_count()} cores",
     }
     config.results.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(config.results, (json.dumps(summary, indent=2) + "\n").encode())

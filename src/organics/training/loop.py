@@ -2,11 +2,9 @@
 
 import math
 import os
-import platform
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import numpy as np
 from organics import data
 from organics.linearization import single_threaded_lapack
 from organics.models import count_parameters
+from organics.provenance import system, versions
 from organics.training.config import AnyConfig, TrainConfig
 from organics.training.evaluation import (
     as_examples,
@@ -186,7 +185,7 @@ def _train(
                 test_loss=tested["loss"],
                 seconds_per_epoch=float(np.median(seconds)),
                 device=jax.devices()[0].device_kind,
-                platform=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+                platform=f"{system()}, {os.cpu_count()} cores",
                 versions=versions(),
                 devices=group.size,
             )
@@ -195,12 +194,6 @@ def _train(
         return found
 
     return group.agree(report)
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a run's numbers."""
-    packages = ("organics", "jax", "jaxlib", "equinox", "optax", "numpy")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 class _Run:

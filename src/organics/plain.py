@@ -1,0 +1,26 @@
+"""Values as JSON can hold them."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def as_plain(value: Any) -> Any:
+    """`value` with arrays as lists, complex numbers as [re, im], and what is not finite as null."""
+    if isinstance(value, dict):
+        return {str(key): as_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain(item) for item in value]
+    if isinstance(value, str | bool | int | None):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    array = np.asarray(value)
+    if array.ndim:
+        return [as_plain(item) for item in array]
+    item = array.item()
+    if isinstance(item, complex):
+        return [as_plain(item.real), as_plain(item.imag)]
+    return None if isinstance(item, float) and not math.isfinite(item) else item

@@ -1,0 +1,139 @@
+"""Running targets: each into its own files, one failure not stopping the others."""
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from organics.atomic import write_atomically
+from organics.plain import as_plain
+from organics.plots import save_figure
+from organics.provenance import machine, versions
+from organics.reproduction.target import Job, Outcome, Target
+
+_WORK = "under-way"  # folder, beside the results, for what unfinished targets keep
+
+
+class Result(NamedTuple):
+    """What became of one target.
+
+    Attributes
+        target: which one.
+        document: what its JSON file says; None if it failed.
+        error: what went wrong, if it failed.
+        kept: whether it was complete already and not run again.
+    """
+
+    target: Target
+    document: dict[str, Any] | None
+    error: str | None = None
+    kept: bool = False
+
+
+def reproduce(
+    targets: Sequence[Target],
+    out: Path,
+    *,
+    quick: bool = False,
+    seed: int = 0,
+    runs: Sequence[Path] = (Path("runs"),),
+    force: bool = False,
+    on_progress: Callable[[Target, float, str], None] | None = None,
+    on_result: Callable[[Result], None] | None = None,
+) -> list[Result]:
+    """Run `targets`, each of which leaves NAME.png, NAME.svg and NAME.json in the folder `out`.
+
+    A target that is complete there with the same seed (and, unless `quick`, at its full size) is
+    not run again unless `force`. One that fails is reported, and the others go on.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    results = []
+    for target in targets:
+        kept = None if force else finished(target, out, quick, seed)
+        if kept is not None:
+            result = Result(target, kept, kept=True)
+        else:
+            job = Job(
+                folder=out / _WORK / f"{target.name}{'-quick' if quick else ''}-seed{seed}",
+                quick=quick,
+                seed=seed,
+                runs=tuple(runs),
+                progress=_tell(target, on_progress),
+            )
+            result = _attempt(target, job, out)
+        results.append(result)
+        if on_result is not None:
+            on_result(result)
+    return results
+
+
+def finished(target: Target, out: Path, quick: bool, seed: int) -> dict[str, Any] | None:
+    """What the target's JSON file says, if it is complete and answers the same question."""
+    document = read(target, out)
+    if document is None or not all((out / name).exists() for name in document["pictures"]):
+        return None
+    fits = document["seed"] == seed and (quick or not document["quick"])
+    return document if fits else None
+
+
+def read(target: Target, out: Path) -> dict[str, Any] | None:
+    """What the target's JSON file in `out` says; None if there is none that can be read."""
+    try:
+        return json.loads((out / f"{target.name}.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _attempt(target: Target, job: Job, out: Path) -> Result:
+    try:
+        return Result(target, _run(target, job, out))
+    except Exception as error:  # whatever it is, the other targets are to go on
+        log = out / _WORK / f"{target.name}.error.txt"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(log, traceback.format_exc().encode())
+        return Result(target, None, f"{type(error).__name__}: {error} (see {log})")
+
+
+def _run(target: Target, job: Job, out: Path) -> dict[str, Any]:
+    module = import_module(f"organics.reproduction.{target.name}")
+    begin = time.perf_counter()
+    outcome: Outcome = module.compute(job)
+    seconds = time.perf_counter() - begin
+    figure = module.draw(outcome)
+    pictures = [f"{target.name}.{kind}" for kind in ("png", "svg")]
+    options = [*(["--quick"] if job.quick else []), *([f"--seed {job.seed}"] if job.seed else [])]
+    document = {
+        "name": target.name,
+        "title": target.title,
+        "claim": target.claim,
+        "source": target.source,
+        "paper": target.paper,
+        "here": outcome.here,
+        "verdict": outcome.verdict,
+        "checks": [check._asdict() for check in outcome.checks],
+        "table": None if outcome.table is None else outcome.table._asdict(),
+        "command": " ".join(["organics reproduce", target.name, *options]),
+        "quick": job.quick,
+        "seed": job.seed,
+        "seconds": round(seconds, 1),
+        "versions": versions(),
+        "machine": machine(),
+        "pictures": pictures,
+        "numbers": outcome.numbers,
+    }
+    text = json.dumps(as_plain(document), indent=1, allow_nan=False) + "\n"
+    for name in pictures:
+        save_figure(figure, out / name)
+    write_atomically(out / f"{target.name}.json", text.encode())  # last: it says that all is there
+    return json.loads(text)
+
+
+def _tell(target: Target, on_progress: Callable[[Target, float, str], None] | None):
+    def progress(fraction: float, what: str = "") -> None:
+        if on_progress is not None:
+            on_progress(target, fraction, what)
+
+    return progress
