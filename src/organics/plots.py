@@ -295,7 +295,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Figure:
               for i in range(len(columns))]  # fmt: skip
     heights = [max(text.count("\n") + 1 for text in row) for row in cells]
     total, lines = sum(widths) + 2 * len(widths), sum(heights) + 0.6 * len(heights)
-    figure = Figure(figsize=(total * 2 * COLUMN / _CHARACTERS, 0.135 * lines + 0.1), layout="none")
+    figure = Figure(figsize=(total * 2 * COLUMN / _CHARACTERS, 0.135 * lines + 0.1))
+    figure.set_layout_engine("none")  # as the text itself decides where everything is
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, total), ylim=(lines, 0))
     axes.set_axis_off()
