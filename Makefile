@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint bench sanitize clean
+.PHONY: demo test lint bench results-table sanitize clean
 
 NATIVE := hatch_build.py $(wildcard src/organics/kernels/cpp/*pp)
 
@@ -25,6 +25,10 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# the README's table of the paper's claims, from results/paper; with ARGS=--check, only whether it is
+results-table: $(INSTALLED)
+	$(BIN)/python -m organics.reproduction.claims results/paper README.md $(ARGS)
 
 # the native kernel's tests with the sanitizers for addresses and undefined behaviour
 SANITIZED := build/sanitized/liborganics.so

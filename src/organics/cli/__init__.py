@@ -18,6 +18,7 @@ COMMANDS = {
     "certify": "certificate of a circuit file, for all its drives; with --rigorous, a proof",
     "simulate": "trajectory of a circuit file, with or without noise",
     "portrait": "phase portrait and all fixed points of a circuit file with n = 1",
+    "reproduce": "figures, tables and claims of the paper, each with its verdict",
     "stability": "how many random circuits are stable",
     "data": "list the data sets, add one from files, or say where it lies",
     "info": "versions and devices",

@@ -1,0 +1,173 @@
+"""`organics reproduce`"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from organics.cli.answer import Answer, note
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Figures, tables and claims of the paper, each with its verdict.
+
+    A target leaves NAME.png, NAME.svg and NAME.json (numbers, verdict, command, versions, machine)
+    in a folder; all of them together are shown in its report.html. What is complete is not done
+    again, and a target that fails does not stop the others.
+
+    Example: organics reproduce fig1 theorem1 --quick
+    """
+
+    targets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = ()
+    """Which; --list says which there are."""
+    all: bool = False
+    """All of them."""
+    list: bool = False
+    """Say what there is, what it needs, and what came of it so far."""
+    quick: bool = False
+    """Smaller samples of the same code: all of them in a few minutes."""
+    force: bool = False
+    """Do again what is complete."""
+    out: Path = Path("runs/paper")
+    """Folder for the results."""
+    runs: tuple[Path, ...] = (Path("runs"), Path("results/trained"))
+    """Folders of trained runs: new ones are made in the first, and all are searched."""
+    seed: int = 0
+    """Decides whatever is random."""
+    quiet: bool = False
+    """No progress bar."""
+    check: bool = False
+    """Exit with 1 unless every claim that was put to the test holds. (It is 1 anyway if a target
+    failed.)"""
+    json: bool = False
+    """One JSON document on standard output."""
+
+    def run(self) -> Answer:
+        from organics.reproduction.catalog import TARGETS, named
+
+        wanted = named(self.targets)  # refuses unknown names
+        if self.list:
+            return _overview(wanted or TARGETS, self.out)
+        if bool(self.targets) == self.all:
+            raise ValueError("name targets, or say --all, or --list to see which there are.")
+        return self._reproduce(TARGETS if self.all else wanted)
+
+    def _reproduce(self, targets) -> Answer:
+        from organics.reproduction import report
+        from organics.reproduction.runner import reproduce
+
+        with _Bars(len(targets), visible=not self.quiet) as bars:
+            results = reproduce(
+                targets,
+                self.out,
+                quick=self.quick,
+                seed=self.seed,
+                runs=self.runs,
+                force=self.force,
+                on_progress=bars.progress,
+                on_result=bars.finish,
+            )
+        page = report.write(self.out)
+        failed = [result for result in results if result.document is None]
+        for result in failed:
+            note(f"organics: {result.target.name} failed: {result.error}")
+        document = {
+            "out": self.out,
+            "report": page,
+            "targets": [
+                {"name": result.target.name, "kept": result.kept, "error": result.error}
+                | ({} if result.document is None else _brief(result.document))
+                for result in results
+            ],
+        }
+        verdicts = [result.document["verdict"] for result in results if result.document]
+        hold = all(verdict in ("holds", "not run") for verdict in verdicts)
+        text = [_table(results), f"report: {page}"]
+        return Answer(document, text, positive=not failed and (hold or not self.check))
+
+
+class _Bars:
+    """A bar for all targets and one for the target under way, on standard error."""
+
+    def __init__(self, count: int, visible: bool):
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self._progress = Progress(console=Console(stderr=True), disable=not visible)
+        self._overall = self._progress.add_task(f"all {count}", total=count)
+        self._target = self._progress.add_task("", total=1.0)
+        self._under_way = ""
+
+    def __enter__(self) -> "_Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._progress.stop()
+
+    def progress(self, target, fraction: float, what: str) -> None:
+        if target.name != self._under_way:
+            self._under_way = target.name
+            self._progress.reset(self._target, total=1.0)
+        words = f"{target.name}: {what}" if what else target.name
+        self._progress.update(self._target, completed=fraction, description=words)
+
+    def finish(self, result) -> None:
+        verdict = "failed" if result.document is None else result.document["verdict"]
+        self._progress.update(self._target, completed=1.0)
+        self._progress.advance(self._overall)
+        if not self._progress.disable:
+            self._progress.console.print(f"{result.target.name}: {verdict}", highlight=False)
+
+
+_BRIEF = ("title", "verdict", "paper", "here", "seconds", "quick")
+
+
+def _brief(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: document[name] for name in _BRIEF}
+
+
+def _table(results):
+    from rich.table import Table
+
+    table = Table("target", "paper", "here", "verdict", box=None)
+    for result in results:
+        if result.document is None:
+            table.add_row(result.target.name, result.target.paper or "", result.error, "failed")
+        else:
+            brief = _brief(result.document)
+            verdict = brief["verdict"] + (" (quick)" if brief["quick"] else "")
+            table.add_row(result.target.name, brief["paper"] or "", brief["here"], verdict)
+    return table
+
+
+def _overview(targets, out: Path) -> Answer:
+    from rich.table import Table
+
+    from organics.reproduction.runner import read
+
+    table = Table("target", "claim", "needs", "minutes", "last result", box=None)
+    rows = []
+    for target in targets:
+        last = read(target, out)
+        row = {
+            "name": target.name,
+            "title": target.title,
+            "claim": target.claim,
+            "source": target.source,
+            "paper": target.paper,
+            "needs": target.needs,
+            "minutes": target.minutes,
+            "last": None if last is None else _brief(last),
+        }
+        rows.append(row)
+        said = "" if last is None else f"{last['verdict']}: {last['here']}"
+        table.add_row(
+            target.name, target.claim, ", ".join(target.needs), f"{target.minutes:g}", said
+        )
+    return Answer({"out": out, "targets": rows}, [table])
+
+
+COMMANDS = Reproduce

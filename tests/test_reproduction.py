@@ -1,0 +1,171 @@
+"""Running targets, the page of results, and the README's table, on targets made for the purpose."""
+
+import json
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from organics import cli
+from organics.reproduction import catalog, claims, report
+from organics.reproduction.runner import reproduce
+from organics.reproduction.target import Check, Outcome, Table, Target
+
+
+def target(name):
+    return Target(name, f"The {name}", "That <all> is | well.", "Figure 0", 0.1, "98 %")
+
+
+TOY, BROKEN = target("toy"), target("broken")
+
+
+@pytest.fixture(autouse=True)
+def modules(monkeypatch):
+    """Two targets: one that answers, and counts how often it is asked, and one that fails."""
+    jobs = []
+
+    def compute(job):
+        jobs.append(job)
+        job.progress(0.5, "half of it")
+        assert job.seed != 99, "on purpose"
+        checks = [Check("it is large", "3", True, "3", "1 %"), Check("it is > 1", "3", job.quick)]
+        numbers = {"x": np.arange(3.0), "z": 1 + 2j, "bad": float("nan")}
+        return Outcome("3 of 3", checks, numbers, Table(("a", "b"), [("1", "<2>")]))
+
+    def draw(outcome):
+        figure = Figure()
+        figure.add_subplot().plot(outcome.numbers["x"])
+        return figure
+
+    def fail(_):
+        raise ArithmeticError("it went wrong")
+
+    for name, function in (("toy", compute), ("broken", fail)):
+        module = SimpleNamespace(compute=function, draw=draw)
+        monkeypatch.setitem(sys.modules, f"organics.reproduction.{name}", module)
+    for module in (catalog, claims, report):
+        monkeypatch.setattr(module, "TARGETS", (BROKEN, TOY))
+    return jobs
+
+
+def test_a_target_leaves_its_files_and_is_not_run_again(tmp_path, modules):
+    seen = []
+    (first,) = reproduce([TOY], tmp_path, on_progress=lambda *told: seen.append(told))
+    assert seen == [(TOY, 0.5, "half of it")]
+    written = json.loads((tmp_path / "toy.json").read_text())
+    assert written == first.document and not first.kept
+    assert written["verdict"] == "partly" and written["numbers"]["z"] == [1, 2]
+    assert written["numbers"]["bad"] is None and written["command"] == "organics reproduce toy"
+    assert {"python", "jax"} <= written["versions"].keys() and written["machine"]["cores"] >= 1
+    assert (tmp_path / "toy.svg").stat().st_size and (tmp_path / "toy.png").stat().st_size
+    # a whole result answers a quick question, but not one of another seed
+    assert reproduce([TOY], tmp_path, quick=True)[0].kept and len(modules) == 1
+    assert not reproduce([TOY], tmp_path, seed=1)[0].kept and len(modules) == 2
+    assert not reproduce([TOY], tmp_path, seed=1, force=True)[0].kept and len(modules) == 3
+    assert not reproduce([TOY], tmp_path, seed=1, quick=True, force=True)[0].kept
+    assert not reproduce([TOY], tmp_path, seed=1)[0].kept  # but a quick one no whole question
+    (tmp_path / "toy.png").unlink()
+    assert not reproduce([TOY], tmp_path, seed=1)[0].kept
+
+
+def test_a_failure_is_reported_and_the_others_go_on(tmp_path):
+    broken, toy = reproduce([BROKEN, TOY], tmp_path, quick=True)
+    assert broken.document is None and "it went wrong" in broken.error
+    assert toy.document["verdict"] == "holds"
+    assert not (tmp_path / "broken.json").exists()
+
+
+def test_the_verdict_is_that_of_the_checks():
+    def verdict(*answers):
+        return Outcome("", [Check("", "", answer) for answer in answers], {}).verdict
+
+    assert verdict(True, True) == "holds" and verdict(False, False) == "does not hold"
+    assert verdict(True, False) == verdict(None, True) == verdict(False, None, True) == "partly"
+    assert verdict() == verdict(None) == "not run"
+    assert verdict(False, None) == "does not hold"
+
+
+class Reader(HTMLParser):
+    """What a page refers to, and whether its elements are closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.links = [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "br", "img"):
+            self.open.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_report_needs_no_other_file(tmp_path):
+    reproduce([TOY], tmp_path, quick=True)
+    page = report.write(tmp_path).read_text()
+    reader = Reader()
+    reader.feed(page)
+    assert not reader.open
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in reader.links)
+    assert "http" not in page and "That &lt;all&gt; is | well." in page and "&lt;2&gt;" in page
+    assert "holds (quick)" in page and "prefers-color-scheme: dark" in page
+
+
+def test_the_table_of_claims_follows_the_results(tmp_path, monkeypatch):
+    file = tmp_path / "README.md"
+    file.write_text(f"before\n{claims.BEGIN}\nold\n{claims.END}\nafter\n")
+
+    def run(*options):
+        monkeypatch.setattr(sys, "argv", ["claims", str(tmp_path), str(file), *options])
+        claims.main()
+
+    run()
+    assert "| not run: about 0.1 minutes | not run |" in file.read_text()
+    run("--check")
+    reproduce([TOY], tmp_path)
+    with pytest.raises(SystemExit, match="results-table"):
+        run("--check")
+    run()
+    text = file.read_text()
+    assert "| `toy` | That <all> is \\| well. | 98 % | 3 of 3 | partly |" in text
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    file.write_text("no markers")
+    with pytest.raises(ValueError, match="markers"):
+        run()
+
+
+def test_the_command(tmp_path, capsys):
+    def run(*arguments):
+        code = cli.run(["reproduce", "--out", str(tmp_path / "paper"), "--quiet", *arguments])
+        return code, capsys.readouterr()
+
+    code, said = run("--list", "--json")
+    assert code == 0 and [t["last"] for t in json.loads(said.out)["targets"]] == [None, None]
+    code, said = run("--all", "--json")
+    assert code == 1 and "broken failed: ArithmeticError: it went wrong" in said.err
+    names = [t["name"] for t in json.loads(said.out)["targets"]]
+    assert names == ["broken", "toy"] and (tmp_path / "paper" / "report.html").exists()
+    assert run("toy")[0] == 0 and run("toy", "--check")[0] == 1
+    assert run("toy", "--check", "--quick", "--force")[0] == 0
+    code, said = run("--list")
+    assert code == 0 and "holds: 3 of 3" in " ".join(said.out.split())
+    assert run()[0] == 2 and run("toy", "--all")[0] == 2
+    code, said = run("nothing")
+    assert code == 2 and "broken, toy, not 'nothing'" in said.err.replace("must be among ", "")
+
+
+def test_the_catalog_is_in_order_and_names_modules():
+    targets = sys.modules["organics.reproduction.catalog"]
+    folder = Path(targets.__file__).parent
+    names = [line.split('"')[1] for line in Path(targets.__file__).read_text().splitlines()
+             if line.strip().startswith('name="')]  # fmt: skip
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert (folder / f"{name}.py").exists()
+    assert replace(TOY, minutes=1.0) != TOY
