@@ -15,6 +15,7 @@ from organics.models import count_parameters
 from organics.nn import CellState, ORGaNICs, circuit_at, trajectory
 from organics.nn.dynamics import spectra, spectral_abscissa
 
+TUNED = {"dt_tau_max_y": 0.2, "dt_tau_max_a": 0.05, "dt_tau_max_gates": 0.8}
 LARGE = {"dt_tau_max_y": 0.5, "dt_tau_max_a": 0.3, "dt_tau_max_gates": 0.7}
 
 
@@ -34,7 +35,7 @@ def same(got, want, **tolerance):
     seed=st.integers(0, 10**6),
     rectified=st.booleans(),
     recurrent=st.sampled_from(["free", "identity", "bounded"]),
-    drive=st.sampled_from(["signed", "rectified"]),
+    drive=st.sampled_from(["signed", "rectified", "unit"]),
 )
 def test_a_step_is_an_euler_step_of_the_circuit(seed, rectified, recurrent, drive):
     layer = random_layer(seed, rectified=rectified, recurrent=recurrent, drive=drive, dt=0.7)
@@ -195,6 +196,43 @@ def test_silence_and_inputs_far_too_large(recurrent, rectified):
         last = int(np.argmin(finite)) - 1
         path = trajectory(layer, jnp.full((max(last, 1), 1), 1e4))
         assert not path.step_stable.all()
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.sampled_from([0.0, 1e-3, 1.0, 1e4]),
+    recurrent=st.sampled_from(["free", "identity", "bounded"]),
+    rectified=st.booleans(),
+)
+def test_no_input_is_too_large_for_a_unit_drive(seed, size, recurrent, rectified):
+    """At step sizes far beyond the defaults, too, y keeps to the order of the drive."""
+    options = {"recurrent": recurrent, "rectified": rectified, "drive": "unit"}
+    layer = ORGaNICs(2, 16, key=jr.key(seed), **options, **TUNED)
+    x = size * sequence_of(seed, 300, 2)
+    outputs, state = layer(x)
+    assert np.max(np.abs(outputs)) < 3 and np.all(np.asarray(state[0].a) > 0)
+    _, z = circuit_at(layer, x[-1], state)
+    plain = layer.cells[0].W_zx @ x[-1]
+    same(z, plain / max(1, np.linalg.norm(plain)), rtol=1e-12, atol=1e-300)
+
+
+def test_the_gradient_through_a_unit_drive():
+    x = 3 * sequence_of(11, 4, 6, 2)  # some drives are scaled down, some are not
+
+    def value(layer):
+        return jnp.sum(jnp.square(layer(x, sequence=False)[0]))
+
+    layers = [random_layer(11, drive="unit", backend=name, layers=2) for name in ("auto", "scan")]
+    gradients = [eqx.filter_grad(value)(layer) for layer in layers]
+    same(gradients[0].cells, gradients[1].cells, rtol=1e-9, atol=1e-13)
+    for i, j in ((0, 0), (3, 1)):
+        W = layers[1].cells[0].W_zx
+        up, down = (
+            value(eqx.tree_at(lambda one: one.cells[0].W_zx, layers[1], W.at[i, j].add(h)))
+            for h in (1e-6, -1e-6)
+        )
+        slope = (up - down) / 2e-6
+        np.testing.assert_allclose(gradients[1].cells[0].W_zx[i, j], slope, rtol=1e-6)
 
 
 def test_of_a_stack_the_upper_circuit_sees_the_lower_ones_output():

@@ -39,7 +39,7 @@ def circuit_at(
         x = below.y
     cell, gains = layer.cells[chosen], state[chosen]
     weights = cell.weights()
-    z = cell.W_zx @ x
+    z = cell.W_zx @ cell.bounded_input(x)
     tau_y, tau_a = layer.dt / weights.rates[:2]
     circuit = Circuit(
         W=weights.normalization,
@@ -147,7 +147,7 @@ def _jacobians(
         for i, (cell, before) in enumerate(zip(layer.cells, state, strict=True)):
             weights = cell.weights()
             fed = x if i == 0 else after[i - 1].y
-            projected = project(weights, fed[None, None])[0]
+            projected = project(weights, cell.inputs(fed)[None, None])[0]
             advance = lambda s, w=weights, p=projected: step(layer.options, w, p, s[None])[0]  # noqa: E731
             J = jax.jacfwd(advance)(jnp.concatenate(before))
             found.append(J - jnp.eye(J.shape[0], dtype=J.dtype))

@@ -15,6 +15,7 @@ from organics.kernels.equations import Options, Weights, project, step
 from organics.nn.normalization import require_among, require_positive, uniform_fan_in
 
 Recurrent = Literal["free", "identity", "bounded"]
+Drive = Literal["signed", "rectified", "unit"]
 
 
 class CellState(NamedTuple):
@@ -54,6 +55,7 @@ class Cell(eqx.Module):
     raw_rates: Float[Array, "4 n"] | None
     start: UInt32[Array, "2"]
     bounded: bool = eqx.field(static=True)
+    unit_drive: bool = eqx.field(static=True)
     sigma: float = eqx.field(static=True)
     largest_rates: tuple[float, float, float, float] = eqx.field(static=True)
 
@@ -62,6 +64,7 @@ class Cell(eqx.Module):
         input_size: int,
         size: int,
         recurrent: Recurrent,
+        drive: Drive,
         learn_rates: bool,
         sigma: float,
         largest_rates: tuple[float, float, float, float],
@@ -86,6 +89,7 @@ class Cell(eqx.Module):
         self.raw_rates = jr.normal(next(keys), (4, size), dtype) if learn_rates else None
         self.start = jr.key_data(next(keys)).astype(jnp.uint32)
         self.bounded = recurrent == "bounded"
+        self.unit_drive = drive == "unit"
         self.sigma = sigma
         self.largest_rates = largest_rates
 
@@ -110,13 +114,32 @@ class Cell(eqx.Module):
         largest = jnp.asarray(self.largest_rates, self.log_W.dtype)
         return largest[:, None] * jax.nn.sigmoid(raw)
 
+    def bounded_input(self, x: Float[Array, "*batch m"]) -> Float[Array, "*batch m"]:
+        """The input as the drive sees it: with a unit drive, scaled to `|W_zx x| <= 1`."""
+        if not self.unit_drive:
+            return x
+        # |W_zx x|^2 by the small matrix of inner products, as there may be many steps
+        square = jnp.sum((x @ (self.W_zx.T @ self.W_zx)) * x, axis=-1, keepdims=True)
+        return x * jax.lax.rsqrt(jnp.maximum(square, 1))
+
+    def inputs(self, x: Float[Array, "*batch m"]) -> Float[Array, "*batch inputs"]:
+        """What the kernels take beside `weights()`: with a unit drive, the gates' input `x` and
+        the drive's."""
+        return jnp.concatenate([x, self.bounded_input(x)], axis=-1) if self.unit_drive else x
+
     def weights(self) -> Weights:
         """What the kernels take."""
+        gates_input = jnp.concatenate([self.W_b0x, self.W_bx])
+        if self.unit_drive:
+            absent = jnp.zeros_like
+            input_ = jnp.block([[absent(self.W_zx), self.W_zx], [gates_input, absent(gates_input)]])
+        else:
+            input_ = jnp.concatenate([self.W_zx, gates_input])
         return Weights(
             recurrent=self.recurrent,
             normalization=at_most_one(self.log_W),
             gates=jnp.block([[self.W_b0y, self.W_b0a], [self.W_by, self.W_ba]]),
-            input=jnp.concatenate([self.W_zx, self.W_b0x, self.W_bx]),
+            input=input_,
             rates=self.rates,
             offset=jnp.full(self.size, self.sigma**2, self.log_W.dtype),
         )
@@ -154,7 +177,9 @@ class ORGaNICs(eqx.Module):
             stability the library certifies; or "outside", `relu(W_r y)`, as in its published code.
             They are one and the same for the identity.
         drive: "signed", `W_zx x` as in the equation, the default; or "rectified", `relu(W_zx x)`
-            as in the published code, where for `x >= 0` a neuron with negative weights is silent.
+            as in the published code, where for `x >= 0` a neuron with negative weights is silent;
+            or "unit", `W_zx x` scaled down to norm 1 where it is larger, so that no input drives
+            the circuit out of the range for which stability is conjectured.
         sigma: semi-saturation constant, fixed.
         dt: duration of a step, in ms. It only says what the time constants are in ms.
         dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates: the largest step sizes over time constants,
@@ -187,7 +212,7 @@ class ORGaNICs(eqx.Module):
         time_constants: Literal["learned", "fixed"] = "learned",
         layers: int = 1,
         rectification: Literal["inside", "outside"] = "inside",
-        drive: Literal["signed", "rectified"] = "signed",
+        drive: Drive = "signed",
         sigma: float = 1.0,
         dt: float = 1.0,
         dt_tau_max_y: float = 0.01,
@@ -203,7 +228,7 @@ class ORGaNICs(eqx.Module):
         require_among("recurrent", recurrent, ("free", "identity", "bounded"))
         require_among("time_constants", time_constants, ("learned", "fixed"))
         require_among("rectification", rectification, ("inside", "outside"))
-        require_among("drive", drive, ("signed", "rectified"))
+        require_among("drive", drive, ("signed", "rectified", "unit"))
         require_among("backend", backend, ("auto", "native", "scan"))
         require_among("memory", memory, ("more", "less"))
         largest = {
@@ -219,7 +244,7 @@ class ORGaNICs(eqx.Module):
         rates = (dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates, dt_tau_max_gates)
         learn = time_constants == "learned"
         self.cells = tuple(
-            Cell(m, n, recurrent, learn, float(sigma), rates, key=k, dtype=kind)
+            Cell(m, n, recurrent, drive, learn, float(sigma), rates, key=k, dtype=kind)
             for m, n, k in zip(sizes, sizes[1:], jr.split(key, layers), strict=False)
         )
         self.options = Options(
@@ -276,7 +301,7 @@ class ORGaNICs(eqx.Module):
             last, outputs = recurrence.run(
                 self.options,
                 cell.weights(),
-                outputs,
+                cell.inputs(outputs),
                 packed_state,
                 sequence=wanted,
                 backend=self.backend,
@@ -298,7 +323,9 @@ class ORGaNICs(eqx.Module):
         for cell, before in zip(self.cells, self._state_or_initial(state), strict=True):
             weights = cell.weights()
             packed = self._pack(before, rows.shape[0], batched)
-            packed = step(self.options, weights, project(weights, rows[None])[0], packed)
+            packed = step(
+                self.options, weights, project(weights, cell.inputs(rows)[None])[0], packed
+            )
             after.append(_unpack(packed, batched))
             rows = packed[:, : cell.size]
         return tuple(after)

@@ -143,9 +143,9 @@ class SequenceConfig(Settings):
     rectification: Literal["inside", "outside"] = "inside"
     """Recurrent input: "inside", `W_r relu(y)`, is the paper's equation, "outside", `relu(W_r y)`,
     its code."""
-    drive: Literal["signed", "rectified"] = "signed"
+    drive: Literal["signed", "rectified", "unit"] = "signed"
     """Input drive: "signed", `W_zx x`, is the paper's equation, "rectified", `relu(W_zx x)`, its
-    code."""
+    code; "unit" is `W_zx x` with a norm of at most 1."""
     layers: int = 1
     """ORGaNICs circuits on top of each other."""
     dt_tau_max_y: float | None = None
