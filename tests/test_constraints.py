@@ -12,6 +12,7 @@ from organics.constraints import (
     at_most_one,
     cap_spectral_norm,
     positive,
+    semidefinite,
     spectral_norm,
     spectral_normalize,
     unit_interval,
@@ -101,3 +102,11 @@ def test_no_step_leaves_the_set():
     # the optimum pairs the singular directions of `push`: its nuclear norm
     reached = np.sum(push * cap_spectral_norm(W))
     assert reached > 0.8 * np.linalg.norm(push, "nuc")
+
+
+@given(seed=seeds, scale=scales, bound=st.sampled_from([0.5, 1.0]))
+def test_semidefinite(seed, scale, bound):
+    M = scale * normal(seed, 4, 4)
+    W = np.asarray(semidefinite(jnp.asarray(M), bound))
+    norm = np.linalg.norm(M.T @ M, 2)
+    np.testing.assert_allclose(W, M.T @ M * min(1, bound / norm), rtol=1e-9, atol=1e-14)

@@ -34,7 +34,7 @@ def same(got, want, **tolerance):
 @given(
     seed=st.integers(0, 10**6),
     rectified=st.booleans(),
-    recurrent=st.sampled_from(["free", "identity", "bounded"]),
+    recurrent=st.sampled_from(["free", "identity", "bounded", "semidefinite"]),
     drive=st.sampled_from(["signed", "rectified", "unit"]),
 )
 def test_a_step_is_an_euler_step_of_the_circuit(seed, rectified, recurrent, drive):
@@ -107,7 +107,7 @@ def test_the_initial_state_is_drawn_once_and_is_no_parameter():
     assert not np.allclose(first.y, random_layer(4).initial_state()[0].y)
 
 
-@pytest.mark.parametrize("recurrent", ["free", "identity", "bounded"])
+@pytest.mark.parametrize("recurrent", ["free", "identity", "bounded", "semidefinite"])
 @pytest.mark.parametrize("time_constants", ["learned", "fixed"])
 def test_gradients_reach_every_parameter(recurrent, time_constants):
     layer = random_layer(5, recurrent=recurrent, time_constants=time_constants, layers=2)
@@ -127,6 +127,21 @@ def test_bounded_stays_bounded_whatever_the_parameter():
     norm = np.linalg.norm(pushed.cells[0].recurrent, 2)
     assert norm <= 1 + 1e-12
     assert float(pushed.monitor()["recurrent_spectral_norm"]) == pytest.approx(1, rel=1e-3)
+
+
+@given(seed=st.integers(0, 10**6), size=st.sampled_from([0.1, 1.0, 100.0]))
+def test_with_semidefinite_weights_y_is_stable_for_any_a(seed, size):
+    """What a negative eigenvalue of `W_r` does to y when `a > 4`, these weights cannot do."""
+    layer = random_layer(seed, n=6, recurrent="semidefinite")
+    rng = np.random.default_rng(seed)
+    cell = eqx.tree_at(lambda c: c.W_r, layer.cells[0], jnp.asarray(size * rng.normal(size=(6, 6))))
+    W_r = np.asarray(cell.recurrent)
+    np.testing.assert_allclose(W_r, W_r.T, atol=1e-15)
+    values = np.linalg.eigvalsh(W_r)
+    assert values.min() > -1e-12 and values.max() <= 1 + 1e-12
+    a = np.exp(rng.normal(size=6, scale=3))
+    frozen = -np.eye(6) + (1 - np.sqrt(a))[:, None] * W_r
+    assert np.linalg.eigvals(frozen).real.max() < 0
 
 
 @pytest.mark.parametrize("m", [1, 30])
@@ -159,7 +174,7 @@ def test_spectra_are_those_of_the_trajectories():
         same(radii[i], path.step_radius[time], rtol=1e-9)
 
 
-@pytest.mark.parametrize("recurrent", ["free", "identity", "bounded"])
+@pytest.mark.parametrize("recurrent", ["free", "identity", "bounded", "semidefinite"])
 @pytest.mark.parametrize("rectified", [True, False])
 def test_invariants_over_ten_thousand_steps(recurrent, rectified):
     layer = ORGaNICs(1, 16, key=jr.key(7), recurrent=recurrent, rectified=rectified)
@@ -182,7 +197,7 @@ def test_invariants_over_ten_thousand_steps(recurrent, rectified):
     same(layer(x, sequence=False)[1][0], final, rtol=1e-9)
 
 
-@pytest.mark.parametrize("recurrent", ["free", "identity", "bounded"])
+@pytest.mark.parametrize("recurrent", ["free", "identity", "bounded", "semidefinite"])
 @pytest.mark.parametrize("rectified", [True, False])
 def test_silence_and_inputs_far_too_large(recurrent, rectified):
     """Zeros are harmless. The explicit Euler step has a largest stable size, which falls with the
@@ -201,7 +216,7 @@ def test_silence_and_inputs_far_too_large(recurrent, rectified):
 @given(
     seed=st.integers(0, 10**6),
     size=st.sampled_from([0.0, 1e-3, 1.0, 1e4]),
-    recurrent=st.sampled_from(["free", "identity", "bounded"]),
+    recurrent=st.sampled_from(["free", "identity", "bounded", "semidefinite"]),
     rectified=st.booleans(),
 )
 def test_no_input_is_too_large_for_a_unit_drive(seed, size, recurrent, rectified):

@@ -57,3 +57,10 @@ def spectral_normalize(W: Float[Array, "m n"], bound: float = 1.0) -> Float[Arra
     norm = spectral_norm(W)
     nonzero = norm > 0
     return jnp.where(nonzero, W * (bound / jnp.where(nonzero, norm, 1)), W)
+
+
+def semidefinite(M: Float[Array, "n n"], bound: float = 1.0) -> Float[Array, "n n"]:
+    """`M^T M`, scaled down to spectral norm `bound` if its own is larger: symmetric, with
+    eigenvalues in [0, `bound`]."""
+    capped = cap_spectral_norm(M, bound**0.5)
+    return capped.T @ capped

@@ -9,12 +9,12 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
-from organics.constraints import at_most_one, cap_spectral_norm
+from organics.constraints import at_most_one, cap_spectral_norm, semidefinite
 from organics.kernels import recurrence
 from organics.kernels.equations import Options, Weights, project, step
 from organics.nn.normalization import require_among, require_positive, uniform_fan_in
 
-Recurrent = Literal["free", "identity", "bounded"]
+Recurrent = Literal["free", "identity", "bounded", "semidefinite"]
 Drive = Literal["signed", "rectified", "unit"]
 
 
@@ -54,7 +54,7 @@ class Cell(eqx.Module):
     log_W: Float[Array, "n n"]
     raw_rates: Float[Array, "4 n"] | None
     start: UInt32[Array, "2"]
-    bounded: bool = eqx.field(static=True)
+    constraint: Recurrent = eqx.field(static=True)
     unit_drive: bool = eqx.field(static=True)
     sigma: float = eqx.field(static=True)
     largest_rates: tuple[float, float, float, float] = eqx.field(static=True)
@@ -88,7 +88,7 @@ class Cell(eqx.Module):
         self.log_W = log_W * (1 - jnp.eye(size, dtype=dtype))
         self.raw_rates = jr.normal(next(keys), (4, size), dtype) if learn_rates else None
         self.start = jr.key_data(next(keys)).astype(jnp.uint32)
-        self.bounded = recurrent == "bounded"
+        self.constraint = recurrent
         self.unit_drive = drive == "unit"
         self.sigma = sigma
         self.largest_rates = largest_rates
@@ -101,9 +101,10 @@ class Cell(eqx.Module):
     @property
     def recurrent(self) -> Float[Array, "n n"] | None:
         """The recurrent weights as the circuit has them; None is the identity."""
-        if self.W_r is None or not self.bounded:
+        if self.W_r is None or self.constraint == "free":
             return self.W_r
-        return cap_spectral_norm(self.W_r)
+        bound = cap_spectral_norm if self.constraint == "bounded" else semidefinite
+        return bound(self.W_r)
 
     @property
     def rates(self) -> Float[Array, "4 n"]:
@@ -168,8 +169,11 @@ class ORGaNICs(eqx.Module):
     Arguments
         input_size, hidden_size: m and n.
         rectified: as above; False is the main model, with `y` in place of `relu(y)`.
-        recurrent: "free"; "identity", `W_r = I`; or "bounded", spectral norm at most 1 throughout
-            training, by parameterisation.
+        recurrent: "free"; "identity", `W_r = I`; or, throughout training and by parameterisation,
+            "bounded", spectral norm at most 1, or "semidefinite", symmetric with eigenvalues in
+            [0, 1]. For any `a > 0` held as it is, y is then stable, as with the identity: the
+            eigenvalues of `D(1 - sqrt(a)) W_r` are those of a symmetric matrix, and below 1. A
+            negative eigenvalue of `W_r`, though, makes y grow where `a > 4`.
         time_constants: "learned" for each neuron, or "fixed".
         layers: circuits on top of each other, each fed by the `y` of the one below.
         rectification: of the recurrent input in the rectified model. "inside", `W_r relu(y)`, the
@@ -225,7 +229,7 @@ class ORGaNICs(eqx.Module):
         require_positive(
             input_size=input_size, hidden_size=hidden_size, layers=layers, sigma=sigma, dt=dt
         )
-        require_among("recurrent", recurrent, ("free", "identity", "bounded"))
+        require_among("recurrent", recurrent, ("free", "identity", "bounded", "semidefinite"))
         require_among("time_constants", time_constants, ("learned", "fixed"))
         require_among("rectification", rectification, ("inside", "outside"))
         require_among("drive", drive, ("signed", "rectified", "unit"))

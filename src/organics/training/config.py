@@ -135,9 +135,9 @@ class SequenceConfig(Settings):
     """A row of the image at each step, instead of a pixel."""
     rectified: bool = True
     """ORGaNICs with `relu(y)` in the recurrent terms."""
-    recurrent: Literal["free", "identity", "bounded"] = "free"
-    """Recurrent weights of ORGaNICs: "free", "identity", or "bounded", with a spectral norm of at
-    most 1."""
+    recurrent: Literal["free", "identity", "bounded", "semidefinite"] = "free"
+    """Recurrent weights of ORGaNICs: "free"; "identity"; "bounded", with a spectral norm of at
+    most 1; or "semidefinite", symmetric with eigenvalues from 0 to 1."""
     time_constants: Literal["learned", "fixed"] = "learned"
     """Of ORGaNICs, for each neuron."""
     rectification: Literal["inside", "outside"] = "inside"
