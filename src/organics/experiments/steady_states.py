@@ -129,6 +129,8 @@ def _kept(config: Config, progress: bool, question, **settings) -> dict[str, Any
         answer = question(**settings, starts=config.starts, time=config.time, seed=config.seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, (json.dumps(answer) + "\n").encode())
+        # every size compiles anew, and a process may map only so many pieces of code
+        jax.clear_caches()
     return json.loads(path.read_text())
 
 
