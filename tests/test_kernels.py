@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +67,11 @@ def pulled_back(options, arrays, cotangents, *, sequence, backend, memory="more"
     return results, gradients
 
 
+def keeping_products(keep):
+    """Whether the native kernel keeps the products of every step, whatever the size."""
+    return mock.patch.object(native, "_KEEP_PRODUCTS", 1 if keep else 10**9)
+
+
 def close(got, want, dtype=np.float64):
     tolerance = 1e-10 if dtype == np.float64 else 2e-4
     flat_got, tree_got = jax.tree.flatten(got)
@@ -81,10 +87,12 @@ def close(got, want, dtype=np.float64):
 @pytest.mark.parametrize("options", VARIANTS, ids=lambda o: f"{o.rectified}-{o.rectified_after}")
 @pytest.mark.parametrize("identity", [False, True])
 @pytest.mark.parametrize("sequence", [False, True])
-def test_native_agrees_with_the_plain_scan(options, identity, sequence):
+@pytest.mark.parametrize("keep", [False, True])
+def test_native_agrees_with_the_plain_scan(options, identity, sequence, keep):
     arrays, cotangents = problem(0, 5, 2, 11, 3, identity=identity)
     want = pulled_back(options, arrays, cotangents, sequence=sequence, backend="scan")
-    got = pulled_back(options, arrays, cotangents, sequence=sequence, backend="native")
+    with keeping_products(keep):
+        got = pulled_back(options, arrays, cotangents, sequence=sequence, backend="native")
     close(got, want)
 
 
@@ -96,14 +104,16 @@ def test_native_agrees_with_the_plain_scan(options, identity, sequence):
     steps=st.sampled_from([1, 2, 7, 8, 9, 17]),
     batch=st.sampled_from([1, 2, 3, 31, 33, 70]),
     single=st.booleans(),
+    keep=st.booleans(),
 )
-def test_native_agrees_for_every_shape(seed, H, m, steps, batch, single):
+def test_native_agrees_for_every_shape(seed, H, m, steps, batch, single, keep):
     dtype = np.float32 if single else np.float64
     arrays, cotangents = problem(seed, H, m, steps, batch, dtype=dtype)
     options = VARIANTS[seed % len(VARIANTS)]
     sequence = seed % 3 == 0
     want = pulled_back(options, arrays, cotangents, sequence=sequence, backend="scan")
-    got = pulled_back(options, arrays, cotangents, sequence=sequence, backend="native")
+    with keeping_products(keep):
+        got = pulled_back(options, arrays, cotangents, sequence=sequence, backend="native")
     close(got, want, dtype)
 
 

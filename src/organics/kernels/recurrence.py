@@ -52,8 +52,8 @@ def run(
     kernel = choose(backend)
     root = math.isqrt(x.shape[0] - 1) + 1
     if kernel == "native":
-        segment = root if memory == "less" else None
-        return native.run(options, weights, x, state, sequence=sequence, segment=segment)
+        kept = {"segment": root, "keep_products": False} if memory == "less" else {}
+        return native.run(options, weights, x, state, sequence=sequence, **kept)
     plain = partial(scan.run, options, sequence=sequence)
     if memory == "less":
         return _in_segments(plain, root, weights, x, state)

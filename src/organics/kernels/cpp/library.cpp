@@ -12,6 +12,7 @@
 
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/mman.h>
 #endif
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -83,6 +84,17 @@ Index processors() {
   if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
 #endif
   return std::max(1u, std::thread::hardware_concurrency());
+}
+
+// Asks for large pages for what is to be written for the first time: else that takes longer than
+// computing it.
+void expect_writing(void* data, std::size_t bytes) {
+#if defined(__linux__)
+  constexpr std::size_t kPage = std::size_t{1} << 21;
+  const auto begin = (reinterpret_cast<std::uintptr_t>(data) + kPage - 1) / kPage * kPage;
+  const auto end = (reinterpret_cast<std::uintptr_t>(data) + bytes) / kPage * kPage;
+  if (data && begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
 }
 
 // Numbers too small for full precision count as zero meanwhile: vanishing gradients are such, and
@@ -265,7 +277,7 @@ ffi::Error with_type(ffi::DataType type, const Work& work) {
 }
 
 ffi::Error forward(In x, In initial, In recurrent, In normalization, In gates, In input, In rates,
-                   In offset, Out final_state, Out kept, Out outputs, int64_t segment,
+                   In offset, Out final_state, Out kept, Out products, Out outputs, int64_t segment,
                    int64_t threads, bool rectified, bool rectified_after, bool rectified_drive) {
   Shape s;
   if (auto error = shape_of(x, initial, segment, &s); error.failure()) return error;
@@ -279,6 +291,8 @@ ffi::Error forward(In x, In initial, In recurrent, In normalization, In gates, I
     return refuse("the states must be (batch, 4 H)");
   if (kept->element_count() && !is(*kept, type, {segments, s.batch, 4 * h}))
     return refuse("the kept states must be (segments, batch, 4 H)");
+  if (products->element_count() && !is(*products, type, {s.steps, s.batch, products_of(s, o)}))
+    return refuse("the products must be (steps, batch, 4 H), of the identity 3 H");
   if (outputs->element_count() && !is(*outputs, type, {s.steps, s.batch, h}))
     return refuse("the outputs must be (steps, batch, H)");
   return with_type(type, [&](auto number) {
@@ -286,12 +300,13 @@ ffi::Error forward(In x, In initial, In recurrent, In normalization, In gates, I
     const Weights<T> w{data<T>(recurrent), data<T>(normalization), data<T>(gates),
                        data<T>(input),     data<T>(rates),         data<T>(offset)};
     const Forward<T> f{data<T>(x), data<T>(initial), data<T>(*final_state), data<T>(*kept),
-                       data<T>(*outputs)};
+                       data<T>(*products), data<T>(*outputs)};
+    expect_writing(f.products, products->size_bytes());
     run_forward(s, o, w, f, threads);
   });
 }
 
-ffi::Error backward(In x, In kept, In recurrent, In normalization, In gates, In input, In rates,
+ffi::Error backward(In x, In kept, In products, In recurrent, In normalization, In gates, In input, In rates,
                     In offset, In d_final, In d_outputs, Out d_x, Out d_initial, Out d_recurrent,
                     Out d_normalization, Out d_gates, Out d_input, Out d_rates, Out d_offset,
                     int64_t segment, int64_t threads, bool rectified, bool rectified_after,
@@ -307,6 +322,8 @@ ffi::Error backward(In x, In kept, In recurrent, In normalization, In gates, In 
   const Index none = o.identity ? 0 : h;
   if (!is(kept, type, {segments, s.batch, 4 * h}))
     return refuse("the kept states must be (segments, batch, 4 H)");
+  if (products.element_count() && !is(products, type, {s.steps, s.batch, products_of(s, o)}))
+    return refuse("the products must be (steps, batch, 4 H), of the identity 3 H");
   if (!is(d_final, type, {s.batch, 4 * h}) || !is(*d_initial, type, {s.batch, 4 * h}))
     return refuse("the states' cotangents must be (batch, 4 H)");
   if (d_outputs.element_count() && !is(d_outputs, type, {s.steps, s.batch, h}))
@@ -321,8 +338,8 @@ ffi::Error backward(In x, In kept, In recurrent, In normalization, In gates, In 
     using T = decltype(number);
     const Weights<T> w{data<T>(recurrent), data<T>(normalization), data<T>(gates),
                        data<T>(input),     data<T>(rates),         data<T>(offset)};
-    const Backward<T> f{data<T>(x),          data<T>(kept),       data<T>(d_final),
-                        data<T>(d_outputs),  data<T>(*d_initial), data<T>(*d_x)};
+    const Backward<T> f{data<T>(x),         data<T>(kept),       data<T>(products), data<T>(d_final),
+                        data<T>(d_outputs), data<T>(*d_initial), data<T>(*d_x)};
     const Gradients<T> g{data<T>(*d_recurrent), data<T>(*d_normalization), data<T>(*d_gates),
                          data<T>(*d_input),     data<T>(*d_rates),         data<T>(*d_offset)};
     run_backward(s, o, w, f, g, threads);
@@ -348,6 +365,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(organics_forward, forward,
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
                                   .Attr<int64_t>("segment")
                                   .Attr<int64_t>("threads")
                                   .Attr<bool>("rectified")
@@ -356,6 +374,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(organics_forward, forward,
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(organics_backward, backward,
                               ffi::Ffi::Bind()
+                                  .Arg<In>()
                                   .Arg<In>()
                                   .Arg<In>()
                                   .Arg<In>()

@@ -292,32 +292,74 @@ void begin(const Shape& s, const Options& o, Index rows, const T* states, T* rec
   }
 }
 
-// The records of `rows` samples in which the state stands are completed from the input `x`; the
-// states one step later begin the records `next`, if there are any.
+template <typename T>
+void copy_rows(Index rows, Index count, const T* from, Index stride_from, T* to, Index stride_to) {
+  for (Index r = 0; r < rows; ++r)
+    for (Index i = 0; i < count; ++i) to[r * stride_to + i] = from[r * stride_from + i];
+}
+
+// The same for what is not read again soon: it goes past the cache. `count` is a multiple of
+// kMultiple and `to` is aligned to a vector, or nothing is gained.
+template <typename T>
+void stream_rows(Index rows, Index count, const T* from, Index stride_from, T* to) {
+#if defined(__SSE2__)
+  if (reinterpret_cast<std::uintptr_t>(to) % kVectorBytes == 0) {
+    for (Index r = 0; r < rows; ++r)
+      for (Index i = 0; i < count; i += kLanes<T>) {
+        const Vector<T> value = load<T>(from + r * stride_from + i);
+        T* const there = to + r * count + i;
+#if defined(__AVX512F__)
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(there), (__m512i)value);
+#elif defined(__AVX__)
+        _mm256_stream_si256(reinterpret_cast<__m256i*>(there), (__m256i)value);
+#else
+        _mm_stream_si128(reinterpret_cast<__m128i*>(there), (__m128i)value);
+#endif
+      }
+    return;
+  }
+#endif
+  copy_rows(rows, count, from, stride_from, to, count);
+}
+
+// Where the products of a step begin in a record, yhat pool f0 f1.
+inline Index products_at(const Options& o) { return o.identity ? kPool : kYhat; }
+
+// The records of `rows` samples in which the state stands are completed from the input `x` and, if
+// they are `given`, from the products; the states one step later begin the records `next`, if there
+// are any.
 template <typename T>
 void step(const Shape& s, const Options& o, const Weights<T>& w, const Packed<T>& p, const T* x,
-          Index rows, T* records, T* next) {
+          const T* given, Index rows, T* records, T* next) {
   const Index h = s.hidden, m = s.inputs, size = kRecord * h;
   const bool after = o.rectified && o.rectified_after;
   multiply(rows, h, m, x, m, p.drive, records + kZ * h, size, false);
-  multiply(rows, 2 * h, m, x, m, p.gates_input, records + kF0 * h, size, false);
-  multiply(rows, 2 * h, 2 * h, records + kY * h, size, p.gates, records + kF0 * h, size, true);
-  multiply(rows, h, h, records + kU * h, size, p.normalization, records + kPool * h, size, false);
-  if (!o.identity)
-    multiply(rows, h, h, records + (after ? kY : kQ) * h, size, p.recurrent, records + kYhat * h,
-             size, false);
+  if (given) {
+    const Index count = products_of(s, o);
+    copy_rows(rows, count, given, count, records + products_at(o) * h, size);
+  } else {
+    multiply(rows, 2 * h, m, x, m, p.gates_input, records + kF0 * h, size, false);
+    multiply(rows, 2 * h, 2 * h, records + kY * h, size, p.gates, records + kF0 * h, size, true);
+    multiply(rows, h, h, records + kU * h, size, p.normalization, records + kPool * h, size, false);
+    if (!o.identity)
+      multiply(rows, h, h, records + (after ? kY : kQ) * h, size, p.recurrent, records + kYhat * h,
+               size, false);
+  }
   for (Index r = 0; r < rows; ++r) {
     T* const e = records + r * size;
     T* const n = next ? next + r * size : nullptr;
     for (Index i = 0; i < h; i += kLanes<T>) {
-      const Vector<T> f0 = sigmoid<T>(load<T>(e + kF0 * h + i));
-      const Vector<T> f1 = sigmoid<T>(load<T>(e + kF1 * h + i));
+      Vector<T> f0 = load<T>(e + kF0 * h + i), f1 = load<T>(e + kF1 * h + i);
       Vector<T> z = load<T>(e + kZ * h + i);
       Vector<T> yhat = load<T>(e + (o.identity ? kQ : kYhat) * h + i);
       if (o.rectified_drive) z = relu<T>(z);
-      if (after) yhat = relu<T>(yhat);
-      store<T>(e + kF0 * h + i, f0);
-      store<T>(e + kF1 * h + i, f1);
+      if (!given) {
+        f0 = sigmoid<T>(f0);
+        f1 = sigmoid<T>(f1);
+        if (after) yhat = relu<T>(yhat);
+        store<T>(e + kF0 * h + i, f0);
+        store<T>(e + kF1 * h + i, f1);
+      }
       store<T>(e + kZ * h + i, z);
       store<T>(e + kYhat * h + i, yhat);
       if (!n) continue;
@@ -336,12 +378,6 @@ void step(const Shape& s, const Options& o, const Weights<T>& w, const Packed<T>
       see<T>(o, h, i, y, a, n);
     }
   }
-}
-
-template <typename T>
-void copy_rows(Index rows, Index count, const T* from, Index stride_from, T* to, Index stride_to) {
-  for (Index r = 0; r < rows; ++r)
-    for (Index i = 0; i < count; ++i) to[r * stride_to + i] = from[r * stride_from + i];
 }
 
 // ---- the sequence --------------------------------------------------------------------------------
@@ -365,7 +401,7 @@ Index scratch_size(const Shape& s, bool backward) {
 template <typename T>
 void forward(const Shape& s, const Options& o, const Weights<T>& w, const T* packed,
              const Forward<T>& f, Index first, Index last, T* scratch) {
-  const Index h = s.hidden, size = kRecord * h;
+  const Index h = s.hidden, size = kRecord * h, count = products_of(s, o);
   const Packed<T> p(s, const_cast<T*>(packed));
   for (Index start = first; start < last; start += kTile) {
     const Index rows = smaller(kTile, last - start);
@@ -376,7 +412,10 @@ void forward(const Shape& s, const Options& o, const Weights<T>& w, const T* pac
       if (f.kept && t % s.segment == 0)
         copy_rows(rows, 4 * h, now, size, f.kept + (t / s.segment * s.batch + start) * 4 * h,
                   4 * h);
-      step(s, o, w, p, f.x + (t * s.batch + start) * s.inputs, rows, now, next);
+      step<T>(s, o, w, p, f.x + (t * s.batch + start) * s.inputs, nullptr, rows, now, next);
+      if (f.products)
+        stream_rows(rows, count, now + products_at(o) * h, size,
+                    f.products + (t * s.batch + start) * count);
       if (f.outputs)
         copy_rows(rows, h, next, size, f.outputs + (t * s.batch + start) * h, h);
       T* const done = now;
@@ -385,6 +424,9 @@ void forward(const Shape& s, const Options& o, const Weights<T>& w, const T* pac
     }
     copy_rows(rows, 4 * h, now, size, f.final_state + start * 4 * h, 4 * h);
   }
+#if defined(__SSE2__)
+  _mm_sfence();  // what was streamed is there for other threads
+#endif
 }
 
 // From the cotangents `d` of the state after a step, those of its products (into `g`), and what
@@ -469,6 +511,7 @@ void backward(const Shape& s, const Options& o, const Weights<T>& w, const T* pa
               const Backward<T>& f, const Gradients<T>& gradient, Index first, Index last,
               T* scratch) {
   const Index h = s.hidden, m = s.inputs, size = kRecord * h, g_size = kCotangents * h;
+  const Index count = products_of(s, o);
   const Packed<T> p(s, const_cast<T*>(packed));
   T* const records = scratch;
   T* const cotangents = records + kTile * s.segment * size;
@@ -487,7 +530,9 @@ void backward(const Shape& s, const Options& o, const Weights<T>& w, const T* pa
       for (Index t = 0; t < steps; ++t) {
         T* const here = records + t * rows * size;
         copy_rows(rows, m, f.x + ((start + t) * s.batch + begins) * m, m, inputs + t * rows * m, m);
-        step(s, o, w, p, inputs + t * rows * m, rows, here,
+        const T* const given =
+            f.products ? f.products + ((start + t) * s.batch + begins) * count : nullptr;
+        step(s, o, w, p, inputs + t * rows * m, given, rows, here,
              t + 1 < steps ? here + rows * size : nullptr);
       }
       for (Index t = steps - 1; t >= 0; --t) {

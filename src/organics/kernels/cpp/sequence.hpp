@@ -10,7 +10,8 @@
 //
 // A tile of samples is carried through all steps by one thread, with no synchronisation inside the
 // sequence. Going back, the records of a segment of steps are computed again from the state at its
-// start, which is all that the forward pass keeps.
+// start and, if the forward pass kept them, from the products `yhat pool f0 f1` of every step; if
+// it did not, these are computed again, too.
 //
 // This header says what a kernel is; `sequence.cpp` is compiled once for each instruction set.
 #pragma once
@@ -38,6 +39,11 @@ struct Options {
 };
 
 constexpr Index kMultiple = 16;
+
+// Numbers for each sample and step in `yhat pool f0 f1`; of the identity, yhat is q.
+inline Index products_of(const Shape& s, const Options& o) {
+  return (o.identity ? 3 : 4) * s.hidden;
+}
 
 // Weights as they are given: row i belongs to the neuron that receives.
 template <typename T>
@@ -67,6 +73,7 @@ struct Forward {
   const T* initial;  // (B, 4H)
   T* final_state;    // (B, 4H)
   T* kept;           // (ceil(T / segment), B, 4H), or null
+  T* products;       // (T, B, products_of), or null
   T* outputs;        // (T, B, H): y after each step, or null
 };
 
@@ -74,6 +81,7 @@ template <typename T>
 struct Backward {
   const T* x;           // (T, B, m)
   const T* kept;        // (ceil(T / segment), B, 4H)
+  const T* products;    // (T, B, products_of), or null
   const T* d_final;     // (B, 4H)
   const T* d_outputs;   // (T, B, H), or null
   T* d_initial;         // (B, 4H)
