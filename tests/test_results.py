@@ -1,0 +1,39 @@
+"""What is committed as measured can be measured again."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from organics.data import DataUnavailable
+from organics.training import evaluate
+from organics.training.evaluation import load_dataset
+from organics.training.run_folder import RunFolder
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+@pytest.mark.parametrize("folder", sorted((RESULTS / "trained").iterdir()), ids=lambda f: f.name)
+def test_the_trained_weights_have_the_accuracy_that_their_report_says(folder):
+    try:
+        load_dataset(RunFolder.open(folder).config)
+    except DataUnavailable as missing:
+        pytest.skip(str(missing))
+    report = json.loads((folder / "report.json").read_text())
+    found, _ = evaluate(folder, with_stability=False)
+    # another processor rounds otherwise, and an image or two are at the border of two classes
+    assert found["accuracy"] == pytest.approx(report["test_accuracy"], abs=5e-4)
+    assert found["images"] == 10_000
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.rglob("*.json")), ids=lambda p: p.stem)
+def test_every_result_says_how_it_was_made(path):
+    if "trained" in path.parts:
+        assert (path.parent / "config.json").exists()
+        return
+    text = path.read_text()
+    document = json.loads(text)
+    assert not re.search(r"[\s\"=]/\w", text), "a path of one machine"
+    made = document.get("report", document)
+    assert {"versions", "machine"} & made.keys() and {"command", "report"} & document.keys()
