@@ -2,7 +2,17 @@
 
 from organics.reproduction.target import Target
 
-TARGETS: tuple[Target, ...] = ()
+TARGETS: tuple[Target, ...] = (
+    Target(
+        name="fig1",
+        title="Phase portraits of the two-dimensional circuit",
+        claim="With positive drive there is a stable fixed point whatever the recurrent weight, "
+        "and without rectification a strong one can add two unstable ones.",
+        source="Figure 1",
+        paper="b: 1 stable, 2 unstable; a, c to f: 1 stable, 0 unstable",
+        minutes=0.2,
+    ),
+)
 """All of them."""
 
 
