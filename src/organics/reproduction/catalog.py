@@ -12,6 +12,15 @@ TARGETS: tuple[Target, ...] = (
         paper="b: 1 stable, 2 unstable; a, c to f: 1 stable, 0 unstable",
         minutes=0.2,
     ),
+    Target(
+        name="fig3",
+        title="Time constants of the two-dimensional rectified circuit",
+        claim="The normalized response is a stable fixed point whichever of the time constants "
+        "is the longer one.",
+        source="Figure 3",
+        paper="one stable fixed point for tau_y =, < and > tau_a",
+        minutes=0.2,
+    ),
 )
 """All of them."""
 

@@ -51,7 +51,7 @@ class Panel(NamedTuple):
         portrait: velocity, nullclines and fixed points.
         numbers: parameters, window, nullclines; each fixed point with the largest difference of
             its eigenvalues from those of the automatically differentiated velocity, and the
-            farthest that simulations from beside it end (`ends_at_most`, `ends_at_least`); how many
+            farthest that simulations from beside it end (`ends_at_most`); how many
             simulations from all over the window end at each.
     """
 
@@ -105,7 +105,6 @@ def examine(case: Case, across: int = 9) -> Panel:
                 **point._asdict(),
                 "eigenvalue_difference": _difference(circuit, case.z, point),
                 "ends_at_most": beside[i, :, i].max(),
-                "ends_at_least": beside[i, :, i].min(),
                 "simulations_from_the_window": ends_at[i],
             }
             for i, point in enumerate(points)
