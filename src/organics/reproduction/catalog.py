@@ -13,6 +13,16 @@ TARGETS: tuple[Target, ...] = (
         minutes=0.2,
     ),
     Target(
+        name="fig2",
+        title="Identity recurrence as coupled damped oscillators",
+        claim="With identity recurrence every circuit is a stable system of coupled damped "
+        "oscillators; with n = 1 it also has a stable fixed point under negative and zero drive, "
+        "whatever the recurrent weight. The energy along trajectories is ours.",
+        source="Figure 2; the energy panels are ours",
+        paper="stable for all parameters",
+        minutes=1,
+    ),
+    Target(
         name="fig3",
         title="Time constants of the two-dimensional rectified circuit",
         claim="The normalized response is a stable fixed point whichever of the time constants "
