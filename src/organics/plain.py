@@ -34,3 +34,8 @@ def rounded(value: Any, digits: int = 6) -> Any:
     if isinstance(plain, list):
         return [rounded(item, digits) for item in plain]
     return float(f"{plain:.{digits}g}") if isinstance(plain, float) else plain
+
+
+def as_number(plain: float | None) -> float:
+    """A number that went through `as_plain`; what was not finite counts as infinite."""
+    return math.inf if plain is None else plain

@@ -22,7 +22,7 @@ from scipy.optimize import linear_sum_assignment
 from organics.circuit import Circuit, State, random_drive
 from organics.linear_stability import diagonal_certificate, energy, oscillator
 from organics.linearization import eigenvalues, single_threaded_lapack
-from organics.plain import rounded
+from organics.plain import as_number, rounded
 from organics.plots import BLACK, BLUE, COLUMN, GREY, ORANGE, VERMILION, style
 from organics.reproduction import fig1
 from organics.reproduction.portraits import (
@@ -145,9 +145,9 @@ def energy_checks(energies: dict[str, Any]) -> list[Check]:
         ),
         Check(
             what="from far it vanishes in the end (ours)",
-            here=f"at most {_or_infinite(far['end']):.1e} of it remains; on the way "
+            here=f"at most {as_number(far['end']):.1e} of it remains; on the way "
             f"{far['rising']} of {energies['circuits']} rise",
-            holds=_or_infinite(far["end"]) <= AT_REST,
+            holds=as_number(far["end"]) <= AT_REST,
             tolerance=f"at most {AT_REST:g}",
         ),
     ]
@@ -404,7 +404,3 @@ def growth(J: Float[np.ndarray, "m m"], form: Float[np.ndarray, "m m"]) -> float
     scale = 1 / np.sqrt(np.diag(form))
     rates = np.linalg.eigvalsh(scale[:, None] * (J.T @ form + form @ J) * scale[None, :])
     return rates[-1] / np.abs(rates).max()
-
-
-def _or_infinite(value: float | None) -> float:
-    return math.inf if value is None else value

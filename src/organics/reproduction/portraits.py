@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from organics.circuit import Circuit, State
-from organics.plain import rounded
+from organics.plain import as_number, rounded
 from organics.planar import FixedPoint2D, Portrait, portrait
 from organics.plots import phase_portrait
 from organics.reproduction.target import Check
@@ -150,7 +150,7 @@ def point_checks(panels: Sequence[Panel]) -> list[Check]:
     residual = max(point["residual"] for point in points)
     difference = max(point["eigenvalue_difference"] for point in points)
     abscissa = max(point["eigenvalues"][0][0] for point in stable)
-    returns = max(_far(point["ends_at_most"]) for point in stable)
+    returns = max(as_number(point["ends_at_most"]) for point in stable)
     starts = sum(panel.numbers["simulations_from_the_window"] for panel in panels)
     attracting = [point for point in points if point["kind"].startswith(("stable", "half-stable"))]
     arrived = sum(point["simulations_from_the_window"] for point in attracting)
@@ -185,7 +185,7 @@ def point_checks(panels: Sequence[Panel]) -> list[Check]:
         ),
     ]
     if unstable:
-        leaves = min(_far(point["ends_at_most"]) for point in unstable)
+        leaves = min(as_number(point["ends_at_most"]) for point in unstable)
         checks.append(
             Check(
                 what=f"from {_BESIDE_UNSTABLE:g} beside an unstable point, in some direction, the "
@@ -263,7 +263,3 @@ def _differentiated(circuit: Circuit, z, state: State):
 
 def _thinned(length: int):
     return np.unique(np.linspace(0, length - 1, min(length, _NULLCLINE_POINTS)).astype(int))
-
-
-def _far(distance: float | None) -> float:
-    return np.inf if distance is None else distance
