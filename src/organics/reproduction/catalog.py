@@ -40,6 +40,16 @@ TARGETS: tuple[Target, ...] = (
         paper="errors about 0 from iteration 5 on",
         minutes=0.5,
     ),
+    Target(
+        name="normalization",
+        title="Divisive normalization, and what follows from it",
+        claim="With identity recurrence the steady state is the normalization equation: responses "
+        "saturate, are suppressed by an orthogonal mask, and oscillate the faster the higher the "
+        "contrast. They leave the equation gradually as the recurrence leaves the identity.",
+        source="Sections 2-3; the ring is ours",
+        paper="exactly normalization for W_r = I",
+        minutes=0.5,
+    ),
 )
 """All of them."""
 
