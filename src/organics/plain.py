@@ -24,3 +24,18 @@ def as_plain(value: Any) -> Any:
     if isinstance(item, complex):
         return [as_plain(item.real), as_plain(item.imag)]
     return None if isinstance(item, float) and not math.isfinite(item) else item
+
+
+def rounded(value: Any, digits: int = 6) -> Any:
+    """`as_plain(value)`, its numbers with so many significant digits."""
+    plain = as_plain(value)
+    if isinstance(plain, dict):
+        return {name: rounded(item, digits) for name, item in plain.items()}
+    if isinstance(plain, list):
+        return [rounded(item, digits) for item in plain]
+    return float(f"{plain:.{digits}g}") if isinstance(plain, float) else plain
+
+
+def as_number(plain: float | None) -> float:
+    """A number that went through `as_plain`; what was not finite counts as infinite."""
+    return math.inf if plain is None else plain
