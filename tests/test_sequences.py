@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import get_args
 
 import equinox as eqx
 import jax
@@ -279,7 +280,7 @@ def test_options_reach_the_layer():
     assert (layer.memory, layer.backend, layer.cells[0].log_W.dtype) == ("less", "scan", np.float32)
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "step", "warmup-cosine"])
+@pytest.mark.parametrize("schedule", get_args(config.Schedule))
 def test_schedules_by_their_formula(schedule):
     epochs, steps_per_epoch = 100, 7
     settings = SequenceConfig(epochs=epochs, schedule=schedule, learning_rate=0.3)
@@ -292,6 +293,9 @@ def test_schedules_by_their_formula(schedule):
         "cosine": (1 + np.cos(np.pi * t / steps)) / 2,
         "step": 0.8 ** (t // (30 * steps_per_epoch)),
         "warmup-cosine": np.where(t < warm, 0.1 + 0.9 * t / warm, fall),
+        "trapezoid": np.minimum(
+            np.minimum(0.1 + 0.9 * t / (steps // 20), 1), (steps - t) / (0.3 * steps)
+        ),
     }[schedule]
     np.testing.assert_allclose(found, 0.3 * expected, atol=1e-6)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 DatasetName = Literal["digits", "mnist", "fashion-mnist"]
 ModelName = Literal["organics", "mlp"]
 Recurrence = Literal["identity", "bounded"]
-Schedule = Literal["constant", "cosine", "step", "warmup-cosine"]
+Schedule = Literal["constant", "cosine", "step", "warmup-cosine", "trapezoid"]
 TaskName = Literal["smnist", "psmnist", "sdigits"]
 SequenceModelName = Literal[
     "organics", "lstm", "antisymmetric", "antisymmetric-gated", "cornn", "lipschitz", "rnn"
@@ -77,7 +77,8 @@ class TrainConfig(Settings):
     """Of Adam; the largest, if it is scheduled."""
     schedule: Schedule = "constant"
     """Learning rate over the run: "constant"; "cosine": falling to 0 along half a cosine; "step":
-    times 0.8 every 30 epochs; "warmup-cosine": rising for a tenth of the run, then "cosine"."""
+    times 0.8 every 30 epochs; "warmup-cosine": rising for a tenth of the run, then "cosine";
+    "trapezoid": rising for a twentieth, constant, and falling to 0 over the last three tenths."""
     weight_decay: float = 1e-5
     """Added to the gradient as this times the parameters (L2), before Adam scales it."""
     averaging: float = 0.0
@@ -172,7 +173,8 @@ class SequenceConfig(Settings):
     """Of Adam; the largest, if it is scheduled."""
     schedule: Schedule = "step"
     """Learning rate over the run: "step": times 0.8 every 30 epochs; "constant"; "cosine": falling
-    to 0 along half a cosine; "warmup-cosine": rising for a tenth of the run, then "cosine"."""
+    to 0 along half a cosine; "warmup-cosine": rising for a tenth of the run, then "cosine";
+    "trapezoid": rising for a twentieth, constant, and falling to 0 over the last three tenths."""
     weight_decay: float = 1e-5
     """Added to the gradient as this times the parameters (L2), before Adam scales it."""
     clip_norm: float | None = None

@@ -81,6 +81,16 @@ def _schedule(rate: float, name: str, steps: int, steps_per_epoch: int) -> optax
         return optax.cosine_decay_schedule(rate, steps)
     if name == "warmup-cosine":
         return optax.warmup_cosine_decay_schedule(rate / 10, rate, steps // 10, steps)
+    if name == "trapezoid":
+        warm, fall = steps // 20, steps - steps * 3 // 10
+        return optax.join_schedules(
+            [
+                optax.linear_schedule(rate / 10, rate, warm),
+                optax.constant_schedule(rate),
+                optax.linear_schedule(rate, 0, steps - fall),
+            ],
+            [warm, fall],
+        )
     if name == "step":
         return optax.exponential_decay(rate, 30 * steps_per_epoch, 0.8, staircase=True)
     return optax.constant_schedule(rate)
