@@ -1,10 +1,11 @@
-"""Whether a learning rate that warms up and falls saves epochs: the paper's schedule beside it.
+"""Whether another course of the learning rate saves epochs: the paper's schedule beside two.
 
     python -m organics.experiments.schedules
 
-Trains the recurrent circuits on the digits, pixel by pixel, with the paper's schedule ("step") and
-with "warmup-cosine", for several numbers of epochs, learning rates and seeds, and all else alike.
-Each number of epochs is a run of its own, as a cosine has to know where it ends.
+Trains the recurrent circuits on the digits, pixel by pixel, with the paper's schedule ("step"),
+with "warmup-cosine" and with "trapezoid", for several numbers of epochs, learning rates and seeds,
+and all else alike. Each number of epochs is a run of its own, as the others have to know where it
+ends.
 """
 
 import json
@@ -22,12 +23,12 @@ from organics.training import Diverged, Report, SequenceConfig, train
 from organics.training.config import Schedule
 from organics.training.run_folder import RunFolder
 
-SCHEDULES: tuple[Schedule, ...] = ("step", "warmup-cosine")
+SCHEDULES: tuple[Schedule, ...] = ("step", "warmup-cosine", "trapezoid")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Train the recurrent circuits on the digits with either schedule."""
+    """Train the recurrent circuits on the digits with each schedule."""
 
     out: Path = Path("runs/schedules")
     """Folder for the folders of the runs; a run that is complete in it is not repeated."""
@@ -37,9 +38,9 @@ class Config:
     """A row of the image at each step, instead of a pixel."""
     units: int = 64
     """Neurons."""
-    epochs: tuple[int, ...] = (5, 10, 20)
+    epochs: tuple[int, ...] = (10, 14, 20)
     """Lengths of the runs."""
-    learning_rates: tuple[float, ...] = (0.01, 0.02, 0.04, 0.08)
+    learning_rates: tuple[float, ...] = (0.01, 0.02, 0.03, 0.04)
     """Learning rates, the largest of each run."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One run of each kind for each of these."""
