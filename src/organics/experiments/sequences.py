@@ -38,6 +38,13 @@ MODELS: dict[str, dict[str, Any]] = {
         "dt_tau_max_a": 0.05,
         "dt_tau_max_gates": 0.8,
     },  # the best of 13 configurations, in the way of `TUNED`
+    "organics-semidefinite": {
+        "recurrent": "semidefinite",
+        "learning_rate": 0.1,
+        "dt_tau_max_y": 0.2,
+        "dt_tau_max_a": 0.05,
+        "dt_tau_max_gates": 0.8,
+    },  # the best of 8 configurations, after 4 epochs of the permuted task
     "lstm": {"model": "lstm"},
     "lstm-clipped": {"model": "lstm", "clip_norm": 1.0},
     "antisymmetric": {"model": "antisymmetric"},
@@ -52,6 +59,8 @@ PAPER = {
     ("organics", "psmnist"): 0.899,
     ("organics-bounded", "smnist"): 0.977,
     ("organics-bounded", "psmnist"): 0.899,
+    ("organics-semidefinite", "smnist"): 0.977,
+    ("organics-semidefinite", "psmnist"): 0.899,
     ("organics-fixed", "smnist"): 0.903,
     ("organics-fixed", "psmnist"): 0.803,
     ("lstm", "smnist"): 0.973,
