@@ -2,7 +2,16 @@
 
 from organics.reproduction.target import Target
 
-TARGETS: tuple[Target, ...] = ()
+TARGETS: tuple[Target, ...] = (
+    Target(
+        name="theorem1",
+        title="Unconditional stability with identity recurrence",
+        claim="With `W_r = I` every circuit is stable, whatever its other parameters.",
+        source="Theorem (unconditional stability), Section 4",
+        paper="all stable, by proof",
+        minutes=2,
+    ),
+)
 """All of them."""
 
 
