@@ -11,6 +11,14 @@ TARGETS: tuple[Target, ...] = (
         paper="all stable, by proof",
         minutes=2,
     ),
+    Target(
+        name="theorem2d",
+        title="Stability of the two-dimensional circuit",
+        claim="For n = 1 and every `w_r > 0` there is a stable fixed point.",
+        source="Theorem for n = 1, Sections 4 and 5",
+        paper="all, by proof",
+        minutes=1,
+    ),
 )
 """All of them."""
 
