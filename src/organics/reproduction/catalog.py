@@ -4,6 +4,7 @@ from organics.reproduction.target import Target
 
 TARGETS: tuple[Target, ...] = (
     Target(
+<<<<<<< HEAD
         name="fig1",
         title="Phase portraits of the two-dimensional circuit",
         claim="With positive drive there is a stable fixed point whatever the recurrent weight, "
@@ -50,6 +51,23 @@ TARGETS: tuple[Target, ...] = (
         paper="exactly normalization for W_r = I",
         minutes=0.5,
     ),
+=======
+        name="theorem1",
+        title="Unconditional stability with identity recurrence",
+        claim="With `W_r = I` every circuit is stable, whatever its other parameters.",
+        source="Theorem (unconditional stability), Section 4",
+        paper="all stable, by proof",
+        minutes=2,
+    ),
+    Target(
+        name="theorem2d",
+        title="Stability of the two-dimensional circuit",
+        claim="For n = 1 and every `w_r > 0` there is a stable fixed point.",
+        source="Theorem for n = 1, Sections 4 and 5",
+        paper="all, by proof",
+        minutes=1,
+    ),
+>>>>>>> b
 )
 """All of them."""
 
