@@ -4,7 +4,6 @@ from organics.reproduction.target import Target
 
 TARGETS: tuple[Target, ...] = (
     Target(
-<<<<<<< HEAD
         name="fig1",
         title="Phase portraits of the two-dimensional circuit",
         claim="With positive drive there is a stable fixed point whatever the recurrent weight, "
@@ -42,16 +41,6 @@ TARGETS: tuple[Target, ...] = (
         minutes=0.5,
     ),
     Target(
-        name="normalization",
-        title="Divisive normalization, and what follows from it",
-        claim="With identity recurrence the steady state is the normalization equation: responses "
-        "saturate, are suppressed by an orthogonal mask, and oscillate the faster the higher the "
-        "contrast. They leave the equation gradually as the recurrence leaves the identity.",
-        source="Sections 2-3; the ring is ours",
-        paper="exactly normalization for W_r = I",
-        minutes=0.5,
-    ),
-=======
         name="theorem1",
         title="Unconditional stability with identity recurrence",
         claim="With `W_r = I` every circuit is stable, whatever its other parameters.",
@@ -67,7 +56,16 @@ TARGETS: tuple[Target, ...] = (
         paper="all, by proof",
         minutes=1,
     ),
->>>>>>> b
+    Target(
+        name="normalization",
+        title="Divisive normalization, and what follows from it",
+        claim="With identity recurrence the steady state is the normalization equation: responses "
+        "saturate, are suppressed by an orthogonal mask, and oscillate the faster the higher the "
+        "contrast. They leave the equation gradually as the recurrence leaves the identity.",
+        source="Sections 2-3; the ring is ours",
+        paper="exactly normalization for W_r = I",
+        minutes=0.5,
+    ),
 )
 """All of them."""
 
