@@ -1,0 +1,146 @@
+"""Figure 7: the trajectories of the hidden state on sequential and permuted sequential MNIST."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from matplotlib.figure import Figure
+
+from organics.nn import ORGaNICs
+from organics.plain import rounded
+from organics.plots import BLUE, COLUMN, GREY, style
+from organics.reproduction.table2 import PAPER, hours_of, protocol
+from organics.reproduction.target import Check, Job, Outcome
+from organics.reproduction.trained import Trained, command, in_words, trained
+from organics.training.evaluation import as_examples, input_shape, load_dataset, load_model
+
+TASKS = ("smnist", "psmnist")
+RANGES = {"smnist": "about -4 to 2", "psmnist": "about -2 to 2"}
+"""What the paper's panels show, of 128 neurons."""
+
+_AGAIN = 3  # how often the sequence is read in a row
+_GROWTH = 1.5  # times the range of the first reading: what bounded means
+_SHOWN = 3  # inputs
+_EVERY = 8  # steps between the numbers that are written down
+
+
+def compute(job: Job) -> Outcome:
+    """The range of y at every step, over test inputs that are read three times in a row."""
+    runs = trained(job.runs)
+    checks, panels, data = [], {}, {}
+    for i, task in enumerate(TASKS):
+        job.progress(i / len(TASKS), task)
+        run = best(runs, task)
+        if run is None:
+            settings = protocol(PAPER[-2], task)
+            words = f"not run here: about {hours_of(settings, quick=True):.2g} h, "
+            checks.append(Check(f"{task}: y is bounded", words + command(settings), None))
+            panels[task] = {"run": None, "command": command(settings)}
+            continue
+        outputs = read_again(run, 50 if job.quick else 500)
+        checks += boundedness(task, outputs)
+        steps = outputs.shape[1] // _AGAIN
+        first = outputs[:, :steps]
+        panels[task] = {
+            "run": command(run.config),
+            "in_words": f"{run.config.units} neurons, {in_words(run)}",
+            "steps": steps,
+            "inputs": len(outputs),
+            "range": rounded([first.min(), first.max()]),
+            "every": _EVERY,
+            "least": rounded(outputs.min(axis=(0, 2))[::_EVERY], 4),
+            "largest": rounded(outputs.max(axis=(0, 2))[::_EVERY], 4),
+        }
+        data[task] = first[:_SHOWN]
+    ranges = [
+        f"{task}: y from {panels[task]['range'][0]:.1f} to {panels[task]['range'][1]:.1f}"
+        for task in data
+    ]
+    return Outcome(
+        here="; ".join(ranges) or "no trained run found",
+        checks=checks,
+        numbers=panels,
+        data=data,
+    )
+
+
+def best(runs: list[Trained], task: str) -> Trained | None:
+    """Of ORGaNICs on the task that with most steps, and of these the best on validation images."""
+    fitting = [r for r in runs if (r.config.task, r.config.model) == (task, "organics")]
+    return max(fitting, key=lambda r: input_shape(r.config)[0], default=None)
+
+
+def read_again(run: Trained, count: int) -> Float[np.ndarray, "inputs steps n"]:
+    """y at every step of so many test inputs, each read `_AGAIN` times without a pause."""
+    dataset = load_dataset(run.config)
+    shape = input_shape(run.config)
+    examples = as_examples(
+        dataset.test_images[:count], dataset.test_labels[:count], dataset.max_value, shape
+    )
+    inputs, _ = examples.take(jnp.arange(count), jnp.float32)
+    return np.asarray(_outputs(load_model(run.folder).layer, jnp.tile(inputs, (1, _AGAIN, 1))))
+
+
+@eqx.filter_jit
+def _outputs(layer: ORGaNICs, inputs: Float[Array, "inputs steps m"]) -> Array:
+    return layer(inputs)[0]
+
+
+def boundedness(task: str, outputs: Float[np.ndarray, "inputs steps n"]) -> list[Check]:
+    """Whether y keeps to its range when there is more to read than it was trained on."""
+    steps = outputs.shape[1] // _AGAIN
+    first, later = np.abs(outputs[:, :steps]).max(), np.abs(outputs[:, steps:]).max()
+    low, high = outputs[:, :steps].min(), outputs[:, :steps].max()
+    return [
+        Check(
+            f"{task}: y is bounded",
+            f"from {low:.2f} to {high:.2f} on {len(outputs)} test inputs",
+            bool(np.all(np.isfinite(outputs))),
+            RANGES[task],
+            "finite at every step",
+        ),
+        Check(
+            f"{task}: it keeps to that range when it reads on (ours)",
+            f"|y| <= {first:.2f} in the first reading, {later:.2f} in the next {_AGAIN - 1}",
+            bool(later <= _GROWTH * first),
+            None,
+            f"at most {_GROWTH:g} times as large",
+        ),
+    ]
+
+
+@style()
+def draw(outcome: Outcome) -> Figure:
+    """For either task all neurons for one input, and the range over all inputs read three times."""
+    figure = Figure(figsize=(2 * COLUMN, 3.4))
+    axes = figure.subplots(2, 2, sharey="row", squeeze=False)
+    for row, (task, title) in zip(
+        axes, (("smnist", "sequential MNIST"), ("psmnist", "permuted")), strict=True
+    ):
+        _panel(row, title, outcome.numbers[task], (outcome.data or {}).get(task))
+        row[0].set_ylabel("$y$")
+    axes[1, 0].set_xlabel("step")
+    axes[1, 1].set_xlabel("step")
+    return figure
+
+
+def _panel(row: Any, title: str, numbers: dict[str, Any], shown: np.ndarray | None) -> None:
+    if numbers["run"] is None or shown is None:
+        for ax in row:
+            ax.text(0.5, 0.5, "not run here", ha="center", va="center", transform=ax.transAxes)
+            ax.set(xticks=[], yticks=[])
+        row[0].set_title(title)
+        return
+    row[0].plot(shown[0], color=BLUE, linewidth=0.4, alpha=0.7)
+    row[0].set_title(f"{title}: {numbers['in_words']}, one input", fontsize=7)
+    at = np.arange(len(numbers["least"])) * numbers["every"]
+    row[1].fill_between(
+        at, numbers["least"], numbers["largest"], color=BLUE, alpha=0.4, linewidth=0
+    )
+    for edge in range(1, _AGAIN):
+        row[1].axvline(edge * numbers["steps"], color=GREY, linewidth=0.8, linestyle="--")
+    row[1].set_title(
+        f"range over neurons and {numbers['inputs']} inputs, read {_AGAIN} times", fontsize=7
+    )

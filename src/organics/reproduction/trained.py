@@ -1,0 +1,78 @@
+"""Finding the trained runs on sequences, and saying how one is made."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from organics.training.config import SequenceConfig
+from organics.training.run_folder import RunFolder
+
+
+class Trained(NamedTuple):
+    """A run on sequences that has a model.
+
+    Attributes
+        folder: where it is.
+        config: its settings.
+        epochs: how many are complete, of `config.epochs`.
+        validation_accuracy: the best of any epoch; the model is of that.
+        test_accuracy: of that model; None if the run is not complete.
+    """
+
+    folder: RunFolder
+    config: SequenceConfig
+    epochs: int
+    validation_accuracy: float
+    test_accuracy: float | None
+
+
+def trained(places: Iterable[Path]) -> list[Trained]:
+    """Every run on sequences in these folders or below, the best on validation images first.
+
+    What cannot be read is passed over: the folders may hold anything.
+    """
+    found = []
+    for path in sorted({p.parent for place in places for p in Path(place).rglob("config.json")}):
+        try:
+            folder = RunFolder.open(path)
+            lines = folder.lines("metrics.jsonl")
+            report = folder.load_report()
+        except (ValueError, OSError):
+            continue
+        if not isinstance(folder.config, SequenceConfig) or not lines:
+            continue
+        if not (path / "model.safetensors").exists():
+            continue
+        best = max(line["validation_accuracy"] for line in lines)
+        tested = None if report is None else report["test_accuracy"]
+        found.append(Trained(folder, folder.config, len(lines), best, tested))
+    return sorted(found, key=lambda run: -run.validation_accuracy)
+
+
+def command(config: SequenceConfig) -> str:
+    """The command that trains with these settings."""
+    default = SequenceConfig()
+    words = ["organics train", config.task]
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name == "task" or value == getattr(default, field.name):
+            continue
+        flag = f"--{field.name.replace('_', '-')}"
+        if field.name == "hyperparameters":
+            pairs = " ".join(f"{name} {number:g}" for name, number in value)
+            words.append(f"{flag} {pairs}")
+        elif value is True:
+            words.append(flag)
+        elif value is False:
+            words.append(f"--no-{field.name}")
+        else:
+            words.append(f"{flag} {value}")
+    return " ".join(words)
+
+
+def in_words(run: Trained) -> str:
+    """Which kind of run it is: recurrent weights, and epochs."""
+    kind = f"{run.config.recurrent} W_r, " if run.config.model == "organics" else ""
+    of = "" if run.test_accuracy is not None else f" of {run.config.epochs}"
+    return f"{kind}{run.epochs}{of} epochs"

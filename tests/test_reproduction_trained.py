@@ -1,0 +1,128 @@
+"""Runs are found, told apart and evaluated; what is not there is said to be missing."""
+
+import json
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from organics import cli
+from organics.plots import save_figure
+from organics.reproduction import fig7, table2
+from organics.reproduction.target import Job
+from organics.reproduction.trained import command, in_words, trained
+from organics.training import SequenceConfig
+from organics.training.checkpoint import save_tree
+from organics.training.config import TrainConfig
+from organics.training.evaluation import build_model
+from organics.training.run_folder import RunFolder
+
+ROW = table2.PAPER[6]  # ORGaNICs, 64 units, learned time constants
+
+
+def make_run(path, validation, tested=None, **settings):
+    """The folder of a run that learned nothing, but claims to have."""
+    config = SequenceConfig(**{"epochs": 2, "recurrent": "identity", **settings})
+    folder = RunFolder.create(path, config)
+    folder.append("metrics.jsonl", {"epoch": 1, "validation_accuracy": validation})
+    save_tree(path / "model.safetensors", build_model(config))
+    if tested is not None:
+        folder.append("metrics.jsonl", {"epoch": 2, "validation_accuracy": validation - 0.1})
+        folder.save_report({"test_accuracy": tested})
+    return config
+
+
+@pytest.fixture
+def runs(tmp_path):
+    make_run(tmp_path / "a" / "good", 0.97, 0.975)
+    make_run(tmp_path / "a" / "better-not-for-this-row", 0.99, 0.99, units=16)
+    make_run(tmp_path / "unfinished", 0.98, task="psmnist")
+    for seed, accuracy in enumerate((0.90, 0.94)):
+        make_run(tmp_path / f"short{seed}", accuracy, accuracy, resize=14, seed=seed)
+    RunFolder.create(tmp_path / "static", TrainConfig(dataset="digits"))
+    RunFolder.create(tmp_path / "begun", SequenceConfig())
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
+    return tmp_path
+
+
+def test_runs_are_found_and_told_apart(runs):
+    found = trained([runs, runs / "absent"])
+    assert [run.validation_accuracy for run in found] == [0.99, 0.98, 0.97, 0.94, 0.90]
+    good = table2.best(found, ROW, "smnist")
+    assert good is not None and good.test_accuracy == 0.975 and in_words(good).endswith("2 epochs")
+    unfinished = table2.best(found, ROW, "psmnist")
+    assert unfinished is not None and "1 of 2 epochs" in in_words(unfinished)
+    assert table2.best(found, ROW._replace(time_constants="fixed"), "smnist") is None
+    short = table2.shorter(found, ROW, "smnist")
+    assert short is not None and short["mean"] == pytest.approx(0.92)
+    assert short["sd"] == pytest.approx(0.04 / np.sqrt(2)) and "--seed" not in short["command"]
+
+
+def test_the_command_makes_the_settings_again(monkeypatch):
+    seen = []
+    monkeypatch.setattr("organics.cli.train._train", lambda config, _: seen.append(config))
+    for row in table2.PAPER:
+        for task in table2.TASKS:
+            config = table2.protocol(row, task)
+            assert cli.run(command(config).split()[1:]) == 0
+            assert seen.pop() == config
+    assert cli.run(command(SequenceConfig(rows=True, rectified=False)).split()[1:]) == 0
+    assert seen.pop() == SequenceConfig(rows=True, rectified=False)
+
+
+def test_table2(runs, tmp_path, monkeypatch):
+    evaluated = SimpleNamespace(summary={"accuracy": 0.5})
+    monkeypatch.setattr(table2, "evaluate", lambda *_, **__: evaluated)
+    monkeypatch.setattr(table2, "hours_of", lambda *_, **__: 1.5)
+    outcome = table2.compute(Job(tmp_path, quick=True, runs=(runs,)))
+    assert outcome.verdict == "partly"
+    by_name = {check.what: check for check in outcome.checks}
+    assert by_name["ORGaNICs, 64 units, smnist:"].holds is True  # 97.5 is within a point of 97.7
+    assert by_name["ORGaNICs, 64 units, psmnist:"].holds is False
+    assert by_name["coRNN, 128 units, smnist:"].holds is None
+    assert "about 1.5 h, organics train smnist" in by_name["coRNN, 128 units, smnist:"].here
+    assert all(by_name[f"{r.name}, {r.units} units: parameters"].holds for r in table2.PAPER)
+    assert "97.5%" in outcome.here and "50.0% (identity W_r, 1 of 2 epochs)" in outcome.here
+    save_figure(table2.draw(outcome), tmp_path / "table2.png")
+    nothing = table2.compute(Job(tmp_path, quick=True, runs=()))
+    assert "no run" in nothing.here
+    save_figure(table2.draw(nothing), tmp_path / "table2.png")
+    json.dumps(outcome.numbers)
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_hours_are_those_of_the_steps():
+    config = SequenceConfig(units=4, epochs=2, batch_size=8)
+    one = table2.hours_of(config, quick=True)
+    assert 0 < one < 10
+
+
+def test_fig7(runs, tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(256, size=(60, 784, 1)).astype(np.uint8)
+    dataset = SimpleNamespace(test_images=images, test_labels=np.zeros(60, int), max_value=255)
+    monkeypatch.setattr(fig7, "load_dataset", lambda _: dataset)
+    monkeypatch.setattr(fig7, "hours_of", lambda *_, **__: 1.5)
+    outcome = fig7.compute(Job(tmp_path, quick=True, runs=(runs,)))
+    panel = outcome.numbers["smnist"]
+    assert panel["steps"] == 784 and panel["inputs"] == 50 and len(panel["least"]) == 294
+    run = fig7.best(trained([runs]), "smnist")
+    assert run is not None and run.config.resize is None
+    outputs = fig7.read_again(run, 2)
+    layer = fig7.load_model(run.folder).layer
+    x = np.tile(images[1], (3, 1)).astype(np.float32) / 255
+    np.testing.assert_allclose(outputs[1], layer(jax.numpy.asarray(x))[0], rtol=1e-3, atol=1e-5)
+    save_figure(fig7.draw(outcome), tmp_path / "fig7.png")
+    nothing = fig7.compute(Job(tmp_path, quick=True, runs=()))
+    assert nothing.verdict == "not run" and "about 1.5 h" in nothing.checks[0].here
+    save_figure(fig7.draw(nothing), tmp_path / "fig7.png")
+
+
+def test_a_state_that_grows_is_not_bounded():
+    steady = np.ones((2, 30, 4))
+    assert [check.holds for check in fig7.boundedness("smnist", steady)] == [True, True]
+    growing = np.exp(np.arange(30) / 10)[None, :, None] * steady
+    assert [check.holds for check in fig7.boundedness("smnist", growing)] == [True, False]
+    growing[0, 3, 0] = np.inf
+    assert fig7.boundedness("smnist", growing)[0].holds is False
