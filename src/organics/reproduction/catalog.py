@@ -60,6 +60,27 @@ TARGETS: tuple[Target, ...] = (
         needs=("mnist",),
     ),
     Target(
+        name="table4",
+        title="Parameters of the static layer",
+        claim="The static layer has the paper's parameters, initialisation and constraints.",
+        source="Table 4",
+        minutes=0.1,
+    ),
+    Target(
+        name="table5",
+        title="Parameters of the recurrent layer",
+        claim="The recurrent layer has the paper's parameters, initialisation and constraints.",
+        source="Table 5",
+        minutes=0.1,
+    ),
+    Target(
+        name="table7",
+        title="Hyperparameters",
+        claim="Training has the paper's hyperparameters by default.",
+        source="Table 7",
+        minutes=0.1,
+    ),
+    Target(
         name="theorem1",
         title="Unconditional stability with identity recurrence",
         claim="With `W_r = I` every circuit is stable, whatever its other parameters.",

@@ -1,0 +1,80 @@
+"""Table 7: the hyperparameters of training, as they are in the code."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from organics.plots import table
+from organics.reproduction.target import Check, Job, Outcome, Table
+from organics.training.config import AnyConfig, SequenceConfig, TrainConfig
+from organics.training.step import learning_rate
+
+PAPER: dict[str, dict[str, Any]] = {
+    "static": {
+        "learning rate": 1e-3,
+        "weight decay": 1e-5,
+        "batch size": 256,
+        "learning rate after 30 epochs": 1e-3,
+        "gradient clipping": None,
+    },
+    "sequential": {
+        "learning rate": 1e-2,
+        "weight decay": 1e-5,
+        "batch size": 256,
+        "learning rate after 30 epochs": 8e-3,
+        "gradient clipping": None,
+        "dt_tau_max y": 0.02,
+        "dt_tau_max a": 0.005,
+        "dt_tau_max gates": 0.1,
+    },
+}
+"""Adam in both; the schedule as what it does after 30 epochs."""
+
+
+def here(config: AnyConfig) -> dict[str, Any]:
+    """The same of the settings that a run has by default."""
+    per_epoch = 10
+    rate = learning_rate(config, config.epochs * per_epoch)
+    found = {
+        "learning rate": config.learning_rate,
+        "weight decay": config.weight_decay,
+        "batch size": config.batch_size,
+        "learning rate after 30 epochs": float(f"{np.asarray(rate(30 * per_epoch)).item():.6g}"),
+        "gradient clipping": getattr(config, "clip_norm", None),
+    }
+    if isinstance(config, SequenceConfig):
+        options = config.layer_options(784)
+        found |= {f"dt_tau_max {n}": options[f"dt_tau_max_{n}"] for n in ("y", "a", "gates")}
+    return found
+
+
+def compute(job: Job) -> Outcome:
+    """The defaults of the settings against the paper's."""
+    del job
+    checks, rows = [], []
+    for kind, config in (("static", TrainConfig()), ("sequential", SequenceConfig())):
+        found = here(config)
+        for name, paper in PAPER[kind].items():
+            words = [_words(value) for value in (paper, found[name])]
+            checks.append(
+                Check(f"{kind}: {name}", words[1], found[name] == paper, words[0], "equal")
+            )
+            rows.append([kind, name, *words])
+    agreeing = sum(bool(check.holds) for check in checks)
+    return Outcome(
+        here=f"{agreeing} of {len(checks)} hyperparameters as in the paper",
+        checks=checks,
+        numbers={"rows": rows},
+        table=Table(("training", "hyperparameter", "paper", "here, by default"), rows),
+    )
+
+
+def _words(value: Any) -> str:
+    return "none" if value is None else f"{value:g}"
+
+
+def draw(outcome: Outcome) -> Figure:
+    """The table."""
+    assert outcome.table is not None
+    return table(*outcome.table)

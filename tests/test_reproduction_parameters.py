@@ -1,0 +1,61 @@
+"""Tables 4, 5 and 7: all is as in the paper, and what is not would be seen."""
+
+import dataclasses
+
+import equinox as eqx
+import jax.random as jr
+import numpy as np
+import pytest
+
+from organics.nn import Normalization
+from organics.plots import save_figure
+from organics.reproduction import parameters, table4, table5, table7
+from organics.reproduction.target import Job
+from organics.training import SequenceConfig, TrainConfig
+
+
+@pytest.mark.parametrize("module", [table4, table5, table7])
+def test_it_is_as_in_the_paper(module, tmp_path):
+    outcome = module.compute(Job(tmp_path, quick=True))
+    assert outcome.verdict == "holds", [c for c in outcome.checks if not c.holds]
+    assert len(outcome.table.rows) == len(outcome.checks)
+    save_figure(module.draw(outcome), tmp_path / "table.png")
+
+
+def test_another_layer_is_told_apart():
+    def other(key):
+        layer = Normalization(40, 50, key=key, recurrent="bounded", dtype=np.float32)
+        wrong = lambda shape: np.float32(np.random.default_rng(0).normal(size=shape))  # noqa: E731
+        changed = eqx.tree_at(lambda la: la.W_bx, layer, wrong((50, 40)))
+        return eqx.tree_at(lambda la: la.beta, changed, wrong((49,)))
+
+    checks = parameters.compare(other, table4.described()).checks
+    found = {check.what: check.here for check in checks if not check.holds}
+    assert "initialisation" in found["W_bx"] and "shape" in found["beta"]
+    assert {"W_zx", "log_W", "sigma"} & found.keys() == set()
+
+
+@pytest.mark.parametrize(
+    "law, good, bad",
+    [
+        (parameters.uniform(0.0, 1.0), (0, 1), (0, 0.9)),
+        (parameters.uniform(-1.0, 1.0), (-1, 1), (-1, 1.01)),
+    ],
+)
+def test_a_law_can_be_broken(law, good, bad):
+    draw = lambda ends: np.random.default_rng(0).uniform(*ends, size=(5, 1000))  # noqa: E731
+    assert law.holds(draw(good)) and not law.holds(draw(bad))
+    normal = np.asarray(jr.normal(jr.key(0), (5, 1000)))
+    assert parameters.NORMAL.holds(normal) and not parameters.NORMAL.holds(1.1 * normal)
+    assert not parameters.ORTHOGONAL.holds(np.ones((1, 3, 3)))
+
+
+def test_another_protocol_is_told_apart():
+    changed = dataclasses.replace(SequenceConfig(), learning_rate=0.02, schedule="constant")
+    found = table7.here(changed)
+    paper = table7.PAPER["sequential"]
+    assert {name for name in paper if found[name] != paper[name]} == {
+        "learning rate",
+        "learning rate after 30 epochs",
+    }
+    assert table7.here(TrainConfig()) == table7.PAPER["static"]
