@@ -3,6 +3,7 @@
 import dataclasses
 
 import equinox as eqx
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
@@ -25,9 +26,9 @@ def test_it_is_as_in_the_paper(module, tmp_path):
 def test_another_layer_is_told_apart():
     def other(key):
         layer = Normalization(40, 50, key=key, recurrent="bounded", dtype=np.float32)
-        wrong = lambda shape: np.float32(np.random.default_rng(0).normal(size=shape))  # noqa: E731
-        changed = eqx.tree_at(lambda la: la.W_bx, layer, wrong((50, 40)))
-        return eqx.tree_at(lambda la: la.beta, changed, np.ones(50, np.float32))
+        wrong = jnp.asarray(np.random.default_rng(0).normal(size=(50, 40)), jnp.float32)
+        changed = eqx.tree_at(lambda la: la.W_bx, layer, wrong)
+        return eqx.tree_at(lambda la: la.beta, changed, jnp.ones(50, jnp.float32))
 
     described = [
         p._replace(shape=(3, *p.shape)) if p.name == "log_W" else p for p in table4.described()
