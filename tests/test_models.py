@@ -72,7 +72,7 @@ def test_loss_is_cross_entropy_plus_reconstruction_error(name):
     inputs = jr.uniform(jr.key(2), (6, 8))
     labels = jnp.array([0, 3, 9, 1, 1, 2], jnp.int32)
     loss, metrics = model.loss(inputs, labels)
-    logits, back = jax.vmap(model)(inputs)
+    logits, back, _ = jax.vmap(model)(inputs)
     p = np.exp(np.asarray(logits))
     p = p / p.sum(axis=1, keepdims=True)
     cross_entropy = -np.mean(np.log(p[np.arange(6), np.asarray(labels)]))

@@ -23,7 +23,13 @@ from organics.linear_stability import stability
 from organics.models import build
 from organics.training import BadCheckpoint, Diverged, TrainConfig, evaluate, train
 from organics.training.checkpoint import load_tree, save_tree
-from organics.training.evaluation import as_examples, load_model, mean_metrics, spectral_abscissae
+from organics.training.evaluation import (
+    as_examples,
+    build_model,
+    load_model,
+    mean_metrics,
+    spectral_abscissae,
+)
 from organics.training.run_folder import RunFolder
 from organics.training.step import Examples, advance, initial_state, make_optimizer, metric_dtypes
 
@@ -281,6 +287,25 @@ for folder in sys.argv[1:]:
 """
 
 
+def test_every_epoch_is_told_also_across_an_interruption(complete, tmp_path, interrupt_after):
+    folder, report = complete
+    told = {}
+    restore = interrupt_after(2)
+    with pytest.raises(KeyboardInterrupt):
+        quiet(SMALL, tmp_path / "run", on_epoch=told.__setitem__)
+    restore()
+    assert list(told) == [0, 1, 2]
+    quiet(SMALL, tmp_path / "run", resume=True, on_epoch=told.__setitem__)
+    assert list(told) == [0, 1, 2, 3]
+    for epoch, model in ((0, build_model(SMALL)), (report.best_epoch, best_model(folder))):
+        pairs = zip(jax.tree.leaves(told[epoch]), jax.tree.leaves(model), strict=True)
+        assert all(np.array_equal(told_leaf, leaf) for told_leaf, leaf in pairs)
+
+
+def best_model(folder):
+    return load_model(RunFolder.open(folder))
+
+
 def test_a_killed_process_loses_at_most_an_epoch(tmp_path):
     killed, unbroken = tmp_path / "killed", tmp_path / "unbroken"
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(killed)])
@@ -485,20 +510,24 @@ def test_a_tree_of_another_kind_is_refused_by_name(tmp_path):
 
 
 def test_the_experiment_at_toy_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(mnist_static, "SIZES", ((5,),))
-    monkeypatch.setattr(mnist_static, "PAPER", {(5,): 0.981})
+    monkeypatch.setattr(
+        mnist_static, "SIZES", {"organics": ((5,),), "mlp": ((5,),), "ssn": ((5, 3),)}
+    )
     config = mnist_static.Config(
         out=tmp_path / "runs",
         results=tmp_path / "results" / "found.json",
         dataset="digits",
         seeds=(0, 1),
         epochs=1,
+        ssn_epochs=1,
     )
     found = mnist_static.compute(config, progress=False)
     assert json.loads(config.results.read_text()) == found
-    circuit, control = found["rows"]
-    assert (circuit["model"], control["model"]) == ("organics", "mlp")
+    circuit, control, other = found["rows"]
+    assert [row["model"] for row in found["rows"]] == ["organics", "mlp", "ssn"]
     assert circuit["mean_test_accuracy"] == pytest.approx(np.mean(circuit["test_accuracy"]))
     assert circuit["stability"][0]["stable_fraction"] == [1.0, 1.0] and "stability" not in control
     assert circuit["test_inputs"] == 297
+    assert other["stability"][0]["n"] == 8 and other["steps"] == [6, 6]
+    assert all(0 <= lost <= 1 for lost in other["lost_in_training"])
     assert mnist_static.compute(config, progress=False) == found

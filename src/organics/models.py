@@ -16,6 +16,7 @@ after every epoch, of where its state goes on inputs that it is not trained on, 
 that a step of training on them takes. One that is made of circuits at rest has
 
     circuits(x) -> a list of (Circuit, z)
+    jacobians(x) -> a list of (Jacobian, whether the steady state was found)
 
 for one input x, so that stability can be asked of every part of it.
 """
@@ -29,14 +30,17 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from organics.circuit import Circuit
+from organics.linearization import jacobian
 from organics.nn.dynamics import spectra
 from organics.nn.normalization import Normalization, Recurrence, require_positive
 from organics.nn.recurrent import ORGaNICs
+from organics.nn.supralinear import SSN
+from organics.steady_states import steady_state
 
-ModelName = Literal["organics", "mlp"]
+ModelName = Literal["organics", "mlp", "ssn"]
 SequenceModelName = Literal[
     "organics", "lstm", "antisymmetric", "antisymmetric-gated", "cornn", "lipschitz", "rnn"
 ]
@@ -61,12 +65,21 @@ class Dense(eqx.Module):
         return jax.nn.relu(self.linear(x))
 
 
+Layer = Normalization | Dense | SSN
+
+
 class Prediction(NamedTuple):
-    """What a `StaticClassifier` makes of one input: class scores (10,), and the input as it is
-    reconstructed from the code (input_size,)."""
+    """What a `StaticClassifier` makes of one input.
+
+    Attributes
+        logits: class scores, (10,); all 0 if the input is lost.
+        reconstruction: the input as it is reconstructed from the code, (input_size,).
+        lost: whether a layer that need not come to rest, an `SSN`, did not.
+    """
 
     logits: Float[Array, " classes"]
     reconstruction: Float[Array, " pixels"]
+    lost: Bool[Array, ""]
 
 
 class StaticClassifier(eqx.Module):
@@ -75,6 +88,9 @@ class StaticClassifier(eqx.Module):
     The encoder's last layer is a sigmoid, its others are ReLU, so the code that the first layer
     receives lies in (0, 1); the decoder mirrors the encoder. Trained on the cross-entropy of the
     classes plus the mean squared error of the reconstruction.
+
+    An input at which an `SSN` does not come to rest is lost: it gets the same score in all classes,
+    which counts as wrong, and its class teaches nothing; the others are as good as without it.
 
     Arguments
         input_size: number of pixels.
@@ -85,14 +101,14 @@ class StaticClassifier(eqx.Module):
     """
 
     encoder: tuple[eqx.nn.Linear, ...]
-    layers: tuple[Normalization | Dense, ...]
+    layers: tuple[Layer, ...]
     readout: eqx.nn.Linear
     decoder: tuple[eqx.nn.Linear, ...]
 
     def __init__(
         self,
         input_size: int,
-        layers: Sequence[Normalization | Dense],
+        layers: Sequence[Layer],
         encoder: Sequence[int] = (360, 120, 40),
         *,
         size: int | None = None,
@@ -114,23 +130,34 @@ class StaticClassifier(eqx.Module):
     def __call__(self, x: Float[Array, " pixels"]) -> Prediction:
         """Class scores and reconstruction of one input."""
         code = self.encode(x)
-        rates = code
+        rates, lost = code, jnp.asarray(False)
         for layer in self.layers:
-            rates = layer(rates)
-        return Prediction(self.readout(rates), _sigmoid_network(self.decoder, code))
+            if isinstance(layer, SSN):
+                u, found = layer.rest(rates)
+                rates, lost = layer.rates(u)[: layer.size], lost | ~found
+            else:
+                rates = layer(rates)
+        logits = jnp.where(lost, 0, self.readout(rates))
+        return Prediction(logits, _sigmoid_network(self.decoder, code), lost)
 
     def loss(
         self, inputs: Float[Array, "batch pixels"], labels: Int[Array, " batch"]
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Cross-entropy plus mean squared reconstruction error, 1:1, and both of them alone."""
-        logits, reconstruction = jax.vmap(self)(inputs)
-        cross_entropy, accuracy = _score(logits, labels)
+        """Cross-entropy plus mean squared reconstruction error, 1:1, and both of them alone.
+
+        With an `SSN`, also the fraction of the inputs that are "lost".
+        """
+        logits, reconstruction, lost = jax.vmap(self)(inputs)
+        # no class is that of a lost input
+        cross_entropy, accuracy = _score(logits, labels, valid=~lost)
         error = jnp.mean(jnp.square(reconstruction - inputs))
         metrics = {
             "accuracy": accuracy,
             "cross_entropy": cross_entropy,
             "reconstruction_error": error,
         }
+        if any(isinstance(layer, SSN) for layer in self.layers):
+            metrics["lost"] = jnp.mean(lost.astype(error.dtype))
         return cross_entropy + error, metrics
 
     def circuits(self, x: Float[Array, " pixels"]) -> list[tuple[Circuit, Float[Array, " n"]]]:
@@ -142,6 +169,33 @@ class StaticClassifier(eqx.Module):
                 found.append(layer.circuit(rates))
             rates = layer(rates)
         return found
+
+    @property
+    def circuit_sizes(self) -> list[int]:
+        """Number of neurons of each layer that is a circuit: principal ones, or units."""
+        return [
+            layer.units if isinstance(layer, SSN) else layer.size
+            for layer in self.layers
+            if not isinstance(layer, Dense)
+        ]
+
+    def jacobians(
+        self, x: Float[Array, " pixels"]
+    ) -> list[tuple[Float[Array, "k k"], Bool[Array, ""]]]:
+        """Of each layer that is a circuit, when the network sees the input `x`: the Jacobian at
+        its steady state, in 1/ms, and whether that was found."""
+        linearized = []
+        rates = self.encode(x)
+        for layer in self.layers:
+            if isinstance(layer, Normalization):
+                circuit, z = layer.circuit(rates)
+                steady = steady_state(circuit, z)
+                linearized.append((jacobian(circuit, steady.state), steady.converged))
+            elif isinstance(layer, SSN):
+                u, found = layer.rest(rates)
+                linearized.append((layer.jacobian(u), found))
+            rates = layer(rates)
+        return linearized
 
 
 class SequenceClassifier(eqx.Module):
@@ -224,8 +278,9 @@ def build(
 
     "organics": `layers` are the sizes of its circuit layers, each fed by the rates of the one
     before. "mlp": the same network with `Dense` layers of these sizes instead, the control.
+    "ssn": with one `SSN` instead, and `layers` are the numbers of its E and I units.
 
-    Raises `ValueError` for another name or a size below 1.
+    Raises `ValueError` for another name, a size below 1, or `layers` that an "ssn" cannot have.
     """
     if name not in get_args(ModelName):
         known = ", ".join(get_args(ModelName))
@@ -234,6 +289,8 @@ def build(
         raise ValueError("`encoder` must have at least one width, that of the code.")
     for width in (*encoder, *layers):
         require_positive(width=width)
+    if name == "ssn":
+        return _build_ssn(input_size, layers, encoder, key, dtype)
     k_network, *keys = jr.split(key, 1 + len(layers))
     sizes = (encoder[-1], *layers)
     stack = []
@@ -243,6 +300,20 @@ def build(
         else:
             stack.append(Normalization(m, n, key=k, recurrent=recurrent, dtype=dtype))
     return StaticClassifier(input_size, stack, encoder, size=sizes[-1], key=k_network, dtype=dtype)
+
+
+def _build_ssn(input_size, layers, encoder, key, dtype) -> StaticClassifier:
+    if len(layers) != 2:
+        raise ValueError(
+            "`layers` of the model ssn must be two numbers, those of its E and I units, not "
+            f"{tuple(layers)}."
+        )
+    excitatory, inhibitory = layers
+    k_network, k_layer = jr.split(key)
+    layer = SSN(encoder[-1], excitatory, inhibitory, key=k_layer, dtype=dtype)
+    return StaticClassifier(
+        input_size, [layer], encoder, size=excitatory, key=k_network, dtype=dtype
+    )
 
 
 def build_sequence(
@@ -286,13 +357,15 @@ def _output_range(layer: Any, inputs: Array) -> tuple[Array, Array]:
 
 
 def _score(
-    logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]
+    logits: Float[Array, "batch classes"],
+    labels: Int[Array, " batch"],
+    valid: Bool[Array, " batch"] | bool = True,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Cross-entropy and accuracy."""
+    """Cross-entropy, and accuracy, to which only what is `valid` can add."""
     scores = jax.nn.log_softmax(logits)
     cross_entropy = -jnp.mean(jnp.take_along_axis(scores, labels[:, None], axis=1))
-    correct = (jnp.argmax(logits, axis=1).astype(labels.dtype) == labels).astype(logits.dtype)
-    return cross_entropy, jnp.mean(correct)
+    correct = (jnp.argmax(logits, axis=1).astype(labels.dtype) == labels) & valid
+    return cross_entropy, jnp.mean(correct.astype(logits.dtype))
 
 
 def _stack(widths: Sequence[int], key: PRNGKeyArray, dtype) -> tuple[eqx.nn.Linear, ...]:

@@ -2,8 +2,9 @@
 
     python -m organics.experiments.mnist_static
 
-Trains one layer of 50, one of 80 and two of 120 and 60 circuits, and multilayer perceptrons of the
-same sizes, and writes what came of them. Interrupt and repeat it at will: what is complete is kept,
+Trains one layer of 50, one of 80 and two of 120 and 60 circuits, multilayer perceptrons of the same
+sizes, and stabilized supralinear networks of 50 excitatory and 50 inhibitory units and of 80 and
+20, and writes what came of them. Interrupt and repeat it at will: what is complete is kept,
 and a run that was cut off goes on from its last epoch.
 
 Source: Rawat et al. 2024, Table 1.
@@ -17,14 +18,26 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
 import tyro
 
 from organics.atomic import write_atomically
 from organics.training import Report, TrainConfig, evaluate, train
 from organics.training.config import DatasetName, ModelName
+from organics.training.run_folder import RunFolder
 
-SIZES = ((50,), (80,), (120, 60))
-PAPER = {(50,): 0.981, (80,): 0.982, (120, 60): 0.981}
+SIZES: dict[ModelName, tuple[tuple[int, ...], ...]] = {
+    "organics": ((50,), (80,), (120, 60)),
+    "mlp": ((50,), (80,), (120, 60)),
+    "ssn": ((50, 50), (80, 20)),
+}
+PAPER: dict[tuple[ModelName, tuple[int, ...]], float] = {
+    ("organics", (50,)): 0.981,
+    ("organics", (80,)): 0.982,
+    ("organics", (120, 60)): 0.981,
+    ("ssn", (50, 50)): 0.949,
+    ("ssn", (80, 20)): 0.952,
+}
 """Test accuracies of the paper's Table 1."""
 
 
@@ -38,16 +51,19 @@ class Config:
     """File for the outcome."""
     dataset: DatasetName = "mnist"
     """Data set to train on."""
-    models: tuple[ModelName, ...] = ("organics", "mlp")
+    models: tuple[ModelName, ...] = ("organics", "mlp", "ssn")
     """Which networks."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One run of each network and size for each of these."""
     epochs: int = 40
-    """Epochs of each run."""
+    """Epochs of each run ..."""
+    ssn_epochs: int = 10
+    """... but of the supralinear networks, of which a step takes some 20 times as long."""
     averaging: float = 0.999
     """Decay of the average of the parameters over the steps; 0 is the paper's plain protocol."""
-    stability: bool = True
-    """Compute the Jacobian's eigenvalues at every test input, in every layer."""
+    stability: tuple[ModelName, ...] = ("organics", "ssn")
+    """Of which networks to compute the Jacobian's eigenvalues at every test input, in every layer;
+    it takes minutes."""
 
 
 def compute(config: Config, progress: bool = True) -> dict[str, Any]:
@@ -56,13 +72,13 @@ def compute(config: Config, progress: bool = True) -> dict[str, Any]:
     for model in config.models:
         first = len(runs)
         for setting in _settings(config, model):
-            report = train(setting, _folder(config, setting), resume=True, progress=progress)
+            report = train(setting, run_folder(config, setting), resume=True, progress=progress)
             runs.append((setting, report, None))
             _write(config, runs)
-        if config.stability:
+        if model in config.stability:
             for i in range(first, len(runs)):
                 setting, report, _ = runs[i]
-                runs[i] = (setting, report, _evaluation(_folder(config, setting)))
+                runs[i] = (setting, report, _evaluation(run_folder(config, setting)))
                 _write(config, runs)
     return _summary(config, runs)
 
@@ -73,16 +89,16 @@ def _settings(config: Config, model: ModelName) -> list[TrainConfig]:
             dataset=config.dataset,
             model=model,
             layers=layers,
-            epochs=config.epochs,
+            epochs=config.ssn_epochs if model == "ssn" else config.epochs,
             averaging=config.averaging,
             seed=seed,
         )
-        for layers in SIZES
+        for layers in SIZES[model]
         for seed in config.seeds
     ]
 
 
-def _folder(config: Config, setting: TrainConfig) -> Path:
+def run_folder(config: Config, setting: TrainConfig) -> Path:
     sizes = "-".join(str(n) for n in setting.layers)
     return config.out / f"{setting.model}-{sizes}-averaging{config.averaging:g}-seed{setting.seed}"
 
@@ -104,13 +120,13 @@ def _write(config: Config, runs) -> None:
 def _summary(config: Config, runs) -> dict[str, Any]:
     rows = []
     for model in config.models:
-        for layers in SIZES:
+        for layers in SIZES[model]:
             group = [run for run in runs if (run[0].model, run[0].layers) == (model, layers)]
             if group:
-                rows.append(_row(model, layers, group))
+                rows.append(_row(config, model, layers, group))
     _, report, _ = runs[-1]
     shared = json.loads(runs[0][0].to_json())
-    for name in ("model", "layers", "recurrent", "seed"):
+    for name in ("model", "layers", "recurrent", "epochs", "seed"):
         del shared[name]
     return {
         "command": " ".join(["python -m organics.experiments.mnist_static", *sys.argv[1:]]),
@@ -123,7 +139,7 @@ def _summary(config: Config, runs) -> dict[str, Any]:
     }
 
 
-def _row(model: str, layers: tuple[int, ...], group) -> dict[str, Any]:
+def _row(config: Config, model: ModelName, layers: tuple[int, ...], group) -> dict[str, Any]:
     reports = [report for _, report, _ in group]
     accuracies = [report.test_accuracy for report in reports]
     row = {
@@ -131,30 +147,43 @@ def _row(model: str, layers: tuple[int, ...], group) -> dict[str, Any]:
         "layers": list(layers),
         "recurrent": group[0][0].recurrent if model == "organics" else None,
         "parameters": reports[0].parameters,
+        "epochs": reports[0].epochs,
         "seeds": [report.seed for report in reports],
         "test_accuracy": [round(accuracy, 6) for accuracy in accuracies],
         "mean_test_accuracy": round(mean(accuracies), 6),
         "sd_test_accuracy": round(stdev(accuracies), 6) if len(accuracies) > 1 else None,
-        "paper_test_accuracy": PAPER[layers] if model == "organics" else None,
+        "paper_test_accuracy": PAPER.get((model, layers)),
         "validation_accuracy": [round(report.validation_accuracy, 6) for report in reports],
         "best_epoch": [report.best_epoch for report in reports],
         "seconds_per_epoch": [round(report.seconds_per_epoch, 3) for report in reports],
     }
+    if model == "ssn":
+        lost = [_lost(run_folder(config, setting)) for setting, _, _ in group]
+        row["lost_in_training"] = [round(float(np.mean(steps)), 6) for steps in lost]
+        row["lost_at_most_in_a_step"] = [round(float(np.max(steps)), 6) for steps in lost]
+        row["lost_steps"] = [int(np.count_nonzero(steps)) for steps in lost]
+        row["steps"] = [len(steps) for steps in lost]
     evaluations = [found["stability"] for _, _, found in group if found and "stability" in found]
-    if evaluations and model == "organics":
+    if evaluations:
         row["test_inputs"] = group[0][2]["images"]
         row["stability"] = [
             {
                 "layer": i + 1,
-                "n": n,
+                "n": layer["n"],
                 "largest_spectral_abscissa_per_ms": [
                     found[i]["largest_spectral_abscissa"] for found in evaluations
                 ],
                 "stable_fraction": [found[i]["stable"] for found in evaluations],
             }
-            for i, n in enumerate(layers)
+            for i, layer in enumerate(evaluations[0])
         ]
     return row
+
+
+def _lost(folder: Path) -> list[float]:
+    """The fraction of the images that were lost, at every step of a run."""
+    lines = RunFolder.open(folder).lines("steps.jsonl")
+    return [fraction for line in lines for fraction in line["lost"]]
 
 
 def main() -> None:

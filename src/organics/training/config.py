@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 DatasetName = Literal["digits", "mnist", "fashion-mnist"]
-ModelName = Literal["organics", "mlp"]
+ModelName = Literal["organics", "mlp", "ssn"]
 Recurrence = Literal["identity", "bounded"]
 Schedule = Literal["constant", "cosine", "step", "warmup-cosine", "trapezoid"]
 TaskName = Literal["smnist", "psmnist", "sdigits"]
@@ -61,9 +61,11 @@ class TrainConfig(Settings):
     dataset: DatasetName = "mnist"
     """Data set to train on."""
     model: ModelName = "organics"
-    """"organics", or "mlp": the same network with dense ReLU layers in place of the circuits."""
+    """"organics"; "mlp": the same network with dense ReLU layers in place of the circuits; or
+    "ssn": with one stabilized supralinear network in place of them."""
     layers: tuple[int, ...] = (50,)
-    """Size of each layer between the encoder and the readout."""
+    """Size of each layer between the encoder and the readout; of "ssn", the two numbers of its
+    excitatory and inhibitory units."""
     recurrent: Recurrence = "identity"
     """Recurrent weights of the circuits: "identity", always stable, or "bounded", learned with
     spectral norm at most 1 (much slower: the steady states are then searched for)."""
@@ -92,6 +94,11 @@ class TrainConfig(Settings):
         _check(TrainConfig, self._values())
         if not self.encoder:
             raise ValueError("`encoder` must have at least one width, that of the code.")
+        if self.model == "ssn" and len(self.layers) != 2:
+            raise ValueError(
+                "`layers` of the model ssn must be two numbers, those of its excitatory and "
+                f"inhibitory units, not {self.layers}."
+            )
 
     @property
     def name(self) -> str:

@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from organics import data, models
-from organics.linearization import eigenvalues, jacobian
-from organics.steady_states import steady_state
+from organics.linearization import eigenvalues
 from organics.training.config import AnyConfig, SequenceConfig
 from organics.training.group import Group
 from organics.training.run_folder import RunFolder
@@ -54,19 +53,19 @@ def evaluate(path: str | Path, *, with_stability: bool = True) -> Evaluation:
     result = {"dataset": dataset.name, "images": count, **mean_metrics(model, examples, count)}
     if with_stability and (dynamics := diagnose(model, examples, count)):
         result["dynamics"] = dynamics
-    if not (with_stability and _circuit_shapes(model, examples)):
+    sizes = getattr(model, "circuit_sizes", [])
+    if not (with_stability and sizes):
         return Evaluation(result, [])
     abscissae, stable = spectral_abscissae(model, examples)
-    shapes = _circuit_shapes(model, examples)
     result["stability"] = [
         {
-            "n": circuit.n,
+            "n": n,
             "largest_spectral_abscissa": float(np.max(abscissa)),
             "mean_spectral_abscissa": float(np.mean(abscissa)),
             "least_spectral_abscissa": float(np.min(abscissa)),
             "stable": float(np.mean(holds)),
         }
-        for circuit, abscissa, holds in zip(shapes, abscissae, stable, strict=True)
+        for n, abscissa, holds in zip(sizes, abscissae, stable, strict=True)
     ]
     return Evaluation(result, abscissae)
 
@@ -178,24 +177,9 @@ def spectral_abscissae(
 @eqx.filter_jit
 def _linearize(model: Any, examples: Examples, indices: Array) -> list[tuple[Array, Array]]:
     """Jacobian of each circuit layer at its steady state for each input, and if that was found."""
-
-    def at(x):
-        found = []
-        for circuit, z in model.circuits(x):
-            steady = steady_state(circuit, z)
-            found.append((jacobian(circuit, steady.state), steady.converged))
-        return found
-
-    return jax.vmap(at)(examples.take(indices, floating_dtype(model))[0])
+    return jax.vmap(model.jacobians)(examples.take(indices, floating_dtype(model))[0])
 
 
 def _batches(count: int, size: int) -> list[Array]:
     starts = range(0, count, size)
     return [jnp.arange(i, min(i + size, count), dtype=jnp.int32) for i in starts]
-
-
-def _circuit_shapes(model: Any, examples: Examples) -> list:
-    if not hasattr(model, "circuits"):
-        return []
-    x = jax.ShapeDtypeStruct(examples.pixels.shape[1:], floating_dtype(model))
-    return [circuit for circuit, _ in eqx.filter_eval_shape(model.circuits, x)]

@@ -3,11 +3,13 @@
 import math
 import os
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,6 +108,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     devices: int = 1,
+    on_epoch: Callable[[int, eqx.Module], None] | None = None,
 ) -> Report:
     """Train a model and leave everything about it in the folder `out`; see `run_folder`.
 
@@ -117,6 +120,10 @@ def train(
     `jax.distributed` was told of, each of which must call this in the same way. The first of them
     alone reads and writes files and draws the bar; all of them return the report. The numbers are
     those of one device, to rounding.
+
+    `on_epoch` is called with the number of each epoch that is done, 0 before the first, and the
+    model as it is validated then; before the epoch's checkpoint is written, so that none is missed
+    for an interruption, while one may come twice. With several processes it is the first's.
 
     Raises `ValueError` if the settings do not fit the data or the devices, if there are not so
     many, if `out` is not empty (or, with `resume`, holds another run) or if another process is
@@ -140,7 +147,7 @@ def train(
             return folder.load_report()
 
         if (stored := group.agree(begin)) is None:
-            stored = _train(config, folder, group, shape, progress)
+            stored = _train(config, folder, group, shape, progress, on_epoch)
         return Report(**{**stored, "layers": tuple(stored["layers"])})
 
 
@@ -150,6 +157,7 @@ def _train(
     group: Group,
     shape: tuple[int, ...],
     progress: bool,
+    on_epoch: Callable[[int, eqx.Module], None] | None,
 ) -> dict[str, Any]:
     """Train and test; the report as it is stored."""
     dataset = load_dataset(config)
@@ -158,7 +166,7 @@ def _train(
         as_examples(dataset.train_images[i], dataset.train_labels[i], dataset.max_value, shape)
         for i in (chosen, held_out)
     )
-    run = _Run(config, folder, group, training, validation)
+    run = _Run(config, folder, group, training, validation, on_epoch)
     with single_threaded_lapack():  # for the singular values of bounded weights
         run.complete(progress and group.first)
     model = group.of_first(run.state.evaluated if folder is None else load_model(folder))
@@ -209,9 +217,11 @@ class _Run:
         group: Group,
         training: Examples,
         validation: Examples,
+        on_epoch: Callable[[int, eqx.Module], None] | None = None,
     ):
         self.config = config
         self.folder = folder
+        self.on_epoch = on_epoch
         self.group = group
         self.training = group.replicate(training)
         self.validation = group.replicate(validation)
@@ -240,6 +250,8 @@ class _Run:
 
     def complete(self, progress: bool) -> None:
         """All epochs that remain."""
+        if self.done == 0:
+            self._tell()
         bar = ProgressBar(self.config.epochs, self.steps_per_epoch, self.done, progress)
         with bar:
             while self.done < self.config.epochs:
@@ -256,9 +268,14 @@ class _Run:
             self.best = {name: validated[name] for name in ("accuracy", "loss")}
             self.best_epoch = epoch
         self.done = epoch
+        self._tell()
         if self.folder is not None:
             self._write(self.folder, record, weights, seconds, validated, improved)
         bar.finish_epoch(epoch, validated["accuracy"])
+
+    def _tell(self) -> None:
+        if self.folder is not None and self.on_epoch is not None:
+            self.on_epoch(self.done, self.group.local(self.state.evaluated))
 
     def _write(
         self,

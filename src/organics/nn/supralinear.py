@@ -1,0 +1,263 @@
+"""The stabilized supralinear network at rest, as a feed-forward layer: what ORGaNICs replace."""
+
+from functools import partial
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from organics.constraints import positive
+from organics.nn.normalization import require_positive, uniform_fan_in
+
+_RELAXATION_TIME = 2000.0  # ms; a hundred times the slower time constant
+_RELAXATION_STEPS = 500
+_CLOSE = 1e-3  # imbalance, relative to its terms, from which Newton takes over; error of a step
+_NEWTON_STEPS = 20
+
+# Total weights between the populations (rows: to E and I; columns: from E and I) of the cortical
+# model, with which it rests stably; Rubin, Van Hooser & Miller 2015, from memory.
+_TOTAL_WEIGHTS = ((2.5, 1.3), (2.4, 1.0))
+
+
+class Rest(NamedTuple):
+    """Where a network comes to rest.
+
+    Attributes
+        u: membrane potentials, (n,); 0 if it was not found.
+        found: whether the network itself, released at `u = 0`, comes to rest there: then each
+            equation balances to within `eps^(3/4)` of the terms that it sums, and no eigenvalue
+            crossed 0 on the way.
+    """
+
+    u: Float[Array, " n"]
+    found: Bool[Array, ""]
+
+
+class SSN(eqx.Module):
+    r"""Firing rates at which a stabilized supralinear network comes to rest.
+
+    Excitatory units (E, the first) and inhibitory ones (I), n together, follow
+
+        tau du/dt = -u + h + W_s r,    r = k relu(u)^2,    h = W_in x + bias,
+
+    for the layer's input `x`, shape (m,). `W_s = +-exp(log_W)`: the columns of E units are positive
+    and those of I units negative, whatever `log_W` is. The layer returns the rates of E.
+
+    A steady state need not exist, need not be stable and need not be the only one. The layer looks
+    for it as the network itself does, from `u = 0`, so that what is found is where it comes to
+    rest; it is then polished by Newton and differentiated by the implicit function theorem. Where
+    nothing is found, as when excitation runs away, `__call__` gives NaN; `rest` says so.
+
+    Arguments
+        input_size, excitatory, inhibitory: m, and the numbers of E and I units.
+        k: gain of the rates.
+        tau_E, tau_I: time constants, in ms.
+        dtype: of the parameters; JAX's default float if not given.
+
+    Raises `ValueError`, naming the argument, for one that is not positive.
+
+    Source: the network of Table 1 in Rawat et al. 2024, there of others; equations of Rubin,
+    Van Hooser & Miller 2015, from memory. The initialisation is ours.
+    """
+
+    W_in: Float[Array, "n m"]
+    bias: Float[Array, " n"]
+    log_W: Float[Array, "n n"]
+    excitatory: int = eqx.field(static=True)
+    k: float = eqx.field(static=True)
+    tau_E: float = eqx.field(static=True)
+    tau_I: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        input_size: int,
+        excitatory: int,
+        inhibitory: int,
+        *,
+        key: PRNGKeyArray,
+        k: float = 0.3,
+        tau_E: float = 20.0,
+        tau_I: float = 10.0,
+        dtype: type | None = None,
+    ):
+        require_positive(
+            input_size=input_size, excitatory=excitatory, inhibitory=inhibitory,
+            k=k, tau_E=tau_E, tau_I=tau_I,
+        )  # fmt: skip
+        kind = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
+        counts = np.asarray([excitatory, inhibitory])
+        n = excitatory + inhibitory
+        k_in, k_W = jr.split(key)
+        self.W_in = uniform_fan_in(k_in, (n, input_size), input_size, kind)
+        self.bias = jnp.zeros(n, kind)
+        each = np.repeat(np.repeat(np.asarray(_TOTAL_WEIGHTS) / counts, counts, 0), counts, 1)
+        spread = jr.uniform(k_W, (n, n), kind, minval=-1, maxval=0)
+        self.log_W = jnp.asarray(np.log(each), kind) + spread
+        self.excitatory = excitatory
+        self.k, self.tau_E, self.tau_I = float(k), float(tau_E), float(tau_I)
+
+    @property
+    def units(self) -> int:
+        """Number of units, n."""
+        return self.log_W.shape[0]
+
+    @property
+    def size(self) -> int:
+        """Number of outputs: of E units."""
+        return self.excitatory
+
+    @property
+    def W_s(self) -> Float[Array, "n n"]:
+        """Recurrent weights: from E positive, from I negative."""
+        signs = np.where(np.arange(self.units) < self.excitatory, 1, -1)
+        return positive(self.log_W) * jnp.asarray(signs, self.log_W.dtype)[None, :]
+
+    @property
+    def tau(self) -> Float[Array, " n"]:
+        """Time constants, in ms."""
+        values = np.where(np.arange(self.units) < self.excitatory, self.tau_E, self.tau_I)
+        return jnp.asarray(values, self.log_W.dtype)
+
+    def drive(self, x: Float[Array, " m"]) -> Float[Array, " n"]:
+        """`h`, what the input `x` adds to the potentials."""
+        return self.W_in @ x + self.bias
+
+    def rates(self, u: Float[Array, " n"]) -> Float[Array, " n"]:
+        """`r = k relu(u)^2`."""
+        return self.k * jnp.square(jax.nn.relu(u))
+
+    def velocity(self, u: Float[Array, " n"], x: Float[Array, " m"]) -> Float[Array, " n"]:
+        """`du/dt`, per ms."""
+        return (self.drive(x) + self.W_s @ self.rates(u) - u) / self.tau
+
+    def jacobian(self, u: Float[Array, " n"]) -> Float[Array, "n n"]:
+        """Of `velocity`, with respect to `u`, in 1/ms."""
+        return _imbalance_jacobian(self.k, self.W_s, u) / self.tau[:, None]
+
+    def rest(self, x: Float[Array, " m"]) -> Rest:
+        """Where the network comes to rest with the input `x`, differentiable.
+
+        Where it does not, `u` is 0, the rates and their slopes are, and so are derivatives.
+        """
+        W, h = self.W_s, self.drive(x)
+        u, found = _search(
+            *jax.lax.stop_gradient((W, h)), self.tau, excitatory=self.excitatory, k=self.k
+        )
+        return Rest(_implicit(self.k, W, h, jnp.where(found, u, 0)), found)
+
+    def __call__(
+        self, x: Float[Array, " m"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, " E"]:
+        """Rates of the E units at rest for the input `x`; NaN if it does not come to rest.
+
+        `key` is ignored; `eqx.nn.Sequential` passes it.
+        """
+        del key
+        u, found = self.rest(x)
+        return jnp.where(found, self.rates(u)[: self.excitatory], jnp.nan)
+
+
+class _Candidate(NamedTuple):
+    """Potentials, their imbalance `-u + h + W_s r`, and that relative to the terms it sums."""
+
+    u: Float[Array, " n"]
+    imbalance: Float[Array, " n"]
+    error: Float[Array, ""]
+
+
+@partial(jax.jit, static_argnames=("excitatory", "k"))
+def _search(W, h, tau, *, excitatory: int, k: float) -> tuple[Array, Array]:
+    """Relaxation from `u = 0`, Newton from where it hardly moves, and whether that is rest."""
+
+    def judge(u):
+        r = k * jnp.square(jax.nn.relu(u))
+        excitation = W[:, :excitatory] @ r[:excitatory]
+        inhibition = W[:, excitatory:] @ r[excitatory:]
+        imbalance = h + excitation + inhibition - u
+        terms = jnp.abs(u) + jnp.abs(h) + excitation - inhibition
+        return _Candidate(
+            u, imbalance, jnp.max(jnp.abs(imbalance) / jnp.where(terms > 0, terms, 1))
+        )
+
+    close = _relax(judge, jnp.zeros_like(h), tau)
+    tolerance = float(jnp.finfo(h.dtype).eps) ** 0.75
+    found = _newton(judge, partial(_imbalance_jacobian, k, W), close, tolerance)
+    sign, _ = jnp.linalg.slogdet(-_imbalance_jacobian(k, W, found.u))  # negative at a saddle
+    return found.u, (found.error <= tolerance) & (sign > 0)
+
+
+def _relax(judge, u: Array, tau: Array) -> _Candidate:
+    """The network's own trajectory, until it hardly moves, runs away, or time is up.
+
+    Third-order Runge-Kutta steps (Bogacki and Shampine) with the embedded error estimate. A rate
+    that runs away is infinite after a finite time, which the steps only ever approach.
+    """
+    shortest = 1e-6 * jnp.min(tau)
+
+    def unfinished(carry):
+        found, time, step, count = carry
+        going = (time < _RELAXATION_TIME) & (step > shortest) & (count < _RELAXATION_STEPS)
+        return going & (found.error > _CLOSE)
+
+    def advance(carry):
+        found, time, step, count = carry
+        u, k1 = found.u, found.imbalance / tau
+        k2 = judge(u + step / 2 * k1).imbalance / tau
+        k3 = judge(u + 3 * step / 4 * k2).imbalance / tau
+        moved = judge(u + step / 9 * (2 * k1 + 3 * k2 + 4 * k3))
+        error = step / 72 * (-5 * k1 + 6 * k2 + 8 * k3 - 9 * moved.imbalance / tau)
+        size = jnp.max(jnp.abs(error) / (_CLOSE * (0.01 + jnp.abs(u))))
+        accept = size <= 1  # false for NaN, which shortens the step
+        change = jnp.clip(0.9 * jnp.maximum(size, 1e-9) ** (-1 / 3), 0.2, 5)
+        found = _where(accept, moved, found)
+        time = jnp.where(accept, time + step, time)
+        return found, time, step * jnp.where(jnp.isfinite(change), change, 0.2), count + 1
+
+    begin = (judge(u), jnp.zeros((), u.dtype), 0.1 * jnp.min(tau), jnp.int32(0))
+    return jax.lax.while_loop(unfinished, advance, begin)[0]
+
+
+def _newton(judge, jacobian, start: _Candidate, tolerance: float) -> _Candidate:
+    """Full Newton steps as long as they make the imbalance smaller; none from afar."""
+
+    def unfinished(carry):
+        found, improving, count = carry
+        return improving & (found.error > tolerance) & (count < _NEWTON_STEPS)
+
+    def advance(carry):
+        found, _, count = carry
+        tried = judge(found.u - jnp.linalg.solve(jacobian(found.u), found.imbalance))
+        improving = tried.error < found.error
+        return _where(improving, tried, found), improving, count + 1
+
+    begin = (start, start.error <= _CLOSE, jnp.int32(0))
+    return jax.lax.while_loop(unfinished, advance, begin)[0]
+
+
+def _imbalance_jacobian(k: float, W: Array, u: Array) -> Array:
+    """Derivative of `-u + h + W_s r`: the Jacobian without `1 / tau`."""
+    return W * (2 * k * jax.nn.relu(u))[None, :] - jnp.eye(u.shape[0], dtype=u.dtype)
+
+
+def _where(condition, yes, no):
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _implicit(k: float, W: Array, h: Array, u: Array) -> Array:
+    """`u`, differentiated as the implicit function of `W` and `h` that it is."""
+    del k, W, h
+    return u
+
+
+@_implicit.defjvp
+def _(k, primals, tangents):
+    W, h, u = primals
+    t_W, t_h, _ = tangents
+    u = _implicit(k, W, h, u)  # so that the rule can itself be differentiated
+    pushed = t_W @ (k * jnp.square(jax.nn.relu(u))) + t_h
+    return u, -jnp.linalg.solve(_imbalance_jacobian(k, W, u), pushed)

@@ -1,0 +1,184 @@
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from organics.models import build
+from organics.nn import SSN
+from organics.training import TrainConfig, evaluate, train
+from organics.training.run_folder import RunFolder
+
+SIZES = st.sampled_from([(1, 1), (4, 1), (5, 5)])
+SEEDS = st.integers(0, 2**16)
+
+
+def network(sizes, seed, gain=1.0, input_gain=1.0):
+    """An SSN whose recurrent weights and inputs are so much larger than at the start, an input."""
+    k_layer, k_x = jr.split(jr.key(seed))
+    layer = SSN(3, *sizes, key=k_layer)
+    layer = eqx.tree_at(
+        lambda s: (s.W_in, s.log_W), layer, (input_gain * layer.W_in, layer.log_W + jnp.log(gain))
+    )
+    return layer, jr.uniform(k_x, (3,))
+
+
+@given(sizes=SIZES, seed=SEEDS)
+def test_rest_is_where_a_simulation_ends(sizes, seed):
+    layer, x = network(sizes, seed)
+    u, found = layer.rest(x)
+    assume(found)  # a single unit of each kind may run away
+    np.testing.assert_allclose(u, simulate(layer, x), rtol=1e-6, atol=1e-7)
+    assert np.max(np.real(np.linalg.eigvals(layer.jacobian(u)))) < 0
+
+
+@eqx.filter_jit
+def simulate(layer, x):
+    """Potentials a second after release at 0, by a stiff solver."""
+    term = diffrax.ODETerm(lambda t, u, args: layer.velocity(u, x))  # noqa: ARG005
+    control = diffrax.PIDController(rtol=1e-10, atol=1e-10)
+    found = diffrax.diffeqsolve(
+        term, diffrax.Kvaerno5(), 0.0, 1000.0, 0.1, jnp.zeros(layer.units), max_steps=10_000,
+        stepsize_controller=control,
+    )  # fmt: skip
+    assert found.ys is not None
+    return found.ys[0]
+
+
+@given(sizes=SIZES, seed=SEEDS)
+def test_jacobian_is_the_derivative_of_the_velocity(sizes, seed):
+    layer, x = network(sizes, seed)
+    u = jr.normal(jr.key(seed), (layer.units,))
+    np.testing.assert_allclose(
+        layer.jacobian(u), jax.jacfwd(layer.velocity)(u, x), rtol=1e-12, atol=1e-14
+    )
+
+
+@given(sizes=SIZES, seed=SEEDS)
+def test_implicit_gradient_is_that_of_finite_differences(sizes, seed):
+    layer, x = network(sizes, seed)
+    assume(layer.rest(x).found)
+    parameters, static = eqx.partition(layer, eqx.is_inexact_array)
+    direction = jax.tree.map(lambda p: jr.normal(jr.key(seed + 1), p.shape), parameters)
+
+    def total(step):
+        moved = jax.tree.map(lambda p, d: p + step * d, parameters, direction)
+        return jnp.sum(jnp.sin(1 + eqx.combine(moved, static)(x)))
+
+    step = 1e-5
+    differences = (total(step) - total(-step)) / (2 * step)
+    for derivative in (jax.grad(total)(0.0), jax.jacfwd(total)(0.0)):
+        np.testing.assert_allclose(derivative, differences, rtol=1e-5, atol=1e-9)
+
+
+@given(sizes=SIZES, seed=SEEDS, gain=st.sampled_from([1.0, 4.0, 16.0]))
+def test_found_means_stable(sizes, seed, gain):
+    layer, x = network(sizes, seed, gain, input_gain=30.0)
+    u, found = layer.rest(x)
+    if found:
+        speed = layer.velocity(u, x) * layer.tau
+        assert np.max(np.abs(speed)) < 1e-9 * (1 + np.max(np.abs(layer.W_s @ layer.rates(u))))
+        assert np.max(np.real(np.linalg.eigvals(layer.jacobian(u)))) < 0
+    else:
+        assert not np.any(u)
+
+
+def test_at_the_start_it_comes_to_rest():
+    layer = SSN(40, 80, 20, key=jr.key(0))
+    assert np.all(jax.vmap(layer.rest)(jr.uniform(jr.key(1), (50, 40))).found)
+
+
+def runaway():
+    """Excitation alone, several times too strong: `u = h + 2 u^2` has no solution for `h = 1`."""
+    layer = SSN(1, 1, 1, key=jr.key(0), k=1.0)
+    return eqx.tree_at(
+        lambda s: (s.W_in, s.log_W),
+        layer,
+        (jnp.ones((2, 1)), jnp.log(jnp.array([[2.0, 1e-9], [1e-9, 1.0]]))),
+    )
+
+
+def test_runaway_excitation_is_not_taken_for_rest():
+    layer = runaway()
+    rest = layer.rest(jnp.ones(1))
+    assert not rest.found and not np.any(rest.u)
+    assert np.all(np.isnan(layer(jnp.ones(1))))
+    # with h = 1/16 the same network rests at the smaller root of 2 u^2 - u + 1/16
+    u, found = layer.rest(jnp.full(1, 1 / 16))
+    assert found
+    np.testing.assert_allclose(u[0], (1 - np.sqrt(1 / 2)) / 4, rtol=1e-9)
+
+
+def test_an_oscillation_is_not_taken_for_rest():
+    # strong E to I to E feedback with slow inhibition: the only steady state is unstable
+    layer = SSN(1, 1, 1, key=jr.key(0), k=1.0, tau_I=200.0)
+    weights = jnp.log(jnp.array([[2.0, 4.0], [4.0, 1.0]]))
+    layer = eqx.tree_at(lambda s: (s.W_in, s.log_W), layer, (jnp.array([[1.0], [0.2]]), weights))
+    assert not layer.rest(jnp.ones(1)).found
+
+
+def test_a_lost_input_teaches_nothing_and_spoils_nothing():
+    model = build("ssn", 2, layers=(1, 1), encoder=(1,), key=jr.key(3))
+    model = eqx.tree_at(lambda m: m.layers, model, (runaway(),))
+    # the code is about 1 for the first input, 1/16 for the second
+    weight = jnp.array([[10.0, np.log(1 / 15)]])
+    model = eqx.tree_at(
+        lambda m: (m.encoder[0].weight, m.encoder[0].bias), model, (weight, jnp.zeros(1))
+    )
+    inputs, labels = jnp.eye(2), jnp.array([0, 1], jnp.int32)
+
+    def cross_entropy(model, inputs, labels):
+        _, metrics = model.loss(inputs, labels)
+        return metrics["cross_entropy"], metrics
+
+    gradient = eqx.filter_value_and_grad(cross_entropy, has_aux=True)
+    (both, metrics), of_both = gradient(model, inputs, labels)
+    (lost, of_lost), (good, of_good) = (
+        (value, grad)
+        for (value, _), grad in (
+            gradient(model, inputs[i : i + 1], labels[i : i + 1]) for i in (0, 1)
+        )
+    )
+    assert metrics["lost"] == 0.5 and metrics["accuracy"] <= 0.5
+    np.testing.assert_allclose(lost, np.log(10), rtol=1e-12)  # a guess
+    np.testing.assert_allclose(both, (lost + good) / 2, rtol=1e-12)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(of_lost))
+    jax.tree.map(lambda b, g: np.testing.assert_allclose(2 * b, g, rtol=1e-10), of_both, of_good)
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_training_keeps_the_signs_and_counts_what_is_lost(tmp_path):
+    config = TrainConfig(
+        dataset="digits", model="ssn", layers=(6, 4), encoder=(16, 8), epochs=2, batch_size=150,
+        learning_rate=0.03,
+    )  # fmt: skip
+    report = train(config, tmp_path, progress=False)
+    assert 0 <= report.test_accuracy <= 1 and report.layers == (6, 4)
+    like = eqx.filter_eval_shape(lambda: build("ssn", 64, layers=(6, 4), encoder=(16, 8),
+                                               key=jr.key(0), dtype=np.float32))  # fmt: skip
+    (layer,) = RunFolder.open(tmp_path).load_model(like).layers
+    assert np.all(layer.W_s[:, :6] > 0) and np.all(layer.W_s[:, 6:] < 0)
+    for line in RunFolder.open(tmp_path).lines("steps.jsonl"):
+        assert len(line["lost"]) == len(line["loss"]) and np.all(np.isfinite(line["lost"]))
+    found = evaluate(tmp_path).summary
+    (stability,) = found["stability"]
+    assert stability["n"] == 10 and stability["stable"] <= 1 - found["lost"]
+
+
+@pytest.mark.parametrize("layers", [(5,), (3, 2, 1)])
+def test_layers_of_an_ssn_are_its_two_populations(layers):
+    with pytest.raises(ValueError, match="`layers` of the model ssn must be two numbers"):
+        TrainConfig(model="ssn", layers=layers)
+    with pytest.raises(ValueError, match="`layers` of the model ssn must be two numbers"):
+        build("ssn", 4, layers=layers, key=jr.key(0))
+
+
+def test_sizes_and_constants_must_be_positive():
+    with pytest.raises(ValueError, match="`inhibitory` must be > 0"):
+        SSN(3, 2, 0, key=jr.key(0))
+    with pytest.raises(ValueError, match="`tau_E` must be > 0"):
+        SSN(3, 2, 1, key=jr.key(0), tau_E=-1.0)
