@@ -7,3 +7,4 @@ organics simulate examples/figure3b.json --out trajectory.png     # slow inhibit
 organics stability --n 10 --trials 1000 --spectral-norm 2         # how many circuits are stable?
 organics train digits --batch-size 32 --learning-rate 3e-3 --epochs 60 --out runs/reader
 organics evaluate runs/reader --check               # stable at every test input?
+organics reproduce fig1 fig4 table5                 # figures and claims, with a verdict
