@@ -1,0 +1,33 @@
+"""What a long target has computed so far, piece by piece, so that it can be interrupted."""
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from organics.atomic import write_atomically
+
+Piece = dict[str, np.ndarray]
+
+
+def kept(folder: Path, name: str, make: Callable[[], Mapping[str, np.ndarray]]) -> Piece:
+    """The arrays of the piece `name`: read from `folder` if it is there, else made and written.
+
+    A name must say all that the piece depends on. Pieces made elsewhere count like any other.
+    """
+    path = folder / f"{name}.npz"
+    if path.exists():
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    piece = dict(make())
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **piece)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content.getvalue())
+    return piece
+
+
+def joined(pieces: list[Piece]) -> Piece:
+    """Arrays of the same name one after the other."""
+    return {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
