@@ -13,6 +13,7 @@ Source: Rawat et al. 2024, Table 1.
 import json
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -53,12 +54,16 @@ class Config:
     """Data set to train on."""
     models: tuple[ModelName, ...] = ("organics", "mlp", "ssn")
     """Which networks."""
+    sizes: int | None = None
+    """Only so many of the sizes of each network, the first of them; by default all."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One run of each network and size for each of these."""
     epochs: int = 40
     """Epochs of each run ..."""
     ssn_epochs: int = 10
     """... but of the supralinear networks, of which a step takes some 20 times as long."""
+    batch_size: int = 256
+    """Images per step."""
     averaging: float = 0.999
     """Decay of the average of the parameters over the steps; 0 is the paper's plain protocol."""
     stability: tuple[ModelName, ...] = ("organics", "ssn")
@@ -66,12 +71,22 @@ class Config:
     it takes minutes."""
 
 
-def compute(config: Config, progress: bool = True) -> dict[str, Any]:
-    """Train and evaluate what is not complete yet; the outcome is also in `config.results`."""
+def compute(
+    config: Config,
+    progress: bool = True,
+    tell: Callable[[float, str], None] | None = None,
+) -> dict[str, Any]:
+    """Train and evaluate what is not complete yet; the outcome is also in `config.results`.
+
+    `tell` is called before each run with the fraction of the steps that is done, and the run.
+    """
     runs: list[tuple[TrainConfig, Report, dict[str, Any] | None]] = []
+    todo = [setting for model in config.models for setting in _settings(config, model)]
     for model in config.models:
         first = len(runs)
         for setting in _settings(config, model):
+            if tell is not None:
+                tell(sum(map(_work, todo[: len(runs)])) / sum(map(_work, todo)), setting.name)
             report = train(setting, run_folder(config, setting), resume=True, progress=progress)
             runs.append((setting, report, None))
             _write(config, runs)
@@ -90,12 +105,18 @@ def _settings(config: Config, model: ModelName) -> list[TrainConfig]:
             model=model,
             layers=layers,
             epochs=config.ssn_epochs if model == "ssn" else config.epochs,
+            batch_size=config.batch_size,
             averaging=config.averaging,
             seed=seed,
         )
-        for layers in SIZES[model]
+        for layers in SIZES[model][: config.sizes]
         for seed in config.seeds
     ]
+
+
+def _work(setting: TrainConfig) -> int:
+    """How long a run takes, about, in epochs of the circuits."""
+    return setting.epochs * (20 if setting.model == "ssn" else 1)
 
 
 def run_folder(config: Config, setting: TrainConfig) -> Path:
@@ -120,7 +141,7 @@ def _write(config: Config, runs) -> None:
 def _summary(config: Config, runs) -> dict[str, Any]:
     rows = []
     for model in config.models:
-        for layers in SIZES[model]:
+        for layers in SIZES[model][: config.sizes]:
             group = [run for run in runs if (run[0].model, run[0].layers) == (model, layers)]
             if group:
                 rows.append(_row(config, model, layers, group))

@@ -1,0 +1,119 @@
+"""Stability of a trained two-layer network at every test input.
+
+The spectral abscissa, the largest real part of an eigenvalue of the Jacobian, of each layer's
+circuit at its steady state for each test input, time constants 2 ms; also before training.
+
+Source: Rawat et al. 2024, Figure 5.
+"""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from organics.plots import BLACK, BLUE, COLUMN, GREY, ORANGE, style
+from organics.reproduction.target import Check, Job, Outcome
+from organics.reproduction.two_layers import Spectrum, TwoLayers
+
+PAPER = (-0.295, -0.23)  # of layer 1, about, read off the figure
+NEAR = 0.03  # 1/ms, of either end
+INPUTS, INITIAL, QUICK_INPUTS = 10_000, 2_000, 100
+_BINS = 60
+
+
+def compute(job: Job) -> Outcome:
+    """Train the network if need be, and find its spectra."""
+    job.progress(0.0, "training")
+    network = TwoLayers(job)
+    inputs, initial = (QUICK_INPUTS,) * 2 if job.quick else (INPUTS, INITIAL)
+    job.progress(0.3, "the trained network")
+    trained = network.spectrum(network.best(), inputs, "trained", job.folder)
+    job.progress(0.9, "the initial network")
+    untrained = network.spectrum(network.after(0), initial, "initial", job.folder)
+    return conclude(trained, untrained, network.report.test_accuracy)
+
+
+def conclude(trained: Spectrum, initial: Spectrum, test_accuracy: float) -> Outcome:
+    """What the spectra of the trained and of the initial network say."""
+    found = {"trained": trained, "initial": initial}
+    inputs = trained.abscissa.shape[1]
+    stable, largest = trained.stable.sum(axis=1), trained.abscissa.max(axis=1)
+    low, high = np.quantile(trained.abscissa[0], [0.01, 0.99])
+    checks = [
+        Check(
+            f"layer {i + 1} of the trained network is stable at every test input",
+            f"{stable[i]:,} of {inputs:,}, largest abscissa {largest[i]:.3f} per ms",
+            bool(np.all(trained.stable[i]) and largest[i] < 0),
+            paper="all",
+            tolerance="steady state found, and max Re lambda < 0",
+        )
+        for i in range(2)
+    ]
+    checks.append(
+        Check(
+            "so is the network before training",
+            f"{np.all(initial.stable, axis=0).sum():,} of {initial.stable.shape[1]:,}, "
+            f"largest abscissa {initial.abscissa.max():.3f} per ms",
+            bool(np.all(initial.stable)),
+            tolerance="the same, in both layers",
+        )
+    )
+    checks.append(
+        Check(
+            "after training, layer 1 is where the paper has it",
+            f"98 % of the inputs from {low:.3f} to {high:.3f} per ms",
+            bool(abs(low - PAPER[0]) <= NEAR and abs(high - PAPER[1]) <= NEAR),
+            paper=f"about {PAPER[0]} to {PAPER[1]} per ms",
+            tolerance=f"both ends within {NEAR:g} per ms",
+        )
+    )
+    numbers = {
+        "test_accuracy": test_accuracy,
+        "tau_ms": 2.0,
+        "inputs": {name: spectrum.abscissa.shape[1] for name, spectrum in found.items()},
+        "stable": {name: spectrum.stable.sum(axis=1) for name, spectrum in found.items()},
+        "quantiles": [0.0, 0.01, 0.5, 0.99, 1.0],
+        "abscissa_per_ms": {
+            name: np.quantile(spectrum.abscissa, [0.0, 0.01, 0.5, 0.99, 1.0], axis=1).T.round(5)
+            for name, spectrum in found.items()
+        },
+        "histograms": {name: _histograms(spectrum) for name, spectrum in found.items()},
+    }
+    here = (
+        f"stable at {np.all(trained.stable, axis=0).sum():,} of {inputs:,} test inputs; largest "
+        f"{largest[0]:.3f} (layer 1) and {largest[1]:.3f} (layer 2) per ms"
+    )
+    return Outcome(here, checks, numbers)
+
+
+@style()
+def draw(outcome: Outcome) -> Figure:
+    """Histograms of the abscissa over the test inputs, a panel for each layer."""
+    figure = Figure(figsize=(2 * COLUMN, 2.4))
+    panels = figure.subplots(1, 2)
+    for i, axes in enumerate(panels):
+        for name, colour in (("initial", ORANGE), ("trained", BLUE)):
+            histogram = outcome.numbers["histograms"][name][i]
+            counts = np.asarray(histogram["counts"])
+            edges = np.asarray(histogram["edges"])
+            share = 100 * counts / counts.sum()
+            axes.stairs(share, edges, fill=True, color=colour, alpha=0.6, label=name)
+        axes.axvline(0, color=BLACK, linewidth=0.8, linestyle="--", label="border of stability")
+        axes.set(xlabel=r"$\max\,\mathrm{Re}\,\lambda$ (1/ms)", title=f"layer {i + 1}")
+        axes.title.set_fontsize(8)
+        axes.set_title("ab"[i], loc="left", fontweight="bold", fontsize=9)
+    top = panels[0].get_ylim()[1]
+    panels[0].plot(PAPER, [1.03 * top] * 2, color=GREY, linewidth=3, solid_capstyle="butt",
+                   label="paper, trained")  # fmt: skip
+    panels[0].set_ylabel("share of the test inputs (%)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def _histograms(spectrum: Spectrum) -> list[dict[str, Any]]:
+    """Of each layer, the counts between the edges."""
+    found = []
+    for values in spectrum.abscissa:
+        counts, edges = np.histogram(values, _BINS)
+        found.append({"counts": counts, "edges": edges.round(6)})
+    return found

@@ -1,0 +1,153 @@
+"""Norms of the gradient through training by plain backpropagation through time.
+
+The same task (digits, a pixel at a step), units, batches, epochs and schedule for all, and no
+gradient is clipped. The learning rates of the tanh network and of the LSTM are those that were
+found for them with clipping allowed; both kinds of ORGaNICs have the LSTM's.
+
+Source: Rawat et al. 2024, on training without gradient clipping or scaling; the comparison is ours.
+"""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from organics.baselines import TUNED
+from organics.plots import BLUE, COLUMN, GREEN, ORANGE, VERMILION, style
+from organics.reproduction.target import Check, Job, Outcome, Table
+from organics.training import Diverged, SequenceConfig, train
+from organics.training.run_folder import RunFolder
+
+TASK = "sdigits"
+_LEARNING_RATE = TUNED["lstm", TASK].learning_rate
+NETWORKS: dict[str, dict[str, Any]] = {
+    "ORGaNICs, W_r = I": {"recurrent": "identity", "learning_rate": _LEARNING_RATE},
+    "ORGaNICs, bounded W_r": {"recurrent": "bounded", "learning_rate": _LEARNING_RATE},
+    "LSTM": {"model": "lstm"},
+    "tanh RNN": {"model": "rnn"},
+}
+"""The settings in which the networks differ; the rest of the latter two's are `TUNED`."""
+_OURS = ("ORGaNICs, W_r = I", "ORGaNICs, bounded W_r")
+_COLOURS = (BLUE, GREEN, ORANGE, VERMILION)
+
+
+def compute(job: Job) -> Outcome:
+    """Train what is not there yet, in the folder `gradients` of the runs."""
+    seeds = (job.seed,) if job.quick else tuple(job.seed + i for i in range(3))
+    networks = dict(list(NETWORKS.items())[::2]) if job.quick else NETWORKS
+    runs: list[dict[str, Any]] = []
+    for name in networks:
+        for seed in seeds:
+            job.progress(len(runs) / (len(networks) * len(seeds)), f"{name}, seed {seed}")
+            runs.append(_run(job, name, seed))
+    return conclude(runs)
+
+
+def _run(job: Job, name: str, seed: int) -> dict[str, Any]:
+    settings = dict(NETWORKS[name])
+    if "model" in settings:
+        recipe = TUNED[settings["model"], TASK]
+        settings["learning_rate"] = recipe.learning_rate
+        settings["hyperparameters"] = recipe.hyperparameters
+    recipe = TUNED["lstm", TASK]
+    assert recipe.epochs is not None
+    config = SequenceConfig(
+        task=TASK,
+        units=8 if job.quick else 64,
+        epochs=2 if job.quick else recipe.epochs,
+        batch_size=270 if job.quick else recipe.batch_size,
+        schedule="cosine",
+        seed=seed,
+        **settings,
+    )
+    quick = "-quick" if job.quick else ""
+    folder = job.runs[0] / "gradients" / f"{config.name}-{config.recurrent}{quick}"
+    diverged, accuracy = None, None
+    try:
+        accuracy = train(config, folder, resume=True, progress=False).test_accuracy
+    except Diverged as error:
+        diverged = error.step
+    lines = RunFolder.open(folder).lines("steps.jsonl")
+    return {
+        "network": name,
+        "seed": seed,
+        "learning_rate": config.learning_rate,
+        "test_accuracy": accuracy,
+        "diverged_at_step": diverged,
+        "norms": [float(f"{norm:.4g}") for line in lines for norm in line["gradient_norm"]],
+    }
+
+
+def conclude(runs: list[dict[str, Any]]) -> Outcome:
+    """What the gradient norms of the runs say."""
+    names = list(dict.fromkeys(run["network"] for run in runs))
+    groups = {name: [run for run in runs if run["network"] == name] for name in names}
+    largest = {name: max(map(_largest, group)) for name, group in groups.items()}
+    ours = {name: largest[name] for name in names if name in _OURS}
+    checks = [
+        Check(
+            f"no gradient of ORGaNICs is as large as the largest of the {name}",
+            f"{max(ours.values()):.3g} and {largest[name]:.3g}",
+            max(ours.values()) < largest[name],
+            tolerance="over all steps and seeds; a run that diverged counts as infinite",
+        )
+        for name in names
+        if name not in ours
+    ]
+    diverged = [run for name in ours for run in groups[name] if run["diverged_at_step"] is not None]
+    checks.append(
+        Check(
+            "ORGaNICs do not diverge",
+            f"{len(diverged)} of {sum(len(groups[name]) for name in ours)} runs did",
+            not diverged,
+            tolerance="loss and gradient finite at every step",
+        )
+    )
+    here = "largest gradient norm: " + ", ".join(
+        f"{name} {value:.3g}" for name, value in largest.items()
+    )
+    columns = ("network", "learning rate", "largest gradient norm", "median", "test accuracy")
+    rows = [_cells(name, group) for name, group in groups.items()]
+    return Outcome(here, checks, {"task": TASK, "runs": runs}, Table(columns, rows))
+
+
+@style()
+def draw(outcome: Outcome) -> Figure:
+    """The norm of the gradient at every step, a line for each seed."""
+    figure = Figure(figsize=(COLUMN, 2.7))
+    axes = figure.add_subplot()
+    colours = dict(zip(NETWORKS, _COLOURS, strict=True))
+    named = set()
+    for run in outcome.numbers["runs"]:
+        name = run["network"]
+        axes.plot(
+            range(len(run["norms"])), run["norms"], color=colours[name], linewidth=0.5, alpha=0.8,
+            label=None if name in named else name,
+        )  # fmt: skip
+        named.add(name)
+    axes.set(xlabel="step", ylabel="gradient norm", yscale="log")
+    legend = axes.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=2)
+    for line in legend.get_lines():
+        line.set_linewidth(1.5)
+    return figure
+
+
+def _largest(run: dict[str, Any]) -> float:
+    return max(run["norms"]) if run["diverged_at_step"] is None else float("inf")
+
+
+def _cells(name: str, group: list[dict[str, Any]]) -> list[str]:
+    norms = np.concatenate([run["norms"] for run in group])
+    largest = [
+        f"{_largest(run):.3g}" if run["diverged_at_step"] is None
+        else f"diverged at step {run['diverged_at_step']}"
+        for run in group
+    ]  # fmt: skip
+    tested = [f"{a:.1%}" for run in group if (a := run["test_accuracy"]) is not None]
+    return [
+        name,
+        f"{group[0]['learning_rate']:g}",
+        ", ".join(largest),
+        f"{np.median(norms):.3g}" if len(norms) else "",
+        ", ".join(tested),
+    ]

@@ -1,0 +1,82 @@
+"""Figures 5 and 6: the network of two layers, and what its spectra say."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from organics.linear_stability import stability
+from organics.plots import save_figure
+from organics.reproduction import fig5, fig6
+from organics.reproduction.target import Job
+from organics.reproduction.two_layers import Spectrum, TwoLayers
+from organics.training.evaluation import as_examples, load_dataset
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reproduction")
+    return Job(folder / "kept", quick=True, runs=(folder / "runs",))
+
+
+@pytest.fixture(scope="module")
+def network(job):
+    with jax.numpy_dtype_promotion("standard"):
+        return TwoLayers(job)
+
+
+@pytest.fixture(scope="module")
+def found(job, network):
+    del network  # trains
+    with jax.numpy_dtype_promotion("standard"):
+        return fig5.compute(job), fig6.compute(job)
+
+
+def test_spectra_are_those_of_the_circuits(job, network):
+    dataset = load_dataset(network.config)
+    model = network.after(2)
+    spectrum = network.spectrum(model, 3, "epoch2", job.folder / "few")
+    examples = as_examples(dataset.test_images[:3], dataset.test_labels[:3], dataset.max_value)
+    inputs, _ = examples.take(jnp.arange(3, dtype=jnp.int32), np.float64)
+    for i, x in enumerate(inputs):
+        for layer, (circuit, z) in enumerate(model.circuits(x)):
+            settled = eqx.filter_jit(stability)(circuit, z)
+            np.testing.assert_allclose(
+                spectrum.abscissa[layer, i], settled.spectral_abscissa, rtol=1e-9
+            )
+            assert spectrum.stable[layer, i] == settled.stable
+
+
+def test_the_figures_tell_what_was_found(found, tmp_path):
+    histogram, course = found
+    for layer, held in enumerate(histogram.numbers["histograms"]["trained"]):
+        assert sum(held["counts"]) == histogram.numbers["inputs"]["trained"]
+        largest = histogram.numbers["abscissa_per_ms"]["trained"][layer][-1]
+        assert held["edges"][-1] == pytest.approx(largest, abs=1e-5)
+    assert course.numbers["epoch"] == [0, 1, 2, 3]
+    assert np.shape(course.numbers["largest_per_ms"]) == (2, 4)
+    assert [check.holds for check in histogram.checks[:3]] == [True] * 3
+    for outcome, module in ((histogram, fig5), (course, fig6)):
+        save_figure(module.draw(outcome), tmp_path / "figure.png")
+
+
+def test_what_is_there_is_not_computed_again(job, found, monkeypatch):
+    monkeypatch.setattr("organics.reproduction.two_layers.spectral_abscissae", None)
+    again = fig6.compute(job)
+    assert again.checks == found[1].checks
+
+
+def test_a_missing_epoch_is_an_error_that_says_what_to_do(network):
+    with pytest.raises(ValueError, match="remove that folder"):
+        network.after(7)
+
+
+def test_one_unstable_input_makes_the_check_fail():
+    stable = Spectrum(np.full((2, 50), -0.25), np.full((2, 50), True))
+    broken = Spectrum(stable.abscissa.copy(), stable.stable.copy())
+    broken.abscissa[1, 7], broken.stable[1, 7] = 0.01, False
+    outcome = fig5.conclude(broken, stable, 0.98)
+    assert [check.holds for check in outcome.checks] == [True, False, True, False]
+    assert [check.holds for check in fig6.conclude([stable, stable]).checks][::2] == [True, True]
+    assert [check.holds for check in fig6.conclude([stable, broken]).checks][::2] == [True, False]
