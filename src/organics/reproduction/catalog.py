@@ -19,6 +19,15 @@ TARGETS: tuple[Target, ...] = (
         paper="all, by proof",
         minutes=1,
     ),
+    Target(
+        name="conjecture",
+        title="The conjecture on general recurrence",
+        claim="With the spectral norm of `W_r` and the norm of `z` at most 1 there is a stable "
+        "steady state.",
+        source="Conjecture, and the trials behind it",
+        paper="100 % of trials at norms 1 and 2, fewer at 3",
+        minutes=12,
+    ),
 )
 """All of them."""
 
