@@ -40,6 +40,8 @@ from organics.reproduction.pieces import Piece
 from organics.reproduction.survey import fractions, pieces, survey
 from organics.reproduction.target import Check, Job, Outcome
 from organics.rigorous import prove
+from organics.rigorous_existence import NONE_EXISTS, NONE_STABLE
+from organics.rigorous_pairs import steady_states_of_two
 from organics.steady_states import steady_state
 from organics.trials import trial
 
@@ -66,7 +68,7 @@ _ASCENT = {2: (256, 400), 4: (128, 400), 8: (64, 300), 16: (32, 200)}  # starts,
 HUNTS = (
     *(Hunt(n, norm, "any", *_ASCENT[n]) for n in (2, 4, 8) for norm in (0.1, 0.3, 1.0)),
     *(Hunt(n, norm, "semidefinite", *_ASCENT[n]) for n in (2, 4, 8)
-      for norm in (0.5, 0.7, 0.8, 0.9, 1.0)),
+      for norm in (0.5, 0.8, 0.9, 0.95, 1.0)),
     *(Hunt(16, 1.0, kind, *_ASCENT[16]) for kind in ("any", "semidefinite")),
     *(Hunt(n, norm, "semidefinite", *_ASCENT[n], True) for n in (2, 4) for norm in (0.5, 1.0)),
 )  # fmt: skip
@@ -97,13 +99,17 @@ def conclude(
     )
     checks = [
         Check(
-            f"{name} conjecture",
+            f"{name}{' conjecture' if ',' not in name else ''}",
             f"{proof['verdict']} for {proof['circuit']}: {proof['statement']}",
             proof["verdict"] != "disproved",
             paper="conjectured" if name == "the" else None,
             tolerance="no counterexample is proved in ball arithmetic",
         )
-        for name, proof in (("the", proofs["conjecture"]), ("the bounded", proofs["bounded"]))
+        for name, proof in (
+            ("the", proofs["conjecture"]),
+            ("the bounded", proofs["bounded"]),
+            ("the bounded, of symmetric semidefinite W_r", proofs["semidefinite"]),
+        )
     ]
     checks += [
         Check(
@@ -144,14 +150,29 @@ def conclude(
         "found_means": "a stable steady state was found: the fraction is a lower bound",
         "trials": trials,
         "proofs": proofs,
+        "freeing_tau": [
+            {
+                "kind": row["kind"],
+                "n": row["n"],
+                "spectral_norm": row["spectral_norm"],
+                "exceptions": row["confirmed"],
+                "worst_abscissa": row["worst"]["abscissa"],
+                "worst_abscissa_fixed": other["worst"]["abscissa"],
+            }
+            for row in hunted
+            for other in hunted
+            if row["free_tau"]
+            and not other["free_tau"]
+            and all(row[key] == other[key] for key in ("kind", "n", "spectral_norm"))
+        ],
         "survey": surveyed,
         "hunts": hunted,
     }
     both = [row for row in main if row["spectral_norm"] <= 1]
-    confirmed = sum(row["confirmed"] for row in hunted if row["kind"] == "semidefinite")
+    refuted = sum(proof["verdict"] == "disproved" for proof in proofs.values())
     here = (
-        f"refuted by proof; found for {_in_words(both)} at norm at most 1, for {_in_words(at_2)} "
-        f"at 2 and {_in_words(at_3)} at 3; {confirmed} exceptions even with semidefinite W_r"
+        f"{refuted} counterexamples proved; stable for {_in_words(both)} random circuits at norm "
+        f"at most 1, {_in_words(at_2)} at 2, {_in_words(at_3)} at 3"
     )
     return Outcome(here, checks, numbers)
 
@@ -175,9 +196,10 @@ def draw(outcome: Outcome) -> Figure:
     handles += [
         Line2D([], [], color=BLACK, linestyle="--", label="any $W_r$"),
         Line2D([], [], color=BLACK, label="semidefinite $W_r$"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=6.5,
-                  columnspacing=1.0)  # fmt: skip
+        Line2D([], [], color=GREY, marker="v", markersize=4, fillstyle="none", linestyle="none",
+               label="none: upper bound"),
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=5)
     return figure
 
 
@@ -194,14 +216,12 @@ def _draw_survey(axes: Axes, rows: list[dict[str, Any]], colours: dict[int, str]
             color=colour, markersize=2.5, elinewidth=0.8, linewidth=0.8,
         )  # fmt: skip
         axes.plot(norm[~some], high[~some], "v", color=colour, markersize=4, fillstyle="none")
-    axes.plot([], [], "v", color=GREY, markersize=4, fillstyle="none", label="none: upper bound")
     norms = sorted({row["spectral_norm"] for row in rows})
     axes.set(
         xlabel="spectral norm of $W_r$", ylabel="fraction not found stable", xscale="log",
         yscale="log", xticks=norms, xticklabels=[f"{norm:g}" for norm in norms],
     )  # fmt: skip
     axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
-    axes.legend(loc="lower right")
 
 
 def _draw_ascents(axes: Axes, rows: list[dict[str, Any]], colours: dict[int, str]) -> None:
@@ -244,34 +264,63 @@ def _border(axes: Axes) -> None:
     axes.set_yscale("symlog", linthresh=1e-3, linscale=0.6)
 
 
-def _proofs() -> dict[str, dict[str, Any]]:
-    """Counterexamples, each with what ball arithmetic says of it."""
+def counterexamples() -> dict[str, tuple[str, Circuit, jax.Array]]:
+    """Circuits that refute the conjectures, in words and as they are, with their drives.
+
+    The first three are examples of this library; the others are of the second kind, with ever
+    smaller recurrence: for n = 1, `W_r < 0` and all else close to 1 there is no stable state.
+    """
     lone = partial(Circuit, tau_y=2.0, tau_a=2.0)
+    array = partial(jnp.array, dtype=float)
     cases = {
         "conjecture": (
             "n = 2, W_r = diag(1, 0), W = 5 I, b = 1, b0 = 0.5, sigma = 0.1, z = (0.6, 0.8)",
-            lone(5 * jnp.eye(2), jnp.diag(jnp.array([1.0, 0.0])), b=1.0, b0=0.5, sigma=0.1),
-            [0.6, 0.8],
+            lone(5 * jnp.eye(2), array([[1.0, 0.0], [0.0, 0.0]]), b=1.0, b0=0.5, sigma=0.1),
+            array([0.6, 0.8]),
         ),
         "bounded": (
             "n = 1, W_r = -1, W = b = b0 = sigma = 0.9, z = 1",
             lone([[0.9]], [[-1.0]], b=0.9, b0=0.9, sigma=0.9),
-            [1.0],
+            array([1.0]),
         ),
-    }
+        "semidefinite": (
+            "n = 2, W_r = [[0.01, -0.08], [-0.08, 0.99]], W = [[0.13, 1], [0.23, 0.01]], "
+            "b = (0.75, 0.88), b0 = (0.04, 0.01), sigma = (0.06, 0.01), z = (0.47, 0.88)",
+            lone(
+                [[0.13, 1.0], [0.23, 0.01]], [[0.01, -0.08], [-0.08, 0.99]], b=[0.75, 0.88],
+                b0=[0.04, 0.01], sigma=[0.06, 0.01],
+            ),
+            array([0.47, 0.88]),
+        ),
+    }  # fmt: skip
     for norm, gap in ((0.1, 1e-4), (0.01, 1e-6)):
         cases[f"bounded, norm {norm:g}"] = (
             f"n = 1, W_r = -{norm:g}, W = z = 1, b = b0 = sigma = 1 - {gap:g}",
             lone([[1.0]], [[-norm]], b=1 - gap, b0=1 - gap, sigma=1 - gap),
-            [1.0],
+            array([1.0]),
         )
-    return {name: {"circuit": words, **_proof(circuit, jnp.array(z))}
-            for name, (words, circuit, z) in cases.items()}  # fmt: skip
+    return cases
+
+
+def _proofs() -> dict[str, dict[str, Any]]:
+    """What ball arithmetic says of the counterexamples."""
+    return {
+        name: {"circuit": words, **_proof(circuit, z)}
+        for name, (words, circuit, z) in counterexamples().items()
+    }
 
 
 def _proof(circuit: Circuit, z: jax.Array) -> dict[str, Any]:
+    """What `prove` says; of two neurons, whether all that could be steady states are unstable."""
     proof = prove(circuit, z)
-    return {"verdict": proof.verdict, "statement": proof.statement, "bits": proof.bits}
+    found = {"verdict": proof.verdict, "statement": proof.statement, "bits": proof.bits}
+    if circuit.n == 2 and proof.verdict != "proved":
+        pairs = steady_states_of_two(circuit, z)
+        if pairs is not None and pairs.none_stable:
+            number = len(pairs.enclosures)
+            found["verdict"] = "disproved"
+            found["statement"] = f"{NONE_STABLE}: all of at most {number} are unstable"
+    return found
 
 
 def _surveyed(job: Job) -> list[dict[str, Any]]:
@@ -384,11 +433,13 @@ def _hunt_in_words(rows: list[dict[str, Any]]) -> str:
         return f"none in {len(rows)} hunts"
     norm = min(row["spectral_norm"] for row in exceptions)
     sizes = sorted({row["n"] for row in exceptions})
-    disproved = sum(row["worst"]["proof"]["verdict"] == "disproved" for row in exceptions)
+    proofs = [row["worst"]["proof"] for row in exceptions]
+    none_stable = sum(proof["statement"].startswith((NONE_STABLE, NONE_EXISTS)) for proof in proofs)
+    unstable = sum(proof["verdict"] == "disproved" for proof in proofs) - none_stable
     trivial = sum(bool(row["worst"].get("neurons_that_are_exceptions_alone")) for row in exceptions)
     return (
         f"exceptions in {len(exceptions)} of {len(rows)} hunts, for n = "
         f"{', '.join(map(str, sizes))}, the smallest norm {norm:g}; of the worst of each, "
-        f"{disproved} proved to have the unstable steady state, {trivial} with a neuron that is "
-        "one by itself"
+        f"{none_stable} proved to have no stable steady state, {unstable} that the one found is "
+        f"unstable, {trivial} with a neuron that is one by itself"
     )

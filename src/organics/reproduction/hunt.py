@@ -42,6 +42,7 @@ TIME = 4000.0  # ms
 _FEW, _MANY = 300, 50_000  # steps of relaxation: on the way, and in the end
 _STARTS = 4  # random states from which simulations start, besides two others
 _SLOW = 0.1  # 1/ms, see above
+_EDGE = 12.0  # of the free parameters: the gains keep 6e-6 away from 0 and 1
 _FIELDS = ("W", "W_r", "b", "b0", "sigma", "tau_y", "tau_a")
 
 Free = dict[str, Array]
@@ -88,9 +89,11 @@ def constrained(
     M = free["W_r"]
     W_r = cap_spectral_norm(M @ M.T if kind == "semidefinite" else M)
     size = jnp.linalg.norm(free["z"])
-    tau_y, tau_a = (TAU * 10 ** (0.5 * jnp.tanh(free[name]) * free_tau)
-                    for name in ("tau_y", "tau_a"))  # fmt: skip
-    b, b0, sigma = (unit_interval(free[name]) for name in ("b", "b0", "sigma"))
+    reach = 0.5 if free_tau else 0.0  # decades either way
+    tau_y, tau_a = (TAU * 10 ** (reach * jnp.tanh(free[name])) for name in ("tau_y", "tau_a"))
+    # the bounds are open, and the sigmoid of a large number is 1
+    b, b0, sigma = (unit_interval(jnp.clip(free[name], -_EDGE, _EDGE))
+                    for name in ("b", "b0", "sigma"))  # fmt: skip
     circuit = Circuit(unit_interval(free["W"]), spectral_norm * W_r, b, b0, sigma, tau_y, tau_a)
     return circuit, free["z"] / jnp.maximum(size, 1)
 
@@ -264,7 +267,8 @@ def alone(piece: Piece, index: int) -> list[int]:
 def all_found(circuit: Circuit, z: Float[Array, " n"], seed: int, starts: int) -> list[float]:
     """Spectral abscissae, in 1/ms, of the steady states to which Powell's method leads.
 
-    It starts in `starts` random states, `a` over six decades, and has `log a` for an unknown.
+    It starts where `steady_state` ended and in `starts` random states, `a` over six decades, and
+    has `log a` for an unknown.
     """
     from scipy.optimize import root
 
@@ -277,8 +281,10 @@ def all_found(circuit: Circuit, z: Float[Array, " n"], seed: int, starts: int) -
 
     rng, states, abscissae = np.random.default_rng(seed), [], []
     slope = jax.jit(jax.jacfwd(imbalance))
-    for _ in range(starts):
-        begin = np.concatenate([3 * rng.normal(size=n), np.log(10) * rng.uniform(-4, 2, n)])
+    known = steady_state(circuit, z).state
+    for k in range(starts + 1):
+        random = np.concatenate([3 * rng.normal(size=n), np.log(10) * rng.uniform(-4, 2, n)])
+        begin = np.concatenate([known.y, jnp.log(known.a)]) if k == 0 else random
         found = root(imbalance, begin, jac=slope, tol=1e-12)
         x = np.asarray(found.x)
         if not np.linalg.norm(imbalance(jnp.asarray(x))) < 1e-10:

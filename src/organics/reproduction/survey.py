@@ -24,7 +24,7 @@ PIECE = {2: 20_000, 4: 10_000, 8: 5_000, 16: 1_000, 32: 200, 64: 50}
 """Trials of a piece, by the number of neurons: a few seconds."""
 
 _FEW, _MANY = 300, 50_000  # steps of relaxation
-_LANES = {_FEW: 1024, _MANY: 64}  # circuits at once; less if they are large
+_LANES = {_FEW: 1024, _MANY: 16}  # circuits at once; less if they are large
 
 
 class Piecework(NamedTuple):
@@ -131,7 +131,7 @@ def fractions(work: list[Piecework], done: list[Piece]) -> list[dict[str, Any]]:
                 "trials": len(found),
                 "found": int(found.sum()),
                 "fraction": float(found.mean()),
-                "interval_95": [float(f"{low:.7g}"), float(f"{high:.7g}")],
+                "interval_95": [float(f"{low:.9g}"), float(f"{high:.9g}")],
                 "largest_abscissa_of_the_stable": _largest(abscissa[found]),
                 "first_not_found": np.flatnonzero(~found)[:3].tolist(),
             }
