@@ -36,8 +36,9 @@ steady state. The *bounded conjecture* is
 the rectified model none. No larger circuit has a stable one if such a neuron, hearing only itself,
 is a part of it. There the recurrence opposes the drive while `a < 1` and adds to it where `a > 1`,
 and nothing stops `a`. `prove` disproves both files. For `n = 1` and `0 <= W_r <= 1` the bounded
-conjecture is a theorem; for symmetric positive semidefinite `W_r`, the next larger class, neither a
-proof nor a counterexample is known here.
+conjecture is a theorem. For symmetric positive semidefinite `W_r`, the next larger class, it is
+false: `examples/no_stable_state_semidefinite.json` (`n = 2`) has one steady state, an unstable one.
+`prove` shows that it is unstable, `organics.rigorous_pairs` that there is no other.
 
 Source: Rawat, Heeger & Martiniani 2024 (theorem, conjecture); Krawczyk 1969 (existence test).
 """

@@ -32,7 +32,6 @@ _CLOSED_FORM, _ITERATION, _NEWTON, _RELAXATION = range(len(METHODS))
 _ITERATIONS = 6  # of Algorithm 1, before Newton takes over: it gains a factor of 2 to 4 each time
 _NEWTON_STEPS = 60
 _RELAXATION_TIME = 2000.0  # in units of the largest time constant
-_RELAXATION_STEPS = 50_000
 
 
 class SteadyState(NamedTuple):
@@ -84,6 +83,7 @@ def steady_state(
     *,
     tolerance: float | None = None,
     spectral_norm: ScalarLike | None = None,
+    relaxation_steps: ScalarLike = 50_000,
 ) -> SteadyState:
     """A steady state of `circuit` for the constant input drive `z`, shape (n,).
 
@@ -98,6 +98,10 @@ def steady_state(
     `spectral_norm` is the largest singular value of `W_r` if it is known. Computing it takes a good
     part of the time; it decides where the search begins, and not what counts as found.
 
+    `relaxation_steps` limits the integration, if there is one. Where many circuits are mapped over,
+    all take as long as the slowest: with fewer steps first, and all for those that need it, a
+    thousand circuits take much less time.
+
     Raises `ValueError` if `z` has the wrong shape or is not finite. Does not raise when no steady
     state is found, as some circuits have none: see `SteadyState.converged`.
     """
@@ -109,7 +113,8 @@ def steady_state(
         method, count = jnp.int32(_CLOSED_FORM), jnp.int32(0)
     else:
         norm = None if spectral_norm is None else jnp.asarray(spectral_norm, circuit.dtype)
-        found, method, count = _search(*jax.lax.stop_gradient((circuit, z, norm)), tolerance)
+        fixed = jax.lax.stop_gradient((circuit, z, norm))
+        found, method, count = _search(*fixed, tolerance, relaxation_steps)
         state = _implicit(circuit, z, found.state)
     return SteadyState(state, found.residual, found.converged, count, method)
 
@@ -178,7 +183,9 @@ def _judge(circuit: Circuit, state: State, z, tolerance) -> _Candidate:
 
 
 @partial(jax.jit, static_argnums=3)  # compiled once for each size, also when called eagerly
-def _search(circuit: Circuit, z, norm, tolerance: float) -> tuple[_Candidate, Array, Array]:
+def _search(
+    circuit: Circuit, z, norm, tolerance: float, relaxation_steps: ScalarLike
+) -> tuple[_Candidate, Array, Array]:
     """Two attempts, each a start and then Newton; which start goes first depends on `W_r`."""
     norm = _spectral_norm(circuit) if norm is None else norm
     contractive = norm <= 1 + 100 * float(jnp.finfo(z.dtype).eps)
@@ -194,7 +201,7 @@ def _search(circuit: Circuit, z, norm, tolerance: float) -> tuple[_Candidate, Ar
         i, best, acceptable, method, count = carry
         relaxing = contractive == (i == 1)
         wanted = ~acceptable
-        relaxed = _relax(circuit, z, tolerance, wanted & relaxing)
+        relaxed = _relax(circuit, z, tolerance, wanted & relaxing, relaxation_steps)
         iterated, iterations = _iterate(circuit, z, tolerance, first, wanted & ~relaxing)
         start = _where(relaxing, relaxed, iterated)
         found, steps = _newton(circuit, z, tolerance, start, wanted)
@@ -264,7 +271,7 @@ def _newton(circuit: Circuit, z, tolerance, start: _Candidate, wanted) -> tuple[
     return found, count
 
 
-def _relax(circuit: Circuit, z, tolerance, wanted) -> _Candidate:
+def _relax(circuit: Circuit, z, tolerance, wanted, steps) -> _Candidate:
     """The circuit's own trajectory from `y = 0.01, a = c`, until it hardly moves.
 
     Third-order Runge-Kutta steps (Bogacki and Shampine) with the embedded error estimate.
@@ -279,7 +286,7 @@ def _relax(circuit: Circuit, z, tolerance, wanted) -> _Candidate:
     def unfinished(carry):
         _, _, time, _, count, found = carry
         moving = ~found.converged & (time < _RELAXATION_TIME * jnp.max(tau))
-        return wanted & moving & (count < _RELAXATION_STEPS)
+        return wanted & moving & (count < steps)
 
     def step(carry):
         x, k1, time, h, count, found = carry

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from organics.circuit import Circuit, random_drive
 from organics.linearization import jacobian, single_threaded_lapack
@@ -44,13 +44,16 @@ def trial(
     seed: int,
     index: int | Int[Array, ""],
     n: int,
-    spectral_norm: float | None = 1.0,
+    spectral_norm: ScalarLike | None = 1.0,
     *,
     drive_norm: float = 1.0,
     rectified: bool = False,
     dtype: type | None = None,
 ) -> tuple[Circuit, Float[jax.Array, " n"]]:
-    """Circuit and input drive of trial `index` of `run_trials` with the same arguments."""
+    """Circuit and input drive of trial `index` of `run_trials` with the same arguments.
+
+    Can be mapped over `index` and `spectral_norm`.
+    """
     key, index_array = jr.key(seed), jnp.asarray(index)
     return _draw(key, index_array, n, spectral_norm, drive_norm, rectified, dtype)
 

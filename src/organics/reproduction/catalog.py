@@ -132,6 +132,15 @@ TARGETS: tuple[Target, ...] = (
         minutes=1,
     ),
     Target(
+        name="conjecture",
+        title="The conjecture on general recurrence",
+        claim="With the spectral norm of `W_r` and the norm of `z` at most 1 there is a stable "
+        "steady state.",
+        source="Conjecture, and the trials behind it",
+        paper="100 % of trials at norms 1 and 2, fewer at 3",
+        minutes=12,
+    ),
+    Target(
         name="normalization",
         title="Divisive normalization, and what follows from it",
         claim="With identity recurrence the steady state is the normalization equation: responses "

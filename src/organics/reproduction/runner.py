@@ -61,6 +61,7 @@ def reproduce(
                 quick=quick,
                 seed=seed,
                 runs=tuple(runs),
+                out=out,
                 progress=_tell(target, on_progress),
             )
             result = _attempt(target, job, out)

@@ -46,6 +46,7 @@ class Job:
             it need not exist, and is kept afterwards.
         runs: folders in which trained runs are looked for; a target that trains does so in the
             first.
+        out: folder of the results, for what a target leaves there besides pictures and numbers.
         progress: to be called now and then with the fraction that is done and, if that changes,
             with what is being done.
     """
@@ -54,6 +55,7 @@ class Job:
     quick: bool = False
     seed: int = 0
     runs: tuple[Path, ...] = (Path("runs"),)
+    out: Path = Path("reproduction")
     progress: Callable[..., None] = _ignore
 
 

@@ -1,0 +1,193 @@
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from organics.circuit import Circuit, State
+from organics.circuit_file import load_circuit
+from organics.linear_stability import stability
+from organics.plots import save_figure
+from organics.reproduction import conjecture, hunt, survey
+from organics.reproduction.hunt import Hunt, all_found, alone, constrained, random_start
+from organics.reproduction.survey import Piecework, fractions, pieces
+from organics.reproduction.target import Job
+from organics.trials import trial
+
+PIECES = [Piecework(2, norm, False, 0, 40) for norm in (0.5, 5.0)]
+
+
+@pytest.fixture(scope="module")
+def surveyed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("survey")
+    return [survey.survey(folder, 3, work) for work in PIECES]
+
+
+@pytest.fixture(scope="module")
+def hunted(tmp_path_factory):
+    """A small hunt which is not simulated, as that takes long to compile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hunt, "come_to_rest", lambda circuits, *_: np.zeros(len(circuits.c), bool))
+        what = Hunt(2, 1.0, "semidefinite", 16, 100)
+        yield what, hunt.hunt(tmp_path_factory.mktemp("hunt"), 0, what)
+
+
+def test_found_is_what_each_trial_alone_says(surveyed):
+    for work, piece in zip(PIECES, surveyed, strict=True):
+        for index in range(0, work.trials, 5):
+            circuit, z = trial(3, index, work.n, work.spectral_norm)
+            alone = stability(circuit, z)
+            assert piece["found"][index] or not alone.stable
+            if work.spectral_norm <= 1:  # the steady state found is then the same
+                np.testing.assert_allclose(
+                    piece["abscissa"][index], float(alone.spectral_abscissa), rtol=1e-5
+                )
+    assert surveyed[0]["found"].all() and not surveyed[1]["found"].all()
+
+
+def test_pieces_add_up():
+    work = pieces({2: (30, 0, 1, 0, 25)}, False, 10)
+    assert [one.spectral_norm for one in work] == [0.5] * 3 + [2.0] + [5.0] * 3
+    assert len({one.name for one in work}) == len(work)
+    number = sum(sum(numbers) for numbers in conjecture.TRIALS.values())
+    assert number >= 1e6
+    assert all(one.trials == survey.PIECE[one.n] for one in pieces(conjecture.TRIALS, False))
+
+
+def test_fractions_merge_pieces():
+    work = [Piecework(2, 1.0, False, i, 50) for i in range(2)]
+    found = np.ones(50, bool)
+    parts = [{"found": found, "abscissa": np.full(50, -0.2)} for _ in work]
+    parts[1] = {"found": found & (np.arange(50) != 7), "abscissa": np.full(50, -0.1)}
+    (row,) = fractions(work, parts)
+    assert (row["trials"], row["found"], row["fraction"]) == (100, 99, 0.99)
+    assert row["first_not_found"] == [57]
+    assert row["largest_abscissa_of_the_stable"] == -0.1
+    # Clopper and Pearson's interval, from their own equations
+    low, high = row["interval_95"]
+    np.testing.assert_allclose([binom.sf(98, 100, low), binom.cdf(99, 100, high)], 0.025, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["any", "semidefinite"])
+@pytest.mark.parametrize("free_tau", [False, True])
+def test_what_is_hunted_is_within_the_bounds(kind, free_tau):
+    for seed in range(5):
+        free = jax.tree.map(lambda x: 9 * x, random_start(jr.key(seed), 3))
+        circuit, z = constrained(free, 0.7, kind, free_tau)
+        assert jnp.all((circuit.W >= 0) & (circuit.W <= 1))
+        for values in (circuit.b, circuit.b0, circuit.sigma):
+            assert jnp.all((values > 0) & (values < 1))
+        assert circuit.W_r is not None
+        assert (
+            jnp.linalg.norm(circuit.W_r, 2) <= 0.7 * (1 + 1e-12) and jnp.linalg.norm(z) <= 1 + 1e-12
+        )
+        for tau in (circuit.tau_y, circuit.tau_a):
+            assert jnp.all((tau >= 2 / 10**0.5) & (tau <= 2 * 10**0.5))
+            assert free_tau or jnp.all(tau == 2)
+        if kind == "semidefinite":
+            np.testing.assert_allclose(circuit.W_r, circuit.W_r.T, atol=1e-15)
+            assert jnp.linalg.eigvalsh(circuit.W_r)[0] > -1e-12
+
+
+def test_the_ascent_has_the_gradient_of_finite_differences():
+    free = random_start(jr.key(1), 2)
+    aim = jax.jit(lambda free: hunt._aim(free, 1.0, 300, jnp.bool_(True), "any", True)[0])
+    gradient = jax.jit(jax.grad(aim))(free)
+    for name, values in free.items():
+        step = jnp.zeros_like(values).at[(0,) * values.ndim].set(1e-5)
+        ahead, behind = (aim(free | {name: values + sign * step}) for sign in (1, -1))
+        difference = (ahead - behind) / 2e-5
+        np.testing.assert_allclose(gradient[name][(0,) * values.ndim], difference, atol=1e-7)
+
+
+def test_a_hunt_ascends_and_finds_an_exception(hunted):
+    what, piece = hunted
+    assert np.all(np.diff(piece["highest"]) >= 0)
+    assert piece["highest"][-1] > piece["highest"][0]
+    assert len(piece["W"]) == what.starts and not piece["found"].all()
+    for index in np.flatnonzero(~piece["found"] & piece["converged"])[:2]:
+        circuit, z = hunt.circuit_of(piece, int(index))
+        found = stability(circuit, z)
+        assert not found.stable
+        assert alone(piece, int(index)) == []
+        assert min(all_found(circuit, z, 0, 30)) > 0
+
+
+def test_a_neuron_without_a_stable_steady_state_is_noticed():
+    values = {"W": 0.9 * np.eye(2), "W_r": np.diag([-1.0, 0.5])}
+    values |= {name: np.full(2, 0.9) for name in ("b", "b0", "sigma")}
+    values |= {name: np.full(2, 2.0) for name in ("tau_y", "tau_a")} | {"z": np.array([1.0, 0.0])}
+    assert alone({name: value[None] for name, value in values.items()}, 0) == [0]
+
+
+@pytest.mark.slow
+def test_a_circuit_comes_to_rest_only_if_it_can(monkeypatch):
+    monkeypatch.setattr(hunt, "TIME", 400.0)
+    pair = [Circuit([[0.9]], [[w_r]], b=0.9, b0=0.9, sigma=0.9) for w_r in (-1.0, 0.5)]
+    circuits = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pair)
+    rests = hunt.come_to_rest(circuits, jnp.ones((2, 1)), State(circuits.b, circuits.b), 0)
+    np.testing.assert_array_equal(rests, [False, True])
+
+
+def test_all_steady_states_of_figure_1b_are_found():
+    """Those of theory: eigenvalues of largest real part, in 1/ms."""
+    circuit = Circuit([[1.0]], [[2.0]])
+    np.testing.assert_allclose(
+        all_found(circuit, jnp.ones(1), 0, 60), [-0.126388, 0.117250, 0.426294], atol=2e-6
+    )
+
+
+def test_the_counterexamples_are_proved():
+    proofs = conjecture._proofs()
+    assert {proof["verdict"] for proof in proofs.values()} == {"disproved"}
+    assert proofs["conjecture"]["statement"] == "no steady state exists"
+
+
+def test_the_counterexamples_are_those_of_the_examples():
+    for name, file in (
+        ("conjecture", "no_steady_state"),
+        ("bounded", "no_stable_state"),
+        ("semidefinite", "no_stable_state_semidefinite"),
+    ):
+        circuit, drives = load_circuit(f"examples/{file}.json")
+        ours, z = conjecture.counterexamples()[name][1:]
+        for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(circuit), strict=True):
+            np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(z, drives[0])
+
+
+def test_outcome_and_drawing(surveyed, hunted, tmp_path):
+    what, piece = hunted
+    row = conjecture._hunt_row(what, piece, Job(tmp_path, quick=True, out=tmp_path))
+    rows = fractions(PIECES, surveyed)
+    outcome = conjecture.conclude(conjecture._proofs(), rows, [row])
+    holds = [check.holds for check in outcome.checks]
+    assert holds == [False, False, False, True, None, None, None, False]
+    assert outcome.verdict == "partly"
+    circuit, drives = load_circuit(tmp_path / row["worst"]["file"])
+    growth = float(stability(circuit, drives[0]).spectral_abscissa)
+    np.testing.assert_allclose(growth, row["worst"]["abscissa"], rtol=1e-3)
+    save_figure(conjecture.draw(outcome), tmp_path / "conjecture.png")
+    assert (tmp_path / "conjecture.png").stat().st_size > 10_000
+
+
+def test_each_check_can_hold_and_fail():
+    def verdicts(found, confirmed, verdict):
+        row = {"rectified": False, "n": 2, "trials": 100, "interval_95": [0, 1]}
+        rows = [
+            row | {"spectral_norm": norm, "found": here, "fraction": here / 100}
+            for norm, here in zip((1.0, 2.0, 3.0), found, strict=True)
+        ]
+        worst = {"proof": {"verdict": "disproved", "statement": "so"}}
+        hunts = [
+            {"kind": kind, "n": 2, "spectral_norm": 1.0, "free_tau": False, "confirmed": confirmed,
+             "worst": worst}
+            for kind in ("any", "semidefinite")
+        ]  # fmt: skip
+        proof = {"verdict": verdict, "statement": "so", "circuit": "one"}
+        proofs = dict.fromkeys(("conjecture", "bounded", "semidefinite"), proof)
+        return [check.holds for check in conjecture.conclude(proofs, rows, hunts).checks]
+
+    assert verdicts((100, 100, 90), 0, "proved") == [True] * 8
+    assert verdicts((99, 98, 99), 1, "disproved") == [False] * 8
