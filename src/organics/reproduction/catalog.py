@@ -55,7 +55,7 @@ TARGETS: tuple[Target, ...] = (
         claim="The circuits are stable at every test input after every epoch of training.",
         source="Figure 6",
         paper="all stable; largest -0.28 to -0.22 (layer 1), -0.27 to -0.10 (layer 2) per ms",
-        minutes=20,
+        minutes=7,
         needs=("mnist",),
     ),
     Target(
