@@ -10,6 +10,7 @@ from organics.reproduction.target import Job
 from organics.training.run_folder import RunFolder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_table_of_small_networks(tmp_path, monkeypatch):
     monkeypatch.setattr(

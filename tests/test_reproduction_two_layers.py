@@ -53,7 +53,7 @@ def test_the_figures_tell_what_was_found(found, tmp_path):
     for layer, held in enumerate(histogram.numbers["histograms"]["trained"]):
         assert sum(held["counts"]) == histogram.numbers["inputs"]["trained"]
         largest = histogram.numbers["abscissa_per_ms"]["trained"][layer][-1]
-        assert held["edges"][-1] == pytest.approx(largest, abs=1e-5)
+        assert held["edges"][-2] <= largest + 1e-5 and largest <= held["edges"][-1] + 1e-5
     assert course.numbers["epoch"] == [0, 1, 2, 3]
     assert np.shape(course.numbers["largest_per_ms"]) == (2, 4)
     assert [check.holds for check in histogram.checks[:3]] == [True] * 3

@@ -18,7 +18,7 @@ from organics.reproduction.two_layers import Spectrum, TwoLayers
 PAPER = (-0.295, -0.23)  # of layer 1, about, read off the figure
 NEAR = 0.03  # 1/ms, of either end
 INPUTS, INITIAL, QUICK_INPUTS = 10_000, 2_000, 100
-_BINS = 60
+_BIN = 0.0025  # 1/ms, its width
 
 
 def compute(job: Job) -> Outcome:
@@ -114,6 +114,8 @@ def _histograms(spectrum: Spectrum) -> list[dict[str, Any]]:
     """Of each layer, the counts between the edges."""
     found = []
     for values in spectrum.abscissa:
-        counts, edges = np.histogram(values, _BINS)
+        first, last = np.floor(values.min() / _BIN), np.ceil(values.max() / _BIN)
+        edges = _BIN * np.arange(first, last + 1)
+        counts, _ = np.histogram(values, edges)
         found.append({"counts": counts, "edges": edges.round(6)})
     return found

@@ -2,7 +2,8 @@
 
 The same task (digits, a pixel at a step), units, batches, epochs and schedule for all, and no
 gradient is clipped. The learning rates of the tanh network and of the LSTM are those that were
-found for them with clipping allowed; both kinds of ORGaNICs have the LSTM's.
+found for them with clipping allowed; both kinds of ORGaNICs have the LSTM's. An epoch's last batch
+is a small one, of 6 digits, whose gradient is larger in every network.
 
 Source: Rawat et al. 2024, on training without gradient clipping or scaling; the comparison is ours.
 """
@@ -104,7 +105,7 @@ def conclude(runs: list[dict[str, Any]]) -> Outcome:
         )
     )
     here = "largest gradient norm: " + ", ".join(
-        f"{name} {value:.3g}" for name, value in largest.items()
+        f"{name} {value:.3g} ({_accuracy(groups[name])})" for name, value in largest.items()
     )
     columns = ("network", "learning rate", "largest gradient norm", "median", "test accuracy")
     rows = [_cells(name, group) for name, group in groups.items()]
@@ -113,27 +114,37 @@ def conclude(runs: list[dict[str, Any]]) -> Outcome:
 
 @style()
 def draw(outcome: Outcome) -> Figure:
-    """The norm of the gradient at every step, a line for each seed."""
-    figure = Figure(figsize=(COLUMN, 2.7))
-    axes = figure.add_subplot()
+    """The norm of the gradient at every step, a panel for each network, a line for each seed."""
+    runs = outcome.numbers["runs"]
+    names = list(dict.fromkeys(run["network"] for run in runs))
+    figure = Figure(figsize=(2 * COLUMN, 2.2))
+    panels = figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0]
     colours = dict(zip(NETWORKS, _COLOURS, strict=True))
-    named = set()
-    for run in outcome.numbers["runs"]:
-        name = run["network"]
-        axes.plot(
-            range(len(run["norms"])), run["norms"], color=colours[name], linewidth=0.5, alpha=0.8,
-            label=None if name in named else name,
-        )  # fmt: skip
-        named.add(name)
-    axes.set(xlabel="step", ylabel="gradient norm", yscale="log")
-    legend = axes.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=2)
-    for line in legend.get_lines():
-        line.set_linewidth(1.5)
+    for axes, name in zip(panels, names, strict=True):
+        chosen = [run["norms"] for run in runs if run["network"] == name]
+        for norms in chosen:
+            axes.plot(range(len(norms)), norms, color=colours[name], linewidth=0.5, alpha=0.8)
+        if any(chosen):
+            largest = max(max(norms, default=0.0) for norms in chosen)
+            axes.axhline(largest, color=colours[name], linewidth=0.8, linestyle=":")
+            axes.annotate(
+                f"{largest:.3g}", (1, largest), (0, 2), ha="right", fontsize=7,
+                xycoords=("axes fraction", "data"), textcoords="offset points",
+            )  # fmt: skip
+        axes.set_title(name.replace("W_r", "$W_r$"), fontsize=8)
+        axes.set(xlabel="step", yscale="log")
+    panels[0].set_ylabel("gradient norm")
     return figure
 
 
 def _largest(run: dict[str, Any]) -> float:
     return max(run["norms"]) if run["diverged_at_step"] is None else float("inf")
+
+
+def _accuracy(group: list[dict[str, Any]]) -> str:
+    """The mean test accuracy of the runs that did not diverge."""
+    tested = [a for run in group if (a := run["test_accuracy"]) is not None]
+    return f"accuracy {np.mean(tested):.1%}" if tested else "diverged"
 
 
 def _cells(name: str, group: list[dict[str, Any]]) -> list[str]:
