@@ -236,21 +236,23 @@ def _draw_ascents(axes: Axes, rows: list[dict[str, Any]], colours: dict[int, str
 
 def _draw_worst(axes: Axes, rows: list[dict[str, Any]], colours: dict[int, str]) -> None:
     lost = [row for row in rows if row["worst"]["abscissa"] is None]
+    beside = {n: 0.014 * (i - 1.5) for i, n in enumerate(colours)}  # so that none is hidden
     for n, colour in colours.items():
         for kind, dashes in (("semidefinite", "-"), ("any", "--")):
             chosen = [row for row in rows if (row["n"], row["kind"]) == (n, kind)
                       and row not in lost]  # fmt: skip
-            norm = [row["spectral_norm"] for row in chosen]
+            norm = [row["spectral_norm"] + beside[n] for row in chosen]
             worst = [row["worst"]["abscissa"] for row in chosen]
             axes.plot(norm, worst, dashes, color=colour, linewidth=0.8)
             for row in chosen:
                 exception = row["confirmed"] > 0
                 axes.plot(
-                    row["spectral_norm"], row["worst"]["abscissa"], "D" if exception else "o",
-                    color=colour, markersize=4 if exception else 3,
+                    row["spectral_norm"] + beside[n], row["worst"]["abscissa"],
+                    "D" if exception else "o", color=colour, markersize=4 if exception else 3,
                 )  # fmt: skip
     for row in lost:
-        axes.plot(row["spectral_norm"], 0.97, "x", color=colours[row["n"]], markersize=4,
+        n = row["n"]
+        axes.plot(row["spectral_norm"] + beside[n], 0.97, "x", color=colours[n], markersize=4,
                   transform=axes.get_xaxis_transform())  # fmt: skip
     for marker, label in (("D", "exception"), ("x", "no steady state"), ("o", "stable")):
         axes.plot([], [], marker, color=GREY, markersize=3.5, label=label)
@@ -262,6 +264,8 @@ def _draw_worst(axes: Axes, rows: list[dict[str, Any]], colours: dict[int, str])
 def _border(axes: Axes) -> None:
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set_yscale("symlog", linthresh=1e-3, linscale=0.6)
+    axes.margins(y=0.1)
+    axes.autoscale_view()
 
 
 def counterexamples() -> dict[str, tuple[str, Circuit, jax.Array]]:
