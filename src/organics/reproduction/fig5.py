@@ -77,7 +77,7 @@ def conclude(trained: Spectrum, initial: Spectrum, test_accuracy: float) -> Outc
             name: np.quantile(spectrum.abscissa, [0.0, 0.01, 0.5, 0.99, 1.0], axis=1).T.round(5)
             for name, spectrum in found.items()
         },
-        "histograms": {name: _histograms(spectrum) for name, spectrum in found.items()},
+        "histograms": {"trained": _histograms(trained)},
     }
     here = (
         f"stable at {np.all(trained.stable, axis=0).sum():,} of {inputs:,} test inputs; largest "
@@ -88,16 +88,18 @@ def conclude(trained: Spectrum, initial: Spectrum, test_accuracy: float) -> Outc
 
 @style()
 def draw(outcome: Outcome) -> Figure:
-    """Histograms of the abscissa over the test inputs, a panel for each layer."""
+    """Histogram of the abscissa over the test inputs, a panel for each layer, and its range before
+    training, which is too narrow for a histogram."""
     figure = Figure(figsize=(2 * COLUMN, 2.4))
     panels = figure.subplots(1, 2)
     for i, axes in enumerate(panels):
-        for name, colour in (("initial", ORANGE), ("trained", BLUE)):
-            histogram = outcome.numbers["histograms"][name][i]
-            counts = np.asarray(histogram["counts"])
-            edges = np.asarray(histogram["edges"])
-            share = 100 * counts / counts.sum()
-            axes.stairs(share, edges, fill=True, color=colour, alpha=0.6, label=name)
+        least, *_, largest = outcome.numbers["abscissa_per_ms"]["initial"][i]
+        axes.axvspan(least, largest, color=ORANGE, linewidth=1.5, label="range before training")
+        histogram = outcome.numbers["histograms"]["trained"][i]
+        counts = np.asarray(histogram["counts"])
+        share = 100 * counts / counts.sum()
+        edges = np.asarray(histogram["edges"])
+        axes.stairs(share, edges, fill=True, color=BLUE, alpha=0.7, label="trained")
         axes.axvline(0, color=BLACK, linewidth=0.8, linestyle="--", label="border of stability")
         axes.set(xlabel=r"$\max\,\mathrm{Re}\,\lambda$ (1/ms)", title=f"layer {i + 1}")
         axes.title.set_fontsize(8)
