@@ -124,5 +124,8 @@ def test_a_state_that_grows_is_not_bounded():
     assert [check.holds for check in fig7.boundedness("smnist", steady)] == [True, True]
     growing = np.exp(np.arange(30) / 10)[None, :, None] * steady
     assert [check.holds for check in fig7.boundedness("smnist", growing)] == [True, False]
+    growing[0, 20, 0] = np.nan
+    first, on = fig7.boundedness("smnist", growing)
+    assert first.holds is True and on.holds is False and "no bound" in on.here
     growing[0, 3, 0] = np.inf
     assert fig7.boundedness("smnist", growing)[0].holds is False

@@ -20,8 +20,13 @@ def test_the_trained_weights_have_the_accuracy_that_their_report_says(folder):
         load_dataset(RunFolder.open(folder).config)
     except DataUnavailable as missing:
         pytest.skip(str(missing))
-    report = json.loads((folder / "report.json").read_text())
     found, _ = evaluate(folder, with_stability=False)
+    report = RunFolder.open(folder).load_report()
+    if report is None:  # a run that was not completed: there is only what it had on validation
+        lines = RunFolder.open(folder).lines("metrics.jsonl")
+        best = max(line["validation_accuracy"] for line in lines)
+        assert found["accuracy"] == pytest.approx(best, abs=0.02)
+        return
     # another processor rounds otherwise, and an image or two are at the border of two classes
     assert found["accuracy"] == pytest.approx(report["test_accuracy"], abs=5e-4)
     assert found["images"] == 10_000

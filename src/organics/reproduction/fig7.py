@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
 from organics.nn import ORGaNICs
-from organics.plain import rounded
+from organics.plain import as_number, rounded
 from organics.plots import BLUE, COLUMN, GREY, style
 from organics.reproduction.table2 import PAPER, hours_of, protocol
 from organics.reproduction.target import Check, Job, Outcome
@@ -23,6 +23,7 @@ RANGES = {"smnist": "about -4 to 2", "psmnist": "about -2 to 2"}
 _AGAIN = 3  # how often the sequence is read in a row
 _GROWTH = 1.5  # times the range of the first reading: what bounded means
 _SHOWN = 3  # inputs
+_LIMIT = 2.0  # times the range of the first reading: how much of what grows is drawn
 _EVERY = 8  # steps between the numbers that are written down
 
 
@@ -93,17 +94,18 @@ def boundedness(task: str, outputs: Float[np.ndarray, "inputs steps n"]) -> list
     steps = outputs.shape[1] // _AGAIN
     first, later = np.abs(outputs[:, :steps]).max(), np.abs(outputs[:, steps:]).max()
     low, high = outputs[:, :steps].min(), outputs[:, :steps].max()
+    going = f"{later:.2f}" if np.isfinite(later) else "no bound"
     return [
         Check(
             f"{task}: y is bounded",
             f"from {low:.2f} to {high:.2f} on {len(outputs)} test inputs",
-            bool(np.all(np.isfinite(outputs))),
+            bool(np.isfinite(first)),
             RANGES[task],
             "finite at every step",
         ),
         Check(
             f"{task}: it keeps to that range when it reads on (ours)",
-            f"|y| <= {first:.2f} in the first reading, {later:.2f} in the next {_AGAIN - 1}",
+            f"|y| <= {first:.2f} in the first reading, {going} in the next {_AGAIN - 1}",
             bool(later <= _GROWTH * first),
             None,
             f"at most {_GROWTH:g} times as large",
@@ -136,9 +138,10 @@ def _panel(row: Any, title: str, numbers: dict[str, Any], shown: np.ndarray | No
     row[0].plot(shown[0], color=BLUE, linewidth=0.4, alpha=0.7)
     row[0].set_title(f"{title}: {numbers['in_words']}, one input", fontsize=7)
     at = np.arange(len(numbers["least"])) * numbers["every"]
-    row[1].fill_between(
-        at, numbers["least"], numbers["largest"], color=BLUE, alpha=0.4, linewidth=0
-    )
+    low, high = (_LIMIT * edge for edge in numbers["range"])
+    least = np.clip([-np.inf if v is None else v for v in numbers["least"]], low, high)
+    largest = np.clip([as_number(v) for v in numbers["largest"]], low, high)
+    row[1].fill_between(at, least, largest, color=BLUE, alpha=0.4, linewidth=0)
     for edge in range(1, _AGAIN):
         row[1].axvline(edge * numbers["steps"], color=GREY, linewidth=0.8, linestyle="--")
     row[1].set_title(
