@@ -15,6 +15,10 @@ from organics.training.run_folder import RunFolder
 RESULTS = Path(__file__).parents[1] / "results"
 
 
+def _name(path):
+    return str(path.relative_to(RESULTS))
+
+
 @pytest.mark.parametrize("folder", sorted((RESULTS / "trained").iterdir()), ids=lambda f: f.name)
 def test_the_trained_weights_have_the_accuracy_that_their_report_says(folder):
     try:
@@ -33,7 +37,7 @@ def test_the_trained_weights_have_the_accuracy_that_their_report_says(folder):
     assert found["images"] == 10_000
 
 
-@pytest.mark.parametrize("path", sorted(RESULTS.rglob("*.json")), ids=lambda p: f"{p.parent.name}-{p.stem}")
+@pytest.mark.parametrize("path", sorted(RESULTS.rglob("*.json")), ids=_name)
 def test_every_result_says_how_it_was_made(path):
     if "trained" in path.parts:
         assert (path.parent / "config.json").exists()
