@@ -26,7 +26,7 @@ class Target:
     title: str
     claim: str
     source: str
-    minutes: float
+    minutes: float | int
     paper: str | None = None
     needs: tuple[str, ...] = ()
 
