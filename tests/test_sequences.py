@@ -275,7 +275,8 @@ def test_options_reach_the_layer():
         time_constants="fixed", memory="less", backend="scan",
     )  # fmt: skip
     layer = build_model(settings).layer
-    assert len(layer.cells) == 2 and layer.cells[1].constraint == "bounded" and layer.cells[0].raw_rates is None
+    assert len(layer.cells) == 2 and layer.cells[1].constraint == "bounded"
+    assert layer.cells[0].raw_rates is None
     assert layer.options.rectified_drive and layer.options.rectified_after
     assert (layer.memory, layer.backend, layer.cells[0].log_W.dtype) == ("less", "scan", np.float32)
 
