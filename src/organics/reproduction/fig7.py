@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from organics.nn import ORGaNICs
 from organics.plain import as_number, rounded
-from organics.plots import BLUE, COLUMN, GREY, style
-from organics.reproduction.table2 import PAPER, hours_of, protocol
+from organics.plots import BLUE, COLUMN, GREEN, GREY, ORANGE, style
+from organics.reproduction.table2 import PAPER, hours_of, not_run, protocol
 from organics.reproduction.target import Check, Job, Outcome
-from organics.reproduction.trained import Trained, command, in_words, trained
+from organics.reproduction.trained import Trained, command, in_words, is_whole, trained
 from organics.training.evaluation import as_examples, input_shape, load_dataset, load_model
 
 TASKS = ("smnist", "psmnist")
@@ -21,8 +21,8 @@ RANGES = {"smnist": "about -4 to 2", "psmnist": "about -2 to 2"}
 """What the paper's panels show, of 128 neurons."""
 
 _AGAIN = 3  # how often the sequence is read in a row
-_GROWTH = 1.5  # times the range of the first reading: what bounded means
-_SHOWN = 3  # inputs
+_GROWTH = 1.5  # times as large later as before: what is still bounded
+_SHOWN = (BLUE, ORANGE, GREEN)  # inputs, a colour each
 _LIMIT = 2.0  # times the range of the first reading: how much of what grows is drawn
 _EVERY = 8  # steps between the numbers that are written down
 
@@ -36,9 +36,11 @@ def compute(job: Job) -> Outcome:
         run = best(runs, task)
         if run is None:
             settings = protocol(PAPER[-2], task)
-            words = f"not run here: about {hours_of(settings, quick=True):.2g} h, "
-            checks.append(Check(f"{task}: y is bounded", words + command(settings), None))
-            panels[task] = {"run": None, "command": command(settings)}
+            words = not_run(None if job.quick else hours_of(settings))
+            checks.append(
+                Check(f"{task}: y is bounded", f"{words}, {command(settings)}", None, RANGES[task])
+            )
+            panels[task] = {"run": None, "in_words": words, "command": command(settings)}
             continue
         outputs = read_again(run, 50 if job.quick else 500)
         checks += boundedness(task, outputs)
@@ -54,7 +56,7 @@ def compute(job: Job) -> Outcome:
             "least": rounded(outputs.min(axis=(0, 2))[::_EVERY], 4),
             "largest": rounded(outputs.max(axis=(0, 2))[::_EVERY], 4),
         }
-        data[task] = first[:_SHOWN]
+        data[task] = first[: len(_SHOWN)]
     ranges = [
         f"{task}: y from {panels[task]['range'][0]:.1f} to {panels[task]['range'][1]:.1f}"
         for task in data
@@ -68,9 +70,11 @@ def compute(job: Job) -> Outcome:
 
 
 def best(runs: list[Trained], task: str) -> Trained | None:
-    """Of ORGaNICs on the task that with most steps, and of these the best on validation images."""
-    fitting = [r for r in runs if (r.config.task, r.config.model) == (task, "organics")]
-    return max(fitting, key=lambda r: input_shape(r.config)[0], default=None)
+    """Of the runs of ORGaNICs on the whole task that which is best on validation images."""
+    for run in runs:
+        if (run.config.task, run.config.model) == (task, "organics") and is_whole(run.config):
+            return run
+    return None
 
 
 def read_again(run: Trained, count: int) -> Float[np.ndarray, "inputs steps n"]:
@@ -90,8 +94,12 @@ def _outputs(layer: ORGaNICs, inputs: Float[Array, "inputs steps m"]) -> Array:
 
 
 def boundedness(task: str, outputs: Float[np.ndarray, "inputs steps n"]) -> list[Check]:
-    """Whether y keeps to its range when there is more to read than it was trained on."""
+    """Whether y stays in a range: within the sequence, and (ours) when there is more to read."""
     steps = outputs.shape[1] // _AGAIN
+    third, last = (
+        np.abs(outputs[:, start : start + steps // 4]).max()
+        for start in (steps - 2 * (steps // 4), steps - steps // 4)
+    )
     first, later = np.abs(outputs[:, :steps]).max(), np.abs(outputs[:, steps:]).max()
     low, high = outputs[:, :steps].min(), outputs[:, :steps].max()
     going = f"{later:.2f}" if np.isfinite(later) else "no bound"
@@ -102,6 +110,13 @@ def boundedness(task: str, outputs: Float[np.ndarray, "inputs steps n"]) -> list
             bool(np.isfinite(first)),
             RANGES[task],
             "finite at every step",
+        ),
+        Check(
+            f"{task}: it does not grow over the last half of the sequence",
+            f"|y| <= {third:.2f} in the third quarter, {last:.2f} in the last",
+            bool(last <= _GROWTH * third),
+            None,
+            f"at most {_GROWTH:g} times as large",
         ),
         Check(
             f"{task}: it keeps to that range when it reads on (ours)",
@@ -115,8 +130,8 @@ def boundedness(task: str, outputs: Float[np.ndarray, "inputs steps n"]) -> list
 
 @style()
 def draw(outcome: Outcome) -> Figure:
-    """For either task all neurons for one input, and the range over all inputs read three times."""
-    figure = Figure(figsize=(2 * COLUMN, 3.4))
+    """For either task all neurons for a few inputs, and the range over all, read three times."""
+    figure = Figure(figsize=(2 * COLUMN, 3.8))
     axes = figure.subplots(2, 2, sharey="row", squeeze=False)
     for row, (task, title) in zip(
         axes, (("smnist", "sequential MNIST"), ("psmnist", "permuted")), strict=True
@@ -131,19 +146,25 @@ def draw(outcome: Outcome) -> Figure:
 def _panel(row: Any, title: str, numbers: dict[str, Any], shown: np.ndarray | None) -> None:
     if numbers["run"] is None or shown is None:
         for ax in row:
-            ax.text(0.5, 0.5, "not run here", ha="center", va="center", transform=ax.transAxes)
+            ax.text(0.5, 0.5, numbers["in_words"], ha="center", va="center", transform=ax.transAxes)
             ax.set(xticks=[], yticks=[])
         row[0].set_title(title)
         return
-    row[0].plot(shown[0], color=BLUE, linewidth=0.4, alpha=0.7)
-    row[0].set_title(f"{title}: {numbers['in_words']}, one input", fontsize=7)
+    for outputs, colour in zip(shown, _SHOWN, strict=False):
+        row[0].plot(outputs, color=colour, linewidth=0.3, alpha=0.6)
+    row[0].set_title(f"{title}, {len(shown)} inputs\n{numbers['in_words']}", fontsize=7)
     at = np.arange(len(numbers["least"])) * numbers["every"]
     low, high = (_LIMIT * edge for edge in numbers["range"])
-    least = np.clip([-np.inf if v is None else v for v in numbers["least"]], low, high)
-    largest = np.clip([as_number(v) for v in numbers["largest"]], low, high)
-    row[1].fill_between(at, least, largest, color=BLUE, alpha=0.4, linewidth=0)
+    least = np.asarray([-np.inf if v is None else v for v in numbers["least"]])
+    largest = np.asarray([as_number(v) for v in numbers["largest"]])
+    beyond = np.any((least < low) | (largest > high))
+    row[1].fill_between(
+        at, np.clip(least, low, high), np.clip(largest, low, high), color=BLUE, alpha=0.4,
+        linewidth=0,
+    )  # fmt: skip
     for edge in range(1, _AGAIN):
         row[1].axvline(edge * numbers["steps"], color=GREY, linewidth=0.8, linestyle="--")
+    cut = f"\nwhat is beyond {low:.1f} and {high:.1f} is cut off" if beyond else ""
     row[1].set_title(
-        f"range over neurons and {numbers['inputs']} inputs, read {_AGAIN} times", fontsize=7
+        f"range over neurons and {numbers['inputs']} inputs, read {_AGAIN} times{cut}", fontsize=7
     )

@@ -10,11 +10,10 @@ from organics.plots import table
 from organics.reproduction.parameters import (
     NORMAL,
     ORTHOGONAL,
-    UNIT_SPECTRAL_NORM,
-    Law,
     Parameter,
     compare,
     constant,
+    of_unit_norm,
     off_diagonal,
     uniform,
 )
@@ -39,7 +38,7 @@ def described() -> list[Parameter]:
     ]  # fmt: skip
     bounds = np.asarray([LARGEST[f"dt_tau_max_{name}"] for name in ("y", "a", "gates", "gates")])
     return [
-        Parameter("W_zx", lambda la: la.cells[0].W_zx, (H, M), True, UNIT_SPECTRAL_NORM),
+        Parameter("W_zx", lambda la: la.cells[0].W_zx, (H, M), True, of_unit_norm(-1.0, 1.0)),
         Parameter("W_r", lambda la: la.cells[0].W_r, (H, H), True, ORTHOGONAL),
         Parameter(
             "log_W", lambda la: la.cells[0].log_W, (H, H), True, log_uniform,
@@ -52,8 +51,8 @@ def described() -> list[Parameter]:
             "0 <= dt/tau <= largest", lambda la: la.cells[0].rates,
             lambda rates: bool(np.all((rates >= 0) & (rates <= bounds[:, None] * (1 + 1e-6)))),
         ),
-        Parameter("sigma", lambda la: la.cells[0].sigma, (), False, constant(1.0)),
-        Parameter("y at the start", _start("y"), (H,), False, Law("U(0, 1), then norm 1", _unit)),
+        Parameter("sigma^2", lambda la: la.cells[0].weights().offset, (H,), False, constant(1.0)),
+        Parameter("y at the start", _start("y"), (H,), False, of_unit_norm(0.0, 1.0)),
         Parameter("a at the start", _start("a"), (H,), False, uniform(0.0, 1.0)),
         Parameter("b0 at the start", _start("b0"), (H,), False, constant(1.0)),
         Parameter("b at the start", _start("b"), (H,), False, uniform(0.0, 1.0)),
@@ -66,11 +65,6 @@ def _weights(name: str):
 
 def _start(name: str):
     return lambda layer: getattr(layer.initial_state()[0], name)
-
-
-def _unit(stack: np.ndarray) -> bool:
-    norms = np.linalg.norm(stack, axis=1)
-    return bool(np.all(stack >= 0) and np.allclose(norms, 1, atol=1e-5))
 
 
 def compute(job: Job) -> Outcome:

@@ -2,16 +2,19 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
 from organics.plots import table
 from organics.reproduction.target import Check, Job, Outcome, Table
 from organics.training.config import AnyConfig, SequenceConfig, TrainConfig
-from organics.training.step import learning_rate
+from organics.training.step import learning_rate, make_optimizer
 
 PAPER: dict[str, dict[str, Any]] = {
     "static": {
+        "optimizer": "Adam",
+        "weight decay in the gradient": "yes",
         "learning rate": 1e-3,
         "weight decay": 1e-5,
         "batch size": 256,
@@ -19,6 +22,8 @@ PAPER: dict[str, dict[str, Any]] = {
         "gradient clipping": None,
     },
     "sequential": {
+        "optimizer": "Adam",
+        "weight decay in the gradient": "yes",
         "learning rate": 1e-2,
         "weight decay": 1e-5,
         "batch size": 256,
@@ -29,7 +34,7 @@ PAPER: dict[str, dict[str, Any]] = {
         "dt_tau_max gates": 0.1,
     },
 }
-"""Adam in both; the schedule as what it does after 30 epochs."""
+"""The schedule as what it does after 30 epochs."""
 
 
 def here(config: AnyConfig) -> dict[str, Any]:
@@ -37,6 +42,7 @@ def here(config: AnyConfig) -> dict[str, Any]:
     per_epoch = 10
     rate = learning_rate(config, config.epochs * per_epoch)
     found = {
+        **_optimizer(config),
         "learning rate": config.learning_rate,
         "weight decay": config.weight_decay,
         "batch size": config.batch_size,
@@ -70,7 +76,29 @@ def compute(job: Job) -> Outcome:
     )
 
 
+def _optimizer(config: AnyConfig) -> dict[str, Any]:
+    """Which it is, by its first step: Adam's is as long as the learning rate for any gradient,
+    and with a weight decay in the gradient also for none."""
+    optimizer = make_optimizer(config, 10 * config.epochs)
+    weights = jnp.asarray([2.0, -2.0], jnp.float32)
+    rate = np.asarray(learning_rate(config, 10 * config.epochs)(0)).item()
+
+    def first_step(gradient: list[float]) -> np.ndarray:
+        gradients = jnp.asarray(gradient, jnp.float32)
+        change, _ = optimizer.update(gradients, optimizer.init(weights), weights)
+        return np.asarray(change) / rate
+
+    adam = np.allclose(first_step([1.0, 1e-3]), [-1, -1], rtol=0.01)
+    decays = np.allclose(first_step([0.0, 0.0]), [-1, 1], rtol=0.01)
+    return {
+        "optimizer": "Adam" if adam else "another",
+        "weight decay in the gradient": "yes" if decays else "no",
+    }
+
+
 def _words(value: Any) -> str:
+    if isinstance(value, str):
+        return value
     return "none" if value is None else f"{value:g}"
 
 

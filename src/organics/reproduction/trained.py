@@ -30,9 +30,10 @@ class Trained(NamedTuple):
 def trained(places: Iterable[Path]) -> list[Trained]:
     """Every run on sequences in these folders or below, the best on validation images first.
 
+    Of several with the same settings, as when one was copied, it is the one that went furthest.
     What cannot be read is passed over: the folders may hold anything.
     """
-    found = []
+    found: dict[SequenceConfig, Trained] = {}
     for path in sorted({p.parent for place in places for p in Path(place).rglob("config.json")}):
         try:
             folder = RunFolder.open(path)
@@ -46,8 +47,19 @@ def trained(places: Iterable[Path]) -> list[Trained]:
             continue
         best = max(line["validation_accuracy"] for line in lines)
         tested = None if report is None else report["test_accuracy"]
-        found.append(Trained(folder, folder.config, len(lines), best, tested))
-    return sorted(found, key=lambda run: -run.validation_accuracy)
+        run = Trained(folder, folder.config, len(lines), best, tested)
+        other = found.setdefault(folder.config, run)
+        if (run.test_accuracy is not None, run.epochs) > (
+            other.test_accuracy is not None,
+            other.epochs,
+        ):
+            found[folder.config] = run
+    return sorted(found.values(), key=lambda run: -run.validation_accuracy)
+
+
+def is_whole(config: SequenceConfig) -> bool:
+    """Whether the task is the paper's: every pixel of the image, one a step."""
+    return config.resize is None and not config.rows
 
 
 def command(config: SequenceConfig) -> str:
@@ -74,5 +86,6 @@ def command(config: SequenceConfig) -> str:
 def in_words(run: Trained) -> str:
     """Which kind of run it is: recurrent weights, and epochs."""
     kind = f"{run.config.recurrent} W_r, " if run.config.model == "organics" else ""
-    of = "" if run.test_accuracy is not None else f" of {run.config.epochs}"
-    return f"{kind}{run.epochs}{of} epochs"
+    if run.test_accuracy is not None:
+        return f"{kind}{run.epochs} epochs"
+    return f"{kind}not complete: {run.epochs} of {run.config.epochs} epochs"
