@@ -27,10 +27,11 @@ def surveyed(tmp_path_factory):
 @pytest.fixture(scope="module")
 def hunted(tmp_path_factory):
     """A small hunt which is not simulated, as that takes long to compile."""
+    what = Hunt(2, 1.0, "semidefinite", 16, 100)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hunt, "come_to_rest", lambda circuits, *_: np.zeros(len(circuits.c), bool))
-        what = Hunt(2, 1.0, "semidefinite", 16, 100)
-        yield what, hunt.hunt(tmp_path_factory.mktemp("hunt"), 0, what)
+        piece = hunt.hunt(tmp_path_factory.mktemp("hunt"), 0, what)
+    return what, piece
 
 
 def test_found_is_what_each_trial_alone_says(surveyed):
@@ -124,7 +125,6 @@ def test_a_neuron_without_a_stable_steady_state_is_noticed():
 @pytest.mark.slow
 def test_a_circuit_comes_to_rest_only_if_it_can(monkeypatch):
     monkeypatch.setattr(hunt, "TIME", 400.0)
-    jax.clear_caches()  # other tests simulate with other constants, which are compiled in
     pair = [Circuit([[0.9]], [[w_r]], b=0.9, b0=0.9, sigma=0.9) for w_r in (-1.0, 0.5)]
     circuits = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pair)
     rests = hunt.come_to_rest(circuits, jnp.ones((2, 1)), State(circuits.b, circuits.b), 0)
