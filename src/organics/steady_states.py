@@ -25,6 +25,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, ScalarLike
 
 from organics.circuit import Circuit, State, as_drive, root
 from organics.linearization import imbalance_jacobian
+from organics.relaxation import select, try_step
 
 METHODS = ("closed form", "iteration", "newton", "relaxation")
 _CLOSED_FORM, _ITERATION, _NEWTON, _RELAXATION = range(len(METHODS))
@@ -203,14 +204,14 @@ def _search(
         wanted = ~acceptable
         relaxed = _relax(circuit, z, tolerance, wanted & relaxing, relaxation_steps)
         iterated, iterations = _iterate(circuit, z, tolerance, first, wanted & ~relaxing)
-        start = _where(relaxing, relaxed, iterated)
+        start = select(relaxing, relaxed, iterated)
         found, steps = _newton(circuit, z, tolerance, start, wanted)
         acceptable = found.converged & _may_be_stable(circuit, found.state)
         closer = found.converged | (found.residual < best.residual) | jnp.isnan(best.residual)
         better = acceptable | (~best.converged & closer)
         newton = jnp.where(steps > 0, _NEWTON, _ITERATION)
         used = jnp.where(relaxing, _RELAXATION, newton).astype(jnp.int32)
-        best = _where(better, found, best)
+        best = select(better, found, best)
         method = jnp.where(better, used, method)
         return i + 1, best, acceptable, method, count + iterations + steps
 
@@ -263,7 +264,7 @@ def _newton(circuit: Circuit, z, tolerance, start: _Candidate, wanted) -> tuple[
         tried = _judge(circuit, State(y + length * dy, a + length * da), z, tolerance)
         accept = tried.converged | (tried.residual < found.residual)
         fraction = jnp.where(accept, jnp.minimum(4 * fraction, 1), fraction / 4)
-        return _where(accept, tried, found), fraction, count + 1
+        return select(accept, tried, found), fraction, count + 1
 
     found, _, count = jax.lax.while_loop(
         unfinished, step, (start, jnp.ones((), z.dtype), jnp.int32(0))
@@ -272,10 +273,7 @@ def _newton(circuit: Circuit, z, tolerance, start: _Candidate, wanted) -> tuple[
 
 
 def _relax(circuit: Circuit, z, tolerance, wanted, steps) -> _Candidate:
-    """The circuit's own trajectory from `y = 0.01, a = c`, until it hardly moves.
-
-    Third-order Runge-Kutta steps (Bogacki and Shampine) with the embedded error estimate.
-    """
+    """The circuit's own trajectory from `y = 0.01, a = c`, until it hardly moves."""
     dtype = z.dtype
     accuracy = 1e-6 if dtype == jnp.float64 else 1e-4
     tau = jnp.concatenate([circuit.tau_y, circuit.tau_a])
@@ -288,29 +286,21 @@ def _relax(circuit: Circuit, z, tolerance, wanted, steps) -> _Candidate:
         moving = ~found.converged & (time < _RELAXATION_TIME * jnp.max(tau))
         return wanted & moving & (count < steps)
 
+    def judge(x):
+        judged = _judge(circuit, State(*jnp.split(x, 2)), z, 10 * accuracy)
+        return judged, judged.imbalance / tau
+
     def step(carry):
         x, k1, time, h, count, found = carry
-        k2 = slope(x + h / 2 * k1)
-        k3 = slope(x + 3 * h / 4 * k2)
-        moved = x + h / 9 * (2 * k1 + 3 * k2 + 4 * k3)
-        judged = _judge(circuit, State(*jnp.split(moved, 2)), z, 10 * accuracy)
-        k4 = judged.imbalance / tau
-        error = h / 72 * (-5 * k1 + 6 * k2 + 8 * k3 - 9 * k4)
-        size = jnp.max(jnp.abs(error) / (accuracy * (0.01 + jnp.abs(x))))
-        accept = size <= 1  # false for NaN, which shortens the step
-        change = jnp.clip(0.9 * jnp.maximum(size, 1e-9) ** (-1 / 3), 0.2, 5)
-        x, k1, time, found = _where(accept, (moved, k4, time + h, judged), (x, k1, time, found))
-        return x, k1, time, h * jnp.where(jnp.isfinite(change), change, 0.2), count + 1, found
+        accept, (moved, k4, judged), following = try_step(slope, judge, x, k1, h, accuracy)
+        x, k1, time, found = select(accept, (moved, k4, time + h, judged), (x, k1, time, found))
+        return x, k1, time, following, count + 1, found
 
     start = _judge(circuit, State(jnp.full_like(z, 0.01), circuit.c), z, 10 * accuracy)
     x = jnp.concatenate(start.state)
     begin = (x, slope(x), jnp.zeros((), dtype), 0.01 * jnp.min(tau), jnp.int32(0), start)
     state = jax.lax.while_loop(unfinished, step, begin)[-1].state
     return _judge(circuit, state, z, tolerance)
-
-
-def _where(condition, yes, no):
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
 @eqx.filter_custom_jvp

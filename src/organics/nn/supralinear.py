@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from organics.constraints import positive
 from organics.nn.normalization import require_positive, uniform_fan_in
+from organics.relaxation import select, try_step
 
 _RELAXATION_TIME = 2000.0  # ms; a hundred times the slower time constant
 _RELAXATION_STEPS = 500
@@ -193,10 +194,16 @@ def _search(W, h, tau, *, excitatory: int, k: float) -> tuple[Array, Array]:
 def _relax(judge, u: Array, tau: Array) -> _Candidate:
     """The network's own trajectory, until it hardly moves, runs away, or time is up.
 
-    Third-order Runge-Kutta steps (Bogacki and Shampine) with the embedded error estimate. A rate
-    that runs away is infinite after a finite time, which the steps only ever approach.
+    A rate that runs away is infinite after a finite time, which the steps only ever approach.
     """
     shortest = 1e-6 * jnp.min(tau)
+
+    def with_slope(u):
+        judged = judge(u)
+        return judged, judged.imbalance / tau
+
+    def slope(u):
+        return with_slope(u)[1]
 
     def unfinished(carry):
         found, time, step, count = carry
@@ -205,17 +212,10 @@ def _relax(judge, u: Array, tau: Array) -> _Candidate:
 
     def advance(carry):
         found, time, step, count = carry
-        u, k1 = found.u, found.imbalance / tau
-        k2 = judge(u + step / 2 * k1).imbalance / tau
-        k3 = judge(u + 3 * step / 4 * k2).imbalance / tau
-        moved = judge(u + step / 9 * (2 * k1 + 3 * k2 + 4 * k3))
-        error = step / 72 * (-5 * k1 + 6 * k2 + 8 * k3 - 9 * moved.imbalance / tau)
-        size = jnp.max(jnp.abs(error) / (_CLOSE * (0.01 + jnp.abs(u))))
-        accept = size <= 1  # false for NaN, which shortens the step
-        change = jnp.clip(0.9 * jnp.maximum(size, 1e-9) ** (-1 / 3), 0.2, 5)
-        found = _where(accept, moved, found)
-        time = jnp.where(accept, time + step, time)
-        return found, time, step * jnp.where(jnp.isfinite(change), change, 0.2), count + 1
+        begin = found.imbalance / tau
+        accept, (_, _, moved), following = try_step(slope, with_slope, found.u, begin, step, _CLOSE)
+        found, time = select(accept, (moved, time + step), (found, time))
+        return found, time, following, count + 1
 
     begin = (judge(u), jnp.zeros((), u.dtype), 0.1 * jnp.min(tau), jnp.int32(0))
     return jax.lax.while_loop(unfinished, advance, begin)[0]
@@ -232,7 +232,7 @@ def _newton(judge, jacobian, start: _Candidate, tolerance: float) -> _Candidate:
         found, _, count = carry
         tried = judge(found.u - jnp.linalg.solve(jacobian(found.u), found.imbalance))
         improving = tried.error < found.error
-        return _where(improving, tried, found), improving, count + 1
+        return select(improving, tried, found), improving, count + 1
 
     begin = (start, start.error <= _CLOSE, jnp.int32(0))
     return jax.lax.while_loop(unfinished, advance, begin)[0]
@@ -241,10 +241,6 @@ def _newton(judge, jacobian, start: _Candidate, tolerance: float) -> _Candidate:
 def _imbalance_jacobian(k: float, W: Array, u: Array) -> Array:
     """Derivative of `-u + h + W_s r`: the Jacobian without `1 / tau`."""
     return W * (2 * k * jax.nn.relu(u))[None, :] - jnp.eye(u.shape[0], dtype=u.dtype)
-
-
-def _where(condition, yes, no):
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
