@@ -313,6 +313,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Figure:
     return figure
 
 
+def letter(axes: Axes, name: str, title: str = "") -> None:
+    """A panel's letter, in bold, and its title."""
+    axes.set_title(rf"$\bf{{{name}}}$  {title}", loc="left", fontsize=8)
+
+
 def _axes(axes: Axes | None, height: float) -> Axes:
     return Figure(figsize=(COLUMN, height)).add_subplot() if axes is None else axes
 

@@ -27,7 +27,7 @@ from matplotlib.lines import Line2D
 from organics.circuit import Circuit
 from organics.circuit_file import save_circuit
 from organics.linearization import single_threaded_lapack
-from organics.plots import BLACK, COLOURS, COLUMN, GREY, style
+from organics.plots import BLACK, COLOURS, COLUMN, GREY, letter, style
 from organics.reproduction.hunt import (
     Hunt,
     all_found,
@@ -189,8 +189,8 @@ def draw(outcome: Outcome) -> Figure:
     fixed = [row for row in hunted if not row["free_tau"]]
     _draw_ascents(panels[1], [row for row in fixed if row["spectral_norm"] == 1], colours)
     _draw_worst(panels[2], fixed, colours)
-    for axes, letter in zip(panels, "abc", strict=True):
-        axes.set_title(letter, loc="left", fontweight="bold", fontsize=9)
+    for axes, name in zip(panels, "abc", strict=True):
+        letter(axes, name)
     handles = [Line2D([], [], color=colours[n], marker="o", markersize=3, label=f"$n = {n}$")
                for n in sizes]  # fmt: skip
     handles += [

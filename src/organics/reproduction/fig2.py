@@ -23,13 +23,13 @@ from organics.circuit import Circuit, State, random_drive
 from organics.linear_stability import diagonal_certificate, energy, oscillator
 from organics.linearization import eigenvalues, single_threaded_lapack
 from organics.plain import as_number, rounded
-from organics.plots import BLACK, BLUE, COLUMN, GREY, ORANGE, VERMILION, style
+from organics.plots import BLACK, BLUE, COLUMN, GREY, ORANGE, VERMILION, letter, style
 from organics.reproduction import fig1
 from organics.reproduction.portraits import (
     Panel,
+    differentiated,
     draw_panels,
     examine,
-    letter,
     point_checks,
     shared_legend,
 )
@@ -275,12 +275,6 @@ def _random(key, index, n: int, rectified: bool) -> tuple[Circuit, Float[Array, 
     return circuit, random_drive(k_drive, n)
 
 
-def _differentiated(circuit: Circuit, state: State, z) -> Float[Array, "m m"]:
-    """The Jacobian, not by its formula."""
-    blocks = jax.jacfwd(lambda state: circuit.velocity(state, z))(state)
-    return jnp.block([list(row) for row in blocks])
-
-
 # compiled for each size and run once: the compiler need not optimise
 _once = {"xla_backend_optimization_level": 0}
 
@@ -293,7 +287,7 @@ def _linearize(key, indices, n: int, rectified: bool):
         _, margin, checks = diagonal_certificate(circuit, z, steady)
         proven = steady.converged & jnp.all(jnp.stack(list(checks.values())))
         companion = oscillator(circuit, z, steady).companion
-        return _differentiated(circuit, steady.state, z), companion, margin, proven
+        return differentiated(circuit, steady.state, z), companion, margin, proven
 
     return jax.vmap(one)(indices)
 
@@ -336,7 +330,7 @@ def _at_rest(key, indices, n: int):
         steady = steady_state(circuit, z)
         of_vector = lambda x: energy(circuit, z, State(*jnp.split(x, 2)), steady)  # noqa: E731
         rest = jnp.concatenate(steady.state)
-        return rest, _differentiated(circuit, steady.state, z), jax.hessian(of_vector)(rest) / 2
+        return rest, differentiated(circuit, steady.state, z), jax.hessian(of_vector)(rest) / 2
 
     return jax.vmap(one)(indices)
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from organics.circuit import Circuit, State
 from organics.plain import rounded
-from organics.plots import BLACK, COLUMN, PURPLE, style
+from organics.plots import BLACK, COLUMN, PURPLE, letter, style
 from organics.reproduction.portraits import (
     ARRIVED,
     Case,
@@ -20,7 +20,6 @@ from organics.reproduction.portraits import (
     counts,
     draw_panels,
     examine,
-    letter,
     point_checks,
     shared_legend,
 )

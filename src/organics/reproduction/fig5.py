@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from organics.plots import BLACK, BLUE, COLUMN, GREY, ORANGE, style
+from organics.plots import BLACK, BLUE, COLUMN, GREY, ORANGE, letter, style
 from organics.reproduction.target import Check, Job, Outcome
 from organics.reproduction.two_layers import Spectrum, TwoLayers
 
@@ -101,9 +101,8 @@ def draw(outcome: Outcome) -> Figure:
         edges = np.asarray(histogram["edges"])
         axes.stairs(share, edges, fill=True, color=BLUE, alpha=0.7, label="trained")
         axes.axvline(0, color=BLACK, linewidth=0.8, linestyle="--", label="border of stability")
-        axes.set(xlabel=r"$\max\,\mathrm{Re}\,\lambda$ (1/ms)", title=f"layer {i + 1}")
-        axes.title.set_fontsize(8)
-        axes.set_title("ab"[i], loc="left", fontweight="bold", fontsize=9)
+        axes.set(xlabel=r"$\max\,\mathrm{Re}\,\lambda$ (1/ms)")
+        letter(axes, "ab"[i], f"layer {i + 1}")
     top = panels[0].get_ylim()[1]
     panels[0].plot(PAPER, [1.03 * top] * 2, color=GREY, linewidth=3, solid_capstyle="butt",
                    label="paper, trained")  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from organics.plots import BLACK, BLUE, COLUMN, ORANGE, style
+from organics.plots import BLACK, BLUE, COLUMN, ORANGE, letter, style
 from organics.reproduction.target import Check, Job, Outcome
 from organics.reproduction.two_layers import Spectrum, TwoLayers
 
@@ -94,9 +94,8 @@ def draw(outcome: Outcome) -> Figure:
         for edge in PAPER[i]:
             axes.axhline(edge, color=BLACK, linewidth=0.6, linestyle=":")
         axes.axhline(0, color=BLACK, linewidth=0.8, linestyle="--")
-        axes.set(xlabel="epoch", title=f"layer {i + 1}")
-        axes.title.set_fontsize(8)
-        axes.set_title("ab"[i], loc="left", fontweight="bold", fontsize=9)
+        axes.set(xlabel="epoch")
+        letter(axes, "ab"[i], f"layer {i + 1}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[0].set_ylabel(r"$\max\,\mathrm{Re}\,\lambda$ (1/ms)")
     first = panels[0]

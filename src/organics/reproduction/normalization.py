@@ -25,8 +25,7 @@ from organics.linear_stability import stability
 from organics.linearization import single_threaded_lapack
 from organics.noise import Noise
 from organics.plain import as_number, rounded
-from organics.plots import BLACK, BLUE, COLOURS, COLUMN, ORANGE, VERMILION, style
-from organics.reproduction.portraits import letter
+from organics.plots import BLACK, BLUE, COLOURS, COLUMN, ORANGE, VERMILION, letter, style
 from organics.reproduction.target import Check, Job, Outcome
 from organics.simulation import simulate
 from organics.spectra import cross_spectrum

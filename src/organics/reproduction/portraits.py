@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from organics.circuit import Circuit, State
 from organics.plain import as_number, rounded
 from organics.planar import FixedPoint2D, Portrait, portrait
-from organics.plots import phase_portrait
+from organics.plots import letter, phase_portrait
 from organics.reproduction.target import Check
 from organics.simulation import simulate
 
@@ -205,11 +205,6 @@ def draw_panels(panels: Sequence[Panel], axes: Sequence[Axes] | np.ndarray) -> N
         letter(ax, panel.case.letter, panel.case.title)
 
 
-def letter(axes: Axes, name: str, title: str = "") -> None:
-    """A panel's letter, in bold, and its title."""
-    axes.set_title(rf"$\bf{{{name}}}$  {title}", loc="left", fontsize=8)
-
-
 def shared_legend(figure: Figure, axes: Sequence[Axes] | np.ndarray) -> None:
     """One legend above all panels, of all that has a label in any of these."""
     entries = {}
@@ -249,16 +244,19 @@ def _ends(circuit: Circuit, z, starts: State, duration):
 
 
 def _difference(circuit: Circuit, z: float, point: FixedPoint2D) -> float:
-    blocks = _differentiated(circuit, jnp.full(1, z), State(*jnp.asarray([[point.y], [point.a]])))
-    J = np.array([[np.asarray(block).item() for block in row] for row in blocks])
-    found = np.linalg.eigvals(J)
+    state = State(*jnp.asarray([[point.y], [point.a]]))
+    found = np.linalg.eigvals(np.asarray(differentiated(circuit, state, jnp.full(1, z))))
     found = found[np.lexsort((-found.imag, -found.real))]
     return float(np.abs(found - point.eigenvalues).max())
 
 
 @jax.jit
-def _differentiated(circuit: Circuit, z, state: State):
-    return jax.jacfwd(lambda state: circuit.velocity(state, z))(state)
+def differentiated(
+    circuit: Circuit, state: State, z: Float[Array, " n"]
+) -> Float[Array, "two_n two_n"]:
+    """The Jacobian, not by its formula."""
+    blocks = jax.jacfwd(lambda state: circuit.velocity(state, z))(state)
+    return jnp.block([list(row) for row in blocks])
 
 
 def _thinned(length: int):

@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from organics.circuit import Circuit, State
 from organics.linear_stability import diagonal_certificate
 from organics.linearization import eigenvalues, jacobian, single_threaded_lapack
-from organics.plots import BLUE, COLUMN, GREY, VERMILION, style
+from organics.plots import BLUE, COLUMN, GREY, VERMILION, letter, style
 from organics.reproduction.pieces import Piece, joined, kept
 from organics.reproduction.target import Check, Job, Outcome
 from organics.rigorous import prove
@@ -158,11 +158,11 @@ def draw(outcome: Outcome) -> Figure:
     right.margins(y=0.08)
     left.set(ylabel=r"margin of $TB + B^\top T \succ 0$", yscale="log")
     right.set(ylabel=r"$-\max\,\mathrm{Re}\,\lambda\;/\;\max\,|\lambda|$", yscale="log")
-    for axes, letter in ((left, "a"), (right, "b")):
+    for axes, name in ((left, "a"), (right, "b")):
         axes.set(xlabel="principal neurons, $n$", xscale="log", xticks=sizes)
         axes.set_xticklabels([str(n) for n in sizes])
         axes.minorticks_off()
-        axes.set_title(letter, loc="left", fontweight="bold", fontsize=9)
+        letter(axes, name)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=6)
     return figure

@@ -29,7 +29,7 @@ from matplotlib.patches import Patch
 from organics.circuit import Circuit, State
 from organics.linearization import eigenvalues, jacobian
 from organics.planar import fixed_points_2d
-from organics.plots import BLACK, COLUMN, style
+from organics.plots import BLACK, COLUMN, letter, style
 from organics.reproduction.target import Check, Job, Outcome
 
 GRID = {  # of the full size; 1,025,000 sets of parameters with both signs of z and both models
@@ -178,12 +178,11 @@ def draw(outcome: Outcome) -> Figure:
     figure = Figure(figsize=(2 * COLUMN, 2.75))
     panels = list(figure.subplots(1, len(slices), sharey=True))
     seen: set[int] = set()
-    for axes, one, letter in zip(panels, slices, "abcdefg", strict=False):
+    for axes, one, name in zip(panels, slices, "abcdefg", strict=False):
         _draw_slice(axes, one)
         seen |= {int(digit) for row in one["map"] for digit in row}
         model = "rectified" if one["rectified"] else "main"
-        axes.set_title(rf"{model}, $\tau_y/\tau_a = {one['tau_y/tau_a']:g}$", fontsize=8)
-        axes.set_title(letter, loc="left", fontweight="bold", fontsize=9)
+        letter(axes, name, rf"{model}, $\tau_y/\tau_a = {one['tau_y/tau_a']:g}$")
         axes.set_xlabel("$w_r$")
     panels[0].set_ylabel("$b z$")
     handles: list[Any] = [Patch(color=_COLOURS[i], label=_CLASSES[i]) for i in sorted(seen)]
