@@ -132,14 +132,16 @@ def _brief(document: dict[str, Any]) -> dict[str, Any]:
 def _table(results):
     from rich.table import Table
 
+    from organics.reproduction.runner import verdict_in_words
+
     table = Table("target", "paper", "here", "verdict", box=None)
     for result in results:
         if result.document is None:
             table.add_row(result.target.name, result.target.paper or "", result.error, "failed")
         else:
-            brief = _brief(result.document)
-            verdict = brief["verdict"] + (" (quick)" if brief["quick"] else "")
-            table.add_row(result.target.name, brief["paper"] or "", brief["here"], verdict)
+            found = result.document
+            verdict = verdict_in_words(found)
+            table.add_row(result.target.name, found["paper"] or "", found["here"], verdict)
     return table
 
 

@@ -89,13 +89,13 @@ def compute(
         for setting in _settings(config, model):
             if tell is not None:
                 tell(sum(map(_work, todo[: len(runs)])) / sum(map(_work, todo)), setting.name)
-            report = train(setting, run_folder(config, setting), resume=True, progress=progress)
+            report = train(setting, _folder(config, setting), resume=True, progress=progress)
             runs.append((setting, report, None))
             _write(config, runs)
         if model in config.stability:
             for i in range(first, len(runs)):
                 setting, report, _ = runs[i]
-                runs[i] = (setting, report, _evaluation(run_folder(config, setting)))
+                runs[i] = (setting, report, _evaluation(_folder(config, setting)))
                 _write(config, runs)
     return _summary(config, runs)
 
@@ -121,7 +121,7 @@ def _work(setting: TrainConfig) -> int:
     return setting.epochs * (20 if setting.model == "ssn" else 1)
 
 
-def run_folder(config: Config, setting: TrainConfig) -> Path:
+def _folder(config: Config, setting: TrainConfig) -> Path:
     sizes = "-".join(str(n) for n in setting.layers)
     return config.out / f"{setting.model}-{sizes}-averaging{config.averaging:g}-seed{setting.seed}"
 
@@ -181,7 +181,7 @@ def _row(config: Config, model: ModelName, layers: tuple[int, ...], group) -> di
         "seconds_per_epoch": [round(report.seconds_per_epoch, 3) for report in reports],
     }
     if model == "ssn":
-        lost = [_lost(run_folder(config, setting)) for setting, _, _ in group]
+        lost = [_lost(_folder(config, setting)) for setting, _, _ in group]
         row["lost_in_training"] = [round(float(np.mean(steps)), 6) for steps in lost]
         row["lost_at_most_in_a_step"] = [round(float(np.max(steps)), 6) for steps in lost]
         row["lost_steps"] = [int(np.count_nonzero(steps)) for steps in lost]

@@ -20,7 +20,7 @@ TARGETS: tuple[Target, ...] = (
         "whatever the recurrent weight. The energy along trajectories is ours.",
         source="Figure 2; the energy panels are ours",
         paper="stable for all parameters",
-        minutes=1,
+        minutes=1.0,
     ),
     Target(
         name="fig3",
@@ -46,7 +46,7 @@ TARGETS: tuple[Target, ...] = (
         claim="The circuits of a trained network are stable at every test input, in both layers.",
         source="Figure 5",
         paper="all stable; layer 1 from about -0.295 to -0.23 per ms",
-        minutes=8,
+        minutes=8.0,
         needs=("mnist",),
     ),
     Target(
@@ -55,7 +55,7 @@ TARGETS: tuple[Target, ...] = (
         claim="The circuits are stable at every test input after every epoch of training.",
         source="Figure 6",
         paper="all stable; largest -0.28 to -0.22 (layer 1), -0.27 to -0.10 (layer 2) per ms",
-        minutes=7,
+        minutes=7.0,
         needs=("mnist",),
     ),
     Target(
@@ -73,7 +73,7 @@ TARGETS: tuple[Target, ...] = (
         claim="Circuits at rest classify MNIST better than supralinear networks at rest.",
         source="Table 1",
         paper="circuits 98.1 to 98.2 %, supralinear networks 94.9 and 95.2 %",
-        minutes=35,
+        minutes=35.0,
         needs=("mnist",),
     ),
     Target(
@@ -83,7 +83,7 @@ TARGETS: tuple[Target, ...] = (
         "LSTM, without gradient clipping.",
         source="Table 2",
         paper="64 units: 97.7 % and 89.9 %",
-        minutes=3,
+        minutes=3.0,
         needs=("mnist",),
     ),
     Target(
@@ -113,7 +113,7 @@ TARGETS: tuple[Target, ...] = (
         claim="Backpropagation through time needs no clipping of gradients: they stay smaller than "
         "those of a vanilla recurrent network and of an LSTM.",
         source="Section on training; the comparison is ours",
-        minutes=3,
+        minutes=3.0,
     ),
     Target(
         name="theorem1",
@@ -121,7 +121,7 @@ TARGETS: tuple[Target, ...] = (
         claim="With `W_r = I` every circuit is stable, whatever its other parameters.",
         source="Theorem (unconditional stability), Section 4",
         paper="all stable, by proof",
-        minutes=2,
+        minutes=2.0,
     ),
     Target(
         name="theorem2d",
@@ -129,7 +129,7 @@ TARGETS: tuple[Target, ...] = (
         claim="For n = 1 and every `w_r > 0` there is a stable fixed point.",
         source="Theorem for n = 1, Sections 4 and 5",
         paper="all, by proof",
-        minutes=1,
+        minutes=1.0,
     ),
     Target(
         name="conjecture",
@@ -138,7 +138,7 @@ TARGETS: tuple[Target, ...] = (
         "steady state.",
         source="Conjecture, and the trials behind it",
         paper="100 % of trials at norms 1 and 2, fewer at 3",
-        minutes=12,
+        minutes=12.0,
     ),
     Target(
         name="normalization",

@@ -15,7 +15,7 @@ import tyro
 
 from organics.atomic import write_atomically
 from organics.reproduction.catalog import TARGETS
-from organics.reproduction.runner import read
+from organics.reproduction.runner import read, verdict_in_words
 
 BEGIN, END = "<!-- claims: begin (make results-table) -->", "<!-- claims: end -->"
 
@@ -38,9 +38,8 @@ def table(results: Path) -> str:
     for target in TARGETS:
         found = read(target, results)
         here = f"not run: about {target.minutes:g} minutes" if found is None else found["here"]
-        verdict = "not run" if found is None else found["verdict"]
-        quick = " (quick)" if found is not None and found["quick"] else ""
-        cells = (f"`{target.name}`", target.claim, target.paper or "", here, verdict + quick)
+        verdict = "not run" if found is None else verdict_in_words(found)
+        cells = (f"`{target.name}`", target.claim, target.paper or "", here, verdict)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
 

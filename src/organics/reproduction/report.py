@@ -7,7 +7,7 @@ from typing import Any
 
 from organics.atomic import write_atomically
 from organics.reproduction.catalog import TARGETS
-from organics.reproduction.runner import read
+from organics.reproduction.runner import read, verdict_in_words
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fdfdfc; --text: #1c1c1a; --faint: #66665f;
@@ -103,9 +103,8 @@ def _section(folder: Path, document: dict[str, Any]) -> str:
 
 
 def _verdict(document: dict[str, Any]) -> str:
-    verdict = document["verdict"]
-    quick = " (quick)" if document["quick"] else ""
-    return f'<span class="verdict {verdict.replace(" ", "-")}">{verdict}{quick}</span>'
+    kind = document["verdict"].replace(" ", "-")
+    return f'<span class="verdict {kind}">{verdict_in_words(document)}</span>'
 
 
 def _picture(folder: Path, document: dict[str, Any]) -> str:

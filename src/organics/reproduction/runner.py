@@ -88,6 +88,11 @@ def read(target: Target, out: Path) -> dict[str, Any] | None:
         return None
 
 
+def verdict_in_words(document: dict[str, Any]) -> str:
+    """The verdict of a result, and that it is of smaller samples, if it is."""
+    return document["verdict"] + (" (quick)" if document["quick"] else "")
+
+
 def _attempt(target: Target, job: Job, out: Path) -> Result:
     try:
         return Result(target, _run(target, job, out))

@@ -2,10 +2,9 @@
 
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 from organics.nn import Normalization
-from organics.plots import table
+from organics.reproduction.as_table import draw as draw
 from organics.reproduction.parameters import (
     IDENTITY,
     Parameter,
@@ -63,9 +62,3 @@ def compute(job: Job) -> Outcome:
         return Normalization(M, N, key=key, recurrent="bounded", dtype=np.float32)
 
     return compare(build, described())
-
-
-def draw(outcome: Outcome) -> Figure:
-    """The table."""
-    assert outcome.table is not None
-    return table(*outcome.table)

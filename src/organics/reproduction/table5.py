@@ -3,10 +3,9 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from organics.nn import ORGaNICs
-from organics.plots import table
+from organics.reproduction.as_table import draw as draw
 from organics.reproduction.parameters import (
     NORMAL,
     ORTHOGONAL,
@@ -75,9 +74,3 @@ def compute(job: Job) -> Outcome:
         return ORGaNICs(M, H, key=key, dtype=np.float32, **LARGEST)
 
     return compare(build, described())
-
-
-def draw(outcome: Outcome) -> Figure:
-    """The table."""
-    assert outcome.table is not None
-    return table(*outcome.table)

@@ -4,9 +4,8 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
-from organics.plots import table
+from organics.reproduction.as_table import draw as draw
 from organics.reproduction.target import Check, Job, Outcome, Table
 from organics.training.config import AnyConfig, SequenceConfig, TrainConfig
 from organics.training.step import learning_rate, make_optimizer
@@ -100,9 +99,3 @@ def _words(value: Any) -> str:
     if isinstance(value, str):
         return value
     return "none" if value is None else f"{value:g}"
-
-
-def draw(outcome: Outcome) -> Figure:
-    """The table."""
-    assert outcome.table is not None
-    return table(*outcome.table)

@@ -26,7 +26,7 @@ class Target:
     title: str
     claim: str
     source: str
-    minutes: float | int
+    minutes: float
     paper: str | None = None
     needs: tuple[str, ...] = ()
 
