@@ -63,12 +63,9 @@ def run(
         torch.set_flush_denormal(True)
     memory = None if quick or not Path("/proc/self/clear_refs").exists() else _memory()
     rows = [_row(n, T, rounds) for T in steps for n in units]
-    arguments = (
-        [a for a in sys.argv[1:] if not a.startswith("--out")] if __name__ == "__main__" else []
-    )
     result = {
         "benchmark": "recurrence",
-        "command": " ".join(["python -m benchmarks.recurrence", *arguments]),
+        "command": " ".join(["python -m benchmarks.recurrence", *_arguments()]),
         "batch": BATCH,
         "instruction_set": native.instruction_set(),
         "targets": [goal for row in rows for goal in _targets(row)],
@@ -80,6 +77,18 @@ def run(
     }
     write(out, result)
     return result
+
+
+def _arguments() -> list[str]:
+    """Those of the command line, but for where the result goes; none if this was imported."""
+    given = iter(sys.argv[1:] if __name__ == "__main__" else [])
+    kept = []
+    for argument in given:
+        if argument == "--out":
+            next(given, None)
+        elif not argument.startswith("--out="):
+            kept.append(argument)
+    return kept
 
 
 def _row(n: int, steps: int, rounds: int) -> dict[str, Any]:
