@@ -11,6 +11,7 @@ same width; they need PyTorch (`pip install '.[bench]'`). Denormal numbers are f
 """
 
 import gc
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -37,7 +38,9 @@ except ImportError:
 BATCH = 256
 UNITS = (64, 128, 256)
 STEPS = (196, 784, 3136)
-MEMORY_LIMIT = 8e9  # bytes that a peer may keep for its backward pass; beyond, it is left out
+MEMORY_SHARE = (
+    0.3  # of the machine, that a peer may keep for its backward pass; else it is left out
+)
 KEPT = {"torch_eager": 30, "torch_lstm": 12}  # arrays (batch, units) that it keeps per step, about
 SLOW_LIMIT = 1000  # steps beyond which JAX's own loops are left out
 
@@ -105,7 +108,7 @@ def _row(n: int, steps: int, rounds: int) -> dict[str, Any]:
         training["floor_torch"] = _floor_torch(n, steps, True)
         inference["floor_torch"] = _floor_torch(n, steps, False)
         for name, make in (("torch_lstm", _torch_lstm), ("torch_eager", _torch_eager)):
-            if KEPT[name] * steps * BATCH * n * 4 < MEMORY_LIMIT:
+            if KEPT[name] * steps * BATCH * n * 4 < MEMORY_SHARE * _memory_of_machine():
                 training[name] = make(n, steps)
     time_in_turn(training | {f"inference_{k}": f for k, f in inference.items()}, 1)  # compiles
     trained, inferred = time_in_turn(training, rounds), time_in_turn(inference, rounds)
@@ -329,6 +332,10 @@ def print_growth(name: str) -> None:
     before = _peak_memory()
     makers[name](64, 784)()
     print(_peak_memory() - before)
+
+
+def _memory_of_machine() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _peak_memory() -> int:

@@ -4,9 +4,12 @@ import pytest
 
 from organics.circuit import Circuit
 from organics.circuit_file import load_circuit
+from organics.linearization import jacobian
 from organics.planar import fixed_points_2d
-from organics.rigorous import prove
+from organics.rigorous import UNSTABLE, prove
+from organics.rigorous_existence import NONE_STABLE
 from organics.rigorous_pairs import steady_states_of_two
+from organics.steady_states import steady_state
 from organics.trials import trial
 
 
@@ -24,7 +27,13 @@ def test_no_stable_state_with_semidefinite_recurrence():
     pairs = steady_states_of_two(circuit, drives[0])
     assert pairs is not None and pairs.none_stable
     proof = prove(circuit, drives[0])
-    assert proof.verdict == "disproved" and proof.enclosure is not None
+    assert (proof.verdict, proof.statement) == ("disproved", NONE_STABLE)
+    # the margin is a lower bound on the growth that simulations start with
+    J = jacobian(circuit, steady_state(circuit, drives[0]).state)
+    growth = np.max(np.linalg.eigvals(J).real)
+    assert 0 < float(proof.decided_by.margin.mid()) <= growth and proof.enclosure is not None
+    given_state = prove(circuit, drives[0], steady_state(circuit, drives[0]))
+    assert given_state.statement == UNSTABLE  # of this one alone
     found = [
         all(one.overlaps(other) for one, other in zip(box.y + box.a, [*proof.enclosure.y,
             *proof.enclosure.a], strict=True))

@@ -195,8 +195,10 @@ def diagonal_certificate(
     y, a = steady.state
     leak, _ = _leak_and_rate(circuit, y, a)
     explicit = leak * a / circuit.tau_y + circuit.c / circuit.tau_a
-    # B a is a difference of terms as large as diag(B) a: rounding is relative to those
-    rounding = 100 * circuit.n * float(jnp.finfo(a.dtype).eps) * jnp.diag(B) * a
+    # B a is a difference of terms as large as these, which diag(B) a may not be: rounding is
+    # relative to them
+    terms = leak * a / circuit.tau_y + a / circuit.tau_a
+    rounding = 100 * circuit.n * float(jnp.finfo(a.dtype).eps) * terms
     u = jnp.linalg.solve(B.T, jnp.ones_like(a))
     T = u / a
     off_diagonal = B - jnp.diag(jnp.diag(B))

@@ -21,7 +21,9 @@ above `g`: otherwise `P` would be the integral of positive definite matrices. De
 Gershgorin's theorem after a congruence. The rectified model is smooth where no `y_i` is 0; if a
 sign stays open, so does the answer.
 
-*No steady state, or none that is stable*: see `organics.rigorous_existence`.
+*No steady state, or none that is stable*: from a part of the circuit, by
+`organics.rigorous_existence`; for two neurons, going through all that may be steady states, by
+`organics.rigorous_pairs`.
 
 **What became of the conjecture.** The paper conjectures a stable steady state wherever the largest
 singular value of `W_r` is at most 1 and `|z| <= 1`. That is false, as `W` needs a bound:
@@ -35,10 +37,9 @@ steady state. The *bounded conjecture* is
 (`n = 1`, `W_r = -1`, `W = b = b0 = sigma = 0.9`, `z = 1`) has one steady state, a saddle, and in
 the rectified model none. No larger circuit has a stable one if such a neuron, hearing only itself,
 is a part of it. There the recurrence opposes the drive while `a < 1` and adds to it where `a > 1`,
-and nothing stops `a`. `prove` disproves both files. For `n = 1` and `0 <= W_r <= 1` the bounded
+and nothing stops `a`. `prove` disproves these files. For `n = 1` and `0 <= W_r <= 1` the bounded
 conjecture is a theorem. For symmetric positive semidefinite `W_r`, the next larger class, it is
 false: `examples/no_stable_state_semidefinite.json` (`n = 2`) has one steady state, an unstable one.
-`prove` shows that it is unstable, `organics.rigorous_pairs` that there is no other.
 
 Source: Rawat, Heeger & Martiniani 2024 (theorem, conjecture); Krawczyk 1969 (existence test).
 """
@@ -48,7 +49,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from flint import arb, arb_mat, ctx
-from jaxtyping import ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from organics.circuit import Circuit, State, as_drive
 from organics.rigorous_balls import (
@@ -62,8 +63,10 @@ from organics.rigorous_balls import (
     jacobian,
     least,
 )
-from organics.rigorous_existence import absence
+from organics.rigorous_existence import NONE_EXISTS, NONE_STABLE, absence
 from organics.rigorous_lyapunov import candidates, conclude, given
+from organics.rigorous_pairs import BITS as PAIRS_BITS
+from organics.rigorous_pairs import steady_states_of_two
 from organics.steady_states import SteadyState, steady_state
 
 MAX_BITS, _FIRST_BITS = 848, 53
@@ -158,6 +161,9 @@ def prove(
                 attempt = _general(balls, start, wanted)
             if claimed is not None and attempt.enclosure is not None:
                 attempt = _if_near(attempt, attempt.enclosure, claimed)
+    if steady is None and certificate is None and max_bits >= PAIRS_BITS:
+        told = _none_of_two(circuit, z, attempt)
+        attempt, bits = (attempt, bits) if told is None else (told, PAIRS_BITS)
     decisive = next((i for i in attempt.inequalities if not i.holds), attempt.inequalities[-1])
     return Proof(
         attempt.verdict,
@@ -247,6 +253,22 @@ def _general(circuit: BallCircuit, start: State, P: np.ndarray | None) -> _Attem
             return _Attempt(verdict, statement, evaluated, box, candidate.P)
     return _Attempt(
         "undecided", "a steady state was enclosed, but its stability not decided", evaluated, box
+    )
+
+
+def _none_of_two(circuit: Circuit, z: Array, attempt: _Attempt) -> _Attempt | None:
+    """The attempt, if a circuit of two neurons has no steady state but unstable ones."""
+    if circuit.n != 2 or circuit.rectified:
+        return None
+    if attempt.verdict == "proved" or attempt.statement in (NONE_EXISTS, NONE_STABLE):
+        return None
+    pairs = steady_states_of_two(circuit, z)
+    if pairs is None or not pairs.none_stable:
+        return None
+    return attempt._replace(
+        verdict="disproved",
+        statement=NONE_STABLE if pairs.enclosures else NONE_EXISTS,
+        inequalities=[*(i for i in attempt.inequalities if i.holds), pairs.inequality],
     )
 
 

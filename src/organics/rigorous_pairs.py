@@ -16,14 +16,14 @@ Source: Rawat et al. 2024, equations of the main model; elimination by resultant
 from typing import Any, NamedTuple
 
 import numpy as np
-from flint import Ordering, arb, ctx, fmpq, fmpq_mpoly_ctx, fmpq_poly
+from flint import Ordering, arb, arb_mat, ctx, fmpq, fmpq_mpoly_ctx, fmpq_poly
 from jaxtyping import ArrayLike, Float
 
 from organics.circuit import Circuit, as_drive
-from organics.rigorous_balls import BallCircuit, Box, jacobian
+from organics.rigorous_balls import BallCircuit, Box, Inequality, jacobian, least
 from organics.rigorous_lyapunov import candidates, conclude
 
-_BITS = 512  # that suffice to tell the roots of such polynomials apart
+BITS = 512  # that suffice to tell the roots of such polynomials apart
 
 
 class Pairs(NamedTuple):
@@ -33,11 +33,15 @@ class Pairs(NamedTuple):
         none_stable: true if it is proved that none is stable; false if that was not shown.
         enclosures: balls around each of them; a stable steady state is in one of them.
         unstable: for each, whether its Jacobian is proved unstable.
+        inequality: what decides that none is stable, or not: the least margin of those by which
+            the Jacobians are unstable; without enclosures, of those by which no pair solves both
+            equations.
     """
 
     none_stable: bool
     enclosures: list[Box]
     unstable: list[bool]
+    inequality: Inequality
 
 
 def steady_states_of_two(circuit: Circuit, z: Float[ArrayLike, " n"]) -> Pairs | None:
@@ -62,25 +66,41 @@ def steady_states_of_two(circuit: Circuit, z: Float[ArrayLike, " n"]) -> Pairs |
     ]
     if any(p == 0 for p in resultants):
         return None
-    with ctx.workprec(_BITS):
+    with ctx.workprec(BITS):
         s_roots, t_roots = (_positive_roots(p) for p in resultants)
         balls = BallCircuit.of(circuit, z)
-        enclosures, unstable = [], []
+        enclosures, unstable, growth, distance = [], [], [], [arb(1)]
         for s in s_roots:
             for t in t_roots:
                 *rest, determinant, numerators = system.at(s, t)
                 if not all(value.contains(0) for value in rest):
+                    distance.append(arb.max(*map(abs, rest)))
                     continue
                 if determinant.contains(0):
                     if system.may_rest_at(s, t):
                         return None
                     continue
                 box = Box([value / determinant for value in numerators], [s * s, t * t])
-                J = jacobian(balls, box)
-                proofs = (conclude(J, candidate).stable for candidate in candidates(J))
+                margin = _instability(jacobian(balls, box))
                 enclosures.append(box)
-                unstable.append(next((not known for known in proofs if known is not None), False))
-    return Pairs(all(unstable), enclosures, unstable)
+                unstable.append(margin is not None)
+                growth.append(arb(0) if margin is None else margin)
+        if enclosures:
+            name = f"largest real part > 0 at all that may be steady states, {len(enclosures)}"
+        else:
+            name = "distance of all pairs of roots from a steady state > 0"
+        inequality = Inequality.positive(name, least(growth or distance))
+    return Pairs(all(unstable), enclosures, unstable, inequality)
+
+
+def _instability(J: arb_mat) -> arb | None:
+    """A lower bound > 0 on the spectral abscissa of the matrices in the balls, if there is one."""
+    for candidate in candidates(J):
+        stable, (_, decrease) = conclude(J, candidate)
+        if stable is not None:
+            # no real part is nearer to g than the margin
+            return None if stable else candidate.g + decrease.margin
+    return None
 
 
 class _System(NamedTuple):

@@ -61,9 +61,7 @@ class Config:
     epochs: int = 40
     """Epochs of each run ..."""
     ssn_epochs: int = 10
-    """... but of the supralinear networks, of which a step takes some 20 times as long ..."""
-    ssn_seeds: int = 1
-    """... and which are trained with so many of the seeds only, the first."""
+    """... but of the supralinear networks, of which a step takes some 20 times as long."""
     batch_size: int = 256
     """Images per step."""
     averaging: float = 0.999
@@ -112,7 +110,7 @@ def _settings(config: Config, model: ModelName) -> list[TrainConfig]:
             seed=seed,
         )
         for layers in SIZES[model][: config.sizes]
-        for seed in config.seeds[: config.ssn_seeds if model == "ssn" else None]
+        for seed in config.seeds
     ]
 
 
