@@ -356,8 +356,7 @@ def test_divergence_stops_the_run(tmp_path):
     wild = dataclasses.replace(SMALL, learning_rate=1e30, recurrent="identity")
     with pytest.raises(Diverged, match="not finite at step [12] .*no checkpoint.*learning_rate"):
         quiet(wild, tmp_path / "run")
-    assert not (tmp_path / "run" / "report.json").exists()
-    assert not list((tmp_path / "run").glob("*.safetensors"))
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_divergence_later_names_the_last_good_checkpoint(tmp_path, interrupt_after):
@@ -398,6 +397,17 @@ def test_a_folder_is_neither_overwritten_nor_mistaken(complete, tmp_path):
     (tmp_path / "config.json").write_text(SMALL.to_json())
     with pytest.raises(ValueError, match="has no model yet"):
         evaluate(tmp_path)
+
+
+def test_a_run_that_ends_before_its_first_epoch_leaves_the_folder_to_another(tmp_path, monkeypatch):
+    def unavailable(_):
+        raise data.DataUnavailable("not here")
+
+    with monkeypatch.context() as patched, pytest.raises(data.DataUnavailable):
+        patched.setattr("organics.training.loop.load_dataset", unavailable)
+        quiet(SMALL, tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert quiet(dataclasses.replace(SMALL, epochs=1), tmp_path).epochs == 1
 
 
 def test_two_processes_do_not_train_in_one_folder(complete):

@@ -58,20 +58,25 @@ class Diverged(RuntimeError):
         self.step = step
         self.checkpoint = checkpoint
         kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint yet"
-        hint = "Lower `learning_rate`."
-        if (
-            isinstance(config, TrainConfig)
-            and config.model == "organics"
-            and config.recurrent == "bounded"
-        ):
-            hint += (
-                " With `recurrent='bounded'` it may also be that a circuit's steady state was not "
-                "found; that does not happen with `recurrent='identity'`."
-            )
         super().__init__(
             f"the loss or its gradient is not finite at step {step} (in epoch {epoch}); {kept}. "
-            + hint
+            f"Lower `learning_rate`.{_other_remedy(config)}"
         )
+
+
+def _other_remedy(config: AnyConfig) -> str:
+    """What to do about divergence besides lowering the learning rate, if there is something."""
+    if config.model != "organics":
+        return ""
+    if isinstance(config, TrainConfig):
+        return "" if config.recurrent == "identity" else (
+            " It may also be that a circuit's steady state was not found; that does not happen "
+            "with `recurrent='identity'`."
+        )  # fmt: skip
+    return "" if config.recurrent in ("identity", "semidefinite") else (
+        " `recurrent='identity'` and `'semidefinite'` keep the responses stable at any fixed "
+        "modulation; with them runs diverge less often."
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ try:
 except ImportError:  # not a POSIX system: then nothing keeps two processes apart
     fcntl = None
 
+_CONFIG = "config.json"
 _CHECKPOINTS_KEPT = 2
 _TEMPORARY = ".*.tmp"  # what a process killed while it wrote a file leaves behind
 
@@ -54,7 +55,7 @@ class RunFolder:
             raise ValueError(f"`out` must be a folder; {path} is a file.")
         if not path.is_dir() or not set(path.iterdir()) - set(path.glob(_TEMPORARY)):
             path.mkdir(parents=True, exist_ok=True)
-            write_atomically(path / "config.json", config.to_json().encode())
+            write_atomically(path / _CONFIG, config.to_json().encode())
             return cls(path, config)
         if not resume:
             raise ValueError(
@@ -74,9 +75,9 @@ class RunFolder:
         """The folder of an existing run. Raises `ValueError` if it is none."""
         path = Path(path)
         try:
-            text = (path / "config.json").read_text()
+            text = (path / _CONFIG).read_text()
         except OSError:
-            raise ValueError(f"{path} is not the folder of a run: no config.json in it.") from None
+            raise ValueError(f"{path} is not the folder of a run: no {_CONFIG} in it.") from None
         try:
             return cls(path, read_config(text))
         except (ValueError, RecursionError) as error:
@@ -86,9 +87,10 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Keep the folder from other processes meanwhile; the lock ends with the process.
 
-        Raises `ValueError` if another process has it.
+        A run that ends without a checkpoint, as for want of data, leaves the folder empty, for
+        another to begin in. Raises `ValueError` if another process has it.
         """
-        with (self.path / "config.json").open() as stream:
+        with (self.path / _CONFIG).open() as stream:
             if fcntl is not None:
                 try:
                     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,7 +98,11 @@ class RunFolder:
                     raise ValueError(
                         f"`out`: another process is training in {self.path}."
                     ) from None
-            yield
+            try:
+                yield
+            finally:
+                if {path.name for path in self.path.iterdir()} == {_CONFIG}:
+                    (self.path / _CONFIG).unlink()
 
     def append(self, file: str, line: dict[str, Any]) -> None:
         """Add a line to a `.jsonl` file."""
