@@ -538,6 +538,6 @@ def test_the_experiment_at_toy_size(tmp_path, monkeypatch):
     assert circuit["mean_test_accuracy"] == pytest.approx(np.mean(circuit["test_accuracy"]))
     assert circuit["stability"][0]["stable_fraction"] == [1.0, 1.0] and "stability" not in control
     assert circuit["test_inputs"] == 297
-    assert other["stability"][0]["n"] == 8 and other["steps"] == [6]
+    assert other["stability"][0]["n"] == 8 and other["steps"] == [6, 6]
     assert all(0 <= lost <= 1 for lost in other["lost_in_training"])
     assert mnist_static.compute(config, progress=False) == found
