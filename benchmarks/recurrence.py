@@ -38,9 +38,7 @@ except ImportError:
 BATCH = 256
 UNITS = (64, 128, 256)
 STEPS = (196, 784, 3136)
-MEMORY_SHARE = (
-    0.3  # of the machine, that a peer may keep for its backward pass; else it is left out
-)
+MEMORY_SHARE = 0.3  # of the machine's; a peer that keeps more for its backward pass is left out
 KEPT = {"torch_eager": 30, "torch_lstm": 12}  # arrays (batch, units) that it keeps per step, about
 SLOW_LIMIT = 1000  # steps beyond which JAX's own loops are left out
 
