@@ -89,8 +89,8 @@ def run(
     extra = -H % _MULTIPLE
     segment = _SEGMENT if segment is None else segment
     if keep_products is None:
-        steps, batch, _ = x.shape
-        size = 4 * (H + extra) * steps * batch * x.dtype.itemsize
+        blocks = _products(weights)
+        size = blocks * (H + extra) * x.shape[0] * x.shape[1] * x.dtype.itemsize
         keep_products = H >= _KEEP_PRODUCTS and size <= _KEPT_AT_MOST
     call = _differentiable(options, sequence, segment, keep_products, threads)
     if extra == 0:
@@ -98,6 +98,11 @@ def run(
     final, outputs = call(_pad(weights, extra), x, _blocks(state, 1, 4, extra))
     final = final.reshape(-1, 4, H + extra)[:, :, :H].reshape(-1, 4 * H)
     return final, None if outputs is None else outputs[..., :H]
+
+
+def _products(weights: Weights) -> int:
+    """How many vectors (H,) the matrix products of a step give."""
+    return 3 if weights.recurrent is None else 4
 
 
 def _pad(weights: Weights, extra: int) -> Weights:
@@ -150,7 +155,7 @@ def _differentiable(
         steps, batch, _ = x.shape
         kept = (-(-steps // min(segment, steps)) if keep else 0, *state.shape)
         H = weights.offset.shape[0]
-        count = (3 if weights.recurrent is None else 4) * H
+        count = _products(weights) * H
         products = (steps if keep and keep_products else 0, batch, count)
         outputs = (steps if sequence else 0, batch, H)
         results = [state.shape, kept, products, outputs]
