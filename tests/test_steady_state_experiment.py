@@ -8,8 +8,6 @@ import pytest
 
 from organics.circuit import Circuit, State
 from organics.experiments import steady_states as experiment
-from organics.simulation import simulate
-from organics.steady_states import closed_form
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -64,34 +62,15 @@ def test_circuits_of_the_search_are_inside_the_bounds():
         assert np.all((values[1::2] > 0) & (values[1::2] < 1)) and np.std(values[1::2]) > 0.2
 
 
-def test_settle_ends_at_rest_or_where_the_time_is_up():
-    rng = np.random.default_rng(0)
-    trials = experiment._BATCH + 3  # a batch that is full and one that is not
-    draws = [(rng.uniform(size=(2, 2)), rng.uniform(0.2, 1, 2)) for _ in range(trials)]
-    circuits = jax.tree.map(lambda *x: jnp.stack(x), *[Circuit(W, b=b) for W, b in draws])
-    drives = jnp.asarray(rng.normal(size=(trials, 2)))
-    rest = State(jnp.zeros_like(drives), circuits.c)
-    ends, settled = experiment.settle(circuits, drives, rest, 2000.0)
-    assert settled.all()
-    want = jax.vmap(closed_form)(circuits, drives)
-    np.testing.assert_allclose(ends.y, want.y, atol=1e-5)
-    np.testing.assert_allclose(ends.a, want.a, atol=1e-5)
-    early, settled = experiment.settle(circuits, drives, rest, 3.0)
-    assert not settled.any()
-    circuit, z = jax.tree.map(lambda x: x[-1], (circuits, drives))
-    path = simulate(circuit, z, 3.0, rtol=1e-9, atol=1e-11)
-    np.testing.assert_allclose(early.y[-1], path.state.y[-1], rtol=1e-6)
-    np.testing.assert_allclose(early.a[-1], path.state.a[-1], rtol=1e-6)
-
-
 def test_circuits_are_counted_that_come_to_rest_or_back():
     two = np.eye(2)
     weak = Circuit(two, 2 * two, b=0.5, b0=1.0, sigma=0.4)  # rests with each y > 0 or < 0
     growing = Circuit(2 * two, 0 * two, b=1.0)  # has no steady state
     circuits = jax.tree.map(lambda *x: jnp.stack(x), weak, growing)
     drives = jnp.asarray([[0.0, 0.0], [1.0, 1.0]])
+    nowhere = State(jnp.full((2, 2), jnp.nan), jnp.ones((2, 2)))
     for which, rest in ([True, True], 1), ([False, True], 0), ([False, False], 0):
-        found = experiment._resting(circuits, drives, np.array(which), 1, 300.0, 0)
+        found = experiment._resting(circuits, drives, nowhere, np.array(which), 1, 300.0, 0)
         assert found == rest
     s = 0.5  # of the stable states of `weak`, where the effective gain vanishes
     y = np.sqrt(1 - 0.4**2 / s**2)

@@ -249,10 +249,13 @@ def require_ok(trajectory: Trajectory, remedy: str) -> Trajectory:
     """The trajectory, or a `RuntimeError` if it is not `ok`; under tracing, when it is computed."""
     message = "the simulation failed: the state diverged, or some `a` is not positive. "
     if known(trajectory.ok) is False:
-        raise RuntimeError(
+        error = RuntimeError(
             f"{message}It is good until t = {float(trajectory.end_time):.6g} of "
-            f"{float(trajectory.t[-1]):.6g} ms. {remedy} `throw=False` returns what there is."
+            f"{float(trajectory.t[-1]):.6g} ms. {remedy}"
         )
+        # for who wrote the call, not for who typed a command
+        error.add_note("`throw=False` returns what there is.")
+        raise error
     if known(trajectory.ok) is None:
         return eqx.error_if(trajectory, ~trajectory.ok, message + remedy)
     return trajectory

@@ -26,9 +26,8 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -40,19 +39,13 @@ from organics.atomic import write_atomically
 from organics.circuit import Circuit, State, random_drive
 from organics.linearization import eigenvalues, jacobian, single_threaded_lapack
 from organics.provenance import system, versions
-from organics.simulation import simulate
+from organics.resting import comes_to_rest, near_rest, settle
 from organics.steady_states import METHODS, SteadyState, steady_state
 from organics.trials import fraction_interval, trial
 
 BOUND = 1e-10
 """What the residual of every steady state of the search is meant to be below."""
 
-_BATCH = 50  # circuits simulated at once: the slowest of them decides how long that takes
-_STRETCH = 200.0  # ms simulated at once, before those at rest are left out
-_STEP_ERROR = 1e-10  # relative, of the simulation
-# residual at which a simulation counts as settled; where the damping is weak, the errors of the
-# steps keep up some 400 times their size
-_REST = 1000 * _STEP_ERROR
 _PATIENCE = 10  # times the time, for a state that is approached slowly
 _SAME = 1e-4  # largest difference between two states that count as the same, relative to their size
 
@@ -148,7 +141,9 @@ def _search(n: int, circuits: int, rectified: bool, starts: int, time: float, se
         "within_bound": int(np.sum(converged & (residual <= BOUND))),
         "stable": int(stable.sum()),
         "not_stable": np.flatnonzero(~stable).tolist(),
-        "not_stable_but_rests_in_a_simulation": _resting(circuit, z, ~stable, starts, time, seed),
+        "not_stable_but_rests_in_a_simulation": _resting(
+            circuit, z, found.state, ~stable, starts, time, seed
+        ),
         "largest_residual": float(residual[converged].max()),
         "largest_spectral_abscissa": float(abscissa[stable].max()),
         "most_iterations": int(np.max(np.asarray(found.iterations)[converged])),
@@ -239,7 +234,7 @@ def _stability(
             "never_rests": int(np.sum(~stable & ~rests)),
             "rests": int(np.sum(~stable & rests)),
             "rests_from_one_of_several_starts": _resting(
-                circuits, drives, ~stable, starts, time, seed
+                circuits, drives, found.state, ~stable, starts, time, seed
             ),
         },
     }
@@ -264,25 +259,12 @@ def _same(one: State, other: State) -> Bool[np.ndarray, " circuits"]:
     return np.max(np.abs(x - y), axis=1) <= _SAME * size
 
 
-def near_rest(circuits: Circuit) -> State:
-    """`y = 0.01`, `a = (b0 sigma)^2`: where relaxation begins, too."""
-    return State(jnp.full_like(circuits.c, 0.01), circuits.c)
-
-
-def _resting(circuits, drives, which, starts: int, time: float, seed: int) -> int:
-    """How many of the circuits come to rest from near rest or from one of several random states."""
-    circuits, drives = _choose(which, (circuits, drives))
-    rested = np.zeros(len(drives), bool)
+def _resting(circuits, drives, states: State, which, starts: int, time: float, seed: int) -> int:
+    """How many of the circuits come to rest in one of several simulations."""
+    circuits, drives, states = _choose(which, (circuits, drives, states))
     if not len(drives):
         return 0
-    begin = [near_rest(circuits)]
-    for k in range(starts):
-        k_y, k_a = jr.split(jr.fold_in(jr.key(seed), k))
-        a = circuits.c + jr.uniform(k_a, drives.shape, float)
-        begin.append(State(jr.normal(k_y, drives.shape, float), a))
-    for start in begin:
-        rested |= settle(circuits, drives, start, time)[1]
-    return int(rested.sum())
+    return int(comes_to_rest(circuits, drives, states, time, starts=starts, seed=seed).sum())
 
 
 def _returning(circuits, drives, states: State, which, time: float) -> int:
@@ -298,58 +280,6 @@ def _returning(circuits, drives, states: State, which, time: float) -> int:
 def _choose(which, stacked):
     chosen = np.flatnonzero(which)
     return jax.tree.map(lambda leaf: leaf[chosen], stacked)
-
-
-class _Stretch(NamedTuple):
-    state: State
-    settled: Bool[Array, " batch"]
-
-
-@eqx.filter_jit
-def _simulate(circuits: Circuit, drives: Array, states: State, duration) -> _Stretch:
-    def one(circuit, z, state):
-        path = simulate(
-            circuit,
-            z,
-            jnp.stack([jnp.zeros_like(duration), duration]),
-            state,
-            rtol=_STEP_ERROR,
-            atol=_STEP_ERROR / 100,
-            max_steps=100_000,
-            until_steady=True,
-            steady_tolerance=_REST,
-            throw=False,
-        )
-        last = State(path.state.y[-1], path.state.a[-1])
-        return _Stretch(last, path.ok & jnp.isfinite(path.steady_time))
-
-    return jax.vmap(one)(circuits, drives, states)
-
-
-def settle(
-    circuits: Circuit, drives: Float[Array, "circuits n"], starts: State, time: float
-) -> tuple[State, Bool[np.ndarray, " circuits"]]:
-    """Where each circuit is after `time` ms, or at rest before; and whether it is at rest.
-
-    `circuits` and `starts` are stacked along their first axis like `drives`.
-    """
-    y, a = (np.array(x) for x in starts)
-    settled = np.zeros(len(y), bool)
-    moving, elapsed = np.arange(len(y)), 0.0
-    while len(moving) and elapsed < time:
-        duration = min(_STRETCH, time - elapsed)
-        for first in range(0, len(moving), _BATCH):
-            # filled up with what is there already, so that it compiles once
-            chosen = np.resize(moving[first : first + _BATCH], _BATCH)
-            circuit, z = jax.tree.map(lambda leaf, i=chosen: leaf[i], (circuits, drives))
-            state = State(jnp.asarray(y[chosen]), jnp.asarray(a[chosen]))
-            moved = _simulate(circuit, z, state, jnp.asarray(duration))
-            y[chosen], a[chosen], settled[chosen] = (*moved.state, moved.settled)
-        moving, elapsed = (
-            np.flatnonzero(~settled & np.all(np.isfinite(y), axis=1)),
-            elapsed + duration,
-        )
-    return State(jnp.asarray(y), jnp.asarray(a)), settled
 
 
 def main() -> None:

@@ -29,16 +29,17 @@ from organics.circuit_file import save_circuit
 from organics.linearization import single_threaded_lapack
 from organics.plots import BLACK, COLOURS, COLUMN, GREY, letter, style
 from organics.reproduction.hunt import (
+    TIME,
     Hunt,
     all_found,
     alone,
     circuit_of,
-    come_to_rest,
     hunt,
 )
 from organics.reproduction.pieces import Piece
 from organics.reproduction.survey import fractions, pieces, survey
 from organics.reproduction.target import Check, Job, Outcome
+from organics.resting import comes_to_rest
 from organics.rigorous import prove
 from organics.rigorous_existence import NONE_EXISTS, NONE_STABLE
 from organics.steady_states import steady_state
@@ -345,7 +346,7 @@ def _simulated(row: dict[str, Any], seed: int) -> dict[str, int]:
     indices = jnp.asarray(row["first_not_found"][:_REST])
     circuits, drives = jax.vmap(lambda index: draw_one(index))(indices)
     states = jax.jit(jax.vmap(steady_state))(circuits, drives).state
-    rests = come_to_rest(circuits, drives, states, seed)
+    rests = comes_to_rest(circuits, drives, states, TIME, seed=seed)
     return {"circuits": len(rests), "come_to_rest": int(rests.sum())}
 
 

@@ -18,12 +18,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from organics.circuit import Circuit, State, random_drive
-from organics.experiments.steady_states import settle
 from organics.linearization import imbalance_jacobian, single_threaded_lapack
 from organics.plain import as_number, rounded
 from organics.plots import BLUE, COLUMN, GREY, ORANGE, letter, style
 from organics.reproduction.portraits import shared_legend
 from organics.reproduction.target import Check, Job, Outcome
+from organics.resting import settle
 from organics.steady_states import algorithm_1_start, algorithm_1_step
 from organics.trials import trial
 

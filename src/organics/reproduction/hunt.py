@@ -24,13 +24,13 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
+from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from organics.circuit import Circuit, State
 from organics.constraints import cap_spectral_norm, unit_interval
-from organics.experiments.steady_states import near_rest, settle
 from organics.linearization import jacobian
 from organics.reproduction.pieces import Piece, kept
+from organics.resting import comes_to_rest
 from organics.steady_states import SteadyState, steady_state
 
 Kind = Literal["any", "semidefinite"]
@@ -40,7 +40,6 @@ TAU = 2.0  # ms
 SIMULATED = 8  # circuits of a hunt that are simulated, the worst ones
 TIME = 4000.0  # ms
 _FEW, _MANY = 300, 50_000  # steps of relaxation: on the way, and in the end
-_STARTS = 4  # random states from which simulations start, besides two others
 _SLOW = 0.1  # 1/ms, see above
 _EDGE = 12.0  # of the free parameters: the gains keep 6e-6 away from 0 and 1
 _FIELDS = ("W", "W_r", "b", "b0", "sigma", "tau_y", "tau_a")
@@ -197,7 +196,8 @@ def _hunt(seed: int, what: Hunt, on_progress: Callable[[float], None] | None) ->
     rests = np.full(what.starts, -1, np.int8)
     if len(chosen):
         pick = partial(jax.tree.map, lambda leaf: leaf[chosen])
-        rests[chosen] = come_to_rest(pick(circuits), pick(drives), pick(found.steady.state), seed)
+        state = pick(found.steady.state)
+        rests[chosen] = comes_to_rest(pick(circuits), pick(drives), state, TIME, seed=seed)
     end = {name: np.asarray(getattr(circuits, name))[order] for name in _FIELDS}
     return end | {
         "z": np.asarray(drives)[order],
@@ -215,27 +215,6 @@ def _chosen(which: np.ndarray, yes: Free, no: Free) -> Free:
         return jnp.where(which.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
 
     return jax.tree.map(choose, yes, no)
-
-
-def come_to_rest(
-    circuits: Circuit, drives: Float[Array, "circuits n"], states: State, seed: int
-) -> Bool[np.ndarray, " circuits"]:
-    """Whether each circuit comes to rest in any of several simulations of 4 s.
-
-    They start near rest, beside the given states, and in random ones.
-    """
-    y = jnp.where(jnp.isfinite(states.y), states.y, 0)
-    beside = State(1.001 * y + 1e-3, 1.001 * jnp.where(jnp.isfinite(states.a), states.a, 1))
-    begin = [near_rest(circuits), beside]
-    for k in range(_STARTS):
-        k_y, k_a = jr.split(jr.fold_in(jr.key(seed), k))
-        a = circuits.c + (1 + k) * jr.uniform(k_a, drives.shape, float)
-        begin.append(State((1 + k) * jr.normal(k_y, drives.shape, float), a))
-    # all in one, as simulations are done in batches of a given size
-    start = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *begin)
-    repeat = partial(jax.tree.map, lambda leaf: jnp.concatenate([leaf] * len(begin)))
-    rested = settle(repeat(circuits), repeat(drives), start, TIME)[1]
-    return np.any(rested.reshape(len(begin), len(drives)), axis=0)
 
 
 def circuit_of(piece: Piece, index: int, n: int | None = None) -> tuple[Circuit, Array]:
