@@ -114,7 +114,10 @@ def test_a_hunt_ascends_and_finds_an_exception(hunted):
         found = stability(circuit, z)
         assert not found.stable
         assert alone(piece, int(index)) == []
-        assert min(all_found(circuit, z, 0, 30)) > 0
+        least = all_found(circuit, z, 0, 30)[0]
+        assert least.abscissa > 0
+        if np.isclose(least.abscissa, found.spectral_abscissa):
+            np.testing.assert_allclose(least.state.y, found.steady_state.state.y, rtol=1e-6)
 
 
 def test_a_neuron_without_a_stable_steady_state_is_noticed():
@@ -128,7 +131,9 @@ def test_all_steady_states_of_figure_1b_are_found():
     """Those of theory: eigenvalues of largest real part, in 1/ms."""
     circuit = Circuit([[1.0]], [[2.0]])
     np.testing.assert_allclose(
-        all_found(circuit, jnp.ones(1), 0, 60), [-0.126388, 0.117250, 0.426294], atol=2e-6
+        [found.abscissa for found in all_found(circuit, jnp.ones(1), 0, 60)],
+        [-0.126388, 0.117250, 0.426294],
+        atol=2e-6,
     )
 
 
@@ -158,7 +163,10 @@ def test_outcome_and_drawing(surveyed, hunted, tmp_path):
     outcome = conjecture.conclude(conjecture._proofs(), rows, [row])
     holds = [check.holds for check in outcome.checks]
     assert holds == [False, False, False, True, None, None, None, False]
-    assert outcome.verdict == "partly"
+    assert outcome.verdict == "does not hold"  # what holds besides is not what is conjectured
+    (line,) = (line for line in outcome.numbers["first_exceptions"] if line["n"] == 2)
+    assert (line["kind"], line["none_up_to"], line["first"]) == ("semidefinite", None, 1.0)
+    assert outcome.table is not None and outcome.table.rows[-1][2:] == ["none", "1", "1"]
     circuit, drives = load_circuit(tmp_path / row["worst"]["file"])
     growth = float(stability(circuit, drives[0]).spectral_abscissa)
     np.testing.assert_allclose(growth, row["worst"]["abscissa"], rtol=1e-3)
@@ -179,9 +187,35 @@ def test_each_check_can_hold_and_fail():
              "worst": worst}
             for kind in ("any", "semidefinite")
         ]  # fmt: skip
-        proof = {"verdict": verdict, "statement": "so", "circuit": "one"}
+        said = "no stable steady state exists" if verdict == "disproved" else "so"
+        proof = {"verdict": verdict, "statement": said, "circuit": "one", "n": 1}
+        proof["spectral_norm"] = 1.0
         proofs = dict.fromkeys(("conjecture", "bounded", "semidefinite"), proof)
         return [check.holds for check in conjecture.conclude(proofs, rows, hunts).checks]
 
     assert verdicts((100, 100, 90), 0, "proved") == [True] * 8
     assert verdicts((99, 98, 99), 1, "disproved") == [False] * 8
+
+
+def test_where_exceptions_begin():
+    def row(kind, n, norm, confirmed, free_tau=False):
+        return {"kind": kind, "n": n, "spectral_norm": norm, "confirmed": confirmed,
+                "free_tau": free_tau}  # fmt: skip
+
+    none = {"statement": "no stable steady state exists"}
+    one = {"statement": "the enclosure holds exactly one steady state, and it is unstable"}
+    proofs = {
+        "a": {"n": 1, "spectral_norm": 0.1, **none},
+        "b": {"n": 1, "spectral_norm": 0.01, **one},
+    }
+    hunted = [
+        row("any", 2, 0.3, 1), row("semidefinite", 2, 0.5, 0), row("semidefinite", 2, 0.8, 0),
+        row("semidefinite", 2, 0.9, 3), row("semidefinite", 2, 1.0, 0),
+        row("semidefinite", 2, 0.1, 1, True), row("semidefinite", 16, 1.0, 0),
+    ]  # fmt: skip
+    found = [tuple(line.values()) for line in conjecture.first_exceptions(hunted, proofs)]
+    assert found == [
+        ("any", 2, None, 0.3, 0.1),
+        ("semidefinite", 2, 0.8, 0.9, 0.9),
+        ("semidefinite", 16, 1.0, None, 0.9),
+    ]

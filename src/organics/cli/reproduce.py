@@ -29,7 +29,7 @@ class Reproduce:
     quick: bool = False
     """Smaller samples of the same code: all of them in a few minutes."""
     force: bool = False
-    """Do again what is complete."""
+    """Do again what is complete, all but the training of runs that are there."""
     out: Path = Path("runs/paper")
     """Folder for the results."""
     runs: tuple[Path, ...] = (Path("runs"), Path("results/trained"))
@@ -116,12 +116,15 @@ class _Bars:
 
     def finish(self, result) -> None:
         verdict = "failed" if result.document is None else result.document["verdict"]
+        if result.kept:
+            verdict += _KEPT
         self._progress.update(self._target, completed=1.0)
         self._progress.advance(self._overall)
         if not self._progress.disable:
             self._progress.console.print(f"{result.target.name}: {verdict}", highlight=False)
 
 
+_KEPT = ", from before (--force to do it again)"
 _BRIEF = ("title", "verdict", "paper", "here", "seconds", "quick")
 
 
@@ -132,7 +135,7 @@ def _brief(document: dict[str, Any]) -> dict[str, Any]:
 def _table(results):
     from rich.table import Table
 
-    from organics.reproduction.runner import verdict_in_words
+    from organics.reproduction.runner import but_not, verdict_in_words
 
     table = Table("target", "paper", "here", "verdict", box=None)
     for result in results:
@@ -141,6 +144,10 @@ def _table(results):
         else:
             found = result.document
             verdict = verdict_in_words(found)
+            if result.kept:
+                verdict += _KEPT
+            if failed := but_not(found):
+                verdict += f"; {failed}"
             table.add_row(result.target.name, found["paper"] or "", found["here"], verdict)
     return table
 
@@ -148,7 +155,7 @@ def _table(results):
 def _overview(targets, out: Path) -> Answer:
     from rich.table import Table
 
-    from organics.reproduction.runner import read
+    from organics.reproduction.runner import read, verdict_in_words
 
     table = Table("target", "claim", "needs", "minutes", "last result", box=None)
     rows = []
@@ -165,7 +172,7 @@ def _overview(targets, out: Path) -> Answer:
             "last": None if last is None else _brief(last),
         }
         rows.append(row)
-        said = "" if last is None else f"{last['verdict']}: {last['here']}"
+        said = "" if last is None else f"{verdict_in_words(last)}: {last['here']}"
         table.add_row(
             target.name, target.claim, ", ".join(target.needs), f"{target.minutes:g}", said
         )

@@ -9,13 +9,13 @@ whether the table there is that of the results.
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from organics.atomic import write_atomically
 from organics.reproduction.catalog import TARGETS
-from organics.reproduction.runner import read, verdict_in_words
+from organics.reproduction.runner import but_not, read, verdict_in_words
 
 BEGIN, END = "<!-- claims: begin (make results-table) -->", "<!-- claims: end -->"
 
@@ -38,10 +38,27 @@ def table(results: Path) -> str:
     for target in TARGETS:
         found = read(target, results)
         here = f"not run: about {target.minutes:g} minutes" if found is None else found["here"]
-        verdict = "not run" if found is None else verdict_in_words(found)
+        verdict = "not run" if found is None else _verdict(found)
         cells = (f"`{target.name}`", target.claim, target.paper or "", here, verdict)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
+
+
+def _verdict(document: dict[str, Any]) -> str:
+    failed = but_not(document)
+    return verdict_in_words(document) + (f"; {failed}" if failed else "")
+
+
+def not_run(results: Path) -> str:
+    """What could not be run, with the command and the hours that would: a list, in Markdown."""
+    lines = []
+    for target in TARGETS:
+        document = read(target, results)
+        costs = {} if document is None else document["numbers"].get("not_run", {})
+        for what, cost in costs.items():
+            hours = "" if cost["hours"] is None else f", about {cost['hours']:.2g} h"
+            lines.append(f"- {what}{hours}: `{cost['command']}`")
+    return "\n".join(lines)
 
 
 def replaced(text: str, results: Path) -> str:
@@ -50,7 +67,9 @@ def replaced(text: str, results: Path) -> str:
         raise ValueError(f"`file` must have each of the markers {BEGIN!r} and {END!r} once.")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n{table(results)}\n\n{END}{after}"
+    left = not_run(results)
+    words = f"\n\nNot run here, and what it would take on 2 cores:\n\n{left}" if left else ""
+    return f"{before}{BEGIN}\n\n{table(results)}{words}\n\n{END}{after}"
 
 
 def main() -> None:

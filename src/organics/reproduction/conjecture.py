@@ -24,9 +24,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from organics.circuit import Circuit
+from organics.circuit import Circuit, State
 from organics.circuit_file import save_circuit
 from organics.linearization import single_threaded_lapack
+from organics.plain import rounded
 from organics.plots import BLACK, COLOURS, COLUMN, GREY, letter, style
 from organics.reproduction.hunt import (
     TIME,
@@ -38,7 +39,7 @@ from organics.reproduction.hunt import (
 )
 from organics.reproduction.pieces import Piece
 from organics.reproduction.survey import fractions, pieces, survey
-from organics.reproduction.target import Check, Job, Outcome
+from organics.reproduction.target import Check, Job, Outcome, Table
 from organics.resting import comes_to_rest
 from organics.rigorous import prove
 from organics.rigorous_existence import NONE_EXISTS, NONE_STABLE
@@ -69,14 +70,15 @@ HUNTS = (
     *(Hunt(n, norm, "any", *_ASCENT[n]) for n in (2, 4, 8) for norm in (0.1, 0.3, 1.0)),
     *(Hunt(n, norm, "semidefinite", *_ASCENT[n]) for n in (2, 4, 8)
       for norm in (0.5, 0.8, 0.9, 0.95, 1.0)),
-    *(Hunt(16, 1.0, kind, *_ASCENT[16]) for kind in ("any", "semidefinite")),
+    *(Hunt(16, norm, "any", *_ASCENT[16]) for norm in (0.1, 1.0)),
+    *(Hunt(16, norm, "semidefinite", *_ASCENT[16]) for norm in (0.8, 0.9, 1.0)),
     *(Hunt(n, norm, "semidefinite", *_ASCENT[n], True) for n in (2, 4) for norm in (0.5, 1.0)),
 )  # fmt: skip
 QUICK_HUNTS = (Hunt(2, 1.0, "semidefinite", 32, 120),)
 
+_EDGES = ("none_up_to", "first", "at_most")
 _POWELL = 300  # starts of the search for further steady states of a worst circuit
 _POINTS = 40  # of a curve
-_REST = 8  # random circuits of a group for which nothing was found, that are simulated
 
 
 def compute(job: Job) -> Outcome:
@@ -97,18 +99,19 @@ def conclude(
         [row for row in main if low < row["spectral_norm"] <= high]
         for low, high in ((0, 1), (1, 2), (2, 3))
     )
-    checks = [
+    checks = [  # one counterexample decides, whatever random circuits do
         Check(
             f"{name}{' conjecture' if ',' not in name else ''}",
             f"{proof['verdict']} for {proof['circuit']}: {proof['statement']}",
-            proof["verdict"] != "disproved",
+            not _refutes(proof),
             paper="conjectured" if name == "the" else None,
             tolerance="no counterexample is proved in ball arithmetic",
+            decides=decides,
         )
-        for name, proof in (
-            ("the", proofs["conjecture"]),
-            ("the bounded", proofs["bounded"]),
-            ("the bounded, of symmetric semidefinite W_r", proofs["semidefinite"]),
+        for name, proof, decides in (
+            ("the", proofs["conjecture"], True),
+            ("the bounded", proofs["bounded"], True),
+            ("the bounded, of symmetric semidefinite W_r", proofs["semidefinite"], False),
         )
     ]
     checks += [
@@ -118,6 +121,7 @@ def conclude(
             all(row["found"] == row["trials"] for row in rows) if rows else None,
             paper="100 % of trials",
             tolerance="found for every circuit",
+            decides=False,
         )
         for what, rows in (("at most 1", inside), ("2", at_2))
     ]
@@ -125,9 +129,10 @@ def conclude(
         Check(
             "fewer at norm 3 than at 2",
             f"{_in_words(at_3)}, against {_in_words(at_2)}",
-            _fraction(at_3) < _fraction(at_2) if at_3 and at_2 else None,
+            all(_fewer(at_3, at_2)) if at_3 and at_2 else None,
             paper="breaks at 3",
-            tolerance="a smaller fraction",
+            tolerance="a smaller fraction for every number of neurons",
+            decides=False,
         )
     )
     for kind, which in (("any", "any W_r"), ("semidefinite", "symmetric semidefinite W_r")):
@@ -140,6 +145,7 @@ def conclude(
                 not any(row["confirmed"] for row in inside) if inside else None,
                 tolerance="no circuit whose steady state is unstable or lost, and which never "
                 "rests in simulations from several states",
+                decides=False,
             )
         )
     numbers = {
@@ -165,16 +171,65 @@ def conclude(
             and not other["free_tau"]
             and all(row[key] == other[key] for key in ("kind", "n", "spectral_norm"))
         ],
+        "first_exceptions": first_exceptions(hunted, proofs),
         "survey": surveyed,
         "hunts": hunted,
     }
     both = [row for row in main if row["spectral_norm"] <= 1]
-    refuted = sum(proof["verdict"] == "disproved" for proof in proofs.values())
+    refuted = sum(map(_refutes, proofs.values()))
     here = (
         f"{refuted} counterexamples proved; stable for {_in_words(both)} random circuits at norm "
         f"at most 1, {_in_words(at_2)} at 2, {_in_words(at_3)} at 3"
     )
-    return Outcome(here, checks, numbers)
+    return Outcome(here, checks, numbers, _first_table(numbers["first_exceptions"]))
+
+
+def first_exceptions(
+    hunted: list[dict[str, Any]], proofs: dict[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """For each kind of `W_r` and number of neurons where the exceptions begin, as far as known.
+
+    `first` is the smallest norm of a hunt with exceptions, `none_up_to` the largest of those
+    without below that. `at_most` is the smallest norm of an exception of as many neurons or fewer,
+    to which others may be added that hear nothing; it counts the proofs for a single neuron, too,
+    whose norm can be made as small as one likes.
+    """
+    single = [p["spectral_norm"] for p in proofs.values() if p["n"] == 1 and _refutes(p)]
+    rows = []
+    for kind, known in (("any", single), ("semidefinite", [])):
+        mine = [row for row in hunted if row["kind"] == kind and not row["free_tau"]]
+        for n in sorted({row["n"] for row in mine}):
+            at_n = [row for row in mine if row["n"] == n]
+            some = [row["spectral_norm"] for row in at_n if row["confirmed"]]
+            known = [*known, *some]
+            first = min(some, default=None)
+            none = [row["spectral_norm"] for row in at_n if not row["confirmed"]]
+            below = [norm for norm in none if first is None or norm < first]
+            row = {"kind": kind, "n": n, "none_up_to": max(below, default=None), "first": first}
+            rows.append(row | {"at_most": min(known, default=None)})
+    return rows
+
+
+def _first_table(rows: list[dict[str, Any]]) -> Table:
+    columns = ("W_r", "neurons", "hunts without exceptions up to norm", "first exception at",
+               "exceptions from at most, as fewer neurons have them")  # fmt: skip
+    cells = [
+        [row["kind"], str(row["n"])]
+        + ["none" if (norm := row[key]) is None else f"{norm:g}" for key in _EDGES]
+        for row in rows
+    ]
+    return Table(columns, cells)
+
+
+def _refutes(proof: dict[str, Any]) -> bool:
+    """Whether no stable steady state is proved to exist, and not only one to be unstable."""
+    return proof["statement"].startswith((NONE_STABLE, NONE_EXISTS))
+
+
+def _fewer(some: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[bool]:
+    """For each number of neurons whether the fraction found is smaller in `some` than `others`."""
+    fractions = {row["n"]: row["fraction"] for row in others}
+    return [row["fraction"] < fractions[row["n"]] for row in some if row["n"] in fractions]
 
 
 @style()
@@ -235,12 +290,11 @@ def _draw_ascents(axes: Axes, rows: list[dict[str, Any]], colours: dict[int, str
 
 
 def _draw_worst(axes: Axes, rows: list[dict[str, Any]], colours: dict[int, str]) -> None:
-    lost = [row for row in rows if row["worst"]["abscissa"] is None]
     beside = {n: 0.014 * (i - 1.5) for i, n in enumerate(colours)}  # so that none is hidden
     for n, colour in colours.items():
         for kind, dashes in (("semidefinite", "-"), ("any", "--")):
             chosen = [row for row in rows if (row["n"], row["kind"]) == (n, kind)
-                      and row not in lost]  # fmt: skip
+                      and row["worst"]["abscissa"] is not None]  # fmt: skip
             norm = [row["spectral_norm"] + beside[n] for row in chosen]
             worst = [row["worst"]["abscissa"] for row in chosen]
             axes.plot(norm, worst, dashes, color=colour, linewidth=0.8)
@@ -250,15 +304,11 @@ def _draw_worst(axes: Axes, rows: list[dict[str, Any]], colours: dict[int, str])
                     row["spectral_norm"] + beside[n], row["worst"]["abscissa"],
                     "D" if exception else "o", color=colour, markersize=4 if exception else 3,
                 )  # fmt: skip
-    for row in lost:
-        n = row["n"]
-        axes.plot(row["spectral_norm"] + beside[n], 0.97, "x", color=colours[n], markersize=4,
-                  transform=axes.get_xaxis_transform())  # fmt: skip
-    for marker, label in (("D", "exception"), ("x", "no steady state"), ("o", "stable")):
+    for marker, label in (("D", "exception"), ("o", "stable")):
         axes.plot([], [], marker, color=GREY, markersize=3.5, label=label)
     _border(axes)
     axes.set(xlabel="spectral norm of $W_r$", ylabel=r"worst $\max\,\mathrm{Re}\,\lambda$ (1/ms)")
-    axes.legend(loc="lower left", fontsize=6)
+    axes.legend(loc="upper center", fontsize=6, ncols=2, bbox_to_anchor=(0.5, 1.14))
 
 
 def _border(axes: Axes) -> None:
@@ -309,13 +359,18 @@ def counterexamples() -> dict[str, tuple[str, Circuit, jax.Array]]:
 def _proofs() -> dict[str, dict[str, Any]]:
     """What ball arithmetic says of the counterexamples."""
     return {
-        name: {"circuit": words, **_proof(circuit, z)}
+        name: {
+            "circuit": words,
+            "n": circuit.n,
+            "spectral_norm": rounded(np.linalg.norm(np.asarray(circuit.W_r), 2)),
+            **_proof(circuit, z),
+        }
         for name, (words, circuit, z) in counterexamples().items()
     }
 
 
-def _proof(circuit: Circuit, z: jax.Array) -> dict[str, Any]:
-    proof = prove(circuit, z)
+def _proof(circuit: Circuit, z: jax.Array, state: State | None = None) -> dict[str, Any]:
+    proof = prove(circuit, z, state)
     return {"verdict": proof.verdict, "statement": proof.statement, "bits": proof.bits}
 
 
@@ -343,7 +398,7 @@ def _simulated(row: dict[str, Any], seed: int) -> dict[str, int]:
     draw_one = partial(
         trial, seed, n=row["n"], spectral_norm=row["spectral_norm"], rectified=row["rectified"]
     )
-    indices = jnp.asarray(row["first_not_found"][:_REST])
+    indices = jnp.asarray(row["first_not_found"])
     circuits, drives = jax.vmap(lambda index: draw_one(index))(indices)
     states = jax.jit(jax.vmap(steady_state))(circuits, drives).state
     rests = comes_to_rest(circuits, drives, states, TIME, seed=seed)
@@ -377,7 +432,7 @@ def _hunt_row(what: Hunt, piece: Piece, job: Job) -> dict[str, Any]:
         "simulated": int(np.sum(piece["rests"] >= 0)),
         "come_to_rest": int(np.sum(piece["rests"] == 1)),
         "confirmed": len(exceptions),
-        "without_any_steady_state": int(np.sum(~piece["converged"][exceptions])),
+        "without_one_found_by_the_search": int(np.sum(~piece["converged"][exceptions])),
         "step": step,
         "highest": digits(piece["highest"][step]),
         "median": digits(piece["median"][step]),
@@ -398,29 +453,27 @@ def _worst(what: Hunt, piece: Piece, exceptions: np.ndarray, job: Job) -> dict[s
     tau = "-free-tau" if what.free_tau else ""
     file = folder / f"{what.title}{tau}.json"
     save_circuit(file, circuit, z)
-    abscissa = float(f"{piece['abscissa'][index]:.4g}") if piece["converged"][index] else None
-    row = {
+    abscissa = piece["abscissa"][index] if piece["converged"][index] else None
+    row: dict[str, Any] = {
         "file": str(Path("conjecture") / file.name),
-        "abscissa": abscissa,
         "proof": _proof(circuit, z),
     }
     if len(exceptions) and not job.quick:
         row["neurons_that_are_exceptions_alone"] = alone(piece, index)
-        others = all_found(circuit, z, job.seed, _POWELL)
-        row["abscissae_of_all_steady_states_found"] = [float(f"{value:.3g}") for value in others]
-    return row
+        found = all_found(circuit, z, job.seed, _POWELL)
+        row["abscissae_of_all_steady_states_found"] = rounded([one.abscissa for one in found], 3)
+        if abscissa is None and found:  # the search lost it
+            abscissa = found[0].abscissa
+            if row["proof"]["verdict"] == "undecided":
+                row["proof"] = _proof(circuit, z, found[0].state)
+    return row | {"abscissa": rounded(abscissa, 4)}
 
 
 def _in_words(rows: list[dict[str, Any]]) -> str:
     found, trials = (sum(row[key] for row in rows) for key in ("found", "trials"))
     if found == trials:
         return f"all of {trials:,}"
-    return f"{found:,} of {trials:,} ({100 * _fraction(rows):.2f} %)"
-
-
-def _fraction(rows: list[dict[str, Any]]) -> float:
-    """Mean over the sizes: they have different numbers of trials at different norms."""
-    return float(np.mean([row["fraction"] for row in rows]))
+    return f"{found:,} of {trials:,} ({100 * found / trials:.2f} %)"
 
 
 def _hunt_in_words(rows: list[dict[str, Any]]) -> str:
@@ -430,7 +483,7 @@ def _hunt_in_words(rows: list[dict[str, Any]]) -> str:
     norm = min(row["spectral_norm"] for row in exceptions)
     sizes = sorted({row["n"] for row in exceptions})
     proofs = [row["worst"]["proof"] for row in exceptions]
-    none_stable = sum(proof["statement"].startswith((NONE_STABLE, NONE_EXISTS)) for proof in proofs)
+    none_stable = sum(map(_refutes, proofs))
     unstable = sum(proof["verdict"] == "disproved" for proof in proofs) - none_stable
     trivial = sum(bool(row["worst"].get("neurons_that_are_exceptions_alone")) for row in exceptions)
     return (

@@ -243,8 +243,15 @@ def alone(piece: Piece, index: int) -> list[int]:
     return neurons
 
 
-def all_found(circuit: Circuit, z: Float[Array, " n"], seed: int, starts: int) -> list[float]:
-    """Spectral abscissae, in 1/ms, of the steady states to which Powell's method leads.
+class Found(NamedTuple):
+    """A steady state, and its spectral abscissa in 1/ms."""
+
+    abscissa: float
+    state: State
+
+
+def all_found(circuit: Circuit, z: Float[Array, " n"], seed: int, starts: int) -> list[Found]:
+    """The steady states to which Powell's method leads, that with the least abscissa first.
 
     It starts where `steady_state` ended and in `starts` random states, `a` over six decades, and
     has `log a` for an unknown.
@@ -258,7 +265,7 @@ def all_found(circuit: Circuit, z: Float[Array, " n"], seed: int, starts: int) -
         dy, da = circuit.imbalance(State(x[:n], jnp.exp(x[n:])), z)
         return jnp.concatenate([dy, da / jnp.exp(x[n:])])
 
-    rng, states, abscissae = np.random.default_rng(seed), [], []
+    rng, states, results = np.random.default_rng(seed), [], []
     slope = jax.jit(jax.jacfwd(imbalance))
     known = steady_state(circuit, z).state
     for k in range(starts + 1):
@@ -270,6 +277,7 @@ def all_found(circuit: Circuit, z: Float[Array, " n"], seed: int, starts: int) -
             continue
         if not any(np.allclose(x, other, rtol=1e-5, atol=1e-6) for other in states):
             states.append(x)
-            J = jacobian(circuit, State(jnp.asarray(x[:n]), jnp.exp(jnp.asarray(x[n:]))))
-            abscissae.append(float(np.linalg.eigvals(np.asarray(J)).real.max()))
-    return sorted(abscissae)
+            state = State(jnp.asarray(x[:n]), jnp.exp(jnp.asarray(x[n:])))
+            growth = np.linalg.eigvals(np.asarray(jacobian(circuit, state))).real.max()
+            results.append(Found(float(growth), state))
+    return sorted(results, key=lambda found: found.abscissa)

@@ -7,7 +7,7 @@ from typing import Any
 
 from organics.atomic import write_atomically
 from organics.reproduction.catalog import TARGETS
-from organics.reproduction.runner import read, verdict_in_words
+from organics.reproduction.runner import but_not, read, verdict_in_words
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fdfdfc; --text: #1c1c1a; --faint: #66665f;
@@ -23,6 +23,7 @@ a { color: inherit; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: .5rem;
   padding: 1rem; margin: 1.5rem 0; }
 figure { margin: 1rem 0; background: #ffffff; border-radius: .25rem; padding: .5rem; }
+figcaption { color: #55554f; font-size: .85rem; max-width: 50rem; margin: .5rem auto 0; }
 figure img { display: block; width: 100%; max-width: 50rem; height: auto; margin: auto; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
@@ -48,7 +49,7 @@ def page(folder: Path, documents: list[dict[str, Any]]) -> str:
     rows = [
         f'<tr><td><a href="#{d["name"]}">{escape(d["title"])}</a></td>'
         f"<td>{escape(d['paper'] or '')}</td><td>{escape(d['here'])}</td>"
-        f"<td>{_verdict(d)}</td></tr>"
+        f"<td>{_verdict(d)}<br><span class=faint>{escape(but_not(d))}</span></td></tr>"
         for d in documents
     ]
     sections = [_section(folder, document) for document in documents]
@@ -80,6 +81,7 @@ def _section(folder: Path, document: dict[str, Any]) -> str:
             c["here"],
             c["tolerance"] or "",
             {True: "yes", False: "no", None: "not run"}[c["holds"]],
+            "yes" if c["decides"] else "no",
         )
         for c in document["checks"]
     ]
@@ -91,9 +93,10 @@ def _section(folder: Path, document: dict[str, Any]) -> str:
             f'<section id="{document["name"]}"><h2>{escape(document["title"])}</h2>',
             f"<p>{escape(document['claim'])} <span class=faint>{escape(document['source'])}</span>"
             f"<br>{_verdict(document)}: {escape(document['here'])}</p>",
-            f"<figure>{_picture(folder, document)}</figure>",
+            f"<figure>{_picture(folder, document)}"
+            f"<figcaption>{escape(document['caption'])}</figcaption></figure>",
             "" if table is None else _table(table["columns"], table["rows"]),
-            _table(("checked", "paper", "here", "tolerance", "holds"), checks),
+            _table(("checked", "paper", "here", "tolerance", "holds", "decides"), checks),
             f'<p class="faint"><code>{escape(document["command"])}</code>; {size}, seed '
             f"{document['seed']}, {document['seconds']:g} s on {escape(where)}; organics "
             f"{escape(document['versions']['organics'])}, jax "
@@ -109,7 +112,10 @@ def _verdict(document: dict[str, Any]) -> str:
 
 def _picture(folder: Path, document: dict[str, Any]) -> str:
     name = f"{document['name']}.png"
-    content = base64.b64encode((folder / name).read_bytes()).decode()
+    try:
+        content = base64.b64encode((folder / name).read_bytes()).decode()
+    except OSError:
+        return f"{name} is missing: run the command below again."
     alternative = escape(f"{document['title']}. {document['here']}", quote=True)
     return f'<img alt="{alternative}" src="data:image/png;base64,{content}">'
 

@@ -1,6 +1,7 @@
 """Running targets: each into its own files, one failure not stopping the others."""
 
 import json
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -15,6 +16,12 @@ from organics.provenance import machine, versions
 from organics.reproduction.target import Job, Outcome, Target
 
 _WORK = "under-way"  # folder, beside the results, for what unfinished targets keep
+
+
+# of a result: a file that lacks some is of another version, or was never one
+_KEYS = {"name", "title", "claim", "source", "paper", "here", "verdict", "checks", "table",
+         "command", "quick", "seed", "seconds", "versions", "machine", "pictures", "numbers",
+         "caption"}  # fmt: skip
 
 
 class Result(NamedTuple):
@@ -47,12 +54,14 @@ def reproduce(
     """Run `targets`, each of which leaves NAME.png, NAME.svg and NAME.json in the folder `out`.
 
     A target that is complete there with the same seed (and, unless `quick`, at its full size) is
-    not run again unless `force`. One that fails is reported, and the others go on.
+    not run again unless `force`, which also throws away what it has computed piece by piece, or
+    unless it `looks_for_runs`. Trained runs are never made again: remove their folder for that.
+    One that fails is reported, and the others go on.
     """
     out.mkdir(parents=True, exist_ok=True)
     results = []
     for target in targets:
-        kept = None if force else finished(target, out, quick, seed)
+        kept = None if force or target.looks_for_runs else finished(target, out, quick, seed)
         if kept is not None:
             result = Result(target, kept, kept=True)
         else:
@@ -64,6 +73,8 @@ def reproduce(
                 out=out,
                 progress=_tell(target, on_progress),
             )
+            if force:
+                shutil.rmtree(job.folder, ignore_errors=True)
             result = _attempt(target, job, out)
         results.append(result)
         if on_result is not None:
@@ -81,16 +92,25 @@ def finished(target: Target, out: Path, quick: bool, seed: int) -> dict[str, Any
 
 
 def read(target: Target, out: Path) -> dict[str, Any] | None:
-    """What the target's JSON file in `out` says; None if there is none that can be read."""
+    """What the target's JSON file in `out` says; None if there is none that this version wrote."""
     try:
-        return json.loads((out / f"{target.name}.json").read_text())
+        document = json.loads((out / f"{target.name}.json").read_text())
     except (OSError, ValueError):
         return None
+    return document if isinstance(document, dict) and document.keys() >= _KEYS else None
 
 
 def verdict_in_words(document: dict[str, Any]) -> str:
     """The verdict of a result, and that it is of smaller samples, if it is."""
     return document["verdict"] + (" (quick)" if document["quick"] else "")
+
+
+def but_not(document: dict[str, Any]) -> str:
+    """Which checks fail although the verdict is not that nothing holds; "" if none does."""
+    failed = [check["what"] for check in document["checks"] if check["holds"] is False]
+    if not failed or document["verdict"] == "does not hold":
+        return ""
+    return f"but not: {'; '.join(failed)}"
 
 
 def _attempt(target: Target, job: Job, out: Path) -> Result:
@@ -128,6 +148,7 @@ def _run(target: Target, job: Job, out: Path) -> dict[str, Any]:
         "versions": versions(),
         "machine": machine(),
         "pictures": pictures,
+        "caption": target.caption,
         "numbers": outcome.numbers,
     }
     text = json.dumps(as_plain(document), indent=1, allow_nan=False) + "\n"

@@ -23,6 +23,7 @@ NORMS = (0.5, 1.0, 2.0, 3.0, 5.0)
 PIECE = {2: 20_000, 4: 10_000, 8: 5_000, 16: 1_000, 32: 200, 64: 50}
 """Trials of a piece, by the number of neurons: a few seconds."""
 
+_NAMED = 8  # of those for which nothing was found
 _FEW, _MANY = 300, 50_000  # steps of relaxation
 _LANES = {_FEW: 1024, _MANY: 16}  # circuits at once; less if they are large
 
@@ -133,7 +134,7 @@ def fractions(work: list[Piecework], done: list[Piece]) -> list[dict[str, Any]]:
                 "fraction": float(found.mean()),
                 "interval_95": [float(f"{low:.9g}"), float(f"{high:.9g}")],
                 "largest_abscissa_of_the_stable": _largest(abscissa[found]),
-                "first_not_found": np.flatnonzero(~found)[:3].tolist(),
+                "first_not_found": np.flatnonzero(~found)[:_NAMED].tolist(),
             }
         )
     return rows

@@ -20,6 +20,9 @@ class Target:
         paper: the paper's number or finding, as it is to stand in a table; None if it has none.
         needs: data sets it reads, by name.
         minutes: about how long the whole takes on 2 cores.
+        caption: what the figure shows, for who sees it without the code.
+        looks_for_runs: whether what it says depends on which trained runs there are, so that an
+            earlier result is never taken for the answer.
     """
 
     name: str
@@ -29,6 +32,8 @@ class Target:
     minutes: float
     paper: str | None = None
     needs: tuple[str, ...] = ()
+    caption: str = ""
+    looks_for_runs: bool = False
 
 
 def _ignore(fraction: float, what: str = "") -> None:
@@ -68,6 +73,8 @@ class Check(NamedTuple):
         holds: whether the statement is true of it; None if it was not run.
         paper: the paper's number.
         tolerance: how far the two may be apart, or what decides.
+        decides: whether it is the claim that is compared, or something besides that is worth
+            knowing and that the verdict leaves alone.
     """
 
     what: str
@@ -75,6 +82,7 @@ class Check(NamedTuple):
     holds: bool | None
     paper: str | None = None
     tolerance: str | None = None
+    decides: bool = True
 
 
 class Table(NamedTuple):
@@ -90,7 +98,7 @@ class Outcome:
 
     Attributes
         here: the finding, as it is to stand in a table beside the paper's.
-        checks: the comparisons that decide the verdict.
+        checks: the comparisons, those that decide the verdict and others.
         numbers: what is behind the picture, as plain values or small arrays, for the JSON file.
         table: the target as a table, where it is one.
         data: what else `draw` needs; not written.
@@ -104,10 +112,11 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict:
-        """Computed from the checks: all, some or none hold, of those that were run."""
-        answers = [check.holds for check in self.checks if check.holds is not None]
-        if not answers:
+        """Computed from the checks that decide: all, some or none hold, of those that were run."""
+        answers = [check.holds for check in self.checks if check.decides]
+        run = [answer for answer in answers if answer is not None]
+        if not run:
             return "not run"
-        if all(answers):
-            return "holds" if len(answers) == len(self.checks) else "partly"
-        return "partly" if any(answers) else "does not hold"
+        if all(run):
+            return "holds" if len(run) == len(answers) else "partly"
+        return "partly" if any(run) else "does not hold"
