@@ -80,13 +80,18 @@ def test_table2(runs, tmp_path, monkeypatch):
         test_images=np.zeros((60, 784, 1), np.uint8), test_labels=np.zeros(60, int), max_value=255
     )
     monkeypatch.setattr(table2, "load_dataset", lambda _: dataset)
-    monkeypatch.setattr(table2, "mean_metrics", lambda *a: asked.append(a[2]) or {"accuracy": 0.5})
+
+    def evaluated(*arguments):
+        asked.append(arguments[-1])
+        return {"accuracy": (0.971, 0.5)[len(asked) - 1]}
+
+    monkeypatch.setattr(table2, "mean_metrics", evaluated)
     monkeypatch.setattr(table2, "hours_of", lambda _: 1.5)
     outcome = table2.compute(Job(tmp_path, runs=(runs,)))
-    assert asked == [60]
+    assert asked == [60, 60]
     assert outcome.verdict == "partly"
     by_name = {check.what.removesuffix(": test accuracy"): check for check in outcome.checks}
-    assert by_name["ORGaNICs, 64 units, smnist"].holds is True  # 97.5 is within a point of 97.7
+    assert by_name["ORGaNICs, 64 units, smnist"].holds is True  # 97.1 is within a point of 97.7
     assert by_name["ORGaNICs, 64 units, psmnist"].holds is False
     assert by_name["coRNN, 128 units, smnist"].holds is None
     assert "about 1.5 h, organics train smnist" in by_name["coRNN, 128 units, smnist"].here
@@ -96,13 +101,28 @@ def test_table2(runs, tmp_path, monkeypatch):
         assert check.holds is ((row.units, row.time_constants) != (64, "fixed"))
     adam = by_name["Lipschitz RNN, 128 units, psmnist"].here
     assert "Adam at 0.03 in place of SGD with momentum 0.9 at 0.1" in adam
-    assert "97.5% (identity W_r, 2 epochs)" in outcome.here
+    assert "97.1% (identity W_r, 2 epochs)" in outcome.here  # not what its report says
+    assert outcome.numbers["rows"][6]["here"]["smnist"]["its_report_says"] == 0.975
+    assert outcome.numbers["not_run"]["coRNN, 128 units, smnist"]["hours"] == 1.5
+    assert "ORGaNICs, 64 units, smnist" not in outcome.numbers["not_run"]
+    beside = by_name["on 196 steps, 64 units, smnist: as accurate as the LSTM"]
+    assert beside.holds is None and "LSTM not run here" in beside.here
     assert "50.0% (identity W_r, not complete: 1 of 2 epochs)" in outcome.here
     save_figure(table2.draw(outcome), tmp_path / "table2.png")
     nothing = table2.compute(Job(tmp_path, quick=True, runs=()))
-    assert "no run" in nothing.here
+    assert "no run" in nothing.here and nothing.verdict == "not run"
     save_figure(table2.draw(nothing), tmp_path / "table2.png")
     json.dumps(outcome.numbers)
+
+
+def test_the_circuits_stand_beside_the_lstm_trained_alike():
+    def holds(ours, theirs):
+        words = {"test_accuracy": [1.0], "sd": None, "in_words": ""}
+        short = {"ORGaNICs": {"smnist": {"mean": ours} | words}}
+        short["LSTM"] = {"smnist": {"mean": theirs} | words}
+        return table2._against_lstm(short, "smnist").holds
+
+    assert holds(0.9, 0.905) is True and holds(0.9, 0.92) is False
 
 
 @pytest.mark.usefixtures("standard_promotion")

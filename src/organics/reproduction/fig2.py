@@ -216,6 +216,8 @@ def draw(outcome: Outcome) -> Figure:
     axes[1, 2].text(1, SAME_SPECTRUM, "allowed", transform=axes[1, 2].get_yaxis_transform(),
                     ha="right", va="bottom", fontsize=7)  # fmt: skip
     axes[1, 2].set(ylabel="mismatch / largest", yscale="log", ylim=(1e-16, 1e-4))
+    axes[1, 2].set_xlabel("neurons $n$")
+    axes[1, 2].legend(loc="lower right")
     letter(axes[1, 2], "f", "spectra, worst of each size")
     for name, ax, start in (("near", axes[2, 0], "g"), ("far", axes[2, 1], "h")):
         _draw_energy(ax, energies, name)

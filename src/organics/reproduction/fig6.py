@@ -58,6 +58,7 @@ def conclude(spectra: list[Spectrum]) -> Outcome:
                 bool(abs(largest[1:, i].max() - greatest) <= NEAR),
                 paper=f"about {least} to {greatest} per ms",
                 tolerance=f"the greatest within {NEAR:g} per ms",
+                decides=False,
             )
         )
     numbers = {

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from organics.nn import ORGaNICs
 from organics.plain import as_number, rounded
@@ -58,7 +60,8 @@ def compute(job: Job) -> Outcome:
         }
         data[task] = first[: len(_SHOWN)]
     ranges = [
-        f"{task}: y from {panels[task]['range'][0]:.1f} to {panels[task]['range'][1]:.1f}"
+        f"{task}, {panels[task]['in_words']}: y from {panels[task]['range'][0]:.1f} to "
+        f"{panels[task]['range'][1]:.1f}"
         for task in data
     ]
     return Outcome(
@@ -124,6 +127,7 @@ def boundedness(task: str, outputs: Float[np.ndarray, "inputs steps n"]) -> list
             bool(later <= _GROWTH * first),
             None,
             f"at most {_GROWTH:g} times as large",
+            decides=False,
         ),
     ]
 
@@ -131,15 +135,24 @@ def boundedness(task: str, outputs: Float[np.ndarray, "inputs steps n"]) -> list
 @style()
 def draw(outcome: Outcome) -> Figure:
     """For either task all neurons for a few inputs, and the range over all, read three times."""
-    figure = Figure(figsize=(2 * COLUMN, 3.8))
+    figure = Figure(figsize=(2 * COLUMN, 4.0))
     axes = figure.subplots(2, 2, sharey="row", squeeze=False)
     for row, (task, title) in zip(
         axes, (("smnist", "sequential MNIST"), ("psmnist", "permuted")), strict=True
     ):
         _panel(row, title, outcome.numbers[task], (outcome.data or {}).get(task))
         row[0].set_ylabel("$y$")
+    for ax, name in zip(axes.ravel(), "abcd", strict=True):
+        ax.set_title(name, loc="left", fontweight="bold")
     axes[1, 0].set_xlabel("step")
     axes[1, 1].set_xlabel("step")
+    handles = [
+        *(Line2D([], [], color=colour, label=f"input {i + 1}, a line for each neuron")
+          for i, colour in enumerate(_SHOWN)),
+        Patch(color=BLUE, alpha=0.4, label="from the least to the largest $y$"),
+        Line2D([], [], color=GREY, linestyle="--", linewidth=0.8, label="the next reading begins"),
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -152,7 +165,9 @@ def _panel(row: Any, title: str, numbers: dict[str, Any], shown: np.ndarray | No
         return
     for outputs, colour in zip(shown, _SHOWN, strict=False):
         row[0].plot(outputs, color=colour, linewidth=0.3, alpha=0.6)
-    row[0].set_title(f"{title}, {len(shown)} inputs\n{numbers['in_words']}", fontsize=7)
+    row[0].set_title(
+        f"{title}, {len(shown)} inputs\n{numbers['in_words'].replace('W_r', '$W_r$')}", fontsize=7
+    )
     at = np.arange(len(numbers["least"])) * numbers["every"]
     low, high = (_LIMIT * edge for edge in numbers["range"])
     least = np.asarray([-np.inf if v is None else v for v in numbers["least"]])

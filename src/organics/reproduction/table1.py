@@ -84,6 +84,7 @@ def conclude(found: dict[str, Any]) -> Outcome:
             f"in {lost:,} of {steps:,} steps, at most {most:.1%} of a batch",
             lost > 0,
             tolerance="at least one image of one step",
+            decides=False,
         )
     )
     here = "; ".join(f"{_label(row)} {_percent(row)}" for row in (*supralinear, *circuits))

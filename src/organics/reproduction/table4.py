@@ -30,7 +30,7 @@ def described() -> list[Parameter]:
         ),
         Parameter(
             "W_bx", lambda la: la.W_bx, (N, M), True, kaiming,
-            "0 < b <= 1", lambda la: la.circuit(x)[0].b, _in_unit_interval,
+            "0 < b <= 1, 0 by rounding only", lambda la: la.circuit(x)[0].b, _in_unit_interval,
         ),
         Parameter(
             "W_r", lambda la: la.W_r, (N, N), True, IDENTITY,
@@ -44,7 +44,7 @@ def described() -> list[Parameter]:
         ),
         Parameter(
             "beta", lambda la: la.beta, (N,), True, constant(0.0),
-            "0 < b0 <= 1", lambda la: la.circuit(x)[0].b0, _in_unit_interval,
+            "0 < b0 <= 1, 0 by rounding only", lambda la: la.circuit(x)[0].b0, _in_unit_interval,
         ),
         Parameter("sigma", lambda la: la.sigma, (), False, constant(1.0)),
     ]  # fmt: skip
