@@ -34,10 +34,16 @@ def modules(monkeypatch):
         job.progress(0.5, "half of it")
         assert job.seed != 99, "on purpose"
         checks = [Check("it is large", "3", True, "3", "1 %"), Check("it is > 1", "3", job.quick)]
-        numbers = {"x": np.arange(3.0), "z": 1 + 2j, "bad": float("nan")}
+        left = {"the rest": {"hours": 1.5, "command": "organics train it"}}
+        numbers = {"not_run": left, "x": np.arange(3.0), "z": 1 + 2j, "bad": float("nan")}
+        job.folder.mkdir(parents=True, exist_ok=True)
+        jobs[-1] = job, list(job.folder.iterdir())
+        (job.folder / "piece").touch()
         return Outcome("3 of 3", checks, numbers, Table(("a", "b"), [("1", "<2>")]))
 
     def draw(outcome):
+        """The numbers,
+        as a line."""
         figure = Figure()
         figure.add_subplot().plot(outcome.numbers["x"])
         return figure
@@ -60,6 +66,7 @@ def test_a_target_leaves_its_files_and_is_not_run_again(tmp_path, modules):
     written = json.loads((tmp_path / "toy.json").read_text())
     assert written == first.document and not first.kept
     assert written["verdict"] == "partly" and written["numbers"]["z"] == [1, 2]
+    assert written["caption"] == "The numbers, as a line."
     assert written["numbers"]["bad"] is None and written["command"] == "organics reproduce toy"
     assert {"python", "jax"} <= written["versions"].keys() and written["machine"]["cores"] >= 1
     assert (tmp_path / "toy.svg").stat().st_size and (tmp_path / "toy.png").stat().st_size
@@ -67,10 +74,17 @@ def test_a_target_leaves_its_files_and_is_not_run_again(tmp_path, modules):
     assert reproduce([TOY], tmp_path, quick=True)[0].kept and len(modules) == 1
     assert not reproduce([TOY], tmp_path, seed=1)[0].kept and len(modules) == 2
     assert not reproduce([TOY], tmp_path, seed=1, force=True)[0].kept and len(modules) == 3
+    assert not modules[-1][1]  # of what was kept while it was under way
     assert not reproduce([TOY], tmp_path, seed=1, quick=True, force=True)[0].kept
     assert not reproduce([TOY], tmp_path, seed=1)[0].kept  # but a quick one no whole question
     (tmp_path / "toy.png").unlink()
+    assert "toy.png is missing" in report.write(tmp_path).read_text()
     assert not reproduce([TOY], tmp_path, seed=1)[0].kept
+    assert [path.name for path in modules[-1][1]] == ["piece"]
+    (tmp_path / "toy.json").write_text("{}")  # of another version
+    assert not reproduce([TOY], tmp_path, seed=1)[0].kept
+    looks = replace(TOY, looks_for_runs=True)
+    assert not reproduce([looks], tmp_path, seed=1)[0].kept
 
 
 def test_a_failure_is_reported_and_the_others_go_on(tmp_path):
@@ -88,6 +102,13 @@ def test_the_verdict_is_that_of_the_checks():
     assert verdict(True, False) == verdict(None, True) == verdict(False, None, True) == "partly"
     assert verdict() == verdict(None) == "not run"
     assert verdict(False, None) == "does not hold"
+
+    def besides(decides, answer):
+        other = Check("", "", answer, decides=False)
+        return Outcome("", [Check("", "", decides), other], {}).verdict
+
+    assert besides(True, False) == "holds" and besides(False, True) == "does not hold"
+    assert besides(None, True) == "not run"
 
 
 class Reader(HTMLParser):
@@ -133,7 +154,10 @@ def test_the_table_of_claims_follows_the_results(tmp_path, monkeypatch):
         run("--check")
     run()
     text = file.read_text()
-    assert "| `toy` | That <all> is \\| well. | 98 % | 3 of 3 | partly |" in text
+    assert (
+        "| `toy` | That <all> is \\| well. | 98 % | 3 of 3 | partly; but not: it is > 1 |" in text
+    )
+    assert "Not run here" in text and "- the rest, about 1.5 h: `organics train it`" in text
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     file.write_text("no markers")
     with pytest.raises(ValueError, match="markers"):
@@ -151,10 +175,12 @@ def test_the_command(tmp_path, capsys):
     assert code == 1 and "broken failed: ArithmeticError: it went wrong" in said.err
     names = [t["name"] for t in json.loads(said.out)["targets"]]
     assert names == ["broken", "toy"] and (tmp_path / "paper" / "report.html").exists()
-    assert run("toy")[0] == 0 and run("toy", "--check")[0] == 1
+    code, said = run("toy")
+    assert code == 0 and "partly, from before" in " ".join(said.out.split())
+    assert run("toy", "--check")[0] == 1
     assert run("toy", "--check", "--quick", "--force")[0] == 0
     code, said = run("--list")
-    assert code == 0 and "holds: 3 of 3" in " ".join(said.out.split())
+    assert code == 0 and "holds (quick): 3 of 3" in " ".join(said.out.split())
     assert run()[0] == 2 and run("toy", "--all")[0] == 2
     code, said = run("nothing")
     assert code == 2 and "broken, toy, not 'nothing'" in said.err.replace("must be among ", "")

@@ -234,7 +234,10 @@ def _fewer(some: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[boo
 
 @style()
 def draw(outcome: Outcome) -> Figure:
-    """Fraction without a stable state, ascents of the hunts, and the worst abscissae."""
+    """a: fraction of random circuits for which no stable steady state was found, by the
+    spectral norm of W_r. b: largest spectral abscissa reached by the ascents at norm 1. c: that
+    of the worst circuit of each hunt; diamonds are circuits that have no stable steady state.
+    """
     figure = Figure(figsize=(2 * COLUMN, 2.9))
     panels = list(figure.subplots(1, 3))
     surveyed, hunted = outcome.numbers["survey"], outcome.numbers["hunts"]

@@ -54,7 +54,9 @@ def compute(job: Job) -> Outcome:
 
 @style()
 def draw(outcome: Outcome) -> Figure:
-    """Six panels: streamlines, nullclines, fixed points."""
+    """Streamlines, the nullclines of y and a, stable fixed points (stars) and unstable ones
+    (circles), for three recurrent weights.
+    """
     figure = Figure(figsize=(2 * COLUMN, 4.6))
     axes = figure.subplots(2, 3)
     draw_panels(outcome.data, axes.ravel())

@@ -193,7 +193,11 @@ def _in_numbers(panel: Panel) -> dict[str, Any]:
 
 @style()
 def draw(outcome: Outcome) -> Figure:
-    """Portraits on the left, oscillators on the right, energies below."""
+    """Identity recurrence as oscillators; and portraits under negative and zero drive. a, b, d,
+    e: with a strong recurrent weight. c, f: spectrum of the Jacobian beside that of the
+    oscillators, of one circuit, and the worst of each size. g, h (ours): energy along
+    trajectories from near the steady state and from far. i: least margin of the certificate.
+    """
     figure = Figure(figsize=(2 * COLUMN, 6.2))
     axes = figure.subplots(3, 3)
     shown = [panel for panel in outcome.data if _is_drawn(panel)]

@@ -94,7 +94,9 @@ def path_checks(panels: Sequence[dict[str, Any]]) -> list[Check]:
 
 @style()
 def draw(outcome: Outcome) -> Figure:
-    """Above the phase portraits with a trajectory, below the same trajectory against time."""
+    """Phase portraits of the rectified circuit with a trajectory, and the same trajectory
+    against time, for three pairs of time constants.
+    """
     figure = Figure(figsize=(2 * COLUMN, 3.9))
     upper, lower = figure.subplots(2, 3, sharey="row", height_ratios=(3, 2))
     draw_panels(outcome.data, upper)

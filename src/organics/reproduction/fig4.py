@@ -132,7 +132,11 @@ def checks(numbers: dict[str, Any]) -> list[Check]:
 
 @style()
 def draw(outcome: Outcome) -> Figure:
-    """Errors above, linear as in the paper and logarithmic; one circuit below."""
+    """a, b: error of the iterates, mean, standard deviation and largest over random circuits,
+    on a linear scale as in the paper and on a logarithmic one. c: recurrent weights of one
+    circuit. d, e: its iterates, and what a simulation comes to. f: the last iterate against the
+    simulation.
+    """
     figure = Figure(figsize=(2 * COLUMN, 4.4))
     axes = figure.subplots(2, 3)
     numbers = outcome.numbers

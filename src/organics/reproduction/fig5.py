@@ -90,8 +90,9 @@ def conclude(trained: Spectrum, initial: Spectrum, test_accuracy: float) -> Outc
 
 @style()
 def draw(outcome: Outcome) -> Figure:
-    """Histogram of the abscissa over the test inputs, a panel for each layer, and its range before
-    training, which is too narrow for a histogram."""
+    """Share of the test inputs by their spectral abscissa, a panel for each layer; its range
+    before training, too narrow for a histogram; where the paper has layer 1 after training.
+    """
     figure = Figure(figsize=(2 * COLUMN, 2.4))
     panels = figure.subplots(1, 2)
     for i, axes in enumerate(panels):

@@ -80,7 +80,9 @@ def conclude(spectra: list[Spectrum]) -> Outcome:
 
 @style()
 def draw(outcome: Outcome) -> Figure:
-    """Range and median of the abscissa over the test inputs against the epoch, each layer."""
+    """Largest, median and range of the spectral abscissa over the test inputs after every
+    epoch, a panel for each layer; between the dotted lines is where the paper has the largest.
+    """
     numbers = outcome.numbers
     figure = Figure(figsize=(2 * COLUMN, 2.5))
     panels = figure.subplots(1, 2, sharey=True)

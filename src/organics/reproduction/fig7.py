@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from organics.nn import ORGaNICs
 from organics.plain import as_number, rounded
-from organics.plots import BLUE, COLUMN, GREEN, GREY, ORANGE, style
+from organics.plots import BLUE, COLUMN, GREEN, GREY, ORANGE, letter, style
 from organics.reproduction.table2 import PAPER, hours_of, not_run, protocol
 from organics.reproduction.target import Check, Job, Outcome
 from organics.reproduction.trained import Trained, command, in_words, is_whole, trained
@@ -134,16 +134,16 @@ def boundedness(task: str, outputs: Float[np.ndarray, "inputs steps n"]) -> list
 
 @style()
 def draw(outcome: Outcome) -> Figure:
-    """For either task all neurons for a few inputs, and the range over all, read three times."""
+    """a, c: y of all neurons while an image is read, for a few images. b, d (ours): the range
+    of y over neurons and inputs when images are read three times in a row.
+    """
     figure = Figure(figsize=(2 * COLUMN, 4.0))
     axes = figure.subplots(2, 2, sharey="row", squeeze=False)
-    for row, (task, title) in zip(
-        axes, (("smnist", "sequential MNIST"), ("psmnist", "permuted")), strict=True
+    for row, task, title, letters in zip(
+        axes, TASKS, ("sequential MNIST", "permuted"), ("ab", "cd"), strict=True
     ):
-        _panel(row, title, outcome.numbers[task], (outcome.data or {}).get(task))
+        _panel(row, letters, title, outcome.numbers[task], (outcome.data or {}).get(task))
         row[0].set_ylabel("$y$")
-    for ax, name in zip(axes.ravel(), "abcd", strict=True):
-        ax.set_title(name, loc="left", fontweight="bold")
     axes[1, 0].set_xlabel("step")
     axes[1, 1].set_xlabel("step")
     handles = [
@@ -156,18 +156,19 @@ def draw(outcome: Outcome) -> Figure:
     return figure
 
 
-def _panel(row: Any, title: str, numbers: dict[str, Any], shown: np.ndarray | None) -> None:
+def _panel(
+    row: Any, letters: str, title: str, numbers: dict[str, Any], shown: np.ndarray | None
+) -> None:
     if numbers["run"] is None or shown is None:
         for ax in row:
             ax.text(0.5, 0.5, numbers["in_words"], ha="center", va="center", transform=ax.transAxes)
             ax.set(xticks=[], yticks=[])
-        row[0].set_title(title)
+        letter(row[0], letters[0], title)
         return
     for outputs, colour in zip(shown, _SHOWN, strict=False):
         row[0].plot(outputs, color=colour, linewidth=0.3, alpha=0.6)
-    row[0].set_title(
-        f"{title}, {len(shown)} inputs\n{numbers['in_words'].replace('W_r', '$W_r$')}", fontsize=7
-    )
+    kind = numbers["in_words"].replace("W_r", "$W_r$")
+    letter(row[0], letters[0], f"{title}, {len(shown)} inputs\n{kind}")
     at = np.arange(len(numbers["least"])) * numbers["every"]
     low, high = (_LIMIT * edge for edge in numbers["range"])
     least = np.asarray([-np.inf if v is None else v for v in numbers["least"]])
@@ -180,6 +181,5 @@ def _panel(row: Any, title: str, numbers: dict[str, Any], shown: np.ndarray | No
     for edge in range(1, _AGAIN):
         row[1].axvline(edge * numbers["steps"], color=GREY, linewidth=0.8, linestyle="--")
     cut = f"\nwhat is beyond {low:.1f} and {high:.1f} is cut off" if beyond else ""
-    row[1].set_title(
-        f"range over neurons and {numbers['inputs']} inputs, read {_AGAIN} times{cut}", fontsize=7
-    )
+    read = f"range over neurons and {numbers['inputs']} inputs, read {_AGAIN} times{cut}"
+    letter(row[1], letters[1], read)

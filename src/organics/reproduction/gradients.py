@@ -117,7 +117,10 @@ def conclude(runs: list[dict[str, Any]]) -> Outcome:
 
 @style()
 def draw(outcome: Outcome) -> Figure:
-    """The norm of the gradient at every step, a panel for each network, a line for each seed."""
+    """Norm of the gradient at every step of training, a panel for each network, a line for each
+    seed; the dotted line is at the largest. Digits, a pixel at a step; other tasks may have
+    larger ones.
+    """
     runs = outcome.numbers["runs"]
     names = list(dict.fromkeys(run["network"] for run in runs))
     figure = Figure(figsize=(2 * COLUMN, 2.2))

@@ -197,7 +197,11 @@ def oscillation_checks(oscillation: dict[str, Any]) -> list[Check]:
 
 @style()
 def draw(outcome: Outcome) -> Figure:
-    """Distances, contrast responses, population responses; below, the oscillation."""
+    """a: distance of the steady state from the normalization equation as the recurrence leaves
+    the identity. b, c: responses of a ring of neurons to a grating with and without an
+    orthogonal mask. d: power of its fluctuations. e, f: frequency and decay of its oscillation,
+    by contrast.
+    """
     figure = Figure(figsize=(2 * COLUMN, 4.6))
     axes = figure.subplots(2, 3)
     numbers = outcome.numbers

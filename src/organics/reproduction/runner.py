@@ -148,7 +148,7 @@ def _run(target: Target, job: Job, out: Path) -> dict[str, Any]:
         "versions": versions(),
         "machine": machine(),
         "pictures": pictures,
-        "caption": target.caption,
+        "caption": " ".join((module.draw.__doc__ or "").split()),
         "numbers": outcome.numbers,
     }
     text = json.dumps(as_plain(document), indent=1, allow_nan=False) + "\n"

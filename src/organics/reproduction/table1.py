@@ -95,7 +95,10 @@ def conclude(found: dict[str, Any]) -> Outcome:
 
 @style()
 def draw(outcome: Outcome) -> Figure:
-    """Test accuracy of each network, mean and standard deviation, and the paper's."""
+    """Test accuracy of each network: seeds, mean and standard deviation, and the paper's. The
+    circuits have W_r = I, and the parameters are averaged over the steps; the paper learns W_r
+    and does not average.
+    """
     rows = outcome.numbers["rows"]
     figure = Figure(figsize=(COLUMN, 0.9 + 0.24 * len(rows)))
     axes = figure.add_subplot()

@@ -311,7 +311,9 @@ def _against_lstm(short: dict[str, dict[str, Any]], task: str) -> Check:
 
 @style()
 def draw(outcome: Outcome) -> Figure:
-    """Test accuracy of every row, the paper's and ours."""
+    """Test accuracy of every row: the paper's, ours of all 784 steps where a run was found, and
+    ours of images of 14 x 14 pixels.
+    """
     figure = Figure(figsize=(2 * COLUMN, 3.1))
     rows = outcome.numbers["rows"]
     axes = figure.subplots(1, 2, sharey=True, sharex=True)

@@ -18,9 +18,8 @@ class Target:
         claim: what is put to the test, in one sentence.
         source: where in the paper; "ours" for what goes beyond it.
         paper: the paper's number or finding, as it is to stand in a table; None if it has none.
-        needs: data sets it reads, by name.
+        needs: what it reads: data sets by name, "trained runs".
         minutes: about how long the whole takes on 2 cores.
-        caption: what the figure shows, for who sees it without the code.
         looks_for_runs: whether what it says depends on which trained runs there are, so that an
             earlier result is never taken for the answer.
     """
@@ -32,7 +31,6 @@ class Target:
     minutes: float
     paper: str | None = None
     needs: tuple[str, ...] = ()
-    caption: str = ""
     looks_for_runs: bool = False
 
 

@@ -173,7 +173,9 @@ def conclude(
 
 @style()
 def draw(outcome: Outcome) -> Figure:
-    """Number of stable and unstable fixed points over slices of the parameter plane."""
+    """Number of stable and unstable fixed points over slices of the plane of recurrent weight
+    and drive, with the exact border between them.
+    """
     slices = outcome.numbers["slices"]
     figure = Figure(figsize=(2 * COLUMN, 2.75))
     panels = list(figure.subplots(1, len(slices), sharey=True))
