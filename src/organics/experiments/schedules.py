@@ -65,6 +65,7 @@ def compute(config: Config, progress: bool = True) -> dict[str, Any]:
     summary = {
         "command": " ".join(["python -m organics.experiments.schedules", *sys.argv[1:]]),
         "settings": _shared(config),
+        "chosen": _chosen(rows),
         "rows": rows,
         **where,
     }
@@ -126,6 +127,22 @@ def _row(
         "least_gradient_norm": min(norms, default=None),
         "largest_gradient_norm": max(norms, default=None),
     }
+
+
+def _chosen(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each schedule and number of epochs the row that is best on validation images, among
+    those of which no run diverged: no test image has a say in it."""
+    best: dict[tuple[str, int], dict[str, Any]] = {}
+    for row in rows:
+        if not row["diverged"]:
+            key = row["schedule"], row["epochs"]
+            best[key] = max(best.get(key, row), row, key=_validation)
+    named = ("epochs", "schedule", "learning_rate", "mean_test_accuracy", "sd_test_accuracy")
+    return [{name: row[name] for name in named} for row in best.values()]
+
+
+def _validation(row: dict[str, Any]) -> float:
+    return mean(row["validation_accuracy"])
 
 
 def main() -> None:

@@ -1,9 +1,11 @@
-"""The recurrent networks on small MNIST sequences: accuracy over seeds, time, gradient norms.
+r"""The recurrent networks on small sequences: accuracy over seeds, time, gradient norms.
 
     python -m organics.experiments.sequences
+    python -m organics.experiments.sequences --tasks sdigits --epochs 20 --batch-size 64 \
+        --results results/sequences_digits.json
 
 Every model has the same task, data, number of units, epochs, batches and schedule, and the learning
-rate and constants that were found for it with the same effort. ORGaNICs are never clipped; the
+rate and constants that were found for it (see `MODELS` and `TUNED`). ORGaNICs are never clipped; the
 models whose authors clip gradients are trained with and without. Interrupt and repeat it at will:
 what is complete is kept, and a run that was cut off goes on from its last epoch.
 
@@ -83,7 +85,7 @@ class Config:
     """Folder for the folders of the runs."""
     results: Path = Path("results/sequences.json")
     """File for the outcome."""
-    tasks: tuple[Literal["smnist", "psmnist"], ...] = ("smnist", "psmnist")
+    tasks: tuple[Literal["smnist", "psmnist", "sdigits"], ...] = ("smnist", "psmnist")
     """Tasks."""
     models: tuple[str, ...] = tuple(MODELS)
     """Rows."""
@@ -92,9 +94,11 @@ class Config:
     units: int = 64
     """Units of each network."""
     resize: int = 14
-    """Pixels a side."""
+    """Pixels a side of MNIST's images."""
     epochs: int = 6
     """Epochs of each run."""
+    batch_size: int = 256
+    """Images per step."""
 
     def __post_init__(self):
         for model in self.models:
@@ -138,9 +142,10 @@ def _run(config: Config, task: str, model: str, seed: int, progress: bool) -> _R
 def _setting(config: Config, task: str, model: str, seed: int) -> SequenceConfig:
     shared = {
         "task": task,
-        "resize": config.resize,
+        "resize": None if task == "sdigits" else config.resize,
         "units": config.units,
         "epochs": config.epochs,
+        "batch_size": config.batch_size,
         "schedule": "warmup-cosine",
         "seed": seed,
     }
@@ -152,7 +157,7 @@ def _differing(config: Config, task: str, model: str) -> dict[str, Any]:
     settings = MODELS[model]
     if "model" not in settings:
         return settings
-    recipe = TUNED[settings["model"], f"{task}-{config.resize}"]
+    recipe = TUNED[settings["model"], _named(config, task)]
     found = {
         "learning_rate": recipe.learning_rate,
         "hyperparameters": recipe.hyperparameters,
@@ -161,7 +166,13 @@ def _differing(config: Config, task: str, model: str) -> dict[str, Any]:
 
 
 def _folder(config: Config, task: str, model: str, seed: int) -> Path:
-    return config.out / f"{task}{config.resize}-{model}-{config.units}-seed{seed}"
+    name = _named(config, task).replace("-", "")
+    return config.out / f"{name}-{model}-{config.units}-seed{seed}"
+
+
+def _named(config: Config, task: str) -> str:
+    """The task, with the size of its images unless it has but one."""
+    return task if task == "sdigits" else f"{task}-{config.resize}"
 
 
 def _summary(config: Config, done: list[_Run]) -> dict[str, Any]:
@@ -174,8 +185,9 @@ def _summary(config: Config, done: list[_Run]) -> dict[str, Any]:
     reports = [run.report for run in done if run.report is not None]
     return {
         "command": " ".join(["python -m organics.experiments.sequences", *sys.argv[1:]]),
-        "steps": config.resize**2,
+        "steps": {task: 64 if task == "sdigits" else config.resize**2 for task in config.tasks},
         "epochs": config.epochs,
+        "batch_size": config.batch_size,
         "schedule": "warmup-cosine",
         "rows": rows,
         "versions": reports[-1].versions if reports else None,
