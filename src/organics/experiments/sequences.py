@@ -5,9 +5,9 @@ r"""The recurrent networks on small sequences: accuracy over seeds, time, gradie
         --results results/sequences_digits.json
 
 Every model has the same task, data, number of units, epochs, batches and schedule, and the learning
-rate and constants that were found for it (see `MODELS` and `TUNED`). ORGaNICs are never clipped; the
-models whose authors clip gradients are trained with and without. Interrupt and repeat it at will:
-what is complete is kept, and a run that was cut off goes on from its last epoch.
+rate and constants that were found for it (see `MODELS` and `TUNED`). ORGaNICs are never clipped;
+the models whose authors clip gradients are trained with and without. Interrupt and repeat it at
+will: what is complete is kept, and a run that was cut off goes on from its last epoch.
 
 Source: after Rawat et al. 2024, Table 2, on images of 14 x 14 pixels.
 """

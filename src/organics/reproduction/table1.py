@@ -14,6 +14,9 @@ from organics.experiments import mnist_static
 from organics.plots import BLUE, COLUMN, GREY, ORANGE, VERMILION, style
 from organics.reproduction.target import Check, Job, Outcome, Table
 
+PARAMETERS = {(50,): 671_824, (80,): 682_354, (120, 60): 723_054}
+"""The paper's, of the circuits: they learn `W_r`."""
+
 NEAR = 0.005  # in accuracy: how far below the paper's counts as the paper's
 _NAMES = {"ssn": "SSN", "mlp": "dense ReLU", "organics": "ORGaNICs"}
 _COLOURS = {"ssn": VERMILION, "mlp": ORANGE, "organics": BLUE}
@@ -73,6 +76,17 @@ def conclude(found: dict[str, Any]) -> Outcome:
             worst["mean_test_accuracy"] > best["mean_test_accuracy"] + NEAR,
             paper="98.1 % and 95.2 %",
             tolerance=f"the least of the circuits' means {100 * NEAR:g} points above the others'",
+        )
+    )
+    known = [row for row in circuits if tuple(row["layers"]) in PARAMETERS]
+    checks.append(
+        Check(
+            "the circuits have the paper's parameters, learned recurrent weights among them",
+            ", ".join(f"{row['parameters']:,}" for row in known),
+            all(row["parameters"] == PARAMETERS[tuple(row["layers"])] for row in known),
+            paper=", ".join(f"{PARAMETERS[tuple(row['layers'])]:,}" for row in known),
+            tolerance="equal",
+            decides=False,
         )
     )
     lost = sum(sum(row["lost_steps"]) for row in supralinear)

@@ -38,7 +38,7 @@ class Spectrum(NamedTuple):
 class TwoLayers:
     """The trained network, with its model after every epoch and before the first.
 
-    It is trained as in the paper, without averaging, if that is not done yet.
+    It is trained without averaging, as the paper's, if that is not done yet.
     """
 
     def __init__(self, job: Job):

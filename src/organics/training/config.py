@@ -53,7 +53,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class TrainConfig(Settings):
-    """Settings of a training run; the defaults are the paper's, for one layer of 50 on MNIST.
+    """Settings of a training run; the defaults are the paper's for one layer of 50 on MNIST, but
+    for `recurrent` (the paper learns `W_r`) and the number of epochs (up to 200 there).
 
     Raises `ValueError`, naming the field, for a value outside of its range.
     """
