@@ -1,6 +1,6 @@
 """With which hyperparameters the comparison models are trained: those of their papers, and ours."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Pairs = tuple[tuple[str, float], ...]
@@ -121,7 +121,11 @@ TUNED: dict[tuple[str, str], Recipe] = {
     ("lstm", "sdigits"): _digits(0.02, 1.0, forget_bias=1.0),
     ("antisymmetric", "sdigits"): _digits(0.03, epsilon=0.2, gamma=0.01),
     ("antisymmetric-gated", "sdigits"): _digits(0.03, epsilon=0.3, gamma=0.03),
-    ("cornn", "sdigits"): _digits(0.03, dt=0.2, gamma=1.0, epsilon=2.0),
+    ("cornn", "sdigits"): replace(
+        _digits(0.03, dt=0.2, gamma=1.0, epsilon=4.0),
+        origin="best of 22 configurations by the mean over 3 seeds of the accuracy on 150 digits "
+        "not trained on: with epsilon 2, best of 12 with one seed, one seed in three did not learn",
+    ),
     ("lipschitz", "sdigits"): _digits(0.03, epsilon=0.1, beta=0.8, spread=2.0),
     ("rnn", "sdigits"): _digits(0.004),
     ("lstm", "smnist-14"): _small(12, 0.003, 1.0, forget_bias=1.0),
