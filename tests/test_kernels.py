@@ -251,3 +251,17 @@ def test_without_the_library_everything_works(monkeypatch):
     assert recurrence.choose("auto") == "scan"
     with pytest.raises(ValueError, match="it was not built"):
         recurrence.choose("native")
+
+
+@needs_native
+def test_a_library_that_jax_refuses_is_done_without(monkeypatch):
+    def refuse(*_, **__):
+        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: FFI API version 0.99")
+
+    monkeypatch.setattr(jax.ffi, "register_ffi_target", refuse)
+    found = native._load_once.__wrapped__()
+    assert found[0] is None
+    monkeypatch.setattr(native, "_load", lambda: found)
+    assert recurrence.choose("auto") == "scan"
+    with pytest.raises(ValueError, match=r"cannot be loaded: .*version 0.99"):
+        recurrence.choose("native")

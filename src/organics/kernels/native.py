@@ -62,7 +62,8 @@ def _load_once() -> tuple[str | None, str | None]:
         for target in ("organics_forward", "organics_backward"):
             handler = jax.ffi.pycapsule(getattr(library, target))
             jax.ffi.register_ffi_target(target, handler, platform="cpu")
-    except (OSError, AttributeError) as error:
+    # JAX raises the last of them for a library that was built for a newer jaxlib
+    except (OSError, AttributeError, RuntimeError) as error:
         return None, f"{LIBRARY.name} cannot be loaded: {error}"
     return name().decode(), None
 
