@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 from unittest import mock
 
 import jax
@@ -225,6 +226,25 @@ def test_native_with_older_instruction_sets(isa):
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip() in (isa, "base")
+
+
+@needs_native
+@pytest.mark.parametrize("batch", [3, 9, 70, 530])
+def test_native_numbers_do_not_depend_on_the_number_of_threads(batch):
+    """Bit for bit, so that a run may go on where there are fewer processors."""
+    arrays, (d_final, d_outputs) = problem(10, 16, 2, 5, batch, dtype=np.float32)
+
+    @partial(jax.jit, static_argnums=1)
+    def everything(arrays, threads):
+        def value(arrays):
+            final, outputs = native.run(Options(), *arrays, sequence=True, threads=threads)
+            return jnp.sum(final * d_final) + jnp.sum(outputs * d_outputs), (final, outputs)
+
+        return jax.grad(value, has_aux=True)(arrays)
+
+    alone = everything(arrays, 1)
+    for threads in (2, 3, 8):
+        jax.tree.map(np.testing.assert_array_equal, everything(arrays, threads), alone)
 
 
 @needs_native

@@ -1,5 +1,6 @@
 // What XLA calls: checks the shapes, chooses the instruction set, and spreads tiles over threads.
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <exception>
 #include <limits>
@@ -124,38 +125,64 @@ class Numbers {  // aligned to the cache line
   T* data_;
 };
 
-// Calls work(thread, first, last) for a share of the batch each, on as many threads as there are
-// shares; the shares do not depend on which thread is quicker, so neither do the sums.
+// Calls work() on so many threads, this one among them, or on fewer if no more are to be had.
 template <typename Work>
-void share(Index batch, Index shares, const Work& work) {
+void on_threads(Index count, const Work& work) {
   std::exception_ptr failure;
   std::mutex mutex;
-  const auto run = [&](Index i) {
+  const auto run = [&] {
     try {
       FlushDenormals flush;
-      work(i, batch * i / shares, batch * (i + 1) / shares);
+      work();
     } catch (...) {
       std::lock_guard<std::mutex> lock(mutex);
       failure = std::current_exception();
     }
   };
   std::vector<std::thread> threads;
-  threads.reserve(shares);
-  Index started = 1;
+  threads.reserve(count);
   try {
-    for (; started < shares; ++started) threads.emplace_back(run, started);
+    while (static_cast<Index>(threads.size()) + 1 < count) threads.emplace_back(run);
   } catch (const std::exception&) {
-    // no more threads are to be had: this one does the rest of the work
+    // the threads that there are do all of the work
   }
-  run(0);
-  for (Index i = started; i < shares; ++i) run(i);
+  run();
   for (std::thread& thread : threads) thread.join();
   if (failure) std::rethrow_exception(failure);
 }
 
-Index shares_of(Index batch, Index threads) {
-  constexpr Index kLeast = 4;  // samples that are worth a thread
+// The batch in shares, which threads take one after the other.
+class Shares {
+ public:
+  Shares(Index batch, Index count) : count(count), batch_(batch) {}
+
+  // Calls work(share, first, last) until there are no shares left.
+  template <typename Work>
+  void take(const Work& work) {
+    for (Index i = next_++; i < count; i = next_++)
+      work(i, batch_ * i / count, batch_ * (i + 1) / count);
+  }
+
+  const Index count;
+
+ private:
+  const Index batch_;
+  std::atomic<Index> next_{0};
+};
+
+constexpr Index kLeast = 4;  // samples that are worth a thread
+
+Index threads_for(Index batch, Index threads) {
   return std::max<Index>(1, std::min(threads > 0 ? threads : processors(), batch / kLeast));
+}
+
+// Gradients are summed over each of so many shares of the batch, and these sums then in order: that
+// depends on the batch alone, so the gradients depend neither on the number of threads nor on which
+// of them is quicker. Fewer than sixteen samples take longer for each, so there are fewer only if
+// there were not four shares else; and no more than 32 shares, as each has sums of its own to keep.
+Index shares_of_sums(Index batch) {
+  const Index few = std::min<Index>(batch / kLeast, 4), many = std::min<Index>(batch / 16, 32);
+  return std::max<Index>({1, few, many});
 }
 
 template <typename T>
@@ -164,9 +191,13 @@ void run_forward(const Shape& s, const Options& o, const Weights<T>& w, const Fo
   const Kernel<T>& k = kernel<T>();
   const Numbers<T> packed(k.packed_size(s));
   k.pack(s, o, w, packed.get(), false);
-  share(s.batch, shares_of(s.batch, threads), [&](Index, Index first, Index last) {
+  const Index count = threads_for(s.batch, threads);
+  Shares shares(s.batch, count);  // their number changes no result, as nothing is summed over them
+  on_threads(count, [&] {
     const Numbers<T> scratch(k.scratch_size(s, false));
-    k.forward(s, o, w, packed.get(), f, first, last, scratch.get());
+    shares.take([&](Index, Index first, Index last) {
+      k.forward(s, o, w, packed.get(), f, first, last, scratch.get());
+    });
   });
 }
 
@@ -176,23 +207,25 @@ void run_backward(const Shape& s, const Options& o, const Weights<T>& w, const B
   const Kernel<T>& k = kernel<T>();
   const Index h = s.hidden, m = s.inputs, square = h * h;
   const Index size = 6 * square + 3 * h * m + 5 * h;
-  const Index shares = shares_of(s.batch, threads);
+  Shares shares(s.batch, shares_of_sums(s.batch));
   const Numbers<T> packed(k.packed_size(s));
   k.pack(s, o, w, packed.get(), true);
-  const Numbers<T> sums(shares * size);
-  std::fill_n(sums.get(), shares * size, T(0));
-  share(s.batch, shares, [&](Index i, Index first, Index last) {
-    T* const base = sums.get() + i * size;
-    const Gradients<T> mine{base,
-                            base + square,
-                            base + 2 * square,
-                            base + 6 * square,
-                            base + 6 * square + 3 * h * m,
-                            base + 6 * square + 3 * h * m + 4 * h};
+  const Numbers<T> sums(shares.count * size);
+  on_threads(std::min(threads_for(s.batch, threads), shares.count), [&] {
     const Numbers<T> scratch(k.scratch_size(s, true));
-    k.backward(s, o, w, packed.get(), f, mine, first, last, scratch.get());
+    shares.take([&](Index i, Index first, Index last) {
+      T* const base = sums.get() + i * size;
+      std::fill_n(base, size, T(0));
+      const Gradients<T> mine{base,
+                              base + square,
+                              base + 2 * square,
+                              base + 6 * square,
+                              base + 6 * square + 3 * h * m,
+                              base + 6 * square + 3 * h * m + 4 * h};
+      k.backward(s, o, w, packed.get(), f, mine, first, last, scratch.get());
+    });
   });
-  for (Index i = 1; i < shares; ++i)
+  for (Index i = 1; i < shares.count; ++i)
     for (Index j = 0; j < size; ++j) sums.get()[j] += sums.get()[i * size + j];
   // the kernels' (sends, receives) becomes the (receives, sends) of the weights
   const T* from = sums.get();
