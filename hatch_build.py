@@ -1,7 +1,8 @@
 """Builds the native kernel when the package is installed; without a compiler, installs without it.
 
 One file of kernels is compiled for several instruction sets, and the library chooses among them
-when it is loaded, so a wheel runs on any processor of its architecture.
+when it is loaded, so a wheel runs on any processor of its architecture. What could not be built is
+written, with the reason, into a file beside it, as pip shows nothing of what is said here.
 
     python hatch_build.py FILE [FLAG ...]
 
@@ -11,6 +12,7 @@ builds it as FILE with further flags for the compiler, such as those of the sani
 import importlib.util
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,13 +25,13 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("src/organics/kernels")
 LIBRARY = FOLDER / "cpp" / "liborganics.so"
+LACKING = LIBRARY.with_suffix(".txt")
 COMMON = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-DNDEBUG"]
 KERNEL = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
-X86 = {
-    "base": [],
-    "avx2": ["-march=x86-64-v3"],
-    "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
-}
+# the instructions that `best_isa` in library.cpp asks the processor for, and no others
+AVX2 = ["-mavx2", "-mfma", "-mbmi", "-mbmi2"]
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl"]
+X86 = {"avx2": AVX2, "avx512": [*AVX2, *AVX512, "-mprefer-vector-width=512"]}
 
 
 class CustomBuildHook(BuildHookInterface):
@@ -41,12 +43,17 @@ class CustomBuildHook(BuildHookInterface):
         if self.target_name != "wheel":
             return
         root = Path(self.root)
-        (root / LIBRARY).unlink(missing_ok=True)
+        for file in (LIBRARY, LACKING):
+            (root / file).unlink(missing_ok=True)
         try:
-            compile_library(root, root / LIBRARY)
-        except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
-            output = getattr(error, "stderr", "") or ""
-            self.app.display_warning(f"organics: no native kernel ({error}) {output[-2000:]}")
+            lacking = compile_library(root, root / LIBRARY)
+        except (OSError, RuntimeError) as error:
+            lacking = [str(error)]
+        if lacking:
+            (root / LACKING).write_text("\n".join(lacking) + "\n", encoding="utf-8")
+            build_data["artifacts"].append(str(LACKING))
+            self.app.display_warning("organics, native kernel: " + "; ".join(lacking))
+        if not (root / LIBRARY).exists():
             return
         build_data["artifacts"].append(str(LIBRARY))
         build_data["pure_python"] = False
@@ -54,55 +61,76 @@ class CustomBuildHook(BuildHookInterface):
         build_data["tag"] = f"py3-none-{tag}"
 
 
-def compile_library(root: Path, target: Path, flags: Sequence[str] = ()) -> None:
+def compile_library(root: Path, target: Path, flags: Sequence[str] = ()) -> list[str]:
     """Build the library from the sources below `root` and put it at `target`.
+
+    Returns which instruction sets were left out, and why: an older compiler does not know them all.
 
     Raises `RuntimeError` if a tool or a header is lacking, or if the compiler fails.
     """
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
-    if compiler is None:
-        raise RuntimeError("no C++ compiler was found; the variable CXX names one")
+    compiler = _compiler()
     jaxlib = importlib.util.find_spec("jaxlib")
     if jaxlib is None or jaxlib.origin is None:
         raise RuntimeError("jaxlib, whose headers are needed, is not installed")
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     source = root / FOLDER / "cpp"
-    headers = ["-isystem", str(Path(jaxlib.origin).parent / "include")]
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         folder = Path(temporary)
-        library = ["-O2", *headers, *(["-DORGANICS_X86"] if x86 else []), source / "library.cpp"]
-        units = {"library": library}
-        for name, isa in (X86 if x86 else {"base": []}).items():
-            units[name] = [*KERNEL, *isa, f"-DORGANICS_ISA={name}", source / "sequence.cpp"]
-        running = [
-            subprocess.Popen(
-                [compiler, *COMMON, *map(str, unit), *flags, "-c", "-o", str(folder / f"{name}.o")],
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for name, unit in units.items()
-        ]
-        failures = [output for process in running if (output := _finish(process)) is not None]
-        if failures:
-            raise RuntimeError(f"the compiler failed: {failures[0][-2000:]}")
-        objects = [str(folder / f"{name}.o") for name in units]
+
+        def start(name: str, unit: Sequence[str], file: str) -> subprocess.Popen:
+            output = ["-c", "-o", str(folder / f"{name}.o"), str(source / file)]
+            return _start([*compiler, *COMMON, *unit, *flags, *output])
+
+        running = {
+            name: start(name, [*KERNEL, *isa, f"-DORGANICS_ISA={name}"], "sequence.cpp")
+            for name, isa in {"base": [], **(X86 if x86 else {})}.items()
+        }
+        failed = {name: why for name, process in running.items() if (why := _finish(process))}
+        if "base" in failed:
+            raise RuntimeError(failed["base"])
+        names = [name for name in running if name not in failed]
+        # the library is told which of them it has
+        has = [f"-DORGANICS_{name.upper()}" for name in names if name != "base"]
+        headers = ["-isystem", str(Path(jaxlib.origin).parent / "include")]
+        if why := _finish(start("library", ["-O2", *headers, *has], "library.cpp")):
+            raise RuntimeError(why)
+        objects = [str(folder / f"{name}.o") for name in ("library", *names)]
         built = folder / LIBRARY.name
-        subprocess.run(
-            [compiler, "-shared", "-pthread", *flags, "-o", str(built), *objects],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
+        link = [*compiler, "-shared", "-pthread", *flags, "-o", str(built), *objects]
+        if why := _finish(_start(link)):
+            raise RuntimeError(why)
         built.replace(target)
+    return [f"{name} was left out: {why}" for name, why in failed.items()]
+
+
+def _compiler() -> list[str]:
+    """The command that CXX names, which may be of several words, such as `ccache g++`."""
+    try:
+        words = shlex.split(os.environ.get("CXX", "")) or ["c++"]
+    except ValueError as error:
+        raise RuntimeError(f"the variable CXX is no command: {error}") from error
+    if shutil.which(words[0]) is None:
+        raise RuntimeError(f"no C++ compiler {words[0]!r} was found; the variable CXX names one")
+    return words
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
+    )
 
 
 def _finish(process: subprocess.Popen) -> str | None:
-    """The compiler's complaint, if it failed."""
-    output = process.communicate()[1]
-    return output if process.returncode else None
+    """The compiler's complaint, in one line, if it failed."""
+    lines = process.communicate()[1].splitlines()
+    if process.returncode == 0:
+        return None
+    errors = [line for line in lines if "error" in line.lower()] or lines[-1:] or ["no reason"]
+    return f"the compiler failed: {errors[0].strip()[:500]}"
 
 
 if __name__ == "__main__":
     file, *more = sys.argv[1:]
     Path(file).parent.mkdir(parents=True, exist_ok=True)
-    compile_library(Path(__file__).parent, Path(file).resolve(), more)
+    for left_out in compile_library(Path(__file__).parent, Path(file).resolve(), more):
+        print(left_out)

@@ -1,12 +1,17 @@
-"""The package as a whole: public names, import graph, what importing it does."""
+"""The package as a whole: public names, import graph, what importing it does, how it is built."""
 
 import ast
+import importlib.util
+import platform
 import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import organics
+from organics.kernels import native
 
 SOURCE = Path(organics.__file__).parent
 
@@ -66,3 +71,63 @@ def test_importing_everything_leaves_jax_as_it_was():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+# stands in for a compiler: says what it was told, and does not know some options
+COMPILER = """
+import sys
+if {unknown!r} & set(sys.argv):
+    sys.exit("cc: error: unrecognized command-line option")
+with open({log!r}, "a") as log:
+    print(*sys.argv[1:], file=log)
+open(sys.argv[sys.argv.index("-o") + 1], "w").close()
+"""
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    """Runs the build hook in an empty folder with such a compiler; what it added, and its calls."""
+    file = Path(__file__).parent.parent / "hatch_build.py"
+    spec = importlib.util.spec_from_file_location("hatch_build", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / module.FOLDER / "cpp").mkdir(parents=True)
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / module.LIBRARY)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+
+    def run(unknown):
+        compiler, log = tmp_path / "my compiler.py", tmp_path / "log"
+        compiler.write_text(COMPILER.format(unknown=unknown, log=str(log)))
+        monkeypatch.setenv("CXX", f"{sys.executable} '{compiler}'")
+        data = {"artifacts": []}
+        module.CustomBuildHook(str(tmp_path), {}, None, None, "", "wheel").initialize("", data)
+        return data, log.read_text().splitlines() if log.exists() else []
+
+    return run
+
+
+def test_all_instruction_sets_are_built(build):
+    data, calls = build(set())
+    assert data["artifacts"] == ["src/organics/kernels/cpp/liborganics.so"]
+    assert native.left_out() is None and native.LIBRARY.exists()
+    assert "-DORGANICS_AVX2 -DORGANICS_AVX512" in calls[-2]
+    assert all(name in calls[-1] for name in ("library.o", "base.o", "avx2.o", "avx512.o"))
+
+
+def test_an_instruction_set_that_the_compiler_does_not_know_is_left_out(build):
+    data, calls = build({"-mavx512f"})
+    assert len(data["artifacts"]) == 2 and not data["pure_python"]
+    assert (native.left_out() or "").startswith("avx512 was left out: the compiler failed: cc: err")
+    assert "-DORGANICS_AVX2" in calls[-2] and "AVX512" not in calls[-2]
+    assert "avx2.o" in calls[-1] and "avx512.o" not in calls[-1]
+    build(set())
+    assert native.left_out() is None
+
+
+def test_why_there_is_no_library_is_kept(build, monkeypatch):
+    data, _ = build({"-fPIC"})
+    assert data == {"artifacts": ["src/organics/kernels/cpp/liborganics.txt"]}
+    assert not native.LIBRARY.exists()
+    monkeypatch.setattr(native, "_load", native._load_once.__wrapped__)
+    assert "unrecognized command-line option" in (native.unavailable() or "")

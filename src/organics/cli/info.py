@@ -34,7 +34,7 @@ class Info:
             "cores": os.cpu_count(),
             "backend": jax.default_backend(),
             "native_kernel": native.instruction_set(),
-            "native_kernel_lacking": native.unavailable(),
+            "native_kernel_lacking": native.unavailable() or native.left_out(),
             "devices": [
                 f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()
             ],
@@ -44,8 +44,8 @@ class Info:
             f"{document['cores']} cores",
             ", ".join(f"{name} {number}" for name, number in document["packages"].items()),
             "devices: " + ", ".join(document["devices"]),
-            "native kernel of the recurrent layer: "
-            + (document["native_kernel"] or f"none, as {document['native_kernel_lacking']}"),
+            f"native kernel of the recurrent layer: {document['native_kernel'] or 'none'}"
+            + (f" ({lacking})" if (lacking := document["native_kernel_lacking"]) else ""),
         ]
         return Answer(document, text)
 

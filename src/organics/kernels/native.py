@@ -43,6 +43,12 @@ def instruction_set() -> str | None:
     return _load()[0]
 
 
+def left_out() -> str | None:
+    """What the build of the library left out, and why; `None` if nothing."""
+    file = LIBRARY.with_suffix(".txt")  # which hatch_build.py writes
+    return file.read_text(encoding="utf-8").strip() if file.exists() else None
+
+
 def _load() -> tuple[str | None, str | None]:
     with _loading:
         return _load_once()
@@ -51,10 +57,8 @@ def _load() -> tuple[str | None, str | None]:
 @functools.cache
 def _load_once() -> tuple[str | None, str | None]:
     if not LIBRARY.exists():
-        return None, (
-            "it was not built, as no C++ compiler was found or it failed when the package was "
-            "installed (then it said why)"
-        )
+        reason = left_out() or f"there is no {LIBRARY}"
+        return None, f"it was not built when the package was installed: {reason}"
     try:
         library = ctypes.cdll.LoadLibrary(str(LIBRARY))
         name = library.organics_instruction_set

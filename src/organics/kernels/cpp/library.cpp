@@ -28,9 +28,14 @@ namespace organics {
 
 extern const Kernel<float> kFloat_base;
 extern const Kernel<double> kDouble_base;
-#if defined(ORGANICS_X86)
-extern const Kernel<float> kFloat_avx2, kFloat_avx512;
-extern const Kernel<double> kDouble_avx2, kDouble_avx512;
+// defined is what hatch_build.py has compiled
+#if defined(ORGANICS_AVX2)
+extern const Kernel<float> kFloat_avx2;
+extern const Kernel<double> kDouble_avx2;
+#endif
+#if defined(ORGANICS_AVX512)
+extern const Kernel<float> kFloat_avx512;
+extern const Kernel<double> kDouble_avx512;
 #endif
 
 namespace {
@@ -40,16 +45,20 @@ namespace ffi = xla::ffi;
 enum class Isa { kBase, kAvx2, kAvx512 };
 
 Isa best_isa() {
-#if defined(ORGANICS_X86)
+#if defined(ORGANICS_AVX2) || defined(ORGANICS_AVX512)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                     __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+  const char* const limit = std::getenv("ORGANICS_ISA");  // to test what older processors run
+  const std::string most = limit ? limit : "";
+#endif
+#if defined(ORGANICS_AVX512)
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  const char* const limit = std::getenv("ORGANICS_ISA");  // to test what older processors run
-  const std::string most = limit ? limit : "";
   if (avx512 && most != "base" && most != "avx2") return Isa::kAvx512;
+#endif
+#if defined(ORGANICS_AVX2)
   if (avx2 && most != "base") return Isa::kAvx2;
 #endif
   return Isa::kBase;
@@ -64,16 +73,20 @@ template <typename T>
 const Kernel<T>& kernel();
 template <>
 const Kernel<float>& kernel() {
-#if defined(ORGANICS_X86)
+#if defined(ORGANICS_AVX512)
   if (isa() == Isa::kAvx512) return kFloat_avx512;
+#endif
+#if defined(ORGANICS_AVX2)
   if (isa() == Isa::kAvx2) return kFloat_avx2;
 #endif
   return kFloat_base;
 }
 template <>
 const Kernel<double>& kernel() {
-#if defined(ORGANICS_X86)
+#if defined(ORGANICS_AVX512)
   if (isa() == Isa::kAvx512) return kDouble_avx512;
+#endif
+#if defined(ORGANICS_AVX2)
   if (isa() == Isa::kAvx2) return kDouble_avx2;
 #endif
   return kDouble_base;
