@@ -7,7 +7,8 @@ The *floor* are its matrix products alone, at the sizes in which they can be had
 those of the gates together, W_r and W; the same for the data gradients; the weight gradients as
 products over all steps; by PyTorch's BLAS and by NumPy's, whichever is quicker. Peers: the same
 equations as an eager PyTorch loop, `torch.nn.LSTM`, and Equinox's LSTM under `lax.scan`, all of the
-same width; they need PyTorch (`pip install '.[bench]'`). Denormal numbers are flushed everywhere.
+same width; they need PyTorch (`pip install '.[bench]'`), without which a file is written only with
+`--without-torch`. Denormal numbers are flushed everywhere.
 """
 
 import gc
@@ -49,6 +50,7 @@ def run(
     units: tuple[int, ...] = UNITS,
     steps: tuple[int, ...] = STEPS,
     rounds: int = 5,
+    without_torch: bool = False,
 ) -> dict[str, Any]:
     """Time training steps and inference for every number of units and steps.
 
@@ -57,7 +59,15 @@ def run(
         quick: small sizes, two rounds; the times mean nothing.
         units, steps: sizes to time.
         rounds: how often each is timed.
+        without_torch: write the file even if PyTorch, and with it most peers, is not there.
+
+    Raises `ValueError` if there is a file to write and no PyTorch, unless `without_torch` says so.
     """
+    if torch is None and out is not None and not without_torch:
+        raise ValueError(
+            f"{out} is to have PyTorch's times, but it is not installed: `pip install '.[bench]'`, "
+            "or write the file without them by `python -m benchmarks.recurrence --without-torch`."
+        )
     if quick:
         units, steps, rounds = (16,), (20,), 2
     if torch is not None:
