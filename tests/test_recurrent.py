@@ -345,3 +345,20 @@ def test_bad_inputs_are_refused():
         circuit_at(outside, jnp.zeros(2), outside.initial_state())
     with pytest.raises(ValueError, match="`every`"):
         trajectory(layer, jnp.zeros((5, 2)), every=0)
+
+
+def test_derivatives_forward_and_of_second_order_by_the_scan():
+    """What the native kernel does not have."""
+    layer = ORGaNICs(2, 3, key=jr.key(0), backend="scan")
+    x, direction = jr.normal(jr.key(1), (2, 5, 2))
+
+    def value(x):
+        return jnp.sum(layer(x)[0] ** 2)
+
+    gradient = jax.jit(jax.grad(value))
+    slope = jnp.vdot(gradient(x), direction)
+    np.testing.assert_allclose(jax.jvp(value, (x,), (direction,))[1], slope, rtol=1e-10)
+    np.testing.assert_allclose(jnp.vdot(jax.jacfwd(value)(x), direction), slope, rtol=1e-10)
+    curved = jnp.tensordot(jax.hessian(value)(x), direction, 2)
+    differences = (gradient(x + 1e-5 * direction) - gradient(x - 1e-5 * direction)) / 2e-5
+    np.testing.assert_allclose(curved, differences, rtol=1e-6, atol=1e-8)

@@ -45,6 +45,9 @@ def run(
     With `memory="less"`, what the backward pass needs grows with the root of the number of steps;
     for that the forward pass is computed twice (by "native" always).
 
+    All derivatives are to be had of "scan"; "native" has its gradients, in reverse mode and of the
+    first order, and no others: `jax.jvp`, `jax.jacfwd` and `jax.hessian` of it are errors of JAX's.
+
     Raises `ValueError` as `choose` does, or for another `memory`.
     """
     if memory not in ("more", "less"):

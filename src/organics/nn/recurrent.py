@@ -189,7 +189,9 @@ class ORGaNICs(eqx.Module):
         dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates: the largest step sizes over time constants,
             in (0, 1]. The defaults are those of the paper's code, for 784 steps; the reach of
             memory is about `1 / dt_tau_max` steps, so shorter sequences want larger ones.
-        backend: "auto", "native" or "scan"; see `organics.kernels.recurrence`.
+        backend: "auto", "native" or "scan"; see `organics.kernels.recurrence`. Derivatives forward
+            (`jax.jvp`, `jax.jacfwd`) and of second order (`jax.hessian`) need "scan": on a CPU
+            "auto" is mostly "native", which only has gradients (`jax.grad`, `jax.jacrev`).
         memory: "more", or "less" for training in memory that grows with the root of the number of
             steps, in exchange for time.
         dtype: of the parameters; JAX's default float if not given.
