@@ -31,7 +31,7 @@ class _Options:
     report; by default runs/DATA-MODEL-SIZE-seedN."""
     resume: bool = False
     """Go on with the run in that folder, if there is one, to the very same numbers as if it had
-    never been interrupted."""
+    never been interrupted (on the same machine and versions)."""
     quiet: bool = False
     """No progress bar."""
     figure: Annotated[Path | None, tyro.conf.arg(help="Figure of the training curves.")] = None
