@@ -48,6 +48,18 @@ def test_eigenvalues_are_those_of_each_matrix(dtype):
         np.testing.assert_array_equal(values, np.linalg.eigvals(J))
 
 
+@pytest.mark.parametrize("bad", [[3], [0, 4, 5], range(6)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_eigenvalues_of_a_matrix_that_is_not_finite_are_nan(bad, value):
+    matrices = np.random.default_rng(0).normal(size=(3, 2, 4, 4))
+    wanted = eigenvalues(matrices).reshape(6, 4)
+    matrices.reshape(6, 4, 4)[list(bad), 1, 2] = value
+    found = eigenvalues(matrices)
+    assert found.shape == (3, 2, 4)
+    wanted[list(bad)] = complex(np.nan, np.nan)
+    np.testing.assert_array_equal(found.reshape(6, 4), wanted)
+
+
 def test_lapack_is_single_threaded_also_where_it_is_loaded_later():
     code = (
         "from organics.linearization import single_threaded_lapack\n"

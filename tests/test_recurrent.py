@@ -174,6 +174,19 @@ def test_spectra_are_those_of_the_trajectories():
         same(radii[i], path.step_radius[time], rtol=1e-9)
 
 
+def test_the_spectrum_is_nan_where_the_numbers_have_overflowed():
+    layer = random_layer(8, rectified=False)
+    x = jnp.full((60, 2), 1e4)
+    path = trajectory(layer, x)
+    finite = np.isfinite(np.concatenate(path.states[0], axis=1)).all(axis=1)
+    assert finite[0] and not finite[-1]
+    for values in (path.spectral_abscissa[:, 0], path.step_radius[:, 0]):
+        assert np.isfinite(values[0]) and np.isnan(values[~finite]).all()
+    assert not path.step_stable[~finite].any()
+    abscissae, radii = spectra(layer, jnp.stack([x, 0 * x]))
+    assert np.isnan(abscissae).tolist() == np.isnan(radii).tolist() == [[True], [False]]
+
+
 @pytest.mark.parametrize("recurrent", ["free", "identity", "bounded", "semidefinite"])
 @pytest.mark.parametrize("rectified", [True, False])
 def test_invariants_over_ten_thousand_steps(recurrent, rectified):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from organics import data
 from organics.data import sequences
 from organics.experiments import schedules
+from organics.experiments import sequences as experiment
 from organics.models import (
     SequenceClassifier,
     SequenceModelName,
@@ -23,7 +24,7 @@ from organics.models import (
     count_parameters,
 )
 from organics.nn.dynamics import spectra
-from organics.training import SequenceConfig, TrainConfig, config, evaluate, train
+from organics.training import Diverged, SequenceConfig, TrainConfig, config, evaluate, loop, train
 from organics.training.evaluation import build_model, input_shape, load_model
 from organics.training.run_folder import RunFolder
 from organics.training.step import learning_rate
@@ -179,6 +180,14 @@ def test_the_diagnosis_is_that_of_the_layer(sequences, time, moments):
     abscissae, radii = spectra(model.layer, x[:moments])
     assert found["largest_spectral_abscissa"] == abscissae.max()
     assert found["largest_step_radius"] == radii.max()
+
+
+def test_what_overflows_is_diagnosed_as_not_finite():
+    model = build_sequence("organics", 1, 5, key=jr.key(0), backend="scan")
+    frozen = eqx.tree_at(lambda m: m.layer.cells[0].raw_rates, model, jnp.full((4, 5), -1e5))
+    assert frozen.diagnose(jnp.zeros((3, 9, 1)))["tau_y_max"] == np.inf
+    found = model.diagnose(jnp.full((3, 9, 1), jnp.inf))
+    assert np.isnan([found["largest_spectral_abscissa"], found["largest_step_radius"]]).all()
 
 
 def test_another_layer_is_diagnosed_by_its_outputs_and_not_monitored():
@@ -365,6 +374,55 @@ def test_a_run_resumes_to_the_same_bits_and_is_evaluated(tmp_path, monkeypatch):
     assert "dynamics" not in evaluate(broken, with_stability=False).summary
 
 
+def test_a_model_that_overflows_on_the_validation_examples_has_diverged(tmp_path):
+    wild = SequenceConfig(task="sdigits", units=8, epochs=2, batch_size=1500, learning_rate=30.0)
+    for resume in (False, False, True):  # nothing is left behind that the next run stumbles over
+        words = r"validation loss .* after step 0 \(the last of epoch 1\); no checkpoint"
+        with pytest.raises(Diverged, match=words) as caught:
+            train(wild, tmp_path, resume=resume, progress=False)
+        assert (caught.value.step, caught.value.checkpoint) == (0, None)
+        assert not list(tmp_path.iterdir())
+
+
+def overflowing(monkeypatch, at):
+    """Have the measured loss be NaN the `at`-th time."""
+    measured = loop.mean_metrics
+    times = iter(range(1, 100))
+
+    def found(*args):
+        return measured(*args) | ({"loss": np.nan} if next(times) == at else {})
+
+    monkeypatch.setattr(loop, "mean_metrics", found)
+
+
+def test_nothing_is_kept_of_an_epoch_whose_validation_loss_is_not_finite(tmp_path, monkeypatch):
+    told = []
+    with monkeypatch.context() as patch:
+        overflowing(patch, at=2)
+        with pytest.raises(Diverged, match="after step 5 .*last good .*000001") as caught:
+            train(SMALL, tmp_path, progress=False, on_epoch=lambda epoch, _: told.append(epoch))
+    kept = tmp_path / "checkpoint-000001.safetensors"
+    assert caught.value.checkpoint == kept and told == [0, 1]
+    assert RunFolder.open(tmp_path).checkpoints() == [kept]
+    assert [len(lines(tmp_path, f"{file}.jsonl")) for file in ("metrics", "steps")] == [1, 1]
+    assert train(SMALL, tmp_path, resume=True, progress=False).epochs == 3
+
+
+def test_what_is_not_finite_is_null_on_disk(tmp_path, monkeypatch):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    overflowing(monkeypatch, at=4)  # after three epochs: on the test set
+    monkeypatch.setattr(loop, "diagnose", lambda *_: {"largest_step_radius": np.nan})
+    for _ in range(2):  # the report that was stored is the same
+        report = train(SMALL, tmp_path, resume=True, progress=False)
+        assert np.isnan(report.test_loss) and 0 <= report.test_accuracy <= 1
+    texts = [(tmp_path / "report.json").read_text()]
+    texts += (tmp_path / "metrics.jsonl").read_text().splitlines()
+    found = [json.loads(text, parse_constant=refuse) for text in texts]
+    assert found[0]["test_loss"] is None and found[1]["largest_step_radius"] is None
+
+
 def test_the_digits_are_learned_row_by_row(tmp_path):
     settings = SequenceConfig(
         task="sdigits", rows=True, units=32, recurrent="identity", epochs=10, batch_size=32,
@@ -389,3 +447,28 @@ def test_the_comparison_of_schedules_at_toy_size(tmp_path):
         assert 0 < row["least_gradient_norm"] < row["largest_gradient_norm"]
     assert found["settings"]["units"] == 4 and "seed" not in found["settings"]
     assert schedules.compute(config, progress=False) == found
+
+
+def test_the_comparison_of_schedules_goes_on_after_a_run_that_diverged(tmp_path, monkeypatch):
+    overflowing(monkeypatch, at=1)
+    config = schedules.Config(
+        out=tmp_path / "runs", results=tmp_path / "found.json", rows=True, units=4, epochs=(1,),
+        learning_rates=(0.01,), seeds=(0,),
+    )  # fmt: skip
+    found = schedules.compute(config, progress=False)
+    assert [row["diverged"] for row in found["rows"]] == [1, 0, 0]
+
+
+def test_the_comparison_of_models_goes_on_after_a_run_that_diverged(tmp_path, monkeypatch):
+    def overflows(setting, *_, **__):
+        raise Diverged(5, 2, None, setting, validation=True)
+
+    monkeypatch.setattr(experiment, "train", overflows)
+    config = experiment.Config(
+        out=tmp_path,
+        results=tmp_path / "found.json",
+        tasks=("smnist",),
+        models=("organics", "lstm"),
+    )
+    found = experiment.compute(config, progress=False)
+    assert [row["diverged_at_step"] for row in found["rows"]] == [[5, 5, 5]] * 2

@@ -47,16 +47,23 @@ def jacobian(circuit: Circuit, state: State) -> Float[Array, "two_n two_n"]:
 def eigenvalues(jacobians: Float[np.ndarray, "*batch m m"]) -> Complex[np.ndarray, "*batch m"]:
     """Eigenvalues of stacked matrices, computed on all cores of the host.
 
+    Those of a matrix that is not finite are NaN: LAPACK cannot be asked, and the other matrices
+    have theirs all the same.
+
     For thousands of circuits this is several times faster than eigenvalues inside of a compiled
     function: NumPy's LAPACK on one matrix a core.
     """
     cores = os.cpu_count() or 1
     stack = jacobians.reshape(-1, *jacobians.shape[-2:])
-    pieces = np.array_split(stack, min(len(stack), 8 * cores))
+    finite = np.isfinite(stack).all(axis=(1, 2))
+    known = stack[finite]
+    pieces = np.array_split(known, max(1, min(len(known), 8 * cores)))
     with single_threaded_lapack(), ThreadPoolExecutor(cores) as pool:
         parts = list(pool.map(np.linalg.eigvals, pieces))
     kind = np.result_type(jacobians.dtype, np.complex64)
-    return np.concatenate(parts).astype(kind, copy=False).reshape(jacobians.shape[:-1])
+    found = np.full(stack.shape[:-1], complex(np.nan, np.nan), kind)
+    found[finite] = np.concatenate(parts)
+    return found.reshape(jacobians.shape[:-1])
 
 
 def single_threaded_lapack() -> threadpool_limits:

@@ -238,7 +238,7 @@ class SequenceClassifier(eqx.Module):
         of the Jacobian of all equations, in 1/ms) and the largest magnitude of an eigenvalue of an
         Euler step, at `spectral_moments` moments, at most 64 and as many as take about the time of
         a step of training on these sequences; and the least, median and largest time constants of
-        y, a, b0 and b over the neurons, in steps.
+        y, a, b0 and b over the neurons, in steps. What has overflowed is not finite.
         """
         ranges = [
             _output_range(self.layer, inputs[start : start + _AT_ONCE])
@@ -254,9 +254,10 @@ class SequenceClassifier(eqx.Module):
             found["spectral_moments"] = moments
             found["largest_spectral_abscissa"] = float(abscissae.max())
             found["largest_step_radius"] = float(radii.max())
-            steps = np.concatenate(
-                [1 / np.asarray(cell.rates) for cell in self.layer.cells], axis=1
-            )
+            with np.errstate(divide="ignore"):  # a rate that underflows to 0 is of no motion
+                steps = np.concatenate(
+                    [1 / np.asarray(cell.rates) for cell in self.layer.cells], axis=1
+                )
             for name, values in zip(("y", "a", "b0", "b"), steps, strict=True):
                 found[f"tau_{name}_min"] = float(values.min())
                 found[f"tau_{name}_median"] = float(np.median(values))

@@ -66,6 +66,8 @@ class Trajectory(NamedTuple):
         step_radius: largest magnitude of an eigenvalue of one Euler step there.
         step_stable: whether that is below 1: neighbouring states come closer in this step's
             linearization, at this step size.
+
+    Where the numbers have overflowed, abscissa and radius are NaN, and the step is not stable.
     """
 
     times: np.ndarray
@@ -98,7 +100,8 @@ def spectra(
     layer: ORGaNICs, x: Float[Array, "batch time m"]
 ) -> tuple[Float[np.ndarray, "batch circuits"], Float[np.ndarray, "batch circuits"]]:
     """Spectral abscissa, in 1/ms, and step radius, as in `Trajectory`, at one moment of each of
-    some sequences: the last of the first, and earlier and earlier ones of the others.
+    some sequences: the last of the first, and earlier and earlier ones of the others. NaN where
+    the numbers have overflowed.
     """
     batch, time, _ = x.shape
     sequence = np.arange(batch)
@@ -113,7 +116,8 @@ def spectral_abscissa(
 ) -> Float[np.ndarray, "batch circuits"]:
     """Largest real part of each circuit's full Jacobian, in 1/ms, for a batch of moments.
 
-    `x` is (batch, m), and the arrays of `states` are (batch, n).
+    `x` is (batch, m), and the arrays of `states` are (batch, n). NaN where a Jacobian is not
+    finite.
     """
     J = np.asarray(_jacobians(layer, x, states))
     return np.max(np.real(eigenvalues(J)), axis=-1) / layer.dt

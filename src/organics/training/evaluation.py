@@ -29,7 +29,8 @@ class Evaluation(NamedTuple):
             for a model made of circuits, "stability": for each circuit layer its number of neurons
             `n`, the `largest_spectral_abscissa` (the largest real part of any Jacobian eigenvalue
             at any test input, in 1/ms), its mean and least value over the inputs, and the fraction
-            of the test inputs that are `stable`. For a model of sequences, "dynamics": what
+            of the test inputs that are `stable`; an input at which the Jacobian is not finite is
+            not, and makes the values NaN. For a model of sequences, "dynamics": what
             `SequenceClassifier.diagnose` says of the test inputs.
         abscissae: for each circuit layer the spectral abscissa (1/ms) at every test input.
     """

@@ -47,21 +47,31 @@ _DIAGNOSED = 0.02  # of the number of training examples: a bound on the time tha
 
 
 class Diverged(RuntimeError):
-    """The loss or the gradient is not finite.
+    """The loss or the gradient is not finite; or with `validation`, the loss after an epoch.
 
     Attributes
-        step: number of the step, from 0, at which that was first so.
+        step: number of the step, from 0, at which, or after which, that was first so.
         checkpoint: the last good checkpoint; None if there is none yet.
     """
 
-    def __init__(self, step: int, epoch: int, checkpoint: Path | None, config: AnyConfig):
+    def __init__(
+        self,
+        step: int,
+        epoch: int,
+        checkpoint: Path | None,
+        config: AnyConfig,
+        *,
+        validation: bool = False,
+    ):
         self.step = step
         self.checkpoint = checkpoint
-        kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint yet"
-        super().__init__(
-            f"the loss or its gradient is not finite at step {step} (in epoch {epoch}); {kept}. "
-            f"Lower `learning_rate`.{_other_remedy(config)}"
+        what = (
+            f"the validation loss is not finite after step {step} (the last of epoch {epoch})"
+            if validation
+            else f"the loss or its gradient is not finite at step {step} (in epoch {epoch})"
         )
+        kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint yet"
+        super().__init__(f"{what}; {kept}. Lower `learning_rate`.{_other_remedy(config)}")
 
 
 def _other_remedy(config: AnyConfig) -> str:
@@ -84,7 +94,8 @@ class Report:
     """The outcome of a run.
 
     Accuracies are those of the epoch with the best validation accuracy (of the least validation
-    loss, among equals); the test set was seen once, after it had been chosen. `seconds_per_epoch`
+    loss, among equals); the test set was seen once, after it had been chosen. `test_loss` is NaN,
+    null in the file, if the model overflows on a test input. `seconds_per_epoch`
     is the median over the epochs, without validation. `dataset` is the task, if it is one on
     sequences. `devices` is the number of those that shared the work.
     """
@@ -133,7 +144,8 @@ def train(
     Raises `ValueError` if the settings do not fit the data or the devices, if there are not so
     many, if `out` is not empty (or, with `resume`, holds another run) or if another process is
     training in it, `organics.data.DataUnavailable` if the data set is not to be had, and `Diverged`
-    if the loss ceases to be finite.
+    if the loss, in training or in validation, ceases to be finite: before anything of that epoch
+    is written.
     """
     shape = input_shape(config)  # raises before there is a folder
     group = Group(devices)
@@ -153,7 +165,8 @@ def train(
 
         if (stored := group.agree(begin)) is None:
             stored = _train(config, folder, group, shape, progress, on_epoch)
-        return Report(**{**stored, "layers": tuple(stored["layers"])})
+        loss = math.nan if stored["test_loss"] is None else stored["test_loss"]
+        return Report(**{**stored, "layers": tuple(stored["layers"]), "test_loss": loss})
 
 
 def _train(
@@ -268,6 +281,8 @@ class _Run:
         seconds = time.perf_counter() - begin
         model = self.state.evaluated
         validated = mean_metrics(model, self.validation, len(self.validation.labels), self.group)
+        if not math.isfinite(validated["loss"]):
+            raise self._diverged(int(self.state.step) - 1, epoch, validation=True)
         improved = _rank(validated) > _rank(self.best)
         if improved:
             self.best = {name: validated[name] for name in ("accuracy", "loss")}
@@ -363,9 +378,12 @@ class _Run:
         good = np.isfinite(taken["loss"]) & np.isfinite(taken["gradient_norm"])
         if not np.all(good):
             step = int(self.state.step) - len(good) + int(np.argmin(good))
-            checkpoints = [] if self.folder is None else self.folder.checkpoints()
-            checkpoint = checkpoints[-1] if checkpoints else None
-            raise Diverged(step, epoch, checkpoint, self.config)
+            raise self._diverged(step, epoch)
+
+    def _diverged(self, step: int, epoch: int, validation: bool = False) -> Diverged:
+        checkpoints = [] if self.folder is None else self.folder.checkpoints()
+        checkpoint = checkpoints[-1] if checkpoints else None
+        return Diverged(step, epoch, checkpoint, self.config, validation=validation)
 
 
 def _sizes(config: AnyConfig) -> tuple[int, ...]:

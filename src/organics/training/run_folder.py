@@ -2,7 +2,8 @@
 
     config.json                  what the run is
     metrics.jsonl                one line per epoch: means over its steps, and then the model on
-                                 validation examples: loss, accuracy, whatever it can diagnose
+                                 validation examples: loss, accuracy, whatever it can diagnose;
+                                 a diagnosis that is not finite is null
     steps.jsonl                  one line per epoch with every step: loss, accuracy, gradient norm,
                                  and whatever of its parameters the model monitors
     checkpoint-000012.safetensors    where it stands after so many epochs; the last two are kept
@@ -23,6 +24,7 @@ from typing import Any
 from jaxtyping import PyTree
 
 from organics.atomic import write_atomically
+from organics.plain import as_plain
 from organics.training.checkpoint import BadCheckpoint, load_tree, save_tree
 from organics.training.config import AnyConfig, read_config
 
@@ -105,9 +107,9 @@ class RunFolder:
                     (self.path / _CONFIG).unlink()
 
     def append(self, file: str, line: dict[str, Any]) -> None:
-        """Add a line to a `.jsonl` file."""
+        """Add a line to a `.jsonl` file; what is not finite is null there."""
         with (self.path / file).open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+            stream.write(json.dumps(as_plain(line), allow_nan=False) + "\n")
 
     def lines(self, file: str) -> list[dict[str, Any]]:
         """The lines of a `.jsonl` file; none if there is no such file."""
@@ -161,8 +163,9 @@ class RunFolder:
         return load_tree(path, like)[0]
 
     def save_report(self, report: dict[str, Any]) -> None:
-        """Write the outcome."""
-        write_atomically(self.path / "report.json", (json.dumps(report, indent=2) + "\n").encode())
+        """Write the outcome; what is not finite is null there."""
+        text = json.dumps(as_plain(report), indent=2, allow_nan=False) + "\n"
+        write_atomically(self.path / "report.json", text.encode())
 
     def load_report(self) -> dict[str, Any] | None:
         """The outcome; None if the run is not complete."""
