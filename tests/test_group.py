@@ -151,7 +151,31 @@ def test_a_batch_that_cannot_be_shared_is_refused_before_there_is_a_folder(tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def command(folder, process, port, *more):
+@pytest.mark.parametrize("broken", ["on_epoch", "append", "save_checkpoint", "load_model"])
+def test_what_the_first_process_does_alone_may_fail_in_all(broken, tmp_path, monkeypatch):
+    """The others wait for it in `agree`, and are told there of whatever it raises."""
+    agree, failed = Group.agree, []
+
+    def watched(self, function):
+        try:
+            return agree(self, function)
+        except OSError as error:
+            failed.append(error)
+            raise
+
+    def fail(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Group, "agree", watched)
+    if broken != "on_epoch":
+        monkeypatch.setattr(RunFolder, broken, fail)
+    told = fail if broken == "on_epoch" else None
+    with pytest.raises(OSError, match="no space left") as caught:
+        train(dataclasses.replace(SEQUENCES, epochs=1), tmp_path, progress=False, on_epoch=told)
+    assert failed == [caught.value]
+
+
+def command(folder, process, port, *more, program=("-m", "organics")):
     arguments = [
         "train", "sdigits", "--rows", "--units", "6", "--epochs", "3", "--batch-size", "128",
         "--learning-rate", "0.003", "--out", str(folder), "--json", "--process-id", str(process),
@@ -160,7 +184,7 @@ def command(folder, process, port, *more):
     # one device each, whatever the tests themselves have
     environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     return subprocess.Popen(
-        [sys.executable, "-m", "organics", *arguments],
+        [sys.executable, *program, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -168,12 +192,15 @@ def command(folder, process, port, *more):
     )
 
 
-def together(folder, *more):
-    """Exit code, standard output and standard error of two processes that train together."""
+def together(folder, *more, **first):
+    """Standard output, standard error and exit code of two processes that train together."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [command(folder, process, port, *more) for process in (1, 0)]
+    processes = [
+        command(folder, process, port, *more, **options)
+        for process, options in ((1, {}), (0, first))
+    ]
     try:
         ended = [(*process.communicate(timeout=200), process.returncode) for process in processes]
     finally:
@@ -204,3 +231,18 @@ def test_two_processes_go_on_with_a_run_and_agree_on_a_refusal(tmp_path, monkeyp
     assert (first[2], second[2]) == (2, 2)
     assert "organics: `out`: the folder" in first[1]
     assert "organics: the first process stopped: `out`: the folder" in second[1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no largest size there")
+def test_two_processes_both_end_when_the_first_cannot_write(tmp_path):
+    # no file may be larger, as when the disk is full: the settings still fit, the model does not
+    program = (
+        "import resource, sys, organics.cli as cli\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "cli.main()"
+    )
+    first, second = together(tmp_path / "run", program=("-c", program))
+    assert (first[2], second[2]) == (2, 2), first[1] + second[1]
+    assert "File too large" in first[1]
+    assert "organics: the first process stopped: " in second[1] and "too large" in second[1]

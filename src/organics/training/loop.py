@@ -187,7 +187,15 @@ def _train(
     run = _Run(config, folder, group, training, validation, on_epoch)
     with single_threaded_lapack():  # for the singular values of bounded weights
         run.complete(progress and group.first)
-    model = group.of_first(run.state.evaluated if folder is None else load_model(folder))
+    model = run.state.evaluated
+
+    def best() -> None:
+        nonlocal model
+        assert folder is not None  # it is the first process that calls this
+        model = load_model(folder)
+
+    group.agree(best)
+    model = group.of_first(model)
     test = as_examples(dataset.test_images, dataset.test_labels, dataset.max_value, shape)
     tested = mean_metrics(
         group.replicate(model), group.replicate(test), len(dataset.test_labels), group
@@ -269,7 +277,7 @@ class _Run:
     def complete(self, progress: bool) -> None:
         """All epochs that remain."""
         if self.done == 0:
-            self._tell()
+            self.group.agree(self._tell)
         bar = ProgressBar(self.config.epochs, self.steps_per_epoch, self.done, progress)
         with bar:
             while self.done < self.config.epochs:
@@ -288,18 +296,20 @@ class _Run:
             self.best = {name: validated[name] for name in ("accuracy", "loss")}
             self.best_epoch = epoch
         self.done = epoch
-        self._tell()
-        if self.folder is not None:
-            self._write(self.folder, record, weights, seconds, validated, improved)
+
+        def put_down() -> None:
+            self._tell()
+            self._write(record, weights, seconds, validated, improved)
+
+        self.group.agree(put_down)
         bar.finish_epoch(epoch, validated["accuracy"])
 
     def _tell(self) -> None:
-        if self.folder is not None and self.on_epoch is not None:
+        if self.on_epoch is not None:
             self.on_epoch(self.done, self.group.local(self.state.evaluated))
 
     def _write(
         self,
-        folder: RunFolder,
         record: dict[str, np.ndarray],
         weights: np.ndarray,
         seconds: float,
@@ -307,6 +317,8 @@ class _Run:
         improved: bool,
     ) -> None:
         """Put down the epoch that is done."""
+        folder = self.folder
+        assert folder is not None  # it is the first process that calls this
         state = self.group.local(self.state)
         if improved:
             folder.save_model(state.evaluated)
