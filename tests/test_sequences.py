@@ -1,6 +1,7 @@
 """Sequences from images, and the classifiers of sequences that are trained on them."""
 
 import dataclasses
+import inspect
 import json
 from typing import get_args
 
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from organics import data
+from organics.baselines import LSTM, AntisymmetricRNN, CoRNN, LipschitzRNN, Tanh
 from organics.data import sequences
 from organics.experiments import schedules
 from organics.experiments import sequences as experiment
@@ -216,7 +218,7 @@ def test_a_layer_without_units_is_refused():
 @given(
     task=st.sampled_from(["smnist", "psmnist", "sdigits"]),
     rate=st.none() | st.floats(1e-9, 1),
-    pairs=st.lists(st.tuples(st.text(max_size=5), st.floats(-5, 5)), max_size=2).map(tuple),
+    pairs=st.lists(st.tuples(st.just("forget_bias"), st.floats(-5, 5)), max_size=1).map(tuple),
     clip=st.none() | st.floats(0.1, 5),
 )
 def test_settings_survive_json(task, rate, pairs, clip):
@@ -242,6 +244,20 @@ def test_settings_survive_json(task, rate, pairs, clip):
         ({"hyperparameters": (("a", "b"),)}, "`hyperparameters` must be pairs"),
         ({"clip_norm": 1.0}, "`clip_norm` must not be given for the model organics"),
         ({"hyperparameters": (("a", 1.0),)}, "`hyperparameters` must not be given"),
+        (
+            {"model": "lstm", "hyperparameters": (("foo", 1.0),)},
+            "`hyperparameters` of the model lstm must .* among forget_bias, .* not 'foo'",
+        ),
+        ({"model": "lstm", "hyperparameters": (("dtype", 1.0),)}, "not 'dtype'"),
+        (
+            {"model": "antisymmetric", "hyperparameters": (("gamma", 0.0), ("gated", 1.0))},
+            "among epsilon, gamma, spread, .* not 'gated'",
+        ),
+        ({"model": "cornn", "hyperparameters": (("dt", 0.1), ("dt", 0.2))}, "once, not 'dt'"),
+        (
+            {"model": "rnn", "hyperparameters": (("a", 1.0),)},
+            "`hyperparameters` must not be given for the model rnn, which has none: 'a'",
+        ),
         ({"model": "lstm", "recurrent": "bounded"}, "`recurrent` must not be given .* lstm"),
         ({"model": "lstm", "clip_norm": 0.0}, "`clip_norm` must be a number > 0, not 0.0"),
     ],
@@ -256,6 +272,22 @@ def test_the_settings_offer_what_there_is():
     # `config` repeats these, so as to import nothing heavy
     assert config.SequenceModelName == SequenceModelName
     assert set(config.get_args(config.TaskName)) == set(sequences.TASKS)
+    layers = {
+        "lstm": LSTM,
+        "antisymmetric": AntisymmetricRNN,
+        "antisymmetric-gated": AntisymmetricRNN,
+        "cornn": CoRNN,
+        "lipschitz": LipschitzRNN,
+        "rnn": Tanh,
+    }
+    assert {
+        name: tuple(
+            option
+            for option, parameter in inspect.signature(layer).parameters.items()
+            if isinstance(parameter.default, float)
+        )
+        for name, layer in layers.items()
+    } == config.HYPERPARAMETERS
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,17 @@ _CIRCUITS_ONLY = (
 )
 
 
+HYPERPARAMETERS: dict[str, tuple[str, ...]] = {
+    "lstm": ("forget_bias",),
+    "antisymmetric": ("epsilon", "gamma", "spread"),
+    "antisymmetric-gated": ("epsilon", "gamma", "spread"),
+    "cornn": ("dt", "gamma", "epsilon"),
+    "lipschitz": ("epsilon", "beta", "gamma", "spread"),
+    "rnn": (),
+}
+"""The numbers that each of the comparison models' layers takes, by name."""
+
+
 @dataclass(frozen=True)
 class SequenceConfig(Settings):
     """Settings of a training run on sequences; the defaults are the paper's, for 64 neurons.
@@ -168,7 +179,8 @@ class SequenceConfig(Settings):
     dt_tau_max_gates: float | None = None
     """The same of the gains b0 and b; the paper has 0.1."""
     hyperparameters: tuple[tuple[str, float], ...] = ()
-    """Of another model than ORGaNICs: names and values; what is not named has its default."""
+    """Of another model than ORGaNICs: names and values, those of the layer's numbers; what is not
+    named has its default."""
     backend: Literal["auto", "native", "scan"] = "auto"
     """Implementation of the recurrence of ORGaNICs."""
     memory: Literal["more", "less"] = "more"
@@ -206,6 +218,23 @@ class SequenceConfig(Settings):
                 raise ValueError(
                     f"`{field.name}` must not be given for the model {self.model}: it is of "
                     "organics."
+                )
+        self._check_hyperparameters()
+
+    def _check_hyperparameters(self) -> None:
+        """Refuse, before there is a layer, a name that is not that of a number it takes."""
+        known = HYPERPARAMETERS[self.model]
+        names = [name for name, _ in self.hyperparameters]
+        if names and not known:
+            raise ValueError(
+                f"`hyperparameters` must not be given for the model {self.model}, which has none: "
+                f"{names[0]!r}."
+            )
+        for i, name in enumerate(names):
+            if name not in known or name in names[:i]:
+                raise ValueError(
+                    f"`hyperparameters` of the model {self.model} must have names among "
+                    f"{', '.join(known)}, each at most once, not {name!r}."
                 )
 
     @property
