@@ -343,6 +343,47 @@ def test_bad_arguments_are_named(options, name):
         ORGaNICs(1, 4, key=jr.key(0), **options)
 
 
+@pytest.mark.parametrize("backend", ["auto", "scan"])
+@pytest.mark.parametrize("part", CellState._fields)
+@pytest.mark.usefixtures("without_type_checks")
+def test_every_part_of_a_state_is_checked_by_name(backend, part):
+    layer = random_layer(11, layers=2, backend=backend)
+    x, good = jnp.zeros((3, 5, 2)), layer.initial_state()
+    bad = {
+        r"must have shape \(4,\) or \(3, 4\), not \(2, 4\)": jnp.ones((2, 4)),
+        r"must have shape \(4,\) or \(3, 4\), not \(5,\)": jnp.ones(5),
+        "must be of the layer's type float64, not float16": jnp.ones(4, jnp.float16),
+        "must be of the layer's type float64, not float32": jnp.ones((3, 4), jnp.float32),
+        "must be of the layer's type float64, not int32": jnp.ones(4, jnp.int32),
+    }
+    for words, array in bad.items():
+        for i in range(2):
+            state = list(good)
+            state[i] = state[i]._replace(**{part: array})
+            for call in (lambda s: layer(x, s), lambda s: layer.step(x[:, 0], s)):
+                with pytest.raises(ValueError, match=rf"`state\[{i}\].{part}` {words}"):
+                    call(tuple(state))
+    # of what would be as long together, each is looked at
+    other = CellState(jnp.ones(5), jnp.ones(3), jnp.ones(4), jnp.ones(4))
+    with pytest.raises(ValueError, match=r"`state\[0\].y` must have shape"):
+        layer(x, (other, good[1]))
+    one = tuple(c._replace(**{part: jnp.tile(getattr(c, part), (3, 1))}) for c in good)
+    same(layer(x, one), layer(x), rtol=0)  # one part for each sequence, the others for all
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_a_step_refuses_the_inputs_that_a_sequence_of_them_would_be_refused_for():
+    layer = random_layer(11)
+    state = layer.initial_state()
+    for shape in ((3,), (5, 3), (), (0, 2), (2, 5, 2)):
+        with pytest.raises(ValueError, match=r"`x` must have shape \(2,\) or \(batch, 2\), with"):
+            layer.step(jnp.zeros(shape), state)
+    for dtype in (jnp.float32, jnp.int32):
+        with pytest.raises(ValueError, match="`x` must be of the layer's type float64, not"):
+            layer.step(jnp.zeros(2, dtype), state)
+
+
+@pytest.mark.usefixtures("without_type_checks")
 def test_bad_inputs_are_refused():
     layer = random_layer(11)
     with pytest.raises(ValueError, match=r"`x` must have shape \(time, 2\)"):
@@ -351,8 +392,13 @@ def test_bad_inputs_are_refused():
         layer(jnp.zeros((5, 2), jnp.float32))
     with pytest.raises(ValueError, match="`state` must have one part"):
         layer(jnp.zeros((5, 2)), layer.initial_state() * 2)
-    with pytest.raises(ValueError, match="`state` must have arrays of shape"):
+    with pytest.raises(ValueError, match=r"`state\[0\].y` must have shape \(4,\), not \(5,\)"):
         layer(jnp.zeros((5, 2)), random_layer(0, n=5).initial_state())
+    for x in (jnp.zeros((5, 3)), jnp.zeros((2, 5, 2)), jnp.zeros((0, 2))):
+        with pytest.raises(ValueError, match=r"`x` must have shape \(time, 2\), with"):
+            trajectory(layer, x)
+    with pytest.raises(ValueError, match="`x` must be of the layer's type float64, not int32"):
+        trajectory(layer, jnp.zeros((5, 2), jnp.int32))
     outside = random_layer(12, rectification="outside")
     with pytest.raises(ValueError, match="rectification='outside'"):
         circuit_at(outside, jnp.zeros(2), outside.initial_state())

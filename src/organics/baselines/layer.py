@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from organics.nn.normalization import require_input
+
 
 class RecurrentLayer(eqx.Module):
     """A recurrent layer of n units. A model gives its `matrix` and, in `advance`, its equations.
@@ -64,7 +66,7 @@ class RecurrentLayer(eqx.Module):
 
         Raises `ValueError` if `x` or `state` has the wrong shape or type.
         """
-        self._require(x, ("time, ", "batch, time, "))
+        require_input(x, self.input_size, self.bias.dtype, ("time, ", "batch, time, "))
         batched = x.ndim == 3
         steps = jnp.moveaxis(x, 0, 1) if batched else x[:, None]
         first = self._rows(state, steps.shape[1], batched)
@@ -90,22 +92,11 @@ class RecurrentLayer(eqx.Module):
 
         Raises `ValueError` as the call does.
         """
-        self._require(x, ("", "batch, "))
+        require_input(x, self.input_size, self.bias.dtype, ("", "batch, "))
         batched = x.ndim == 2
         rows = x if batched else x[None]
         after = self.advance(self.matrix(), rows, self._rows(state, rows.shape[0], batched))
         return after if batched else after[0]
-
-    def _require(self, x: Array, axes: tuple[str, str]):
-        """Refuse an `x` that has not the axes named, before the last, or not the layer's type."""
-        m = self.input_size
-        if x.ndim - 1 not in [a.count(",") for a in axes] or x.shape[-1] != m or 0 in x.shape:
-            shapes = [f"({a}{m})" if a else f"({m},)" for a in axes]
-            raise ValueError(
-                f"`x` must have shape {' or '.join(shapes)}, with none of them 0, not {x.shape}."
-            )
-        if x.dtype != self.bias.dtype:
-            raise ValueError(f"`x` must be of the layer's type {self.bias.dtype}, not {x.dtype}.")
 
     def _rows(self, state: Array | None, batch: int, batched: bool) -> Float[Array, "batch k"]:
         if state is None:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 from organics.circuit import Circuit
 from organics.kernels.equations import project, step
 from organics.linearization import eigenvalues
+from organics.nn.normalization import require_input
 from organics.nn.recurrent import CellState, ORGaNICs
 
 
@@ -80,12 +81,11 @@ class Trajectory(NamedTuple):
 def trajectory(layer: ORGaNICs, x: Float[Array, "time m"], every: int = 1) -> Trajectory:
     """Where the layer goes on the sequence `x`, (time, m), and its spectrum at every so many steps.
 
-    Raises `ValueError` if `every` is below 1 or `x` is not one sequence.
+    Raises `ValueError` if `every` is below 1 or `x` is not one sequence of the layer's type.
     """
     if every < 1:
         raise ValueError(f"`every` must be at least 1, not {every}.")
-    if x.ndim != 2:
-        raise ValueError(f"`x` must have shape (time, {layer.input_size}), not {x.shape}.")
+    require_input(x, layer.input_size, layer.cells[0].log_W.dtype, ("time, ",))
     times = np.arange(0, x.shape[0], every)
     states = _states(layer, x)
     states = jax.tree.map(lambda leaf: leaf[times], states)

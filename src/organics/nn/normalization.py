@@ -148,6 +148,18 @@ def require_among(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"`{name}` must be one of {words}, not {value!r}.")
 
 
+def require_input(x: Array, size: int, dtype: jnp.dtype, axes: tuple[str, ...]) -> None:
+    """Refuse an `x` that has not the axes named, "" or each with a comma and a space after it,
+    before the last, of `size`; or is not of a layer's type."""
+    if x.ndim - 1 not in [a.count(",") for a in axes] or x.shape[-1] != size or 0 in x.shape:
+        shapes = [f"({a}{size})" if a else f"({size},)" for a in axes]
+        raise ValueError(
+            f"`x` must have shape {' or '.join(shapes)}, with none of them 0, not {x.shape}."
+        )
+    if x.dtype != dtype:
+        raise ValueError(f"`x` must be of the layer's type {dtype}, not {x.dtype}.")
+
+
 def fixed_gain(gain: float | str) -> float:
     """`gain` as a number in (0, 1]."""
     if isinstance(gain, str) or not 0 < gain <= 1:

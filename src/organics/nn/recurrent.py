@@ -12,7 +12,12 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 from organics.constraints import at_most_one, cap_spectral_norm, semidefinite
 from organics.kernels import recurrence
 from organics.kernels.equations import Options, Weights, project, step
-from organics.nn.normalization import require_among, require_positive, uniform_fan_in
+from organics.nn.normalization import (
+    require_among,
+    require_input,
+    require_positive,
+    uniform_fan_in,
+)
 
 Recurrent = Literal["free", "identity", "bounded", "semidefinite"]
 Drive = Literal["signed", "rectified", "unit"]
@@ -272,6 +277,10 @@ class ORGaNICs(eqx.Module):
         """Number of principal neurons of each circuit, n."""
         return self.cells[0].size
 
+    @property
+    def _dtype(self) -> jnp.dtype:
+        return self.cells[0].log_W.dtype
+
     def initial_state(self) -> tuple[CellState, ...]:
         """The state before the first step, of each circuit from the bottom up; arrays (n,)."""
         return tuple(cell.initial_state() for cell in self.cells)
@@ -295,10 +304,7 @@ class ORGaNICs(eqx.Module):
         Raises `ValueError` if `x` or `state` has the wrong shape or type.
         """
         steps, batched = self._steps(x)
-        packed = [
-            self._pack(cell_state, steps.shape[1], batched)
-            for cell_state in self._state_or_initial(state)
-        ]
+        packed = self._pack(state, steps.shape[1], batched)
         final = []
         outputs: Array | None = steps
         for i, (cell, packed_state) in enumerate(zip(self.cells, packed, strict=True)):
@@ -322,16 +328,18 @@ class ORGaNICs(eqx.Module):
     def step(
         self, x: Float[Array, "*batch m"], state: tuple[CellState, ...]
     ) -> tuple[CellState, ...]:
-        """The state one Euler step after `state`, with the input `x`, (m,) or (batch, m)."""
+        """The state one Euler step after `state`, with the input `x`, (m,) or (batch, m).
+
+        Raises `ValueError` as the call does.
+        """
+        require_input(x, self.input_size, self._dtype, ("", "batch, "))
         batched = x.ndim == 2
         rows = x if batched else x[None]
         after = []
-        for cell, before in zip(self.cells, self._state_or_initial(state), strict=True):
+        for cell, before in zip(self.cells, self._pack(state, rows.shape[0], batched), strict=True):
             weights = cell.weights()
-            packed = self._pack(before, rows.shape[0], batched)
-            packed = step(
-                self.options, weights, project(weights, cell.inputs(rows)[None])[0], packed
-            )
+            projected = project(weights, cell.inputs(rows)[None])[0]
+            packed = step(self.options, weights, projected, before)
             after.append(_unpack(packed, batched))
             rows = packed[:, : cell.size]
         return tuple(after)
@@ -358,36 +366,37 @@ class ORGaNICs(eqx.Module):
 
     def _steps(self, x: Array) -> tuple[Array, bool]:
         """`x` as (time, batch, m), and whether it had a batch."""
-        if x.ndim not in (2, 3) or x.shape[-1] != self.input_size or 0 in x.shape:
-            raise ValueError(
-                f"`x` must have shape (time, {self.input_size}) or (batch, time, "
-                f"{self.input_size}), with none of them 0, not {x.shape}."
-            )
-        dtype = self.cells[0].log_W.dtype
-        if x.dtype != dtype:
-            raise ValueError(f"`x` must be of the layer's type {dtype}, not {x.dtype}.")
+        require_input(x, self.input_size, self._dtype, ("time, ", "batch, time, "))
         return (jnp.moveaxis(x, 0, 1), True) if x.ndim == 3 else (x[:, None], False)
 
-    def _state_or_initial(self, state: tuple[CellState, ...] | None) -> tuple[CellState, ...]:
-        if state is None:
-            return self.initial_state()
+    def _pack(
+        self, state: tuple[CellState, ...] | None, batch: int, batched: bool
+    ) -> list[Float[Array, "batch four_n"]]:
+        """The state of each circuit, the initial one by default, as the kernels take it."""
+        state = self.initial_state() if state is None else state
         if len(state) != len(self.cells):
             raise ValueError(
                 f"`state` must have one part for each of the {len(self.cells)} circuits, "
                 f"not {len(state)}."
             )
-        return state
-
-    def _pack(self, state: CellState, batch: int, batched: bool) -> Float[Array, "batch four_n"]:
-        packed = jnp.concatenate(state, axis=-1)
-        shape = (4 * self.hidden_size,)
-        if packed.shape not in (shape, (batch, *shape)[0 if batched else 1 :]):
-            raise ValueError(
-                f"`state` must have arrays of shape ({self.hidden_size},)"
-                + (f" or ({batch}, {self.hidden_size})" if batched else "")
-                + f", not {state.y.shape}."
-            )
-        return jnp.broadcast_to(packed, (batch, *shape))
+        size = self.hidden_size
+        for i, cell_state in enumerate(state):
+            for name, part in zip(CellState._fields, cell_state, strict=True):
+                if part.shape != (size,) and not (batched and part.shape == (batch, size)):
+                    raise ValueError(
+                        f"`state[{i}].{name}` must have shape ({size},)"
+                        + (f" or ({batch}, {size})" if batched else "")
+                        + f", not {part.shape}."
+                    )
+                if part.dtype != self._dtype:
+                    raise ValueError(
+                        f"`state[{i}].{name}` must be of the layer's type {self._dtype}, "
+                        f"not {part.dtype}."
+                    )
+        return [
+            jnp.concatenate([jnp.broadcast_to(part, (batch, size)) for part in parts], axis=-1)
+            for parts in state
+        ]
 
 
 def _unpack(packed: Float[Array, "batch four_n"], batched: bool) -> CellState:
