@@ -188,7 +188,9 @@ class ORGaNICs(eqx.Module):
         drive: "signed", `W_zx x` as in the equation, the default; or "rectified", `relu(W_zx x)`
             as in the published code, where for `x >= 0` a neuron with negative weights is silent;
             or "unit", `W_zx x` scaled down to norm 1 where it is larger, so that no input drives
-            the circuit out of the range for which stability is conjectured.
+            the circuit out of the range for which stability is conjectured: on inputs of 1e4, far
+            too large for its step sizes, the default layer overflows to NaN after some steps, which
+            `trajectory` reports as not stable before, and one with "unit" does not.
         sigma: semi-saturation constant, fixed.
         dt: duration of a step, in ms. It only says what the time constants are in ms.
         dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates: the largest step sizes over time constants,
