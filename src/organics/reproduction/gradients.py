@@ -70,7 +70,9 @@ def _run(job: Job, name: str, seed: int) -> dict[str, Any]:
         accuracy = train(config, folder, resume=True, progress=False).test_accuracy
     except Diverged as error:
         diverged = error.step
-    lines = RunFolder.open(folder).lines("steps.jsonl")
+    # a run that diverges in its first epoch leaves its folder empty
+    kept = diverged is None or (folder / "config.json").exists()
+    lines = RunFolder.open(folder).lines("steps.jsonl") if kept else []
     return {
         "network": name,
         "seed": seed,
