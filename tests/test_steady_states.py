@@ -8,11 +8,15 @@ import pytest
 from circuits import seeds, sizes, wide_circuit
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from jax.test_util import check_grads
 
 from organics.circuit import Circuit, State, random_drive
 from organics.linearization import jacobian
 from organics.steady_states import (
     METHODS,
+    _judge,
+    _newton_krylov,
+    _sweep,
     algorithm_1_start,
     algorithm_1_step,
     closed_form,
@@ -288,6 +292,104 @@ def test_algorithm_1_contracts_to_the_steady_state(seed):
     assume(bool(jnp.all(circuit.c > 1e-6)))
     np.testing.assert_allclose(state.y, want.y, atol=1e-3)
     np.testing.assert_allclose(state.a, want.a, atol=1e-3)
+
+
+matrix_free = eqx.filter_jit(lambda circuit, z: steady_state(circuit, z, matrix_free=True))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize(("n", "norm"), [(1, 0.5), (4, 1.0), (30, 1.0)])
+def test_matrix_free_finds_the_same_states_for_many_drives(n, norm, rectified, dtype):
+    circuit, z = wide_circuit(n, n, recurrence=norm, rectified=rectified, dtype=dtype)
+    drives = jr.normal(jr.key(n), (40, n), dtype)
+    drives = jr.uniform(jr.key(1), (40, 1), dtype) * unit(drives)
+    mapped = lambda **options: jax.jit(  # noqa: E731
+        jax.vmap(lambda z: steady_state(circuit, z, **options))
+    )(drives)
+    want, got = mapped(), mapped(matrix_free=True, spectral_norm=1.0)  # as `Normalization` has it
+    assert got.state.y.dtype == dtype and bool(jnp.all(want.converged & got.converged))
+    accuracy = 1e-9 if dtype == np.float64 else 1e-3
+    np.testing.assert_allclose(got.state.y, want.state.y, rtol=accuracy, atol=accuracy)
+    np.testing.assert_allclose(got.state.a, want.state.a, rtol=accuracy)
+
+
+def unit(z):
+    return z / jnp.linalg.norm(z, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+def test_matrix_free_derivatives_are_those_of_a_factorization(rectified):
+    n = 12
+    circuit, z = wide_circuit(4, n, recurrence=1.0, rectified=rectified)
+    drives = jnp.stack([z, -0.5 * z, 0.1 * z])
+    weights = jr.normal(jr.key(1), (2, n))
+
+    def readout(options):
+        def value(circuit, drives):
+            states = jax.vmap(lambda z: steady_state(circuit, z, **options).state)(drives)
+            return jnp.sum((states.y @ weights[0]) ** 2 + states.a @ weights[1])
+
+        return value
+
+    dense, free = readout({}), readout({"matrix_free": True})
+    want = jax.jit(jax.grad(dense, argnums=(0, 1)))(circuit, drives)
+    got = jax.jit(jax.grad(free, argnums=(0, 1)))(circuit, drives)
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(g, w, rtol=1e-8, atol=1e-9 * float(jnp.max(jnp.abs(w))))
+    directions = jax.tree.map(lambda leaf: leaf * jr.normal(jr.key(2), leaf.shape), circuit)
+    _, forward = jax.jit(lambda: jax.jvp(lambda c: free(c, drives), (circuit,), (directions,)))()
+    total = sum(
+        jnp.sum(g * d)
+        for g, d in zip(jax.tree.leaves(want[0]), jax.tree.leaves(directions), strict=True)
+    )
+    np.testing.assert_allclose(forward, total, rtol=1e-8)
+
+
+def test_matrix_free_derivatives_are_those_of_finite_differences():
+    circuit, z = wide_circuit(4, 3, recurrence=0.9)
+
+    def value(W, W_r, z):
+        moved = eqx.tree_at(lambda c: (c.W, c.W_r), circuit, (W, W_r))
+        return steady_state(moved, z, matrix_free=True).state
+
+    check_grads(jax.jit(value), (circuit.W, circuit.W_r, z), order=2, modes=["rev"], rtol=1e-5)
+
+
+def test_matrix_free_falls_back_to_the_other_routes():
+    # weak recurrence of the second neuron, whose pool gain exceeds 1: the state is far away
+    circuit = Circuit(5 * np.eye(2), np.diag([1.0, 0.1]), b=1.0, b0=1.0, sigma=0.5)
+    z = jnp.array([0.6, 0.8])
+    swept, _ = _sweep(circuit, z, 1e-12, _judge(circuit, algorithm_1_start(circuit, z), z, 1e-12))
+    direct, _ = _newton_krylov(circuit, z, 1e-12, swept)
+    assert not direct.converged
+    want, got = solve(circuit, z), matrix_free(circuit, z)
+    assert got.converged and got.method == want.method
+    np.testing.assert_array_equal(got.state.a, want.state.a)
+    # and where there is no steady state, none is reported
+    circuit = Circuit(5 * np.eye(2), np.diag([1.0, 0.0]), b=1.0, b0=1.0, sigma=0.5)
+    assert not matrix_free(circuit, z).converged
+
+
+def test_matrix_free_tells_a_saddle_from_a_stable_state_in_small_circuits_only():
+    for n, stable in ((1, True), (9, False)):  # of the circuit above, so many, uncoupled
+        identity = np.eye(n)
+        circuit = Circuit(
+            0.84594733 * identity, -identity, b=0.92461562, b0=1.0, sigma=0.31517131**0.5
+        )
+        found = matrix_free(circuit, jnp.ones(n))
+        assert found.converged
+        assert (np.linalg.eigvals(jacobian(circuit, found.state)).real.max() < 0) == stable
+
+
+def test_matrix_free_reports_no_state_where_newton_stalls_at_none():
+    circuit = Circuit([[0.9]], [[-1.0]], b=0.9, b0=0.9, sigma=0.9)
+    assert not matrix_free(circuit, jnp.ones(1)).converged
+
+
+def test_without_recurrent_weights_matrix_free_is_the_closed_form():
+    circuit, z = wide_circuit(1, 3)
+    assert matrix_free(circuit, z).method_name == "closed form"
 
 
 def test_refusals():

@@ -10,11 +10,16 @@ divisive normalization. Otherwise it is searched for:
    by Newton. It goes first where the largest singular value of `W_r` exceeds 1: there are several
    steady states then, and the iteration readily finds an unstable one, while the circuit does not.
 
+With `matrix_free`, sweeps (the iteration without its factorization) and the same Newton method,
+each step solved for without a factorization (`organics.krylov`), go before all of these.
+
 Whatever the route, a state counts as converged by its residual alone. A state that cannot be stable
-by the sign of its Jacobian's determinant is returned only if the other route finds none that may.
+by the sign of its Jacobian's determinant is returned only if the other route finds none that may;
+what is found without a factorization is checked in small circuits only.
 A steady state may be unstable all the same; `organics.linear_stability` answers that.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -24,6 +29,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, ScalarLike
 
 from organics.circuit import Circuit, State, as_drive, root
+from organics.krylov import (
+    linearized,
+    minimize_residual,
+    neuron_blocks,
+    own_recurrence,
+    solve_linearized,
+)
 from organics.linearization import imbalance_jacobian
 from organics.relaxation import select, try_step
 
@@ -32,6 +44,10 @@ _CLOSED_FORM, _ITERATION, _NEWTON, _RELAXATION = range(len(METHODS))
 
 _ITERATIONS = 6  # of Algorithm 1, before Newton takes over: it gains a factor of 2 to 4 each time
 _NEWTON_STEPS = 60
+_SWEEPS = 20  # each is a tenth of the work of a Newton-Krylov step
+_NEWTON_KRYLOV_STEPS = 20  # where these do not do, the other routes begin
+_SMALL = 8  # neurons up to which a factorization costs no more than a Newton-Krylov step
+_FORCING = 1e-2  # how much of the imbalance a Newton-Krylov step may leave to the next
 _RELAXATION_TIME = 2000.0  # in units of the largest time constant
 
 
@@ -85,6 +101,7 @@ def steady_state(
     tolerance: float | None = None,
     spectral_norm: ScalarLike | None = None,
     relaxation_steps: ScalarLike = 50_000,
+    matrix_free: bool = False,
 ) -> SteadyState:
     """A steady state of `circuit` for the constant input drive `z`, shape (n,).
 
@@ -103,6 +120,17 @@ def steady_state(
     all take as long as the slowest: with fewer steps first, and all for those that need it, a
     thousand circuits take much less time.
 
+    `matrix_free` is for many drives of one circuit of more than some ten neurons, mapped over, of
+    which `W` and `W_r` are shared and `b`, `z` and the like may differ. The search then begins with
+    sweeps and Newton's method by products with `W` and `W_r`, from the first iterate of
+    Algorithm 1, and the derivative is solved for by such products. Both come to a factorization for
+    each drive only where they do not get there so, and then for all drives that are mapped over
+    together. With more than 8 neurons a state found so is not held against the sign of its
+    Jacobian's determinant: it is what Newton reaches from nearly the normalization of the drive,
+    and may be a saddle even where the circuit has a stable state; `organics.linear_stability`
+    answers that. Where the largest singular value of `W_r` exceeds 1, it may not be the state to
+    which the circuit goes from rest. The norm is computed once for all drives, if it is not given.
+
     Raises `ValueError` if `z` has the wrong shape or is not finite. Does not raise when no steady
     state is found, as some circuits have none: see `SteadyState.converged`.
     """
@@ -115,8 +143,8 @@ def steady_state(
     else:
         norm = None if spectral_norm is None else jnp.asarray(spectral_norm, circuit.dtype)
         fixed = jax.lax.stop_gradient((circuit, z, norm))
-        found, method, count = _search(*fixed, tolerance, relaxation_steps)
-        state = _implicit(circuit, z, found.state)
+        found, method, count = _search(*fixed, tolerance, relaxation_steps, matrix_free)
+        state = _implicit(circuit, z, found.state, matrix_free)
     return SteadyState(state, found.residual, found.converged, count, method)
 
 
@@ -183,9 +211,9 @@ def _judge(circuit: Circuit, state: State, z, tolerance) -> _Candidate:
     return _Candidate(state, imbalance, jnp.all(balanced) & jnp.all(a > 0))
 
 
-@partial(jax.jit, static_argnums=3)  # compiled once for each size, also when called eagerly
+@partial(jax.jit, static_argnums=(3, 5))  # compiled once for each size, also when called eagerly
 def _search(
-    circuit: Circuit, z, norm, tolerance: float, relaxation_steps: ScalarLike
+    circuit: Circuit, z, norm, tolerance: float, relaxation_steps: ScalarLike, matrix_free: bool
 ) -> tuple[_Candidate, Array, Array]:
     """Two attempts, each a start and then Newton; which start goes first depends on `W_r`."""
     norm = _spectral_norm(circuit) if norm is None else norm
@@ -217,6 +245,14 @@ def _search(
 
     none = jnp.int32(0)
     begin = (none, unfound, unfound.converged, jnp.int32(_ITERATION), none)
+    if matrix_free:
+        swept, sweeps = _sweep(circuit, z, tolerance, unfound)
+        direct, steps = _newton_krylov(circuit, z, tolerance, swept)
+        method = jnp.where(steps > 0, _NEWTON, _ITERATION).astype(jnp.int32)
+        best = select(direct.converged, direct, unfound)
+        small = circuit.n <= _SMALL
+        checked = _may_be_stable(circuit, best.state) if small else jnp.bool_(True)
+        begin = (none, best, best.converged & checked, method, sweeps + steps)
     _, best, _, method, count = jax.lax.while_loop(unfinished, attempt, begin)
     return best, method, count
 
@@ -243,8 +279,60 @@ def _iterate(circuit: Circuit, z, tolerance, first: _Candidate, wanted) -> tuple
     return jax.lax.while_loop(unfinished, step, (first, jnp.int32(0)))
 
 
+def _sweep(circuit: Circuit, z, tolerance, first: _Candidate) -> tuple[_Candidate, Array]:
+    """Algorithm 1 without its factorization, for as long as that brings the residual down.
+
+    `y` is exact for this `a` but for the recurrence between neurons, which is that of the `y`
+    before: of `W_r`, only what is on its diagonal, limited to [0, 1], is solved for.
+    """
+    own = jnp.clip(own_recurrence(circuit), 0, 1)
+
+    def unfinished(carry):
+        found, _, falling, count = carry
+        return falling & ~found.converged & (count < _SWEEPS)
+
+    def step(carry):
+        found, before, _, count = carry
+        y, a = found.state
+        q = circuit.rectify(y)
+        others = circuit.b * z + (1 - root(a)) * (circuit.recur(q) - own * q)
+        alone = others / (1 - own * (1 - root(a)))
+        y = jnp.where(others > 0, alone, others) if circuit.rectified else alone
+        state = State(y, circuit.c + circuit.W @ (jnp.square(circuit.rectify(y)) * a))
+        tried = _judge(circuit, state, z, tolerance)
+        falling = tried.converged | (tried.residual < 0.7 * before)  # that of two sweeps ago
+        return select(falling, tried, found), found.residual, falling, count + 1
+
+    begin = (first, jnp.full_like(first.residual, jnp.inf), jnp.bool_(True), jnp.int32(0))
+    found, _, _, count = jax.lax.while_loop(unfinished, step, begin)
+    return found, count
+
+
 def _newton(circuit: Circuit, z, tolerance, start: _Candidate, wanted) -> tuple[_Candidate, Array]:
-    """Newton on `imbalance = 0`, each step shortened to keep `a > 0` and the residual falling.
+    """Newton on `imbalance = 0`, safeguarded."""
+
+    def move(found):
+        return -jnp.linalg.solve(imbalance_jacobian(circuit, found.state), found.imbalance)
+
+    return _descend(circuit, z, tolerance, start, wanted, move, _NEWTON_STEPS)
+
+
+def _newton_krylov(circuit: Circuit, z, tolerance, start: _Candidate) -> tuple[_Candidate, Array]:
+    """The same as `_newton`, each step solved for by products with `W` and `W_r`."""
+
+    def move(found):
+        product = linearized(circuit, z, found.state)
+        blocks = neuron_blocks(circuit, found.state)
+        return minimize_residual(product, blocks, -found.imbalance, _FORCING)[0]
+
+    wanted = jnp.bool_(True)
+    return _descend(circuit, z, tolerance, start, wanted, move, _NEWTON_KRYLOV_STEPS)
+
+
+def _descend(
+    circuit: Circuit, z, tolerance, start: _Candidate, wanted, move: Callable, most: int
+) -> tuple[_Candidate, Array]:
+    """At most so many steps by `move`, each shortened to keep `a > 0` and the residual falling.
 
     The fraction of the step taken is quartered when the residual rises and the step taken back.
     """
@@ -252,13 +340,13 @@ def _newton(circuit: Circuit, z, tolerance, start: _Candidate, wanted) -> tuple[
 
     def unfinished(carry):
         found, _, count = carry
-        return wanted & ~found.converged & (count < _NEWTON_STEPS)
+        return wanted & ~found.converged & (count < most)
 
     def step(carry):
         found, fraction, count = carry
         y, a = found.state
-        move = -jnp.linalg.solve(imbalance_jacobian(circuit, found.state), found.imbalance)
-        dy, da = move[:n], move[n:]
+        change = move(found)
+        dy, da = change[:n], change[n:]
         to_boundary = jnp.min(jnp.where(da < 0, -0.9 * a / jnp.where(da < 0, da, -1), jnp.inf))
         length = jnp.minimum(fraction, to_boundary)
         tried = _judge(circuit, State(y + length * dy, a + length * da), z, tolerance)
@@ -304,21 +392,27 @@ def _relax(circuit: Circuit, z, tolerance, wanted, steps) -> _Candidate:
 
 
 @eqx.filter_custom_jvp
-def _implicit(circuit: Circuit, z, state: State) -> State:
+def _implicit(circuit: Circuit, z, state: State, matrix_free: bool) -> State:
     """`state`, differentiated as the implicit function of `circuit` and `z` that it is."""
-    del circuit, z
+    del circuit, z, matrix_free
     return state
 
 
 @_implicit.def_jvp
 def _(primals, tangents):
-    circuit, z, state = primals
-    t_circuit, t_z, _ = tangents
-    state = _implicit(circuit, z, state)  # so that the rule can itself be differentiated
+    circuit, z, state, matrix_free = primals
+    t_circuit, t_z, *_ = tangents
+    state = _implicit(
+        circuit, z, state, matrix_free
+    )  # so that the rule can itself be differentiated
     _, pushed = eqx.filter_jvp(
         lambda circuit, z: circuit.imbalance(state, z), (circuit, z), (t_circuit, t_z)
     )
     pushed = [jnp.zeros_like(z) if p is None else p for p in pushed]  # None is a zero tangent
-    move = -jnp.linalg.solve(imbalance_jacobian(circuit, state), jnp.concatenate(pushed))
+    pushed = jnp.concatenate(pushed)
+    if matrix_free:
+        move = -solve_linearized(circuit, z, state, pushed)
+    else:
+        move = -jnp.linalg.solve(imbalance_jacobian(circuit, state), pushed)
     n = z.shape[0]
     return state, State(move[:n], move[n:])

@@ -42,7 +42,8 @@ class Normalization(eqx.Module):
         dtype: of the parameters; JAX's default float if not given.
 
     With "bounded" recurrence a steady state may not be found. The output is then NaN, never
-    merely wrong; `organics.training` stops there and says so.
+    merely wrong; `organics.training` stops there and says so. The search is matrix-free (see
+    `steady_state`), and with more than 8 neurons does not check that a state is no saddle.
 
     Source: Rawat et al. 2024, static classification; their parameterisation and initialisation.
     """
@@ -121,7 +122,8 @@ class Normalization(eqx.Module):
         """
         del key
         circuit, z = self.circuit(x)
-        found = steady_state(circuit, z)
+        # the inputs of a batch share `W` and `W_r`, whose norm is at most 1
+        found = steady_state(circuit, z, spectral_norm=1.0, matrix_free=True)
         rates = circuit.firing_rates(found.state).y_plus
         if circuit.W_r is None:  # a closed form cannot fail to converge
             return rates
