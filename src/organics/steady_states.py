@@ -402,9 +402,8 @@ def _implicit(circuit: Circuit, z, state: State, matrix_free: bool) -> State:
 def _(primals, tangents):
     circuit, z, state, matrix_free = primals
     t_circuit, t_z, *_ = tangents
-    state = _implicit(
-        circuit, z, state, matrix_free
-    )  # so that the rule can itself be differentiated
+    # so that the rule can itself be differentiated
+    state = _implicit(circuit, z, state, matrix_free)
     _, pushed = eqx.filter_jvp(
         lambda circuit, z: circuit.imbalance(state, z), (circuit, z), (t_circuit, t_z)
     )
