@@ -221,7 +221,7 @@ def draw(outcome: Outcome) -> Figure:
                     ha="right", va="bottom", fontsize=7)  # fmt: skip
     axes[1, 2].set(ylabel="mismatch / largest", yscale="log", ylim=(1e-16, 1e-4))
     axes[1, 2].set_xlabel("neurons $n$")
-    axes[1, 2].legend(loc="lower right")
+    axes[1, 2].legend(loc="upper left", bbox_to_anchor=(0, 0.8))
     letter(axes[1, 2], "f", "spectra, worst of each size")
     for name, ax, start in (("near", axes[2, 0], "g"), ("far", axes[2, 1], "h")):
         _draw_energy(ax, energies, name)
