@@ -43,7 +43,8 @@ TARGETS: tuple[Target, ...] = (
     Target(
         name="fig5",
         title="Stability of a trained network at every test input",
-        claim="The circuits of a trained network are stable at every test input, in both layers.",
+        claim="The circuits of a trained network are stable at every test input, in both layers. "
+        "(Here `W_r = I`, for which that is proved; the paper learns `W_r`.)",
         source="Figure 5",
         paper="all stable; layer 1 from about -0.295 to -0.23 per ms",
         minutes=2.0,
@@ -52,7 +53,8 @@ TARGETS: tuple[Target, ...] = (
     Target(
         name="fig6",
         title="Stability while training",
-        claim="The circuits are stable at every test input after every epoch of training.",
+        claim="The circuits are stable at every test input after every epoch of training. (Here "
+        "`W_r = I`, for which that is proved; the paper learns `W_r`.)",
         source="Figure 6",
         paper="all stable; largest -0.28 to -0.22 (layer 1), -0.27 to -0.10 (layer 2) per ms",
         minutes=3.0,
