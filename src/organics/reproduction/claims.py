@@ -57,7 +57,8 @@ def not_run(results: Path) -> str:
         costs = {} if document is None else document["numbers"].get("not_run", {})
         for what, cost in costs.items():
             hours = "" if cost["hours"] is None else f", about {cost['hours']:.2g} h"
-            lines.append(f"- {what}{hours}: `{cost['command']}`")
+            departs = cost.get("departs", "")
+            lines.append(f"- {what}{hours}: `{cost['command']}`{departs}")
     return "\n".join(lines)
 
 
