@@ -202,7 +202,8 @@ def _judge(circuit: Circuit, state: State, z, tolerance) -> _Candidate:
     """Each equation must balance relative to the terms that it sums."""
     y, a = state
     dy, da = circuit.imbalance(state, z)
-    recurrent = jnp.abs(1 - root(a)) * jnp.max(jnp.abs(y))
+    # not `|1 - sqrt(a)|`: where `a` is close to 1, what is left of the difference is rounding
+    recurrent = (1 + root(a)) * jnp.max(jnp.abs(y))
     y_terms = jnp.abs(y) + jnp.abs(circuit.b * z) + recurrent
     a_terms = 2 * jnp.abs(a) + circuit.c
     imbalance = jnp.concatenate([dy, da])
