@@ -24,7 +24,7 @@ import tyro
 
 from organics.atomic import write_atomically
 from organics.training import Report, TrainConfig, evaluate, train
-from organics.training.config import DatasetName, ModelName
+from organics.training.config import DatasetName, ModelName, Recurrence
 from organics.training.run_folder import RunFolder
 
 SIZES: dict[ModelName, tuple[tuple[int, ...], ...]] = {
@@ -58,6 +58,8 @@ class Config:
     """Only so many of the sizes of each network, the first of them; by default all."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One run of each network and size for each of these."""
+    recurrent: Recurrence = "identity"
+    """Recurrent weights of the circuits; the paper's are "bounded"."""
     epochs: int = 40
     """Epochs of each run ..."""
     ssn_epochs: int = 10
@@ -104,6 +106,7 @@ def _settings(config: Config, model: ModelName) -> list[TrainConfig]:
             dataset=config.dataset,
             model=model,
             layers=layers,
+            recurrent=config.recurrent if model == "organics" else "identity",
             epochs=config.ssn_epochs if model == "ssn" else config.epochs,
             batch_size=config.batch_size,
             averaging=config.averaging,
@@ -121,7 +124,8 @@ def _work(setting: TrainConfig) -> int:
 
 def _folder(config: Config, setting: TrainConfig) -> Path:
     sizes = "-".join(str(n) for n in setting.layers)
-    return config.out / f"{setting.model}-{sizes}-averaging{config.averaging:g}-seed{setting.seed}"
+    kind = setting.model + ("" if setting.recurrent == "identity" else f"-{setting.recurrent}")
+    return config.out / f"{kind}-{sizes}-averaging{config.averaging:g}-seed{setting.seed}"
 
 
 def _evaluation(folder: Path) -> dict[str, Any]:

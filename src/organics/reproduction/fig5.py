@@ -82,7 +82,7 @@ def conclude(trained: Spectrum, initial: Spectrum, test_accuracy: float) -> Outc
         "histograms": {"trained": _histograms(trained)},
     }
     here = (
-        f"W_r = I, test accuracy {test_accuracy:.1%}: "
+        f"test accuracy {test_accuracy:.1%}: "
         f"stable at {np.all(trained.stable, axis=0).sum():,} of {inputs:,} test inputs; largest "
         f"{largest[0]:.3f} (layer 1) and {largest[1]:.3f} (layer 2) per ms"
     )
