@@ -69,7 +69,7 @@ class TrainConfig(Settings):
     excitatory and inhibitory units."""
     recurrent: Recurrence = "identity"
     """Recurrent weights of the circuits: "identity", always stable, or "bounded", learned with
-    spectral norm at most 1 (much slower: the steady states are then searched for)."""
+    spectral norm at most 1 (a few times slower: the steady states are then searched for)."""
     encoder: tuple[int, ...] = (360, 120, 40)
     """Widths of the encoder; the decoder mirrors them."""
     epochs: int = 60
