@@ -24,6 +24,7 @@ def test_table_of_small_networks(tmp_path, monkeypatch):
     )  # fmt: skip
     outcome = table1.compute(job)
     assert told == sorted(told) and told[0] == 0 and told[-1] < 1
+    assert "command" not in outcome.numbers
     ssn, circuits = outcome.numbers["rows"]
     assert (ssn["model"], circuits["model"]) == ("ssn", "organics")
     (folder,) = (tmp_path / "runs" / "mnist_static-quick").glob("ssn-*")
