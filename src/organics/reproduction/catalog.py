@@ -53,7 +53,8 @@ TARGETS: tuple[Target, ...] = (
     Target(
         name="fig6",
         title="Stability while training",
-        claim="So they are after every epoch of training.",
+        claim="The circuits of a network that learns `W_r`, with a spectral norm of at most 1, are "
+        "stable at every test input after every epoch of training.",
         source="Figure 6",
         paper="all stable; largest -0.28 to -0.22 (layer 1), -0.27 to -0.10 (layer 2) per ms",
         minutes=3.0,

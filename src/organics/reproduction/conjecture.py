@@ -236,7 +236,8 @@ def _fewer(some: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[boo
 def draw(outcome: Outcome) -> Figure:
     """a: fraction of random circuits for which no stable steady state was found, by the
     spectral norm of W_r. b: largest spectral abscissa reached by the ascents at norm 1. c: that
-    of the worst circuit of each hunt; diamonds are circuits that have no stable steady state.
+    of the worst circuit of each hunt; for diamonds neither the search nor a simulation finds a
+    stable steady state.
     """
     figure = Figure(figsize=(2 * COLUMN, 2.9))
     panels = list(figure.subplots(1, 3))

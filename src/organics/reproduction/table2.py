@@ -301,7 +301,7 @@ def _check(
         holds if holds or complete else None,  # what is not complete may yet get there
         f"{paper:.1%}",
         "at most 1 point below",
-        decides=row == PAPER[-2] or row == PAPER[-1],
+        decides=row in PAPER[-2:],
     )
 
 
