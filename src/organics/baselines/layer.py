@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from organics.nn.normalization import require_input
+from organics.nn.normalization import require_input, require_state
 
 
 class RecurrentLayer(eqx.Module):
@@ -102,16 +102,7 @@ class RecurrentLayer(eqx.Module):
         if state is None:
             state = self.initial_state()
         size = self.parts * self.hidden_size
-        if state.shape != (size,) and not (batched and state.shape == (batch, size)):
-            raise ValueError(
-                f"`state` must have shape ({size},)"
-                + (f" or ({batch}, {size})" if batched else "")
-                + f", not {state.shape}."
-            )
-        if state.dtype != self.bias.dtype:
-            raise ValueError(
-                f"`state` must be of the layer's type {self.bias.dtype}, not {state.dtype}."
-            )
+        require_state("state", state, size, self.bias.dtype, batch if batched else None)
         return jnp.broadcast_to(state, (batch, size))
 
 

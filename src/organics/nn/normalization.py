@@ -162,6 +162,17 @@ def require_input(x: Array, size: int, dtype: jnp.dtype, axes: tuple[str, ...]) 
         raise ValueError(f"`x` must be of the layer's type {dtype}, not {x.dtype}.")
 
 
+def require_state(name: str, value: Array, size: int, dtype: jnp.dtype, batch: int | None) -> None:
+    """Refuse a state, or a part of one, that is neither one for all sequences nor one for each of
+    the `batch`, if there is one; or is not of a layer's type."""
+    shapes = [(size,)] if batch is None else [(size,), (batch, size)]
+    if value.shape not in shapes:
+        words = " or ".join(map(str, shapes))
+        raise ValueError(f"`{name}` must have shape {words}, not {value.shape}.")
+    if value.dtype != dtype:
+        raise ValueError(f"`{name}` must be of the layer's type {dtype}, not {value.dtype}.")
+
+
 def fixed_gain(gain: float | str) -> float:
     """`gain` as a number in (0, 1]."""
     if isinstance(gain, str) or not 0 < gain <= 1:

@@ -16,6 +16,7 @@ from organics.nn.normalization import (
     require_among,
     require_input,
     require_positive,
+    require_state,
     uniform_fan_in,
 )
 
@@ -384,17 +385,9 @@ class ORGaNICs(eqx.Module):
         size = self.hidden_size
         for i, cell_state in enumerate(state):
             for name, part in zip(CellState._fields, cell_state, strict=True):
-                if part.shape != (size,) and not (batched and part.shape == (batch, size)):
-                    raise ValueError(
-                        f"`state[{i}].{name}` must have shape ({size},)"
-                        + (f" or ({batch}, {size})" if batched else "")
-                        + f", not {part.shape}."
-                    )
-                if part.dtype != self._dtype:
-                    raise ValueError(
-                        f"`state[{i}].{name}` must be of the layer's type {self._dtype}, "
-                        f"not {part.dtype}."
-                    )
+                require_state(
+                    f"state[{i}].{name}", part, size, self._dtype, batch if batched else None
+                )
         return [
             jnp.concatenate([jnp.broadcast_to(part, (batch, size)) for part in parts], axis=-1)
             for parts in state

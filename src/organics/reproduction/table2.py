@@ -111,7 +111,8 @@ def compute(job: Job) -> Outcome:
     for i, row in enumerate(PAPER):
         job.progress(i / len(PAPER), f"{row.name}, {row.units} units")
         checks.append(_parameters(row))
-        cells, found = [], {}
+        cells: list[str] = []
+        found: dict[str, dict[str, Any]] = {}  # of a task, if there is a run
         for task in TASKS:
             run = best(runs, row, task)
             if run is None:
@@ -119,13 +120,12 @@ def compute(job: Job) -> Outcome:
                 if key not in hours:
                     hours[key] = None if job.quick else hours_of(protocol(row, task))
                 cells.append(not_run(hours[key]))
-                how = command(protocol(row, task)) + departures(row, task)
-                checks.append(_check(row, task, None, f"{cells[-1]}, {how}"))
-                found[task] = {"command": how, "hours": rounded(hours[key], 3)}
+                how, departs = command(protocol(row, task)), departures(row, task)
+                checks.append(_check(row, task, None, f"{cells[-1]}, {how}{departs}"))
                 not_there[f"{row.name}, {row.units} units, {task}"] = {
-                    "command": command(protocol(row, task)),
-                    "departs": departures(row, task),
-                    "hours": found[task]["hours"],
+                    "command": how,
+                    "departs": departs,
+                    "hours": rounded(hours[key], 3),
                 }
                 continue
             images = _QUICK_IMAGES if job.quick else None
@@ -173,7 +173,7 @@ def compute(job: Job) -> Outcome:
         f"{row['name']}, {row['units']} units, {task}: {cell}"
         for row, cells in zip(numbers, rows, strict=True)
         for task, cell in zip(TASKS, cells[3:5], strict=True)
-        if "test_accuracy" in row["here"][task]
+        if task in row["here"]
     ]
     return Outcome(
         here=", ".join(here) or "no run of 784 steps is there",
@@ -328,12 +328,13 @@ def draw(outcome: Outcome) -> Figure:
     titles = ("sequential MNIST", "permuted sequential MNIST")
     for ax, task, title in zip(axes, TASKS, titles, strict=True):
         for place, row in enumerate(rows):
-            here, short = row["here"][task].get("test_accuracy"), row["steps_196"][task]
+            here, short = row["here"].get(task), row["steps_196"][task]
             face = "white" if here is None else GREY
             ax.plot(100 * row[task], place, "o", color=GREY, markerfacecolor=face)
             if here is not None:
-                face = BLUE if row["here"][task]["complete"] else "white"
-                ax.plot(100 * here, place, "D", color=BLUE, markerfacecolor=face, markersize=5)
+                face = BLUE if here["complete"] else "white"
+                accuracy = 100 * here["test_accuracy"]
+                ax.plot(accuracy, place, "D", color=BLUE, markerfacecolor=face, markersize=5)
             if short is not None:
                 ax.errorbar(
                     100 * short["mean"], place + 0.3, xerr=100 * (short["sd"] or 0),
