@@ -44,7 +44,8 @@ def conclude(spectra: list[Spectrum]) -> Outcome:
         found = f"{largest[1:, i].min():.3f} to {largest[1:, i].max():.3f} per ms"
         checks.append(
             Check(
-                f"layer {i + 1} is stable at every test input, before training and at every epoch",
+                f"layer {i + 1} is stable at each of {inputs:,} test inputs, before training and "
+                "after every epoch",
                 f"at {stable[:, i].sum():,} of {epochs * inputs:,}; largest abscissa {found}",
                 bool(np.all(stable[:, i])),
                 paper="all",
@@ -102,10 +103,11 @@ def draw(outcome: Outcome) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[0].set_ylabel(r"$\max\,\mathrm{Re}\,\lambda$ (1/ms)")
     first = panels[0]
+    inputs = f"all {numbers['inputs']:,} test inputs"
     handles = [
         first.plot([], [], color="0.4", marker=".", markersize=4, label="largest")[0],
         first.plot([], [], color="0.4", linewidth=0.8, label="median")[0],
-        first.fill_between([], [], color="0.4", alpha=0.2, label="all test inputs"),
+        first.fill_between([], [], color="0.4", alpha=0.2, label=inputs),
         first.plot([], [], color=BLACK, linewidth=0.6, linestyle=":",
                    label="range of the largest, paper")[0],
         first.plot([], [], color=BLACK, linewidth=0.8, linestyle="--",
