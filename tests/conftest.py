@@ -1,6 +1,7 @@
 """A strict world: 64-bit, no silent broadcasting or promotion, run-time checks of shapes."""
 
 import os
+from pathlib import Path
 
 # one thread for each worker: they run side by side, and on few cores XLA's pool of threads can come
 # to a standstill when two batches of LAPACK calls meet in it. Most of the time goes into compiling
@@ -10,6 +11,11 @@ os.environ.setdefault(
     "--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false "
     "--xla_backend_optimization_level=0",
 )
+# what another worker, a process that a test starts, or an earlier run has compiled is not compiled
+# again; `make clean` removes it
+_compiled = Path(__file__).parents[1] / "build" / "compiled"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_compiled))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
 import pytest
