@@ -196,7 +196,9 @@ class ORGaNICs(eqx.Module):
         dt: duration of a step, in ms. It only says what the time constants are in ms.
         dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates: the largest step sizes over time constants,
             in (0, 1]. The defaults are those of the paper's code, for 784 steps; the reach of
-            memory is about `1 / dt_tau_max` steps, so shorter sequences want larger ones.
+            memory is about `1 / dt_tau_max` steps before training, so shorter sequences want larger
+            ones. With the identity as recurrent weights, at which this is safe, 0.4 and twice 1
+            learn sequential MNIST much faster, also of 784 steps.
         backend: "auto", "native" or "scan"; see `organics.kernels.recurrence`. Derivatives forward
             (`jax.jvp`, `jax.jacfwd`) and of second order (`jax.hessian`) need "scan": on a CPU
             "auto" is mostly "native", which only has gradients (`jax.grad`, `jax.jacrev`).

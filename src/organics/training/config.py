@@ -173,7 +173,8 @@ class SequenceConfig(Settings):
     784 over the number of steps if these are fewer, and at most 1: the reach of memory, about the
     inverse of it in steps, then remains the same part of the sequence. With the identity as
     recurrent weights and fewer steps than 784, four times that, at which it learned faster (and
-    with free weights diverged)."""
+    with free weights diverged). With the identity and 784 steps, 0.4, and 1 for a and the gains,
+    learned much faster than the paper's."""
     dt_tau_max_a: float | None = None
     """The same of a; the paper has 0.005."""
     dt_tau_max_gates: float | None = None

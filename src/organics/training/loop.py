@@ -83,10 +83,9 @@ def _other_remedy(config: AnyConfig) -> str:
             " It may also be that a circuit's steady state was not found; that does not happen "
             "with `recurrent='identity'`."
         )  # fmt: skip
-    return "" if config.recurrent in ("identity", "semidefinite") else (
-        " `recurrent='identity'` and `'semidefinite'` keep the responses stable at any fixed "
-        "modulation; with them runs diverge less often."
-    )  # fmt: skip
+    if config.recurrent == "identity":
+        return ""
+    return " With `recurrent='identity'`, which makes circuits stable, runs diverge less often."
 
 
 @dataclass(frozen=True)
