@@ -13,8 +13,9 @@ os.environ.setdefault(
 )
 # what another worker, a process that a test starts, or an earlier run has compiled is not compiled
 # again; `make clean` removes it
-_compiled = Path(__file__).parents[1] / "build" / "compiled"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_compiled))
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / "build" / "compiled")
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax

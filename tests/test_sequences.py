@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from organics import data
 from organics.baselines import LSTM, AntisymmetricRNN, CoRNN, LipschitzRNN, Tanh
 from organics.data import sequences
-from organics.experiments import schedules
+from organics.experiments import schedules, step_sizes
 from organics.experiments import sequences as experiment
 from organics.models import (
     SequenceClassifier,
@@ -489,6 +489,30 @@ def test_the_comparison_of_schedules_goes_on_after_a_run_that_diverged(tmp_path,
     )  # fmt: skip
     found = schedules.compute(config, progress=False)
     assert [row["diverged"] for row in found["rows"]] == [1, 0, 0]
+
+
+def test_the_comparison_of_step_sizes(tmp_path, monkeypatch):
+    config = step_sizes.Config(
+        out=tmp_path / "runs", results=tmp_path / "found.json", task="sdigits", units=4, epochs=1,
+        recurrent=("identity", "free"), dt_tau_max_y=(0.5,), dt_tau_max_a=(0.5, 1.0),
+        batch_size=500,
+    )  # fmt: skip
+    found = step_sizes.compute(config, progress=False)
+    assert json.loads(config.results.read_text()) == found
+    pairs = [(row["recurrent"], row["dt_tau_max_a"]) for row in found["rows"]]
+    assert pairs == [("identity", 0.5), ("identity", 1.0), ("free", 0.5), ("free", 1.0)]
+    for row in found["rows"]:
+        assert row["diverged_at_step"] is None and row["epochs"] == 1
+        assert row["largest_gradient_norm"] > 0 and row["largest_step_radius"] > 0
+        kind, y, a = row["recurrent"], row["dt_tau_max_y"], row["dt_tau_max_a"]
+        run = RunFolder.open(config.out / f"sdigits-{kind}-{y:g}-{a:g}-seed0").config
+        told = {"recurrent": kind, "dt_tau_max_y": y, "dt_tau_max_a": a, **found["settings"]}
+        assert told == json.loads(run.to_json())
+    overflowing(monkeypatch, at=1)
+    elsewhere = dataclasses.replace(config, out=tmp_path / "again", recurrent=("identity",))
+    [row, other] = step_sizes.compute(elsewhere, progress=False)["rows"]
+    assert row["diverged_at_step"] > 0 and row["validation_accuracy"] == []
+    assert row["test_accuracy"] is None and other["diverged_at_step"] is None
 
 
 def test_the_comparison_of_models_goes_on_after_a_run_that_diverged(tmp_path, monkeypatch):
