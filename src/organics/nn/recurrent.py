@@ -197,7 +197,7 @@ class ORGaNICs(eqx.Module):
         dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates: the largest step sizes over time constants,
             in (0, 1]. The defaults are those of the paper's code, for 784 steps; the reach of
             memory is about `1 / dt_tau_max` steps before training, so shorter sequences want larger
-            ones. With the identity as recurrent weights, at which this is safe, 0.4 and twice 1
+            ones. With the identity as recurrent weights, which diverge least then, 0.4 and twice 1
             learn sequential MNIST much faster, also of 784 steps.
         backend: "auto", "native" or "scan"; see `organics.kernels.recurrence`. Derivatives forward
             (`jax.jvp`, `jax.jacfwd`) and of second order (`jax.hessian`) need "scan": on a CPU
