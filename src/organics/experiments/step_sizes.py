@@ -17,10 +17,9 @@ from typing import Any, Literal
 import tyro
 
 from organics.atomic import write_atomically
+from organics.nn.recurrent import Recurrent
 from organics.training import Diverged, SequenceConfig, train
 from organics.training.run_folder import RunFolder
-
-Recurrent = Literal["free", "identity", "bounded", "semidefinite"]
 
 
 @dataclass(frozen=True)

