@@ -531,7 +531,7 @@ def test_the_experiment_at_toy_size(tmp_path, monkeypatch):
         epochs=1,
         ssn_epochs=1,
     )
-    found = mnist_static.compute(config, progress=False)
+    found = mnist_static.compute(config)
     assert json.loads(config.results.read_text()) == found
     circuit, control, other = found["rows"]
     assert [row["model"] for row in found["rows"]] == ["organics", "mlp", "ssn"]
@@ -540,4 +540,4 @@ def test_the_experiment_at_toy_size(tmp_path, monkeypatch):
     assert circuit["test_inputs"] == 297
     assert other["stability"][0]["n"] == 8 and other["steps"] == [6, 6]
     assert all(0 <= lost <= 1 for lost in other["lost_in_training"])
-    assert mnist_static.compute(config, progress=False) == found
+    assert mnist_static.compute(config) == found

@@ -36,6 +36,9 @@ class Reproduce:
     """Folders of trained runs: new ones are made in the first, and all are searched."""
     seed: int = 0
     """Decides whatever is random."""
+    processes: int | None = None
+    """How much of a long target is done side by side, each part on one processor; by default as
+    many parts as there are processors, on a GPU one."""
     quiet: bool = False
     """No progress bar."""
     check: bool = False
@@ -66,6 +69,7 @@ class Reproduce:
                 seed=self.seed,
                 runs=self.runs,
                 force=self.force,
+                processes=self.processes,
                 on_progress=bars.progress,
                 on_result=bars.finish,
             )

@@ -15,15 +15,19 @@ import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 import tyro
+from rich.console import Console
+from rich.progress import Progress
 
 from organics.atomic import write_atomically
-from organics.training import Report, TrainConfig, evaluate, train
+from organics.side_by_side import side_by_side
+from organics.training import TrainConfig, evaluate, train
 from organics.training.config import DatasetName, ModelName, Recurrence
 from organics.training.run_folder import RunFolder
 
@@ -63,7 +67,7 @@ class Config:
     epochs: int = 40
     """Epochs of each run ..."""
     ssn_epochs: int = 10
-    """... but of the supralinear networks, of which a step takes some 20 times as long."""
+    """... but of the supralinear networks, of which a step takes some 25 times as long."""
     batch_size: int = 256
     """Images per step."""
     averaging: float = 0.999
@@ -71,33 +75,52 @@ class Config:
     stability: tuple[ModelName, ...] = ("organics", "ssn")
     """Of which networks to compute the Jacobian's eigenvalues at every test input, in every layer;
     it takes minutes."""
+    processes: int | None = None
+    """Networks that are trained side by side, each on one processor; by default as many as there
+    are processors, on a GPU one."""
 
 
-def compute(
-    config: Config,
-    progress: bool = True,
-    tell: Callable[[float, str], None] | None = None,
-) -> dict[str, Any]:
+def compute(config: Config, tell: Callable[[float, str], None] | None = None) -> dict[str, Any]:
     """Train and evaluate what is not complete yet; the outcome is also in `config.results`.
 
-    `tell` is called before each run with the fraction of the steps that is done, and the run.
+    `tell` is called now and then with the fraction that is done, and how many networks are.
     """
-    runs: list[tuple[TrainConfig, Report, dict[str, Any] | None]] = []
-    todo = [setting for model in config.models for setting in _settings(config, model)]
-    for model in config.models:
-        first = len(runs)
-        for setting in _settings(config, model):
-            if tell is not None:
-                tell(sum(map(_work, todo[: len(runs)])) / sum(map(_work, todo)), setting.name)
-            report = train(setting, _folder(config, setting), resume=True, progress=progress)
-            runs.append((setting, report, None))
-            _write(config, runs)
-        if model in config.stability:
-            for i in range(first, len(runs)):
-                setting, report, _ = runs[i]
-                runs[i] = (setting, report, _evaluation(_folder(config, setting)))
-                _write(config, runs)
-    return _summary(config, runs)
+    settings = [setting for model in config.models for setting in _settings(config, model)]
+    networks = dict.fromkeys((setting.model, setting.layers) for setting in settings)
+    todo = [[s for s in settings if (s.model, s.layers) == network] for network in networks]
+    todo.sort(key=lambda group: -sum(map(_work, group)))
+    side_by_side(
+        _complete,
+        [(config, group) for group in todo],  # a group has its program compiled once
+        processes=config.processes,
+        watch=None if tell is None else partial(_watch, config, settings, tell),
+    )
+    runs = []
+    for setting in settings:
+        folder = _folder(config, setting)
+        evaluated = setting.model in config.stability
+        report = train(setting, folder, resume=True, progress=False)
+        runs.append((setting, report, _evaluation(folder) if evaluated else None))
+    found = _summary(config, runs)
+    config.results.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(config.results, (json.dumps(found, indent=2) + "\n").encode())
+    return found
+
+
+def _complete(config: Config, settings: list[TrainConfig]) -> None:
+    """Train and evaluate what is not complete yet of some runs."""
+    for setting in settings:
+        train(setting, _folder(config, setting), resume=True, progress=False)
+        if setting.model in config.stability:
+            _evaluation(_folder(config, setting))
+
+
+def _watch(config: Config, settings: list[TrainConfig], tell: Callable[[float, str], None]) -> None:
+    """Tell how far the runs are, from what their folders say."""
+    epochs = [_epochs(_folder(config, setting)) for setting in settings]
+    done = sum(_work(s) * count / s.epochs for s, count in zip(settings, epochs, strict=True))
+    complete = sum(count == s.epochs for s, count in zip(settings, epochs, strict=True))
+    tell(done / sum(map(_work, settings)), f"{complete} of {len(settings)} networks")
 
 
 def _settings(config: Config, model: ModelName) -> list[TrainConfig]:
@@ -117,9 +140,20 @@ def _settings(config: Config, model: ModelName) -> list[TrainConfig]:
     ]
 
 
-def _work(setting: TrainConfig) -> int:
-    """How long a run takes, about, in epochs of the circuits."""
-    return setting.epochs * (20 if setting.model == "ssn" else 1)
+def _work(setting: TrainConfig) -> float:
+    """How long a run takes, about, in epochs of a network without recurrence."""
+    if setting.model == "ssn":
+        return 25.0 * setting.epochs
+    learns = setting.model == "organics" and setting.recurrent != "identity"
+    return setting.epochs * (sum(setting.layers) / 20 if learns else 1.0)
+
+
+def _epochs(folder: Path) -> int:
+    """How many epochs of a run are complete."""
+    try:
+        return len(RunFolder.open(folder).lines("metrics.jsonl"))
+    except ValueError:  # it has not begun
+        return 0
 
 
 def _folder(config: Config, setting: TrainConfig) -> Path:
@@ -134,12 +168,6 @@ def _evaluation(folder: Path) -> dict[str, Any]:
     if not path.exists():
         write_atomically(path, (json.dumps(evaluate(folder).summary, indent=2) + "\n").encode())
     return json.loads(path.read_text())
-
-
-def _write(config: Config, runs) -> None:
-    config.results.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_summary(config, runs), indent=2) + "\n"
-    write_atomically(config.results, text.encode())
 
 
 def _summary(config: Config, runs) -> dict[str, Any]:
@@ -213,7 +241,13 @@ def _lost(folder: Path) -> list[float]:
 
 def main() -> None:
     """Run the experiment from the command line."""
-    summary = compute(tyro.cli(Config))
+    config = tyro.cli(Config)
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=1.0)
+        summary = compute(
+            config, lambda done, what: bar.update(task, completed=done, description=what)
+        )
+        bar.update(task, completed=1.0)
     json.dump(summary, sys.stdout, indent=2)
     print()
 

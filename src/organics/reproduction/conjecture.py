@@ -13,6 +13,7 @@ Source: Rawat et al. 2024, the conjecture and the trials behind it.
 
 import os
 import random
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,13 @@ from organics.reproduction.hunt import (
     circuit_of,
     hunt,
 )
-from organics.reproduction.pieces import Piece
-from organics.reproduction.survey import fractions, pieces, survey
+from organics.reproduction.pieces import Piece, count_kept
+from organics.reproduction.survey import Piecework, fractions, pieces, survey
 from organics.reproduction.target import Check, Job, Outcome, Table
 from organics.resting import comes_to_rest
 from organics.rigorous import prove
 from organics.rigorous_existence import NONE_EXISTS, NONE_STABLE
+from organics.side_by_side import side_by_side
 from organics.steady_states import steady_state
 from organics.trials import trial
 
@@ -83,8 +85,37 @@ _POINTS = 40  # of a curve
 
 def compute(job: Job) -> Outcome:
     """Prove what can be proved, survey random circuits, and hunt."""
+    hunts = QUICK_HUNTS if job.quick else HUNTS
+    trials = pieces(QUICK_TRIALS, False, QUICK_PIECE) if job.quick else [
+        *pieces(TRIALS, False), *pieces(RECTIFIED_TRIALS, True)
+    ]  # fmt: skip
+    names = [work.name for work in (*hunts, *trials)]
+    # so that several that share the folder, on other hosts, seldom do the same piece
+    order = random.Random(os.getpid())
+    side_by_side(
+        _make,
+        [
+            (job.folder, job.seed, work)
+            for group in (hunts, trials)  # the longer ones first
+            for work in order.sample(group, len(group))
+        ],
+        processes=job.processes,
+        watch=lambda: job.progress(
+            0.9 * count_kept(job.folder, names) / len(names), "hunts, and random circuits"
+        ),
+    )
+    job.progress(0.9, "what was found")
     with jax.enable_x64(True), single_threaded_lapack():
-        return conclude(_proofs(), _surveyed(job), _hunted(job))
+        return conclude(_proofs(), _surveyed(job, trials), _hunted(job, hunts))
+
+
+def _make(folder: Path, seed: int, work: Hunt | Piecework) -> None:
+    """Make a piece of the hunts or of the survey, unless it is there."""
+    with jax.enable_x64(True), single_threaded_lapack():
+        if isinstance(work, Hunt):
+            hunt(folder, seed, work)
+        else:
+            survey(folder, seed, work)
 
 
 def conclude(
@@ -378,18 +409,8 @@ def _proof(circuit: Circuit, z: jax.Array, state: State | None = None) -> dict[s
     return {"verdict": proof.verdict, "statement": proof.statement, "bits": proof.bits}
 
 
-def _surveyed(job: Job) -> list[dict[str, Any]]:
-    work = pieces(QUICK_TRIALS, False, QUICK_PIECE) if job.quick else [
-        *pieces(TRIALS, False), *pieces(RECTIFIED_TRIALS, True)
-    ]  # fmt: skip
-    order = list(range(len(work)))
-    # so that several processes that share the folder seldom do the same piece
-    random.Random(os.getpid()).shuffle(order)
-    done: dict[int, Piece] = {}
-    for i in order:
-        done[i] = survey(job.folder, job.seed, work[i])
-        job.progress(0.6 * len(done) / len(work), "random circuits")
-    rows = fractions(work, [done[i] for i in range(len(work))])
+def _surveyed(job: Job, trials: list[Piecework]) -> list[dict[str, Any]]:
+    rows = fractions(trials, [survey(job.folder, job.seed, work) for work in trials])
     if not job.quick:
         for row in rows:
             if row["spectral_norm"] <= 1 and row["first_not_found"]:
@@ -409,17 +430,8 @@ def _simulated(row: dict[str, Any], seed: int) -> dict[str, int]:
     return {"circuits": len(rests), "come_to_rest": int(rests.sum())}
 
 
-def _hunted(job: Job) -> list[dict[str, Any]]:
-    hunts = QUICK_HUNTS if job.quick else HUNTS
-    rows = []
-    for k, what in enumerate(hunts):
-        words = f"hunt: n = {what.n}, norm {what.spectral_norm:g}, {what.kind} W_r"
-
-        def tell(fraction: float, k: int = k, words: str = words) -> None:
-            job.progress(0.6 + 0.4 * (k + fraction) / len(hunts), words)
-
-        rows.append(_hunt_row(what, hunt(job.folder, job.seed, what, tell), job))
-    return rows
+def _hunted(job: Job, hunts: Sequence[Hunt]) -> list[dict[str, Any]]:
+    return [_hunt_row(what, hunt(job.folder, job.seed, what), job) for what in hunts]
 
 
 def _hunt_row(what: Hunt, piece: Piece, job: Job) -> dict[str, Any]:

@@ -13,7 +13,6 @@ one of them beside the unstable steady state. A circuit counts as a violation on
 no stable steady state and none of the others comes to rest.
 """
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -62,9 +61,9 @@ class Hunt(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Says all that the hunt depends on but for the seed."""
+        """Of its piece; says all that the hunt depends on but for the seed."""
         tau = "-free-tau" if self.free_tau else ""
-        return f"{self.title}{tau}-{self.starts}-starts-{self.steps}-steps"
+        return f"hunt-{self.title}{tau}-{self.starts}-starts-{self.steps}-steps"
 
     @property
     def title(self) -> str:
@@ -147,9 +146,7 @@ def _step(
 _ADAM = optax.adam(RATE)
 
 
-def hunt(
-    folder: Path, seed: int, what: Hunt, on_progress: Callable[[float], None] | None = None
-) -> Piece:
+def hunt(folder: Path, seed: int, what: Hunt) -> Piece:
     """The curves of a hunt and the circuits at its end, worst first; kept in `folder`.
 
     `highest` and `median`: over the starts, the largest spectral abscissa so far, in 1/ms, at each
@@ -158,10 +155,10 @@ def hunt(
     whether `found` a stable steady state, `converged`, and `rests`: 1 or 0, whether a simulation
     came to rest, -1 if there was none.
     """
-    return kept(folder, f"hunt-{what.name}", partial(_hunt, seed, what, on_progress))
+    return kept(folder, what.name, partial(_hunt, seed, what))
 
 
-def _hunt(seed: int, what: Hunt, on_progress: Callable[[float], None] | None) -> Piece:
+def _hunt(seed: int, what: Hunt) -> Piece:
     keys = jr.split(jr.fold_in(jr.key(seed), what.n), what.starts)
     free = jax.vmap(lambda key: random_start(key, what.n))(keys)
     moments = jax.vmap(_ADAM.init)(free)
@@ -171,7 +168,7 @@ def _hunt(seed: int, what: Hunt, on_progress: Callable[[float], None] | None) ->
     best, best_abscissa = free, np.full(what.starts, -np.inf)
     step = partial(_step, kind=what.kind, free_tau=what.free_tau)
     with jax.numpy_dtype_promotion("standard"):  # Optax mixes types
-        for k in range(what.steps):
+        for _ in range(what.steps):
             before = free
             free, moments, found = step((free, moments, slowing), norm, _FEW, True)
             values = np.where(found.steady.converged, found.abscissa, -np.inf)
@@ -179,8 +176,6 @@ def _hunt(seed: int, what: Hunt, on_progress: Callable[[float], None] | None) ->
             best_abscissa = np.maximum(best_abscissa, values)
             highest.append(best_abscissa.max())
             median.append(np.median(best_abscissa))
-            if on_progress is not None:
-                on_progress((k + 1) / what.steps)
         *_, found = step((free, moments, slowing), norm, _FEW, False)
         lost = ~np.asarray(found.steady.converged)
         free = _chosen(lost & (best_abscissa < 0), free, best)

@@ -1,7 +1,7 @@
 """What a long target has computed so far, piece by piece, so that it can be interrupted."""
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ def kept(folder: Path, name: str, make: Callable[[], Mapping[str, np.ndarray]]) 
 
     A name must say all that the piece depends on. Pieces made elsewhere count like any other.
     """
-    path = folder / f"{name}.npz"
+    path = _path(folder, name)
     if path.exists():
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive)
@@ -26,6 +26,15 @@ def kept(folder: Path, name: str, make: Callable[[], Mapping[str, np.ndarray]]) 
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content.getvalue())
     return piece
+
+
+def count_kept(folder: Path, names: Iterable[str]) -> int:
+    """How many of the pieces of these names are there."""
+    return sum(_path(folder, name).exists() for name in names)
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.npz"
 
 
 def joined(pieces: list[Piece]) -> Piece:

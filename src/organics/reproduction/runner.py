@@ -48,6 +48,7 @@ def reproduce(
     seed: int = 0,
     runs: Sequence[Path] = (Path("runs"),),
     force: bool = False,
+    processes: int | None = 1,
     on_progress: Callable[[Target, float, str], None] | None = None,
     on_result: Callable[[Result], None] | None = None,
 ) -> list[Result]:
@@ -56,7 +57,8 @@ def reproduce(
     A target that is complete there with the same seed (and, unless `quick`, at its full size) is
     not run again unless `force`, which also throws away what it has computed piece by piece, or
     unless it `looks_for_runs`. Trained runs are never made again: remove their folder for that.
-    One that fails is reported, and the others go on.
+    One that fails is reported, and the others go on. Long ones do so much side by side as
+    `processes` says; `None` leaves that to `organics.side_by_side`.
     """
     out.mkdir(parents=True, exist_ok=True)
     results = []
@@ -71,6 +73,7 @@ def reproduce(
                 seed=seed,
                 runs=tuple(runs),
                 out=out,
+                processes=1 if quick else processes,  # to start others would take longer
                 progress=_tell(target, on_progress),
             )
             if force:

@@ -32,6 +32,7 @@ def compute(job: Job) -> Outcome:
         seeds=tuple(job.seed + i for i in range(3)),
         recurrent="bounded",
         stability=("ssn",),
+        processes=job.processes,
     )
     if job.quick:
         config = mnist_static.Config(
@@ -47,8 +48,9 @@ def compute(job: Job) -> Outcome:
             batch_size=135,  # divides the number of images: one size of batch to compile for
             averaging=0.9,
             stability=(),
+            processes=job.processes,
         )
-    found = mnist_static.compute(config, progress=False, tell=job.progress)
+    found = mnist_static.compute(config, job.progress)
     del found["command"]  # that of the experiment, which nobody gave
     return conclude(found)
 

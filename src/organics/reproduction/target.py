@@ -50,6 +50,7 @@ class Job:
         runs: folders in which trained runs are looked for; a target that trains does so in the
             first.
         out: folder of the results, for what a target leaves there besides pictures and numbers.
+        processes: how many of its pieces are made side by side, as in `organics.side_by_side`.
         progress: to be called now and then with the fraction that is done and, if that changes,
             with what is being done.
     """
@@ -59,6 +60,7 @@ class Job:
     seed: int = 0
     runs: tuple[Path, ...] = (Path("runs"),)
     out: Path = Path("reproduction")
+    processes: int | None = 1
     progress: Callable[..., None] = _ignore
 
 

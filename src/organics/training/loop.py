@@ -73,6 +73,16 @@ class Diverged(RuntimeError):
         kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint yet"
         super().__init__(f"{what}; {kept}. Lower `learning_rate`.{_other_remedy(config)}")
 
+    def __reduce__(self):
+        # by default it would be made anew from its message alone, when another process raised it
+        return _diverged, (str(self), self.step, self.checkpoint)
+
+
+def _diverged(message: str, step: int, checkpoint: Path | None) -> Diverged:
+    error = Diverged.__new__(Diverged, message)
+    error.step, error.checkpoint = step, checkpoint
+    return error
+
 
 def _other_remedy(config: AnyConfig) -> str:
     """What to do about divergence besides lowering the learning rate, if there is something."""

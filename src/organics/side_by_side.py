@@ -1,0 +1,92 @@
+"""Calls that do not need each other, side by side: each in a process with a processor of its own.
+
+Networks as small as the paper's, and batches of small circuits, are hardly quicker with a second
+thread: twice as many processors serve twice as many of them only in processes of their own.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from typing import Any
+
+MOST = 8
+"""Processes at once: each has JAX, and what it compiles, in memory for itself."""
+
+_GLANCE = 1.0  # s, between two calls of `watch`
+
+
+def side_by_side(
+    function: Callable[..., Any],
+    calls: Sequence[tuple[Any, ...]],
+    *,
+    processes: int | None = None,
+    watch: Callable[[], None] | None = None,
+) -> None:
+    """Call `function(*arguments)` for each of `calls`; what becomes of it, it leaves in files.
+
+    Calls begin in the order given, which is best that of their length, the longest first.
+
+    Arguments
+        function: of a module, as the other processes have to find it there.
+        calls: its arguments, which are sent to them.
+        processes: how many at once; by default as many as there are processors, at most `MOST`, or
+            on a GPU one. If it is one, it is this one.
+        watch: called about every second, or before every call if there is but one process: where
+            progress can be looked for in the files and told.
+
+    Raises what the first call to fail raises; those that have not begun never do, and the others
+    are stopped, as they are when this one is interrupted.
+    """
+    count = min(_available() if processes is None else processes, len(calls))
+    watch = watch or _nothing
+    if count <= 1:
+        for arguments in calls:
+            watch()
+            function(*arguments)
+        return
+    # a process is started anew, as one that is forked shares threads that it does not have
+    context = multiprocessing.get_context("spawn")
+    processors = context.Queue()
+    for processor in _processors()[:count]:
+        processors.put(processor)
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(count, context, _on_one_processor, (processors,))
+    try:
+        running = {pool.submit(function, *arguments) for arguments in calls}
+        while running:
+            watch()
+            done, running = wait(running, _GLANCE, FIRST_EXCEPTION)
+            for call in done:
+                call.result()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
+    pool.shutdown()
+
+
+def _nothing() -> None:
+    """Nobody watches."""
+
+
+def _available() -> int:
+    """How many processes there are by default."""
+    import jax
+
+    return min(len(_processors()), MOST) if jax.default_backend() == "cpu" else 1
+
+
+def _processors() -> list[int]:
+    """Numbers of those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _on_one_processor(processors: Any) -> None:
+    """Begins a process: all its threads stay on the processor that it takes from the queue."""
+    processor = processors.get()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {processor})

@@ -1,0 +1,93 @@
+"""Calls in processes of their own."""
+
+import multiprocessing
+import os
+import pickle
+import time
+from pathlib import Path
+
+import jax
+import pytest
+
+from organics.experiments import mnist_static
+from organics.side_by_side import side_by_side
+from organics.training import Diverged, TrainConfig
+from organics.training.run_folder import RunFolder
+
+
+def leave(folder: Path, name: str) -> None:
+    """Says in a file where it ran."""
+    processors = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    (folder / name).write_text(f"{os.getpid()} {len(processors)}")
+
+
+def refuse(folder: Path, name: str) -> None:
+    """Fails, for one; goes on long after, for others."""
+    (folder / name).write_text("")
+    if name == "bad":
+        raise ValueError("this one is bad")
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_call_is_made_once(tmp_path, processes):
+    glances = []
+    calls = [(tmp_path, str(i)) for i in range(5)]
+    side_by_side(leave, calls, processes=processes, watch=lambda: glances.append(1))
+    found = [path.read_text().split() for path in sorted(tmp_path.iterdir())]
+    assert len(found) == 5 and glances
+    here = {pid == str(os.getpid()) for pid, _ in found}
+    assert here == {processes == 1}
+    if processes > 1 and hasattr(os, "sched_getaffinity"):
+        assert {count for _, count in found} == {"1"}
+
+
+def test_no_call_is_no_process(tmp_path):
+    side_by_side(leave, [])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_stops_the_others_and_is_told(tmp_path):
+    calls = [(tmp_path, name) for name in ("bad", "long", "never", "neither")]
+    before = set(multiprocessing.active_children())
+    begin = time.monotonic()
+    with pytest.raises(ValueError, match="this one is bad"):
+        side_by_side(refuse, calls, processes=2)
+    for process in set(multiprocessing.active_children()) - before:
+        process.join(30)
+    assert time.monotonic() - begin < 50
+    assert not (tmp_path / "neither").exists()
+
+
+def test_divergence_survives_the_way_between_processes(tmp_path):
+    error = Diverged(7, 2, tmp_path, TrainConfig())
+    other = pickle.loads(pickle.dumps(error))
+    assert str(other) == str(error) and (other.step, other.checkpoint) == (7, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("standard_promotion")
+def test_networks_trained_side_by_side_are_those_trained_one_after_another(tmp_path):
+    found = []
+    for processes in (1, 2):
+        config = mnist_static.Config(
+            out=tmp_path / str(processes),
+            results=tmp_path / f"{processes}.json",
+            dataset="digits",
+            models=("mlp", "organics"),
+            sizes=1,
+            seeds=(0,),
+            epochs=1,
+            stability=(),
+            processes=processes,
+        )
+        told = []
+        with jax.enable_x64(False):  # as the other processes have it
+            rows = mnist_static.compute(config, lambda *what, told=told: told.append(what))["rows"]
+        for row in rows:
+            del row["seconds_per_epoch"]
+        found.append(rows)
+        assert all(0 <= done <= 1 and words.endswith("of 2 networks") for done, words in told)
+        assert len(list(config.out.iterdir())) == 2
+        assert RunFolder.open(next(config.out.iterdir())).load_report() is not None
+    assert found[0] == found[1]
