@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from organics import data
 from organics.baselines import LSTM, AntisymmetricRNN, CoRNN, LipschitzRNN, Tanh
 from organics.data import sequences
-from organics.experiments import schedules, step_sizes
+from organics.experiments import runs, schedules, step_sizes
 from organics.experiments import sequences as experiment
 from organics.models import (
     SequenceClassifier,
@@ -519,7 +519,7 @@ def test_the_comparison_of_models_goes_on_after_a_run_that_diverged(tmp_path, mo
     def overflows(setting, *_, **__):
         raise Diverged(5, 2, None, setting, validation=True)
 
-    monkeypatch.setattr(experiment, "train", overflows)
+    monkeypatch.setattr(runs, "train", overflows)
     config = experiment.Config(
         out=tmp_path,
         results=tmp_path / "found.json",
@@ -528,3 +528,9 @@ def test_the_comparison_of_models_goes_on_after_a_run_that_diverged(tmp_path, mo
     )
     found = experiment.compute(config, progress=False)
     assert [row["diverged_at_step"] for row in found["rows"]] == [[5, 5, 5]] * 2
+    # what the next command does not ask for stays
+    again = dataclasses.replace(config, models=("lstm",), seeds=(3,))
+    circuit, other = experiment.compute(again, progress=False)["rows"]
+    assert circuit == found["rows"][0]
+    assert (other["model"], other["diverged_seeds"]) == ("lstm", [3])
+    assert json.loads(config.results.read_text()) == {"rows": [circuit, other]}

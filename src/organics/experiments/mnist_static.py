@@ -11,21 +11,19 @@ Source: Rawat et al. 2024, Table 1.
 """
 
 import json
-import platform
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.progress import Progress
 
 from organics.atomic import write_atomically
+from organics.experiments.outcome import command, run_from_command_line, write
+from organics.experiments.runs import accuracies, in_common, where
 from organics.side_by_side import side_by_side
 from organics.training import TrainConfig, evaluate, train
 from organics.training.config import DatasetName, ModelName, Recurrence
@@ -102,8 +100,7 @@ def compute(config: Config, tell: Callable[[float, str], None] | None = None) ->
         report = train(setting, folder, resume=True, progress=False)
         runs.append((setting, report, _evaluation(folder) if evaluated else None))
     found = _summary(config, runs)
-    config.results.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(config.results, (json.dumps(found, indent=2) + "\n").encode())
+    write(config.results, found)
     return found
 
 
@@ -177,37 +174,25 @@ def _summary(config: Config, runs) -> dict[str, Any]:
             group = [run for run in runs if (run[0].model, run[0].layers) == (model, layers)]
             if group:
                 rows.append(_row(config, model, layers, group))
-    _, report, _ = runs[-1]
-    shared = json.loads(runs[0][0].to_json())
-    for name in ("model", "layers", "recurrent", "epochs", "seed"):
-        del shared[name]
+    differing = ("model", "layers", "recurrent", "epochs", "seed")
     return {
-        "command": " ".join(["python -m organics.experiments.mnist_static", *sys.argv[1:]]),
-        "settings": shared,
+        "command": command("mnist_static"),
+        "settings": in_common(runs[0][0], differing),
         "rows": rows,
-        "versions": report.versions,
-        "device": report.device,
-        "platform": report.platform,
-        "python": platform.python_version(),
+        **where([report for _, report, _ in runs]),
     }
 
 
 def _row(config: Config, model: ModelName, layers: tuple[int, ...], group) -> dict[str, Any]:
     reports = [report for _, report, _ in group]
-    accuracies = [report.test_accuracy for report in reports]
     row = {
         "model": model,
         "layers": list(layers),
         "recurrent": group[0][0].recurrent if model == "organics" else None,
         "parameters": reports[0].parameters,
         "epochs": reports[0].epochs,
-        "seeds": [report.seed for report in reports],
-        "test_accuracy": [round(accuracy, 6) for accuracy in accuracies],
-        "mean_test_accuracy": round(mean(accuracies), 6),
-        "sd_test_accuracy": round(stdev(accuracies), 6) if len(accuracies) > 1 else None,
+        **accuracies(reports),
         "paper_test_accuracy": PAPER.get((model, layers)),
-        "validation_accuracy": [round(report.validation_accuracy, 6) for report in reports],
-        "best_epoch": [report.best_epoch for report in reports],
         "seconds_per_epoch": [round(report.seconds_per_epoch, 3) for report in reports],
     }
     if model == "ssn":
@@ -239,18 +224,17 @@ def _lost(folder: Path) -> list[float]:
     return [fraction for line in lines for fraction in line["lost"]]
 
 
-def main() -> None:
-    """Run the experiment from the command line."""
-    config = tyro.cli(Config)
+def _with_bar(config: Config) -> dict[str, Any]:
     with Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=1.0)
-        summary = compute(
-            config, lambda done, what: bar.update(task, completed=done, description=what)
-        )
-        bar.update(task, completed=1.0)
-    json.dump(summary, sys.stdout, indent=2)
-    print()
+
+        def tell(done: float, what: str) -> None:
+            bar.update(task, completed=done, description=what)
+
+        found = compute(config, tell)
+        tell(1.0, "done")
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    run_from_command_line(_with_bar, Config)

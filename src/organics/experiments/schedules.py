@@ -8,20 +8,16 @@ and all else alike. Each number of epochs is a run of its own, as the others hav
 ends.
 """
 
-import json
-import sys
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
-import tyro
-
-from organics.atomic import write_atomically
-from organics.training import Diverged, Report, SequenceConfig, train
+from organics.experiments.outcome import command, run_from_command_line, write
+from organics.experiments.runs import Run, accuracies, in_common, reports, run, where
+from organics.training import SequenceConfig
 from organics.training.config import Schedule
-from organics.training.run_folder import RunFolder
 
 SCHEDULES: tuple[Schedule, ...] = ("step", "warmup-cosine", "trapezoid")
 
@@ -49,28 +45,24 @@ class Config:
 def compute(config: Config, progress: bool = True) -> dict[str, Any]:
     """Train what is not complete yet; the outcome is also in `config.results`."""
     rows: list[dict[str, Any]] = []
-    where: dict[str, Any] = {}
+    done: list[Run] = []
     for epochs, schedule, rate in product(config.epochs, SCHEDULES, config.learning_rates):
-        found = {}
-        for seed in config.seeds:
-            folder = config.out / f"{schedule}-{epochs}-{rate:g}-{seed}"
-            setting = _setting(config, epochs, schedule, rate, seed)
-            try:
-                found[folder] = train(setting, folder, resume=True, progress=progress)
-            except Diverged:
-                found[folder] = None
-        rows.append(_row(epochs, schedule, rate, found))
-        for report in filter(None, found.values()):
-            where = {name: getattr(report, name) for name in ("versions", "device", "platform")}
+        settings = [_setting(config, epochs, schedule, rate, seed) for seed in config.seeds]
+        group = [
+            run(one, config.out / f"{schedule}-{epochs}-{rate:g}-{one.seed}", progress)
+            for one in settings
+        ]
+        rows.append(_row(epochs, schedule, rate, group))
+        done += group
+    differing = ("epochs", "schedule", "learning_rate", "seed")
     summary = {
-        "command": " ".join(["python -m organics.experiments.schedules", *sys.argv[1:]]),
-        "settings": _shared(config),
+        "command": command("schedules"),
+        "settings": in_common(_setting(config, 1, "step", 1.0, 0), differing),
         "chosen": _chosen(rows),
         "rows": rows,
-        **where,
+        **where(reports(done)),
     }
-    config.results.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(config.results, (json.dumps(summary, indent=2) + "\n").encode())
+    write(config.results, summary)
     return summary
 
 
@@ -93,37 +85,15 @@ def _setting(
     )
 
 
-def _shared(config: Config) -> dict[str, Any]:
-    """What is alike in all runs."""
-    values = json.loads(_setting(config, 1, "step", 1.0, 0).to_json())
-    for name in ("epochs", "schedule", "learning_rate", "seed"):
-        del values[name]
-    return values
-
-
-def _row(
-    epochs: int, schedule: str, rate: float, found: dict[Path, Report | None]
-) -> dict[str, Any]:
-    complete = {folder: report for folder, report in found.items() if report is not None}
-    reports = complete.values()
-    accuracies = [report.test_accuracy for report in reports]
-    norms = [
-        norm
-        for folder in complete
-        for line in RunFolder.open(folder).lines("steps.jsonl")
-        for norm in line["gradient_norm"]
-    ]
+def _row(epochs: int, schedule: str, rate: float, group: list[Run]) -> dict[str, Any]:
+    complete = reports(group)
+    norms = [norm for one in group if one.report is not None for norm in one.gradient_norms()]
     return {
         "epochs": epochs,
         "schedule": schedule,
         "learning_rate": rate,
-        "seeds": [report.seed for report in reports],
-        "diverged": len(found) - len(complete),
-        "test_accuracy": [round(accuracy, 6) for accuracy in accuracies],
-        "mean_test_accuracy": round(mean(accuracies), 6) if accuracies else None,
-        "sd_test_accuracy": round(stdev(accuracies), 6) if len(accuracies) > 1 else None,
-        "validation_accuracy": [round(report.validation_accuracy, 6) for report in reports],
-        "best_epoch": [report.best_epoch for report in reports],
+        "diverged": len(group) - len(complete),
+        **accuracies(complete),
         "least_gradient_norm": min(norms, default=None),
         "largest_gradient_norm": max(norms, default=None),
     }
@@ -145,11 +115,5 @@ def _validation(row: dict[str, Any]) -> float:
     return mean(row["validation_accuracy"])
 
 
-def main() -> None:
-    """Run the experiment from the command line."""
-    json.dump(compute(tyro.cli(Config)), sys.stdout, indent=2)
-    print()
-
-
 if __name__ == "__main__":
-    main()
+    run_from_command_line(compute, Config)

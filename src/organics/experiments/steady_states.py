@@ -32,11 +32,11 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import tyro
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from organics.atomic import write_atomically
 from organics.circuit import Circuit, State, random_drive
+from organics.experiments.outcome import command, run_from_command_line, write
 from organics.linearization import eigenvalues, jacobian, single_threaded_lapack
 from organics.provenance import system, versions
 from organics.resting import comes_to_rest, near_rest, settle
@@ -100,14 +100,13 @@ def compute(config: Config, progress: bool = True) -> dict[str, Any]:
                 for norm in config.norms
             ]
     summary = {
-        "command": " ".join(["python -m organics.experiments.steady_states", *sys.argv[1:]]),
+        "command": command("steady_states"),
         "seed": config.seed,
         **outcome,
         "versions": versions(),
         "platform": f"{system()}, {os.cpu_count()} cores",
     }
-    config.results.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(config.results, (json.dumps(summary, indent=2) + "\n").encode())
+    write(config.results, summary)
     return summary
 
 
@@ -282,12 +281,5 @@ def _choose(which, stacked):
     return jax.tree.map(lambda leaf: leaf[chosen], stacked)
 
 
-def main() -> None:
-    """Run the experiment from the command line."""
-    summary = compute(tyro.cli(Config))
-    json.dump(summary, sys.stdout, indent=2)
-    print()
-
-
 if __name__ == "__main__":
-    main()
+    run_from_command_line(compute, Config)

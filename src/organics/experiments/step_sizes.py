@@ -7,19 +7,15 @@ of `a`, for each kind of recurrent weights and with all else alike. The larger t
 the discrete network is the circuit of which stability is proved. Interrupt and repeat it at will.
 """
 
-import json
-import sys
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
-from organics.atomic import write_atomically
+from organics.experiments.outcome import command, run_from_command_line, write
+from organics.experiments.runs import Run, in_common, reports, run, where
 from organics.nn.recurrent import Recurrent
-from organics.training import Diverged, SequenceConfig, train
-from organics.training.run_folder import RunFolder
+from organics.training import SequenceConfig
 
 
 @dataclass(frozen=True)
@@ -56,40 +52,19 @@ class Config:
 
 def compute(config: Config, progress: bool = True) -> dict[str, Any]:
     """Train what is not complete yet; the outcome so far is always in `config.results`."""
-    rows: list[dict[str, Any]] = []
+    done: list[Run] = []
     summary: dict[str, Any] = {}
-    where: dict[str, Any] = {}
     for kind, y, a in product(config.recurrent, config.dt_tau_max_y, config.dt_tau_max_a):
-        folder = config.out / f"{config.task}-{kind}-{y:g}-{a:g}-seed{config.seed}"
         setting = _setting(config, kind, y, a)
-        diverged, report = None, None
-        try:
-            report = train(setting, folder, resume=True, progress=progress)
-            where = {name: getattr(report, name) for name in ("versions", "device", "platform")}
-        except Diverged as error:
-            diverged = error.step
-        lines = _epochs(folder)
-        rows.append(
-            {
-                "recurrent": kind,
-                "dt_tau_max_y": y,
-                "dt_tau_max_a": a,
-                "diverged_at_step": diverged,
-                "epochs": len(lines),
-                "validation_accuracy": [round(line["validation_accuracy"], 6) for line in lines],
-                "test_accuracy": None if report is None else round(report.test_accuracy, 6),
-                "largest_gradient_norm": _largest(lines, "gradient_norm_max"),
-                "largest_step_radius": _largest(lines, "largest_step_radius"),
-            }
-        )
+        folder = config.out / f"{config.task}-{kind}-{y:g}-{a:g}-seed{config.seed}"
+        done.append(run(setting, folder, progress))
         summary = {
-            "command": " ".join(["python -m organics.experiments.step_sizes", *sys.argv[1:]]),
-            "settings": _shared(config),
-            "rows": rows,
-            **where,
+            "command": command("step_sizes"),
+            "settings": in_common(setting, ("recurrent", "dt_tau_max_y", "dt_tau_max_a")),
+            "rows": [_row(one) for one in done],
+            **where(reports(done)),
         }
-        config.results.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(config.results, (json.dumps(summary, indent=2) + "\n").encode())
+        write(config.results, summary)
     return summary
 
 
@@ -110,20 +85,19 @@ def _setting(config: Config, kind: Recurrent, y: float, a: float) -> SequenceCon
     )
 
 
-def _shared(config: Config) -> dict[str, Any]:
-    """What is alike in all runs."""
-    values = json.loads(_setting(config, "identity", 1.0, 1.0).to_json())
-    for name in ("recurrent", "dt_tau_max_y", "dt_tau_max_a"):
-        del values[name]
-    return values
-
-
-def _epochs(folder: Path) -> list[dict[str, Any]]:
-    """The metrics of those that are complete; a run that diverges in its first leaves nothing."""
-    try:
-        return RunFolder.open(folder).lines("metrics.jsonl")
-    except ValueError:
-        return []
+def _row(found: Run) -> dict[str, Any]:
+    lines = found.lines("metrics.jsonl")
+    return {
+        "recurrent": found.setting.recurrent,
+        "dt_tau_max_y": found.setting.dt_tau_max_y,
+        "dt_tau_max_a": found.setting.dt_tau_max_a,
+        "diverged_at_step": found.diverged_at_step,
+        "epochs": len(lines),
+        "validation_accuracy": [round(line["validation_accuracy"], 6) for line in lines],
+        "test_accuracy": None if found.report is None else round(found.report.test_accuracy, 6),
+        "largest_gradient_norm": _largest(lines, "gradient_norm_max"),
+        "largest_step_radius": _largest(lines, "largest_step_radius"),
+    }
 
 
 def _largest(lines: list[dict[str, Any]], name: str) -> float | None:
@@ -131,11 +105,5 @@ def _largest(lines: list[dict[str, Any]], name: str) -> float | None:
     return max((line[name] for line in lines if line[name] is not None), default=None)
 
 
-def main() -> None:
-    """Run the experiment from the command line."""
-    json.dump(compute(tyro.cli(Config)), sys.stdout, indent=2)
-    print()
-
-
 if __name__ == "__main__":
-    main()
+    run_from_command_line(compute, Config)

@@ -1,0 +1,69 @@
+"""Training runs that are compared: made or found complete, and what their reports have to say."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+from organics.training import Diverged, Report, SequenceConfig, train
+from organics.training.config import AnyConfig
+from organics.training.run_folder import RunFolder
+
+
+class Run(NamedTuple):
+    """A run that is complete, with its report, or that diverged, at a step."""
+
+    setting: SequenceConfig
+    folder: Path
+    report: Report | None
+    diverged_at_step: int | None
+
+    def lines(self, file: str) -> list[dict[str, Any]]:
+        """Of a `.jsonl` file; none if the run diverged in its first epoch."""
+        try:
+            return RunFolder.open(self.folder).lines(file)
+        except ValueError:
+            return []
+
+    def gradient_norms(self) -> list[float]:
+        """Of every step of the epochs that are complete, before any clipping."""
+        return [norm for line in self.lines("steps.jsonl") for norm in line["gradient_norm"]]
+
+
+def run(setting: SequenceConfig, folder: Path, progress: bool = True) -> Run:
+    """Train, unless that is done; a run that was cut off goes on from its last epoch."""
+    try:
+        return Run(setting, folder, train(setting, folder, resume=True, progress=progress), None)
+    except Diverged as error:
+        return Run(setting, folder, None, error.step)
+
+
+def reports(runs: Iterable[Run]) -> list[Report]:
+    """Of the runs that are complete."""
+    return [one.report for one in runs if one.report is not None]
+
+
+def in_common(setting: AnyConfig, differing: Sequence[str]) -> dict[str, Any]:
+    """The settings but for those, by name, in which runs differ."""
+    values = json.loads(setting.to_json())
+    return {name: value for name, value in values.items() if name not in differing}
+
+
+def accuracies(reports: Sequence[Report]) -> dict[str, Any]:
+    """Those of runs that differ in their seeds, with mean and standard deviation."""
+    tested = [report.test_accuracy for report in reports]
+    return {
+        "seeds": [report.seed for report in reports],
+        "test_accuracy": [round(accuracy, 6) for accuracy in tested],
+        "mean_test_accuracy": round(mean(tested), 6) if tested else None,
+        "sd_test_accuracy": round(stdev(tested), 6) if len(tested) > 1 else None,
+        "validation_accuracy": [round(report.validation_accuracy, 6) for report in reports],
+        "best_epoch": [report.best_epoch for report in reports],
+    }
+
+
+def where(reports: Sequence[Report]) -> dict[str, Any]:
+    """Versions, device and platform, of the last run."""
+    names = ("versions", "device", "platform")
+    return {name: getattr(reports[-1], name) if reports else None for name in names}
