@@ -18,8 +18,7 @@ Source: Rawat et al. 2024, Section 4.
 """
 
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,10 +30,9 @@ from organics.circuit import Circuit, State
 from organics.linear_stability import diagonal_certificate
 from organics.linearization import eigenvalues, jacobian, single_threaded_lapack
 from organics.plots import BLUE, COLUMN, GREY, VERMILION, letter, style
-from organics.reproduction.pieces import Piece, count_kept, joined, kept
+from organics.reproduction.pieces import Piece, joined, kept
 from organics.reproduction.target import Check, Job, Outcome
 from organics.rigorous import prove
-from organics.side_by_side import side_by_side
 from organics.steady_states import steady_state
 
 SIZES, CIRCUITS, PROOFS = (1, 2, 3, 4, 6, 9, 14, 21, 32, 50), 10_000, 1_000
@@ -54,49 +52,23 @@ def compute(job: Job) -> Outcome:
     sizes, circuits, proofs = (
         (QUICK_SIZES, QUICK_CIRCUITS, QUICK_PROOFS) if job.quick else (SIZES, CIRCUITS, PROOFS)
     )
-    count = min(_PIECE, circuits // 2)
-    work = {
-        (n, rectified): [
-            _Piecework(n, rectified, index, count, proofs * count // circuits)
-            for index in range(circuits // 2 // count)
-        ]
-        for n in reversed(sizes)  # the longer ones first
-        for rectified in (False, True)
-    }
-    flat = [one for group in work.values() for one in group]
-    side_by_side(
-        _make,
-        [(job.folder, job.seed, one) for one in flat],
-        processes=job.processes,
-        watch=lambda: job.progress(
-            count_kept(job.folder, (one.name for one in flat)) / len(flat), "circuits"
-        ),
-    )
-    groups = [
-        (n, rectified, joined([_make(job.folder, job.seed, one) for one in work[n, rectified]]))
-        for n in sizes
-        for rectified in (False, True)
-    ]
-    return conclude(groups)
-
-
-class _Piecework(NamedTuple):
-    """Piece `number` of one size and model: so many circuits, of which `proofs` are proved, too."""
-
-    n: int
-    rectified: bool
-    number: int
-    circuits: int
-    proofs: int
-
-    @property
-    def name(self) -> str:
-        return f"n{self.n}-{_model(self.rectified)}-{self.number}-of-{self.circuits}"
-
-
-def _make(folder: Path, seed: int, work: _Piecework) -> Piece:
+    groups: list[tuple[int, bool, Piece]] = []
     with jax.enable_x64(True), single_threaded_lapack():
-        return kept(folder, work.name, partial(_judged, seed, work))
+        for n in sizes:
+            for rectified in (False, True):
+                count = min(_PIECE, circuits // 2)
+                pieces = []
+                for index in range(circuits // 2 // count):
+                    make = partial(
+                        _judged, job.seed, n, rectified, index, count, proofs * count // circuits
+                    )
+                    name = f"n{n}-{_model(rectified)}-{index}-of-{count}"
+                    pieces.append(kept(job.folder, name, make))
+                    done = sum(len(piece["margin"]) for _, _, piece in groups)
+                    done += count * (index + 1)
+                    job.progress(done / (circuits * len(sizes)), f"n = {n}, {_model(rectified)}")
+                groups.append((n, rectified, joined(pieces)))
+    return conclude(groups)
 
 
 def conclude(groups: list[tuple[int, bool, Piece]]) -> Outcome:
@@ -215,10 +187,9 @@ def random_circuits(
     return parameters, spread(n) * rng.choice([-1.0, 1.0], (count, n))
 
 
-def _judged(seed: int, work: _Piecework) -> Piece:
-    """The verdicts on one piece of circuits."""
-    n, rectified, number, count, proofs = work
-    rng = np.random.default_rng([seed, n, int(rectified), number])
+def _judged(seed: int, n: int, rectified: bool, index: int, count: int, proofs: int) -> Piece:
+    """The verdicts on one piece of circuits; the first `proofs` of them are proved as well."""
+    rng = np.random.default_rng([seed, n, int(rectified), index])
     parameters, drives = random_circuits(rng, n, count)
     residual, margin, passed, J = jax.device_get(_structure(parameters, drives, rectified))
     rates = eigenvalues(J)
