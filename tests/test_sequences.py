@@ -533,6 +533,5 @@ def test_the_comparison_of_models_goes_on_after_a_run_that_diverged(tmp_path, mo
     circuit, other = experiment.compute(again, progress=False)["rows"]
     assert circuit == found["rows"][0]
     assert (other["model"], other["diverged_seeds"]) == ("lstm", [3])
-    assert json.loads(config.results.read_text())["rows"] == json.loads(
-        json.dumps([circuit, other])
-    )
+    written = json.loads(config.results.read_text())
+    assert written == json.loads(json.dumps({"rows": [circuit, other]}))
