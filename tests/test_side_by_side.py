@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -27,6 +29,32 @@ def refuse(folder: Path, name: str) -> None:
     if name == "bad":
         raise ValueError("this one is bad")
     time.sleep(60)
+
+
+def stay(folder: Path, number: int) -> None:
+    """Leaves its process's number, and does not end."""
+    del number
+    (folder / str(os.getpid())).touch()
+    time.sleep(600)
+
+
+def wait_for(look, count: int) -> list[int]:
+    """What there is to be seen, as soon as it is so many; within a minute."""
+    for _ in range(600):
+        if len(found := look()) == count:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{found} after a minute")
+
+
+def running(pid: int) -> bool:
+    """Whether there is such a process, and not only what is left of one that ended."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/status")
+    return not (status.exists() and "State:\tZ" in status.read_text())
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -57,6 +85,22 @@ def test_a_failure_stops_the_others_and_is_told(tmp_path):
         process.join(30)
     assert time.monotonic() - begin < 50
     assert not (tmp_path / "neither").exists()
+
+
+def test_the_others_end_when_the_first_is_killed(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from organics.side_by_side import side_by_side; "
+        "from test_side_by_side import stay; folder = Path(sys.argv[1]); "
+        "side_by_side(stay, [(folder, 0), (folder, 1)], processes=2)"
+    )
+    here = str(Path(__file__).parent)
+    first = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], env=os.environ | {"PYTHONPATH": here}
+    )
+    pids = wait_for(lambda: [int(path.name) for path in tmp_path.iterdir()], 2)
+    first.kill()
+    first.wait()
+    wait_for(lambda: [pid for pid in pids if not running(pid)], 2)
 
 
 def test_divergence_survives_the_way_between_processes(tmp_path):

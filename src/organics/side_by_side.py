@@ -7,6 +7,8 @@ circuits that learn `W_r` takes 7.1 s on two cores and 8.8 s on one, one of a su
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from typing import Any
@@ -88,6 +90,16 @@ def _processors() -> list[int]:
 
 def _on_one_processor(processors: Any) -> None:
     """Begins a process: all its threads stay on the processor that it takes from the queue."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interruption is for the first process
+    threading.Thread(target=_end_with_the_first, daemon=True).start()
     processor = processors.get()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {processor})
+
+
+def _end_with_the_first() -> None:
+    """However that ends: one that is killed cannot stop the others."""
+    first = multiprocessing.parent_process()
+    if first is not None:
+        first.join()
+        os._exit(1)
