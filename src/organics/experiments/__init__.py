@@ -1,1 +1,1 @@
-"""One file a figure or table of the paper."""
+"""One file an experiment; `runs` and `outcome` have what they share."""
