@@ -39,6 +39,17 @@ settings.load_profile("organics")
 _hook = install_import_hook("organics", "beartype.beartype")
 
 
+_MAPS = Path("/proc/self/maps")  # on Linux: the pieces of memory that this process has
+_MOST_MAPS = 30_000  # of 65,530 that it may have; each program that is compiled takes a few
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _room_for_compiled_programs():
+    yield
+    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:
+        jax.clear_caches()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _keep_hook():
     yield
