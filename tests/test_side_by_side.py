@@ -6,12 +6,15 @@ import pickle
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
 import pytest
 
 from organics.experiments import mnist_static
+from organics.processors import available
+from organics.reproduction.runner import reproduce
 from organics.side_by_side import side_by_side
 from organics.training import Diverged, TrainConfig
 from organics.training.run_folder import RunFolder
@@ -57,7 +60,7 @@ def running(pid: int) -> bool:
     return not (status.exists() and "State:\tZ" in status.read_text())
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, 2, len(available()) + 1])
 def test_every_call_is_made_once(tmp_path, processes):
     glances = []
     calls = [(tmp_path, str(i)) for i in range(5)]
@@ -68,6 +71,13 @@ def test_every_call_is_made_once(tmp_path, processes):
     assert here == {processes == 1}
     if processes > 1 and hasattr(os, "sched_getaffinity"):
         assert {count for _, count in found} == {"1"}
+
+
+def test_less_than_one_process_is_refused(tmp_path):
+    for begin in (partial(side_by_side, leave, []), partial(reproduce, [], tmp_path / "out")):
+        with pytest.raises(ValueError, match="`processes` must be at least 1, not 0"):
+            begin(processes=0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_call_is_no_process(tmp_path):

@@ -530,6 +530,7 @@ def test_the_experiment_at_toy_size(tmp_path, monkeypatch):
         seeds=(0, 1),
         epochs=1,
         ssn_epochs=1,
+        processes=1,
     )
     found = mnist_static.compute(config)
     assert json.loads(config.results.read_text()) == found

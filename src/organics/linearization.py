@@ -1,6 +1,5 @@
 """The circuit's Jacobian, analytic in blocks, and its eigenvalues by the thousand."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -10,6 +9,7 @@ from jaxtyping import Array, Complex, Float
 from threadpoolctl import threadpool_limits
 
 from organics.circuit import Circuit, State, root
+from organics.processors import available
 
 
 def imbalance_jacobian(circuit: Circuit, state: State) -> Float[Array, "two_n two_n"]:
@@ -45,7 +45,7 @@ def jacobian(circuit: Circuit, state: State) -> Float[Array, "two_n two_n"]:
 
 
 def eigenvalues(jacobians: Float[np.ndarray, "*batch m m"]) -> Complex[np.ndarray, "*batch m"]:
-    """Eigenvalues of stacked matrices, computed on all cores of the host.
+    """Eigenvalues of stacked matrices, computed on all processors that there are.
 
     Those of a matrix that is not finite are NaN: LAPACK cannot be asked, and the other matrices
     have theirs all the same.
@@ -53,7 +53,7 @@ def eigenvalues(jacobians: Float[np.ndarray, "*batch m m"]) -> Complex[np.ndarra
     For thousands of circuits this is several times faster than eigenvalues inside of a compiled
     function: NumPy's LAPACK on one matrix a core.
     """
-    cores = os.cpu_count() or 1
+    cores = len(available())
     stack = jacobians.reshape(-1, *jacobians.shape[-2:])
     finite = np.isfinite(stack).all(axis=(1, 2))
     known = stack[finite]

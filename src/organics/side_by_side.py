@@ -11,12 +11,29 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from itertools import cycle, islice
 from typing import Any
+
+from organics.processors import available
 
 MOST = 8
 """Processes at once: each has JAX, and what it compiles, in memory for itself."""
 
 _GLANCE = 1.0  # s, between two calls of `watch`
+
+
+def how_many(processes: int | None) -> int:
+    """So many, or if that is None the default of `side_by_side`.
+
+    Raises `ValueError` if `processes` is less than 1.
+    """
+    if processes is None:
+        import jax
+
+        return min(len(available()), MOST) if jax.default_backend() == "cpu" else 1
+    if processes < 1:
+        raise ValueError(f"`processes` must be at least 1, not {processes}.")
+    return processes
 
 
 def side_by_side(
@@ -38,10 +55,11 @@ def side_by_side(
         watch: called about every second, or before every call if there is but one process: where
             progress can be looked for in the files and told.
 
-    Raises what the first call to fail raises; those that have not begun never do, and the others
-    are stopped, as they are when this one is interrupted.
+    Raises `ValueError` if `processes` is less than 1, and what the first call to fail raises; those
+    that have not begun never do, and the others are stopped, as they are when this one is
+    interrupted.
     """
-    count = min(_available() if processes is None else processes, len(calls))
+    count = min(how_many(processes), len(calls))
     watch = watch or _nothing
     if count <= 1:
         for arguments in calls:
@@ -51,7 +69,7 @@ def side_by_side(
     # a process is started anew, as one that is forked shares threads that it does not have
     context = multiprocessing.get_context("spawn")
     processors = context.Queue()
-    for processor in _processors()[:count]:
+    for processor in islice(cycle(available()), count):
         processors.put(processor)
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(count, context, _on_one_processor, (processors,))
@@ -72,20 +90,6 @@ def side_by_side(
 
 def _nothing() -> None:
     """Nobody watches."""
-
-
-def _available() -> int:
-    """How many processes there are by default."""
-    import jax
-
-    return min(len(_processors()), MOST) if jax.default_backend() == "cpu" else 1
-
-
-def _processors() -> list[int]:
-    """Numbers of those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def _on_one_processor(processors: Any) -> None:

@@ -1,6 +1,5 @@
 """Random circuits by the thousand: how many are stable?"""
 
-import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from organics.circuit import Circuit, random_drive
 from organics.linearization import jacobian, single_threaded_lapack
+from organics.processors import available
 from organics.steady_states import SteadyState, steady_state
 
 
@@ -85,7 +85,7 @@ def run_trials(
     key = jr.key(seed)
     # every piece has the same shape, so that it compiles once, and its matrices fit into a cache
     size = min(trials, max(8, min(2048, 40_000 // n**2)))
-    cores = os.cpu_count() or 1
+    cores = len(available())
     pieces, pending = [], deque()
 
     def take() -> None:

@@ -23,11 +23,10 @@ from rich.progress import Progress
 
 from organics.atomic import write_atomically
 from organics.experiments.outcome import command, run_from_command_line, write
-from organics.experiments.runs import accuracies, in_common, where
+from organics.experiments.runs import accuracies, in_common, lines, where
 from organics.side_by_side import side_by_side
-from organics.training import TrainConfig, evaluate, train
+from organics.training import Report, TrainConfig, evaluate, train
 from organics.training.config import DatasetName, ModelName, Recurrence
-from organics.training.run_folder import RunFolder
 
 SIZES: dict[ModelName, tuple[tuple[int, ...], ...]] = {
     "organics": ((50,), (80,), (120, 60)),
@@ -93,23 +92,23 @@ def compute(config: Config, tell: Callable[[float, str], None] | None = None) ->
         processes=config.processes,
         watch=None if tell is None else partial(_watch, config, settings, tell),
     )
-    runs = []
-    for setting in settings:
-        folder = _folder(config, setting)
-        evaluated = setting.model in config.stability
-        report = train(setting, folder, resume=True, progress=False)
-        runs.append((setting, report, _evaluation(folder) if evaluated else None))
-    found = _summary(config, runs)
+    found = _summary(config, [_outcome(config, setting) for setting in settings])
     write(config.results, found)
     return found
 
 
 def _complete(config: Config, settings: list[TrainConfig]) -> None:
-    """Train and evaluate what is not complete yet of some runs."""
     for setting in settings:
-        train(setting, _folder(config, setting), resume=True, progress=False)
-        if setting.model in config.stability:
-            _evaluation(_folder(config, setting))
+        _outcome(config, setting)
+
+
+def _outcome(
+    config: Config, setting: TrainConfig
+) -> tuple[TrainConfig, Report, dict[str, Any] | None]:
+    """A run's report, and its evaluation if that is asked for; made if they are not there."""
+    folder = _folder(config, setting)
+    report = train(setting, folder, resume=True, progress=False)
+    return setting, report, _evaluation(folder) if setting.model in config.stability else None
 
 
 def _watch(config: Config, settings: list[TrainConfig], tell: Callable[[float, str], None]) -> None:
@@ -147,10 +146,7 @@ def _work(setting: TrainConfig) -> float:
 
 def _epochs(folder: Path) -> int:
     """How many epochs of a run are complete."""
-    try:
-        return len(RunFolder.open(folder).lines("metrics.jsonl"))
-    except ValueError:  # it has not begun
-        return 0
+    return len(lines(folder, "metrics.jsonl"))
 
 
 def _folder(config: Config, setting: TrainConfig) -> Path:
@@ -220,8 +216,7 @@ def _row(config: Config, model: ModelName, layers: tuple[int, ...], group) -> di
 
 def _lost(folder: Path) -> list[float]:
     """The fraction of the images that were lost, at every step of a run."""
-    lines = RunFolder.open(folder).lines("steps.jsonl")
-    return [fraction for line in lines for fraction in line["lost"]]
+    return [fraction for line in lines(folder, "steps.jsonl") for fraction in line["lost"]]
 
 
 def _with_bar(config: Config) -> dict[str, Any]:

@@ -19,16 +19,19 @@ class Run(NamedTuple):
     report: Report | None
     diverged_at_step: int | None
 
-    def lines(self, file: str) -> list[dict[str, Any]]:
-        """Of a `.jsonl` file; none if the run diverged in its first epoch."""
-        try:
-            return RunFolder.open(self.folder).lines(file)
-        except ValueError:
-            return []
-
     def gradient_norms(self) -> list[float]:
         """Of every step of the epochs that are complete, before any clipping."""
-        return [norm for line in self.lines("steps.jsonl") for norm in line["gradient_norm"]]
+        return [
+            norm for line in lines(self.folder, "steps.jsonl") for norm in line["gradient_norm"]
+        ]
+
+
+def lines(folder: Path, file: str) -> list[dict[str, Any]]:
+    """Of a run's `.jsonl` file; none if it has not begun, or diverged in its first epoch."""
+    try:
+        return RunFolder.open(folder).lines(file)
+    except ValueError:
+        return []
 
 
 def run(setting: SequenceConfig, folder: Path, progress: bool = True) -> Run:

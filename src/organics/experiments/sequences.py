@@ -22,6 +22,7 @@ from organics.baselines import TUNED
 from organics.experiments.outcome import command, run_from_command_line, write
 from organics.experiments.runs import Run, accuracies, reports, run, where
 from organics.training import SequenceConfig
+from organics.training.evaluation import input_shape
 
 _FAST = {
     "recurrent": "identity",
@@ -184,17 +185,17 @@ def _summary(
 
 
 def _row(config: Config, task: str, model: str, group: list[Run]) -> dict[str, Any]:
-    complete = reports(group)
+    complete, setting = reports(group), group[0].setting
     norms = [one.gradient_norms() for one in group if one.report is not None]
     lost = [one for one in group if one.report is None]
     return {
         "task": task,
         "model": model,
-        "steps": 64 if task == "sdigits" else config.resize**2,
-        "units": config.units,
-        "epochs": config.epochs,
-        "batch_size": config.batch_size,
-        "schedule": "warmup-cosine",
+        "steps": input_shape(setting)[0],
+        "units": setting.units,
+        "epochs": setting.epochs,
+        "batch_size": setting.batch_size,
+        "schedule": setting.schedule,
         "settings": _differing(config, task, model),
         "parameters": complete[0].parameters if complete else None,
         **accuracies(complete),

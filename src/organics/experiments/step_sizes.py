@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from organics.experiments.outcome import command, run_from_command_line, write
-from organics.experiments.runs import Run, in_common, reports, run, where
+from organics.experiments.runs import Run, in_common, lines, reports, run, where
 from organics.nn.recurrent import Recurrent
 from organics.training import SequenceConfig
 
@@ -86,17 +86,17 @@ def _setting(config: Config, kind: Recurrent, y: float, a: float) -> SequenceCon
 
 
 def _row(found: Run) -> dict[str, Any]:
-    lines = found.lines("metrics.jsonl")
+    epochs = lines(found.folder, "metrics.jsonl")
     return {
         "recurrent": found.setting.recurrent,
         "dt_tau_max_y": found.setting.dt_tau_max_y,
         "dt_tau_max_a": found.setting.dt_tau_max_a,
         "diverged_at_step": found.diverged_at_step,
-        "epochs": len(lines),
-        "validation_accuracy": [round(line["validation_accuracy"], 6) for line in lines],
+        "epochs": len(epochs),
+        "validation_accuracy": [round(line["validation_accuracy"], 6) for line in epochs],
         "test_accuracy": None if found.report is None else round(found.report.test_accuracy, 6),
-        "largest_gradient_norm": _largest(lines, "gradient_norm_max"),
-        "largest_step_radius": _largest(lines, "largest_step_radius"),
+        "largest_gradient_norm": _largest(epochs, "gradient_norm_max"),
+        "largest_step_radius": _largest(epochs, "largest_step_radius"),
     }
 
 

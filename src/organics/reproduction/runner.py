@@ -14,6 +14,7 @@ from organics.plain import as_plain
 from organics.plots import save_figure
 from organics.provenance import machine, versions
 from organics.reproduction.target import Job, Outcome, Target
+from organics.side_by_side import how_many
 
 _WORK = "under-way"  # folder, beside the results, for what unfinished targets keep
 
@@ -59,7 +60,10 @@ def reproduce(
     unless it `looks_for_runs`. Trained runs are never made again: remove their folder for that.
     One that fails is reported, and the others go on. Long ones do so much side by side as
     `processes` says; `None` leaves that to `organics.side_by_side`.
+
+    Raises `ValueError` if `processes` is less than 1.
     """
+    at_once = how_many(processes)
     out.mkdir(parents=True, exist_ok=True)
     results = []
     for target in targets:
@@ -73,7 +77,7 @@ def reproduce(
                 seed=seed,
                 runs=tuple(runs),
                 out=out,
-                processes=1 if quick else processes,  # to start others would take longer
+                processes=1 if quick else at_once,  # to start others would take longer
                 progress=_tell(target, on_progress),
             )
             if force:

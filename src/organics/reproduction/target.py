@@ -60,7 +60,7 @@ class Job:
     seed: int = 0
     runs: tuple[Path, ...] = (Path("runs"),)
     out: Path = Path("reproduction")
-    processes: int | None = 1
+    processes: int = 1
     progress: Callable[..., None] = _ignore
 
 
