@@ -17,7 +17,8 @@ from organics.relaxation import select, try_step
 _RELAXATION_TIME = 2000.0  # ms; a hundred times the slower time constant
 _RELAXATION_STEPS = 500
 _CLOSE = 1e-3  # imbalance, relative to its terms, from which Newton takes over; error of a step
-_NEWTON_STEPS = 20
+_FACTORIZATIONS = 10  # of Newton
+_STEPS = 3  # of Newton by one factorization, as so close to rest the Jacobian hardly changes
 
 # Total weights between the populations (rows: to E and I; columns: from E and I) of the cortical
 # model, with which it rests stably; Rubin, Van Hooser & Miller 2015, from memory.
@@ -186,9 +187,8 @@ def _search(W, h, tau, *, excitatory: int, k: float) -> tuple[Array, Array]:
 
     close = _relax(judge, jnp.zeros_like(h), tau)
     tolerance = float(jnp.finfo(h.dtype).eps) ** 0.75
-    found = _newton(judge, partial(_imbalance_jacobian, k, W), close, tolerance)
-    sign, _ = jnp.linalg.slogdet(-_imbalance_jacobian(k, W, found.u))  # negative at a saddle
-    return found.u, (found.error <= tolerance) & (sign > 0)
+    found, saddle = _newton(judge, partial(_imbalance_jacobian, k, W), close, tolerance)
+    return found.u, (found.error <= tolerance) & ~saddle
 
 
 def _relax(judge, u: Array, tau: Array) -> _Candidate:
@@ -221,21 +221,35 @@ def _relax(judge, u: Array, tau: Array) -> _Candidate:
     return jax.lax.while_loop(unfinished, advance, begin)[0]
 
 
-def _newton(judge, jacobian, start: _Candidate, tolerance: float) -> _Candidate:
-    """Full Newton steps as long as they make the imbalance smaller; none from afar."""
+def _newton(
+    judge, jacobian, start: _Candidate, tolerance: float
+) -> tuple[_Candidate, Bool[Array, ""]]:
+    """Full Newton steps as long as they make the imbalance smaller; none from afar.
+
+    Also whether `det(-J)` is negative, as at a saddle, or 0, where it was last factorized.
+    """
 
     def unfinished(carry):
-        found, improving, count = carry
-        return improving & (found.error > tolerance) & (count < _NEWTON_STEPS)
+        found, _, improving, count = carry
+        return improving & ((found.error > tolerance) | (count == 0)) & (count < _FACTORIZATIONS)
 
     def advance(carry):
-        found, _, count = carry
-        tried = judge(found.u - jnp.linalg.solve(jacobian(found.u), found.imbalance))
-        improving = tried.error < found.error
-        return select(improving, tried, found), improving, count + 1
+        found, _, _, count = carry
+        before = found.error
+        factors = jax.scipy.linalg.lu_factor(-jacobian(found.u))
+        for _ in range(_STEPS):
+            tried = judge(found.u + jax.scipy.linalg.lu_solve(factors, found.imbalance))
+            found = select(tried.error < found.error, tried, found)
+        return found, _sign(*factors) <= 0, found.error < before, count + 1
 
-    begin = (start, start.error <= _CLOSE, jnp.int32(0))
-    return jax.lax.while_loop(unfinished, advance, begin)[0]
+    begin = (start, jnp.bool_(False), start.error <= _CLOSE, jnp.int32(0))
+    return jax.lax.while_loop(unfinished, advance, begin)[:2]
+
+
+def _sign(factors: Float[Array, "n n"], pivots: Array) -> Float[Array, ""]:
+    """Of the determinant of what was factorized."""
+    swaps = jnp.sum(pivots != jnp.arange(len(pivots), dtype=pivots.dtype))
+    return jnp.prod(jnp.sign(jnp.diagonal(factors))) * jnp.where(swaps % 2 == 0, 1, -1)
 
 
 def _imbalance_jacobian(k: float, W: Array, u: Array) -> Array:
