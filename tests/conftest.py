@@ -3,14 +3,9 @@
 import os
 from pathlib import Path
 
-# one thread for each worker: they run side by side, and on few cores XLA's pool of threads can come
-# to a standstill when two batches of LAPACK calls meet in it. Most of the time goes into compiling
-# small programs that run once, so they are hardly optimised.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false "
-    "--xla_backend_optimization_level=0",
-)
+from xla_flags import quick_to_compile
+
+os.environ.setdefault("XLA_FLAGS", quick_to_compile())
 # what another worker, a process that a test starts, or an earlier run has compiled is not compiled
 # again; `make clean` removes it
 os.environ.setdefault(
