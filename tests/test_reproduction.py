@@ -22,6 +22,7 @@ def target(name):
 
 
 TOY, BROKEN = target("toy"), target("broken")
+ALONE = ("--quiet", "--processes", "1")  # another process would not know them
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +93,33 @@ def test_a_failure_is_reported_and_the_others_go_on(tmp_path):
     assert broken.document is None and "it went wrong" in broken.error
     assert toy.document["verdict"] == "holds"
     assert not (tmp_path / "broken.json").exists()
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_several_at_once_are_reported_like_one_after_another(tmp_path):
+    # other processes have the real targets
+    names = ("table4", "no_such_target", "table7")
+    asked = [replace(target(name), network="one" if name == "table7" else None) for name in names]
+    told, settled = [], []
+    results = reproduce(
+        asked, tmp_path, quick=True, processes=2,
+        on_progress=lambda *what: told.append(what), on_result=settled.append,
+    )  # fmt: skip
+    assert [result.target.name for result in results] == list(names)
+    assert sorted(settled, key=lambda r: names.index(r.target.name)) == results
+    found, failed, other = results
+    assert failed.document is None and "ModuleNotFoundError" in failed.error
+    assert all(0 <= fraction <= 1 for _, fraction, _ in told)
+    for result in (found, other):
+        name = result.target.name
+        assert result.error is None and not result.kept
+        assert result.document == json.loads((tmp_path / f"{name}.json").read_text())
+        (alone,) = reproduce([result.target], tmp_path / "alone", quick=True, processes=2)
+        assert alone.error is None
+        for document in (alone.document, result.document):
+            del document["seconds"]
+        assert alone.document == result.document
+    assert all(result.kept for result in reproduce([asked[0], asked[2]], tmp_path, quick=True))
 
 
 def test_the_verdict_is_that_of_the_checks():
@@ -166,7 +194,7 @@ def test_the_table_of_claims_follows_the_results(tmp_path, monkeypatch):
 
 def test_the_command(tmp_path, capsys):
     def run(*arguments):
-        code = cli.run(["reproduce", "--out", str(tmp_path / "paper"), "--quiet", *arguments])
+        code = cli.run(["reproduce", "--out", str(tmp_path / "paper"), *ALONE, *arguments])
         return code, capsys.readouterr()
 
     code, said = run("--list", "--json")

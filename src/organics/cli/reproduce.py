@@ -37,8 +37,8 @@ class Reproduce:
     seed: int = 0
     """Decides whatever is random."""
     processes: int | None = None
-    """How much of a long target is done side by side, each part on one processor; by default as
-    many parts as there are processors, on a GPU one."""
+    """How many targets, or pieces of a long one, are made side by side, each on one processor; by
+    default as many as there are processors, on a GPU one."""
     quiet: bool = False
     """No progress bar."""
     check: bool = False
@@ -93,7 +93,7 @@ class Reproduce:
 
 
 class _Bars:
-    """A bar for all targets and one for the target under way, on standard error."""
+    """A bar for all targets and one for each that is under way, on standard error."""
 
     def __init__(self, count: int, visible: bool):
         from rich.console import Console
@@ -101,8 +101,7 @@ class _Bars:
 
         self._progress = Progress(console=Console(stderr=True), disable=not visible)
         self._overall = self._progress.add_task(f"all {count}", total=count)
-        self._target = self._progress.add_task("", total=1.0)
-        self._under_way = ""
+        self._under_way = {}
 
     def __enter__(self) -> "_Bars":
         self._progress.start()
@@ -112,17 +111,17 @@ class _Bars:
         self._progress.stop()
 
     def progress(self, target, fraction: float, what: str) -> None:
-        if target.name != self._under_way:
-            self._under_way = target.name
-            self._progress.reset(self._target, total=1.0)
+        if target.name not in self._under_way:
+            self._under_way[target.name] = self._progress.add_task("", total=1.0)
         words = f"{target.name}: {what}" if what else target.name
-        self._progress.update(self._target, completed=fraction, description=words)
+        self._progress.update(self._under_way[target.name], completed=fraction, description=words)
 
     def finish(self, result) -> None:
         verdict = "failed" if result.document is None else result.document["verdict"]
         if result.kept:
             verdict += _KEPT
-        self._progress.update(self._target, completed=1.0)
+        if result.target.name in self._under_way:
+            self._progress.remove_task(self._under_way.pop(result.target.name))
         self._progress.advance(self._overall)
         if not self._progress.disable:
             self._progress.console.print(f"{result.target.name}: {verdict}", highlight=False)

@@ -49,6 +49,7 @@ TARGETS: tuple[Target, ...] = (
         paper="all stable; layer 1 from about -0.295 to -0.23 per ms",
         minutes=7.0,
         needs=("mnist",),
+        network="two layers",
     ),
     Target(
         name="fig6",
@@ -59,6 +60,7 @@ TARGETS: tuple[Target, ...] = (
         paper="all stable; largest -0.28 to -0.22 (layer 1), -0.27 to -0.10 (layer 2) per ms",
         minutes=3.0,
         needs=("mnist",),
+        network="two layers",
     ),
     Target(
         name="fig7",
@@ -79,6 +81,7 @@ TARGETS: tuple[Target, ...] = (
         paper="circuits 98.1 to 98.2 %, supralinear networks 94.9 and 95.2 %",
         minutes=35.0,
         needs=("mnist",),
+        in_pieces=True,
     ),
     Target(
         name="table2",
@@ -144,6 +147,7 @@ TARGETS: tuple[Target, ...] = (
         source="Conjecture, and the trials behind it",
         paper="100 % of trials at norms 1 and 2, fewer at 3",
         minutes=12.0,
+        in_pieces=True,
     ),
     Target(
         name="normalization",

@@ -5,6 +5,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from organics.plain import as_plain
 from organics.plots import save_figure
 from organics.provenance import machine, versions
 from organics.reproduction.target import Job, Outcome, Target
-from organics.side_by_side import how_many
+from organics.side_by_side import how_many, side_by_side
 
 _WORK = "under-way"  # folder, beside the results, for what unfinished targets keep
 
@@ -58,35 +59,46 @@ def reproduce(
     A target that is complete there with the same seed (and, unless `quick`, at its full size) is
     not run again unless `force`, which also throws away what it has computed piece by piece, or
     unless it `looks_for_runs`. Trained runs are never made again: remove their folder for that.
-    One that fails is reported, and the others go on. Long ones do so much side by side as
-    `processes` says; `None` leaves that to `organics.side_by_side`.
+    One that fails is reported, and the others go on.
+
+    With several `processes`, several targets are made at once, each in a process with a processor
+    of its own; those that are long and come in pieces then one after another, so many pieces at
+    once. `None` leaves it to `organics.side_by_side` how many.
 
     Raises `ValueError` if `processes` is less than 1.
     """
     at_once = how_many(processes)
     out.mkdir(parents=True, exist_ok=True)
-    results = []
+    results: dict[str, Result] = {}
+
+    def settle(result: Result) -> None:
+        results[result.target.name] = result
+        if on_result is not None:
+            on_result(result)
+
+    todo = []
     for target in targets:
         kept = None if force or target.looks_for_runs else finished(target, out, quick, seed)
         if kept is not None:
-            result = Result(target, kept, kept=True)
-        else:
-            job = Job(
-                folder=out / _WORK / f"{target.name}{'-quick' if quick else ''}-seed{seed}",
-                quick=quick,
-                seed=seed,
-                runs=tuple(runs),
-                out=out,
-                processes=1 if quick else at_once,  # to start others would take longer
-                progress=_tell(target, on_progress),
-            )
-            if force:
-                shutil.rmtree(job.folder, ignore_errors=True)
-            result = _attempt(target, job, out)
-        results.append(result)
-        if on_result is not None:
-            on_result(result)
-    return results
+            settle(Result(target, kept, kept=True))
+            continue
+        job = Job(
+            folder=out / _WORK / f"{target.name}{'-quick' if quick else ''}-seed{seed}",
+            quick=quick,
+            seed=seed,
+            runs=tuple(runs),
+            out=out,
+            processes=at_once if target.in_pieces and not quick else 1,
+            progress=_tell(target, on_progress),
+        )
+        if force:
+            shutil.rmtree(job.folder, ignore_errors=True)
+        todo.append((target, job))
+    _make_at_once([one for one in todo if one[1].processes < at_once], at_once, settle)
+    for target, job in todo:
+        if target.name not in results:
+            settle(_attempt(target, job))
+    return [results[target.name] for target in targets]
 
 
 def finished(target: Target, out: Path, quick: bool, seed: int) -> dict[str, Any] | None:
@@ -120,17 +132,86 @@ def but_not(document: dict[str, Any]) -> str:
     return f"but not: {'; '.join(failed)}"
 
 
-def _attempt(target: Target, job: Job, out: Path) -> Result:
+class _Note(NamedTuple):
+    """What the process that makes a target says of it, in a file."""
+
+    fraction: float
+    what: str = ""
+    over: bool = False
+    error: str | None = None
+
+
+def _make_at_once(
+    todo: Sequence[tuple[Target, Job]], processes: int, settle: Callable[[Result], None]
+) -> None:
+    """Make targets in other processes, those that look into one network in one of them.
+
+    None if one process would do: then the caller makes them, and sees how far they are.
+    """
+    waiting = {target.name: (target, job) for target, job in todo}
+    groups: dict[str, list[tuple[Target, Job]]] = {}
+    for target, job in todo:
+        _note_file(job).unlink(missing_ok=True)
+        silent = replace(job, progress=Job.progress)  # what tells it here cannot be sent
+        groups.setdefault(target.network or target.name, []).append((target, silent))
+    if len(groups) < 2:
+        return
+
+    def look() -> None:
+        for target, job in list(waiting.values()):
+            if (note := _read_note(job)) is None:
+                continue
+            if note.over:
+                del waiting[target.name]
+                document = read(target, job.out) if note.error is None else None
+                settle(Result(target, document, note.error))
+            else:
+                job.progress(note.fraction, note.what)
+
+    longest_first = sorted(groups.values(), key=lambda group: -sum(t.minutes for t, _ in group))
+    side_by_side(_make, [(group,) for group in longest_first], processes=processes, watch=look)
+    look()
+
+
+def _make(group: Sequence[tuple[Target, Job]]) -> None:
+    for target, job in group:
+
+        def progress(fraction: float, what: str = "", *, job: Job = job) -> None:
+            _leave_note(job, _Note(fraction, what))
+
+        progress(0.0)
+        result = _attempt(target, replace(job, progress=progress))
+        _leave_note(job, _Note(1.0, over=True, error=result.error))
+
+
+def _note_file(job: Job) -> Path:
+    return job.folder.with_name(f"{job.folder.name}.note.json")
+
+
+def _leave_note(job: Job, note: _Note) -> None:
+    path = _note_file(job)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(note).encode())
+
+
+def _read_note(job: Job) -> _Note | None:
     try:
-        return Result(target, _run(target, job, out))
+        return _Note(*json.loads(_note_file(job).read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def _attempt(target: Target, job: Job) -> Result:
+    try:
+        return Result(target, _run(target, job))
     except Exception as error:  # whatever it is, the other targets are to go on
-        log = out / _WORK / f"{target.name}.error.txt"
+        log = job.out / _WORK / f"{target.name}.error.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(log, traceback.format_exc().encode())
         return Result(target, None, f"{type(error).__name__}: {error} (see {log})")
 
 
-def _run(target: Target, job: Job, out: Path) -> dict[str, Any]:
+def _run(target: Target, job: Job) -> dict[str, Any]:
     module = import_module(f"organics.reproduction.{target.name}")
     begin = time.perf_counter()
     outcome: Outcome = module.compute(job)
@@ -160,8 +241,8 @@ def _run(target: Target, job: Job, out: Path) -> dict[str, Any]:
     }
     text = json.dumps(as_plain(document), indent=1, allow_nan=False) + "\n"
     for name in pictures:
-        save_figure(figure, out / name)
-    write_atomically(out / f"{target.name}.json", text.encode())  # last: it says that all is there
+        save_figure(figure, job.out / name)
+    write_atomically(job.out / f"{target.name}.json", text.encode())  # last: all is there
     return json.loads(text)
 
 

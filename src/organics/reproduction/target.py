@@ -22,6 +22,9 @@ class Target:
         minutes: about how long the whole takes on 2 cores.
         looks_for_runs: whether what it says depends on which trained runs there are, so that an
             earlier result is never taken for the answer.
+        network: name of the network that it trains and looks into, if others do so, too.
+        in_pieces: whether it is long and makes its pieces side by side, so that no other target is
+            made beside it.
     """
 
     name: str
@@ -32,6 +35,8 @@ class Target:
     paper: str | None = None
     needs: tuple[str, ...] = ()
     looks_for_runs: bool = False
+    network: str | None = None
+    in_pieces: bool = False
 
 
 def _ignore(fraction: float, what: str = "") -> None:
