@@ -88,13 +88,13 @@ def close(got, want, dtype=np.float64):
 @pytest.mark.parametrize("options", VARIANTS, ids=lambda o: f"{o.rectified}-{o.rectified_after}")
 @pytest.mark.parametrize("identity", [False, True])
 @pytest.mark.parametrize("sequence", [False, True])
-@pytest.mark.parametrize("keep", [False, True])
-def test_native_agrees_with_the_plain_scan(options, identity, sequence, keep):
+def test_native_agrees_with_the_plain_scan(options, identity, sequence):
     arrays, cotangents = problem(0, 5, 2, 11, 3, identity=identity)
     want = pulled_back(options, arrays, cotangents, sequence=sequence, backend="scan")
-    with keeping_products(keep):
-        got = pulled_back(options, arrays, cotangents, sequence=sequence, backend="native")
-    close(got, want)
+    for keep in (False, True):
+        with keeping_products(keep):
+            got = pulled_back(options, arrays, cotangents, sequence=sequence, backend="native")
+        close(got, want)
 
 
 @needs_native

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import cache
 
 import matplotlib
 import numpy as np
@@ -26,13 +27,18 @@ def shown(lines):
     return sorted(tuple(point) for line in lines for point in line.get_xydata())
 
 
+@cache
+def figure_1b():
+    return portrait(FIGURE_1B, 1.0)
+
+
 def draw_all():
     """One figure of each kind, by name."""
     rng = np.random.default_rng(0)
     t = np.linspace(0, 10, 5)
     frequencies = np.geomspace(1e-3, 1, 20)
     return {
-        "phase_portrait": plots.phase_portrait(*portrait(FIGURE_1B, 1.0)),
+        "phase_portrait": plots.phase_portrait(*figure_1b()),
         "trajectory": plots.trajectory(t, rng.normal(size=(5, 3)), rng.normal(size=(5, 3))),
         "spectrum_plane": plots.spectrum_plane(np.array([-1 + 1j, -1 - 1j])),
         "power_spectra": plots.power_spectra(frequencies, np.ones((20, 2)), labels=["y", "a"]),
@@ -72,7 +78,7 @@ def test_phase_portrait_marks_the_fixed_points(circuit, z, stars, circles):
 
 
 def test_phase_portrait_shows_plane_and_nullclines():
-    plane, curves, points = portrait(FIGURE_1B, 1.0)
+    plane, curves, points = figure_1b()
     (axes,) = plots.phase_portrait(plane, curves, points).axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("$y$", "$a$")
     assert axes.get_xlim() == (plane.y[0], plane.y[-1])

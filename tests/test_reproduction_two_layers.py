@@ -1,7 +1,6 @@
 """Figures 5 and 6: the network of two layers, and what its spectra say."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,42 +13,40 @@ from organics.reproduction.two_layers import Spectrum, TwoLayers
 from organics.training.evaluation import as_examples, load_dataset
 
 
-@pytest.fixture(scope="module")
-def job(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reproduction")
-    return Job(folder / "kept", quick=True, runs=(folder / "runs",))
+@pytest.mark.usefixtures("standard_promotion")
+def test_figures_5_and_6_of_a_small_network(tmp_path, monkeypatch):
+    """One test, as all of it is about one network, which takes a while to compile and train."""
+    job = Job(tmp_path / "kept", quick=True, runs=(tmp_path / "runs",))
+    network = TwoLayers(job)
+    spectra_are_those_of_the_circuits(network, job.folder / "few")
+    with pytest.raises(ValueError, match="remove that folder"):
+        network.after(7)
+    histogram, course = fig5.compute(job), fig6.compute(job)
+    figures_tell_what_was_found(histogram, course)
+    for outcome, module in ((histogram, fig5), (course, fig6)):
+        save_figure(module.draw(outcome), tmp_path / "figure.png")
+    # what is there is not computed again
+    monkeypatch.setattr("organics.reproduction.two_layers.spectral_abscissae", None)
+    assert fig6.compute(job).checks == course.checks
 
 
-@pytest.fixture(scope="module")
-def network(job):
-    with jax.numpy_dtype_promotion("standard"):
-        return TwoLayers(job)
-
-
-@pytest.fixture(scope="module")
-def found(job, network):
-    del network  # trains
-    with jax.numpy_dtype_promotion("standard"):
-        return fig5.compute(job), fig6.compute(job)
-
-
-def test_spectra_are_those_of_the_circuits(job, network):
+def spectra_are_those_of_the_circuits(network, keep):
     dataset = load_dataset(network.config)
     model = network.after(2)
-    spectrum = network.spectrum(model, 3, "epoch2", job.folder / "few")
+    spectrum = network.spectrum(model, 3, "epoch2", keep)
     examples = as_examples(dataset.test_images[:3], dataset.test_labels[:3], dataset.max_value)
     inputs, _ = examples.take(jnp.arange(3, dtype=jnp.int32), np.float64)
+    settle = eqx.filter_jit(stability)
     for i, x in enumerate(inputs):
         for layer, (circuit, z) in enumerate(model.circuits(x)):
-            settled = eqx.filter_jit(stability)(circuit, z)
+            settled = settle(circuit, z)
             np.testing.assert_allclose(
                 spectrum.abscissa[layer, i], settled.spectral_abscissa, rtol=1e-9
             )
             assert spectrum.stable[layer, i] == settled.stable
 
 
-def test_the_figures_tell_what_was_found(found, tmp_path):
-    histogram, course = found
+def figures_tell_what_was_found(histogram, course):
     for layer, held in enumerate(histogram.numbers["histograms"]["trained"]):
         assert sum(held["counts"]) == histogram.numbers["inputs"]["trained"]
         largest = histogram.numbers["abscissa_per_ms"]["trained"][layer][-1]
@@ -57,19 +54,6 @@ def test_the_figures_tell_what_was_found(found, tmp_path):
     assert course.numbers["epoch"] == [0, 1, 2, 3]
     assert np.shape(course.numbers["largest_per_ms"]) == (2, 4)
     assert [check.holds for check in histogram.checks[:3]] == [True] * 3
-    for outcome, module in ((histogram, fig5), (course, fig6)):
-        save_figure(module.draw(outcome), tmp_path / "figure.png")
-
-
-def test_what_is_there_is_not_computed_again(job, found, monkeypatch):
-    monkeypatch.setattr("organics.reproduction.two_layers.spectral_abscissae", None)
-    again = fig6.compute(job)
-    assert again.checks == found[1].checks
-
-
-def test_a_missing_epoch_is_an_error_that_says_what_to_do(network):
-    with pytest.raises(ValueError, match="remove that folder"):
-        network.after(7)
 
 
 def test_one_unstable_input_makes_the_check_fail():
