@@ -17,7 +17,7 @@ from organics.reproduction.two_layers import Spectrum, TwoLayers
 
 PAPER = (-0.295, -0.23)  # of layer 1, about, read off the figure
 NEAR = 0.03  # 1/ms, of either end
-INPUTS, INITIAL, QUICK_INPUTS = 10_000, 2_000, 100
+INPUTS, INITIAL, QUICK_INPUTS = 10_000, 2_000, 50  # so many has Figure 6: it compiles once
 _BIN = 0.0025  # 1/ms, its width
 
 
