@@ -16,8 +16,12 @@ from organics.training.evaluation import as_examples, load_dataset
 @pytest.mark.usefixtures("standard_promotion")
 def test_figures_5_and_6_of_a_small_network(tmp_path, monkeypatch):
     """One test, as all of it is about one network, which takes a while to compile and train."""
-    job = Job(tmp_path / "kept", quick=True, runs=(tmp_path / "runs",))
-    network = TwoLayers(job)
+    told = []
+    job = Job(
+        tmp_path / "kept", quick=True, runs=(tmp_path / "runs",), progress=lambda *a: told.append(a)
+    )
+    network = TwoLayers(job, share=0.3)
+    assert told[-1] == (0.3, "training, epoch 3 of 3") and told == sorted(told)
     spectra_are_those_of_the_circuits(network, job.folder / "few")
     with pytest.raises(ValueError, match="remove that folder"):
         network.after(7)

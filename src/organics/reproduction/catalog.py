@@ -50,6 +50,7 @@ TARGETS: tuple[Target, ...] = (
         minutes=7.0,
         needs=("mnist",),
         network="two layers",
+        alone=True,
     ),
     Target(
         name="fig6",
@@ -61,6 +62,7 @@ TARGETS: tuple[Target, ...] = (
         minutes=3.0,
         needs=("mnist",),
         network="two layers",
+        alone=True,
     ),
     Target(
         name="fig7",
@@ -81,7 +83,7 @@ TARGETS: tuple[Target, ...] = (
         paper="circuits 98.1 to 98.2 %, supralinear networks 94.9 and 95.2 %",
         minutes=35.0,
         needs=("mnist",),
-        in_pieces=True,
+        alone=True,
     ),
     Target(
         name="table2",
@@ -93,6 +95,7 @@ TARGETS: tuple[Target, ...] = (
         minutes=0.3,
         needs=("mnist", "trained runs"),
         looks_for_runs=True,
+        alone=True,
     ),
     Target(
         name="table4",
@@ -147,7 +150,7 @@ TARGETS: tuple[Target, ...] = (
         source="Conjecture, and the trials behind it",
         paper="100 % of trials at norms 1 and 2, fewer at 3",
         minutes=12.0,
-        in_pieces=True,
+        alone=True,
     ),
     Target(
         name="normalization",

@@ -23,8 +23,7 @@ _BIN = 0.0025  # 1/ms, its width
 
 def compute(job: Job) -> Outcome:
     """Train the network if need be, and find its spectra."""
-    job.progress(0.0, "training")
-    network = TwoLayers(job)
+    network = TwoLayers(job, share=0.3)
     inputs, initial = (QUICK_INPUTS,) * 2 if job.quick else (INPUTS, INITIAL)
     job.progress(0.3, "the trained network")
     trained = network.spectrum(network.best(), inputs, "trained", job.folder)

@@ -21,8 +21,7 @@ INPUTS, QUICK_INPUTS = 250, 50
 
 def compute(job: Job) -> Outcome:
     """Train the network if need be, and find its spectra after every epoch."""
-    job.progress(0.0, "training")
-    network = TwoLayers(job)
+    network = TwoLayers(job, share=0.1)
     epochs = network.config.epochs
     spectra = []
     for epoch in range(epochs + 1):

@@ -62,8 +62,8 @@ def reproduce(
     One that fails is reported, and the others go on.
 
     With several `processes`, several targets are made at once, each in a process with a processor
-    of its own; those that are long and come in pieces then one after another, so many pieces at
-    once. `None` leaves it to `organics.side_by_side` how many.
+    of its own; those that are better made `alone` then one after another. `None` leaves it to
+    `organics.side_by_side` how many.
 
     Raises `ValueError` if `processes` is less than 1.
     """
@@ -88,7 +88,7 @@ def reproduce(
             seed=seed,
             runs=tuple(runs),
             out=out,
-            processes=at_once if target.in_pieces and not quick else 1,
+            processes=at_once if target.alone and not quick else 1,
             progress=_tell(target, on_progress),
         )
         if force:

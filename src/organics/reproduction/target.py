@@ -23,8 +23,8 @@ class Target:
         looks_for_runs: whether what it says depends on which trained runs there are, so that an
             earlier result is never taken for the answer.
         network: name of the network that it trains and looks into, if others do so, too.
-        in_pieces: whether it is long and makes its pieces side by side, so that no other target is
-            made beside it.
+        alone: whether no other target is made beside it, as it is long and keeps all processors
+            busy by itself, or takes the time of something.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Target:
     needs: tuple[str, ...] = ()
     looks_for_runs: bool = False
     network: str | None = None
-    in_pieces: bool = False
+    alone: bool = False
 
 
 def _ignore(fraction: float, what: str = "") -> None:

@@ -39,10 +39,11 @@ class TwoLayers:
     """The trained network, with its model after every epoch and before the first.
 
     Its recurrent weights are learned, as the paper's, so that no theorem says that it is stable. It
-    is trained if that is not done yet.
+    is trained if that is not done yet, which is the fraction `share` of the job.
     """
 
-    def __init__(self, job: Job):
+    def __init__(self, job: Job, share: float):
+        job.progress(0.0, "training")
         self.config = TrainConfig(layers=LAYERS, recurrent="bounded", epochs=EPOCHS, seed=job.seed)
         if job.quick:
             self.config = TrainConfig(
@@ -56,9 +57,13 @@ class TwoLayers:
             )
         name = "two-layers-learned-quick" if job.quick else "two-layers-learned"
         self.folder = job.runs[0] / f"{name}-seed{job.seed}"
-        self.report = train(
-            self.config, self.folder, resume=True, progress=False, on_epoch=self._keep
-        )
+        epochs = self.config.epochs
+
+        def follow(epoch: int, model: eqx.Module) -> None:
+            self._keep(epoch, model)
+            job.progress(share * epoch / epochs, f"training, epoch {epoch} of {epochs}")
+
+        self.report = train(self.config, self.folder, resume=True, progress=False, on_epoch=follow)
 
     def best(self) -> Any:
         """The model with the best validation accuracy, in float64."""
