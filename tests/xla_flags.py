@@ -24,3 +24,7 @@ def quick_to_compile() -> str:
     with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as code:
         known = [flag for flag in FLAGS if code.find(flag.encode()) >= 0]
     return " ".join(f"--{flag}={FLAGS[flag]}" for flag in known)
+
+
+if __name__ == "__main__":
+    print(quick_to_compile())
