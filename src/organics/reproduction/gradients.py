@@ -93,8 +93,8 @@ def conclude(runs: list[dict[str, Any]]) -> Outcome:
     checks = [
         Check(
             f"no gradient of {name} is as large as the largest of the others",
-            f"{largest[name]:.3g}, "
-            + ", ".join(f"{other} {largest[other]:.3g}" for other in others),
+            f"{_in_words(largest[name])}, "
+            + ", ".join(f"{other} {_in_words(largest[other])}" for other in others),
             largest[name] < min(largest[other] for other in others),
             tolerance="over all steps and seeds; a run that diverged counts as infinite",
         )
@@ -110,7 +110,7 @@ def conclude(runs: list[dict[str, Any]]) -> Outcome:
         )
     )
     here = "largest gradient norm: " + ", ".join(
-        f"{name} {value:.3g} ({_accuracy(groups[name])})" for name, value in largest.items()
+        f"{name} {_in_words(value)} ({_accuracy(groups[name])})" for name, value in largest.items()
     )
     columns = ("network", "learning rate", "largest gradient norm", "median", "test accuracy")
     rows = [_cells(name, group) for name, group in groups.items()]
@@ -136,13 +136,17 @@ def draw(outcome: Outcome) -> Figure:
             largest = max(max(norms, default=0.0) for norms in chosen)
             axes.axhline(largest, color=colours[name], linewidth=0.8, linestyle=":")
             axes.annotate(
-                f"{largest:.3g}", (1, largest), (0, 2), ha="right", fontsize=7,
+                _in_words(largest), (1, largest), (0, 2), ha="right", fontsize=7,
                 xycoords=("axes fraction", "data"), textcoords="offset points",
             )  # fmt: skip
         axes.set_title(name.replace("W_r", "$W_r$").replace(", ", ",\n"), fontsize=8)
         axes.set(xlabel="step", yscale="log")
     panels[0].set_ylabel("gradient norm")
     return figure
+
+
+def _in_words(norm: float) -> str:
+    return f"{norm:,.0f}" if 1000 <= norm < 1e6 else f"{norm:.3g}"
 
 
 def _largest(run: dict[str, Any]) -> float:
@@ -158,7 +162,7 @@ def _accuracy(group: list[dict[str, Any]]) -> str:
 def _cells(name: str, group: list[dict[str, Any]]) -> list[str]:
     norms = np.concatenate([run["norms"] for run in group])
     largest = [
-        f"{_largest(run):.3g}" if run["diverged_at_step"] is None
+        _in_words(_largest(run)) if run["diverged_at_step"] is None
         else f"diverged at step {run['diverged_at_step']}"
         for run in group
     ]  # fmt: skip
