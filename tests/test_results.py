@@ -8,9 +8,9 @@ import pytest
 
 from organics.circuit_file import load_circuit
 from organics.data import DataUnavailable
-from organics.reproduction.table2 import accuracy_of
-from organics.reproduction.trained import trained
+from organics.training import evaluate
 from organics.training.evaluation import load_dataset
+from organics.training.run_folder import RunFolder
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -27,15 +27,20 @@ def _trained():
 
 @pytest.mark.parametrize("folder", _trained(), ids=lambda folder: folder.name)
 def test_the_trained_weights_have_the_accuracy_that_their_report_says(folder):
-    (run,) = trained([folder])
     try:
-        load_dataset(run.config)
+        load_dataset(RunFolder.open(folder).config)
     except DataUnavailable as missing:
         pytest.skip(str(missing))
-    # the report's is of ten times as many: hence four standard errors
-    images, p = 1000, run.test_accuracy
-    tolerance = 4 * (p * (1 - p) / images) ** 0.5
-    assert accuracy_of(run, images) == pytest.approx(p, abs=tolerance)
+    found, _ = evaluate(folder, with_stability=False)
+    report = RunFolder.open(folder).load_report()
+    if report is None:  # a run that was not completed: there is only what it had on validation
+        lines = RunFolder.open(folder).lines("metrics.jsonl")
+        best = max(line["validation_accuracy"] for line in lines)
+        assert found["accuracy"] == pytest.approx(best, abs=0.02)
+        return
+    # another processor rounds otherwise, and an image or two are at the border of two classes
+    assert found["accuracy"] == pytest.approx(report["test_accuracy"], abs=5e-4)
+    assert found["images"] == 10_000
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.rglob("*.json")), ids=_name)

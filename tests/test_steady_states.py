@@ -297,7 +297,8 @@ def test_algorithm_1_contracts_to_the_steady_state(seed):
 matrix_free = eqx.filter_jit(lambda circuit, z: steady_state(circuit, z, matrix_free=True))
 
 
-@pytest.mark.parametrize(("rectified", "dtype"), [(False, np.float32), (True, np.float64)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rectified", [False, True])
 @pytest.mark.parametrize(("n", "norm"), [(1, 0.5), (4, 1.0), (30, 1.0)])
 def test_matrix_free_finds_the_same_states_for_many_drives(n, norm, rectified, dtype):
     circuit, z = wide_circuit(n, n, recurrence=norm, rectified=rectified, dtype=dtype)

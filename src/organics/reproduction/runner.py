@@ -94,7 +94,8 @@ def reproduce(
         if force:
             shutil.rmtree(job.folder, ignore_errors=True)
         todo.append((target, job))
-    _make_at_once([one for one in todo if one[1].processes < at_once], at_once, settle)
+    if at_once > 1:
+        _make_at_once([one for one in todo if quick or not one[0].alone], at_once, settle)
     for target, job in todo:
         if target.name not in results:
             settle(_attempt(target, job))
