@@ -19,7 +19,7 @@ from organics.linearization import imbalance_jacobian
 
 Linear = Callable[[Array], Array]
 
-_CYCLE = 6  # products with `J` between restarts
+_CYCLE = 4  # products with `J` between restarts
 _CYCLES = 20
 
 

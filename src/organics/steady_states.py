@@ -44,10 +44,11 @@ _CLOSED_FORM, _ITERATION, _NEWTON, _RELAXATION = range(len(METHODS))
 
 _ITERATIONS = 6  # of Algorithm 1, before Newton takes over: it gains a factor of 2 to 4 each time
 _NEWTON_STEPS = 60
-_SWEEPS = 20  # each is a tenth of the work of a Newton-Krylov step
+_SWEEPS = 20  # each is a fifth of the work of a Newton-Krylov step
+_PATIENCE = 4  # sweeps that may bring nothing, as the first ones often do
 _NEWTON_KRYLOV_STEPS = 20  # where these do not do, the other routes begin
 _SMALL = 8  # neurons up to which a factorization costs no more than a Newton-Krylov step
-_FORCING = 1e-2  # how much of the imbalance a Newton-Krylov step may leave to the next
+_FORCING = 0.1  # how much of the imbalance a Newton-Krylov step may leave to the next
 _RELAXATION_TIME = 2000.0  # in units of the largest time constant
 
 
@@ -289,24 +290,26 @@ def _sweep(circuit: Circuit, z, tolerance, first: _Candidate) -> tuple[_Candidat
     own = jnp.clip(own_recurrence(circuit), 0, 1)
 
     def unfinished(carry):
-        found, _, falling, count = carry
-        return falling & ~found.converged & (count < _SWEEPS)
+        found, _, idle, count = carry
+        return ~found.converged & (idle < _PATIENCE) & (count < _SWEEPS)
 
     def step(carry):
-        found, before, _, count = carry
+        found, least, idle, count = carry
         y, a = found.state
         q = circuit.rectify(y)
         others = circuit.b * z + (1 - root(a)) * (circuit.recur(q) - own * q)
         alone = others / (1 - own * (1 - root(a)))
         y = jnp.where(others > 0, alone, others) if circuit.rectified else alone
         state = State(y, circuit.c + circuit.W @ (jnp.square(circuit.rectify(y)) * a))
-        tried = _judge(circuit, state, z, tolerance)
-        falling = tried.converged | (tried.residual < 0.7 * before)  # that of two sweeps ago
-        return select(falling, tried, found), found.residual, falling, count + 1
+        found = _judge(circuit, state, z, tolerance)
+        falling = found.residual < 0.9 * least
+        least = jnp.where(falling, found.residual, least)
+        return found, least, jnp.where(falling, 0, idle + 1), count + 1
 
-    begin = (first, jnp.full_like(first.residual, jnp.inf), jnp.bool_(True), jnp.int32(0))
+    begin = (first, first.residual, jnp.int32(0), jnp.int32(0))
     found, _, _, count = jax.lax.while_loop(unfinished, step, begin)
-    return found, count
+    closer = found.converged | (found.residual < first.residual)
+    return select(closer, found, first), count
 
 
 def _newton(circuit: Circuit, z, tolerance, start: _Candidate, wanted) -> tuple[_Candidate, Array]:
