@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from organics.circuit_file import load_circuit
 from organics.linear_stability import stability
 from organics.plots import save_figure
 from organics.reproduction import fig5, fig6
@@ -18,7 +19,11 @@ def test_figures_5_and_6_of_a_small_network(tmp_path, monkeypatch):
     """One test, as all of it is about one network, which takes a while to compile and train."""
     told = []
     job = Job(
-        tmp_path / "kept", quick=True, runs=(tmp_path / "runs",), progress=lambda *a: told.append(a)
+        tmp_path / "kept",
+        quick=True,
+        runs=(tmp_path / "runs",),
+        out=tmp_path / "results",
+        progress=lambda *a: told.append(a),
     )
     network = TwoLayers(job, share=0.3)
     assert told[-1] == (0.3, "training, epoch 3 of 3") and told == sorted(told)
@@ -27,6 +32,7 @@ def test_figures_5_and_6_of_a_small_network(tmp_path, monkeypatch):
         network.after(7)
     histogram, course = fig5.compute(job), fig6.compute(job)
     figures_tell_what_was_found(histogram, course)
+    what_is_not_stable_is_simulated_and_written(network, job)
     for outcome, module in ((histogram, fig5), (course, fig6)):
         save_figure(module.draw(outcome), tmp_path / "figure.png")
     # what is there is not computed again
@@ -50,6 +56,22 @@ def spectra_are_those_of_the_circuits(network, keep):
             assert spectrum.stable[layer, i] == settled.stable
 
 
+def what_is_not_stable_is_simulated_and_written(network, job):
+    """Of a spectrum that calls two stable circuits unstable: they come to rest all the same."""
+    model = network.best()
+    abscissa, stable = np.full((2, 4), -0.1), np.full((2, 4), True)
+    abscissa[1, [1, 3]], stable[1, [1, 3]] = [0.1, 0.2], False
+    called = Spectrum(abscissa, stable)
+    assert fig5._unstable(job, network, model, 0, called) == []
+    worst, other = fig5._unstable(job, network, model, 1, called)
+    assert (worst["input"], other["input"]) == (3, 1)
+    assert worst["comes_to_rest"] and other["comes_to_rest"] and other["file"] is None
+    circuit, (z,) = load_circuit(job.out / worst["file"], np.float64)
+    wanted, drives = network.circuits(model, 1, np.array([3]))
+    np.testing.assert_allclose(circuit.W, wanted.W[0], rtol=1e-12)
+    np.testing.assert_allclose(z, drives[0], rtol=1e-12)
+
+
 def figures_tell_what_was_found(histogram, course):
     for layer, held in enumerate(histogram.numbers["histograms"]["trained"]):
         assert sum(held["counts"]) == histogram.numbers["inputs"]["trained"]
@@ -64,7 +86,9 @@ def test_one_unstable_input_makes_the_check_fail():
     stable = Spectrum(np.full((2, 50), -0.25), np.full((2, 50), True))
     broken = Spectrum(stable.abscissa.copy(), stable.stable.copy())
     broken.abscissa[1, 7], broken.stable[1, 7] = 0.01, False
-    outcome = fig5.conclude(broken, stable, 0.98)
-    assert [check.holds for check in outcome.checks] == [True, False, True, False]
+    row = {"layer": 2, "input": 7, "abscissa_per_ms": 0.01, "comes_to_rest": False, "file": None}
+    outcome = fig5.conclude(broken, stable, 0.98, [row])
+    assert [check.holds for check in outcome.checks] == [True, False, True, False, False]
+    assert outcome.verdict == "partly"
     assert [check.holds for check in fig6.conclude([stable, stable]).checks][::2] == [True, True]
     assert [check.holds for check in fig6.conclude([stable, broken]).checks][::2] == [True, False]

@@ -64,7 +64,7 @@ class Config:
     epochs: int = 40
     """Epochs of each run ..."""
     ssn_epochs: int = 10
-    """... but of the supralinear networks, of which a step takes some 25 times as long."""
+    """... but of the supralinear networks, of which a step takes 7 times as long, or more."""
     batch_size: int = 256
     """Images per step."""
     averaging: float = 0.999
@@ -139,9 +139,9 @@ def _settings(config: Config, model: ModelName) -> list[TrainConfig]:
 def _work(setting: TrainConfig) -> float:
     """How long a run takes, about, in epochs of a network without recurrence."""
     if setting.model == "ssn":
-        return 25.0 * setting.epochs
+        return 7.0 * setting.epochs
     learns = setting.model == "organics" and setting.recurrent != "identity"
-    return setting.epochs * (sum(setting.layers) / 20 if learns else 1.0)
+    return setting.epochs * (1 + sum(setting.layers) / 130 if learns else 1.0)
 
 
 def _epochs(folder: Path) -> int:

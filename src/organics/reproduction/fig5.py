@@ -1,23 +1,33 @@
 """Stability of a trained two-layer network at every test input.
 
 The spectral abscissa, the largest real part of an eigenvalue of the Jacobian, of each layer's
-circuit at its steady state for each test input, time constants 2 ms; also before training.
+circuit at its steady state for each test input, time constants 2 ms; also before training. Circuits
+whose steady state is unstable are simulated, and the worst of them is written beside the results.
 
 Source: Rawat et al. 2024, Figure 5.
 """
 
+from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from organics.circuit_file import save_circuit
+from organics.linearization import single_threaded_lapack
+from organics.plain import rounded
 from organics.plots import BLACK, BLUE, COLUMN, GREY, ORANGE, letter, style
 from organics.reproduction.target import Check, Job, Outcome
 from organics.reproduction.two_layers import Spectrum, TwoLayers
+from organics.resting import comes_to_rest
+from organics.steady_states import steady_state
 
 PAPER = (-0.295, -0.23)  # of layer 1, about, read off the figure
 NEAR = 0.03  # 1/ms, of either end
 INPUTS, INITIAL, QUICK_INPUTS = 10_000, 2_000, 50  # so many has Figure 6: it compiles once
+TIME = 4000.0  # ms, of a simulation
+_SIMULATED = 50  # at most so many of a layer
 _BIN = 0.0025  # 1/ms, its width
 
 
@@ -26,14 +36,19 @@ def compute(job: Job) -> Outcome:
     network = TwoLayers(job, share=0.3)
     inputs, initial = (QUICK_INPUTS,) * 2 if job.quick else (INPUTS, INITIAL)
     job.progress(0.3, "the trained network")
-    trained = network.spectrum(network.best(), inputs, "trained", job.folder)
+    best = network.best()
+    trained = network.spectrum(best, inputs, "trained", job.folder)
     job.progress(0.9, "the initial network")
     untrained = network.spectrum(network.after(0), initial, "initial", job.folder)
-    return conclude(trained, untrained, network.report.test_accuracy)
+    unstable = [row for layer in range(2) for row in _unstable(job, network, best, layer, trained)]
+    return conclude(trained, untrained, network.report.test_accuracy, unstable)
 
 
-def conclude(trained: Spectrum, initial: Spectrum, test_accuracy: float) -> Outcome:
-    """What the spectra of the trained and of the initial network say."""
+def conclude(
+    trained: Spectrum, initial: Spectrum, test_accuracy: float, unstable: list[dict[str, Any]]
+) -> Outcome:
+    """What the spectra of the trained and of the initial network say, and the simulations of
+    circuits of the trained one that are not stable."""
     found = {"trained": trained, "initial": initial}
     inputs = trained.abscissa.shape[1]
     stable, largest = trained.stable.sum(axis=1), trained.abscissa.max(axis=1)
@@ -68,6 +83,17 @@ def conclude(trained: Spectrum, initial: Spectrum, test_accuracy: float) -> Outc
             decides=False,
         )
     )
+    if unstable:
+        resting = sum(row["comes_to_rest"] for row in unstable)
+        checks.append(
+            Check(
+                "circuits whose steady state is unstable come to rest at another",
+                f"{resting} of {len(unstable)}",
+                resting == len(unstable),
+                tolerance=f"in simulations of {TIME / 1000:g} s from six states",
+                decides=False,
+            )
+        )
     numbers = {
         "test_accuracy": test_accuracy,
         "tau_ms": 2.0,
@@ -79,6 +105,7 @@ def conclude(trained: Spectrum, initial: Spectrum, test_accuracy: float) -> Outc
             for name, spectrum in found.items()
         },
         "histograms": {"trained": _histograms(trained)},
+        "unstable": unstable,
     }
     here = (
         f"test accuracy {test_accuracy:.1%}: "
@@ -86,6 +113,35 @@ def conclude(trained: Spectrum, initial: Spectrum, test_accuracy: float) -> Outc
         f"{largest[0]:.3f} (layer 1) and {largest[1]:.3f} (layer 2) per ms"
     )
     return Outcome(here, checks, numbers)
+
+
+def _unstable(
+    job: Job, network: TwoLayers, model: Any, layer: int, trained: Spectrum
+) -> list[dict[str, Any]]:
+    """Whether the circuits of a layer that are not stable, the worst first, come to rest in a
+    simulation. The worst is written, for `organics analyze`."""
+    order = np.argsort(-trained.abscissa[layer], kind="stable")
+    inputs = order[~trained.stable[layer][order]][:_SIMULATED]
+    if not len(inputs):
+        return []
+    with jax.enable_x64(True), single_threaded_lapack():
+        circuits, drives = network.circuits(model, layer, inputs)
+        states = jax.jit(jax.vmap(steady_state))(circuits, drives).state
+        rests = comes_to_rest(circuits, drives, states, TIME, seed=job.seed)
+        worst, z = jax.tree.map(lambda leaf: leaf[0], (circuits, drives))
+    file = Path("fig5") / f"layer{layer + 1}-input{inputs[0]}.json"
+    (job.out / file).parent.mkdir(parents=True, exist_ok=True)
+    save_circuit(job.out / file, worst, z)
+    return [
+        {
+            "layer": layer + 1,
+            "input": int(i),
+            "abscissa_per_ms": rounded(trained.abscissa[layer, i]),
+            "comes_to_rest": bool(rests[k]),
+            "file": str(file) if k == 0 else None,
+        }
+        for k, i in enumerate(inputs)
+    ]
 
 
 @style()

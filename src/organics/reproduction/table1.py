@@ -1,7 +1,7 @@
 """Static classifiers of MNIST: circuits at rest, and what they are compared with.
 
 The networks are those of `organics.experiments.mnist_static`, trained alike; the supralinear
-networks for fewer epochs, as a step of theirs takes some 20 times as long.
+networks for fewer epochs, as a step of theirs takes 7 times as long, or more.
 
 Source: Rawat et al. 2024, Table 1. Its numbers of the supralinear networks are others'.
 """

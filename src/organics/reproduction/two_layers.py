@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from organics.circuit import Circuit
 from organics.linearization import single_threaded_lapack
 from organics.reproduction.pieces import kept
 from organics.reproduction.target import Job
@@ -95,6 +97,17 @@ class TwoLayers:
         return Spectrum(
             *(np.concatenate([piece[key] for piece in pieces], axis=1) for key in Spectrum._fields)
         )
+
+    def circuits(
+        self, model: Any, layer: int, inputs: Int[np.ndarray, " inputs"]
+    ) -> tuple[Circuit, Float[Array, "inputs n"]]:
+        """A layer's circuits at some of the test inputs, stacked, and their drives; in float64."""
+        dataset = load_dataset(self.config)
+        examples = as_examples(
+            dataset.test_images[inputs], dataset.test_labels[inputs], dataset.max_value
+        )
+        seen, _ = examples.take(jnp.arange(len(inputs)), np.float64)
+        return jax.vmap(lambda x: model.circuits(x)[layer])(seen)
 
     def _keep(self, epoch: int, model: eqx.Module) -> None:
         path = self._path(epoch)
