@@ -31,7 +31,8 @@ class Normalization(eqx.Module):
         recurrent: "identity", `W_r = I`: the steady state is divisive normalization in closed
             form, and stable whatever the parameters. Or "bounded", `W_r` is learned with spectral
             norm at most 1 (starting from the identity): the steady state is found by iteration and
-            differentiated implicitly; that it is stable is conjectured.
+            differentiated implicitly. It was conjectured to be stable, which is false, if rarely so
+            (`organics reproduce conjecture fig5`): `stability` tells.
         gain: "input" learns the attention-like gain above; a number in (0, 1] is a fixed `b`.
         pool: "positive", `W = exp(log_W)`; "bounded" clamps that to at most 1, as the existence of
             a steady state may need where `W_r` is not the identity.
