@@ -167,7 +167,7 @@ def test_no_steady_state_is_never_reported_as_one():
     assert not found.converged
     assert np.all(np.isfinite(found.residual)) and found.residual > 0.1
     # weak recurrence brings a steady state back, far away
-    circuit = Circuit(5 * np.eye(2), np.diag([1.0, 0.05]), b=1.0, b0=1.0, sigma=0.5)
+    circuit = Circuit(5 * np.eye(2), np.diag([1.0, 0.1]), b=1.0, b0=1.0, sigma=0.5)
     found = solve(circuit, np.array([0.6, 0.8]))
     assert found.converged and found.state.a[1] > 50
 

@@ -1,7 +1,7 @@
 """Calls that do not need each other, side by side: each in a process with a processor of its own.
 
 Networks as small as the paper's are hardly quicker with a second thread: an epoch of two layers of
-circuits that learn `W_r` takes 7.1 s on two cores and 8.8 s on one, at first. Twice as many
+circuits that learn `W_r` takes 6.5 s on two cores and 7.5 s on one, at first. Twice as many
 processors serve twice as many of them only in processes of their own.
 """
 

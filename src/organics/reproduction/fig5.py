@@ -18,6 +18,7 @@ from organics.circuit_file import save_circuit
 from organics.linearization import single_threaded_lapack
 from organics.plain import rounded
 from organics.plots import BLACK, BLUE, COLUMN, GREY, ORANGE, letter, style
+from organics.reproduction.hunt import TIME
 from organics.reproduction.target import Check, Job, Outcome
 from organics.reproduction.two_layers import Spectrum, TwoLayers
 from organics.resting import comes_to_rest
@@ -26,7 +27,6 @@ from organics.steady_states import steady_state
 PAPER = (-0.295, -0.23)  # of layer 1, about, read off the figure
 NEAR = 0.03  # 1/ms, of either end
 INPUTS, INITIAL, QUICK_INPUTS = 10_000, 2_000, 50  # so many has Figure 6: it compiles once
-TIME = 4000.0  # ms, of a simulation
 _SIMULATED = 50  # at most so many of a layer
 _BIN = 0.0025  # 1/ms, its width
 
