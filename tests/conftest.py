@@ -5,7 +5,7 @@ from pathlib import Path
 
 from xla_flags import quick_to_compile
 
-os.environ.setdefault("XLA_FLAGS", quick_to_compile())
+os.environ["XLA_FLAGS"] = quick_to_compile(os.environ.get("XLA_FLAGS", ""))
 # what another worker, a process that a test starts, or an earlier run has compiled is not compiled
 # again; `make clean` removes it
 os.environ.setdefault(
