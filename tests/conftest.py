@@ -31,6 +31,8 @@ settings.register_profile("organics", max_examples=20, derandomize=True, **_comm
 settings.register_profile("explore", max_examples=200, **_common)
 settings.load_profile("organics")
 
+pytest_plugins = ["compile_times"]
+
 _hook = install_import_hook("organics", "beartype.beartype")
 
 
