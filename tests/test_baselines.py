@@ -41,8 +41,9 @@ def sequence_of(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
-def same(got, want, **tolerance):
-    np.testing.assert_allclose(got, want, **tolerance)
+def same(got, want, rtol=1e-7, atol=1e-14):
+    # where terms of order 1 cancel, what is left has their rounding
+    np.testing.assert_allclose(got, want, rtol, atol)
 
 
 def sigmoid(x):
@@ -79,6 +80,7 @@ def by_hand(layer, name, x, h, rest=None):
     return (h + layer.epsilon * gate * np.tanh(A @ h + drive),)
 
 
+@pytest.mark.rounding
 @given(name=st.sampled_from(NAMES), seed=st.integers(0, 10**6))
 def test_a_sequence_follows_the_papers_equations(name, seed):
     layer, x = random_layer(name, seed), sequence_of(seed, 4, 2)
@@ -86,8 +88,8 @@ def test_a_sequence_follows_the_papers_equations(name, seed):
     parts = (np.zeros(5),) * layer.parts
     for t in range(4):
         parts = by_hand(layer, name, np.asarray(x[t]), *parts)
-        same(outputs[t], parts[0], rtol=1e-12, atol=1e-14)
-    same(state, np.concatenate(parts), rtol=1e-12, atol=1e-14)
+        same(outputs[t], parts[0], rtol=1e-12)
+    same(state, np.concatenate(parts), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,7 @@ def test_parameter_counts_are_the_papers(name, count):
     assert (layer.input_size, layer.hidden_size) == (1, 128)
 
 
+@pytest.mark.rounding
 @every_model
 def test_streaming_equals_whole_and_steps(name):
     layer, x = random_layer(name, 1), sequence_of(1, 3, 8, 2)

@@ -253,7 +253,7 @@ def test_as_a_process(tmp_path):
     assert done.returncode == 0, done.stderr
     (drive,) = json.loads(done.stdout)["drives"]
     np.testing.assert_allclose(drive["y"], [0.897971], atol=1e-6)
-    assert drive["residual"] < 1e-14  # not reached in single precision
+    assert drive["residual"] < 1e-10  # not reached in single precision
     done = process("analyze", "missing.json", "--json", cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == "" and "missing.json" in done.stderr
 

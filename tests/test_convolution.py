@@ -19,6 +19,7 @@ def layer_and_image(seed, **options):
     return layer, jr.normal(k_x, (2, HEIGHT, WIDTH))
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize(
     ("pool", "padding", "rectified"),
     [("across", "same", False), ("within", "valid", False), ("within", "same", True)],

@@ -131,6 +131,7 @@ def test_less_memory_same_numbers(backend, steps, sequence):
     close(got, want)
 
 
+@pytest.mark.rounding
 @backends
 def test_gradients_against_finite_differences(backend):
     arrays, cotangents = problem(2, 3, 2, 6, 2)
@@ -228,6 +229,7 @@ def test_native_with_older_instruction_sets(isa):
     assert ran.stdout.strip() in (isa, "base")
 
 
+@pytest.mark.rounding
 @needs_native
 @pytest.mark.parametrize("batch", [3, 9, 70, 530])
 def test_native_numbers_do_not_depend_on_the_number_of_threads(batch):

@@ -144,4 +144,8 @@ def test_networks_trained_side_by_side_are_those_trained_one_after_another(tmp_p
         assert all(0 <= done <= 1 and words.endswith("of 2 networks") for done, words in told)
         assert len(list(config.out.iterdir())) == 2
         assert RunFolder.open(next(config.out.iterdir())).load_report() is not None
-    assert found[0] == found[1]
+    for one, other in zip(*found, strict=True):
+        for name in ("test_accuracy", "mean_test_accuracy", "validation_accuracy"):
+            # one processor adds up otherwise than two: an image or two may change sides
+            assert one.pop(name) == pytest.approx(other.pop(name), abs=0.02)
+        assert one == other

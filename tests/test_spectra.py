@@ -113,6 +113,7 @@ def test_the_integral_of_the_spectrum_is_the_covariance():
     np.testing.assert_allclose(integral, P, rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.rounding
 def test_spectrum_is_that_of_the_formula():
     circuit, z, noise = example()
     state = steady_state(circuit, z).state
@@ -150,6 +151,7 @@ def test_a_leaky_neuron_has_a_lorentzian_spectrum():
     )
 
 
+@pytest.mark.rounding
 @given(seed=seeds, rectified=st.booleans())
 def test_covariance_against_scipy(seed, rectified):
     n = 4

@@ -96,6 +96,7 @@ class Linear(eqx.Module):
         return 50 * jnp.mean(error**2), {"accuracy": jnp.mean(jnp.abs(error))}
 
 
+@pytest.mark.rounding
 def test_steps_are_those_of_adam_with_l2_in_the_gradient_and_no_clipping():
     config = TrainConfig(learning_rate=0.1, weight_decay=0.3, schedule="cosine")
     rng = np.random.default_rng(0)
@@ -132,6 +133,7 @@ def test_steps_are_those_of_adam_with_l2_in_the_gradient_and_no_clipping():
     assert state.average is None and state.evaluated is state.model
 
 
+@pytest.mark.rounding
 def test_averaging_follows_the_same_steps():
     optimizer = make_optimizer(TrainConfig(learning_rate=0.1), 30)
     examples = Examples(jnp.eye(3, dtype=np.uint8), jnp.arange(3, dtype=np.int32), jnp.int32(1))
@@ -152,7 +154,7 @@ def test_averaging_follows_the_same_steps():
         decay = min(0.7, step / (9 + step))
         average = decay * average + (1 - decay) * w
     found = after(30, 0.7)
-    np.testing.assert_array_equal(found.model.w, w)
+    np.testing.assert_allclose(found.model.w, w, rtol=1e-12)
     np.testing.assert_allclose(found.evaluated.w, average, rtol=1e-12)
 
 
@@ -246,7 +248,8 @@ def test_the_control_with_a_smaller_last_batch_learns_under_a_schedule(tmp_path,
     assert metrics[0]["step"] == 14  # 13 batches of 100 and one of 50
     assert report.test_accuracy > 0.5
     rates = [line["learning_rate"] for line in metrics]
-    np.testing.assert_allclose(rates[-1], 0.005 * (1 + np.cos(np.pi * 209 / 210)), rtol=1e-3)
+    last = 0.005 * (1 + np.cos(np.pi * 209 / 210))  # little is left of the difference in float32
+    np.testing.assert_allclose(rates[-1], last, atol=1e-8)
     assert sorted(rates, reverse=True) == rates
     assert "stability" not in evaluate(tmp_path / "run").summary
     shown = capsys.readouterr()

@@ -91,7 +91,7 @@ class SSN(eqx.Module):
             k=k, tau_E=tau_E, tau_I=tau_I,
         )  # fmt: skip
         kind = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
-        counts = np.asarray([excitatory, inhibitory])
+        counts = np.asarray([excitatory, inhibitory], int)
         n = excitatory + inhibitory
         k_in, k_W = jr.split(key)
         self.W_in = uniform_fan_in(k_in, (n, input_size), input_size, kind)
