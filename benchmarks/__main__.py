@@ -34,21 +34,23 @@ class Estimate(NamedTuple):
         module: its name.
         seconds: of all that it measures by default.
         least: seconds below which it is not begun.
+        quick: seconds of a quick look.
         full: seconds of all that it can measure, if that is more.
     """
 
     module: str
     seconds: float
     least: float
+    quick: float
     full: float | None = None
 
 
 BENCHMARKS = {
-    "startup": Estimate("benchmarks.startup", 22, 11),
-    "stability_scan": Estimate("benchmarks.stability_scan", 105, 25),
-    "sde_stepping": Estimate("benchmarks.sde_stepping", 46, 17),
-    "static_epoch": Estimate("benchmarks.static_epoch", 60, 49),
-    "recurrence": Estimate("benchmarks.recurrence", 160, 15, full=620),
+    "startup": Estimate("benchmarks.startup", 22, 11, 7),
+    "stability_scan": Estimate("benchmarks.stability_scan", 105, 25, 17),
+    "sde_stepping": Estimate("benchmarks.sde_stepping", 46, 17, 14),
+    "static_epoch": Estimate("benchmarks.static_epoch", 60, 49, 20),
+    "recurrence": Estimate("benchmarks.recurrence", 160, 15, 9, full=620),
 }
 
 
@@ -87,19 +89,20 @@ class Benchmarks:
         begin = time.monotonic()
         results = {}
         for i, (name, estimate) in enumerate(todo.items()):
-            rest = list(todo.values())[i:]
             spent = time.monotonic() - begin
+            done, rest = list(todo.values())[:i], list(todo.values())[i:]
             seconds = share(rest, limit - spent)
-            end = min(limit, spent + sum(one.seconds for one in rest))
+            pace = spent / _seconds(done) if done and limit == math.inf else 1.0
             _say(
-                f"{name}, {i + 1} of {len(todo)}: about {min(seconds, estimate.seconds):.0f} s; "
-                f"{spent:.0f} s of about {end:.0f} s for all"
+                f"{name}, {i + 1} of {len(todo)}: "
+                f"about {min(seconds, pace * estimate.seconds):.0f} s; "
+                f"{spent:.0f} s of about {min(limit, spent + pace * _seconds(rest)):.0f} s for all"
             )
             results[name] = self._one(name, estimate, seconds, out)
             if not self.json:
                 Console().print(_table(name, results[name]))
         spent = time.monotonic() - begin
-        _say(f"{len(todo)} benchmarks in {spent:.0f} s")
+        _say(f"done in {spent:.0f} s")
         if self.json:
             show(Answer({"benchmarks": results, "seconds": round(spent, 1)}), as_json=True)
         return int(any("error" in result for result in results.values()))
@@ -115,6 +118,8 @@ class Benchmarks:
         todo = {}
         for name in dict.fromkeys(self.only):
             estimate = BENCHMARKS[name]
+            if self.quick:
+                estimate = estimate._replace(seconds=estimate.quick, least=estimate.quick)
             if self.full and estimate.full is not None:
                 estimate = estimate._replace(seconds=estimate.full)
             todo[name] = estimate
@@ -144,9 +149,14 @@ class Benchmarks:
 def share(rest: Sequence[Estimate], left: float) -> float:
     """Seconds for the first of `rest`, of those that are left; none if they are too few for it."""
     first = rest[0]
-    fair = left * first.seconds / sum(one.seconds for one in rest)
-    seconds = max(fair, first.least)
-    return seconds if seconds <= left else 0.0
+    if left < first.least:
+        return 0.0
+    fair = left * first.seconds / _seconds(rest)
+    return max(first.least, min(fair, left))
+
+
+def _seconds(estimates: Sequence[Estimate]) -> float:
+    return sum(one.seconds for one in estimates)
 
 
 def _say(text: str) -> None:

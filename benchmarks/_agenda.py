@@ -126,12 +126,14 @@ class Agenda:
         """
         each = self._pace * self._to_come[0].each
         owed = self._owed(self._least * each)
+        later = self._needed(self._to_come[1:], self._rounds)
         begin = self.seconds()
         for done in range(self._rounds):
             if done < self._least:
                 self._require((self._least - done) * each)
             elif not self._is_time_for(each + owed):
                 return
+            self._end = self.seconds() + (self._rounds - done) * each + later
             self._progress.show(self._text(f", round {done + 1} of {self._rounds}"))
             yield done
             self._done = done + 1
