@@ -70,20 +70,26 @@ def run(
         full: all sizes, also those that take minutes.
         seconds: limit; sizes for which there is no time are left out.
         units, steps: sizes to time, every number of units with every number of steps.
-        rounds: how often each is timed.
+        rounds: how often each is timed, at least five times.
         without_torch: write the file even if PyTorch, and with it most peers, is not there.
 
-    Raises `ValueError` if there is a file to write and no PyTorch, unless `without_torch` says so.
+    Raises `ValueError` if there is a file to write and no PyTorch, unless `without_torch` says so,
+    and for sizes that are not positive.
     """
+    if any(size < 1 for size in (*units, *steps)):
+        raise ValueError(f"`units` and `steps` must be positive, not {units} and {steps}.")
     if torch is None and out is not None and not without_torch:
         raise ValueError(
             f"{out} is to have PyTorch's times, but it is not installed: `pip install '.[bench]'`, "
             "or write the file without them by `python -m benchmarks.recurrence --without-torch`."
         )
+    agenda = Agenda("recurrence", rounds, quick=quick, seconds=seconds)
     if torch is not None:
         torch.set_flush_denormal(True)
-    agenda = Agenda("recurrence", rounds, quick=quick, seconds=seconds)
-    sizes = [(16, 20)] if quick else [(n, T) for T in steps or STEPS for n in units or UNITS]
+    else:
+        agenda.leave_out("PyTorch's loop and LSTM", "PyTorch is not installed")
+    sizes = dict.fromkeys((n, T) for T in steps or STEPS for n in units or UNITS)
+    sizes = [(16, 20)] if quick else list(sizes)
     if not (full or units or steps):
         for size in [size for size in sizes if prod(size) > USUAL]:
             agenda.leave_out(_words(*size), "only with --full")
@@ -92,11 +98,7 @@ def run(
         Measurement(_words(*size), *_expected(*size), partial(_row, agenda, *size))
         for size in sizes
     ]
-    if not quick:
-        measurements.append(Measurement(SCALING, 5, 1.1, partial(_scaling, agenda)))
-        if CLEAR_REFS.exists():
-            measurements.append(Measurement(MEMORY, 25, 0, _memory))
-    measured = agenda.take(measurements)
+    measured = agenda.take(measurements + ([] if quick else _more(agenda)))
     rows = [measured[_words(*size)] for size in sizes if _words(*size) in measured]
     found = {
         "batch": BATCH,
@@ -131,7 +133,17 @@ def _expected(n: int, steps: int) -> tuple[float, float]:
     return 8 + each, each
 
 
+def _more(agenda: Agenda) -> list[Measurement]:
+    """What is measured beside the sizes."""
+    scaling = Measurement(SCALING, 5, 1.1, partial(_scaling, agenda))
+    if not CLEAR_REFS.exists():
+        agenda.leave_out(MEMORY, f"there is no {CLEAR_REFS}")
+        return [scaling]
+    return [scaling, Measurement(MEMORY, 25, 0, _memory)]
+
+
 def _row(agenda: Agenda, n: int, steps: int) -> dict[str, Any]:
+    gc.collect()  # what is left of the size before
     training, inference = _functions(agenda, n, steps)
     functions = {f"training {name}": function for name, function in training.items()}
     functions |= {f"inference {name}": function for name, function in inference.items()}
