@@ -251,6 +251,21 @@ def test_bad_arguments_are_named(name, options, argument):
 
 
 @every_model
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, jnp.int32, complex, "real"])
+@pytest.mark.usefixtures("without_type_checks")
+def test_types_other_than_float32_and_float64_are_refused(name, dtype):
+    with pytest.raises(ValueError, match="`dtype` must be float32 or float64, not "):
+        build(name, 1, 3, key=jr.key(0), dtype=dtype)
+
+
+def test_float64_is_refused_where_jax_would_make_float32_of_it():
+    with jax.enable_x64(False):
+        with pytest.raises(ValueError, match="`dtype` must be float32, not float64, unless"):
+            build("rnn", 1, 3, key=jr.key(0), dtype=np.float64)
+        assert build("rnn", 1, 3, key=jr.key(0), dtype=float).bias.dtype == np.float32
+
+
+@every_model
 def test_bad_inputs_are_refused(name):
     layer = random_layer(name, 11)
     size = 5 * layer.parts

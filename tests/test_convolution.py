@@ -105,6 +105,7 @@ def test_blank_image_float32_and_batches():
         ({"kernel_size": 0}, "`kernel_size` must be > 0"),
         ({"out_channels": 0}, "`out_channels` must be > 0"),
         ({"sigma": -1.0}, "`sigma` must be > 0"),
+        ({"dtype": jnp.bfloat16}, "`dtype` must be float32 or float64, not bfloat16"),
     ],
 )
 def test_refusals_name_the_argument(wrong, message):

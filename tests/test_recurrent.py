@@ -342,6 +342,8 @@ def test_the_trajectory_has_the_jacobian_of_the_theory():
         ({"layers": 0}, "layers"),
         ({"sigma": -1.0}, "sigma"),
         ({"dt_tau_max_a": 1.5}, "dt_tau_max_a"),
+        ({"dtype": jnp.bfloat16}, "dtype"),
+        ({"dtype": "float16"}, "dtype"),
     ],
 )
 @pytest.mark.usefixtures("without_type_checks")

@@ -34,8 +34,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from organics.circuit import Circuit
 from organics.linearization import jacobian
+from organics.nn.arguments import require_positive
 from organics.nn.dynamics import spectra
-from organics.nn.normalization import Normalization, Recurrence, require_positive
+from organics.nn.normalization import Normalization, Recurrence
 from organics.nn.recurrent import ORGaNICs
 from organics.nn.supralinear import SSN
 from organics.steady_states import steady_state

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from organics.nn.normalization import require_input, require_state
+from organics.nn.arguments import require_input, require_state
 
 
 class RecurrentLayer(eqx.Module):
@@ -111,15 +111,3 @@ def drive(
 ) -> Float[Array, "batch d"]:
     """The input's share of what the units receive, `V x + bias`."""
     return x @ V.T + bias[None]
-
-
-def floating(dtype: type | None) -> jnp.dtype:
-    """The type of a layer's parameters: JAX's default float if none is given."""
-    return jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
-
-
-def require_not_negative(**values: float) -> None:
-    """Refuse, by name, values below 0."""
-    for name, value in values.items():
-        if not value >= 0:
-            raise ValueError(f"`{name}` must be >= 0, not {value}.")

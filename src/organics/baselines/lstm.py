@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from organics.baselines.layer import RecurrentLayer, drive, floating
-from organics.nn.normalization import require_positive, uniform_fan_in
+from organics.baselines.layer import RecurrentLayer, drive
+from organics.nn.arguments import floating, require_positive
+from organics.nn.normalization import uniform_fan_in
 
 
 class LSTM(RecurrentLayer):
@@ -38,7 +40,7 @@ class LSTM(RecurrentLayer):
         *,
         key: PRNGKeyArray,
         forget_bias: float = 1.0,
-        dtype: type | None = None,
+        dtype: DTypeLike | None = None,
     ):
         require_positive(input_size=input_size, hidden_size=hidden_size)
         n, kind = hidden_size, floating(dtype)

@@ -6,11 +6,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.circuit import Circuit
 from organics.constraints import positive, unit_interval
-from organics.nn.normalization import require_among, require_positive, uniform_fan_in
+from organics.nn.arguments import floating, require_among, require_positive
+from organics.nn.normalization import uniform_fan_in
 
 
 class NormalizationConv2d(eqx.Module):
@@ -61,7 +63,7 @@ class NormalizationConv2d(eqx.Module):
         rectified: bool = False,
         sigma: float = 1.0,
         tau: float = 2.0,
-        dtype: type | None = None,
+        dtype: DTypeLike | None = None,
     ):
         kernel, window = _pair(kernel_size), _pair(pool_size)
         require_positive(in_channels=in_channels, out_channels=out_channels, sigma=sigma, tau=tau)
@@ -71,7 +73,7 @@ class NormalizationConv2d(eqx.Module):
         if window[0] % 2 == 0 or window[1] % 2 == 0:
             raise ValueError(f"`pool_size` must be odd, so that a pool has a centre, not {window}.")
         k_in, k_gain, k_pool = jr.split(key, 3)
-        kind = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
+        kind = floating(dtype)
         shape = (out_channels, in_channels, *kernel)
         fan_in = in_channels * kernel[0] * kernel[1]
         self.k_in = uniform_fan_in(k_in, shape, fan_in, kind)

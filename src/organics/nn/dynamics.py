@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from organics.circuit import Circuit
 from organics.kernels.equations import project, step
 from organics.linearization import eigenvalues
-from organics.nn.normalization import require_input
+from organics.nn.arguments import require_input
 from organics.nn.recurrent import CellState, ORGaNICs
 
 

@@ -7,18 +7,20 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 
 from organics.constraints import at_most_one, cap_spectral_norm, semidefinite
 from organics.kernels import recurrence
 from organics.kernels.equations import Options, Weights, project, step
-from organics.nn.normalization import (
+from organics.nn.arguments import (
+    floating,
     require_among,
     require_input,
     require_positive,
     require_state,
-    uniform_fan_in,
 )
+from organics.nn.normalization import uniform_fan_in
 
 Recurrent = Literal["free", "identity", "bounded", "semidefinite"]
 Drive = Literal["signed", "rectified", "unit"]
@@ -236,7 +238,7 @@ class ORGaNICs(eqx.Module):
         dt_tau_max_gates: float = 0.1,
         backend: recurrence.Backend = "auto",
         memory: Literal["more", "less"] = "more",
-        dtype: type | None = None,
+        dtype: DTypeLike | None = None,
     ):
         require_positive(
             input_size=input_size, hidden_size=hidden_size, layers=layers, sigma=sigma, dt=dt
@@ -255,7 +257,7 @@ class ORGaNICs(eqx.Module):
         for name, value in largest.items():
             if not 0 < value <= 1:
                 raise ValueError(f"`{name}` must be in (0, 1], not {value}.")
-        kind = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
+        kind = floating(dtype)
         sizes = (input_size, *[hidden_size] * layers)
         rates = (dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates, dt_tau_max_gates)
         learn = time_constants == "learned"

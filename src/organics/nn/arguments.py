@@ -1,0 +1,77 @@
+"""What the layers require of their arguments: each is refused by name."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array
+
+_FLOATING = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def floating(dtype: DTypeLike | None) -> np.dtype:
+    """The type of a layer's parameters: JAX's default float if none is given.
+
+    Raises `ValueError` for all but float32 and float64, and for float64 where JAX has it not.
+    """
+    if dtype is None or dtype is float:
+        return np.dtype(jax.dtypes.canonicalize_dtype(float))
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"`dtype` must be float32 or float64, not {dtype!r}.") from None
+    require_floating("dtype", wanted)
+    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
+        raise ValueError("`dtype` must be float32, not float64, unless `jax_enable_x64` is set.")
+    return wanted
+
+
+def require_floating(name: str, dtype: np.dtype) -> None:
+    """Refuse types in which the layers cannot compute: of fewer than 24 bits of precision, in which
+    small steps are lost, or not real."""
+    if dtype not in _FLOATING:
+        raise ValueError(f"`{name}` must be float32 or float64, not {dtype}.")
+
+
+def require_positive(**values: int | float) -> None:
+    """Refuse, by name, values that are not positive (sizes and constants alike)."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"`{name}` must be > 0, not {value}.")
+
+
+def require_not_negative(**values: float) -> None:
+    """Refuse, by name, values below 0."""
+    for name, value in values.items():
+        if not value >= 0:
+            raise ValueError(f"`{name}` must be >= 0, not {value}.")
+
+
+def require_among(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is none of the choices."""
+    if value not in choices:
+        words = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"`{name}` must be one of {words}, not {value!r}.")
+
+
+def require_input(x: Array, size: int, dtype: jnp.dtype, axes: tuple[str, ...]) -> None:
+    """Refuse an `x` that has not the axes named, "" or each with a comma and a space after it,
+    before the last, of `size`; or is not of a layer's type."""
+    if x.ndim - 1 not in [a.count(",") for a in axes] or x.shape[-1] != size or 0 in x.shape:
+        shapes = [f"({a}{size})" if a else f"({size},)" for a in axes]
+        raise ValueError(
+            f"`x` must have shape {' or '.join(shapes)}, with none of them 0, not {x.shape}."
+        )
+    if x.dtype != dtype:
+        raise ValueError(f"`x` must be of the layer's type {dtype}, not {x.dtype}.")
+
+
+def require_state(name: str, value: Array, size: int, dtype: jnp.dtype, batch: int | None) -> None:
+    """Refuse a state, or a part of one, that is neither one for all sequences nor one for each of
+    the `batch`, if there is one; or is not of a layer's type."""
+    shapes = [(size,)] if batch is None else [(size,), (batch, size)]
+    if value.shape not in shapes:
+        words = " or ".join(map(str, shapes))
+        raise ValueError(f"`{name}` must have shape {words}, not {value.shape}.")
+    if value.dtype != dtype:
+        raise ValueError(f"`{name}` must be of the layer's type {dtype}, not {value.dtype}.")
