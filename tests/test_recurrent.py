@@ -1,22 +1,31 @@
 """The recurrent layer: its steps are the circuit's, and it streams, stacks and stays in bounds."""
 
+from pathlib import Path
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import optax
 import pytest
+import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
 from organics import certify, stability
 from organics.circuit import State
 from organics.models import count_parameters
-from organics.nn import CellState, ORGaNICs, circuit_at, trajectory
+from organics.nn import CellState, ORGaNICs, circuit_at, trainable, trajectory
 from organics.nn.dynamics import spectra, spectral_abscissa
+from organics.training.evaluation import load_model
+from organics.training.run_folder import RunFolder
 
 TUNED = {"dt_tau_max_y": 0.2, "dt_tau_max_a": 0.05, "dt_tau_max_gates": 0.8}
 LARGE = {"dt_tau_max_y": 0.5, "dt_tau_max_a": 0.3, "dt_tau_max_gates": 0.7}
+
+
+run = eqx.filter_jit(lambda layer, x, **options: layer(x, **options))
 
 
 def random_layer(seed, m=2, n=4, **options):
@@ -98,13 +107,67 @@ def test_parameter_counts_are_the_papers():
 
 def test_the_initial_state_is_drawn_once_and_is_no_parameter():
     layer = random_layer(3)
-    first, again = layer.initial_state()[0], layer.initial_state()[0]
-    same(first, again, rtol=0)
+    first = layer.initial_state()[0]
     np.testing.assert_allclose(np.linalg.norm(first.y), 1)
     assert np.all(np.asarray(first.b0) == 1)
-    trainable = jax.tree.leaves(eqx.filter(layer, eqx.is_inexact_array))
-    assert not any(leaf.shape == (2,) for leaf in trainable)
     assert not np.allclose(first.y, random_layer(4).initial_state()[0].y)
+    kept, rest = eqx.partition((layer, 1.0, None), trainable((layer, 1.0, None)))
+    assert not jax.tree.leaves(kept[0].cells[0].start) and rest[1] == 1.0
+    assert count_parameters(layer) == sum(leaf.size for leaf in jax.tree.leaves(kept))
+
+
+@pytest.mark.usefixtures("standard_promotion")
+@pytest.mark.parametrize("name, weight_decay", [("adam", {}), ("adamw", {"weight_decay": 1.0})])
+def test_an_optimizer_of_all_arrays_leaves_the_initial_state_alone(name, weight_decay):
+    layer, x = random_layer(3, backend="scan"), sequence_of(3, 9, 2)
+    masked = {"mask": trainable} if weight_decay else {}
+    optimizer = getattr(optax, name)(1e-2, **weight_decay, **masked)
+
+    @eqx.filter_jit
+    def update(layer):
+        state = optimizer.init(eqx.filter(layer, eqx.is_array))
+        gradient = eqx.filter_grad(lambda layer: jnp.sum(layer(x)[0] ** 2))(layer)
+        change, _ = optimizer.update(gradient, state, eqx.filter(layer, eqx.is_array))
+        return eqx.apply_updates(layer, change)
+
+    after = update(layer)
+    same(after.initial_state(), layer.initial_state(), rtol=0)
+    assert not np.any(np.asarray(after.cells[0].W_zx) == layer.cells[0].W_zx)
+
+
+@pytest.mark.parametrize("implementation", ["rbg", "unsafe_rbg", None])
+def test_a_layer_can_be_made_of_any_kind_of_key(implementation):
+    ordinary = random_layer(0)
+    key = jr.PRNGKey(0) if implementation is None else jr.key(0, impl=implementation)
+    layer = ORGaNICs(2, 4, key=key, **LARGE)
+    assert jax.tree.map(jnp.shape, layer) == jax.tree.map(jnp.shape, ordinary)
+    assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(layer))
+    np.testing.assert_allclose(np.linalg.norm(layer.initial_state()[0].y), 1)
+    assert np.all(np.isfinite(run(layer, sequence_of(0, 3, 9, 2))[0]))
+    if implementation is None:
+        same(layer, ordinary, rtol=0)
+
+
+@pytest.mark.parametrize("backend", ["auto", "scan"])
+def test_a_layer_converted_to_another_type_is_the_same_model(backend):
+    single = random_layer(3, backend=backend, dtype=np.float32)
+    x = sequence_of(3, 3, 9, 2).astype(np.float32)
+    double, exact = jax.tree.map(lambda leaf: leaf.astype(np.float64), (single, x))
+    same(run(single, x), run(double, exact), rtol=1e-5, atol=1e-6)
+    back = jax.tree.map(lambda leaf: leaf.astype(np.float32), double)
+    same(back, single, rtol=0)
+
+
+def test_of_a_file_that_has_only_the_bits_of_the_initial_state_it_is_drawn_from_them():
+    """As version 0.1.0 wrote it."""
+    run = Path(__file__).parents[1] / "results/trained/short/smnist14-organics-64-seed0"
+    layer = load_model(RunFolder.open(run)).layer
+    stored = safetensors.numpy.load_file(run / "model.safetensors")
+    k_y, k_a, k_b = jr.split(jr.wrap_key_data(stored["layer.cells.0.start"]), 3)
+    y, a, b = (np.asarray(jr.uniform(k, (64,), np.float32)) for k in (k_y, k_a, k_b))
+    expected = (CellState(y / np.linalg.norm(y), a, np.ones(64), b),)
+    same(layer.initial_state(), expected, rtol=1e-6)
+    same(layer.cells[0].W_zx, stored["layer.cells.0.W_zx"], rtol=0)
 
 
 @pytest.mark.parametrize("recurrent", ["free", "identity", "bounded", "semidefinite"])
@@ -117,7 +180,7 @@ def test_gradients_reach_every_parameter(recurrent, time_constants):
     def gradient(layer):
         return jnp.sum(jnp.square(layer(x, sequence=False)[0]))
 
-    for leaf in jax.tree.leaves(eqx.filter(gradient(layer), eqx.is_inexact_array)):
+    for leaf in jax.tree.leaves(eqx.filter(gradient(layer), trainable(layer))):
         assert np.all(np.isfinite(leaf)) and np.any(leaf != 0)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PRNGKeyArray, UInt32
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from organics.constraints import at_most_one, cap_spectral_norm, semidefinite
 from organics.kernels import recurrence
@@ -48,7 +48,7 @@ class Cell(eqx.Module):
         log_W: normalization weights, `W = min(exp(log_W), 1)`, (n, n).
         raw_rates: of y, a, b0, b, (4, n), None if they are not learned:
             `dt / tau = largest_rates * sigmoid(raw_rates)`.
-        start: the bits from which the initial state is drawn, (2,); not trained.
+        start: the initial state, arrays (n,); not trained, see `trainable`.
     """
 
     W_zx: Float[Array, "n m"]
@@ -61,7 +61,7 @@ class Cell(eqx.Module):
     W_r: Float[Array, "n n"] | None
     log_W: Float[Array, "n n"]
     raw_rates: Float[Array, "4 n"] | None
-    start: UInt32[Array, "2"]
+    start: CellState
     constraint: Recurrent = eqx.field(static=True)
     unit_drive: bool = eqx.field(static=True)
     sigma: float = eqx.field(static=True)
@@ -95,7 +95,7 @@ class Cell(eqx.Module):
         log_W = jnp.log(jnp.maximum(jr.uniform(k_W, (size, size), dtype), 1e-8))
         self.log_W = log_W * (1 - jnp.eye(size, dtype=dtype))
         self.raw_rates = jr.normal(next(keys), (4, size), dtype) if learn_rates else None
-        self.start = jr.key_data(next(keys)).astype(jnp.uint32)
+        self.start = draw_start(next(keys), size, dtype)
         self.constraint = recurrent
         self.unit_drive = drive == "unit"
         self.sigma = sigma
@@ -155,10 +155,33 @@ class Cell(eqx.Module):
 
     def initial_state(self) -> CellState:
         """Where every sequence starts: drawn once for each layer and not trained."""
-        k_y, k_a, k_b = jr.split(jr.wrap_key_data(self.start), 3)
-        draw = lambda k: jr.uniform(k, (self.size,), self.log_W.dtype)  # noqa: E731
-        y = draw(k_y)
-        return CellState(y / jnp.linalg.norm(y), draw(k_a), jnp.ones_like(y), draw(k_b))
+        return jax.lax.stop_gradient(self.start)
+
+
+def draw_start(key: PRNGKeyArray, size: int, dtype: np.dtype) -> CellState:
+    """The initial state of a circuit of so many neurons: `y` of norm 1, `b0 = 1`."""
+    y, a, b = (jr.uniform(k, (size,), dtype) for k in jr.split(key, 3))
+    return CellState(y / jnp.linalg.norm(y), a, jnp.ones_like(y), b)
+
+
+def trainable(model: PyTree) -> PyTree:
+    """Which leaves of a model are trained: True for floating-point arrays, but for the initial
+    states of recurrent layers, which have no gradient.
+
+    A filter for `eqx.filter` and `eqx.partition`. Also the `mask` for an optimizer that changes
+    parameters without a gradient, `optax.adamw(1e-3, mask=trainable)`: weight decay would shrink
+    the initial states.
+    """
+
+    def of(node):
+        leaves = jax.tree.map(eqx.is_inexact_array, node)
+        return eqx.tree_at(lambda cell: cell.start, leaves, False) if _is_cell(node) else leaves
+
+    return jax.tree.map(of, model, is_leaf=_is_cell)
+
+
+def _is_cell(node) -> bool:
+    return isinstance(node, Cell)
 
 
 class ORGaNICs(eqx.Module):
