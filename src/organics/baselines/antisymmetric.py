@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.baselines.layer import RecurrentLayer, drive
-from organics.nn.arguments import floating, require_not_negative, require_positive
+from organics.nn.arguments import as_built, floating, require_not_negative, require_positive
 
 
 class AntisymmetricRNN(RecurrentLayer):
@@ -65,6 +65,7 @@ class AntisymmetricRNN(RecurrentLayer):
         self.V_z, self.bias_z = (V_z, bias_z) if gated else (None, None)
         self.hidden_size = n
         self.epsilon, self.gamma = float(epsilon), float(gamma)
+        self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "n n"]:
         """`W - W^T - gamma I`."""

@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.baselines.layer import RecurrentLayer, drive
-from organics.nn.arguments import floating, require_not_negative, require_positive
+from organics.nn.arguments import as_built, floating, require_not_negative, require_positive
 from organics.nn.normalization import uniform_fan_in
 
 
@@ -58,6 +58,7 @@ class CoRNN(RecurrentLayer):
         self.bias = uniform_fan_in(k_bias, (n,), 2 * n + m, kind)
         self.hidden_size = n
         self.dt, self.gamma, self.epsilon = float(dt), float(gamma), float(epsilon)
+        self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "n two_n"]:
         """`W | W_v`."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from organics.nn.arguments import require_input, require_state
+from organics.nn.arguments import Built, require_as_built, require_input, require_state
 
 
 class RecurrentLayer(eqx.Module):
@@ -20,12 +20,14 @@ class RecurrentLayer(eqx.Module):
 
     Attributes
         V, bias: of the input to what the units receive, (d, m) and (d,).
+        built: `as_built(self)`, which a model's `__init__` sets last.
     """
 
     V: Float[Array, "d m"]
     bias: Float[Array, " d"]
     hidden_size: int = eqx.field(static=True)
     """Number of units, n."""
+    built: Built = eqx.field(static=True, repr=False)
     parts: ClassVar[int] = 1
 
     @abstractmethod
@@ -64,8 +66,10 @@ class RecurrentLayer(eqx.Module):
         stored, (n,) or (batch, n). `state` goes on from an earlier call, to the same results as if
         the sequence had been whole; by default `initial_state()`.
 
-        Raises `ValueError` if `x` or `state` has the wrong shape or type.
+        Raises `ValueError` if `x` or `state` has the wrong shape or type, or if arrays of the layer
+        were replaced by others that do not fit.
         """
+        require_as_built(self, self.built)
         require_input(x, self.input_size, self.bias.dtype, ("time, ", "batch, time, "))
         batched = x.ndim == 3
         steps = jnp.moveaxis(x, 0, 1) if batched else x[:, None]
@@ -92,6 +96,7 @@ class RecurrentLayer(eqx.Module):
 
         Raises `ValueError` as the call does.
         """
+        require_as_built(self, self.built)
         require_input(x, self.input_size, self.bias.dtype, ("", "batch, "))
         batched = x.ndim == 2
         rows = x if batched else x[None]

@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.baselines.layer import RecurrentLayer, drive
-from organics.nn.arguments import floating, require_not_negative, require_positive
+from organics.nn.arguments import as_built, floating, require_not_negative, require_positive
 from organics.nn.normalization import uniform_fan_in
 
 
@@ -64,6 +64,7 @@ class LipschitzRNN(RecurrentLayer):
         self.bias = uniform_fan_in(k_bias, (n,), m, kind)
         self.hidden_size = n
         self.epsilon, self.beta, self.gamma = float(epsilon), float(beta), float(gamma)
+        self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "two_n n"]:
         """A above W."""

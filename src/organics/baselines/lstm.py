@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.baselines.layer import RecurrentLayer, drive
-from organics.nn.arguments import floating, require_positive
+from organics.nn.arguments import as_built, floating, require_positive
 from organics.nn.normalization import uniform_fan_in
 
 
@@ -49,6 +49,7 @@ class LSTM(RecurrentLayer):
         self.V = uniform_fan_in(k_V, (4 * n, input_size), n, kind)
         self.bias = jnp.zeros(4 * n, kind).at[n : 2 * n].set(forget_bias)
         self.hidden_size = n
+        self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "four_n n"]:
         """`W`."""

@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.baselines.layer import RecurrentLayer, drive
-from organics.nn.arguments import floating, require_positive
+from organics.nn.arguments import as_built, floating, require_positive
 from organics.nn.normalization import uniform_fan_in
 
 
@@ -42,6 +42,7 @@ class Tanh(RecurrentLayer):
         self.V = uniform_fan_in(k_V, (n, input_size), input_size, kind)
         self.bias = jnp.zeros(n, kind)
         self.hidden_size = n
+        self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "n n"]:
         """`W`."""

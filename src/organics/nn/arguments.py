@@ -1,10 +1,15 @@
-"""What the layers require of their arguments: each is refused by name."""
+"""What the layers require of their arguments and of their own arrays: each is refused by name."""
 
+from typing import Any
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array
+
+Built = tuple[tuple[str, tuple[int, ...] | None], ...]
 
 _FLOATING = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -31,6 +36,57 @@ def require_floating(name: str, dtype: np.dtype) -> None:
     small steps are lost, or not real."""
     if dtype not in _FLOATING:
         raise ValueError(f"`{name}` must be float32 or float64, not {dtype}.")
+
+
+def as_built(layer: eqx.Module) -> Built:
+    """Name and shape of each array that a layer may have; None of one that it has not."""
+    return tuple((name, _shape(leaf)) for name, leaf in _named(layer))
+
+
+def require_as_built(layer: eqx.Module, built: Built) -> None:
+    """Refuse a layer with other arrays than its options say.
+
+    Nothing looks when `eqx.tree_at` replaces an array by one of another shape, or by None, or when
+    all are converted to a type in which the layer does not compute.
+    """
+    leaves = dict(_named(layer))
+    if leaves.keys() != dict(built).keys():
+        raise ValueError("the layer must have the parts that it was built with, and no others.")
+    for name, want in built:
+        have = _shape(leaves[name])
+        if have == want:
+            continue
+        if have is None or want is None:
+            raise ValueError(
+                f"`{name}` must be {_words(want)}, as the layer was built, not {_words(have)}. "
+                "Another layer has it: build it with other options."
+            )
+        stacked = len(have) > len(want) and have[len(have) - len(want) :] == want
+        advice = " Map several layers with `equinox.filter_vmap`." if stacked else ""
+        raise ValueError(f"`{name}` must have shape {want}, not {have}.{advice}")
+    arrays = {name: leaf for name, leaf in leaves.items() if leaf is not None}
+    for name, array in arrays.items():
+        require_floating(name, array.dtype)
+        require_type(name, array, next(iter(arrays.values())).dtype)
+
+
+def _named(layer: eqx.Module) -> list[tuple[str, Any]]:
+    leaves = jax.tree_util.tree_leaves_with_path(layer, is_leaf=lambda leaf: leaf is None)
+    return [(jax.tree_util.keystr(where).removeprefix("."), leaf) for where, leaf in leaves]
+
+
+def _shape(leaf: Any) -> tuple[int, ...] | None:
+    return None if leaf is None else np.shape(leaf)
+
+
+def _words(shape: tuple[int, ...] | None) -> str:
+    return "None" if shape is None else f"an array of shape {shape}"
+
+
+def require_type(name: str, value: Array, dtype: np.dtype) -> None:
+    """Refuse an array of another type than a layer's."""
+    if value.dtype != dtype:
+        raise ValueError(f"`{name}` must be of the layer's type {dtype}, not {value.dtype}.")
 
 
 def require_positive(**values: int | float) -> None:
@@ -62,8 +118,7 @@ def require_input(x: Array, size: int, dtype: jnp.dtype, axes: tuple[str, ...]) 
         raise ValueError(
             f"`x` must have shape {' or '.join(shapes)}, with none of them 0, not {x.shape}."
         )
-    if x.dtype != dtype:
-        raise ValueError(f"`x` must be of the layer's type {dtype}, not {x.dtype}.")
+    require_type("x", x, dtype)
 
 
 def require_state(name: str, value: Array, size: int, dtype: jnp.dtype, batch: int | None) -> None:
@@ -73,5 +128,4 @@ def require_state(name: str, value: Array, size: int, dtype: jnp.dtype, batch: i
     if value.shape not in shapes:
         words = " or ".join(map(str, shapes))
         raise ValueError(f"`{name}` must have shape {words}, not {value.shape}.")
-    if value.dtype != dtype:
-        raise ValueError(f"`{name}` must be of the layer's type {dtype}, not {value.dtype}.")
+    require_type(name, value, dtype)

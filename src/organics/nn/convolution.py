@@ -11,7 +11,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.circuit import Circuit
 from organics.constraints import positive, unit_interval
-from organics.nn.arguments import floating, require_among, require_positive
+from organics.nn.arguments import (
+    Built,
+    as_built,
+    floating,
+    require_among,
+    require_as_built,
+    require_positive,
+)
 from organics.nn.normalization import uniform_fan_in
 
 
@@ -49,6 +56,7 @@ class NormalizationConv2d(eqx.Module):
     rectified: bool = eqx.field(static=True)
     sigma: float = eqx.field(static=True)
     tau: float = eqx.field(static=True)
+    built: Built = eqx.field(static=True, repr=False)
 
     def __init__(
         self,
@@ -89,6 +97,7 @@ class NormalizationConv2d(eqx.Module):
         self.rectified = rectified
         self.sigma = float(sigma)
         self.tau = float(tau)
+        self.built = as_built(self)
 
     def __call__(
         self, x: Float[Array, "c_in h w"], *, key: PRNGKeyArray | None = None
@@ -96,6 +105,8 @@ class NormalizationConv2d(eqx.Module):
         """Rates of the principal neurons at the steady state for the image `x`.
 
         `key` is ignored; `eqx.nn.Sequential` passes it.
+
+        Raises `ValueError` if arrays of the layer were replaced by what its options do not say.
         """
         del key
         # the closed form of `organics.steady_states`, with the pool as a convolution
@@ -128,6 +139,7 @@ class NormalizationConv2d(eqx.Module):
         return circuit, z.reshape(-1)
 
     def _drive_and_gain(self, x: Array) -> tuple[Array, Array]:
+        require_as_built(self, self.built)
         channels = self.k_in.shape[1]
         if x.ndim != 3 or x.shape[0] != channels:
             raise ValueError(f"`x` must have shape ({channels}, height, width), not {x.shape}.")

@@ -10,7 +10,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.circuit import Circuit
 from organics.constraints import at_most_one, cap_spectral_norm, positive, unit_interval, unit_norm
-from organics.nn.arguments import floating, require_among, require_positive
+from organics.nn.arguments import (
+    Built,
+    as_built,
+    floating,
+    require_among,
+    require_as_built,
+    require_positive,
+)
 from organics.steady_states import steady_state
 
 Recurrence = Literal["identity", "bounded"]
@@ -60,6 +67,7 @@ class Normalization(eqx.Module):
     rectified: bool = eqx.field(static=True)
     sigma: float = eqx.field(static=True)
     tau: float = eqx.field(static=True)
+    built: Built = eqx.field(static=True, repr=False)
 
     def __init__(
         self,
@@ -92,6 +100,7 @@ class Normalization(eqx.Module):
         self.rectified = rectified
         self.sigma = float(sigma)
         self.tau = float(tau)
+        self.built = as_built(self)
 
     @property
     def size(self) -> int:
@@ -101,8 +110,10 @@ class Normalization(eqx.Module):
     def circuit(self, x: Float[Array, " m"]) -> tuple[Circuit, Float[Array, " n"]]:
         """The circuit that the input `x` sets up, and the input drive `z` it receives.
 
-        What `steady_state`, `stability`, `certify` and `energy` take.
+        What `steady_state`, `stability`, `certify` and `energy` take. Raises `ValueError` as the
+        call does.
         """
+        require_as_built(self, self.built)
         circuit = Circuit(
             W=at_most_one(self.log_W) if self.pool == "bounded" else positive(self.log_W),
             W_r=None if self.W_r is None else cap_spectral_norm(self.W_r),
@@ -121,6 +132,8 @@ class Normalization(eqx.Module):
         """Rates of the principal neurons at the steady state for the input `x`.
 
         `key` is ignored; `eqx.nn.Sequential` passes it.
+
+        Raises `ValueError` if arrays of the layer were replaced by what its options do not say.
         """
         del key
         circuit, z = self.circuit(x)

@@ -14,8 +14,11 @@ from organics.constraints import at_most_one, cap_spectral_norm, semidefinite
 from organics.kernels import recurrence
 from organics.kernels.equations import Options, Weights, project, step
 from organics.nn.arguments import (
+    Built,
+    as_built,
     floating,
     require_among,
+    require_as_built,
     require_input,
     require_positive,
     require_state,
@@ -241,6 +244,7 @@ class ORGaNICs(eqx.Module):
     dt: float = eqx.field(static=True)
     backend: recurrence.Backend = eqx.field(static=True)
     memory: Literal["more", "less"] = eqx.field(static=True)
+    built: Built = eqx.field(static=True, repr=False)
 
     def __init__(
         self,
@@ -296,6 +300,7 @@ class ORGaNICs(eqx.Module):
         self.dt = float(dt)
         self.backend = backend
         self.memory = memory
+        self.built = as_built(self)
 
     @property
     def input_size(self) -> int:
@@ -331,8 +336,10 @@ class ORGaNICs(eqx.Module):
 
         Under `jax.vmap` the native backend takes one sequence after the other: give it the batch.
 
-        Raises `ValueError` if `x` or `state` has the wrong shape or type.
+        Raises `ValueError` if `x` or `state` has the wrong shape or type, or if arrays of the layer
+        were replaced by what its options do not say.
         """
+        require_as_built(self, self.built)
         steps, batched = self._steps(x)
         packed = self._pack(state, steps.shape[1], batched)
         final = []
@@ -362,6 +369,7 @@ class ORGaNICs(eqx.Module):
 
         Raises `ValueError` as the call does.
         """
+        require_as_built(self, self.built)
         require_input(x, self.input_size, self._dtype, ("", "batch, "))
         batched = x.ndim == 2
         rows = x if batched else x[None]
@@ -380,6 +388,7 @@ class ORGaNICs(eqx.Module):
         By repeated squaring, on any device: the radius to a relative accuracy of about 0.1 %, the
         norms of about 0.01 %.
         """
+        require_as_built(self, self.built)
         matrices = [cell.recurrent for cell in self.cells]
         found = [
             jnp.eye(c.size, dtype=c.log_W.dtype) if W is None else W
