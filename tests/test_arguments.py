@@ -16,10 +16,8 @@ BUILDERS = {
     "free": lambda key: ORGaNICs(M, N, key=key, layers=2),
     "identity": lambda key: ORGaNICs(M, N, key=key, recurrent="identity", time_constants="fixed"),
     "bounded": lambda key: ORGaNICs(M, N, key=key, recurrent="bounded", drive="unit"),
-    "normalization": lambda key: Normalization(M, N, key=key),
-    "normalization, bounded": lambda key: Normalization(
-        M, N, key=key, recurrent="bounded", gain=0.5
-    ),
+    "normalization": lambda key: Normalization(M, N, key=key, gain=0.5),
+    "normalization, bounded": lambda key: Normalization(M, N, key=key, recurrent="bounded"),
     "convolution": lambda key: NormalizationConv2d(M, N, 3, key=key),
     "convolution, within": lambda key: NormalizationConv2d(M, N, 3, key=key, pool="within"),
     **{
@@ -38,6 +36,12 @@ def input_of(layer):
     if isinstance(layer, NormalizationConv2d):
         return jnp.ones((M, 4, 5))
     return jnp.ones(M) if isinstance(layer, Normalization) else jnp.ones((4, M))
+
+
+def shapes_of_input(layer):
+    if isinstance(layer, NormalizationConv2d):
+        return r"\(2, height, width\)"
+    return r"\(2,\)" if isinstance(layer, Normalization) else r"\(time, 2\) or \(batch, time, 2\)"
 
 
 def arrays_of(layer):
@@ -105,3 +109,86 @@ def test_an_array_of_the_same_shape_is_used():
     layer = eqx.tree_at(lambda layer: layer.cells[1].W_r, layer, W)
     np.testing.assert_array_equal(layer.cells[1].weights().recurrent, W)
     assert np.all(np.isfinite(layer(input_of(layer))[0]))
+
+
+@every_layer
+@pytest.mark.usefixtures("without_type_checks")
+def test_an_input_of_another_shape_is_refused_by_name(name):
+    layer = built(name)
+    x, shapes = input_of(layer), shapes_of_input(layer)
+    several = jnp.stack([x, x])
+    refused = [x[..., 0], jnp.swapaxes(x, 0, -1) if x.ndim > 1 else jnp.ones(3), x[:0]]
+    for wrong in (*refused, several[None]):
+        with pytest.raises(ValueError, match=f"`x` must have shape {shapes}, with none of them 0"):
+            layer(wrong)
+    for wrong in (several[None], *([] if hasattr(layer, "step") else [several])):
+        with pytest.raises(ValueError, match="use `jax.vmap`"):
+            layer(wrong)
+        with pytest.raises(ValueError, match="use `jax.vmap`"):
+            eqx.filter_jit(layer)(wrong)
+
+
+@every_layer
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.usefixtures("without_type_checks")
+def test_an_input_that_is_not_finite_is_refused_by_name(name, value):
+    layer = built(name)
+    x = input_of(layer)
+    bad = x.at[(0,) * x.ndim].set(value)
+    calls = [lambda: layer(bad), lambda: jax.jit(lambda: layer(bad))()]
+    if hasattr(layer, "circuit"):
+        calls.append(lambda: layer.circuit(bad))
+    if hasattr(layer, "step"):
+        calls.append(lambda: layer.step(bad[0], layer.initial_state()))
+    for call in calls:
+        with pytest.raises(
+            ValueError, match=rf"`x` must be finite; entry \[0.*\] is {value} \(1 of"
+        ):
+            call()
+
+
+@every_layer
+@pytest.mark.usefixtures("without_type_checks")
+def test_what_is_no_array_of_real_numbers_is_refused_by_name(name):
+    layer = built(name)
+    ragged = [[1.0], [2.0, 3.0]]
+    for wrong in ("x", ragged, None, input_of(layer).astype(complex)):
+        with pytest.raises(ValueError, match="`x` must be"):
+            layer(wrong)
+
+
+@every_layer
+def test_nan_that_is_traced_comes_out_as_nan(name):
+    layer = built(name)
+    x = input_of(layer)
+    outputs = eqx.filter_jit(layer)(x.at[(0,) * x.ndim].set(jnp.nan))
+    assert np.any(np.isnan(outputs[0]))
+
+
+@pytest.mark.parametrize("name", ["normalization", "convolution", "normalization, bounded"])
+@pytest.mark.usefixtures("without_type_checks")
+def test_pixels_and_numpy_arrays_are_taken_in_the_layers_type(name):
+    layer = jax.tree.map(lambda leaf: leaf.astype(np.float32), built(name))
+    x = np.random.default_rng(0).integers(1, 256, input_of(layer).shape)
+    want = layer(jnp.asarray(x, np.float32))
+    for given in (x.astype(np.uint8), x.astype(np.float64), x.tolist()):
+        found = layer(given)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, want)
+
+
+@pytest.mark.parametrize("name", ["free", "lstm"])
+@pytest.mark.usefixtures("without_type_checks")
+def test_a_state_that_is_not_finite_is_refused_by_name(name):
+    layer = built(name)
+    state = jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), layer.initial_state())
+    for call in (lambda: layer(jnp.ones((4, M)), state), lambda: layer.step(jnp.ones(M), state)):
+        with pytest.raises(ValueError, match=r"`state.*` must be finite; entry \[1\] is nan"):
+            call()
+
+
+def test_an_image_smaller_than_a_receptive_field_is_refused():
+    layer = NormalizationConv2d(M, N, (3, 2), key=jr.key(0), padding="valid")
+    assert layer(jnp.ones((M, 3, 2))).shape == (N, 1, 1)
+    with pytest.raises(ValueError, match=r"`x` must have at least the height .*\(3, 2\) of"):
+        layer(jnp.ones((M, 2, 5)))

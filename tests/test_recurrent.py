@@ -298,7 +298,7 @@ def test_silence_and_inputs_far_too_large(recurrent, rectified):
 
 @given(
     seed=st.integers(0, 10**6),
-    size=st.sampled_from([0.0, 1e-3, 1.0, 1e4]),
+    size=st.sampled_from([0.0, 1e-3, 1.0, 1e4, 1e300]),
     recurrent=st.sampled_from(["free", "identity", "bounded", "semidefinite"]),
     rectified=st.booleans(),
 )
@@ -310,8 +310,8 @@ def test_no_input_is_too_large_for_a_unit_drive(seed, size, recurrent, rectified
     outputs, state = layer(x)
     assert np.max(np.abs(outputs)) < 3 and np.all(np.asarray(state[0].a) > 0)
     _, z = circuit_at(layer, x[-1], state)
-    plain = layer.cells[0].W_zx @ x[-1]
-    same(z, plain / max(1, np.linalg.norm(plain)), rtol=1e-12, atol=1e-300)
+    plain = np.asarray(layer.cells[0].W_zx).astype(np.longdouble) @ np.asarray(x[-1])
+    same(z, plain / max(1, np.sqrt(np.sum(plain**2))), rtol=1e-12, atol=1e-300)
 
 
 def test_the_gradient_through_a_unit_drive():
@@ -474,6 +474,14 @@ def test_bad_inputs_are_refused():
     outside = random_layer(12, rectification="outside")
     with pytest.raises(ValueError, match="rectification='outside'"):
         circuit_at(outside, jnp.zeros(2), outside.initial_state())
+    with pytest.raises(ValueError, match=r"`index` must be from -1 to 0, not 1"):
+        circuit_at(layer, jnp.zeros(2), layer.initial_state(), index=1)
+    with pytest.raises(ValueError, match=r"`x` must have shape \(2,\).*use `jax.vmap`"):
+        circuit_at(layer, jnp.zeros((3, 2)), layer.initial_state())
+    with pytest.raises(ValueError, match="one sequence at a time"):
+        trajectory(layer, jnp.zeros((3, 5, 2)))
+    with pytest.raises(ValueError, match=r"`x` must be finite; entry \[1, 0\] is nan"):
+        trajectory(layer, jnp.zeros((5, 2)).at[1, 0].set(jnp.nan))
     with pytest.raises(ValueError, match="`every`"):
         trajectory(layer, jnp.zeros((5, 2)), every=0)
 

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from organics.nn.arguments import Built, require_as_built, require_input, require_state
+from organics.nn.arguments import Built, require_as_built, require_state
+from organics.nn.sequences import as_rows, as_sequences
 
 
 class RecurrentLayer(eqx.Module):
@@ -66,14 +67,12 @@ class RecurrentLayer(eqx.Module):
         stored, (n,) or (batch, n). `state` goes on from an earlier call, to the same results as if
         the sequence had been whole; by default `initial_state()`.
 
-        Raises `ValueError` if `x` or `state` has the wrong shape or type, or if arrays of the layer
-        were replaced by others that do not fit.
+        Raises `ValueError` if `x` or `state` has the wrong shape or type, or is not finite (unless
+        traced), or if arrays of the layer were replaced by others that do not fit.
         """
         require_as_built(self, self.built)
-        require_input(x, self.input_size, self.bias.dtype, ("time, ", "batch, time, "))
-        batched = x.ndim == 3
-        steps = jnp.moveaxis(x, 0, 1) if batched else x[:, None]
-        first = self._rows(state, steps.shape[1], batched)
+        given = as_sequences(x, self.input_size, self.bias.dtype)
+        first = self._rows(state, given.count, given.batched)
         matrix, n = self.matrix(), self.hidden_size
 
         # A step's inner values are computed again on the way back, which takes less time than to
@@ -83,11 +82,9 @@ class RecurrentLayer(eqx.Module):
             state = self.advance(matrix, x, state)
             return state, state[:, :n] if sequence else None
 
-        final, outputs = jax.lax.scan(body, first, steps)
-        if outputs is None:
-            outputs = final[:, :n]
-            return (outputs, final) if batched else (outputs[0], final[0])
-        return (jnp.moveaxis(outputs, 0, 1), final) if batched else (outputs[:, 0], final[0])
+        final, outputs = jax.lax.scan(body, first, given.steps)
+        final = final if given.batched else final[0]
+        return final[..., :n] if outputs is None else given.as_called(outputs), final
 
     def step(
         self, x: Float[Array, "*batch m"], state: Float[Array, "*states k"]
@@ -97,9 +94,7 @@ class RecurrentLayer(eqx.Module):
         Raises `ValueError` as the call does.
         """
         require_as_built(self, self.built)
-        require_input(x, self.input_size, self.bias.dtype, ("", "batch, "))
-        batched = x.ndim == 2
-        rows = x if batched else x[None]
+        rows, batched = as_rows(x, self.input_size, self.bias.dtype)
         after = self.advance(self.matrix(), rows, self._rows(state, rows.shape[0], batched))
         return after if batched else after[0]
 

@@ -1,14 +1,17 @@
 """What the layers require of their arguments and of their own arrays: each is refused by name."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
+from jax.core import Tracer
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array
 
+Axes = tuple[int | str, ...]
 Built = tuple[tuple[str, tuple[int, ...] | None], ...]
 
 _FLOATING = (np.dtype(np.float32), np.dtype(np.float64))
@@ -110,22 +113,57 @@ def require_among(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"`{name}` must be one of {words}, not {value!r}.")
 
 
-def require_input(x: Array, size: int, dtype: jnp.dtype, axes: tuple[str, ...]) -> None:
-    """Refuse an `x` that has not the axes named, "" or each with a comma and a space after it,
-    before the last, of `size`; or is not of a layer's type."""
-    if x.ndim - 1 not in [a.count(",") for a in axes] or x.shape[-1] != size or 0 in x.shape:
-        shapes = [f"({a}{size})" if a else f"({size},)" for a in axes]
+def as_input(
+    x: ArrayLike | Sequence[Any], *shapes: Axes, further: str = "For a batch use `jax.vmap`."
+) -> Array:
+    """`x` as an array of one of the shapes, whose axes are numbers or, of any length, names.
+
+    Raises `ValueError` for other shapes, with what to do about `further` axes, and if `x` is no
+    array of real numbers.
+    """
+    try:
+        x = jnp.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`x` must be an array of real numbers: {error}") from None
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise ValueError(f"`x` must be real, not of type {x.dtype}.")
+    if not any(_fits(x.shape, axes) for axes in shapes):
+        words = " or ".join(str(axes).replace("'", "") for axes in shapes)
+        too_many = x.ndim > max(map(len, shapes))
         raise ValueError(
-            f"`x` must have shape {' or '.join(shapes)}, with none of them 0, not {x.shape}."
+            f"`x` must have shape {words}, with none of them 0, not {x.shape}."
+            + (f" {further}" if too_many else "")
         )
-    require_type("x", x, dtype)
+    return x
+
+
+def _fits(shape: tuple[int, ...], axes: Axes) -> bool:
+    return len(shape) == len(axes) and all(
+        have > 0 if isinstance(want, str) else have == want
+        for have, want in zip(shape, axes, strict=True)
+    )
+
+
+def require_finite(name: str, value: Array) -> None:
+    """Refuse NaN and infinities, unless the values are being traced or lie on other machines."""
+    if isinstance(value, Tracer) or not getattr(value, "is_fully_addressable", True):
+        return
+    found = np.asarray(value)
+    if not np.all(np.isfinite(found)):
+        bad = np.argwhere(~np.isfinite(found))
+        first = tuple(map(int, bad[0]))
+        raise ValueError(
+            f"`{name}` must be finite; entry {list(first)} is {found[first]} ({len(bad)} of "
+            f"{found.size} entries are refused)."
+        )
 
 
 def require_state(name: str, value: Array, size: int, dtype: jnp.dtype, batch: int | None) -> None:
     """Refuse a state, or a part of one, that is neither one for all sequences nor one for each of
-    the `batch`, if there is one; or is not of a layer's type."""
+    the `batch`, if there is one; or is not of a layer's type, or not finite."""
     shapes = [(size,)] if batch is None else [(size,), (batch, size)]
     if value.shape not in shapes:
         words = " or ".join(map(str, shapes))
         raise ValueError(f"`{name}` must have shape {words}, not {value.shape}.")
     require_type(name, value, dtype)
+    require_finite(name, value)

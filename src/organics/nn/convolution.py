@@ -14,9 +14,11 @@ from organics.constraints import positive, unit_interval
 from organics.nn.arguments import (
     Built,
     as_built,
+    as_input,
     floating,
     require_among,
     require_as_built,
+    require_finite,
     require_positive,
 )
 from organics.nn.normalization import uniform_fan_in
@@ -106,7 +108,8 @@ class NormalizationConv2d(eqx.Module):
 
         `key` is ignored; `eqx.nn.Sequential` passes it.
 
-        Raises `ValueError` if arrays of the layer were replaced by what its options do not say.
+        Raises `ValueError` if `x` has the wrong shape, or is not finite (unless traced), or if
+        arrays of the layer were replaced by what its options do not say.
         """
         del key
         # the closed form of `organics.steady_states`, with the pool as a convolution
@@ -140,9 +143,14 @@ class NormalizationConv2d(eqx.Module):
 
     def _drive_and_gain(self, x: Array) -> tuple[Array, Array]:
         require_as_built(self, self.built)
-        channels = self.k_in.shape[1]
-        if x.ndim != 3 or x.shape[0] != channels:
-            raise ValueError(f"`x` must have shape ({channels}, height, width), not {x.shape}.")
+        channels, *kernel = self.k_in.shape[1:]
+        x = as_input(x, (channels, "height", "width")).astype(self.k_in.dtype)
+        if self.padding == "valid" and (x.shape[1] < kernel[0] or x.shape[2] < kernel[1]):
+            raise ValueError(
+                f"`x` must have at least the height and width {tuple(kernel)} of a receptive "
+                f"field, as `padding` is 'valid', not {x.shape[1:]}."
+            )
+        require_finite("x", x)
         drive = _convolve(x, self.k_in, self.padding)
         return drive, unit_interval(_convolve(x, self.k_gain, self.padding))
 

@@ -13,9 +13,11 @@ from organics.constraints import at_most_one, cap_spectral_norm, positive, unit_
 from organics.nn.arguments import (
     Built,
     as_built,
+    as_input,
     floating,
     require_among,
     require_as_built,
+    require_finite,
     require_positive,
 )
 from organics.steady_states import steady_state
@@ -114,6 +116,8 @@ class Normalization(eqx.Module):
         call does.
         """
         require_as_built(self, self.built)
+        x = as_input(x, (self.W_zx.shape[1],)).astype(self.W_zx.dtype)
+        require_finite("x", x)
         circuit = Circuit(
             W=at_most_one(self.log_W) if self.pool == "bounded" else positive(self.log_W),
             W_r=None if self.W_r is None else cap_spectral_norm(self.W_r),
@@ -133,7 +137,8 @@ class Normalization(eqx.Module):
 
         `key` is ignored; `eqx.nn.Sequential` passes it.
 
-        Raises `ValueError` if arrays of the layer were replaced by what its options do not say.
+        Raises `ValueError` if `x` has the wrong shape, or is not finite (unless traced), or if
+        arrays of the layer were replaced by what its options do not say.
         """
         del key
         circuit, z = self.circuit(x)

@@ -19,11 +19,11 @@ from organics.nn.arguments import (
     floating,
     require_among,
     require_as_built,
-    require_input,
     require_positive,
     require_state,
 )
 from organics.nn.normalization import uniform_fan_in
+from organics.nn.sequences import as_rows, as_sequences
 
 Recurrent = Literal["free", "identity", "bounded", "semidefinite"]
 Drive = Literal["signed", "rectified", "unit"]
@@ -130,9 +130,14 @@ class Cell(eqx.Module):
         """The input as the drive sees it: with a unit drive, scaled to `|W_zx x| <= 1`."""
         if not self.unit_drive:
             return x
+        # scaled by the largest entry first, so that the square does not overflow
+        scale = jnp.maximum(jnp.max(jnp.abs(x), axis=-1, keepdims=True), 1)
+        scale = jax.lax.stop_gradient(scale)
+        x = x / scale
         # |W_zx x|^2 by the small matrix of inner products, as there may be many steps
         square = jnp.sum((x @ (self.W_zx.T @ self.W_zx)) * x, axis=-1, keepdims=True)
-        return x * jax.lax.rsqrt(jnp.maximum(square, 1))
+        least = jnp.maximum(jnp.square(1 / scale), jnp.finfo(x.dtype).tiny)
+        return x * jax.lax.rsqrt(jnp.maximum(square, least))
 
     def inputs(self, x: Float[Array, "*batch m"]) -> Float[Array, "*batch inputs"]:
         """What the kernels take beside `weights()`: with a unit drive, the gates' input `x` and
@@ -336,14 +341,14 @@ class ORGaNICs(eqx.Module):
 
         Under `jax.vmap` the native backend takes one sequence after the other: give it the batch.
 
-        Raises `ValueError` if `x` or `state` has the wrong shape or type, or if arrays of the layer
-        were replaced by what its options do not say.
+        Raises `ValueError` if `x` or `state` has the wrong shape or type, or is not finite (unless
+        traced), or if arrays of the layer were replaced by what its options do not say.
         """
         require_as_built(self, self.built)
-        steps, batched = self._steps(x)
-        packed = self._pack(state, steps.shape[1], batched)
+        given = as_sequences(x, self.input_size, self._dtype)
+        packed = self._pack(state, given.count, given.batched)
         final = []
-        outputs: Array | None = steps
+        outputs: Array | None = given.steps
         for i, (cell, packed_state) in enumerate(zip(self.cells, packed, strict=True)):
             assert outputs is not None  # only those of the topmost may be unwanted
             wanted = sequence or i + 1 < len(self.cells)
@@ -356,11 +361,11 @@ class ORGaNICs(eqx.Module):
                 backend=self.backend,
                 memory=self.memory,
             )
-            final.append(_unpack(last, batched))
+            final.append(_unpack(last, given.batched))
         if not sequence:
             return final[-1].y, tuple(final)
         assert outputs is not None
-        return jnp.moveaxis(outputs, 0, 1) if batched else outputs[:, 0], tuple(final)
+        return given.as_called(outputs), tuple(final)
 
     def step(
         self, x: Float[Array, "*batch m"], state: tuple[CellState, ...]
@@ -370,9 +375,7 @@ class ORGaNICs(eqx.Module):
         Raises `ValueError` as the call does.
         """
         require_as_built(self, self.built)
-        require_input(x, self.input_size, self._dtype, ("", "batch, "))
-        batched = x.ndim == 2
-        rows = x if batched else x[None]
+        rows, batched = as_rows(x, self.input_size, self._dtype)
         after = []
         for cell, before in zip(self.cells, self._pack(state, rows.shape[0], batched), strict=True):
             weights = cell.weights()
@@ -402,11 +405,6 @@ class ORGaNICs(eqx.Module):
             "recurrent_spectral_norm": jnp.max(jnp.stack(norms)),
             "input_spectral_norm": jnp.max(jnp.stack(inputs)),
         }
-
-    def _steps(self, x: Array) -> tuple[Array, bool]:
-        """`x` as (time, batch, m), and whether it had a batch."""
-        require_input(x, self.input_size, self._dtype, ("time, ", "batch, time, "))
-        return (jnp.moveaxis(x, 0, 1), True) if x.ndim == 3 else (x[:, None], False)
 
     def _pack(
         self, state: tuple[CellState, ...] | None, batch: int, batched: bool
