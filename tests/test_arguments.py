@@ -192,3 +192,26 @@ def test_an_image_smaller_than_a_receptive_field_is_refused():
     assert layer(jnp.ones((M, 3, 2))).shape == (N, 1, 1)
     with pytest.raises(ValueError, match=r"`x` must have at least the height .*\(3, 2\) of"):
         layer(jnp.ones((M, 2, 5)))
+
+
+@pytest.mark.parametrize("name", ["free", "lstm"])
+@pytest.mark.usefixtures("without_type_checks")
+def test_lengths_that_the_sequences_cannot_have_are_refused(name):
+    layer = built(name)
+    one, batch = jnp.ones((4, M)), jnp.ones((3, 4, M))
+    for x, lengths, words in (
+        (batch, [4, 0, 1], "must be from 1 to 4, as `x` has, not 0"),
+        (batch, jnp.asarray([4, 5, 1]), "must be from 1 to 4, as `x` has, not 5"),
+        (batch, np.asarray([2**40, 1, 1]), "must be from 1 to 4, as `x` has, not 1099511627776"),
+        (one, -1, "must be from 1 to 4, as `x` has, not -1"),
+        (batch, [4.0, 2.0, 1.0], "must be whole numbers, not of type float64"),
+        (one, True, "must be whole numbers, not of type bool"),
+        (one, [[1], [2, 3]], "must be whole numbers: "),
+        (batch, 4, r"must be one for each sequence, of shape \(3,\), not \(\)"),
+        (batch, [4, 4], r"must be one for each sequence, of shape \(3,\), not \(2,\)"),
+        (one, [4], r"must be one number, of shape \(\), not \(1,\)"),
+    ):
+        with pytest.raises(ValueError, match=f"`lengths` {words}"):
+            layer(x, lengths=lengths)
+    with pytest.raises(ValueError, match=r"`x` must be finite; entry \[1, 2, 0\] is nan \(1 of"):
+        layer(batch.at[1, 2:, 0].set(jnp.nan), lengths=[4, 3, 1])

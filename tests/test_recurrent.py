@@ -85,6 +85,73 @@ def test_streaming_equals_whole_and_steps(layers, backend):
     same(stepped, state, rtol=1e-11)
 
 
+def scores(layer, x, state, lengths=None, *, sequence):
+    """A number that all of the outputs and of the final state matter to, and these."""
+    outputs, final = layer(x, state, sequence=sequence, lengths=lengths)
+    total = sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(final))
+    return total + jnp.sum(outputs**2), (outputs, final)
+
+
+@eqx.filter_jit
+def with_gradients(layer, x, state, lengths=None, *, sequence):
+    value = lambda given: scores(*given, lengths, sequence=sequence)  # noqa: E731
+    return eqx.filter_grad(value, has_aux=True)((layer, x, state))
+
+
+@pytest.mark.parametrize(
+    "backend, memory, sequence, layers",
+    [
+        ("auto", "more", True, 2),
+        ("auto", "less", False, 1),
+        ("scan", "more", False, 2),
+        ("scan", "less", True, 1),
+    ],
+)
+def test_padding_changes_nothing_neither_values_nor_gradients(backend, memory, sequence, layers):
+    options = {"backend": backend, "memory": memory, "layers": layers}
+    layer = random_layer(13, **options, drive="unit" if sequence else "rectified")
+    whole = sequence_of(13, 4, 11, 2)
+    lengths = np.asarray([11, 4, 4, 11])
+    inside = np.arange(11) < lengths[:, None]
+    padded = jnp.where(inside[..., None], whole, jnp.nan)
+    start = jax.tree.map(lambda leaf: jnp.tile(leaf, (4, 1)), layer.initial_state())
+    (d_layer, d_x, d_start), (outputs, final) = with_gradients(
+        layer, padded, start, jnp.asarray(lengths), sequence=sequence
+    )
+    assert np.all(np.asarray(d_x)[~inside] == 0)
+    if sequence:
+        assert np.all(np.asarray(outputs)[~inside] == 0)
+    total = jax.tree.map(jnp.zeros_like, d_layer)
+    for length in (4, 11):
+        chosen = np.flatnonzero(lengths == length)
+        pick = lambda tree: jax.tree.map(lambda leaf: leaf[chosen], tree)  # noqa: B023, E731
+        (part, d_piece, d_state), (piece, state) = with_gradients(
+            layer, pick(whole)[:, :length], pick(start), sequence=sequence
+        )
+        got = pick(outputs)[:, :length] if sequence else pick(outputs)
+        same(got, piece, rtol=1e-12, atol=1e-14)
+        same(pick(final), state, rtol=1e-12)
+        same(pick(d_x)[:, :length], d_piece, rtol=1e-9, atol=1e-12)
+        same(pick(d_start), d_state, rtol=1e-9, atol=1e-12)
+        total = jax.tree.map(jnp.add, total, part)
+    same(d_layer, total, rtol=1e-9, atol=1e-12)
+
+
+def test_the_length_of_one_sequence_is_one_number_traced_or_not():
+    layer, x = random_layer(13), sequence_of(13, 3, 9, 2)
+    outputs, final = run(layer, x[1], lengths=jnp.int32(5))
+    stepped = layer.initial_state()
+    for t in range(5):
+        stepped = layer.step(x[1, t], stepped)
+    same(final, stepped, rtol=1e-12)
+    assert outputs.shape == (9, 4) and np.all(np.asarray(outputs[5:]) == 0)
+    same(outputs[4], final[0].y, rtol=0)
+    for length in (5, np.uint8(5)):
+        same(layer(x[1].at[5:].set(np.nan), lengths=length), (outputs, final), rtol=1e-12)
+    mapped = jax.vmap(lambda x, length: layer(x, lengths=length)[1])(x, jnp.asarray([2, 5, 9]))
+    same(jax.tree.map(lambda leaf: leaf[1], mapped), final, rtol=1e-12)
+
+
 def test_the_last_output_does_not_store_the_sequence():
     layer = random_layer(2, m=1, n=16, backend="scan")
 

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from organics.kernels.padding import blank, hold
 from organics.nn.arguments import Built, require_as_built, require_state
-from organics.nn.sequences import as_rows, as_sequences
+from organics.nn.sequences import Lengths, as_rows, as_sequences
 
 
 class RecurrentLayer(eqx.Module):
@@ -59,6 +60,7 @@ class RecurrentLayer(eqx.Module):
         state: Float[Array, "*states k"] | None = None,
         *,
         sequence: bool = True,
+        lengths: Lengths | None = None,
     ) -> tuple[Float[Array, "..."], Float[Array, "*states k"]]:
         """The outputs and the final state.
 
@@ -67,24 +69,32 @@ class RecurrentLayer(eqx.Module):
         stored, (n,) or (batch, n). `state` goes on from an earlier call, to the same results as if
         the sequence had been whole; by default `initial_state()`.
 
-        Raises `ValueError` if `x` or `state` has the wrong shape or type, or is not finite (unless
-        traced), or if arrays of the layer were replaced by others that do not fit.
+        `lengths` says how many steps each sequence has, (batch,), or is one number for (time, m):
+        the final state is that after the last of them, and the outputs are 0 after that. What `x`
+        has there, be it NaN, changes nothing, neither values nor gradients.
+
+        Raises `ValueError` if `x`, `state` or `lengths` has the wrong shape or type; if, unless
+        traced, one of the first two is not finite, or a length not from 1 to the number of steps;
+        or if arrays of the layer were replaced by others that do not fit.
         """
         require_as_built(self, self.built)
-        given = as_sequences(x, self.input_size, self.bias.dtype)
-        first = self._rows(state, given.count, given.batched)
+        given = as_sequences(x, lengths, self.input_size, self.bias.dtype)
+        first = self._rows(state, given.batch, given.batched)
         matrix, n = self.matrix(), self.hidden_size
 
         # A step's inner values are computed again on the way back, which takes less time than to
         # store them for all steps; likewise the input's product, which is therefore in the loop.
         @partial(jax.checkpoint, prevent_cse=False)
-        def body(state, x):
-            state = self.advance(matrix, x, state)
+        def body(state, step):
+            x, goes = step
+            state = hold(goes, self.advance(matrix, x, state), state)
             return state, state[:, :n] if sequence else None
 
-        final, outputs = jax.lax.scan(body, first, given.steps)
+        final, outputs = jax.lax.scan(body, first, (given.steps, given.goes))
         final = final if given.batched else final[0]
-        return final[..., :n] if outputs is None else given.as_called(outputs), final
+        if outputs is None:
+            return final[..., :n], final
+        return given.as_called(blank(given.goes, outputs)), final
 
     def step(
         self, x: Float[Array, "*batch m"], state: Float[Array, "*states k"]

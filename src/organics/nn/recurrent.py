@@ -23,7 +23,7 @@ from organics.nn.arguments import (
     require_state,
 )
 from organics.nn.normalization import uniform_fan_in
-from organics.nn.sequences import as_rows, as_sequences
+from organics.nn.sequences import Lengths, as_rows, as_sequences
 
 Recurrent = Literal["free", "identity", "bounded", "semidefinite"]
 Drive = Literal["signed", "rectified", "unit"]
@@ -331,6 +331,7 @@ class ORGaNICs(eqx.Module):
         state: tuple[CellState, ...] | None = None,
         *,
         sequence: bool = True,
+        lengths: Lengths | None = None,
     ) -> tuple[Float[Array, "..."], tuple[CellState, ...]]:
         """The `y` of the topmost circuit, and the final state of all.
 
@@ -339,14 +340,19 @@ class ORGaNICs(eqx.Module):
         stored, (n,) or (batch, n). `state` goes on from an earlier call, to the same results as if
         the sequence had been whole; by default `initial_state()`.
 
+        `lengths` says how many steps each sequence has, (batch,), or is one number for (time, m):
+        the final state is that after the last of them, and the outputs are 0 after that. What `x`
+        has there, be it NaN, changes nothing, neither values nor gradients.
+
         Under `jax.vmap` the native backend takes one sequence after the other: give it the batch.
 
-        Raises `ValueError` if `x` or `state` has the wrong shape or type, or is not finite (unless
-        traced), or if arrays of the layer were replaced by what its options do not say.
+        Raises `ValueError` if `x`, `state` or `lengths` has the wrong shape or type; if, unless
+        traced, one of the first two is not finite, or a length not from 1 to the number of steps;
+        or if arrays of the layer were replaced by what its options do not say.
         """
         require_as_built(self, self.built)
-        given = as_sequences(x, self.input_size, self._dtype)
-        packed = self._pack(state, given.count, given.batched)
+        given = as_sequences(x, lengths, self.input_size, self._dtype)
+        packed = self._pack(state, given.batch, given.batched)
         final = []
         outputs: Array | None = given.steps
         for i, (cell, packed_state) in enumerate(zip(self.cells, packed, strict=True)):
@@ -357,6 +363,7 @@ class ORGaNICs(eqx.Module):
                 cell.weights(),
                 cell.inputs(outputs),
                 packed_state,
+                given.lengths,
                 sequence=wanted,
                 backend=self.backend,
                 memory=self.memory,
