@@ -276,6 +276,9 @@ def test_single_precision_stays_single(name):
         ("cornn", {"epsilon": -1.0}, "epsilon"),
         ("lipschitz", {"beta": 1.1}, "beta"),
         ("lipschitz", {"spread": 0.0}, "spread"),
+        ("lipschitz", {"spread": np.inf}, "spread"),
+        ("cornn", {"gamma": np.inf}, "gamma"),
+        ("lstm", {"forget_bias": np.nan}, "forget_bias"),
     ],
 )
 def test_bad_arguments_are_named(name, options, argument):

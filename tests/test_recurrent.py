@@ -471,6 +471,7 @@ def test_the_trajectory_has_the_jacobian_of_the_theory():
         ({"memory": "none"}, "memory"),
         ({"layers": 0}, "layers"),
         ({"sigma": -1.0}, "sigma"),
+        ({"sigma": np.inf}, "sigma"),
         ({"dt_tau_max_a": 1.5}, "dt_tau_max_a"),
         ({"dtype": jnp.bfloat16}, "dtype"),
         ({"dtype": "float16"}, "dtype"),
@@ -531,6 +532,10 @@ def test_bad_inputs_are_refused():
         layer(jnp.zeros((5, 2), jnp.float32))
     with pytest.raises(ValueError, match="`state` must have one part"):
         layer(jnp.zeros((5, 2)), layer.initial_state() * 2)
+    with pytest.raises(ValueError, match=r"`state\[0\]` must be a `CellState`, not"):
+        layer(jnp.zeros((5, 2)), (jnp.zeros((2, 4)),))
+    with pytest.raises(ValueError, match=r"`state\[0\].a` must be an array, not None"):
+        layer(jnp.zeros((5, 2)), (layer.initial_state()[0]._replace(a=None),))
     with pytest.raises(ValueError, match=r"`state\[0\].y` must have shape \(4,\), not \(5,\)"):
         layer(jnp.zeros((5, 2)), random_layer(0, n=5).initial_state())
     for x in (jnp.zeros((5, 3)), jnp.zeros((2, 5, 2)), jnp.zeros((0, 2))):

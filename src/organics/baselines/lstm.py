@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.baselines.layer import RecurrentLayer, drive
-from organics.nn.arguments import as_built, floating, require_positive
+from organics.nn.arguments import as_built, floating, require_finite, require_positive
 from organics.nn.normalization import uniform_fan_in
 
 
@@ -25,7 +25,7 @@ class LSTM(RecurrentLayer):
         forget_bias: the bias of the forget gate at the start.
         dtype: of the parameters; JAX's default float if not given.
 
-    Raises `ValueError`, naming the argument, for a size below 1.
+    Raises `ValueError`, naming the argument, for a size below 1 or a bias that is not finite.
 
     Source: Hochreiter & Schmidhuber 1997; Gers et al. 2000 for the forget gate.
     """
@@ -43,6 +43,7 @@ class LSTM(RecurrentLayer):
         dtype: DTypeLike | None = None,
     ):
         require_positive(input_size=input_size, hidden_size=hidden_size)
+        require_finite("forget_bias", forget_bias)
         n, kind = hidden_size, floating(dtype)
         k_W, k_V = jr.split(key)
         self.W = uniform_fan_in(k_W, (4 * n, n), n, kind)

@@ -93,17 +93,19 @@ def require_type(name: str, value: Array, dtype: np.dtype) -> None:
 
 
 def require_positive(**values: int | float) -> None:
-    """Refuse, by name, values that are not positive (sizes and constants alike)."""
+    """Refuse, by name, values that are not positive (sizes and constants alike), or infinite."""
     for name, value in values.items():
         if not value > 0:
             raise ValueError(f"`{name}` must be > 0, not {value}.")
+        require_finite(name, value)
 
 
 def require_not_negative(**values: float) -> None:
-    """Refuse, by name, values below 0."""
+    """Refuse, by name, values below 0, or infinite."""
     for name, value in values.items():
         if not value >= 0:
             raise ValueError(f"`{name}` must be >= 0, not {value}.")
+        require_finite(name, value)
 
 
 def require_among(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -144,13 +146,15 @@ def _fits(shape: tuple[int, ...], axes: Axes) -> bool:
     )
 
 
-def require_finite(name: str, value: Array) -> None:
+def require_finite(name: str, value: ArrayLike) -> None:
     """Refuse NaN and infinities, unless the values are being traced or lie on other machines."""
     if isinstance(value, Tracer) or not getattr(value, "is_fully_addressable", True):
         return
     found = np.asarray(value)
-    if not np.all(np.isfinite(found)):
-        bad = np.argwhere(~np.isfinite(found))
+    bad = np.argwhere(~np.isfinite(found))
+    if len(bad) and not found.ndim:
+        raise ValueError(f"`{name}` must be finite, not {found}.")
+    if len(bad):
         first = tuple(map(int, bad[0]))
         raise ValueError(
             f"`{name}` must be finite; entry {list(first)} is {found[first]} ({len(bad)} of "
@@ -161,6 +165,8 @@ def require_finite(name: str, value: Array) -> None:
 def require_state(name: str, value: Array, size: int, dtype: jnp.dtype, batch: int | None) -> None:
     """Refuse a state, or a part of one, that is neither one for all sequences nor one for each of
     the `batch`, if there is one; or is not of a layer's type, or not finite."""
+    if not eqx.is_array(value):
+        raise ValueError(f"`{name}` must be an array, not {value!r}.")
     shapes = [(size,)] if batch is None else [(size,), (batch, size)]
     if value.shape not in shapes:
         words = " or ".join(map(str, shapes))

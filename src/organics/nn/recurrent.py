@@ -425,6 +425,8 @@ class ORGaNICs(eqx.Module):
             )
         size = self.hidden_size
         for i, cell_state in enumerate(state):
+            if not isinstance(cell_state, tuple) or len(cell_state) != len(CellState._fields):
+                raise ValueError(f"`state[{i}]` must be a `CellState`, not {cell_state!r}.")
             for name, part in zip(CellState._fields, cell_state, strict=True):
                 require_state(
                     f"state[{i}].{name}", part, size, self._dtype, batch if batched else None
