@@ -51,6 +51,7 @@ def test_unit_norm(seed, scale):
 
 def test_unit_norm_gradient():
     check_grads(jax.jit(unit_norm), (jnp.asarray(normal(0, 5)),), order=2)
+    np.testing.assert_array_equal(unit_norm(jnp.array([1.0, jnp.nan])), [jnp.nan, jnp.nan])
     zero = jnp.zeros(3)
     np.testing.assert_array_equal(unit_norm(zero), zero)
     np.testing.assert_array_equal(jax.jacrev(unit_norm)(zero), np.zeros((3, 3)))

@@ -206,6 +206,8 @@ def test_float32_gives_what_float64_gives(recurrent):
         ({"tau": -2.0}, "`tau` must be > 0"),
         ({"gain": 0.0}, r"`gain` must be 'input' or a number in \(0, 1\], not 0.0"),
         ({"gain": 1.5}, "`gain`"),
+        ({"dtype": jnp.bfloat16}, "`dtype` must be float32 or float64, not bfloat16"),
+        ({"dtype": jnp.int32}, "`dtype` must be float32 or float64, not int32"),
     ],
 )
 def test_refusals_name_the_argument(wrong, message):

@@ -34,9 +34,10 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from organics.circuit import Circuit
 from organics.linearization import jacobian
+from organics.nn.arguments import require_positive
 from organics.nn.dynamics import spectra
-from organics.nn.normalization import Normalization, Recurrence, require_positive
-from organics.nn.recurrent import ORGaNICs
+from organics.nn.normalization import Normalization, Recurrence
+from organics.nn.recurrent import ORGaNICs, trainable
 from organics.nn.supralinear import SSN
 from organics.steady_states import steady_state
 
@@ -347,8 +348,8 @@ def build_sequence(
 
 
 def count_parameters(model: eqx.Module) -> int:
-    """Number of trainable parameters: the floating-point entries of the module."""
-    return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
+    """Number of trainable parameters: the floating-point entries of what is `trainable`."""
+    return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, trainable(model))))
 
 
 @eqx.filter_jit

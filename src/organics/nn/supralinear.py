@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from organics.constraints import positive
-from organics.nn.normalization import require_positive, uniform_fan_in
+from organics.nn.arguments import require_positive
+from organics.nn.normalization import uniform_fan_in
 from organics.relaxation import select, try_step
 
 _RELAXATION_TIME = 2000.0  # ms; a hundred times the slower time constant

@@ -7,12 +7,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import safetensors
 import safetensors.numpy
 from jaxtyping import PyTree
 
 from organics.atomic import write_atomically
+from organics.nn.recurrent import draw_start
 
 _NOTES = "organics"
 
@@ -43,6 +45,7 @@ def load_tree(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise BadCheckpoint(f"{path.name} cannot be read: {error}") from None
     expected = dict(_named_arrays(like))
+    _draw_starts(stored, expected)
     if missing := sorted(expected.keys() ^ stored.keys()):
         raise BadCheckpoint(f"{path.name} is of another model: it differs in {missing[0]!r}.")
     for name, leaf in expected.items():
@@ -54,6 +57,17 @@ def load_tree(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
     return jax.tree_util.tree_map_with_path(
         lambda where, leaf: jnp.asarray(stored[_name(where)]) if _is_array(leaf) else leaf, like
     ), notes
+
+
+def _draw_starts(stored: dict[str, Any], expected: dict[str, Any]) -> None:
+    """What was `stored` by version 0.1.0 has the bits from which initial states were drawn."""
+    for name, bits in list(stored.items()):
+        if f"{name}.y" not in expected or (bits.shape, bits.dtype) != ((2,), np.uint32):
+            continue
+        key = jr.wrap_key_data(jnp.asarray(stored.pop(name)), impl="threefry2x32")
+        y = expected[f"{name}.y"]
+        drawn = draw_start(key, y.shape[0], y.dtype)._asdict()
+        stored.update({f"{name}.{part}": np.asarray(value) for part, value in drawn.items()})
 
 
 def _named_arrays(tree: PyTree) -> list[tuple[str, Any]]:
