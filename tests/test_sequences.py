@@ -479,7 +479,7 @@ def test_the_comparison_of_schedules_at_toy_size(tmp_path):
     assert json.loads(config.results.read_text()) == found
     assert [row["schedule"] for row in found["rows"]] == list(schedules.SCHEDULES)
     for row in found["rows"]:
-        assert row["mean_test_accuracy"] == pytest.approx(np.mean(row["test_accuracy"]), abs=1e-6)
+        assert row["mean_test_accuracy"] == pytest.approx(np.mean(row["test_accuracy"]), abs=2e-6)
         assert 0 < row["least_gradient_norm"] < row["largest_gradient_norm"]
     assert found["settings"]["units"] == 4 and "seed" not in found["settings"]
     assert schedules.compute(config, progress=False) == found
