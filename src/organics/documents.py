@@ -50,12 +50,17 @@ def unsealed(document: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _sum_of(document: dict[str, Any]) -> str:
+def canonical(value: Any) -> bytes:
+    """The one text of what JSON can hold, for check sums. Raises `ValueError` if it is nested
+    without end."""
     try:
-        text = json.dumps(document, sort_keys=True)
+        return json.dumps(value, sort_keys=True).encode()
     except RecursionError:
         raise ValueError("is nested too deeply.") from None
-    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sum_of(document: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical(document)).hexdigest()
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
