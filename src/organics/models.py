@@ -34,6 +34,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from organics.circuit import Circuit
 from organics.linearization import jacobian
+from organics.memory import require_memory
 from organics.nn.arguments import require_positive
 from organics.nn.dynamics import spectra
 from organics.nn.normalization import Normalization, Recurrence
@@ -311,6 +312,8 @@ def _build_ssn(input_size, layers, encoder, key, dtype) -> StaticClassifier:
             f"{tuple(layers)}."
         )
     excitatory, inhibitory = layers
+    square = sum(layers) ** 2
+    require_memory(8 * square, "layers", f"a matrix of {square:,} weights")  # made at once
     k_network, k_layer = jr.split(key)
     layer = SSN(encoder[-1], excitatory, inhibitory, key=k_layer, dtype=dtype)
     return StaticClassifier(
