@@ -21,7 +21,7 @@ that a step of training on them takes. One that is made of circuits at rest has
 for one input x, so that stability can be asked of every part of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -164,13 +164,11 @@ class StaticClassifier(eqx.Module):
 
     def circuits(self, x: Float[Array, " pixels"]) -> list[tuple[Circuit, Float[Array, " n"]]]:
         """The circuit of each circuit layer, and its drive, when the network sees the input `x`."""
-        found = []
-        rates = self.encode(x)
-        for layer in self.layers:
-            if isinstance(layer, Normalization):
-                found.append(layer.circuit(rates))
-            rates = layer(rates)
-        return found
+        return [
+            layer.circuit(rates)
+            for layer, rates in self._seen(x)
+            if isinstance(layer, Normalization)
+        ]
 
     @property
     def circuit_sizes(self) -> list[int]:
@@ -187,8 +185,7 @@ class StaticClassifier(eqx.Module):
         """Of each layer that is a circuit, when the network sees the input `x`: the Jacobian at
         its steady state, in 1/ms, and whether that was found."""
         linearized = []
-        rates = self.encode(x)
-        for layer in self.layers:
+        for layer, rates in self._seen(x):
             if isinstance(layer, Normalization):
                 circuit, z = layer.circuit(rates)
                 steady = steady_state(circuit, z)
@@ -196,8 +193,15 @@ class StaticClassifier(eqx.Module):
             elif isinstance(layer, SSN):
                 u, found = layer.rest(rates)
                 linearized.append((layer.jacobian(u), found))
-            rates = layer(rates)
         return linearized
+
+    def _seen(self, x: Float[Array, " pixels"]) -> Iterator[tuple[Any, Array]]:
+        """Each layer, and what it sees when the network sees the input `x`."""
+        rates = self.encode(x)
+        for i, layer in enumerate(self.layers):
+            if i > 0:
+                rates = self.layers[i - 1](rates)
+            yield layer, rates
 
 
 class SequenceClassifier(eqx.Module):

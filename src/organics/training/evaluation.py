@@ -136,11 +136,15 @@ def mean_metrics(
     """
     totals: dict[str, float] = {}
     for start in range(0, count, _BATCH):
-        indices = np.arange(start, min(start + _BATCH, count), dtype=np.int32)
+        stop = min(start + _BATCH, count)
+        pixels, labels, max_value = examples
+        # of one size, however many there are: what is compiled for one set serves others, too
+        batch = Examples(pixels[start:stop], labels[start:stop], max_value)
+        indices = np.arange(stop - start, dtype=np.int32)
         found = (
-            measure(model, examples, jnp.asarray(indices))
+            measure(model, batch, jnp.asarray(indices))
             if group is None
-            else measure(model, examples, group.share(indices), group.mesh)
+            else measure(model, batch, group.share(indices), group.mesh)
         )
         for name, value in found.items():
             totals[name] = totals.get(name, 0.0) + float(value) * len(indices)

@@ -240,7 +240,8 @@ class _Run:
         self.schedule = learning_rate(config, steps)
         self.optimizer = make_optimizer(config, steps)
         state = initial_state(build_model(config), self.optimizer, config.averaging)
-        self.metrics = metric_dtypes(state, self.optimizer, training)
+        batch = min(config.batch_size, self.count)
+        self.metrics = metric_dtypes(state, self.optimizer, training, batch)
 
         def resume() -> dict[str, Any]:
             nonlocal state

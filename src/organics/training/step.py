@@ -115,6 +115,7 @@ def floating_dtype(model: eqx.Module) -> jnp.dtype:
     return jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))[0].dtype
 
 
+@eqx.filter_jit  # so that it is traced once, for `metric_dtypes` and `advance` together
 def update(
     state: TrainState,
     optimizer: optax.GradientTransformation,
@@ -207,12 +208,12 @@ def _on_all(function: Any, mesh: Mesh | None, specs: tuple[PartitionSpec, ...]) 
 
 
 def metric_dtypes(
-    state: TrainState, optimizer: optax.GradientTransformation, examples: Examples
+    state: TrainState, optimizer: optax.GradientTransformation, examples: Examples, batch: int = 1
 ) -> dict[str, jnp.dtype]:
-    """The metrics that `update` gives, by name, and their types."""
+    """The metrics that `update` gives of batches of a size, by name, and their types."""
 
     def shape(state):
-        inputs, labels = examples.take(jnp.zeros(1, jnp.int32), floating_dtype(state.model))
+        inputs, labels = examples.take(jnp.zeros(batch, jnp.int32), floating_dtype(state.model))
         return update(state, optimizer, inputs, labels)[1]
 
     return {name: value.dtype for name, value in eqx.filter_eval_shape(shape, state).items()}
