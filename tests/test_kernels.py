@@ -285,3 +285,22 @@ def test_a_library_that_jax_refuses_is_done_without(monkeypatch):
     assert recurrence.choose("auto") == "scan"
     with pytest.raises(ValueError, match=r"cannot be loaded: .*version 0.99"):
         recurrence.choose("native")
+
+
+@needs_native
+def test_native_gradients_do_not_depend_on_those_asked_for_before():
+    """Those of the input are computed only where they are wanted, also of what JAX has recorded."""
+    (weights, x, state), _ = problem(13, 4, 2, 5, 3)
+
+    @partial(jax.jit, inline=True)
+    def call(offset, x):
+        return recurrence.run(
+            Options(), weights._replace(offset=offset), x, state, sequence=True, backend="native"
+        )
+
+    def gradient(x):
+        return jax.vjp(lambda x: call(weights.offset, x)[1], x)[1](jnp.ones((5, 3, 4)))
+
+    want = gradient(x)
+    jax.grad(lambda offset: jnp.sum(call(offset, x)[0]))(weights.offset)
+    close(gradient(x), want)

@@ -172,8 +172,9 @@ def _differentiable(
         return advance(weights, x, state, keep=False)[0]
 
     def forward(weights, x, state):
-        # JAX says which arguments are being differentiated: the input's gradient costs extra
-        wanted = () if x.perturbed else None
+        # JAX says which arguments are being differentiated: the input's gradient costs extra. The
+        # shape tells `backward`, as JAX may mistake the residuals' tree for that of another call
+        wanted = jnp.zeros((x.value.shape[0] if x.perturbed else 0, 0))
         weights, x, state = (
             jax.tree.map(lambda leaf: leaf.value, tree, is_leaf=lambda leaf: hasattr(leaf, "value"))
             for tree in (weights, x, state)
@@ -184,7 +185,7 @@ def _differentiable(
     def backward(residuals, cotangents):
         weights, x, kept, wanted = residuals
         d_final, d_outputs = cotangents
-        steps, batch, inputs = x.shape
+        _, batch, inputs = x.shape
         H = weights.offset.shape[0]
         if isinstance(d_final, SymbolicZero):
             d_final = jnp.zeros(d_final.shape, x.dtype)
@@ -192,7 +193,7 @@ def _differentiable(
             d_outputs = jnp.zeros((0, batch, H), x.dtype)
         arguments = unpack(weights)
         shapes = [
-            (0 if wanted is None else steps, batch, inputs),
+            (wanted.shape[0], batch, inputs),
             d_final.shape,
             *(argument.shape for argument in arguments),
         ]
@@ -200,8 +201,7 @@ def _differentiable(
             "organics_backward", shapes, x, *kept, *arguments, d_final, d_outputs
         )
         d_recurrent = None if weights.recurrent is None else d_recurrent
-        d_x = jnp.zeros_like(x) if wanted is None else d_x
-        return Weights(d_recurrent, *d_weights), d_x, d_state
+        return Weights(d_recurrent, *d_weights), d_x if len(wanted) else None, d_state
 
     run.defvjp(forward, backward, symbolic_zeros=True)
     return run
