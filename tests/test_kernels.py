@@ -205,8 +205,8 @@ def test_native_calls_at_once_and_on_two_devices():
 
 
 @needs_native
-@pytest.mark.parametrize("isa", ["base", "avx2"])
-def test_native_with_older_instruction_sets(isa):
+@pytest.mark.parametrize("isa", native.INSTRUCTION_SETS[:-1])
+def test_native_pinned_to_older_instruction_sets(isa):
     """In a process of its own, as the choice is made once."""
     code = (
         "import jax; jax.config.update('jax_enable_x64', True)\n"
@@ -220,12 +220,35 @@ def test_native_with_older_instruction_sets(isa):
         "            for k in ('native', 'scan'))\n"
         "    t.close(a, b, dtype)\n"
     )
-    environment = {**os.environ, "ORGANICS_ISA": isa}
+    environment = {**os.environ, native.PIN: isa}
     ran = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200
     )
+    if "the variable ORGANICS_ISA must be" in ran.stderr:
+        pytest.skip(f"no {isa} here")
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.strip() in (isa, "base")
+    assert ran.stdout.strip() == isa
+
+
+@pytest.mark.parametrize(
+    "pinned, chosen", [(None, "avx2"), ("", "avx2"), ("base", "base"), ("avx2", "avx2")]
+)
+def test_the_best_instructions_are_used_or_those_named(pinned, chosen, monkeypatch):
+    monkeypatch.delenv(native.PIN, raising=False)
+    if pinned is not None:
+        monkeypatch.setenv(native.PIN, pinned)
+    used = []
+    assert native._choose(lambda name: name != "avx512" and not used.append(name)) == chosen
+    assert used[-1] == chosen
+
+
+@pytest.mark.parametrize("name", ["avx512", "AVX2", "neon"])
+def test_instructions_that_are_not_there_are_refused(name, monkeypatch):
+    monkeypatch.setenv(native.PIN, name)
+    with pytest.raises(
+        ValueError, match=f"ORGANICS_ISA must be 'base' or 'avx2' here, not '{name}'"
+    ):
+        native._choose(lambda name: name in ("base", "avx2"))
 
 
 @needs_native

@@ -8,6 +8,7 @@ import ctypes
 import functools
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -22,6 +23,10 @@ LIBRARY = Path(
     # another build of it, such as one with sanitizers
     os.environ.get("ORGANICS_LIBRARY") or Path(__file__).parent / "cpp" / "liborganics.so"
 )
+INSTRUCTION_SETS = ("base", "avx2", "avx512")
+"""What the kernel is compiled for, if the compiler can: each needs a newer processor."""
+PIN = "ORGANICS_ISA"
+"""The environment variable that may name one of them, for tests; it is read once."""
 _MULTIPLE = 16  # of which the kernels want the number of neurons to be one
 _SEGMENT = 8  # steps between kept states: a segment of records stays in the processor's cache
 # Neurons from which on it takes longer to compute all products again than to write them down: of
@@ -34,12 +39,18 @@ _loading = threading.Lock()
 
 
 def unavailable() -> str | None:
-    """Why the native kernel cannot be used; `None` if it can."""
+    """Why the native kernel cannot be used; `None` if it can.
+
+    Raises `ValueError` as `instruction_set` does.
+    """
     return _load()[1]
 
 
 def instruction_set() -> str | None:
-    """The instructions that the kernel uses on this machine: "avx512", "avx2" or "base"."""
+    """The instructions that the kernel uses on this machine; `None` if there is no kernel.
+
+    Raises `ValueError` if the environment variable ORGANICS_ISA names others than there are here.
+    """
     return _load()[0]
 
 
@@ -61,15 +72,26 @@ def _load_once() -> tuple[str | None, str | None]:
         return None, f"it was not built when the package was installed: {reason}"
     try:
         library = ctypes.cdll.LoadLibrary(str(LIBRARY))
-        name = library.organics_instruction_set
-        name.restype = ctypes.c_char_p
+        use = library.organics_use
+        use.argtypes, use.restype = [ctypes.c_char_p], ctypes.c_bool
+        chosen = _choose(lambda name: use(name.encode()))
         for target in ("organics_forward", "organics_backward"):
             handler = jax.ffi.pycapsule(getattr(library, target))
             jax.ffi.register_ffi_target(target, handler, platform="cpu")
     # JAX raises the last of them for a library that was built for a newer jaxlib
     except (OSError, AttributeError, RuntimeError) as error:
         return None, f"{LIBRARY.name} cannot be loaded: {error}"
-    return name().decode(), None
+    return chosen, None
+
+
+def _choose(use: Callable[[str], bool]) -> str:
+    """The instructions that the kernel is to use: the best, or those that a variable names."""
+    pinned = os.environ.get(PIN)
+    usable = [name for name in INSTRUCTION_SETS if use(name)]
+    if pinned and not use(pinned):
+        names = " or ".join(map(repr, usable))
+        raise ValueError(f"the variable {PIN} must be {names} here, not {pinned!r}.")
+    return pinned or usable[-1]
 
 
 def run(
