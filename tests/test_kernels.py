@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from organics.kernels import native, recurrence
 from organics.kernels.equations import Options, Weights
@@ -308,6 +310,96 @@ def test_a_library_that_jax_refuses_is_done_without(monkeypatch):
     assert recurrence.choose("auto") == "scan"
     with pytest.raises(ValueError, match=r"cannot be loaded: .*version 0.99"):
         recurrence.choose("native")
+
+
+# ---- on a mesh of devices ------------------------------------------------------------------------
+
+
+def mesh_of_two(kind):
+    return jax.make_mesh((2,), ("devices",), axis_types=(kind,), devices=jax.devices()[:2])
+
+
+def shared(arrays, cotangents, *, sequence, backend, memory="more"):
+    """As `pulled_back`, by two devices that share the batch."""
+    share, shares = P("devices"), P(None, "devices")
+
+    def value(arrays, d_final, d_outputs):
+        final, outputs = recurrence.run(
+            Options(), *arrays, sequence=sequence, backend=backend, memory=memory
+        )
+        total = jnp.sum(final * d_final)
+        if outputs is not None:
+            total = total + jnp.sum(outputs * d_outputs)
+        return jax.lax.psum(total, "devices"), (final, outputs)
+
+    specs = (P(), shares, share)
+    function = jax.shard_map(
+        jax.grad(value, has_aux=True),
+        mesh=mesh_of_two(AxisType.Auto),
+        in_specs=(specs, share, shares),
+        out_specs=(specs, (share, shares)),
+    )
+    gradients, results = jax.jit(function)(arrays, *cotangents)
+    return results, gradients
+
+
+@backends
+@pytest.mark.parametrize("sequence, memory", [(True, "more"), (False, "less")])
+@pytest.mark.parametrize("identity", [False, True])
+def test_two_devices_that_share_the_batch_give_what_one_gives(backend, sequence, memory, identity):
+    """Values, and gradients of the weights, the input and the state."""
+    arrays, cotangents = problem(11, 4, 2, 5, 6, identity=identity)
+    options = {"sequence": sequence, "backend": backend, "memory": memory}
+    want = pulled_back(Options(), arrays, cotangents, **options)
+    close(shared(arrays, cotangents, **options), want)
+
+
+@backends
+def test_an_input_shared_on_explicit_axes_gives_what_one_device_gives(backend):
+    (weights, x, state), cotangents = problem(11, 4, 2, 5, 6)
+    want = pulled_back(Options(), (weights, x, state), cotangents, sequence=True, backend=backend)
+    mesh = mesh_of_two(AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        put = lambda spec, tree: jax.device_put(tree, NamedSharding(mesh, spec))  # noqa: E731
+        arrays = (put(P(), weights), put(P(None, "devices"), x), put(P(), state))
+        d_final, d_outputs = (
+            put(P("devices"), cotangents[0]),
+            put(P(None, "devices"), cotangents[1]),
+        )
+        got = pulled_back(Options(), arrays, (d_final, d_outputs), sequence=True, backend=backend)
+    assert jax.typeof(got[0][1]).sharding.spec == P(None, "devices", None)
+    close(got, want)
+
+
+@backends
+@pytest.mark.parametrize("varies", ["weights", "x", "state"])
+def test_a_result_that_differs_between_devices_is_not_taken_for_one(backend, varies):
+    (weights, x, state), _ = problem(11, 4, 2, 5, 6)
+    specs = {"weights": P(), "x": P(), "state": P()}
+    specs[varies] = P("devices")
+    if varies == "weights":
+        weights = jax.tree.map(lambda leaf: jnp.concatenate([leaf, 2 * leaf]), weights)
+    if varies == "x":
+        specs["x"] = P(None, "devices")
+        state = state[:3]
+    if varies == "state":
+        x = x[:, :3]
+
+    def call(out_specs):
+        return jax.eval_shape(
+            jax.shard_map(
+                lambda *arrays: recurrence.run(Options(), *arrays, sequence=True, backend=backend),
+                mesh=mesh_of_two(AxisType.Auto),
+                in_specs=tuple(specs.values()),
+                out_specs=out_specs,
+            ),
+            weights, x, state,
+        )  # fmt: skip
+
+    with pytest.raises(ValueError, match="out_specs"):
+        call(P())
+    final, _ = call((P("devices"), P(None, "devices")))
+    assert final.shape == (6 if varies != "weights" else 12, 16)
 
 
 @needs_native

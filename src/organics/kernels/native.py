@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from organics.kernels.equations import Options, Weights
+from organics.mesh import alike
 
 LIBRARY = Path(
     # another build of it, such as one with sanitizers
@@ -169,7 +171,16 @@ def _differentiable(
     }
 
     def call(target: str, results, *arguments):
-        shapes = [jax.ShapeDtypeStruct(shape, arguments[0].dtype) for shape in results]
+        arguments = alike(arguments)
+        given = jax.typeof(arguments[0])
+        mesh = given.sharding.mesh
+        everywhere = None if mesh.empty else NamedSharding(mesh, PartitionSpec())
+        # the arguments vary alike over the mesh, and so do the results
+        varying = given.manual_axis_type
+        shapes = [
+            jax.ShapeDtypeStruct(shape, given.dtype, sharding=everywhere, manual_axis_type=varying)
+            for shape in results
+        ]
         kernel = jax.ffi.ffi_call(target, shapes, vmap_method="sequential")
         return kernel(*arguments, **attributes)
 
@@ -226,4 +237,5 @@ def _differentiable(
         return Weights(d_recurrent, *d_weights), d_x if len(wanted) else None, d_state
 
     run.defvjp(forward, backward, symbolic_zeros=True)
-    return run
+    # outside of `jit`, `jax.shard_map` would not take a function with symbolic zeros
+    return jax.jit(run, inline=True)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from organics.kernels import native, scan
 from organics.kernels.equations import Options, Weights
+from organics.mesh import alike, by_shares
 
 Backend = Literal["auto", "native", "scan"]
 
@@ -48,19 +49,30 @@ def run(
     All derivatives are to be had of "scan"; "native" has its gradients, in reverse mode and of the
     first order, and no others: `jax.jvp`, `jax.jacfwd` and `jax.hessian` of it are errors of JAX's.
 
-    Raises `ValueError` as `choose` does, or for another `memory`.
+    Inside of `jax.shard_map`, and where `x` is shared on explicit axes of a mesh, each device
+    computes its share of the batch. Where it is left to the compiler to share the batch (`jax.jit`,
+    automatic axes), "native" has every device compute the whole.
+
+    Raises `ValueError` as `choose` does, for another `memory`, or if an axis of `x` is empty.
     """
     if memory not in ("more", "less"):
         raise ValueError(f"`memory` must be 'more' or 'less', not {memory!r}.")
+    if 0 in x.shape:
+        raise ValueError(f"`x` must have no axis of size 0, not shape {x.shape}.")
     kernel = choose(backend)
-    root = math.isqrt(x.shape[0] - 1) + 1
+    less = memory == "less"
     if kernel == "native":
-        kept = {"segment": root, "keep_products": False} if memory == "less" else {}
-        return native.run(options, weights, x, state, sequence=sequence, **kept)
-    plain = partial(scan.run, options, sequence=sequence)
-    if memory == "less":
-        return _in_segments(plain, root, weights, x, state)
-    return plain(weights, x, state)
+        kept = {"segment": _root(x.shape[0]), "keep_products": False} if less else {}
+        function = partial(native.run, options, sequence=sequence, **kept)
+    else:
+        function = partial(scan.run, options, sequence=sequence)
+        function = partial(_in_segments, function, _root(x.shape[0])) if less else function
+    return by_shares(lambda *arrays: function(*alike(arrays)), weights, x, state)
+
+
+def _root(steps: int) -> int:
+    """The square root, rounded up."""
+    return math.isqrt(steps - 1) + 1
 
 
 def _in_segments(plain, segment: int, weights: Weights, x: Array, state: Array):
