@@ -402,6 +402,42 @@ def test_a_result_that_differs_between_devices_is_not_taken_for_one(backend, var
     assert final.shape == (6 if varies != "weights" else 12, 16)
 
 
+# ---- what the native kernel does not do ----------------------------------------------------------
+
+
+@needs_native
+def test_derivatives_that_native_has_not_are_refused_by_name():
+    (weights, x, state), _ = problem(12, 4, 2, 5, 3)
+
+    def last(x):
+        return recurrence.run(Options(), weights, x, state, sequence=False, backend="native")[0]
+
+    def total(x):
+        return jnp.sum(jnp.sin(last(x)))
+
+    def in_loop(x):
+        body = lambda total_, x: (total_ + total(x[None]), None)  # noqa: E731
+        return jax.lax.scan(body, jnp.zeros(()), x)[0]
+
+    derivatives = {
+        "jvp": lambda x: jax.jvp(last, (x,), (x,)),
+        "jvp of jit": lambda x: jax.jvp(jax.jit(last), (x,), (x,)),
+        "linearize": lambda x: jax.linearize(last, x)[1](x),
+        "jacfwd": jax.jacfwd(last),
+        "hessian": jax.hessian(total),
+        "hessian in a loop": jax.hessian(in_loop),
+        "jacrev twice": jax.jacrev(jax.jacrev(total)),
+        "jvp of a checkpoint": lambda x: jax.jvp(jax.checkpoint(last), (x,), (x,)),
+    }
+    for name, derivative in derivatives.items():
+        with pytest.raises(ValueError, match=r'recurrence of `organics.*`backend="scan"`'):
+            derivative(x)
+            pytest.fail(f"{name} was not refused")
+        with pytest.raises(ValueError, match=r'recurrence of `organics.*`backend="scan"`'):
+            jax.jit(derivative).lower(x)
+            pytest.fail(f"{name} under `jit` was not refused")
+
+
 @needs_native
 def test_native_gradients_do_not_depend_on_those_asked_for_before():
     """Those of the input are computed only where they are wanted, also of what JAX has recorded."""
@@ -419,3 +455,42 @@ def test_native_gradients_do_not_depend_on_those_asked_for_before():
     want = gradient(x)
     jax.grad(lambda offset: jnp.sum(call(offset, x)[0]))(weights.offset)
     close(gradient(x), want)
+
+
+def exported(backend, memory, *sizes):
+    """The recurrence, exported with these numbers of steps and samples."""
+    (weights, _, _), _ = problem(14, 4, 2, 2, 2)
+    steps, batch = jax.export.symbolic_shape(",".join(map(str, sizes)))
+    shapes = [jax.ShapeDtypeStruct(shape, float) for shape in ((steps, batch, 2), (batch, 16))]
+
+    @jax.jit
+    def call(x, state):
+        return recurrence.run(Options(), weights, x, state, backend=backend, memory=memory)
+
+    return jax.export.export(call)(*shapes)
+
+
+@pytest.mark.parametrize("memory", ["more", "less"])
+def test_the_scan_is_exported_for_any_number_of_steps_and_samples(memory):
+    for backend, sizes in (("scan", ("t", "b")), ("auto", ("t", 3)), ("scan", (7, "b"))):
+        call = exported(backend, memory, *sizes).call
+        for steps in (1, 7) if sizes[0] == "t" else (7,):
+            (weights, x, state), _ = problem(14, 4, 2, steps, 3)
+            weights = problem(14, 4, 2, 2, 2)[0][0]
+            close(call(x, state), recurrence.run(Options(), weights, x, state, backend="scan"))
+
+
+@needs_native
+@pytest.mark.parametrize("sizes", [(7, 3), ("t", 3), (7, "b")])
+def test_native_is_not_exported_and_says_what_is(sizes):
+    with pytest.raises(ValueError, match='`?backend`?.*"scan"'):
+        exported("native", "more", *sizes)
+
+
+@backends
+@pytest.mark.parametrize("empty", [0, 1, 2])
+@pytest.mark.usefixtures("without_type_checks")
+def test_an_empty_input_is_refused(backend, empty):
+    (weights, x, state), _ = problem(15, 4, 2, 3, 2)
+    with pytest.raises(ValueError, match=r"`x` must have no axis of size 0, not shape"):
+        recurrence.run(Options(), weights, x.take(jnp.arange(0), empty), state, backend=backend)

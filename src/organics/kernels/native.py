@@ -18,6 +18,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
+from organics.kernels import refusals
 from organics.kernels.equations import Options, Weights
 from organics.mesh import alike
 
@@ -122,6 +123,7 @@ def run(
         size = blocks * (H + extra) * x.shape[0] * x.shape[1] * x.dtype.itemsize
         keep_products = H >= _KEEP_PRODUCTS and size <= _KEPT_AT_MOST
     call = _differentiable(options, sequence, segment, keep_products, threads)
+    weights, x, state = refusals.guarded((weights, x, state), gradients=True)
     if extra == 0:
         return call(weights, x, state)
     final, outputs = call(_pad(weights, extra), x, _blocks(state, 1, 4, extra))
@@ -171,7 +173,7 @@ def _differentiable(
     }
 
     def call(target: str, results, *arguments):
-        arguments = alike(arguments)
+        arguments = refusals.guarded(alike(arguments), gradients=False)
         given = jax.typeof(arguments[0])
         mesh = given.sharding.mesh
         everywhere = None if mesh.empty else NamedSharding(mesh, PartitionSpec())

@@ -46,8 +46,10 @@ def run(
     With `memory="less"`, what the backward pass needs grows with the root of the number of steps;
     for that the forward pass is computed twice (by "native" always).
 
-    All derivatives are to be had of "scan"; "native" has its gradients, in reverse mode and of the
-    first order, and no others: `jax.jvp`, `jax.jacfwd` and `jax.hessian` of it are errors of JAX's.
+    "scan" has all derivatives, and can be exported, also for numbers of steps and samples that are
+    not known yet; for these "auto" is "scan", and `memory` is "more" if it is the steps. "native"
+    has gradients (`jax.grad`) and neither other derivatives nor exports: they raise `ValueError`,
+    under `jax.jit` when JAX compiles them.
 
     Inside of `jax.shard_map`, and where `x` is shared on explicit axes of a mesh, each device
     computes its share of the batch. Where it is left to the compiler to share the batch (`jax.jit`,
@@ -59,8 +61,11 @@ def run(
         raise ValueError(f"`memory` must be 'more' or 'less', not {memory!r}.")
     if 0 in x.shape:
         raise ValueError(f"`x` must have no axis of size 0, not shape {x.shape}.")
-    kernel = choose(backend)
-    less = memory == "less"
+    known = all(isinstance(size, int) for size in x.shape)
+    kernel = choose(backend) if known or backend != "auto" else "scan"
+    if kernel == "native" and not known:
+        raise ValueError(f'`backend` must be "scan" for `x` of unknown shape {x.shape}.')
+    less = memory == "less" and isinstance(x.shape[0], int)
     if kernel == "native":
         kept = {"segment": _root(x.shape[0]), "keep_products": False} if less else {}
         function = partial(native.run, options, sequence=sequence, **kept)
