@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from errands import leave, refuse
 
 from organics.experiments import mnist_static
 from organics.processors import available
@@ -18,27 +19,6 @@ from organics.reproduction.runner import reproduce
 from organics.side_by_side import side_by_side
 from organics.training import Diverged, TrainConfig
 from organics.training.run_folder import RunFolder
-
-
-def leave(folder: Path, name: str) -> None:
-    """Says in a file where it ran."""
-    processors = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    (folder / name).write_text(f"{os.getpid()} {len(processors)}")
-
-
-def refuse(folder: Path, name: str) -> None:
-    """Fails, for one; goes on long after, for others."""
-    (folder / name).write_text("")
-    if name == "bad":
-        raise ValueError("this one is bad")
-    time.sleep(60)
-
-
-def stay(folder: Path, number: int) -> None:
-    """Leaves its process's number, and does not end."""
-    del number
-    (folder / str(os.getpid())).touch()
-    time.sleep(600)
 
 
 def wait_for(look, count: int) -> list[int]:
@@ -100,7 +80,7 @@ def test_a_failure_stops_the_others_and_is_told(tmp_path):
 def test_the_others_end_when_the_first_is_killed(tmp_path):
     program = (
         "import sys; from pathlib import Path; from organics.side_by_side import side_by_side; "
-        "from test_side_by_side import stay; folder = Path(sys.argv[1]); "
+        "from errands import stay; folder = Path(sys.argv[1]); "
         "side_by_side(stay, [(folder, 0), (folder, 1)], processes=2)"
     )
     here = str(Path(__file__).parent)
@@ -132,6 +112,7 @@ def test_networks_trained_side_by_side_are_those_trained_one_after_another(tmp_p
             sizes=2,
             seeds=(0,),
             epochs=1,
+            batch_size=135,  # divides the number of images: one size of batch to compile for
             stability=(),
             processes=processes,
         )
