@@ -51,13 +51,13 @@ def problem(seed, H, m, steps, batch, *, identity=False, dtype=np.float64):
     return arrays, (d_final, d_outputs)
 
 
-def pulled_back(options, arrays, cotangents, *, sequence, backend, memory="more"):
+def pulled_back(options, arrays, cotangents, *, sequence, backend, memory="more", lengths=None):
     """Final state, outputs, and the gradients of their product with the cotangents."""
     d_final, d_outputs = cotangents
 
     def value(weights, x, state):
         final, outputs = recurrence.run(
-            options, weights, x, state, sequence=sequence, backend=backend, memory=memory
+            options, weights, x, state, lengths, sequence=sequence, backend=backend, memory=memory
         )
         total = jnp.sum(final * d_final)
         if sequence:
@@ -118,6 +118,31 @@ def test_native_agrees_for_every_shape(seed, H, m, steps, batch, single, keep):
     close(got, want, dtype)
 
 
+@needs_native
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("sequence, identity", [(False, False), (True, True)])
+def test_native_agrees_where_sequences_end_early(keep, sequence, identity):
+    """At the ends of segments of kept states, too, and in more than one tile of samples."""
+    arrays, cotangents = problem(11, 17, 2, 18, 35, identity=identity)
+    lengths = np.random.default_rng(11).integers(1, 19, 35)
+    lengths[:5] = 1, 8, 9, 16, 18
+    given = {"sequence": sequence, "lengths": jnp.asarray(lengths, jnp.int32)}
+    want = pulled_back(Options(), arrays, cotangents, backend="scan", **given)
+    with keeping_products(keep):
+        got = pulled_back(Options(), arrays, cotangents, backend="native", **given)
+    close(got, want)
+
+
+@backends
+def test_nan_in_the_last_input_is_in_the_final_state(backend):
+    (weights, x, state), _ = problem(12, 4, 1, 3, 2)
+    x = x.at[-1, 0].set(jnp.nan)
+    for options in (Options(), Options(rectified_drive=True)):
+        final, _ = recurrence.run(options, weights, x, state, sequence=False, backend=backend)
+        bad = np.isnan(np.asarray(final))
+        assert np.all(bad[0, :4]) and not np.any(bad[1])
+
+
 @backends
 @pytest.mark.parametrize("steps", [1, 9, 11])
 @pytest.mark.parametrize("sequence", [False, True])
@@ -131,6 +156,7 @@ def test_less_memory_same_numbers(backend, steps, sequence):
     close(got, want)
 
 
+@pytest.mark.rounding
 @backends
 def test_gradients_against_finite_differences(backend):
     arrays, cotangents = problem(2, 3, 2, 6, 2)
@@ -228,6 +254,7 @@ def test_native_with_older_instruction_sets(isa):
     assert ran.stdout.strip() in (isa, "base")
 
 
+@pytest.mark.rounding
 @needs_native
 @pytest.mark.parametrize("batch", [3, 9, 70, 530])
 def test_native_numbers_do_not_depend_on_the_number_of_threads(batch):

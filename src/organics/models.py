@@ -34,9 +34,11 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from organics.circuit import Circuit
 from organics.linearization import jacobian
+from organics.memory import require_memory
+from organics.nn.arguments import require_positive
 from organics.nn.dynamics import spectra
-from organics.nn.normalization import Normalization, Recurrence, require_positive
-from organics.nn.recurrent import ORGaNICs
+from organics.nn.normalization import Normalization, Recurrence
+from organics.nn.recurrent import ORGaNICs, trainable
 from organics.nn.supralinear import SSN
 from organics.steady_states import steady_state
 
@@ -314,6 +316,8 @@ def _build_ssn(input_size, layers, encoder, key, dtype) -> StaticClassifier:
             f"{tuple(layers)}."
         )
     excitatory, inhibitory = layers
+    square = sum(layers) ** 2
+    require_memory(8 * square, "layers", f"a matrix of {square:,} weights")  # made at once
     k_network, k_layer = jr.split(key)
     layer = SSN(encoder[-1], excitatory, inhibitory, key=k_layer, dtype=dtype)
     return StaticClassifier(
@@ -351,8 +355,8 @@ def build_sequence(
 
 
 def count_parameters(model: eqx.Module) -> int:
-    """Number of trainable parameters: the floating-point entries of the module."""
-    return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
+    """Number of trainable parameters: the floating-point entries of what is `trainable`."""
+    return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, trainable(model))))
 
 
 @eqx.filter_jit

@@ -146,7 +146,7 @@ def welch(
         raise ValueError(
             f"`nperseg` must be from 2 to {length}, the number of samples kept, not {size}."
         )
-    taper = np.asarray(scipy.signal.get_window(window, size))
+    taper = np.asarray(scipy.signal.get_window(window, size), np.float64)
     starts = range(0, length - size + 1, size - size // 2)
     cross = 0
     for start in starts:

@@ -6,10 +6,11 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int32
 
 from organics.kernels import native, scan
 from organics.kernels.equations import Options, Weights
+from organics.kernels.padding import blank, going
 
 Backend = Literal["auto", "native", "scan"]
 
@@ -35,12 +36,16 @@ def run(
     weights: Weights,
     x: Float[Array, "steps batch m"],
     state: Float[Array, "batch four_H"],
+    lengths: Int32[Array, " batch"] | None = None,
     *,
     sequence: bool = True,
     backend: Backend = "auto",
     memory: Literal["more", "less"] = "more",
 ) -> tuple[Float[Array, "batch four_H"], Float[Array, "steps batch H"] | None]:
     """Carry `state` through all steps of `x`: the final state, and with `sequence` every `y`.
+
+    With `lengths`, the number of steps of each sequence, the final state is that after its last
+    one, and `y` is 0 after that. What `x` has there must be finite, and changes nothing.
 
     With `memory="less"`, what the backward pass needs grows with the root of the number of steps;
     for that the forward pass is computed twice (by "native" always).
@@ -54,24 +59,31 @@ def run(
         raise ValueError(f"`memory` must be 'more' or 'less', not {memory!r}.")
     kernel = choose(backend)
     root = math.isqrt(x.shape[0] - 1) + 1
+    goes = going(lengths, x.shape[0])
     if kernel == "native":
         kept = {"segment": root, "keep_products": False} if memory == "less" else {}
-        return native.run(options, weights, x, state, sequence=sequence, **kept)
-    plain = partial(scan.run, options, sequence=sequence)
-    if memory == "less":
-        return _in_segments(plain, root, weights, x, state)
-    return plain(weights, x, state)
+        found = native.run(options, weights, x, state, lengths, sequence=sequence, **kept)
+    else:
+        plain = partial(scan.run, options, sequence=sequence)
+        plain = partial(_in_segments, plain, root) if memory == "less" else plain
+        found = plain(weights, x, state, goes)
+    final, outputs = found
+    return final, blank(goes, outputs)
 
 
-def _in_segments(plain, segment: int, weights: Weights, x: Array, state: Array):
+def _in_segments(
+    plain, segment: int, weights: Weights, x: Array, state: Array, goes: Bool[Array, "..."] | None
+):
     """Of each segment only the first state is kept for the backward pass."""
-    again = jax.checkpoint(plain)
+    again = jax.checkpoint(lambda state, given: plain(weights, given[0], state, given[1]))
     whole = x.shape[0] // segment * segment
-    pieces = x[:whole].reshape(whole // segment, segment, *x.shape[1:])
-    state, outputs = jax.lax.scan(lambda state, x: again(weights, x, state), state, pieces)
+    pieces = jax.tree.map(
+        lambda steps: steps[:whole].reshape(whole // segment, segment, *steps.shape[1:]), (x, goes)
+    )
+    state, outputs = jax.lax.scan(again, state, pieces)
     if outputs is not None:
         outputs = outputs.reshape(whole, *outputs.shape[2:])
     if whole < x.shape[0]:
-        state, rest = again(weights, x[whole:], state)
+        state, rest = again(state, jax.tree.map(lambda steps: steps[whole:], (x, goes)))
         outputs = None if outputs is None else jnp.concatenate([outputs, rest])
     return state, outputs

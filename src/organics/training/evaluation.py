@@ -46,6 +46,7 @@ def evaluate(path: str | Path, *, with_stability: bool = True) -> Evaluation:
     `organics.data.DataUnavailable` if the data set is not to be had.
     """
     folder = RunFolder.open(path)
+    folder.verify()
     model = load_model(folder)
     dataset = load_dataset(folder.config)
     shape = input_shape(folder.config)
@@ -110,9 +111,9 @@ def build_model(config: AnyConfig) -> eqx.Module:
     )
 
 
-def load_model(folder: RunFolder) -> Any:
-    """The best model of a run so far."""
-    return folder.load_model(eqx.filter_eval_shape(build_model, folder.config))
+def load_model(folder: RunFolder, epoch: int | None = None) -> Any:
+    """The best model of a run so far, which must be that of the `epoch`, if this is given."""
+    return folder.load_model(eqx.filter_eval_shape(build_model, folder.config), epoch)
 
 
 def as_examples(

@@ -10,6 +10,7 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree, UInt
 
+from organics.nn import trainable
 from organics.training.config import AnyConfig, SequenceConfig
 from organics.training.group import AXIS, batch_spec
 
@@ -103,7 +104,7 @@ def initial_state(
     return TrainState(
         model=model,
         average=model if averaging > 0 else None,
-        optimizer=optimizer.init(eqx.filter(model, eqx.is_inexact_array)),
+        optimizer=optimizer.init(_trained(model)),
         step=jnp.int32(0),
         averaging=averaging,
     )
@@ -132,8 +133,8 @@ def update(
     )
     if axis is not None:
         loss, metrics, gradient = jax.lax.pmean((loss, metrics, gradient), axis)
-    parameters = eqx.filter(state.model, eqx.is_inexact_array)
-    change, optimizer_state = optimizer.update(gradient, state.optimizer, parameters)
+    gradient = _trained(gradient)
+    change, optimizer_state = optimizer.update(gradient, state.optimizer, _trained(state.model))
     model = eqx.apply_updates(state.model, change)
     metrics = {
         "loss": loss,
@@ -241,6 +242,11 @@ def measure(
 def monitor(model: Any) -> Metrics:
     """What the model says of its parameters, if it has a `monitor`."""
     return model.monitor() if hasattr(model, "monitor") else {}
+
+
+def _trained(tree: PyTree) -> PyTree:
+    """What is trained of a model, or its part of a gradient; None elsewhere."""
+    return eqx.filter(tree, trainable(tree))
 
 
 def _loss(model, inputs: Array, labels: Array) -> tuple[Array, Metrics]:
