@@ -15,15 +15,19 @@ optimizer = optax.adam(1e-2)
 state = optimizer.init(eqx.filter(model, eqx.is_array))
 
 
-@eqx.filter_jit
 @eqx.filter_value_and_grad
 def loss_and_gradient(model):
     scores = jax.vmap(model)(x)
     return optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean()
 
 
-for _ in range(100):
+@eqx.filter_jit
+def step(model, state):
     loss, gradient = loss_and_gradient(model)
     updates, state = optimizer.update(gradient, state)
-    model = eqx.apply_updates(model, updates)
+    return loss, eqx.apply_updates(model, updates), state
+
+
+for _ in range(100):
+    loss, model, state = step(model, state)
 print(f"loss {loss:.4f}; stable for x[0]: {organics.certify(*model[0].circuit(x[0])).holds}")

@@ -17,7 +17,6 @@ optimizer = optax.adam(2e-2)
 state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
 
 
-@eqx.filter_jit
 @eqx.filter_value_and_grad
 def loss_and_gradient(model):
     y, _ = model[0](x, sequence=False)
@@ -25,10 +24,15 @@ def loss_and_gradient(model):
     return optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean()
 
 
-for _ in range(100):
+@eqx.filter_jit
+def step(model, state):
     loss, gradient = loss_and_gradient(model)
     updates, state = optimizer.update(gradient, state)
-    model = eqx.apply_updates(model, updates)
+    return loss, eqx.apply_updates(model, updates), state
+
+
+for _ in range(100):
+    loss, model, state = step(model, state)
 _, state = model[0](x[0])
 circuit, z = organics.nn.circuit_at(model[0], x[0, -1], state)
 print(f"loss {loss:.4f}; stable at the end of x[0]: {organics.certify(circuit, z).holds}")

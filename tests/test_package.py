@@ -58,9 +58,9 @@ def test_every_public_name_is_there():
     assert organics.__version__.count(".") == 2
 
 
-def test_importing_everything_leaves_jax_as_it_was():
+def test_importing_everything_leaves_jax_as_it_was_and_does_not_need_pyplot():
     code = (
-        "import organics, jax, pkgutil, importlib, warnings, logging\n"
+        "import organics, jax, pkgutil, importlib, sys, warnings, logging\n"
         "filters, values = list(warnings.filters), dict(jax.config.values)\n"
         "for module in pkgutil.walk_packages(organics.__path__, 'organics.'):\n"
         "    if not module.name.endswith('__main__'):\n"
@@ -68,6 +68,7 @@ def test_importing_everything_leaves_jax_as_it_was():
         "changed = {k: v for k, v in jax.config.values.items() if values.get(k, v) != v}\n"
         "assert not changed, changed\n"
         "assert not jax.config.jax_enable_x64\n"
+        "assert 'matplotlib.figure' in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,5 @@
 """Figures show the data they are given, with units, and leave nothing behind."""
 
-import subprocess
-import sys
 from functools import cache
 
 import matplotlib
@@ -254,11 +252,6 @@ def test_settings_of_the_user_are_kept_and_not_followed(tmp_path):
         assert dict(matplotlib.rcParams) == before
     assert figure.axes[0].xaxis.label.get_size() == plots.STYLE["axes.labelsize"]
     assert "</text>" in (tmp_path / "f.svg").read_text()
-
-
-def test_pyplot_is_not_needed():
-    code = "import sys, organics.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_table_has_every_text_and_refuses_a_short_row():
