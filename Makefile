@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 WITH_PEERS := .venv/.installed-bench
 
-.PHONY: demo test coverage lint bench results-table sanitize clean
+.PHONY: demo test test-isa coverage lint bench results-table sanitize clean
 
 NATIVE := hatch_build.py $(wildcard src/organics/kernels/cpp/*pp)
 
@@ -18,6 +18,12 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+
+# those that are most sensitive to rounding, with the instructions of an older processor: in XLA, in
+# the native kernel and in LAPACK
+test-isa: $(INSTALLED)
+	XLA_FLAGS="$$XLA_FLAGS --xla_cpu_max_isa=SSE4_2" ORGANICS_ISA=base OPENBLAS_CORETYPE=Nehalem \
+	$(BIN)/python -m pytest -n auto --dist worksteal -m rounding $(ARGS)
 
 # the tests, and which lines they run; before Python 3.12 they take a quarter to a half longer
 coverage: $(INSTALLED)

@@ -1,68 +1,170 @@
 """All benchmarks, one after another.
 
-    python -m benchmarks [--only NAME ...] [--quick] [--out FOLDER]
+    python -m benchmarks [--only NAME ...] [--quick] [--full] [--seconds N] [--out FOLDER] [--json]
 
 Each runs in a process of its own, so that no one's settings of JAX or compiled functions are
-another's, and leaves `benchmark_NAME.json` in the folder. The machine should be doing nothing else.
+another's, and leaves `benchmark_NAME.json` in the folder when it ends. The machine should be doing
+nothing else.
 """
 
+import math
 import sys
+import time
 import traceback
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks._common import run_by_name
+from benchmarks._agenda import positive_seconds
+from benchmarks._common import FLAGS, exit_code, run_until
+from benchmarks._progress import Progress
+from organics.cli.answer import Answer, show
+from organics.side_by_side import apart
 
-Name = Literal["startup", "stability_scan", "sde_stepping", "static_epoch", "recurrence"]
+
+class Estimate(NamedTuple):
+    """Where a benchmark is, and about how long it takes on two cores.
+
+    Attributes
+        module: its name.
+        seconds: of all that it measures by default.
+        least: seconds below which it is not begun.
+        quick: seconds of a quick look.
+        full: seconds of all that it can measure, if that is more.
+    """
+
+    module: str
+    seconds: float
+    least: float
+    quick: float
+    full: float | None = None
+
+
+BENCHMARKS = {
+    "startup": Estimate("benchmarks.startup", 22, 11, 7),
+    "stability_scan": Estimate("benchmarks.stability_scan", 105, 25, 17),
+    "sde_stepping": Estimate("benchmarks.sde_stepping", 46, 17, 14),
+    "static_epoch": Estimate("benchmarks.static_epoch", 60, 49, 20),
+    "recurrence": Estimate("benchmarks.recurrence", 160, 15, 9, full=620),
+}
 
 
 @dataclass(frozen=True)
 class Benchmarks:
     """Run the benchmarks, one after another, and print what they found.
 
-    Example: python -m benchmarks --only startup stability_scan
+    Example: python -m benchmarks --only startup stability_scan --seconds 120
     """
 
-    only: tuple[Name, ...] = get_args(Name)
+    only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = tuple(BENCHMARKS)
     """Which of them."""
     quick: bool = False
     """Small sizes and few rounds, to see that they work; the times mean nothing, and nothing is
     written unless a folder is given."""
+    full: bool = False
+    """Also the sizes that take minutes each."""
+    seconds: float | None = None
+    """About how long they may take together: with less time a benchmark does fewer rounds, of at
+    least five, and leaves out what there is no time for."""
     out: Path | None = None
     """Folder for the results; by default `results`."""
+    json: bool = False
+    """One JSON document on standard output."""
 
     def run(self) -> int:
-        """Run them; returns the number of those that failed."""
-        console = Console()
+        """Run them; returns 1 if any failed, else 0.
+
+        Raises `ValueError` for settings that make no sense, and `OSError` if the folder cannot be.
+        """
+        todo = self._todo()
+        limit = math.inf if self.seconds is None else positive_seconds(self.seconds)
         out = Path("results") if self.out is None and not self.quick else self.out
-        failed = 0
-        for name in self.only:
-            with console.status(f"{name} ..."):
-                try:
-                    result = _in_its_own_process(name, out, self.quick)
-                except Exception:
-                    traceback.print_exc()
-                    failed += 1
-                    console.print(f"{name}: failed", style="red")
-                    continue
-            console.print(_table(name, result))
-        return failed
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+        begin = time.monotonic()
+        results = {}
+        for i, (name, estimate) in enumerate(todo.items()):
+            spent = time.monotonic() - begin
+            done, rest = list(todo.values())[:i], list(todo.values())[i:]
+            seconds = share(rest, limit - spent)
+            pace = spent / _seconds(done) if done and limit == math.inf else 1.0
+            _say(
+                f"{name}, {i + 1} of {len(todo)}: "
+                f"about {min(seconds, pace * estimate.seconds):.0f} s; "
+                f"{spent:.0f} s of about {min(limit, spent + pace * _seconds(rest)):.0f} s for all"
+            )
+            results[name] = self._one(name, estimate, seconds, out)
+            if not self.json:
+                Console().print(_table(name, results[name]))
+        spent = time.monotonic() - begin
+        _say(f"done in {spent:.0f} s")
+        if self.json:
+            show(Answer({"benchmarks": results, "seconds": round(spent, 1)}), as_json=True)
+        return int(any("error" in result for result in results.values()))
+
+    def _todo(self) -> dict[str, Estimate]:
+        """Those that are wanted, and how long they take."""
+        unknown = [name for name in self.only if name not in BENCHMARKS]
+        if unknown or not self.only:
+            what = f"there is no {', '.join(unknown)}" if unknown else "none is named"
+            raise ValueError(f"--only: {what}; there are {', '.join(BENCHMARKS)}.")
+        if self.quick and self.full:
+            raise ValueError("--quick is for small sizes, --full for the large ones: not both.")
+        todo = {}
+        for name in dict.fromkeys(self.only):
+            estimate = BENCHMARKS[name]
+            if self.quick:
+                estimate = estimate._replace(seconds=estimate.quick, least=estimate.quick)
+            if self.full and estimate.full is not None:
+                estimate = estimate._replace(seconds=estimate.full)
+            todo[name] = estimate
+        return todo
+
+    def _one(
+        self, name: str, estimate: Estimate, seconds: float, out: Path | None
+    ) -> dict[str, Any]:
+        """The result of a benchmark; if there is none, why."""
+        if not seconds:
+            _say(f"{name}: left out: no time")
+            return {"benchmark": name, "left_out": [{"what": "all of it", "why": "no time"}]}
+        options: dict[str, Any] = {"quick": self.quick}
+        if out is not None:
+            options["out"] = out / f"benchmark_{name}.json"
+        if estimate.full is not None:
+            options["full"] = self.full
+        end = None if seconds == math.inf else time.time() + seconds
+        try:
+            return apart(run_until, estimate.module, end, options)
+        except Exception as error:
+            traceback.print_exc()
+            _say(f"{name}: failed")
+            return {"benchmark": name, "error": f"{type(error).__name__}: {error}"}
 
 
-def _in_its_own_process(name: str, out: Path | None, quick: bool) -> dict[str, Any]:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(run_by_name, name, out, quick).result()
+def share(rest: Sequence[Estimate], left: float) -> float:
+    """Seconds for the first of `rest`, of those that are left; none if they are too few for it."""
+    first = rest[0]
+    if left < first.least:
+        return 0.0
+    fair = left * first.seconds / _seconds(rest)
+    return max(first.least, min(fair, left))
+
+
+def _seconds(estimates: Sequence[Estimate]) -> float:
+    return sum(one.seconds for one in estimates)
+
+
+def _say(text: str) -> None:
+    Progress(sys.stderr).line(text)
 
 
 def _table(name: str, result: dict[str, Any]) -> Table:
-    """The targets of a benchmark, and all its other single numbers and spreads."""
+    """The targets of a benchmark, all its other single numbers and spreads, what was left out."""
     table = Table(title=name, title_justify="left", box=None)
     for column in ("measured", "value", "target", ""):
         table.add_column(column, overflow="fold")
@@ -71,6 +173,10 @@ def _table(name: str, result: dict[str, Any]) -> Table:
         table.add_row(goal["what"], f"{goal['value']:g}", goal["target"], verdict)
     for label, value in _numbers(result):
         table.add_row(label, value, style="dim")
+    for one in result.get("left_out", []):
+        table.add_row(one["what"], "left out", one["why"])
+    if "error" in result:
+        table.add_row(result["error"], style="red")
     return table
 
 
@@ -89,5 +195,14 @@ def _numbers(value: Any, label: str = "") -> list[tuple[str, str]]:
     return [pair for key, item in items for pair in _numbers(item, f"{label}.{key}".strip("."))]
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the command line and do what it says; returns the exit code."""
+    return exit_code(
+        lambda: tyro.cli(
+            Benchmarks, prog="python -m benchmarks", args=arguments, config=FLAGS
+        ).run()
+    )
+
+
 if __name__ == "__main__":
-    sys.exit(1 if tyro.cli(Benchmarks).run() else 0)
+    sys.exit(main())

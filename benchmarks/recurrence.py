@@ -1,6 +1,6 @@
 """The recurrent layer against its peers, and against the bare matrix products that it needs.
 
-    python -m benchmarks.recurrence [--quick] [--out FILE]
+    python -m benchmarks.recurrence [--quick] [--full] [--seconds N] [--out FILE]
 
 One training step is forward and backward over a whole sequence, to the gradient of every weight.
 The *floor* are its matrix products alone, at the sizes in which they can be had: of a step in time
@@ -13,9 +13,9 @@ same width; they need PyTorch (`pip install '.[bench]'`), without which a file i
 
 import gc
 import os
-import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
+from math import prod
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,10 +26,12 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from benchmarks._common import command_line, machine, spread, target, time_in_turn, write
+from benchmarks._agenda import Agenda, Measurement
+from benchmarks._common import command, command_line, conclude, spread, target, time_in_turn
 from organics.kernels import native, recurrence
 from organics.kernels.equations import Options
 from organics.nn import ORGaNICs
+from organics.side_by_side import apart
 
 try:
     import torch
@@ -39,95 +41,123 @@ except ImportError:
 BATCH = 256
 UNITS = (64, 128, 256)
 STEPS = (196, 784, 3136)
+USUAL = 128 * 784  # units times steps; what is larger takes minutes
+ROUNDS = 5
 MEMORY_SHARE = 0.3  # of the machine's; a peer that keeps more for its backward pass is left out
 KEPT = {"torch_eager": 30, "torch_lstm": 12}  # arrays (batch, units) that it keeps per step, about
 SLOW_LIMIT = 1000  # steps beyond which JAX's own loops are left out
+SCALING, MEMORY = "how time grows with steps and batch", "memory"
+CLEAR_REFS = Path("/proc/self/clear_refs")
+
+Functions = dict[str, Callable[[], Any]]
 
 
 def run(
     out: Path | None = None,
     quick: bool = False,
-    units: tuple[int, ...] = UNITS,
-    steps: tuple[int, ...] = STEPS,
-    rounds: int = 5,
+    full: bool = False,
+    seconds: float | None = None,
+    units: tuple[int, ...] = (),
+    steps: tuple[int, ...] = (),
+    rounds: int = ROUNDS,
     without_torch: bool = False,
 ) -> dict[str, Any]:
-    """Time training steps and inference for every number of units and steps.
+    """Time training steps and inference for several numbers of units and steps.
 
     Arguments
         out: file for the result.
         quick: small sizes, two rounds; the times mean nothing.
-        units, steps: sizes to time.
-        rounds: how often each is timed.
+        full: all sizes, also those that take minutes.
+        seconds: limit; sizes for which there is no time are left out.
+        units, steps: sizes to time, every number of units with every number of steps.
+        rounds: how often each is timed, at least five times.
         without_torch: write the file even if PyTorch, and with it most peers, is not there.
 
-    Raises `ValueError` if there is a file to write and no PyTorch, unless `without_torch` says so.
+    Raises `ValueError` if there is a file to write and no PyTorch, unless `without_torch` says so,
+    and for sizes that are not positive.
     """
+    if any(size < 1 for size in (*units, *steps)):
+        raise ValueError(f"`units` and `steps` must be positive, not {units} and {steps}.")
     if torch is None and out is not None and not without_torch:
         raise ValueError(
             f"{out} is to have PyTorch's times, but it is not installed: `pip install '.[bench]'`, "
             "or write the file without them by `python -m benchmarks.recurrence --without-torch`."
         )
-    if quick:
-        units, steps, rounds = (16,), (20,), 2
+    agenda = Agenda("recurrence", rounds, quick=quick, seconds=seconds)
     if torch is not None:
         torch.set_flush_denormal(True)
-    memory = None if quick or not Path("/proc/self/clear_refs").exists() else _memory()
-    rows = [_row(n, T, rounds) for T in steps for n in units]
-    result = {
-        "benchmark": "recurrence",
-        "command": " ".join(["python -m benchmarks.recurrence", *_arguments()]),
+    else:
+        agenda.leave_out("PyTorch's loop and LSTM", "PyTorch is not installed")
+    sizes = dict.fromkeys((n, T) for T in steps or STEPS for n in units or UNITS)
+    sizes = [(16, 20)] if quick else list(sizes)
+    if not (full or units or steps):
+        for size in [size for size in sizes if prod(size) > USUAL]:
+            agenda.leave_out(_words(*size), "only with --full")
+            sizes.remove(size)
+    measurements = [
+        Measurement(_words(*size), *_expected(*size), partial(_row, agenda, *size))
+        for size in sizes
+    ]
+    measured = agenda.take(measurements + ([] if quick else _more(agenda)))
+    rows = [measured[_words(*size)] for size in sizes if _words(*size) in measured]
+    found = {
         "batch": BATCH,
         "instruction_set": native.instruction_set(),
         "targets": [goal for row in rows for goal in _targets(row)],
         "rows": rows,
-        "scaling": None if quick else _scaling(rounds),
-        "memory": memory,
-        "machine": machine(),
+        "scaling": measured.get(SCALING),
+        "memory": measured.get(MEMORY),
         "torch": None if torch is None else torch.__version__,
     }
-    write(out, result)
-    return result
+    options = {
+        "quick": quick,
+        "full": full,
+        "seconds": seconds,
+        "units": units or None,
+        "steps": steps or None,
+        "rounds": None if rounds == ROUNDS else rounds,
+        "without_torch": without_torch,
+    }
+    return conclude(agenda, command("recurrence", **options), found, out)
 
 
-def _arguments() -> list[str]:
-    """Those of the command line, but for where the result goes; none if this was imported."""
-    given = iter(sys.argv[1:] if __name__ == "__main__" else [])
-    kept = []
-    for argument in given:
-        if argument == "--out":
-            next(given, None)
-        elif not argument.startswith("--out="):
-            kept.append(argument)
-    return kept
+def _words(n: int, steps: int) -> str:
+    return f"{n} units, {steps:,} steps"
 
 
-def _row(n: int, steps: int, rounds: int) -> dict[str, Any]:
-    training = {"floor_numpy": _floor_numpy(n, steps, True)}
-    inference = {"floor_numpy": _floor_numpy(n, steps, False)}
-    kernels = ["scan"] if steps <= SLOW_LIMIT or native.unavailable() is not None else []
-    kernels += ["native"] if native.unavailable() is None else []
-    for kernel in kernels:
-        training[kernel] = _layer(n, steps, kernel, True)
-        inference[kernel] = _layer(n, steps, kernel, False)
-    if steps <= SLOW_LIMIT:
-        training["equinox_lstm"] = _equinox_lstm(n, steps)
-    if torch is not None:
-        training["floor_torch"] = _floor_torch(n, steps, True)
-        inference["floor_torch"] = _floor_torch(n, steps, False)
-        for name, make in (("torch_lstm", _torch_lstm), ("torch_eager", _torch_eager)):
-            if KEPT[name] * steps * BATCH * n * 4 < MEMORY_SHARE * _memory_of_machine():
-                training[name] = make(n, steps)
-    time_in_turn(training | {f"inference_{k}": f for k, f in inference.items()}, 1)  # compiles
-    trained, inferred = time_in_turn(training, rounds), time_in_turn(inference, rounds)
-    gc.collect()
+def _expected(n: int, steps: int) -> tuple[float, float]:
+    """Seconds until the first round, and of a round: loops over time and their products."""
+    each = (3.8e-5 + 2.2e-7 * n) * n * steps
+    if steps > SLOW_LIMIT:
+        each /= 2  # the slowest are left out
+    return 8 + each, each
+
+
+def _more(agenda: Agenda) -> list[Measurement]:
+    """What is measured beside the sizes."""
+    scaling = Measurement(SCALING, 5, 1.1, partial(_scaling, agenda))
+    if not CLEAR_REFS.exists():
+        agenda.leave_out(MEMORY, f"there is no {CLEAR_REFS}")
+        return [scaling]
+    return [scaling, Measurement(MEMORY, 25, 0, _memory)]
+
+
+def _row(agenda: Agenda, n: int, steps: int) -> dict[str, Any]:
+    gc.collect()  # what is left of the size before
+    training, inference = _functions(agenda, n, steps)
+    functions = {f"training {name}": function for name, function in training.items()}
+    functions |= {f"inference {name}": function for name, function in inference.items()}
+    time_in_turn(functions, range(1))  # compiles
+    seconds = time_in_turn(functions, agenda.rounds())
+    trained = {name: seconds[f"training {name}"] for name in training}
+    inferred = {name: seconds[f"inference {name}"] for name in inference}
     row = {
         "units": n,
         "steps": steps,
         "training_seconds": {name: spread(times) for name, times in trained.items()},
         "inference_seconds": {name: spread(times) for name, times in inferred.items()},
     }
-    best = "native" if "native" in trained else "scan"
+    best = _kernels()[-1]
     ours = median(trained[best])
     floor = min(median(times) for name, times in trained.items() if name.startswith("floor"))
     row["training_over_floor"] = round(ours / floor, 3)
@@ -142,6 +172,48 @@ def _row(n: int, steps: int, rounds: int) -> dict[str, Any]:
         if name in trained
     }
     return row
+
+
+def _functions(agenda: Agenda, n: int, steps: int) -> tuple[Functions, Functions]:
+    """What is timed of this size, in training and in inference."""
+    training: Functions = {"floor_numpy": _floor_numpy(n, steps, True)}
+    inference: Functions = {"floor_numpy": _floor_numpy(n, steps, False)}
+    if torch is not None:
+        training["floor_torch"] = _floor_torch(n, steps, True)
+        inference["floor_torch"] = _floor_torch(n, steps, False)
+    for name, make in _trainers().items():
+        if why_not := _why_not(name, n, steps):
+            agenda.leave_out(f"{_words(n, steps)}, {name}", why_not)
+            continue
+        training[name] = make(n, steps)
+        if name in _kernels():
+            inference[name] = _layer(n, steps, name, False)
+    return training, inference
+
+
+def _why_not(name: str, n: int, steps: int) -> str | None:
+    """Why it is not timed at this size, if there is a reason."""
+    if steps > SLOW_LIMIT and name in ("scan", "equinox_lstm") and name != _kernels()[-1]:
+        return f"more than {SLOW_LIMIT:,} steps"
+    if KEPT.get(name, 0) * steps * BATCH * n * 4 > MEMORY_SHARE * _memory_of_machine():
+        return "wants too much memory"
+    return None
+
+
+def _trainers() -> dict[str, Callable[[int, int], Callable[[], Any]]]:
+    """Ours and its peers: what makes a training step of so many units and steps."""
+    trainers: dict[str, Callable[[int, int], Callable[[], Any]]] = {
+        kernel: partial(_layer, kernel=kernel, training=True) for kernel in _kernels()
+    }
+    trainers["equinox_lstm"] = _equinox_lstm
+    if torch is not None:
+        trainers |= {"torch_lstm": _torch_lstm, "torch_eager": _torch_eager}
+    return trainers
+
+
+def _kernels() -> list[recurrence.Backend]:
+    """Those of the layer that there are; the last is the one that it takes by itself."""
+    return ["scan", "native"] if native.unavailable() is None else ["scan"]
 
 
 def _targets(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -299,47 +371,35 @@ def _torch_eager(n: int, steps: int) -> Callable[[], None]:
 # ---- how it grows --------------------------------------------------------------------------------
 
 
-def _scaling(rounds: int) -> dict[str, Any]:
+def _scaling(agenda: Agenda) -> dict[str, Any]:
     """Seconds of a training step of 64 units against the steps and the batch."""
-    kernel = "native" if native.unavailable() is None else "scan"
+    kernel = _kernels()[-1]
     cases = {f"steps_{T}": _layer(64, T, kernel, True) for T in STEPS}
     cases |= {f"batch_{B}": _layer(64, 784, kernel, True, B) for B in (64, 256, 1024)}
-    time_in_turn(cases, 1)
-    return {name: spread(times) for name, times in time_in_turn(cases, rounds).items()}
+    time_in_turn(cases, range(1))  # compiles
+    return {name: spread(times) for name, times in time_in_turn(cases, agenda.rounds()).items()}
 
 
 def _memory() -> dict[str, Any]:
     """Bytes by which a process grows in a training step of 64 units and 784 steps, beyond what it
     had after one of 8 steps (libraries, compiled code); each in a process of its own."""
-    names = ["scan"] + (["native"] if native.unavailable() is None else [])
-    names += ["torch_eager", "torch_lstm"] if torch is not None else []
-    found = {}
-    for name in names:
-        code = f"from benchmarks.recurrence import print_growth; print_growth({name!r})"
-        ran = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        )
-        found[name] = int(ran.stdout)
-    ours = found.get("native", found["scan"])
+    found: dict[str, Any] = {
+        name: apart(_growth, name) for name in _trainers() if name != "equinox_lstm"
+    }
     if "torch_eager" in found:
-        found["eager_over_ours"] = round(found["torch_eager"] / ours, 2)
+        found["eager_over_ours"] = round(found["torch_eager"] / found[_kernels()[-1]], 2)
     return found
 
 
-def print_growth(name: str) -> None:
-    """Print what `_memory` measures, in a process that does nothing else."""
-    makers: dict[str, Callable[[int, int], Callable[[], Any]]] = {
-        "torch_eager": _torch_eager,
-        "torch_lstm": _torch_lstm,
-    }
-    for kernel in ("native", "scan"):
-        makers[kernel] = lambda n, T, k=kernel: _layer(n, T, k, True)
-    makers[name](64, 8)()
+def _growth(name: str) -> int:
+    """What `_memory` measures, in a process that does nothing else."""
+    make = _trainers()[name]
+    make(64, 8)()
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is from now on
+    CLEAR_REFS.write_text("5")  # the peak is from now on
     before = _peak_memory()
-    makers[name](64, 784)()
-    print(_peak_memory() - before)
+    make(64, 784)()
+    return _peak_memory() - before
 
 
 def _memory_of_machine() -> int:

@@ -1,6 +1,6 @@
 """What a step of the stochastic differential equation costs: the library's scan beside Diffrax.
 
-    python -m benchmarks.sde_stepping [--quick] [--out FILE]
+    python -m benchmarks.sde_stepping [--quick] [--seconds N] [--out FILE]
 
 The same circuit, noise, step and number of steps, in float64 and compiled; of each simulation only
 the final state is kept, which is the least that Diffrax can be asked for. `UnsafeBrownianPath`
@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import jax.random as jr
 import lineax as lx
 
-from benchmarks._common import command_line, machine, spread, target, time_in_turn, write
+from benchmarks._agenda import Agenda, Measurement
+from benchmarks._common import command, command_line, conclude, spread, target, time_in_turn
 from organics.circuit import Circuit, State, random_drive
 from organics.noise import Noise, simulate_noisy
 
@@ -39,48 +40,50 @@ DIFFRAX = {
 }
 
 
-def run(out: Path | None = None, quick: bool = False) -> dict[str, Any]:
+def run(
+    out: Path | None = None, quick: bool = False, seconds: float | None = None
+) -> dict[str, Any]:
     """Time steps of the scan and of Diffrax.
 
     Arguments
         out: file for the result.
         quick: the first case only, with few steps and rounds.
+        seconds: limit; cases for which there is no time are left out.
     """
-    cases = CASES
-    if quick:
-        cases = {"n=10": (10, None, 100)}
+    cases = {"n=10": (10, None, 100)} if quick else CASES
+    agenda = Agenda("sde_stepping", 5, quick=quick, seconds=seconds)
     with jax.enable_x64(True):
-        microseconds = {
-            case: _microseconds(*sizes, rounds=2 if quick else 5) for case, sizes in cases.items()
-        }
+        microseconds = agenda.take(
+            [
+                Measurement(case, 13, 0.3, partial(_microseconds, agenda, *sizes))
+                for case, sizes in cases.items()
+            ]
+        )
     ratios = {case: _diffrax_over_scan(times) for case, times in microseconds.items()}
-    result = {
-        "benchmark": "sde_stepping",
-        "command": "python -m benchmarks.sde_stepping" + (" --quick" if quick else ""),
+    found = {
         "cases": {
             case: {"n": n, "trials": trials or 1, "steps": steps, "dt_ms": DT}
             for case, (n, trials, steps) in cases.items()
+            if case in microseconds
         },
         "microseconds_per_step_and_trial": microseconds,
         "diffrax_over_scan": ratios,
         "targets": [
             target(f"Diffrax ({name}) over the scan, n=10", ratios["n=10"][name], "at least", bound)
             for name, bound in (("euler, unsafe", 1), ("euler, tree", 10))
+            if "n=10" in ratios
         ],
-        "machine": machine(),
     }
-    write(out, result)
-    return result
+    return conclude(agenda, command("sde_stepping", quick=quick, seconds=seconds), found, out)
 
 
-def _microseconds(n: int, trials: int | None, steps: int, rounds: int) -> dict[str, Any]:
+def _microseconds(agenda: Agenda, n: int, trials: int | None, steps: int) -> dict[str, Any]:
     functions = _functions(n, steps, trials)
-    for function in functions.values():
-        function()
+    time_in_turn(functions, range(1))  # compiles
     each = 1e6 / (steps * (trials or 1))
     return {
         name: spread([each * value for value in values])
-        for name, values in time_in_turn(functions, rounds).items()
+        for name, values in time_in_turn(functions, agenda.rounds()).items()
     }
 
 

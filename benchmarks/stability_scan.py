@@ -1,6 +1,6 @@
 """Stability of thousands of random circuits, against a plain SciPy loop and bare eigenvalues.
 
-    python -m benchmarks.stability_scan [--quick] [--out FILE]
+    python -m benchmarks.stability_scan [--quick] [--seconds N] [--out FILE]
 
 The scan is `organics.run_trials`: draw the circuits (the law of the paper's trials, largest
 singular value of `W_r` 1), find their steady states, and compute the eigenvalues of the Jacobians
@@ -35,7 +35,8 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import root
 from threadpoolctl import threadpool_limits
 
-from benchmarks._common import command_line, machine, spread, target, time_in_turn, write
+from benchmarks._agenda import Agenda, Measurement
+from benchmarks._common import command, command_line, conclude, spread, target, time_in_turn
 from organics import Circuit, jacobian, run_trials, steady_state
 from organics.trials import trial
 
@@ -45,57 +46,64 @@ SAME = 1e-6  # relative difference of spectral abscissae that counts as the same
 
 
 class Size(NamedTuple):
-    """How many circuits of n neurons to scan, and how many of them to give to the loop."""
+    """How many circuits of n neurons to scan, and how many of them to give to the loop.
+
+    `before` and `each`: seconds that this takes, as in `Measurement`.
+    """
 
     n: int
     trials: int
     looped: int
+    before: float
+    each: float
 
 
-FULL = (Size(10, 10_000, 200), Size(100, 1_000, 20))
-QUICK = (Size(10, 200, 10), Size(100, 10, 2))
+FULL = (Size(10, 10_000, 200, 14, 1.5), Size(100, 1_000, 20, 25, 10))
+QUICK = (Size(10, 200, 10, 8, 0), Size(100, 10, 2, 8, 0))
 
 
-def run(out: Path | None = None, quick: bool = False) -> dict[str, Any]:
+def run(
+    out: Path | None = None, quick: bool = False, seconds: float | None = None
+) -> dict[str, Any]:
     """Time a stability scan against a plain SciPy loop and against bare eigenvalues.
 
     Arguments
         out: file for the result.
         quick: a few circuits and rounds only, to see that it works; the times mean nothing.
+        seconds: limit; sizes for which there is no time are left out.
     """
+    agenda = Agenda("stability_scan", 5, quick=quick, seconds=seconds)
+    measurements = [
+        Measurement(
+            f"{size.trials:,} circuits, n = {size.n}",
+            size.before,
+            size.each,
+            partial(_compare, agenda, size),
+        )
+        for size in (QUICK if quick else FULL)
+    ]
     with jax.enable_x64(True):
-        sizes = [_compare(size, rounds=2 if quick else 5) for size in (QUICK if quick else FULL)]
-    result = {
-        "benchmark": "stability_scan",
-        "command": "python -m benchmarks.stability_scan" + (" --quick" if quick else ""),
+        sizes = list(agenda.take(measurements).values())
+    found = {
         "precision": "float64",
         "sizes": sizes,
-        "targets": [
-            goal
-            for size in sizes
-            for goal in (
-                target(
-                    f"n = {size['n']}: times faster than the loop",
-                    size["times_faster_than_loop"]["median"],
-                    "at least",
-                    20,
-                ),
-                target(
-                    f"n = {size['n']}: time relative to bare eigenvalues",
-                    size["time_relative_to_bare"]["median"],
-                    "at most",
-                    1.5,
-                ),
-            )
-        ],
-        "machine": machine(),
+        "targets": [goal for size in sizes for goal in _targets(size)],
     }
-    write(out, result)
-    return result
+    return conclude(agenda, command("stability_scan", quick=quick, seconds=seconds), found, out)
 
 
-def _compare(size: Size, rounds: int) -> dict[str, Any]:
-    n, trials, looped = size
+def _targets(size: dict[str, Any]) -> list[dict[str, Any]]:
+    where = f"n = {size['n']}: "
+    faster = size["times_faster_than_loop"]["median"]
+    relative = size["time_relative_to_bare"]["median"]
+    return [
+        target(where + "times faster than the loop", faster, "at least", 20),
+        target(where + "time relative to bare eigenvalues", relative, "at most", 1.5),
+    ]
+
+
+def _compare(agenda: Agenda, size: Size) -> dict[str, Any]:
+    n, trials, looped = size[:3]
     scan = partial(run_trials, n, trials, 1.0, seed=SEED)
     start = perf_counter()
     found = scan()
@@ -109,7 +117,7 @@ def _compare(size: Size, rounds: int) -> dict[str, Any]:
     _require_same("bare eigenvalues", bare().real.max(axis=1), found.spectral_abscissa)
     _require_same("loop", loop(), found.spectral_abscissa[:looped])
 
-    seconds = time_in_turn({"scan": scan, "loop": loop, "bare": bare}, rounds)
+    seconds = time_in_turn({"scan": scan, "loop": loop, "bare": bare}, agenda.rounds())
     scaled = [trials / looped * time for time in seconds["loop"]]
     possible = (os.cpu_count() or 1) * median(scaled) / median(seconds["bare"])
     return {
@@ -157,7 +165,7 @@ def _with_threads(threads: int | None, function: Callable[[], Any]) -> Callable[
 def _better_threads(function: Callable[[], Any]) -> int | None:
     """One thread for LAPACK, or all that it takes, whichever has `function` done sooner."""
     choices = {str(threads): _with_threads(threads, function) for threads in (None, 1)}
-    seconds = time_in_turn(choices, 3)
+    seconds = time_in_turn(choices, range(3))
     return None if median(seconds["None"]) < median(seconds["1"]) else 1
 
 

@@ -1,6 +1,6 @@
 """What it costs to import the package, and to ask `organics` for help.
 
-    python -m benchmarks.startup [--quick] [--out FILE]
+    python -m benchmarks.startup [--quick] [--seconds N] [--out FILE]
 
 Wall time of whole processes, with the bare interpreter's beside it. JAX takes most of a second to
 import, so neither may import it: `-X importtime` says whether `organics --help` did.
@@ -13,19 +13,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks._common import command_line, machine, spread, target, time_in_turn, write
+from benchmarks._agenda import Agenda, Measurement
+from benchmarks._common import command, command_line, conclude, spread, target, time_in_turn
 
 HEAVY = ("jax", "jaxlib", "equinox", "diffrax", "optax", "scipy", "sklearn", "matplotlib")
 SECONDS = 0.5
 
 
-def run(out: Path | None = None, quick: bool = False) -> dict[str, Any]:
+def run(
+    out: Path | None = None, quick: bool = False, seconds: float | None = None
+) -> dict[str, Any]:
     """Time the start of the package and of its command.
 
     Arguments
         out: file for the result.
         quick: two rounds instead of fifteen.
+        seconds: limit; with less time fewer rounds, or nothing.
     """
+    agenda = Agenda("startup", 15, quick=quick, seconds=seconds)
+    processes = Measurement("processes", 4, 1.2, partial(_processes, agenda))
+    found = agenda.take([processes]).get(processes.what, {})
+    return conclude(agenda, command("startup", quick=quick, seconds=seconds), found, out)
+
+
+def _processes(agenda: Agenda) -> dict[str, Any]:
     python = [sys.executable, "-c"]
     organics = str(Path(sysconfig.get_path("scripts")) / "organics")
     commands = {
@@ -36,18 +47,15 @@ def run(out: Path | None = None, quick: bool = False) -> dict[str, Any]:
         "organics_train_help": [organics, "train", "--help"],
         "organics_analyze_help": [organics, "analyze", "--help"],
     }
-    for command in commands.values():
-        _start(command)  # the first start of all also compiles to bytecode
+    imported = {name: _heavy_imports(commands[name][1:]) for name in commands if "help" in name}
     processes = {name: partial(_start, command) for name, command in commands.items()}
-    seconds = time_in_turn(processes, rounds=2 if quick else 15)
+    time_in_turn(processes, range(1))  # the first start of all also compiles to bytecode
+    seconds = time_in_turn(processes, agenda.rounds())
     import_times = [
         package - bare
         for package, bare in zip(seconds["import_organics"], seconds["bare_python"], strict=True)
     ]
-    imported = {name: _heavy_imports(commands[name][1:]) for name in commands if "help" in name}
-    result = {
-        "benchmark": "startup",
-        "command": "python -m benchmarks.startup" + (" --quick" if quick else ""),
+    return {
         "process_seconds": {name: spread(times) for name, times in seconds.items()},
         "import_seconds": spread(import_times),
         "heavy_packages_imported": imported,
@@ -63,10 +71,7 @@ def run(out: Path | None = None, quick: bool = False) -> dict[str, Any]:
             ),
             target("heavy packages that it imports", len(imported["organics_help"]), "at most", 0),
         ],
-        "machine": machine(),
     }
-    write(out, result)
-    return result
 
 
 def _start(command: list[str]) -> str:

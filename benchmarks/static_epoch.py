@@ -1,10 +1,11 @@
 """Seconds per MNIST epoch of the static classifier, beside the same network without circuits.
 
-    python -m benchmarks.static_epoch [--quick] [--out FILE]
+    python -m benchmarks.static_epoch [--quick] [--seconds N] [--out FILE]
 
 The images are random numbers of MNIST's shape: the time does not depend on their values.
 """
 
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks._common import command_line, machine, spread, time_in_turn, write
+from benchmarks._agenda import Agenda, Measurement
+from benchmarks._common import command, command_line, conclude, spread, time_in_turn
 from organics.training.config import TrainConfig
 from organics.training.evaluation import as_examples, build_model
 from organics.training.step import (
@@ -37,34 +39,39 @@ NETWORKS = {
 }
 
 
-def run(out: Path | None = None, quick: bool = False) -> dict[str, Any]:
+def run(
+    out: Path | None = None, quick: bool = False, seconds: float | None = None
+) -> dict[str, Any]:
     """Time epochs of training of each network: encoder and decoder are the same in all.
 
     Arguments
         out: file for the result.
         quick: two epochs of 2,000 images instead of seven of 57,000.
+        seconds: limit; with less time fewer epochs, or nothing.
     """
-    images, rounds = (2_000, 2) if quick else (IMAGES, 7)
+    agenda = Agenda("static_epoch", 7, quick=quick, seconds=seconds)
+    images = 2_000 if quick else IMAGES
+    epochs = Measurement("epochs", 20, 5.2, partial(_epochs, agenda, images))
+    found = agenda.take([epochs]).get(epochs.what, {})
+    return conclude(agenda, command("static_epoch", quick=quick, seconds=seconds), found, out)
+
+
+def _epochs(agenda: Agenda, images: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (images, 28, 28), np.uint8)
     examples = as_examples(pixels, rng.integers(0, 10, images), 255)
     epochs = {name: _Epoch(config, examples) for name, config in NETWORKS.items()}
-    time_in_turn(epochs, 1)  # compiles
-    seconds = time_in_turn(epochs, rounds)
+    time_in_turn(epochs, range(1))  # compiles
+    seconds = time_in_turn(epochs, agenda.rounds())
     without = median(seconds["no_layer"])
-    result = {
-        "benchmark": "static_epoch",
-        "command": "python -m benchmarks.static_epoch" + (" --quick" if quick else ""),
+    return {
         "images": images,
         "batch_size": NETWORKS["no_layer"].batch_size,
         "seconds_per_epoch": {name: spread(times) for name, times in seconds.items()},
         "times_without_layers": {
             name: round(median(times) / without, 3) for name, times in seconds.items()
         },
-        "machine": machine(),
     }
-    write(out, result)
-    return result
 
 
 class _Epoch:

@@ -1,11 +1,12 @@
 """A strict world: 64-bit, no silent broadcasting or promotion, run-time checks of shapes."""
 
+import gc
 import os
 from pathlib import Path
 
 from xla_flags import quick_to_compile
 
-os.environ.setdefault("XLA_FLAGS", quick_to_compile())
+os.environ["XLA_FLAGS"] = quick_to_compile(os.environ.get("XLA_FLAGS", ""))
 # what another worker, a process that a test starts, or an earlier run has compiled is not compiled
 # again; `make clean` removes it
 os.environ.setdefault(
@@ -31,7 +32,17 @@ settings.register_profile("organics", max_examples=20, derandomize=True, **_comm
 settings.register_profile("explore", max_examples=200, **_common)
 settings.load_profile("organics")
 
+pytest_plugins = ["compile_times"]
+
 _hook = install_import_hook("organics", "beartype.beartype")
+
+
+def pytest_collection_finish():
+    """Tracing makes so many objects that looking for cycles among them takes a tenth of the time:
+    less often, and not among what the modules hold."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 _MAPS = Path("/proc/self/maps")  # on Linux: the pieces of memory that this process has

@@ -26,12 +26,14 @@ def normal(seed, *shape, dtype=np.float64):
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
 
 
+@pytest.mark.rounding
 @given(seed=seeds, scale=scales)
 def test_ranges(seed, scale):
     raw = jnp.asarray(scale * normal(seed, 4, 4))
     assert np.all(positive(raw) > 0)
     assert np.all((at_most_one(raw) > 0) & (at_most_one(raw) <= 1))
-    np.testing.assert_allclose(at_most_one(raw), np.minimum(np.exp(np.asarray(raw)), 1), rtol=1e-15)
+    # libraries' exponentials differ by a few units in the last place
+    np.testing.assert_allclose(at_most_one(raw), np.minimum(np.exp(np.asarray(raw)), 1), rtol=1e-13)
     assert np.all((unit_interval(raw) > 0) & (unit_interval(raw) <= 1))
 
 
@@ -49,12 +51,14 @@ def test_unit_norm(seed, scale):
 
 def test_unit_norm_gradient():
     check_grads(jax.jit(unit_norm), (jnp.asarray(normal(0, 5)),), order=2)
+    np.testing.assert_array_equal(unit_norm(jnp.array([1.0, jnp.nan])), [jnp.nan, jnp.nan])
     zero = jnp.zeros(3)
     np.testing.assert_array_equal(unit_norm(zero), zero)
     np.testing.assert_array_equal(jax.jacrev(unit_norm)(zero), np.zeros((3, 3)))
     np.testing.assert_array_equal(jax.jacfwd(unit_norm)(zero), np.zeros((3, 3)))
 
 
+@pytest.mark.rounding
 @given(seed=seeds, scale=scales, bound=st.sampled_from([0.5, 1.0, 2.0]))
 @settings(max_examples=40)
 def test_spectral_bounds_hold(seed, scale, bound):
@@ -63,7 +67,7 @@ def test_spectral_bounds_hold(seed, scale, bound):
     np.testing.assert_allclose(spectral_norm(W), norm, rtol=1e-12)
     capped = cap_spectral_norm(W, bound)
     np.testing.assert_allclose(capped, W * min(1, bound / norm), rtol=1e-12)
-    assert np.linalg.norm(capped, 2) <= bound * (1 + 1e-14)
+    assert np.linalg.norm(capped, 2) <= bound * (1 + 1e-12)
     np.testing.assert_allclose(spectral_normalize(W, bound), W * (bound / norm), rtol=1e-12)
 
 
@@ -98,7 +102,7 @@ def test_no_step_leaves_the_set():
     loss = eqx.filter_jit(jax.grad(lambda W: -jnp.sum(push * cap_spectral_norm(W))))
     for _ in range(100):
         W = W - 0.1 * loss(W)
-        assert np.linalg.norm(cap_spectral_norm(W), 2) <= 1 + 1e-14
+        assert np.linalg.norm(cap_spectral_norm(W), 2) <= 1 + 1e-12
     # the optimum pairs the singular directions of `push`: its nuclear norm
     reached = np.sum(push * cap_spectral_norm(W))
     assert reached > 0.8 * np.linalg.norm(push, "nuc")

@@ -19,6 +19,7 @@ def layer_and_image(seed, **options):
     return layer, jr.normal(k_x, (2, HEIGHT, WIDTH))
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize(
     ("pool", "padding", "rectified"),
     [("across", "same", False), ("within", "valid", False), ("within", "same", True)],
@@ -105,6 +106,7 @@ def test_blank_image_float32_and_batches():
         ({"kernel_size": 0}, "`kernel_size` must be > 0"),
         ({"out_channels": 0}, "`out_channels` must be > 0"),
         ({"sigma": -1.0}, "`sigma` must be > 0"),
+        ({"dtype": jnp.bfloat16}, "`dtype` must be float32 or float64, not bfloat16"),
     ],
 )
 def test_refusals_name_the_argument(wrong, message):
@@ -116,6 +118,7 @@ def test_refusals_name_the_argument(wrong, message):
 def test_an_image_with_other_channels_is_refused():
     layer, _ = layer_and_image(0)
     with pytest.raises(
-        ValueError, match=r"`x` must have shape \(2, height, width\), not \(3, 4, 6"
+        ValueError,
+        match=r"`x` must have shape \(2, height, width\), with none of them 0, not \(3, 4, 6",
     ):
         layer(jnp.zeros((3, HEIGHT, WIDTH)))

@@ -50,7 +50,9 @@ def assert_same_to_rounding(folder, other):
         for line, expected in zip(lines(folder, file), lines(other, file), strict=True):
             assert line.keys() == expected.keys()
             for name in line:
-                np.testing.assert_allclose(line[name], expected[name], 2e-3, 2e-4, err_msg=name)
+                # an example or two may be so close to the border of two classes
+                atol = 0.02 if "accuracy" in name else 2e-4
+                np.testing.assert_allclose(line[name], expected[name], 2e-3, atol, err_msg=name)
 
 
 def test_two_devices_are_there():
@@ -92,6 +94,7 @@ class Linear(eqx.Module):
         return jnp.mean(error**2), {"accuracy": jnp.mean(jnp.abs(error))}
 
 
+@pytest.mark.rounding
 @given(batch=st.sampled_from([1, 2, 5, 8]), seed=st.integers(0, 99))
 @settings(max_examples=8)
 def test_steps_and_measures_are_those_of_one_device(batch, seed):

@@ -53,13 +53,13 @@ def problem(seed, H, m, steps, batch, *, identity=False, dtype=np.float64):
     return arrays, (d_final, d_outputs)
 
 
-def pulled_back(options, arrays, cotangents, *, sequence, backend, memory="more"):
+def pulled_back(options, arrays, cotangents, *, sequence, backend, memory="more", lengths=None):
     """Final state, outputs, and the gradients of their product with the cotangents."""
     d_final, d_outputs = cotangents
 
     def value(weights, x, state):
         final, outputs = recurrence.run(
-            options, weights, x, state, sequence=sequence, backend=backend, memory=memory
+            options, weights, x, state, lengths, sequence=sequence, backend=backend, memory=memory
         )
         total = jnp.sum(final * d_final)
         if sequence:
@@ -120,6 +120,31 @@ def test_native_agrees_for_every_shape(seed, H, m, steps, batch, single, keep):
     close(got, want, dtype)
 
 
+@needs_native
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("sequence, identity", [(False, False), (True, True)])
+def test_native_agrees_where_sequences_end_early(keep, sequence, identity):
+    """At the ends of segments of kept states, too, and in more than one tile of samples."""
+    arrays, cotangents = problem(11, 17, 2, 18, 35, identity=identity)
+    lengths = np.random.default_rng(11).integers(1, 19, 35)
+    lengths[:5] = 1, 8, 9, 16, 18
+    given = {"sequence": sequence, "lengths": jnp.asarray(lengths, jnp.int32)}
+    want = pulled_back(Options(), arrays, cotangents, backend="scan", **given)
+    with keeping_products(keep):
+        got = pulled_back(Options(), arrays, cotangents, backend="native", **given)
+    close(got, want)
+
+
+@backends
+def test_nan_in_the_last_input_is_in_the_final_state(backend):
+    (weights, x, state), _ = problem(12, 4, 1, 3, 2)
+    x = x.at[-1, 0].set(jnp.nan)
+    for options in (Options(), Options(rectified_drive=True)):
+        final, _ = recurrence.run(options, weights, x, state, sequence=False, backend=backend)
+        bad = np.isnan(np.asarray(final))
+        assert np.all(bad[0, :4]) and not np.any(bad[1])
+
+
 @backends
 @pytest.mark.parametrize("steps", [1, 9, 11])
 @pytest.mark.parametrize("sequence", [False, True])
@@ -133,6 +158,7 @@ def test_less_memory_same_numbers(backend, steps, sequence):
     close(got, want)
 
 
+@pytest.mark.rounding
 @backends
 def test_gradients_against_finite_differences(backend):
     arrays, cotangents = problem(2, 3, 2, 6, 2)
@@ -253,6 +279,7 @@ def test_instructions_that_are_not_there_are_refused(name, monkeypatch):
         native._choose(lambda name: name in ("base", "avx2"))
 
 
+@pytest.mark.rounding
 @needs_native
 @pytest.mark.parametrize("batch", [3, 9, 70, 530])
 def test_native_numbers_do_not_depend_on_the_number_of_threads(batch):
@@ -319,13 +346,13 @@ def mesh_of_two(kind):
     return jax.make_mesh((2,), ("devices",), axis_types=(kind,), devices=jax.devices()[:2])
 
 
-def shared(arrays, cotangents, *, sequence, backend, memory="more"):
+def shared(arrays, cotangents, lengths, *, sequence, backend, memory="more"):
     """As `pulled_back`, by two devices that share the batch."""
     share, shares = P("devices"), P(None, "devices")
 
-    def value(arrays, d_final, d_outputs):
+    def value(arrays, d_final, d_outputs, lengths):
         final, outputs = recurrence.run(
-            Options(), *arrays, sequence=sequence, backend=backend, memory=memory
+            Options(), *arrays, lengths, sequence=sequence, backend=backend, memory=memory
         )
         total = jnp.sum(final * d_final)
         if outputs is not None:
@@ -336,28 +363,33 @@ def shared(arrays, cotangents, *, sequence, backend, memory="more"):
     function = jax.shard_map(
         jax.grad(value, has_aux=True),
         mesh=mesh_of_two(AxisType.Auto),
-        in_specs=(specs, share, shares),
+        in_specs=(specs, share, shares, share),
         out_specs=(specs, (share, shares)),
     )
-    gradients, results = jax.jit(function)(arrays, *cotangents)
+    gradients, results = jax.jit(function)(arrays, *cotangents, lengths)
     return results, gradients
 
 
 @backends
-@pytest.mark.parametrize("sequence, memory", [(True, "more"), (False, "less")])
+@pytest.mark.parametrize("sequence, memory, ends", [(True, "more", True), (False, "less", False)])
 @pytest.mark.parametrize("identity", [False, True])
-def test_two_devices_that_share_the_batch_give_what_one_gives(backend, sequence, memory, identity):
+def test_two_devices_that_share_the_batch_give_what_one_gives(
+    backend, sequence, memory, ends, identity
+):
     """Values, and gradients of the weights, the input and the state."""
     arrays, cotangents = problem(11, 4, 2, 5, 6, identity=identity)
+    lengths = jnp.asarray([5, 1, 4, 2, 5, 3], jnp.int32) if ends else None
     options = {"sequence": sequence, "backend": backend, "memory": memory}
-    want = pulled_back(Options(), arrays, cotangents, **options)
-    close(shared(arrays, cotangents, **options), want)
+    want = pulled_back(Options(), arrays, cotangents, lengths=lengths, **options)
+    close(shared(arrays, cotangents, lengths, **options), want)
 
 
 @backends
 def test_an_input_shared_on_explicit_axes_gives_what_one_device_gives(backend):
     (weights, x, state), cotangents = problem(11, 4, 2, 5, 6)
-    want = pulled_back(Options(), (weights, x, state), cotangents, sequence=True, backend=backend)
+    options = {"sequence": True, "backend": backend}
+    options["lengths"] = jnp.asarray([5, 1, 4, 2, 5, 3], jnp.int32)
+    want = pulled_back(Options(), (weights, x, state), cotangents, **options)
     mesh = mesh_of_two(AxisType.Explicit)
     with jax.set_mesh(mesh):
         put = lambda spec, tree: jax.device_put(tree, NamedSharding(mesh, spec))  # noqa: E731
@@ -366,7 +398,8 @@ def test_an_input_shared_on_explicit_axes_gives_what_one_device_gives(backend):
             put(P("devices"), cotangents[0]),
             put(P(None, "devices"), cotangents[1]),
         )
-        got = pulled_back(Options(), arrays, (d_final, d_outputs), sequence=True, backend=backend)
+        options["lengths"] = put(P(), options["lengths"])
+        got = pulled_back(Options(), arrays, (d_final, d_outputs), **options)
     assert jax.typeof(got[0][1]).sharding.spec == P(None, "devices", None)
     close(got, want)
 

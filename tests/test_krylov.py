@@ -20,6 +20,7 @@ def circuit_at_a_state(seed, n, *, rectified=False, dtype=np.float64):
     return circuit, z, state, jnp.asarray(rhs, dtype)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("rectified", [False, True])
 def test_products_and_blocks_are_those_of_the_jacobian(rectified):
     n = 5
@@ -64,6 +65,7 @@ def test_solutions_are_those_of_a_factorization_in_both_modes(dtype, rtol, recti
 minimize = jax.jit(lambda A, b: minimize_residual(lambda x: A @ x, lambda x: x, b, 1e-10))
 
 
+@pytest.mark.rounding
 @given(seed=seeds)
 @settings(max_examples=10)
 def test_what_counts_as_solved_is_solved(seed):

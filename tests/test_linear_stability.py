@@ -88,6 +88,7 @@ def mismatch(got, want):
 # certificate
 
 
+@pytest.mark.rounding
 @settings(max_examples=40)
 @given(seed=seeds, n=sizes, rectified=st.booleans(), rest=rest)
 def test_every_step_of_the_proof_holds(seed, n, rectified, rest):
@@ -111,10 +112,11 @@ def test_every_step_of_the_proof_holds(seed, n, rectified, rest):
     assert certificate.kind == "diagonal Lyapunov"
     assert certificate.holds and all(certificate.checks.values())
     assert certificate.spectral_abscissa < 0 and linear.stable
-    np.testing.assert_array_equal(certificate.spectral_abscissa, linear.spectral_abscissa)
-    np.testing.assert_array_equal(certificate.residual, linear.steady_state.residual)
+    difference = np.abs(certificate.spectral_abscissa - linear.spectral_abscissa)
+    assert difference <= 1e-9 * np.abs(linear.eigenvalues).max()
 
 
+@pytest.mark.rounding
 @given(seed=seeds, n=few_sizes, rectified=st.booleans(), rest=rest)
 def test_verification_agrees_with_the_construction(seed, n, rectified, rest):
     circuit, z = drawn_circuit(seed, n, rectified, rest)
@@ -186,7 +188,7 @@ def test_verification_sees_a_resting_neuron_that_others_listen_to():
     z = jnp.array([1.0, -1.0, 0.0, 0.5, 0.5])
     steady = given_state(closed_form(Circuit(0.5 * np.eye(5)), z))
     circuit = Circuit(0.5 * np.eye(5), W_r)
-    assert np.abs(np.concatenate(circuit.imbalance(steady.state, z))).max() < 1e-15
+    assert np.abs(np.concatenate(circuit.imbalance(steady.state, z))).max() < 1e-13
     assert stability(circuit, z, steady).spectral_abscissa > 1
     outcome = verify(circuit, z, steady, np.ones(5))
     assert not outcome.valid and "a neuron at rest is not decoupled" in outcome.failures
@@ -203,6 +205,7 @@ def test_verification_where_no_neuron_responds():
 # spectrum of the oscillators
 
 
+@pytest.mark.rounding
 @settings(max_examples=40)
 @given(seed=seeds, n=sizes, rectified=st.booleans(), rest=rest)
 def test_oscillators_have_the_spectrum_of_the_jacobian(seed, n, rectified, rest):
@@ -234,6 +237,7 @@ def test_oscillators_have_the_spectrum_of_the_jacobian(seed, n, rectified, rest)
     assert np.all(y[~coupled] <= 0)
 
 
+@pytest.mark.rounding
 @settings(max_examples=30)
 @given(seed=seeds, n=sizes, rectified=st.booleans(), rest=rest)
 def test_spectrum_of_one_common_pool(seed, n, rectified, rest):
@@ -310,6 +314,7 @@ def test_unstable_steady_states_are_reported_as_such():
     np.testing.assert_allclose(sorted(saddle.damping_ratios), [-1, 1])
     certificate = certify(circuit, z, focus.steady_state)
     assert not certificate.holds and not certificate.checks["spectral abscissa < 0"]
+    assert certificate.residual == focus.steady_state.residual  # handed on as it is
 
 
 def test_nothing_is_stable_where_there_is_no_steady_state():
@@ -467,13 +472,14 @@ def test_energy_may_rise_at_third_order_only(distance):
     assert 0 < rise < distance**3
 
 
+@pytest.mark.rounding
 def test_energy_at_the_edges_of_floating_point_and_of_the_state_space():
     circuit = planar()
     for z in (jnp.array([1e-170]), jnp.array([1e90])):  # the square of the first underflows
-        at_rest = steady_state(circuit, z).state
-        assert energy(circuit, z, at_rest) < 1e-25
-        y, a = at_rest
-        assert 0 < energy(circuit, z, State(y * 1.1, a)) < 1e100
+        y, a = steady_state(circuit, z).state
+        elsewhere = energy(circuit, z, State(y * 1.1, a))
+        assert 0 < elsewhere < 1e100
+        assert energy(circuit, z, State(y, a)) <= 1e-25 * elsewhere
     z = jnp.ones(1)
     assert np.isfinite(energy(circuit, z, State(z, -jnp.ones(1))))  # `sqrt(a)` counts as 0 there
 
@@ -490,6 +496,7 @@ def test_energy_refuses_stacked_states():
 # explicit Euler
 
 
+@pytest.mark.rounding
 @given(seed=seeds, n=sizes, rectified=st.booleans())
 def test_largest_euler_step_bounds_the_stable_steps(seed, n, rectified):
     circuit, z = drawn_circuit(seed, n, rectified, False)
@@ -523,7 +530,7 @@ def test_euler_iteration_converges_below_and_leaves_above(n, w_r):
         y, a = jax.lax.fori_loop(0, steps, euler, start)
         return jnp.linalg.norm(jnp.concatenate([y - at_rest.y, a - at_rest.a]))
 
-    assert distance_after(20_000, 0.99 * limit) < 1e-12
+    assert distance_after(20_000, 0.99 * limit) < 1e-10
     assert not distance_after(20_000, 1.01 * limit) < 1e-5  # NaN has left, too
 
 
@@ -537,6 +544,7 @@ def test_largest_euler_step_of_given_eigenvalues():
 # transformations, precision, refusals
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("norm", [None, 0.9])
 def test_compiled_and_mapped_equal_the_plain_call(norm):
     keys = jr.split(jr.key(0), 4)

@@ -12,7 +12,7 @@ from organics.plots import save_figure
 from organics.reproduction import fig7, table2
 from organics.reproduction.target import Job
 from organics.reproduction.trained import command, in_words, trained
-from organics.training import SequenceConfig, step
+from organics.training import Report, SequenceConfig, step
 from organics.training.checkpoint import save_tree
 from organics.training.config import TrainConfig
 from organics.training.evaluation import build_model
@@ -25,11 +25,22 @@ def make_run(path, validation, tested=None, **settings):
     """The folder of a run that learned nothing, but claims to have."""
     config = SequenceConfig(**{"epochs": 2, "recurrent": "identity", **settings})
     folder = RunFolder.create(path, config)
-    folder.append("metrics.jsonl", {"epoch": 1, "validation_accuracy": validation})
+    line = dict.fromkeys((
+        "step", "loss", "accuracy", "gradient_norm_mean", "gradient_norm_max", "validation_loss",
+        "learning_rate", "seconds",
+    ), 1.0)  # fmt: skip
+    folder.append("metrics.jsonl", line | {"epoch": 1, "validation_accuracy": validation})
     save_tree(path / "model.safetensors", build_model(config))
     if tested is not None:
-        folder.append("metrics.jsonl", {"epoch": 2, "validation_accuracy": validation - 0.1})
-        folder.save_report({"test_accuracy": tested})
+        line |= {"epoch": 2, "validation_accuracy": validation - 0.1}
+        folder.append("metrics.jsonl", line)
+        report = Report(
+            dataset=config.task, model=config.model, layers=(config.units,), seed=config.seed,
+            recurrent=config.recurrent, parameters=1, epochs=2, best_epoch=1, test_loss=1.0,
+            validation_accuracy=validation, test_accuracy=tested, seconds_per_epoch=1.0, device="",
+            platform="", versions={},
+        )  # fmt: skip
+        folder.save_report(report.to_document())
     return config
 
 

@@ -104,6 +104,7 @@ def test_the_balls_hold_the_imbalance_and_its_derivative(n, seed, rectified, ide
 # identity recurrence
 
 
+@pytest.mark.rounding
 @given(n=st.sampled_from([1, 4, 12]), seed=seeds, rectified=models)
 def test_identity_recurrence_is_always_proved(n, seed, rectified):
     circuit, z = wide_circuit(seed, n, rectified=rectified)
@@ -113,7 +114,7 @@ def test_identity_recurrence_is_always_proved(n, seed, rectified):
     state = closed_form(circuit, z)
     for balls, values in zip(proof.enclosure, state, strict=True):
         for ball, value in zip(balls, values, strict=True):
-            assert holds(ball, value, 1e-14 * abs(float(value)))
+            assert holds(ball, value, 1e-13 * abs(float(value)))
             assert float(ball.rad()) <= 1e-13 * abs(float(value))
     # the margin is a lower bound on the smallest eigenvalue after scaling the diagonal to 1
     found = SteadyState(state, jnp.zeros(()), jnp.array(True), jnp.int32(0), jnp.int32(0))
@@ -185,6 +186,7 @@ def test_a_wrong_diagonal_proves_nothing(seed):
 # general recurrence
 
 
+@pytest.mark.rounding
 @given(n=st.sampled_from([1, 4]), seed=seeds, rectified=models, norm=st.sampled_from([1.0, 4.0]))
 def test_general_recurrence_agrees_with_the_eigenvalues(n, seed, rectified, norm):
     circuit, z = wide_circuit(seed, n, recurrence=norm, rectified=rectified)
@@ -282,6 +284,7 @@ def test_too_few_bits_are_undecided_and_more_decide():
     assert prove(circuit, z).verdict == "proved"
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("turn", [-3, -1, 1, 3])
 def test_a_hopf_bifurcation_within_rounding_is_decided_with_more_bits(turn):
     """The trace vanishes to the last digit of `tau_y`: float64 cannot tell its sign."""

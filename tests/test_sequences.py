@@ -149,6 +149,7 @@ def test_parameter_counts_of_the_paper(units, options, total):
     assert count_parameters(model) == 6 * 16 + 3 * 4 * 3 + 4 * 4 + 10 * 4 + 10
 
 
+@pytest.mark.rounding
 def test_the_loss_is_the_cross_entropy_of_the_last_output():
     model = build_sequence("organics", 2, 5, key=jr.key(0), backend="scan", dt_tau_max_y=0.5)
     x = jr.uniform(jr.key(1), (6, 7, 2))
@@ -165,23 +166,26 @@ def test_the_loss_is_the_cross_entropy_of_the_last_output():
         probabilities.append(scores / scores.sum())
     p = np.array(probabilities)
     np.testing.assert_allclose(loss, -np.mean(np.log(p[np.arange(6), labels])), rtol=1e-10)
-    assert metrics["accuracy"] == np.mean(p.argmax(axis=1) == np.asarray(labels))
+    right = np.mean(p.argmax(axis=1) == np.asarray(labels))
+    assert metrics["accuracy"] == pytest.approx(right, abs=1e-6)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize(("sequences", "time", "moments"), [(3, 9, 1), (501, 8, 4), (70, 900, 63)])
 def test_the_diagnosis_is_that_of_the_layer(sequences, time, moments):
     model = build_sequence("organics", 2, 5, key=jr.key(0), backend="scan", layers=2)
     x = jr.normal(jr.key(1), (sequences, time, 2))
     found = model.diagnose(x)
     outputs, _ = model.layer(x)
-    assert found["output_min"] == jnp.min(outputs) and found["output_max"] == jnp.max(outputs)
+    np.testing.assert_allclose(found["output_min"], jnp.min(outputs), rtol=1e-9)
+    np.testing.assert_allclose(found["output_max"], jnp.max(outputs), rtol=1e-9)
     taus = 1 / np.stack([cell.rates for cell in model.layer.cells])
     np.testing.assert_allclose(found["tau_a_max"], taus[:, 1].max())
     np.testing.assert_allclose(found["tau_b0_median"], np.median(taus[:, 2]))
     assert found["spectral_moments"] == moments
     abscissae, radii = spectra(model.layer, x[:moments])
-    assert found["largest_spectral_abscissa"] == abscissae.max()
-    assert found["largest_step_radius"] == radii.max()
+    np.testing.assert_allclose(found["largest_spectral_abscissa"], abscissae.max(), rtol=1e-8)
+    np.testing.assert_allclose(found["largest_step_radius"], radii.max(), rtol=1e-8)
 
 
 def test_what_overflows_is_diagnosed_as_not_finite():
@@ -271,7 +275,7 @@ def test_wrong_settings_are_refused_by_name(values, words):
 def test_the_settings_offer_what_there_is():
     # `config` repeats these, so as to import nothing heavy
     assert config.SequenceModelName == SequenceModelName
-    assert set(config.get_args(config.TaskName)) == set(sequences.TASKS)
+    assert set(get_args(config.TaskName)) == set(sequences.TASKS)
     layers = {
         "lstm": LSTM,
         "antisymmetric": AntisymmetricRNN,
@@ -475,7 +479,7 @@ def test_the_comparison_of_schedules_at_toy_size(tmp_path):
     assert json.loads(config.results.read_text()) == found
     assert [row["schedule"] for row in found["rows"]] == list(schedules.SCHEDULES)
     for row in found["rows"]:
-        assert row["mean_test_accuracy"] == pytest.approx(np.mean(row["test_accuracy"]), abs=1e-6)
+        assert row["mean_test_accuracy"] == pytest.approx(np.mean(row["test_accuracy"]), abs=2e-6)
         assert 0 < row["least_gradient_norm"] < row["largest_gradient_norm"]
     assert found["settings"]["units"] == 4 and "seed" not in found["settings"]
     assert schedules.compute(config, progress=False) == found

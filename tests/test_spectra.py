@@ -26,6 +26,7 @@ from organics.spectra import (
 from organics.steady_states import steady_state
 
 N = 2
+F = np.array([-0.3, 0.0, 0.05, 2.0])  # frequencies in kHz: each other number of them compiles again
 
 
 def example():
@@ -38,7 +39,7 @@ def example():
         tau_a=np.array([10.0, 7.0]),
     )
     noise = Noise(np.array([1e-3, 2e-3]), 5e-4, 1e-3, np.array([2e-3, 1e-3]))
-    return circuit, jnp.array([0.8, -0.5]), noise
+    return circuit, jnp.asarray(np.array([0.8, -0.5])), noise
 
 
 def unstable():
@@ -50,7 +51,7 @@ def unstable():
 def paper_circuit():
     """The one whose spectra the theory was checked with: circuit, drive, noise."""
     circuit = Circuit(W=np.ones((1, 1)), b=0.5, b0=0.5, sigma=0.1, tau_y=2.0, tau_a=10.0)
-    return circuit, jnp.ones(1), Noise(2e-3, 2e-3)
+    return circuit, jnp.asarray(np.ones(1)), Noise(2e-3, 2e-3)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def trials():
     run = lambda key: simulate_noisy(  # noqa: E731
         circuit, z, noise, 0.02, 40_000, rest, key=key, save_every=5
     )
-    return jax.vmap(run)(jr.split(jr.key(0), 128))
+    return jax.jit(jax.vmap(run))(jr.split(jr.key(0), 128))
 
 
 @pytest.fixture(scope="module")
@@ -113,49 +114,50 @@ def test_the_integral_of_the_spectrum_is_the_covariance():
     np.testing.assert_allclose(integral, P, rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.rounding
 def test_spectrum_is_that_of_the_formula():
     circuit, z, noise = example()
     state = steady_state(circuit, z).state
-    J = np.asarray(
-        jax.jacobian(lambda x: jnp.concatenate(circuit.velocity(State(x[:N], x[N:]), z)))(
-            jnp.concatenate(state)
-        )
-    )
     x = np.concatenate(state)
+    velocity = lambda x: jnp.concatenate(circuit.velocity(State(x[:N], x[N:]), z))  # noqa: E731
+    J = np.asarray(jax.jit(jax.jacobian(velocity))(x))
     additive = np.array([1e-3, 2e-3, 5e-4, 5e-4])
     multiplicative = np.array([1e-3, 1e-3, 2e-3, 1e-3])
     tau = np.concatenate([circuit.tau_y, circuit.tau_a])
     Q = np.diag((additive**2 + (multiplicative * x) ** 2) / tau)
-    f = np.array([-0.3, 0.0, 0.04, 2.0])
-    cross = cross_spectrum(circuit, z, f, noise)
-    for k, w in enumerate(2 * np.pi * f):
+    cross = np.asarray(cross_spectrum(circuit, z, F, noise))
+    for k, w in enumerate(2 * np.pi * F):
         A = np.linalg.inv(1j * w * np.eye(2 * N) - J)
         want = A @ Q @ np.linalg.inv(-1j * w * np.eye(2 * N) - J).T
         np.testing.assert_allclose(cross[k], want, rtol=1e-9)
     diagonal = np.einsum("fii->fi", cross).real
-    np.testing.assert_allclose(power_spectrum(circuit, z, f, noise), diagonal, rtol=1e-12)
+    np.testing.assert_allclose(power_spectrum(circuit, z, F, noise), diagonal, rtol=1e-12)
     sizes = np.abs(cross) ** 2 / (diagonal[:, :, None] * diagonal[:, None, :])
-    np.testing.assert_allclose(coherence(circuit, z, f, noise), sizes, rtol=1e-9)
+    np.testing.assert_allclose(coherence(circuit, z, F, noise), sizes, rtol=1e-9)
 
 
 def test_a_leaky_neuron_has_a_lorentzian_spectrum():
     circuit = Circuit(W=np.zeros((1, 1)), b0=1.0, sigma=1.0, tau_a=5.0)
-    f = np.array([0.0, 0.03, 0.5])
-    got = power_spectrum(circuit, jnp.zeros(1), f, Noise(additive_a=0.1))
-    want = 0.1**2 / 5 / ((1 / 5) ** 2 + (2 * np.pi * f) ** 2)
+    got = np.asarray(power_spectrum(circuit, np.zeros(1), F, Noise(additive_a=0.1)))
+    want = 0.1**2 / 5 / ((1 / 5) ** 2 + (2 * np.pi * F) ** 2)
     np.testing.assert_allclose(got[:, 1], want, rtol=1e-12)
     np.testing.assert_array_equal(got[:, 0], 0)
-    np.testing.assert_array_equal(
-        coherence(circuit, jnp.zeros(1), f, Noise(additive_a=0.1))[:, 0], 0
-    )
+    between = np.asarray(coherence(circuit, np.zeros(1), F, Noise(additive_a=0.1)))
+    np.testing.assert_array_equal(between[:, 0], 0)
 
 
+@jax.jit
+def jacobian_and_covariance(circuit, z):
+    state = steady_state(circuit, z).state
+    return jacobian(circuit, state), stationary_covariance(circuit, state, Noise(0.3, 0.2))
+
+
+@pytest.mark.rounding
 @given(seed=seeds, rectified=st.booleans())
 def test_covariance_against_scipy(seed, rectified):
     n = 4
     circuit, z = wide_circuit(seed, n, rectified=rectified)
-    J = np.asarray(jacobian(circuit, steady_state(circuit, z).state))
-    got = np.asarray(stationary_covariance(circuit, z, Noise(0.3, 0.2)))
+    J, got = (np.asarray(found) for found in jacobian_and_covariance(circuit, z))
     tau = np.concatenate([circuit.tau_y, circuit.tau_a])
     Q = np.diag(np.repeat([0.3, 0.2], n) ** 2 / tau)
     np.testing.assert_array_equal(got, got.T)
@@ -165,13 +167,13 @@ def test_covariance_against_scipy(seed, rectified):
 
 
 def test_lyapunov_of_slow_and_fast_rates_and_of_a_defective_matrix():
-    J = jnp.asarray(np.diag([-1e-6, -1e-2, -1e4]) + np.diag([1e-3, 1.0], 1))
-    Q = jnp.eye(3)
-    P = np.asarray(lyapunov(J, Q))
-    want = scipy.linalg.solve_continuous_lyapunov(np.asarray(J), -np.eye(3))
-    np.testing.assert_allclose(P, want, rtol=1e-5)
-    block = jnp.asarray([[-1.0, 1.0], [0.0, -1.0]])
-    np.testing.assert_allclose(lyapunov(block, jnp.eye(2)), [[0.75, 0.25], [0.25, 0.5]], rtol=1e-12)
+    solve = jax.jit(lyapunov)
+    J = np.diag([-1e-6, -1e-2, -1e4]) + np.diag([1e-3, 1.0], 1)
+    want = scipy.linalg.solve_continuous_lyapunov(J, -np.eye(3))
+    # LAPACK's rounding is relative to the fastest rate, ten decades from the slowest
+    np.testing.assert_allclose(solve(J, np.eye(3)), want, rtol=1e-4)
+    block = np.array([[-1.0, 1.0], [0.0, -1.0]])
+    np.testing.assert_allclose(solve(block, np.eye(2)), [[0.75, 0.25], [0.25, 0.5]], rtol=1e-12)
 
 
 def test_derivatives():
@@ -180,14 +182,15 @@ def test_derivatives():
     def loss(z, level):
         noise = Noise(level, 1e-3)
         P = stationary_covariance(circuit, z, noise)
-        S = power_spectrum(circuit, z, jnp.array([0.05]), noise)
+        S = power_spectrum(circuit, z, np.array([0.05]), noise)
         return 1e5 * (P[0, 1] + P[0, 0] + S[0, 3])
 
-    at = (z, jnp.asarray(2e-3))
-    slopes = jax.jit(jax.grad(loss, argnums=(0, 1)))(*at)
-    value = jax.jit(loss)
+    at = (z, np.asarray(2e-3))
+    both = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    value = lambda *at: both(*at)[0]  # noqa: E731
+    _, slopes = both(*at)
     for i in range(N):
-        h = 1e-5 * jnp.eye(N)[i]
+        h = 1e-5 * np.eye(N)[i]
         difference = (value(z + h, at[1]) - value(z - h, at[1])) / 2e-5
         np.testing.assert_allclose(slopes[0][i], difference, rtol=1e-5)
     difference = (value(z, at[1] + 1e-7) - value(z, at[1] - 1e-7)) / 2e-7
@@ -196,13 +199,18 @@ def test_derivatives():
 
 def test_maps_over_drives_and_has_nan_where_it_could_not_raise():
     circuit, rest = unstable()
-    stable = steady_state(circuit, jnp.ones(1)).state
-    states = jax.tree.map(lambda *x: jnp.stack(x), stable, rest)
-    f, noise = jnp.array([0.0, 0.1]), Noise(1e-3)
-    power = jax.vmap(lambda s: power_spectrum(circuit, s, f, noise))(states)
-    np.testing.assert_allclose(power[0], power_spectrum(circuit, stable, f, noise))
+    stable = steady_state(circuit, np.ones(1)).state
+    states = jax.tree.map(lambda *x: np.stack(x), stable, rest)
+    noise = Noise(1e-3)
+
+    @jax.jit
+    @jax.vmap
+    def both(s):
+        return power_spectrum(circuit, s, F, noise), stationary_covariance(circuit, s, noise)
+
+    power, covariance = (np.asarray(found) for found in both(states))
+    np.testing.assert_allclose(power[0], power_spectrum(circuit, stable, F, noise))
     assert np.all(np.isnan(power[1]))
-    covariance = jax.vmap(lambda s: stationary_covariance(circuit, s, noise))(states)
     assert np.all(np.isfinite(covariance[0])) and np.all(np.isnan(covariance[1]))
 
 
@@ -210,9 +218,8 @@ def test_a_known_steady_state_is_taken():
     circuit, z, noise = example()
     state = steady_state(circuit, z).state
     for function in (power_spectrum, cross_spectrum, coherence):
-        f = np.array([0.1, 1.0])
         np.testing.assert_allclose(
-            function(circuit, state, f, noise), function(circuit, z, f, noise)
+            function(circuit, state, F, noise), function(circuit, z, F, noise)
         )
 
 
@@ -229,25 +236,28 @@ def test_refuses_what_is_not_stable_or_has_no_steady_state():
     ("changed", "message"),
     [
         ({"z": np.ones(3)}, r"`z` must have shape \(2,\)"),
-        ({"z": State(jnp.ones(2), jnp.ones(3))}, r"`z.a` must have shape \(2,\)"),
+        (
+            {"z": State(jnp.asarray(np.ones(2)), jnp.asarray(np.ones(3)))},
+            r"`z.a` must have shape \(2,\)",
+        ),
         ({"z": np.array([1.0, np.nan])}, "`z` must be finite"),
         ({"frequencies": np.array([0.1, np.inf])}, "`frequencies` must be finite"),
         ({"noise": Noise(np.ones(3))}, "`additive_y` must be a scalar or have shape"),
     ],
 )
 def test_refusals(changed, message):
-    arguments = {"z": np.ones(2), "frequencies": np.ones(1), "noise": Noise(0.1)} | changed
+    ones = jnp.asarray(np.ones(2))
+    arguments = {"z": State(ones, ones), "frequencies": np.ones(1), "noise": Noise(0.1)} | changed
     with pytest.raises(ValueError, match=message):
         power_spectrum(Circuit(W=np.ones((2, 2))), **arguments)
 
 
 def test_float32():
     circuit, z, noise = example()
-    single = jax.tree.map(lambda x: x.astype(jnp.float32), circuit)
+    single = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float32)), circuit)
     z = steady_state(circuit, z).state
-    f = np.array([0.0, 0.05, 1.0])
     for function in (power_spectrum, coherence, cross_spectrum):
-        got, want = function(single, z, f, noise), function(circuit, z, f, noise)
+        got, want = (np.asarray(function(one, z, F, noise)) for one in (single, circuit))
         assert got.dtype.itemsize == want.dtype.itemsize // 2
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3 * np.max(np.abs(want)))
     got = stationary_covariance(single, z, noise)
@@ -257,11 +267,9 @@ def test_float32():
 
 def recorded(x, dt=0.5):
     """A trajectory of one circuit of one neuron, whose `y` and `a` are the rows of `x`."""
-    y, a = jnp.asarray(x)[:, :, None]
-    end = jnp.asarray(dt * (len(y) - 1))
-    return Trajectory(
-        dt * jnp.arange(len(y), dtype=y.dtype), State(y, a), jnp.asarray(True), end, jnp.inf + end
-    )
+    t, (y, a) = dt * np.arange(x.shape[1]), x[:, :, None]
+    t, y, a, ok, end, never = map(jnp.asarray, (t, y, a, True, t[-1], np.inf))
+    return Trajectory(t, State(y, a), ok, end, never)
 
 
 @pytest.mark.parametrize("nperseg", [64, 75])
@@ -286,7 +294,7 @@ def test_welch_is_that_of_scipy_up_to_its_conventions(nperseg):
 def test_welch_averages_over_trials_and_discards_the_beginning():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(3, 2, 400))
-    trials = jax.tree.map(lambda *x: jnp.stack(x), *[recorded(one) for one in x])
+    trials = jax.tree.map(lambda *x: np.stack(x), *[recorded(one) for one in x])
     each = [welch(recorded(one), nperseg=50).cross for one in x]
     np.testing.assert_allclose(welch(trials, nperseg=50).cross, np.mean(each, axis=0), atol=1e-12)
     later = welch(recorded(x[0][:, 100:]), nperseg=50).cross

@@ -42,6 +42,7 @@ def residual_by_hand(circuit, state, z):
     )
 
 
+@pytest.mark.rounding
 @given(seed=seeds, n=sizes, rectified=st.booleans())
 def test_closed_form_is_at_rest_and_normalizes(seed, n, rectified):
     circuit, z = wide_circuit(seed, n, rectified=rectified)
@@ -82,6 +83,7 @@ def test_spectral_norm_one_always_converges(n, rectified):
     assert np.all(np.asarray(found.state.a) >= np.asarray(circuits.c) * (1 - 1e-12))
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("norm", [1.0, 2.0])
 def test_a_known_spectral_norm_changes_nothing_and_a_wrong_one_nothing_that_counts(norm):
     circuits, drives = paper_trials(5, 20, norm, seed=8)
@@ -94,10 +96,11 @@ def test_a_known_spectral_norm_changes_nothing_and_a_wrong_one_nothing_that_coun
     np.testing.assert_allclose(got.state.y, want.state.y, atol=1e-9)
     np.testing.assert_allclose(got.state.a, want.state.a, atol=1e-9)
     residual = np.asarray(jax.vmap(residual_by_hand)(circuits, wrong.state, drives))
-    np.testing.assert_allclose(wrong.residual, residual, rtol=1e-6, atol=1e-14)
+    np.testing.assert_allclose(wrong.residual, residual, rtol=1e-6, atol=1e-13)
     assert np.all(residual[np.asarray(wrong.converged)] <= 1e-10)
 
 
+@pytest.mark.rounding
 @given(
     seed=seeds, n=sizes, rectified=st.booleans(), norm=st.sampled_from([0.1, 0.9, 1.0, 2.0, 3.0])
 )
@@ -105,8 +108,8 @@ def test_what_counts_as_converged_is_at_rest(seed, n, rectified, norm):
     circuit, z = wide_circuit(seed, n, recurrence=norm, rectified=rectified)
     found = solve(circuit, z)
     residual = residual_by_hand(circuit, found.state, z)
-    np.testing.assert_allclose(found.residual, residual, rtol=1e-6, atol=1e-14)
     size = np.linalg.norm(found.state.y) + np.linalg.norm(found.state.a) + float(circuit.c.max())
+    np.testing.assert_allclose(found.residual, residual, rtol=1e-6, atol=1e-14 * (1 + size))
     if found.converged:
         assert residual <= 1e-10 * (1 + size)
         assert np.all(np.asarray(found.state.a) > 0)
@@ -371,6 +374,7 @@ def test_sweeps_go_on_while_the_residual_rises_for_a_moment():
     assert not swept.converged and swept.residual <= start.residual
 
 
+@pytest.mark.rounding
 def test_matrix_free_falls_back_to_the_other_routes():
     # weak recurrence of the second neuron, whose pool gain exceeds 1: the state is far away
     circuit = Circuit(5 * np.eye(2), np.diag([1.0, 0.05]), b=1.0, b0=1.0, sigma=0.5)
@@ -380,7 +384,7 @@ def test_matrix_free_falls_back_to_the_other_routes():
     assert not direct.converged
     want, got = solve(circuit, z), matrix_free(circuit, z)
     assert got.converged and got.method == want.method
-    np.testing.assert_array_equal(got.state.a, want.state.a)
+    np.testing.assert_allclose(got.state.a, want.state.a, rtol=1e-9)
     # and where there is no steady state, none is reported
     circuit = Circuit(5 * np.eye(2), np.diag([1.0, 0.0]), b=1.0, b0=1.0, sigma=0.5)
     assert not matrix_free(circuit, z).converged

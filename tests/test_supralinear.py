@@ -49,6 +49,7 @@ def simulate(layer, x):
     return found.ys[0]
 
 
+@pytest.mark.rounding
 @given(sizes=SIZES, seed=SEEDS)
 def test_jacobian_is_the_derivative_of_the_velocity(sizes, seed):
     layer, x = network(sizes, seed)
@@ -166,7 +167,7 @@ def test_training_keeps_the_signs_and_counts_what_is_lost(tmp_path):
         assert len(line["lost"]) == len(line["loss"]) and np.all(np.isfinite(line["lost"]))
     found = evaluate(tmp_path).summary
     (stability,) = found["stability"]
-    assert stability["n"] == 10 and stability["stable"] <= 1 - found["lost"]
+    assert stability["n"] == 10 and stability["stable"] <= 1 - found["lost"] + 1e-6
 
 
 @pytest.mark.parametrize("layers", [(5,), (3, 2, 1)])

@@ -14,6 +14,7 @@ def assert_equal(outcome, index, alone):
     np.testing.assert_allclose(outcome.spectral_abscissa[index], alone.spectral_abscissa, rtol=1e-7)
 
 
+@pytest.mark.rounding
 def test_each_trial_is_the_circuit_of_its_index():
     outcome = run_trials(2, 5, 2.0, seed=7)
     assert len(outcome.stable) == 5

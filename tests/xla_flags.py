@@ -5,9 +5,10 @@ to a standstill when two batches of LAPACK calls meet in it. Programs are hardly
 by the newer emitters, which take thrice as long.
 """
 
-import mmap
-from importlib.util import find_spec
-from pathlib import Path
+import os
+import re
+import subprocess
+import sys
 
 FLAGS = {
     "xla_force_host_platform_device_count": "2",
@@ -17,14 +18,42 @@ FLAGS = {
     "xla_cpu_parallel_codegen_split_count": "1",
 }
 
+_START = "from jaxlib import xla_client; xla_client.make_cpu_client()"
 
-def quick_to_compile() -> str:
-    """For `XLA_FLAGS`: those that this version knows, as it aborts at others."""
-    (library,) = Path(find_spec("jaxlib").origin).parent.glob("libjax_common.*")
-    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as code:
-        known = [flag for flag in FLAGS if code.find(flag.encode()) >= 0]
-    return " ".join(f"--{flag}={FLAGS[flag]}" for flag in known)
+
+def quick_to_compile(given: str = "") -> str:
+    """For `XLA_FLAGS`: what is `given` there already, and of `FLAGS` what it does not set.
+
+    XLA aborts at flags that it does not know. A process that starts with them tells which these
+    are; they are left out, with a word on standard error.
+
+    Raises `RuntimeError` if XLA does not start with the `given` flags either.
+    """
+    set_already = set(re.findall(r"--(\w+)", given))
+    flags = {name: value for name, value in FLAGS.items() if name not in set_already}
+    while True:
+        text = " ".join([given, *(f"--{name}={value}" for name, value in flags.items())]).strip()
+        unknown = _complaint(text)
+        if unknown is None:
+            return text
+        gone = flags.keys() & set(re.findall(r"--(\w+)", unknown))
+        if not gone:
+            raise RuntimeError(f"XLA does not start with XLA_FLAGS={text!r}: {unknown}")
+        print(f"This XLA has no {', '.join(gone)}: the tests may take longer.", file=sys.stderr)
+        flags = {name: value for name, value in flags.items() if name not in gone}
+
+
+def _complaint(flags: str) -> str | None:
+    """The last line that XLA writes before it aborts; `None` if it starts with these flags."""
+    environment = {**os.environ, "XLA_FLAGS": flags}
+    started = subprocess.run(
+        [sys.executable, "-c", _START], env=environment, capture_output=True, text=True, check=False
+    )
+    if started.returncode == 0:
+        return None
+    unknown = [line for line in started.stderr.splitlines() if "Unknown flag" in line]
+    return (unknown or started.stderr.splitlines() or [f"exit {started.returncode}"])[-1]
 
 
 if __name__ == "__main__":
-    print(quick_to_compile())
+    print(quick_to_compile(os.environ.get("XLA_FLAGS", "")))

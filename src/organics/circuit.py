@@ -19,7 +19,7 @@ symbol     shape    domain     meaning
 Time is in milliseconds, so eigenvalues are in 1/ms and frequencies in kHz.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -108,7 +108,7 @@ class Circuit(eqx.Module):
     ):
         self.W = _matrix("W", W, None, None)
         n, dtype = self.W.shape[0], self.W.dtype
-        _require("W", self.W, self.W >= 0, "be >= 0")
+        _require("W", self.W, lambda W: W >= 0, "be >= 0")
         self.W_r = None if W_r is None else _matrix("W_r", W_r, n, dtype)
         self.b = _positive_vector("b", b, n, dtype)
         self.b0 = _positive_vector("b0", b0, n, dtype)
@@ -228,7 +228,7 @@ def as_drive(circuit: Circuit, z: Values, name: str = "z") -> Float[Array, " n"]
             f"`{name}` must have shape ({circuit.n},), one input drive per neuron, not {z.shape}. "
             "For several drives use `jax.vmap`."
         )
-    _require(name, z, jnp.isfinite(z), "be finite")
+    _require(name, z, np.isfinite, "be finite")
     return z
 
 
@@ -238,7 +238,7 @@ def _matrix(name: str, value, n: int | None, dtype) -> Array:
         raise ValueError(f"`{name}` must be a square matrix (n, n), not of shape {value.shape}.")
     if n is not None and value.shape[0] != n:
         raise ValueError(f"`{name}` must have shape ({n}, {n}) like `W`, not {value.shape}.")
-    _require(name, value, jnp.isfinite(value), "be finite")
+    _require(name, value, np.isfinite, "be finite")
     return value
 
 
@@ -246,8 +246,12 @@ def _positive_vector(name: str, value, n: int, dtype) -> Array:
     value = _floating(name, value, dtype)
     if value.shape not in ((), (n,)):
         raise ValueError(f"`{name}` must be a scalar or have shape ({n},), not {value.shape}.")
-    _require(name, value, jnp.isfinite(value) & (value > 0), "be finite and > 0")
-    return jnp.broadcast_to(value, (n,))
+    _require(name, value, lambda v: np.isfinite(v) & (v > 0), "be finite and > 0")
+    if value.ndim == 1:
+        return value
+    if isinstance(value, Tracer):
+        return jnp.broadcast_to(value, (n,))
+    return jnp.asarray(np.full(n, value))  # compiles nothing
 
 
 def _floating(name: str, value, dtype) -> Array:
@@ -262,15 +266,19 @@ def _floating(name: str, value, dtype) -> Array:
     return value.astype(dtype)
 
 
-def _require(name: str, value: Array, valid: Array, what: str) -> None:
-    """Refuse `value` unless all of it is `valid`; says nothing of values that are being traced."""
-    if isinstance(valid, Tracer):
+def _require(name: str, value: Array, valid: Callable[[np.ndarray], np.ndarray], what: str) -> None:
+    """Refuse `value` unless all of it is `valid`; says nothing of values that are being traced.
+
+    Looked at by NumPy, as JAX would compile a program for each shape.
+    """
+    if isinstance(value, Tracer):
         return
-    bad = np.argwhere(~np.asarray(valid))
+    entries = np.asarray(value)
+    bad = np.argwhere(~valid(entries))
     if len(bad):
         where = tuple(int(i) for i in bad[0])
         entry = f"entry {list(where)}" if where else "it"
         raise ValueError(
-            f"`{name}` must {what}; {entry} is {float(np.asarray(value)[where])} "
-            f"({len(bad)} of {value.size} entries are refused)."
+            f"`{name}` must {what}; {entry} is {float(entries[where])} "
+            f"({len(bad)} of {entries.size} entries are refused)."
         )

@@ -6,14 +6,18 @@ A circuit file has exactly these keys (members, in an `.npz` archive):
 key                                 value
 ==================================  ==============================================================
 `W`                                 n x n matrix
-`W_r`                               n x n matrix; the identity is `null` in JSON and an array
-                                    without entries, such as `zeros((0, 0))`, in `.npz`
+`W_r`                               n x n matrix; the identity is `null` in JSON, or in both an
+                                    array without entries, such as `zeros((0, 0))`
 `b`, `b0`, `sigma`,                 n numbers, or one that stands for n equal ones;
 `tau_y`, `tau_a`                    the time constants in ms
-`rectified`                         `true` or `false`
+`rectified`                         `true` or `false`, or 1 or 0
 `z`                                 one input drive (n numbers, or one that stands for n equal
                                     ones) or a list of them (k x n)
 ==================================  ==============================================================
+
+Some programs write n numbers as a row or a column, one number as a matrix, and a matrix of one
+entry as a number. All that is read where it has one meaning only: an `n x k` array of drives, for
+instance, is refused, as it could not be told from the others if k were n.
 
 The bounds on values are those of `organics.circuit.Circuit`. All keys are required, so that a
 misspelt one cannot pass as a default. No pickle is ever opened, and no memory is claimed on the
@@ -22,28 +26,28 @@ word of the file.
 
 import io
 import json
-import math
 import reprlib
 import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from numpy.lib import format as npy
 
-from organics.atomic import write_atomically
+from organics import npy
+from organics.atomic import read_whole, write_atomically
 from organics.circuit import Circuit, Values
+from organics.documents import parse_object
 
 VECTORS = ("b", "b0", "sigma", "tau_y", "tau_a")
 KEYS = ("W", "W_r", *VECTORS, "rectified", "z")
 
-# An .npz file may not exceed its limit decompressed, either. A number of JSON, two characters with
-# its comma, becomes an object of 32 bytes: hence the lower limit.
+# An .npz file may not exceed its limit in memory, either, where every number has 64 bits. A number
+# of JSON, two characters with its comma, becomes an object of 32 bytes: hence the lower limit.
 MAX_JSON_BYTES = 32 * 2**20
 MAX_NPZ_BYTES = 256 * 2**20
 
@@ -71,7 +75,7 @@ def load_circuit(path: str | Path, dtype: Any = None) -> tuple[Circuit, Float[Ar
     parse, _, limit = _format(path)
     dtype = _float_type(dtype)
     try:
-        return _build(parse(_read(path, limit)), dtype)
+        return _build(parse(read_whole(path, limit)), dtype)
     except ValueError as error:
         raise CircuitFileError(f"{path}: {error}") from None
 
@@ -113,7 +117,10 @@ def _format(path: Path) -> "tuple[Callable[[bytes], Content], Callable[[Content]
         return _parse_json, _dump_json, MAX_JSON_BYTES
     if path.suffix.lower() == ".npz":
         return _parse_npz, _dump_npz, MAX_NPZ_BYTES
-    raise ValueError(f"`path` must end in .json or .npz to be a circuit file: {path}")
+    raise ValueError(
+        f"`path` must end in .json or .npz to be a circuit file: {path}. (In MATLAB, `jsonencode` "
+        "of a struct with the fields of one writes such a .json.)"
+    )
 
 
 def _float_type(dtype: Any) -> np.dtype:
@@ -128,16 +135,6 @@ def _float_type(dtype: Any) -> np.dtype:
     return wanted
 
 
-def _read(path: Path, limit: int) -> bytes:
-    if path.exists() and not path.is_file():
-        raise ValueError("is not a regular file.")  # a pipe or a device may have no end
-    size = path.stat().st_size
-    if size > limit:
-        raise ValueError(f"has {size} bytes; at most {limit} are read.")
-    with path.open("rb") as stream:
-        return stream.read(size)
-
-
 def _build(values: Content, dtype: np.dtype) -> tuple[Circuit, Float[Array, "drives n"]]:
     """The circuit and the drives from arrays of any shape and value."""
     numbers = {
@@ -145,9 +142,26 @@ def _build(values: Content, dtype: np.dtype) -> tuple[Circuit, Float[Array, "dri
         for key in KEYS
         if key != "rectified" and values[key] is not None
     }
+    W = numbers["W"] = _matrix(numbers["W"])
+    n = len(W) if W.ndim else 0  # of what is no matrix, none: the circuit refuses it
+    if "W_r" in numbers and n == 1:
+        numbers["W_r"] = _matrix(numbers["W_r"])
+    numbers |= {key: _vector(numbers[key], n) for key in VECTORS}
     z = numbers.pop("z")
     circuit = Circuit(**numbers, rectified=values["rectified"])
     return circuit, jnp.asarray(_drives(z, circuit.n, "z"))
+
+
+def _matrix(array: np.ndarray) -> np.ndarray:
+    """A single number as the 1 x 1 matrix that it can only be."""
+    return array.reshape(1, 1) if array.size == 1 else array
+
+
+def _vector(array: np.ndarray, n: int) -> np.ndarray:
+    """A row or a column of n numbers as a vector; one number in a matrix as a number."""
+    if array.shape == (1, 1):
+        return array.reshape(())
+    return array.reshape(n) if array.shape in ((1, n), (n, 1)) else array
 
 
 def _finite(key: str, array: np.ndarray) -> np.ndarray:
@@ -169,11 +183,15 @@ def _cast(key: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _drives(z: np.ndarray, n: int, name: str) -> np.ndarray:
+    if n == 1 and z.size and z.size == max(z.shape, default=1):  # however they lie, one a drive
+        return z.reshape(-1, 1)
+    z = z if len(z.shape) == 2 and n in z.shape[1:] else _vector(z, n)
     drives = np.full((1, n), z) if z.ndim == 0 else np.atleast_2d(z)
     if drives.ndim != 2 or drives.shape[1] != n or not len(drives):
+        transposed = " Its transpose is." if drives.ndim == 2 and len(drives) == n else ""
         raise ValueError(
             f"`{name}` must be one input drive, shape ({n},), or a list of k >= 1 of them, shape "
-            f"(k, {n}), not of shape {z.shape}."
+            f"(k, {n}), not of shape {z.shape}.{transposed}"
         )
     return drives
 
@@ -188,42 +206,15 @@ def _check_keys(found: list[str], what: str) -> None:
 
 
 def _parse_json(data: bytes) -> Content:
-    try:
-        document = json.loads(
-            data.decode("utf-8-sig"),
-            object_pairs_hook=_unique_keys,
-            parse_constant=_no_constant,
-            parse_int=float,
-        )
-    except UnicodeDecodeError as error:
-        raise ValueError(f"is not UTF-8 text: {error.reason} at byte {error.start}.") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is not valid JSON: {error}.") from None
-    except RecursionError:
-        raise ValueError("is nested too deeply to be a circuit file.") from None
-    if not isinstance(document, dict):
-        raise ValueError(f"must hold one JSON object, not {reprlib.repr(document)}.")
+    document = parse_object(data, only_floats=True)
     _check_keys(list(document), "keys")
     rectified = document["rectified"]
-    if not isinstance(rectified, bool):
+    if rectified not in (True, False):  # as 1.0 and 0.0 are
         raise ValueError(f"`rectified` must be true or false, not {_show(rectified)}.")
     values: Content = {
         key: _json_array(key, value) for key, value in document.items() if key != "rectified"
     }
-    return values | {"rectified": rectified}
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in document:
-            raise ValueError(f"has the key {reprlib.repr(key)} more than once.")
-        document[key] = value
-    return document
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"has the value {name}; every number must be finite.")
+    return values | {"rectified": bool(rectified)}
 
 
 def _json_array(key: str, value: Any) -> np.ndarray | None:
@@ -232,7 +223,12 @@ def _json_array(key: str, value: Any) -> np.ndarray | None:
     if isinstance(value, float):
         return np.array(value)
     if not isinstance(value, list):
-        raise ValueError(f"`{key}` must be a number or a list of numbers, not {_show(value)}.")
+        identity = " (null is the identity)" if key == "W_r" else ""
+        raise ValueError(
+            f"`{key}` must be a number or a list of numbers{identity}, not {_show(value)}."
+        )
+    if key == "W_r" and value in ([], [[]]):
+        return None
     if not any(isinstance(row, list) for row in value):
         return np.array(_json_row(key, value), float)
     rows = [_json_row(f"{key}[{i}]", row) for i, row in enumerate(value)]
@@ -297,58 +293,51 @@ def _check_directory(data: bytes) -> None:
 
 
 def _read_archive(archive: zipfile.ZipFile) -> Content:
-    members = archive.infolist()
-    names = [member.filename.removesuffix(".npy") for member in members]
-    _check_keys(names, "members")
-    if len(names) > len(KEYS):
+    members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+    _check_keys(list(members), "members")
+    if len(archive.infolist()) > len(KEYS):
         raise ValueError("has a member more than once.")
-    total = sum(member.file_size for member in members)
-    if total > MAX_NPZ_BYTES:
-        raise ValueError(f"has {total} bytes decompressed; at most {MAX_NPZ_BYTES} are read.")
-    values: Content = {
-        key: _read_member(archive, member, key) for key, member in zip(names, members, strict=True)
-    }
+    numbers = sum(_read_header(archive, member, key).count for key, member in members.items())
+    if 8 * numbers > MAX_NPZ_BYTES:
+        raise ValueError(f"has {8 * numbers} bytes in memory; at most {MAX_NPZ_BYTES} are read.")
+    values: Content = {key: _read_member(archive, members[key], key) for key in KEYS}
     if values["W_r"].size == 0:
         values["W_r"] = None
-    return values | {"rectified": bool(values["rectified"])}
+    (rectified,) = values["rectified"].flat
+    if rectified not in (True, False):  # as 1 and 0 are
+        raise ValueError(f"`rectified` must be True or False, not {rectified}.")
+    return values | {"rectified": bool(rectified)}
+
+
+def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) -> npy.Header:
+    """What an array declares, of which nothing is accepted before it is checked."""
+    with npy.open_member(archive, member, key) as stream:
+        header = npy.read_header(stream, member.file_size, key)
+    kind = "biuf" if key == "rectified" else "iuf"
+    if header.dtype.hasobject:
+        raise ValueError(f"`{key}` holds Python objects, which are never opened{_instead(key)}.")
+    if header.dtype.kind not in kind or header.dtype.itemsize > 8:
+        what = "one boolean" if key == "rectified" else "real numbers of at most 64 bits"
+        raise ValueError(f"`{key}` must be {what}, not of type {header.dtype}{_instead(key)}.")
+    if key == "rectified" and header.count != 1:
+        raise ValueError(f"`{key}` must be one boolean, not {header.count}.")
+    if len(header.shape) > 2:
+        shape = reprlib.repr(header.shape)
+        raise ValueError(f"`{key}` must have at most 2 axes, not shape {shape}.")
+    return header
+
+
+def _instead(key: str) -> str:
+    """What to write for a value that NumPy keeps as something else."""
+    if key == "rectified":
+        return "; write np.array(True) or np.array(False)"
+    identity = ", or for the identity np.zeros((0, 0))" if key == "W_r" else ""
+    return f"; write np.asarray({key}, float){identity}"
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) -> np.ndarray:
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"`{key}` must be stored or deflated in the archive.")
-    with archive.open(member) as stream:
-        shape, fortran_order, dtype = _read_header(stream, key)
-        expected = math.prod(shape) * dtype.itemsize
-        if expected != member.file_size - stream.tell():
-            raise ValueError(
-                f"`{key}` declares shape {reprlib.repr(shape)} of {dtype} but has "
-                f"{member.file_size - stream.tell()} bytes."
-            )
-        content = stream.read(expected)
-        # reading on past the last byte has the checksum compared
-        if len(content) != expected or stream.read(1):
-            raise ValueError(f"`{key}` is cut short.")
-    return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")
-
-
-def _read_header(stream: Any, key: str) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, order and type that an array declares, none of them accepted before it is checked."""
-    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-    try:
-        version = npy.read_magic(stream)
-        shape, fortran_order, dtype = readers[version](stream, max_header_size=1024)
-    except Exception as error:  # numpy evaluates the header as a Python literal
-        raise ValueError(f"`{key}` has no valid array header: {str(error)[:200]}.") from None
-    expected = "b" if key == "rectified" else "fiu"
-    if dtype.hasobject:
-        raise ValueError(f"`{key}` holds Python objects, which are never opened.")
-    if dtype.kind not in expected or dtype.itemsize > 8:
-        what = "one boolean" if key == "rectified" else "real numbers of at most 64 bits"
-        raise ValueError(f"`{key}` must be {what}, not of type {dtype}.")
-    most = 0 if key == "rectified" else 2
-    if len(shape) > most or any(axis < 0 for axis in shape):
-        raise ValueError(f"`{key}` must have at most {most} axes, not shape {reprlib.repr(shape)}.")
-    return shape, fortran_order, dtype
+    with npy.open_member(archive, member, key) as stream:
+        return npy.read_entries(stream, npy.read_header(stream, member.file_size, key), key)
 
 
 def _dump_npz(values: Content) -> bytes:

@@ -57,7 +57,11 @@ def stability(
     Raises `ValueError` if `z` has the wrong shape or is not finite.
     """
     z = as_drive(circuit, z)
-    steady = steady_state(circuit, z) if steady is None else steady
+    return _stability(circuit, steady_state(circuit, z) if steady is None else steady)
+
+
+@jax.jit  # as what else computes here: also when called eagerly, one program for each size
+def _stability(circuit: Circuit, steady: SteadyState) -> Stability:
     eigenvalues = jnp.linalg.eigvals(jacobian(circuit, steady.state))
     abscissa = jnp.max(eigenvalues.real)
     size = jnp.abs(eigenvalues)
@@ -71,6 +75,7 @@ def stability(
     )
 
 
+@jax.jit
 def largest_euler_step(eigenvalues: Complex[Array, " m"]) -> Float[Array, ""]:
     """Largest step, in ms, below which explicit Euler steps of the circuit are stable.
 
@@ -115,8 +120,12 @@ def oscillator(
     """
     circuit = _with_identity_recurrence("oscillator", circuit)
     z = as_drive(circuit, z)
-    y, a = (steady_state(circuit, z) if steady is None else steady).state
-    leak, q = _leak_and_rate(circuit, y, a)
+    return _oscillator(circuit, (steady_state(circuit, z) if steady is None else steady).state)
+
+
+@jax.jit
+def _oscillator(circuit: Circuit, state: State) -> Oscillator:
+    leak, q = _leak_and_rate(circuit, *state)
     B = jnp.diag(leak / circuit.tau_y + 1 / circuit.tau_a)
     B = B - circuit.W * jnp.square(q)[None, :] / circuit.tau_a[:, None]
     return Oscillator(B, jnp.diag(leak / (circuit.tau_y * circuit.tau_a)), q != 0)
@@ -191,8 +200,15 @@ def diagonal_certificate(
 
     For many inputs at once; `organics.linearization.eigenvalues` is faster for their spectra.
     """
-    B, K, _ = oscillator(circuit, z, steady)
-    y, a = steady.state
+    circuit = _with_identity_recurrence("diagonal_certificate", circuit)
+    as_drive(circuit, z)
+    return _diagonal_certificate(circuit, steady.state)
+
+
+@jax.jit
+def _diagonal_certificate(circuit: Circuit, state: State):
+    B, K, _ = _oscillator(circuit, state)
+    y, a = state
     leak, _ = _leak_and_rate(circuit, y, a)
     explicit = leak * a / circuit.tau_y + circuit.c / circuit.tau_a
     # B a is a difference of terms as large as these, which diag(B) a may not be: rounding is
@@ -254,11 +270,11 @@ def verify(
     z = as_drive(circuit, z)
     if not (np.all(np.isfinite(y)) and np.all(np.isfinite(a)) and np.all(a > 0)):
         return Verification(False, -np.inf, ("the steady state is not finite with a > 0",))
-    J = jax.jacfwd(lambda s: circuit.velocity(s, z))(steady.state)
+    J, imbalance = _differentiated(circuit, steady.state, z)
     A11, A12, A21, A22 = (np.asarray(m, np.float64) for row in J for m in row)
     tolerance = 1e4 * n * float(jnp.finfo(circuit.dtype).eps)
-    imbalance = np.abs(np.concatenate(circuit.imbalance(steady.state, z)))
-    scale = np.concatenate([np.abs(y) + np.asarray(circuit.b * jnp.abs(z)), 2 * a])
+    imbalance = np.abs(np.concatenate(imbalance))
+    scale = np.concatenate([np.abs(y) + np.asarray(circuit.b) * np.abs(z), 2 * a])
     if not np.all(imbalance <= tolerance * np.maximum(scale, 1e-300)):
         failures.append("the velocity at the steady state is not zero")
     on = (y > 0) if circuit.rectified else (y != 0)
@@ -302,6 +318,12 @@ def verify(
     return Verification(not failures, margin, tuple(failures))
 
 
+@jax.jit
+def _differentiated(circuit: Circuit, state: State, z: Float[Array, " n"]):
+    """The Jacobian of the velocity, in blocks; and the imbalance itself."""
+    return jax.jacfwd(lambda s: circuit.velocity(s, z))(state), circuit.imbalance(state, z)
+
+
 def energy(
     circuit: Circuit,
     z: Float[ArrayLike, " n"],
@@ -328,8 +350,13 @@ def energy(
                 "For several states use `jax.vmap`."
             )
     steady = steady_state(circuit, z) if steady is None else steady
-    T, _, _ = diagonal_certificate(circuit, z, steady)
-    y_s, a_s = steady.state
+    return _energy(circuit, z, state, steady.state)
+
+
+@jax.jit
+def _energy(circuit: Circuit, z: Float[Array, " n"], state: State, steady: State):
+    T, _, _ = _diagonal_certificate(circuit, steady)
+    y_s, a_s = steady
     leak, q = _leak_and_rate(circuit, y_s, a_s)
     response = jnp.where(q != 0, q, 1)  # divided by before squaring: its square may underflow
     distance = jnp.square((state.y - y_s) / response) * leak * circuit.tau_y / circuit.tau_a

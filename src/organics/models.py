@@ -21,7 +21,7 @@ that a step of training on them takes. One that is made of circuits at rest has
 for one input x, so that stability can be asked of every part of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -34,9 +34,11 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from organics.circuit import Circuit
 from organics.linearization import jacobian
+from organics.memory import require_memory
+from organics.nn.arguments import require_positive
 from organics.nn.dynamics import spectra
-from organics.nn.normalization import Normalization, Recurrence, require_positive
-from organics.nn.recurrent import ORGaNICs
+from organics.nn.normalization import Normalization, Recurrence
+from organics.nn.recurrent import ORGaNICs, trainable
 from organics.nn.supralinear import SSN
 from organics.steady_states import steady_state
 
@@ -162,13 +164,11 @@ class StaticClassifier(eqx.Module):
 
     def circuits(self, x: Float[Array, " pixels"]) -> list[tuple[Circuit, Float[Array, " n"]]]:
         """The circuit of each circuit layer, and its drive, when the network sees the input `x`."""
-        found = []
-        rates = self.encode(x)
-        for layer in self.layers:
-            if isinstance(layer, Normalization):
-                found.append(layer.circuit(rates))
-            rates = layer(rates)
-        return found
+        return [
+            layer.circuit(rates)
+            for layer, rates in self._seen(x)
+            if isinstance(layer, Normalization)
+        ]
 
     @property
     def circuit_sizes(self) -> list[int]:
@@ -185,8 +185,7 @@ class StaticClassifier(eqx.Module):
         """Of each layer that is a circuit, when the network sees the input `x`: the Jacobian at
         its steady state, in 1/ms, and whether that was found."""
         linearized = []
-        rates = self.encode(x)
-        for layer in self.layers:
+        for layer, rates in self._seen(x):
             if isinstance(layer, Normalization):
                 circuit, z = layer.circuit(rates)
                 steady = steady_state(circuit, z)
@@ -194,8 +193,15 @@ class StaticClassifier(eqx.Module):
             elif isinstance(layer, SSN):
                 u, found = layer.rest(rates)
                 linearized.append((layer.jacobian(u), found))
-            rates = layer(rates)
         return linearized
+
+    def _seen(self, x: Float[Array, " pixels"]) -> Iterator[tuple[Any, Array]]:
+        """Each layer, and what it sees when the network sees the input `x`."""
+        rates = self.encode(x)
+        for i, layer in enumerate(self.layers):
+            if i > 0:
+                rates = self.layers[i - 1](rates)
+            yield layer, rates
 
 
 class SequenceClassifier(eqx.Module):
@@ -310,6 +316,8 @@ def _build_ssn(input_size, layers, encoder, key, dtype) -> StaticClassifier:
             f"{tuple(layers)}."
         )
     excitatory, inhibitory = layers
+    square = sum(layers) ** 2
+    require_memory(8 * square, "layers", f"a matrix of {square:,} weights")  # made at once
     k_network, k_layer = jr.split(key)
     layer = SSN(encoder[-1], excitatory, inhibitory, key=k_layer, dtype=dtype)
     return StaticClassifier(
@@ -347,8 +355,8 @@ def build_sequence(
 
 
 def count_parameters(model: eqx.Module) -> int:
-    """Number of trainable parameters: the floating-point entries of the module."""
-    return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
+    """Number of trainable parameters: the floating-point entries of what is `trainable`."""
+    return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, trainable(model))))
 
 
 @eqx.filter_jit

@@ -18,6 +18,7 @@ import jax.random as jr
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Real
 
 from organics.circuit import Circuit, State, root
+from organics.memory import require_memory
 from organics.simulation import (
     Drive,
     Trajectory,
@@ -195,6 +196,9 @@ def _simulate(
             f"{steps} and {save_every}."
         )
     rows = steps // save_every
+    neuron_bytes = 2 * circuit.n * dt.dtype.itemsize
+    require_memory(rows * neuron_bytes, "steps", f"a trajectory of {rows:,} rows")
+    require_memory(save_every * neuron_bytes, "save_every", f"the noise of {save_every:,} steps")
     times = dt * save_every * jnp.arange(rows + 1, dtype=dt.dtype)
     drive = as_time_course(circuit, z, times)
     start = initial_state(circuit, initial)

@@ -102,7 +102,7 @@ def given(J: arb_mat, P: Float[np.ndarray, "m m"]) -> Iterator[Candidate]:
 
 
 def _float64_candidate(J: Float[np.ndarray, "m m"]) -> Iterator[Candidate]:
-    g = _short(np.max(np.linalg.eigvals(J).real) / 2)
+    g = _short(np.max(np.real(np.linalg.eigvals(J))) / 2)
     balanced, scale = _balance(J)
     identity = np.eye(len(J))
     with warnings.catch_warnings():

@@ -9,8 +9,9 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from itertools import cycle, islice
 from typing import Any
 
@@ -20,6 +21,9 @@ MOST = 8
 """Processes at once: each has JAX, and what it compiles, in memory for itself."""
 
 _GLANCE = 1.0  # s, between two calls of `watch`
+
+# a process is started anew, as one that is forked shares threads that it does not have
+_CONTEXT = multiprocessing.get_context("spawn")
 
 
 def how_many(processes: int | None) -> int:
@@ -66,20 +70,39 @@ def side_by_side(
             watch()
             function(*arguments)
         return
-    # a process is started anew, as one that is forked shares threads that it does not have
-    context = multiprocessing.get_context("spawn")
-    processors = context.Queue()
+    processors = _CONTEXT.Queue()
     for processor in islice(cycle(available()), count):
         processors.put(processor)
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(count, context, _on_one_processor, (processors,))
-    try:
+    with _processes(count, _on_one_processor, processors) as pool:
         running = {pool.submit(function, *arguments) for arguments in calls}
         while running:
             watch()
             done, running = wait(running, _GLANCE, FIRST_EXCEPTION)
             for call in done:
                 call.result()
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What `function(*arguments)` returns, called in a new process with all processors.
+
+    `function` is of a module, as the other process has to find it there.
+
+    Raises what it raises, and `BrokenProcessPool` if its process ends before it does. That is
+    stopped when this one is interrupted, and ends when this one does.
+    """
+    with _processes(1, _with_the_first) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+@contextmanager
+def _processes(
+    count: int, begin: Callable[..., None], *arguments: Any
+) -> Iterator[ProcessPoolExecutor]:
+    """New processes, each begun by `begin(*arguments)`; a failure or an interruption stops them."""
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(count, _CONTEXT, begin, arguments)
+    try:
+        yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - others:
@@ -94,11 +117,16 @@ def _nothing() -> None:
 
 def _on_one_processor(processors: Any) -> None:
     """Begins a process: all its threads stay on the processor that it takes from the queue."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interruption is for the first process
-    threading.Thread(target=_end_with_the_first, daemon=True).start()
+    _with_the_first()
     processor = processors.get()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {processor})
+
+
+def _with_the_first() -> None:
+    """Begins a process that ends with the first, which alone is interrupted."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_first, daemon=True).start()
 
 
 def _end_with_the_first() -> None:

@@ -13,12 +13,15 @@ is twice as large); `S_ij = E[X_i X_j^*]` with `X(f)` the integral of `x(t) exp(
 Multiplicative noise is taken at the level that it has in the steady state.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.signal
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Real
 
 from organics.circuit import Circuit, State, as_drive
@@ -47,8 +50,7 @@ def power_spectrum(
     Raises `ValueError` if an argument has the wrong shape or is not finite, `RuntimeError` if no
     steady state was found or it is not stable; where values are being traced, NaN instead of that.
     """
-    linear = _linearize(circuit, z, noise)
-    return linear.at(circuit, frequencies, lambda X: jnp.sum(_squared(X), axis=1))
+    return _spectra(circuit, z, frequencies, noise, _power)
 
 
 def cross_spectrum(
@@ -61,8 +63,7 @@ def cross_spectrum(
 
     `scipy.signal.csd(x_i, x_j)` conjugates its first argument and so estimates `S_ji`.
     """
-    linear = _linearize(circuit, z, noise)
-    return linear.at(circuit, frequencies, lambda X: X @ X.conj().T)
+    return _spectra(circuit, z, frequencies, noise, _cross)
 
 
 def coherence(
@@ -75,8 +76,7 @@ def coherence(
 
     A neuron that no noise reaches has coherence 0 with every neuron, itself included.
     """
-    linear = _linearize(circuit, z, noise)
-    return linear.at(circuit, frequencies, lambda X: _coherence(X @ X.conj().T))
+    return _spectra(circuit, z, frequencies, noise, _cross_coherence)
 
 
 def stationary_covariance(
@@ -86,9 +86,7 @@ def stationary_covariance(
 
     The solution `P` of the Lyapunov equation `J P + P J^T + Q = 0`.
     """
-    linear = _linearize(circuit, z, noise)
-    P = lyapunov(linear.J, jnp.diag(jnp.square(linear.amplitude)))
-    return jnp.where(linear.valid, (P + P.T) / 2, jnp.nan)
+    return _covariance(_linearize(circuit, z, noise))
 
 
 class SpectralEstimate(NamedTuple):
@@ -110,7 +108,7 @@ class SpectralEstimate(NamedTuple):
     @property
     def coherence(self) -> Float[np.ndarray, "f m m"]:
         """Coherence of all pairs of neurons, from 0 to 1."""
-        return np.asarray(jax.vmap(_coherence)(jnp.asarray(self.cross)))
+        return np.asarray(_coherences(self.cross))
 
 
 def welch(
@@ -148,7 +146,7 @@ def welch(
         raise ValueError(
             f"`nperseg` must be from 2 to {length}, the number of samples kept, not {size}."
         )
-    taper = np.asarray(scipy.signal.get_window(window, size))
+    taper = np.asarray(scipy.signal.get_window(window, size), np.float64)
     starts = range(0, length - size + 1, size - size // 2)
     cross = 0
     for start in starts:
@@ -203,24 +201,8 @@ class _Linearized(NamedTuple):
 
     J: Float[Array, "m m"]
     amplitude: Float[Array, " m"]
+    abscissa: Float[Array, ""]
     valid: Bool[Array, ""]
-
-    def at(self, circuit: Circuit, frequencies, what) -> Array:
-        """`what(X)` at each frequency, where `S = X X^*` is the cross-spectral density."""
-        frequencies = jnp.asarray(frequencies, circuit.dtype)
-        if frequencies.ndim != 1:
-            raise ValueError(f"`frequencies` must have shape (f,), not {frequencies.shape}.")
-        if known(jnp.all(jnp.isfinite(frequencies))) is False:
-            raise ValueError("`frequencies` must be finite.")
-        identity = jnp.eye(len(self.J), dtype=self.J.dtype)
-        source = jnp.diag(self.amplitude)
-
-        def at_one(f):
-            A = jax.lax.complex(-self.J, 2 * np.pi * f * identity)
-            return what(jnp.linalg.solve(A, source.astype(A.dtype)))
-
-        values = jax.lax.map(at_one, frequencies, batch_size=_BATCH)
-        return jnp.where(self.valid, values, jnp.nan)
 
 
 def _linearize(circuit: Circuit, z, noise: Noise) -> _Linearized:
@@ -234,15 +216,63 @@ def _linearize(circuit: Circuit, z, noise: Noise) -> _Linearized:
                 "no steady state was found for `z`; the best state has the residual "
                 f"{float(residual):.3g}. There is no linear theory without one."
             )
-    J = jacobian(circuit, state)
-    abscissa = jnp.max(jnp.linalg.eigvals(jax.lax.stop_gradient(J)).real)
-    if known(abscissa < 0) is False:
+    linear = _linearized(circuit, state, noise, converged)
+    if known(linear.valid) is False:
         raise RuntimeError(
             "the steady state is not stable: its spectral abscissa is "
-            f"{float(abscissa):.3g} per ms. Fluctuations about it are not stationary."
+            f"{float(linear.abscissa):.3g} per ms. Fluctuations about it are not stationary."
         )
+    return linear
+
+
+@jax.jit  # as are those below: also when called eagerly, one program for each size
+def _linearized(circuit: Circuit, state: State, noise: Noise, converged) -> _Linearized:
+    J = jacobian(circuit, state)
+    abscissa = jnp.max(jnp.linalg.eigvals(jax.lax.stop_gradient(J)).real)
     amplitude = jnp.concatenate(noise.amplitudes(circuit, state))
-    return _Linearized(J, amplitude, converged & (abscissa < 0))
+    return _Linearized(J, amplitude, abscissa, converged & (abscissa < 0))
+
+
+def _spectra(circuit: Circuit, z, frequencies, noise: Noise, what: Callable) -> Array:
+    """`what` of the spectra at each frequency, as in `_at`, once the arguments are looked at."""
+    frequencies = jnp.asarray(frequencies, circuit.dtype)
+    if frequencies.ndim != 1:
+        raise ValueError(f"`frequencies` must have shape (f,), not {frequencies.shape}.")
+    if not isinstance(frequencies, Tracer) and not np.all(np.isfinite(frequencies)):
+        raise ValueError("`frequencies` must be finite.")
+    return _at(_linearize(circuit, z, noise), frequencies, what)
+
+
+@partial(jax.jit, static_argnums=2)
+def _at(linear: _Linearized, frequencies: Float[Array, " f"], what: Callable) -> Array:
+    """`what(X)` at each frequency, where `S = X X^*` is the cross-spectral density."""
+    identity = jnp.eye(len(linear.J), dtype=linear.J.dtype)
+    source = jnp.diag(linear.amplitude)
+
+    def at_one(f):
+        A = jax.lax.complex(-linear.J, 2 * np.pi * f * identity)
+        return what(jnp.linalg.solve(A, source.astype(A.dtype)))
+
+    values = jax.lax.map(at_one, frequencies, batch_size=_BATCH)
+    return jnp.where(linear.valid, values, jnp.nan)
+
+
+@jax.jit
+def _covariance(linear: _Linearized) -> Float[Array, "m m"]:
+    P = lyapunov(linear.J, jnp.diag(jnp.square(linear.amplitude)))
+    return jnp.where(linear.valid, (P + P.T) / 2, jnp.nan)
+
+
+def _power(X: Complex[Array, "m m"]) -> Float[Array, " m"]:
+    return jnp.sum(_squared(X), axis=1)
+
+
+def _cross(X: Complex[Array, "m m"]) -> Complex[Array, "m m"]:
+    return X @ X.conj().T
+
+
+def _cross_coherence(X: Complex[Array, "m m"]) -> Float[Array, "m m"]:
+    return _coherence(_cross(X))
 
 
 def _squared(X: Complex[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -253,3 +283,6 @@ def _coherence(S: Complex[Array, "m m"]) -> Float[Array, "m m"]:
     power = jnp.diagonal(S).real
     product = power[:, None] * power[None, :]
     return jnp.where(product > 0, _squared(S) / jnp.where(product > 0, product, 1), 0)
+
+
+_coherences = jax.jit(jax.vmap(_coherence))

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from organics.circuit import Circuit, random_drive
 from organics.linearization import jacobian, single_threaded_lapack
+from organics.memory import require_memory
 from organics.processors import available
 from organics.steady_states import SteadyState, steady_state
 
@@ -74,7 +75,8 @@ def run_trials(
     Trial i is `trial(seed, i, ...)`, whatever the number of trials. `spectral_norm=None` is
     identity recurrence. `on_progress` is called with the number of trials done since last time.
 
-    Raises `ValueError` for `n`, `trials`, `spectral_norm` or `drive_norm` out of range.
+    Raises `ValueError` for `n`, `trials`, `spectral_norm` or `drive_norm` out of range, also if
+    memory could not hold what comes of them.
     """
     for name, value, least in (("n", n, 1), ("trials", trials, 1), ("drive_norm", drive_norm, 0)):
         if not value >= least:
@@ -86,6 +88,8 @@ def run_trials(
     # every piece has the same shape, so that it compiles once, and its matrices fit into a cache
     size = min(trials, max(8, min(2048, 40_000 // n**2)))
     cores = len(available())
+    require_memory(8 * size * (2 * n) ** 2, "n", f"a stack of {size} Jacobians")
+    require_memory(21 * trials, "trials", "the outcome")
     pieces, pending = [], deque()
 
     def take() -> None:

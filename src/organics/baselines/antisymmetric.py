@@ -5,10 +5,11 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from organics.baselines.layer import RecurrentLayer, drive, floating, require_not_negative
-from organics.nn.normalization import require_positive
+from organics.baselines.layer import RecurrentLayer, drive
+from organics.nn.arguments import as_built, floating, require_not_negative, require_positive
 
 
 class AntisymmetricRNN(RecurrentLayer):
@@ -50,7 +51,7 @@ class AntisymmetricRNN(RecurrentLayer):
         epsilon: float = 0.1,
         gamma: float = 0.01,
         spread: float = 1.0,
-        dtype: type | None = None,
+        dtype: DTypeLike | None = None,
     ):
         require_positive(
             input_size=input_size, hidden_size=hidden_size, epsilon=epsilon, spread=spread
@@ -64,6 +65,7 @@ class AntisymmetricRNN(RecurrentLayer):
         self.V_z, self.bias_z = (V_z, bias_z) if gated else (None, None)
         self.hidden_size = n
         self.epsilon, self.gamma = float(epsilon), float(gamma)
+        self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "n n"]:
         """`W - W^T - gamma I`."""

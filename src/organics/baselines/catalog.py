@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Literal, get_args
 
+from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from organics.baselines.antisymmetric import AntisymmetricRNN
@@ -30,7 +31,7 @@ def build(
     hidden_size: int,
     *,
     key: PRNGKeyArray,
-    dtype: type | None = None,
+    dtype: DTypeLike | None = None,
     **options: float,
 ) -> RecurrentLayer:
     """The layer called `name`, with random parameters; `options` are its own, such as a step size.

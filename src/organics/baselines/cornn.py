@@ -3,10 +3,12 @@
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from organics.baselines.layer import RecurrentLayer, drive, floating, require_not_negative
-from organics.nn.normalization import require_positive, uniform_fan_in
+from organics.baselines.layer import RecurrentLayer, drive
+from organics.nn.arguments import as_built, floating, require_not_negative, require_positive
+from organics.nn.normalization import uniform_fan_in
 
 
 class CoRNN(RecurrentLayer):
@@ -45,7 +47,7 @@ class CoRNN(RecurrentLayer):
         dt: float = 0.042,
         gamma: float = 2.7,
         epsilon: float = 4.7,
-        dtype: type | None = None,
+        dtype: DTypeLike | None = None,
     ):
         require_positive(input_size=input_size, hidden_size=hidden_size, dt=dt)
         require_not_negative(gamma=gamma, epsilon=epsilon)
@@ -56,6 +58,7 @@ class CoRNN(RecurrentLayer):
         self.bias = uniform_fan_in(k_bias, (n,), 2 * n + m, kind)
         self.hidden_size = n
         self.dt, self.gamma, self.epsilon = float(dt), float(gamma), float(epsilon)
+        self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "n two_n"]:
         """`W | W_v`."""

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from organics.nn.normalization import require_input, require_state
+from organics.kernels.padding import blank, hold
+from organics.nn.arguments import Built, require_as_built, require_state
+from organics.nn.sequences import Lengths, as_rows, as_sequences
 
 
 class RecurrentLayer(eqx.Module):
@@ -20,12 +22,14 @@ class RecurrentLayer(eqx.Module):
 
     Attributes
         V, bias: of the input to what the units receive, (d, m) and (d,).
+        built: `as_built(self)`, which a model's `__init__` sets last.
     """
 
     V: Float[Array, "d m"]
     bias: Float[Array, " d"]
     hidden_size: int = eqx.field(static=True)
     """Number of units, n."""
+    built: Built = eqx.field(static=True, repr=False)
     parts: ClassVar[int] = 1
 
     @abstractmethod
@@ -56,6 +60,7 @@ class RecurrentLayer(eqx.Module):
         state: Float[Array, "*states k"] | None = None,
         *,
         sequence: bool = True,
+        lengths: Lengths | None = None,
     ) -> tuple[Float[Array, "..."], Float[Array, "*states k"]]:
         """The outputs and the final state.
 
@@ -64,26 +69,32 @@ class RecurrentLayer(eqx.Module):
         stored, (n,) or (batch, n). `state` goes on from an earlier call, to the same results as if
         the sequence had been whole; by default `initial_state()`.
 
-        Raises `ValueError` if `x` or `state` has the wrong shape or type.
+        `lengths` says how many steps each sequence has, (batch,), or is one number for (time, m):
+        the final state is that after the last of them, and the outputs are 0 after that. What `x`
+        has there, be it NaN, changes nothing, neither values nor gradients.
+
+        Raises `ValueError` if `x`, `state` or `lengths` has the wrong shape or type; if, unless
+        traced, one of the first two is not finite, or a length not from 1 to the number of steps;
+        or if arrays of the layer were replaced by others that do not fit.
         """
-        require_input(x, self.input_size, self.bias.dtype, ("time, ", "batch, time, "))
-        batched = x.ndim == 3
-        steps = jnp.moveaxis(x, 0, 1) if batched else x[:, None]
-        first = self._rows(state, steps.shape[1], batched)
+        require_as_built(self, self.built)
+        given = as_sequences(x, lengths, self.input_size, self.bias.dtype)
+        first = self._rows(state, given.batch, given.batched)
         matrix, n = self.matrix(), self.hidden_size
 
         # A step's inner values are computed again on the way back, which takes less time than to
         # store them for all steps; likewise the input's product, which is therefore in the loop.
         @partial(jax.checkpoint, prevent_cse=False)
-        def body(state, x):
-            state = self.advance(matrix, x, state)
+        def body(state, step):
+            x, goes = step
+            state = hold(goes, self.advance(matrix, x, state), state)
             return state, state[:, :n] if sequence else None
 
-        final, outputs = jax.lax.scan(body, first, steps)
+        final, outputs = jax.lax.scan(body, first, (given.steps, given.goes))
+        final = final if given.batched else final[0]
         if outputs is None:
-            outputs = final[:, :n]
-            return (outputs, final) if batched else (outputs[0], final[0])
-        return (jnp.moveaxis(outputs, 0, 1), final) if batched else (outputs[:, 0], final[0])
+            return final[..., :n], final
+        return given.as_called(blank(given.goes, outputs)), final
 
     def step(
         self, x: Float[Array, "*batch m"], state: Float[Array, "*states k"]
@@ -92,9 +103,8 @@ class RecurrentLayer(eqx.Module):
 
         Raises `ValueError` as the call does.
         """
-        require_input(x, self.input_size, self.bias.dtype, ("", "batch, "))
-        batched = x.ndim == 2
-        rows = x if batched else x[None]
+        require_as_built(self, self.built)
+        rows, batched = as_rows(x, self.input_size, self.bias.dtype)
         after = self.advance(self.matrix(), rows, self._rows(state, rows.shape[0], batched))
         return after if batched else after[0]
 
@@ -111,15 +121,3 @@ def drive(
 ) -> Float[Array, "batch d"]:
     """The input's share of what the units receive, `V x + bias`."""
     return x @ V.T + bias[None]
-
-
-def floating(dtype: type | None) -> jnp.dtype:
-    """The type of a layer's parameters: JAX's default float if none is given."""
-    return jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
-
-
-def require_not_negative(**values: float) -> None:
-    """Refuse, by name, values below 0."""
-    for name, value in values.items():
-        if not value >= 0:
-            raise ValueError(f"`{name}` must be >= 0, not {value}.")

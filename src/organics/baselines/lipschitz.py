@@ -3,10 +3,12 @@
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from organics.baselines.layer import RecurrentLayer, drive, floating, require_not_negative
-from organics.nn.normalization import require_positive, uniform_fan_in
+from organics.baselines.layer import RecurrentLayer, drive
+from organics.nn.arguments import as_built, floating, require_not_negative, require_positive
+from organics.nn.normalization import uniform_fan_in
 
 
 class LipschitzRNN(RecurrentLayer):
@@ -47,7 +49,7 @@ class LipschitzRNN(RecurrentLayer):
         beta: float = 0.8,
         gamma: float = 0.001,
         spread: float = 2.0,
-        dtype: type | None = None,
+        dtype: DTypeLike | None = None,
     ):
         require_positive(
             input_size=input_size, hidden_size=hidden_size, epsilon=epsilon, spread=spread
@@ -62,6 +64,7 @@ class LipschitzRNN(RecurrentLayer):
         self.bias = uniform_fan_in(k_bias, (n,), m, kind)
         self.hidden_size = n
         self.epsilon, self.beta, self.gamma = float(epsilon), float(beta), float(gamma)
+        self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "two_n n"]:
         """A above W."""

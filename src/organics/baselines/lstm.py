@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from organics.baselines.layer import RecurrentLayer, drive, floating
-from organics.nn.normalization import require_positive, uniform_fan_in
+from organics.baselines.layer import RecurrentLayer, drive
+from organics.nn.arguments import as_built, floating, require_finite, require_positive
+from organics.nn.normalization import uniform_fan_in
 
 
 class LSTM(RecurrentLayer):
@@ -23,7 +25,7 @@ class LSTM(RecurrentLayer):
         forget_bias: the bias of the forget gate at the start.
         dtype: of the parameters; JAX's default float if not given.
 
-    Raises `ValueError`, naming the argument, for a size below 1.
+    Raises `ValueError`, naming the argument, for a size below 1 or a bias that is not finite.
 
     Source: Hochreiter & Schmidhuber 1997; Gers et al. 2000 for the forget gate.
     """
@@ -38,15 +40,17 @@ class LSTM(RecurrentLayer):
         *,
         key: PRNGKeyArray,
         forget_bias: float = 1.0,
-        dtype: type | None = None,
+        dtype: DTypeLike | None = None,
     ):
         require_positive(input_size=input_size, hidden_size=hidden_size)
+        require_finite("forget_bias", forget_bias)
         n, kind = hidden_size, floating(dtype)
         k_W, k_V = jr.split(key)
         self.W = uniform_fan_in(k_W, (4 * n, n), n, kind)
         self.V = uniform_fan_in(k_V, (4 * n, input_size), n, kind)
         self.bias = jnp.zeros(4 * n, kind).at[n : 2 * n].set(forget_bias)
         self.hidden_size = n
+        self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "four_n n"]:
         """`W`."""

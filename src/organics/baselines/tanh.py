@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from organics.baselines.layer import RecurrentLayer, drive, floating
-from organics.nn.normalization import require_positive, uniform_fan_in
+from organics.baselines.layer import RecurrentLayer, drive
+from organics.nn.arguments import as_built, floating, require_positive
+from organics.nn.normalization import uniform_fan_in
 
 
 class Tanh(RecurrentLayer):
@@ -31,7 +33,7 @@ class Tanh(RecurrentLayer):
         hidden_size: int,
         *,
         key: PRNGKeyArray,
-        dtype: type | None = None,
+        dtype: DTypeLike | None = None,
     ):
         require_positive(input_size=input_size, hidden_size=hidden_size)
         n, kind = hidden_size, floating(dtype)
@@ -40,6 +42,7 @@ class Tanh(RecurrentLayer):
         self.V = uniform_fan_in(k_V, (n, input_size), input_size, kind)
         self.bias = jnp.zeros(n, kind)
         self.hidden_size = n
+        self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "n n"]:
         """`W`."""

@@ -9,6 +9,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
+
+from organics.atomic import naming
 
 COMMANDS = {
     "demo": "train on handwritten digits, certify every test input, draw it (start here)",
@@ -35,8 +38,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        print("\norganics: interrupted.", file=sys.stderr)
+        return _INTERRUPTED
+    except (BrokenPipeError, SystemExit):  # the latter is what rich makes of the former
+        sys.stderr.close()  # nobody reads on; Python would complain about that when it ends
+        return _DONE
+    except Exception as error:
+        if _expected(error):
+            print(f"organics: {str(error) or type(error).__name__}", file=sys.stderr)
+            return _REFUSED
+        traceback.print_exc()
+        print("organics: this is a fault of the program, please report it.", file=sys.stderr)
+        return _BROKEN
+
+
+def _run(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help(), file=sys.stdout if arguments else sys.stderr)
+        with naming("standard output", "write"):
+            print(_help(), file=sys.stdout if arguments else sys.stderr, flush=True)
         return _DONE if arguments else _REFUSED
     name, *rest = arguments
     if name == "--version":
@@ -47,61 +69,54 @@ def run(arguments: Sequence[str]) -> int:
     if name not in COMMANDS:
         print(f"organics: no command {name!r}. Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
         return _REFUSED
-    return _run(name, rest)
+    from organics.cli.answer import show
+
+    try:
+        with naming("standard output", "write"):
+            command = _parse(name, rest)
+    except SystemExit as exit_:  # 0 after --help, 2 for a usage error
+        return exit_.code if isinstance(exit_.code, int) else _REFUSED
+    answer = command.run()
+    if answer is None:  # another process answers
+        return _DONE
+    show(answer, as_json=command.json)
+    return _DONE if answer.positive else _NEGATIVE
 
 
-def _run(name: str, rest: Sequence[str]) -> int:
+def _parse(name: str, rest: Sequence[str]) -> Any:
+    """The command, with its flags.
+
+    Raises `SystemExit` after --help or for a usage error, and `ValueError` for a number that no
+    flag takes (NaN, infinite, beyond 64 bits) or that the settings refuse.
+    """
     import tyro
 
-    from organics.cli.answer import show
+    from organics.settings import check
 
     commands = import_module(f"organics.cli.{name}").COMMANDS
     prog = f"organics {name}"
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
-    try:
-        if name in _GROUPS:
-            command = tyro.extras.subcommand_cli_from_dict(
-                commands, prog=prog, args=rest, config=config
-            )
-        else:
-            command = tyro.cli(commands, prog=prog, args=rest, config=config)
-    except SystemExit as exit_:  # tyro's own: 0 after --help, 2 for a usage error
-        return exit_.code if isinstance(exit_.code, int) else _REFUSED
-    except ValueError as error:  # a settings dataclass refused a value
-        return _refuse(error)
-    try:
-        answer = command.run()
-        if answer is None:  # another process answers
-            return _DONE
-        show(answer, as_json=command.json)
-    except KeyboardInterrupt:
-        print("\norganics: interrupted.", file=sys.stderr)
-        return _INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()  # nobody reads on; Python would complain about that when it ends
-        return _DONE
-    except Exception as error:
-        if _expected(error):
-            return _refuse(error)
-        traceback.print_exc()
-        print("organics: this is a fault of the program, please report it.", file=sys.stderr)
-        return _BROKEN
-    return _DONE if answer.positive else _NEGATIVE
+    if name in _GROUPS:
+        command = tyro.extras.subcommand_cli_from_dict(
+            commands, prog=prog, args=rest, config=config
+        )
+    else:
+        command = tyro.cli(commands, prog=prog, args=rest, config=config)
+    check(type(command), vars(command))
+    return command
 
 
 def _expected(error: Exception) -> bool:
     """Whether the error says what is wrong with the input or the machine, not with the program."""
     from organics.data.catalog import DataUnavailable
 
-    return isinstance(error, ValueError | OSError | ArithmeticError | DataUnavailable) or (
+    return (
+        isinstance(error, ValueError | OSError | ArithmeticError | MemoryError | DataUnavailable)
         # raised by solvers and by training, with what was reached and a hint
-        type(error) is RuntimeError or type(error).__name__ == "Diverged"
+        or type(error) is RuntimeError
+        or type(error).__name__ == "Diverged"
+        or "RESOURCE_EXHAUSTED" in str(error)  # JAX's for want of memory
     )
-
-
-def _refuse(error: Exception) -> int:
-    print(f"organics: {error}", file=sys.stderr)
-    return _REFUSED
 
 
 def _help() -> str:

@@ -1,10 +1,13 @@
 """What a command answers, for people or for machines."""
 
 import json
+import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from organics.atomic import naming
 from organics.plain import as_plain
 
 
@@ -24,7 +27,26 @@ class Answer:
 
 
 def show(answer: Answer, as_json: bool) -> None:
-    """Print an answer: with `as_json` one JSON document on standard output and nothing else."""
+    """Print an answer: with `as_json` one JSON document on standard output and nothing else.
+
+    Raises `OSError`, naming it, if standard output takes no more, as when the disk is full.
+    """
+    with naming("standard output", "write"):
+        try:
+            _print(answer, as_json)
+            sys.stdout.flush()
+        except OSError:
+            _write_nowhere()
+            raise
+
+
+def _write_nowhere() -> None:
+    """Have what is still to be written go nowhere: Python would fail once more when it ends."""
+    with suppress(OSError, ValueError):  # standard output may be no file at all
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print(answer: Answer, as_json: bool) -> None:
     if as_json:
         json.dump(as_plain(answer.document), sys.stdout, allow_nan=False)
         sys.stdout.write("\n")

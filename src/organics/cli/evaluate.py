@@ -33,23 +33,24 @@ class Evaluate:
     def run(self) -> Answer:
         from organics.cli.circuits import check_figure_path
         from organics.training import evaluate
+        from organics.training.run_folder import RunFolder
 
         check_figure_path(self.out)
+        at_rest = RunFolder.open(self.run_folder).config.has_circuits_at_rest
         for name, wanted in (("out", self.out is not None), ("check", self.check)):
             if wanted and self.no_stability:
                 raise ValueError(f"`{name}` is about the stability: leave out `--no-stability`.")
+            if wanted and not at_rest:
+                raise ValueError(
+                    f"`{name}` is about the stability: the model in {self.run_folder} has no "
+                    "circuits at rest."
+                )
         result, abscissae = evaluate(self.run_folder, with_stability=not self.no_stability)
         layers = result.get("stability", [])
         dynamics = result.get("dynamics", {})
-        if self.check and dynamics:
-            raise ValueError("`check` asks for stable steady states: a run on sequences has none.")
         if self.out is not None:
             from organics.plots import abscissa_histogram, save_figure
 
-            if not abscissae:
-                raise ValueError(
-                    f"`out`: the model in {self.run_folder} has no circuits at rest to show."
-                )
             names = [f"layer {i + 1} (n = {layer['n']})" for i, layer in enumerate(layers)]
             figure = abscissa_histogram(dict(zip(names, abscissae, strict=True)))
             save_figure(figure, self.out)

@@ -8,6 +8,7 @@ import tyro
 
 from organics.cli.answer import Answer
 from organics.cli.circuits import check_figure_path, describe, load, one_drive
+from organics.memory import require_memory
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,9 @@ class Simulate:
             raise ValueError(f"`dt` must be finite and > 0 ms, not {self.dt}.")
         circuit, drives = load(self.file)
         z = one_drive(drives, self.drive)
+        neurons = 2 * circuit.n
+        samples = f"a trajectory of {self.samples:,} samples"
+        require_memory(8 * self.samples * (1 + neurons), "samples", samples)
         import math
 
         import jax.random as jr
@@ -64,7 +68,9 @@ class Simulate:
             from organics.noise import Noise, simulate_noisy
 
             interval = self.duration / (self.samples - 1)
-            save_every = math.ceil(interval / self.dt)
+            steps = interval / self.dt
+            require_memory(8 * steps * neurons, "dt", f"the noise of {steps:.3g} steps")
+            save_every = math.ceil(steps)
             result = simulate_noisy(
                 circuit,
                 z,

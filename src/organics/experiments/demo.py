@@ -16,6 +16,7 @@ from organics.circuit import Circuit
 from organics.linear_stability import diagonal_certificate, energy, verify
 from organics.linearization import eigenvalues, jacobian
 from organics.plots import abscissa_histogram, save_figure, style, training_curves, trajectory
+from organics.settings import Settings
 from organics.simulation import Trajectory, simulate
 from organics.steady_states import steady_state
 from organics.training import Report, TrainConfig, train
@@ -24,7 +25,7 @@ from organics.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Demo:
+class Demo(Settings):
     """What the demo trains."""
 
     epochs: int = 150

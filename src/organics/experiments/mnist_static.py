@@ -24,6 +24,7 @@ from rich.progress import Progress
 from organics.atomic import write_atomically
 from organics.experiments.outcome import command, run_from_command_line, write
 from organics.experiments.runs import accuracies, in_common, lines, where
+from organics.settings import Settings
 from organics.side_by_side import side_by_side
 from organics.training import Report, TrainConfig, evaluate, train
 from organics.training.config import DatasetName, ModelName, Recurrence
@@ -44,7 +45,7 @@ PAPER: dict[tuple[ModelName, tuple[int, ...]], float] = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Train the static classifiers of the paper's Table 1, with several seeds each."""
 
     out: Path = Path("runs/mnist_static")

@@ -16,6 +16,7 @@ from typing import Any
 
 from organics.experiments.outcome import command, run_from_command_line, write
 from organics.experiments.runs import Run, accuracies, in_common, reports, run, where
+from organics.settings import Settings
 from organics.training import SequenceConfig
 from organics.training.config import Schedule
 
@@ -23,7 +24,7 @@ SCHEDULES: tuple[Schedule, ...] = ("step", "warmup-cosine", "trapezoid")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Train the recurrent circuits on the digits with each schedule."""
 
     out: Path = Path("runs/schedules")

@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args
 from organics.baselines import TUNED
 from organics.experiments.outcome import command, run_from_command_line, write
 from organics.experiments.runs import Run, accuracies, reports, run, where
+from organics.settings import Settings
 from organics.training import SequenceConfig
 from organics.training.evaluation import input_shape
 
@@ -83,7 +84,7 @@ _TASKS = get_args(Task)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Train the recurrent networks of the paper's Table 2 on shorter sequences."""
 
     out: Path = Path("runs/sequences")
@@ -106,6 +107,7 @@ class Config:
     """Images per step."""
 
     def __post_init__(self):
+        super().__post_init__()
         for model in self.models:
             if model not in MODELS:
                 raise ValueError(f"`models` must be among {', '.join(MODELS)}, not {model!r}.")

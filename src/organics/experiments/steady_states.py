@@ -40,6 +40,7 @@ from organics.experiments.outcome import command, run_from_command_line, write
 from organics.linearization import eigenvalues, jacobian, single_threaded_lapack
 from organics.provenance import system, versions
 from organics.resting import comes_to_rest, near_rest, settle
+from organics.settings import Settings
 from organics.steady_states import METHODS, SteadyState, steady_state
 from organics.trials import fraction_interval, trial
 
@@ -51,7 +52,7 @@ _SAME = 1e-4  # largest difference between two states that count as the same, re
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Steady states of random circuits: found, stable, and where a long simulation ends."""
 
     out: Path = Path("runs/steady_states")

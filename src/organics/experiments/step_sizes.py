@@ -15,11 +15,12 @@ from typing import Any, Literal
 from organics.experiments.outcome import command, run_from_command_line, write
 from organics.experiments.runs import Run, in_common, lines, reports, run, where
 from organics.nn.recurrent import Recurrent
+from organics.settings import Settings
 from organics.training import SequenceConfig
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Train the recurrent circuits with each pair of step sizes."""
 
     out: Path = Path("runs/step_sizes")

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int32
 
 from organics.kernels import refusals
 from organics.kernels.equations import Options, Weights
@@ -102,13 +102,14 @@ def run(
     weights: Weights,
     x: Float[Array, "steps batch m"],
     state: Float[Array, "batch four_H"],
+    lengths: Int32[Array, " batch"] | None = None,
     *,
     sequence: bool,
     segment: int | None = None,
     keep_products: bool | None = None,
     threads: int = 0,
 ) -> tuple[Float[Array, "batch four_H"], Float[Array, "steps batch H"] | None]:
-    """Final state, and with `sequence` every `y`.
+    """Final state, and with `sequence` every `y`; after the end of a sequence its last ones.
 
     For the backward pass the state is kept every `segment` steps, and with `keep_products` also
     what the matrix products of every step gave, 4 H numbers; the rest is computed again. By default
@@ -125,8 +126,8 @@ def run(
     call = _differentiable(options, sequence, segment, keep_products, threads)
     weights, x, state = refusals.guarded((weights, x, state), gradients=True)
     if extra == 0:
-        return call(weights, x, state)
-    final, outputs = call(_pad(weights, extra), x, _blocks(state, 1, 4, extra))
+        return call(weights, x, state, lengths)
+    final, outputs = call(_pad(weights, extra), x, _blocks(state, 1, 4, extra), lengths)
     final = final.reshape(-1, 4, H + extra)[:, :, :H].reshape(-1, 4 * H)
     return final, None if outputs is None else outputs[..., :H]
 
@@ -186,12 +187,15 @@ def _differentiable(
         kernel = jax.ffi.ffi_call(target, shapes, vmap_method="sequential")
         return kernel(*arguments, **attributes)
 
-    def unpack(weights: Weights):
-        # an empty matrix says that the recurrent weights are the identity
-        W_r = weights.recurrent
-        return (jnp.zeros((0, 0), weights.offset.dtype) if W_r is None else W_r, *weights[1:])
+    def unpack(weights: Weights, lengths):
+        # an empty matrix says that the recurrent weights are the identity, and no lengths that all
+        # sequences are as long as they can be
+        W_r = jnp.zeros((0, 0), weights.offset.dtype)
+        W_r = W_r if weights.recurrent is None else weights.recurrent
+        lengths = jnp.zeros(0, jnp.int32) if lengths is None else lengths
+        return lengths, W_r, *weights[1:]
 
-    def advance(weights: Weights, x, state, keep: bool):
+    def advance(weights: Weights, x, state, lengths, keep: bool):
         steps, batch, _ = x.shape
         kept = (-(-steps // min(segment, steps)) if keep else 0, *state.shape)
         H = weights.offset.shape[0]
@@ -199,26 +203,27 @@ def _differentiable(
         products = (steps if keep and keep_products else 0, batch, count)
         outputs = (steps if sequence else 0, batch, H)
         results = [state.shape, kept, products, outputs]
-        final, *kept, outputs = call("organics_forward", results, x, state, *unpack(weights))
+        arguments = (x, state, *unpack(weights, lengths))
+        final, *kept, outputs = call("organics_forward", results, *arguments)
         return (final, outputs if sequence else None), kept
 
     @jax.custom_vjp
-    def run(weights: Weights, x, state):
-        return advance(weights, x, state, keep=False)[0]
+    def run(weights: Weights, x, state, lengths):
+        return advance(weights, x, state, lengths, keep=False)[0]
 
-    def forward(weights, x, state):
+    def forward(weights, x, state, lengths):
         # JAX says which arguments are being differentiated: the input's gradient costs extra. The
         # shape tells `backward`, as JAX may mistake the residuals' tree for that of another call
         wanted = jnp.zeros((x.value.shape[0] if x.perturbed else 0, 0))
-        weights, x, state = (
+        weights, x, state, lengths = (
             jax.tree.map(lambda leaf: leaf.value, tree, is_leaf=lambda leaf: hasattr(leaf, "value"))
-            for tree in (weights, x, state)
+            for tree in (weights, x, state, lengths)
         )
-        result, kept = advance(weights, x, state, keep=True)
-        return result, (weights, x, kept, wanted)
+        result, kept = advance(weights, x, state, lengths, keep=True)
+        return result, (weights, x, lengths, kept, wanted)
 
     def backward(residuals, cotangents):
-        weights, x, kept, wanted = residuals
+        weights, x, lengths, kept, wanted = residuals
         d_final, d_outputs = cotangents
         _, batch, inputs = x.shape
         H = weights.offset.shape[0]
@@ -226,17 +231,17 @@ def _differentiable(
             d_final = jnp.zeros(d_final.shape, x.dtype)
         if d_outputs is None or isinstance(d_outputs, SymbolicZero):
             d_outputs = jnp.zeros((0, batch, H), x.dtype)
-        arguments = unpack(weights)
+        arguments = unpack(weights, lengths)
         shapes = [
             (wanted.shape[0], batch, inputs),
             d_final.shape,
-            *(argument.shape for argument in arguments),
+            *(argument.shape for argument in arguments[1:]),
         ]
         d_x, d_state, d_recurrent, *d_weights = call(
             "organics_backward", shapes, x, *kept, *arguments, d_final, d_outputs
         )
         d_recurrent = None if weights.recurrent is None else d_recurrent
-        return Weights(d_recurrent, *d_weights), d_x if len(wanted) else None, d_state
+        return Weights(d_recurrent, *d_weights), d_x if len(wanted) else None, d_state, None
 
     run.defvjp(forward, backward, symbolic_zeros=True)
     # outside of `jit`, `jax.shard_map` would not take a function with symbolic zeros

@@ -6,10 +6,11 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int32
 
 from organics.kernels import native, scan
 from organics.kernels.equations import Options, Weights
+from organics.kernels.padding import blank, going
 from organics.mesh import alike, by_shares
 
 Backend = Literal["auto", "native", "scan"]
@@ -36,12 +37,16 @@ def run(
     weights: Weights,
     x: Float[Array, "steps batch m"],
     state: Float[Array, "batch four_H"],
+    lengths: Int32[Array, " batch"] | None = None,
     *,
     sequence: bool = True,
     backend: Backend = "auto",
     memory: Literal["more", "less"] = "more",
 ) -> tuple[Float[Array, "batch four_H"], Float[Array, "steps batch H"] | None]:
     """Carry `state` through all steps of `x`: the final state, and with `sequence` every `y`.
+
+    With `lengths`, the number of steps of each sequence, the final state is that after its last
+    one, and `y` is 0 after that. What `x` has there must be finite, and changes nothing.
 
     With `memory="less"`, what the backward pass needs grows with the root of the number of steps;
     for that the forward pass is computed twice (by "native" always).
@@ -66,29 +71,37 @@ def run(
     if kernel == "native" and not known:
         raise ValueError(f'`backend` must be "scan" for `x` of unknown shape {x.shape}.')
     less = memory == "less" and isinstance(x.shape[0], int)
-    if kernel == "native":
-        kept = {"segment": _root(x.shape[0]), "keep_products": False} if less else {}
-        function = partial(native.run, options, sequence=sequence, **kept)
-    else:
-        function = partial(scan.run, options, sequence=sequence)
-        function = partial(_in_segments, function, _root(x.shape[0])) if less else function
-    return by_shares(lambda *arrays: function(*alike(arrays)), weights, x, state)
+    segment = math.isqrt(x.shape[0] - 1) + 1 if less else None
+
+    def compute(weights, x, state, lengths):
+        weights, x, state, lengths = alike((weights, x, state, lengths))
+        goes = going(lengths, x)
+        if kernel == "native":
+            kept = {"segment": segment, "keep_products": False} if less else {}
+            found = native.run(options, weights, x, state, lengths, sequence=sequence, **kept)
+        else:
+            plain = partial(scan.run, options, sequence=sequence)
+            plain = partial(_in_segments, plain, segment) if less else plain
+            found = plain(weights, x, state, goes)
+        final, outputs = found
+        return final, blank(goes, outputs)
+
+    return by_shares(compute, weights, x, state, lengths)
 
 
-def _root(steps: int) -> int:
-    """The square root, rounded up."""
-    return math.isqrt(steps - 1) + 1
-
-
-def _in_segments(plain, segment: int, weights: Weights, x: Array, state: Array):
+def _in_segments(
+    plain, segment: int, weights: Weights, x: Array, state: Array, goes: Bool[Array, "..."] | None
+):
     """Of each segment only the first state is kept for the backward pass."""
-    again = jax.checkpoint(plain)
+    again = jax.checkpoint(lambda state, given: plain(weights, given[0], state, given[1]))
     whole = x.shape[0] // segment * segment
-    pieces = x[:whole].reshape(whole // segment, segment, *x.shape[1:])
-    state, outputs = jax.lax.scan(lambda state, x: again(weights, x, state), state, pieces)
+    pieces = jax.tree.map(
+        lambda steps: steps[:whole].reshape(whole // segment, segment, *steps.shape[1:]), (x, goes)
+    )
+    state, outputs = jax.lax.scan(again, state, pieces)
     if outputs is not None:
         outputs = outputs.reshape(whole, *outputs.shape[2:])
     if whole < x.shape[0]:
-        state, rest = again(weights, x[whole:], state)
+        state, rest = again(state, jax.tree.map(lambda steps: steps[whole:], (x, goes)))
         outputs = None if outputs is None else jnp.concatenate([outputs, rest])
     return state, outputs

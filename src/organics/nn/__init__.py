@@ -6,4 +6,5 @@ from organics.nn.dynamics import trajectory as trajectory
 from organics.nn.normalization import Normalization as Normalization
 from organics.nn.recurrent import CellState as CellState
 from organics.nn.recurrent import ORGaNICs as ORGaNICs
+from organics.nn.recurrent import trainable as trainable
 from organics.nn.supralinear import SSN as SSN

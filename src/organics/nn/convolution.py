@@ -6,11 +6,22 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.circuit import Circuit
 from organics.constraints import positive, unit_interval
-from organics.nn.normalization import require_among, require_positive, uniform_fan_in
+from organics.nn.arguments import (
+    Built,
+    as_built,
+    as_input,
+    floating,
+    require_among,
+    require_as_built,
+    require_finite,
+    require_positive,
+)
+from organics.nn.normalization import uniform_fan_in
 
 
 class NormalizationConv2d(eqx.Module):
@@ -47,6 +58,7 @@ class NormalizationConv2d(eqx.Module):
     rectified: bool = eqx.field(static=True)
     sigma: float = eqx.field(static=True)
     tau: float = eqx.field(static=True)
+    built: Built = eqx.field(static=True, repr=False)
 
     def __init__(
         self,
@@ -61,7 +73,7 @@ class NormalizationConv2d(eqx.Module):
         rectified: bool = False,
         sigma: float = 1.0,
         tau: float = 2.0,
-        dtype: type | None = None,
+        dtype: DTypeLike | None = None,
     ):
         kernel, window = _pair(kernel_size), _pair(pool_size)
         require_positive(in_channels=in_channels, out_channels=out_channels, sigma=sigma, tau=tau)
@@ -71,7 +83,7 @@ class NormalizationConv2d(eqx.Module):
         if window[0] % 2 == 0 or window[1] % 2 == 0:
             raise ValueError(f"`pool_size` must be odd, so that a pool has a centre, not {window}.")
         k_in, k_gain, k_pool = jr.split(key, 3)
-        kind = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
+        kind = floating(dtype)
         shape = (out_channels, in_channels, *kernel)
         fan_in = in_channels * kernel[0] * kernel[1]
         self.k_in = uniform_fan_in(k_in, shape, fan_in, kind)
@@ -87,6 +99,7 @@ class NormalizationConv2d(eqx.Module):
         self.rectified = rectified
         self.sigma = float(sigma)
         self.tau = float(tau)
+        self.built = as_built(self)
 
     def __call__(
         self, x: Float[Array, "c_in h w"], *, key: PRNGKeyArray | None = None
@@ -94,6 +107,9 @@ class NormalizationConv2d(eqx.Module):
         """Rates of the principal neurons at the steady state for the image `x`.
 
         `key` is ignored; `eqx.nn.Sequential` passes it.
+
+        Raises `ValueError` if `x` has the wrong shape, or is not finite (unless traced), or if
+        arrays of the layer were replaced by what its options do not say.
         """
         del key
         # the closed form of `organics.steady_states`, with the pool as a convolution
@@ -126,9 +142,15 @@ class NormalizationConv2d(eqx.Module):
         return circuit, z.reshape(-1)
 
     def _drive_and_gain(self, x: Array) -> tuple[Array, Array]:
-        channels = self.k_in.shape[1]
-        if x.ndim != 3 or x.shape[0] != channels:
-            raise ValueError(f"`x` must have shape ({channels}, height, width), not {x.shape}.")
+        require_as_built(self, self.built)
+        channels, *kernel = self.k_in.shape[1:]
+        x = as_input(x, (channels, "height", "width")).astype(self.k_in.dtype)
+        if self.padding == "valid" and (x.shape[1] < kernel[0] or x.shape[2] < kernel[1]):
+            raise ValueError(
+                f"`x` must have at least the height and width {tuple(kernel)} of a receptive "
+                f"field, as `padding` is 'valid', not {x.shape[1:]}."
+            )
+        require_finite("x", x)
         drive = _convolve(x, self.k_in, self.padding)
         return drive, unit_interval(_convolve(x, self.k_gain, self.padding))
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from organics.circuit import Circuit
 from organics.kernels.equations import project, step
 from organics.linearization import eigenvalues
-from organics.nn.normalization import require_input
+from organics.nn.arguments import as_input, require_finite, require_type
 from organics.nn.recurrent import CellState, ORGaNICs
 
 
@@ -26,16 +26,19 @@ def circuit_at(
     a circuit above the lowest is driven by the `y` that the one below has after this step.
 
     Raises `ValueError` for a layer with `rectification="outside"` (unless `W_r` is the identity),
-    which is not a `Circuit`, or for arrays of the wrong shape.
+    which is not a `Circuit`, for an `index` that no circuit has, or for arrays of another shape or
+    type, or not finite.
     """
     if layer.options.rectified and layer.options.rectified_after:
         raise ValueError(
             "`layer` has `rectification='outside'`, relu(W_r y): its steps are not those of a "
             "`Circuit`, which has W_r relu(y)."
         )
-    if x.shape != (layer.input_size,):
-        raise ValueError(f"`x` must have shape ({layer.input_size},), not {x.shape}.")
-    chosen = range(len(layer.cells))[index]
+    count = len(layer.cells)
+    if not -count <= index < count:
+        raise ValueError(f"`index` must be from {-count} to {count - 1}, not {index}.")
+    x = as_input(x, (layer.input_size,))
+    chosen = range(count)[index]
     for below in layer.step(x, state)[:chosen]:
         x = below.y
     cell, gains = layer.cells[chosen], state[chosen]
@@ -81,11 +84,14 @@ class Trajectory(NamedTuple):
 def trajectory(layer: ORGaNICs, x: Float[Array, "time m"], every: int = 1) -> Trajectory:
     """Where the layer goes on the sequence `x`, (time, m), and its spectrum at every so many steps.
 
-    Raises `ValueError` if `every` is below 1 or `x` is not one sequence of the layer's type.
+    Raises `ValueError` if `every` is below 1 or `x` is not one sequence of the layer's type, or not
+    finite.
     """
     if every < 1:
         raise ValueError(f"`every` must be at least 1, not {every}.")
-    require_input(x, layer.input_size, layer.cells[0].log_W.dtype, ("time, ",))
+    x = as_input(x, ("time", layer.input_size), further="Give it one sequence at a time.")
+    require_type("x", x, layer.cells[0].log_W.dtype)
+    require_finite("x", x)
     times = np.arange(0, x.shape[0], every)
     states = _states(layer, x)
     states = jax.tree.map(lambda leaf: leaf[times], states)

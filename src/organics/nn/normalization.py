@@ -3,13 +3,23 @@
 from typing import Literal
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.circuit import Circuit
 from organics.constraints import at_most_one, cap_spectral_norm, positive, unit_interval, unit_norm
+from organics.nn.arguments import (
+    Built,
+    as_built,
+    as_input,
+    floating,
+    require_among,
+    require_as_built,
+    require_finite,
+    require_positive,
+)
 from organics.steady_states import steady_state
 
 Recurrence = Literal["identity", "bounded"]
@@ -59,6 +69,7 @@ class Normalization(eqx.Module):
     rectified: bool = eqx.field(static=True)
     sigma: float = eqx.field(static=True)
     tau: float = eqx.field(static=True)
+    built: Built = eqx.field(static=True, repr=False)
 
     def __init__(
         self,
@@ -72,13 +83,13 @@ class Normalization(eqx.Module):
         rectified: bool = False,
         sigma: float = 1.0,
         tau: float = 2.0,
-        dtype: type | None = None,
+        dtype: DTypeLike | None = None,
     ):
         require_positive(input_size=input_size, size=size, sigma=sigma, tau=tau)
         require_among("recurrent", recurrent, ("identity", "bounded"))
         require_among("pool", pool, ("positive", "bounded"))
         k_zx, k_bx, k_W = jr.split(key, 3)
-        kind = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
+        kind = floating(dtype)
         self.W_zx = uniform_fan_in(k_zx, (size, input_size), input_size, kind)
         learned = gain == "input"
         self.W_bx = uniform_fan_in(k_bx, (size, input_size), input_size, kind) if learned else None
@@ -91,6 +102,7 @@ class Normalization(eqx.Module):
         self.rectified = rectified
         self.sigma = float(sigma)
         self.tau = float(tau)
+        self.built = as_built(self)
 
     @property
     def size(self) -> int:
@@ -100,8 +112,12 @@ class Normalization(eqx.Module):
     def circuit(self, x: Float[Array, " m"]) -> tuple[Circuit, Float[Array, " n"]]:
         """The circuit that the input `x` sets up, and the input drive `z` it receives.
 
-        What `steady_state`, `stability`, `certify` and `energy` take.
+        What `steady_state`, `stability`, `certify` and `energy` take. Raises `ValueError` as the
+        call does.
         """
+        require_as_built(self, self.built)
+        x = as_input(x, (self.W_zx.shape[1],)).astype(self.W_zx.dtype)
+        require_finite("x", x)
         circuit = Circuit(
             W=at_most_one(self.log_W) if self.pool == "bounded" else positive(self.log_W),
             W_r=None if self.W_r is None else cap_spectral_norm(self.W_r),
@@ -120,6 +136,9 @@ class Normalization(eqx.Module):
         """Rates of the principal neurons at the steady state for the input `x`.
 
         `key` is ignored; `eqx.nn.Sequential` passes it.
+
+        Raises `ValueError` if `x` has the wrong shape, or is not finite (unless traced), or if
+        arrays of the layer were replaced by what its options do not say.
         """
         del key
         circuit, z = self.circuit(x)
@@ -135,43 +154,6 @@ def uniform_fan_in(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, dtype
     """Uniform on +-1/sqrt(fan_in): Kaiming's uniform initialisation with slope sqrt(5)."""
     limit = 1 / fan_in**0.5
     return jr.uniform(key, shape, dtype, minval=-limit, maxval=limit)
-
-
-def require_positive(**values: int | float) -> None:
-    """Refuse, by name, values that are not positive (sizes and constants alike)."""
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"`{name}` must be > 0, not {value}.")
-
-
-def require_among(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is none of the choices."""
-    if value not in choices:
-        words = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"`{name}` must be one of {words}, not {value!r}.")
-
-
-def require_input(x: Array, size: int, dtype: jnp.dtype, axes: tuple[str, ...]) -> None:
-    """Refuse an `x` that has not the axes named, "" or each with a comma and a space after it,
-    before the last, of `size`; or is not of a layer's type."""
-    if x.ndim - 1 not in [a.count(",") for a in axes] or x.shape[-1] != size or 0 in x.shape:
-        shapes = [f"({a}{size})" if a else f"({size},)" for a in axes]
-        raise ValueError(
-            f"`x` must have shape {' or '.join(shapes)}, with none of them 0, not {x.shape}."
-        )
-    if x.dtype != dtype:
-        raise ValueError(f"`x` must be of the layer's type {dtype}, not {x.dtype}.")
-
-
-def require_state(name: str, value: Array, size: int, dtype: jnp.dtype, batch: int | None) -> None:
-    """Refuse a state, or a part of one, that is neither one for all sequences nor one for each of
-    the `batch`, if there is one; or is not of a layer's type."""
-    shapes = [(size,)] if batch is None else [(size,), (batch, size)]
-    if value.shape not in shapes:
-        words = " or ".join(map(str, shapes))
-        raise ValueError(f"`{name}` must have shape {words}, not {value.shape}.")
-    if value.dtype != dtype:
-        raise ValueError(f"`{name}` must be of the layer's type {dtype}, not {value.dtype}.")
 
 
 def fixed_gain(gain: float | str) -> float:

@@ -7,18 +7,23 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, UInt32
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from organics.constraints import at_most_one, cap_spectral_norm, semidefinite
 from organics.kernels import recurrence
 from organics.kernels.equations import Options, Weights, project, step
-from organics.nn.normalization import (
+from organics.nn.arguments import (
+    Built,
+    as_built,
+    floating,
     require_among,
-    require_input,
+    require_as_built,
     require_positive,
     require_state,
-    uniform_fan_in,
 )
+from organics.nn.normalization import uniform_fan_in
+from organics.nn.sequences import Lengths, as_rows, as_sequences
 
 Recurrent = Literal["free", "identity", "bounded", "semidefinite"]
 Drive = Literal["signed", "rectified", "unit"]
@@ -46,7 +51,7 @@ class Cell(eqx.Module):
         log_W: normalization weights, `W = min(exp(log_W), 1)`, (n, n).
         raw_rates: of y, a, b0, b, (4, n), None if they are not learned:
             `dt / tau = largest_rates * sigmoid(raw_rates)`.
-        start: the bits from which the initial state is drawn, (2,); not trained.
+        start: the initial state, arrays (n,); not trained, see `trainable`.
     """
 
     W_zx: Float[Array, "n m"]
@@ -59,7 +64,7 @@ class Cell(eqx.Module):
     W_r: Float[Array, "n n"] | None
     log_W: Float[Array, "n n"]
     raw_rates: Float[Array, "4 n"] | None
-    start: UInt32[Array, "2"]
+    start: CellState
     constraint: Recurrent = eqx.field(static=True)
     unit_drive: bool = eqx.field(static=True)
     sigma: float = eqx.field(static=True)
@@ -93,7 +98,7 @@ class Cell(eqx.Module):
         log_W = jnp.log(jnp.maximum(jr.uniform(k_W, (size, size), dtype), 1e-8))
         self.log_W = log_W * (1 - jnp.eye(size, dtype=dtype))
         self.raw_rates = jr.normal(next(keys), (4, size), dtype) if learn_rates else None
-        self.start = jr.key_data(next(keys)).astype(jnp.uint32)
+        self.start = draw_start(next(keys), size, dtype)
         self.constraint = recurrent
         self.unit_drive = drive == "unit"
         self.sigma = sigma
@@ -125,9 +130,14 @@ class Cell(eqx.Module):
         """The input as the drive sees it: with a unit drive, scaled to `|W_zx x| <= 1`."""
         if not self.unit_drive:
             return x
+        # scaled by the largest entry first, so that the square does not overflow
+        scale = jnp.maximum(jnp.max(jnp.abs(x), axis=-1, keepdims=True), 1)
+        scale = jax.lax.stop_gradient(scale)
+        x = x / scale
         # |W_zx x|^2 by the small matrix of inner products, as there may be many steps
         square = jnp.sum((x @ (self.W_zx.T @ self.W_zx)) * x, axis=-1, keepdims=True)
-        return x * jax.lax.rsqrt(jnp.maximum(square, 1))
+        least = jnp.maximum(jnp.square(1 / scale), jnp.finfo(x.dtype).tiny)
+        return x * jax.lax.rsqrt(jnp.maximum(square, least))
 
     def inputs(self, x: Float[Array, "*batch m"]) -> Float[Array, "*batch inputs"]:
         """What the kernels take beside `weights()`: with a unit drive, the gates' input `x` and
@@ -153,10 +163,33 @@ class Cell(eqx.Module):
 
     def initial_state(self) -> CellState:
         """Where every sequence starts: drawn once for each layer and not trained."""
-        k_y, k_a, k_b = jr.split(jr.wrap_key_data(self.start), 3)
-        draw = lambda k: jr.uniform(k, (self.size,), self.log_W.dtype)  # noqa: E731
-        y = draw(k_y)
-        return CellState(y / jnp.linalg.norm(y), draw(k_a), jnp.ones_like(y), draw(k_b))
+        return jax.lax.stop_gradient(self.start)
+
+
+def draw_start(key: PRNGKeyArray, size: int, dtype: np.dtype) -> CellState:
+    """The initial state of a circuit of so many neurons: `y` of norm 1, `b0 = 1`."""
+    y, a, b = (jr.uniform(k, (size,), dtype) for k in jr.split(key, 3))
+    return CellState(y / jnp.linalg.norm(y), a, jnp.ones_like(y), b)
+
+
+def trainable(model: PyTree) -> PyTree:
+    """Which leaves of a model are trained: True for floating-point arrays, but for the initial
+    states of recurrent layers, which have no gradient.
+
+    A filter for `eqx.filter` and `eqx.partition`. Also the `mask` for an optimizer that changes
+    parameters without a gradient, `optax.adamw(1e-3, mask=trainable)`: weight decay would shrink
+    the initial states.
+    """
+
+    def of(node):
+        leaves = jax.tree.map(eqx.is_inexact_array, node)
+        return eqx.tree_at(lambda cell: cell.start, leaves, False) if _is_cell(node) else leaves
+
+    return jax.tree.map(of, model, is_leaf=_is_cell)
+
+
+def _is_cell(node) -> bool:
+    return isinstance(node, Cell)
 
 
 class ORGaNICs(eqx.Module):
@@ -216,6 +249,7 @@ class ORGaNICs(eqx.Module):
     dt: float = eqx.field(static=True)
     backend: recurrence.Backend = eqx.field(static=True)
     memory: Literal["more", "less"] = eqx.field(static=True)
+    built: Built = eqx.field(static=True, repr=False)
 
     def __init__(
         self,
@@ -236,7 +270,7 @@ class ORGaNICs(eqx.Module):
         dt_tau_max_gates: float = 0.1,
         backend: recurrence.Backend = "auto",
         memory: Literal["more", "less"] = "more",
-        dtype: type | None = None,
+        dtype: DTypeLike | None = None,
     ):
         require_positive(
             input_size=input_size, hidden_size=hidden_size, layers=layers, sigma=sigma, dt=dt
@@ -255,7 +289,7 @@ class ORGaNICs(eqx.Module):
         for name, value in largest.items():
             if not 0 < value <= 1:
                 raise ValueError(f"`{name}` must be in (0, 1], not {value}.")
-        kind = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
+        kind = floating(dtype)
         sizes = (input_size, *[hidden_size] * layers)
         rates = (dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates, dt_tau_max_gates)
         learn = time_constants == "learned"
@@ -271,6 +305,7 @@ class ORGaNICs(eqx.Module):
         self.dt = float(dt)
         self.backend = backend
         self.memory = memory
+        self.built = as_built(self)
 
     @property
     def input_size(self) -> int:
@@ -296,6 +331,7 @@ class ORGaNICs(eqx.Module):
         state: tuple[CellState, ...] | None = None,
         *,
         sequence: bool = True,
+        lengths: Lengths | None = None,
     ) -> tuple[Float[Array, "..."], tuple[CellState, ...]]:
         """The `y` of the topmost circuit, and the final state of all.
 
@@ -304,14 +340,21 @@ class ORGaNICs(eqx.Module):
         stored, (n,) or (batch, n). `state` goes on from an earlier call, to the same results as if
         the sequence had been whole; by default `initial_state()`.
 
+        `lengths` says how many steps each sequence has, (batch,), or is one number for (time, m):
+        the final state is that after the last of them, and the outputs are 0 after that. What `x`
+        has there, be it NaN, changes nothing, neither values nor gradients.
+
         Under `jax.vmap` the native backend takes one sequence after the other: give it the batch.
 
-        Raises `ValueError` if `x` or `state` has the wrong shape or type.
+        Raises `ValueError` if `x`, `state` or `lengths` has the wrong shape or type; if, unless
+        traced, one of the first two is not finite, or a length not from 1 to the number of steps;
+        or if arrays of the layer were replaced by what its options do not say.
         """
-        steps, batched = self._steps(x)
-        packed = self._pack(state, steps.shape[1], batched)
+        require_as_built(self, self.built)
+        given = as_sequences(x, lengths, self.input_size, self._dtype)
+        packed = self._pack(state, given.batch, given.batched)
         final = []
-        outputs: Array | None = steps
+        outputs: Array | None = given.steps
         for i, (cell, packed_state) in enumerate(zip(self.cells, packed, strict=True)):
             assert outputs is not None  # only those of the topmost may be unwanted
             wanted = sequence or i + 1 < len(self.cells)
@@ -320,15 +363,16 @@ class ORGaNICs(eqx.Module):
                 cell.weights(),
                 cell.inputs(outputs),
                 packed_state,
+                given.lengths,
                 sequence=wanted,
                 backend=self.backend,
                 memory=self.memory,
             )
-            final.append(_unpack(last, batched))
+            final.append(_unpack(last, given.batched))
         if not sequence:
             return final[-1].y, tuple(final)
         assert outputs is not None
-        return jnp.moveaxis(outputs, 0, 1) if batched else outputs[:, 0], tuple(final)
+        return given.as_called(outputs), tuple(final)
 
     def step(
         self, x: Float[Array, "*batch m"], state: tuple[CellState, ...]
@@ -337,9 +381,8 @@ class ORGaNICs(eqx.Module):
 
         Raises `ValueError` as the call does.
         """
-        require_input(x, self.input_size, self._dtype, ("", "batch, "))
-        batched = x.ndim == 2
-        rows = x if batched else x[None]
+        require_as_built(self, self.built)
+        rows, batched = as_rows(x, self.input_size, self._dtype)
         after = []
         for cell, before in zip(self.cells, self._pack(state, rows.shape[0], batched), strict=True):
             weights = cell.weights()
@@ -355,6 +398,7 @@ class ORGaNICs(eqx.Module):
         By repeated squaring, on any device: the radius to a relative accuracy of about 0.1 %, the
         norms of about 0.01 %.
         """
+        require_as_built(self, self.built)
         matrices = [cell.recurrent for cell in self.cells]
         found = [
             jnp.eye(c.size, dtype=c.log_W.dtype) if W is None else W
@@ -369,11 +413,6 @@ class ORGaNICs(eqx.Module):
             "input_spectral_norm": jnp.max(jnp.stack(inputs)),
         }
 
-    def _steps(self, x: Array) -> tuple[Array, bool]:
-        """`x` as (time, batch, m), and whether it had a batch."""
-        require_input(x, self.input_size, self._dtype, ("time, ", "batch, time, "))
-        return (jnp.moveaxis(x, 0, 1), True) if x.ndim == 3 else (x[:, None], False)
-
     def _pack(
         self, state: tuple[CellState, ...] | None, batch: int, batched: bool
     ) -> list[Float[Array, "batch four_n"]]:
@@ -386,6 +425,8 @@ class ORGaNICs(eqx.Module):
             )
         size = self.hidden_size
         for i, cell_state in enumerate(state):
+            if not isinstance(cell_state, tuple) or len(cell_state) != len(CellState._fields):
+                raise ValueError(f"`state[{i}]` must be a `CellState`, not {cell_state!r}.")
             for name, part in zip(CellState._fields, cell_state, strict=True):
                 require_state(
                     f"state[{i}].{name}", part, size, self._dtype, batch if batched else None

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from organics.constraints import positive
-from organics.nn.normalization import require_positive, uniform_fan_in
+from organics.nn.arguments import require_positive
+from organics.nn.normalization import uniform_fan_in
 from organics.relaxation import select, try_step
 
 _RELAXATION_TIME = 2000.0  # ms; a hundred times the slower time constant
@@ -91,7 +92,7 @@ class SSN(eqx.Module):
             k=k, tau_E=tau_E, tau_I=tau_I,
         )  # fmt: skip
         kind = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
-        counts = np.asarray([excitatory, inhibitory])
+        counts = np.asarray([excitatory, inhibitory], int)
         n = excitatory + inhibitory
         k_in, k_W = jr.split(key)
         self.W_in = uniform_fan_in(k_in, (n, input_size), input_size, kind)

@@ -232,7 +232,7 @@ def alone(piece: Piece, index: int) -> list[int]:
     for i in range(piece["z"].shape[1]):
         circuit, z = circuit_of(piece, index, i)
         found = search(circuit, z)
-        growth = np.linalg.eigvals(np.asarray(jacobian(circuit, found.state))).real.max()
+        growth = np.real(np.linalg.eigvals(np.asarray(jacobian(circuit, found.state)))).max()
         if not (bool(found.converged) and growth < 0):
             neurons.append(i)
     return neurons
@@ -273,6 +273,6 @@ def all_found(circuit: Circuit, z: Float[Array, " n"], seed: int, starts: int) -
         if not any(np.allclose(x, other, rtol=1e-5, atol=1e-6) for other in states):
             states.append(x)
             state = State(jnp.asarray(x[:n]), jnp.exp(jnp.asarray(x[n:])))
-            growth = np.linalg.eigvals(np.asarray(jacobian(circuit, state))).real.max()
+            growth = np.real(np.linalg.eigvals(np.asarray(jacobian(circuit, state)))).max()
             results.append(Found(float(growth), state))
     return sorted(results, key=lambda found: found.abscissa)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from organics.nn import trainable
 from organics.reproduction.target import Check, Outcome, Table
 
 _SEEDS = 5
@@ -111,8 +112,8 @@ def compare(build: Callable[[jax.Array], Any], parameters: Sequence[Parameter]) 
 
 
 def _is_learned(layer: Any, parameter: Parameter) -> bool:
-    """Whether the optimizer sees the array: a floating-point leaf of the layer."""
-    leaves = jax.tree.leaves(eqx.filter(layer, eqx.is_inexact_array))
+    """Whether the array is one of those that are trained."""
+    leaves = jax.tree.leaves(eqx.filter(layer, trainable(layer)))
     return any(leaf is parameter.where(layer) for leaf in leaves)
 
 

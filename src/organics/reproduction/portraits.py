@@ -246,7 +246,7 @@ def _ends(circuit: Circuit, z, starts: State, duration):
 def _difference(circuit: Circuit, z: float, point: FixedPoint2D) -> float:
     state = State(*jnp.asarray([[point.y], [point.a]]))
     found = np.linalg.eigvals(np.asarray(differentiated(circuit, state, jnp.full(1, z))))
-    found = found[np.lexsort((-found.imag, -found.real))]
+    found = found[np.lexsort((-np.imag(found), -np.real(found)))]
     return float(np.abs(found - point.eigenvalues).max())
 
 

@@ -24,6 +24,7 @@ from organics.training.evaluation import (
     spectral_abscissae,
 )
 from organics.training.run_folder import RunFolder
+from organics.training.step import Examples
 
 EPOCHS = 45  # of the paper's Figure 6
 LAYERS = (120, 60)
@@ -106,8 +107,7 @@ class TwoLayers:
         examples = as_examples(
             dataset.test_images[inputs], dataset.test_labels[inputs], dataset.max_value
         )
-        seen, _ = examples.take(jnp.arange(len(inputs)), np.float64)
-        return jax.vmap(lambda x: model.circuits(x)[layer])(seen)
+        return _circuits(model, layer, examples)
 
     def _keep(self, epoch: int, model: eqx.Module) -> None:
         path = self._path(epoch)
@@ -118,6 +118,12 @@ class TwoLayers:
         return self.folder / "epochs" / f"model-{epoch:06d}.safetensors"
 
 
+@eqx.filter_jit
+def _circuits(model: Any, layer: int, examples: Examples) -> tuple[Circuit, Array]:
+    seen, _ = examples.take(jnp.arange(len(examples.labels)), np.float64)
+    return jax.vmap(lambda x: model.circuits(x)[layer])(seen)
+
+
 def _arrays(model, images, labels, max_value) -> dict[str, np.ndarray]:
     abscissae, stable = spectral_abscissae(model, as_examples(images, labels, max_value))
     return Spectrum(np.stack(abscissae), np.stack(stable))._asdict()
@@ -125,4 +131,4 @@ def _arrays(model, images, labels, max_value) -> dict[str, np.ndarray]:
 
 def _in_float64(model: Any) -> Any:
     with jax.enable_x64(True):
-        return jax.tree.map(lambda leaf: leaf.astype(np.float64), model)
+        return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), model)

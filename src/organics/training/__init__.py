@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from organics.training.config import TrainConfig as TrainConfig
     from organics.training.evaluation import evaluate as evaluate
     from organics.training.loop import Diverged as Diverged
-    from organics.training.loop import Report as Report
     from organics.training.loop import train as train
+    from organics.training.report import Report as Report
 
 _HOMES = {
     "BadCheckpoint": "checkpoint",
@@ -18,7 +18,7 @@ _HOMES = {
     "TrainConfig": "config",
     "evaluate": "evaluation",
     "Diverged": "loop",
-    "Report": "loop",
+    "Report": "report",
     "train": "loop",
 }
 

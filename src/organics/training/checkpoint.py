@@ -1,31 +1,52 @@
-"""Trees of arrays on disk: one safetensors file each, written whole or not at all."""
+"""Trees of arrays on disk: one safetensors file each, written whole or not at all, with a check
+sum of all that is in it."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import safetensors
 import safetensors.numpy
 from jaxtyping import PyTree
 
-from organics.atomic import write_atomically
+from organics.atomic import read_whole, write_atomically
+from organics.documents import canonical, parse_object
+from organics.memory import available
+from organics.nn.recurrent import draw_start
 
-_NOTES = "organics"
+_ENTRY = "organics"  # of the file's metadata
+_NOTES, _SUM = "notes", "sha256"  # in it; in an earlier version, it was the notes themselves
+_TYPES = {
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32",
+    "I32": "int32", "U64": "uint64", "I64": "int64", "F16": "float16", "BF16": "bfloat16",
+    "F32": "float32", "F64": "float64", "C64": "complex64",
+}  # fmt: skip
+"""The types that can be stored, by their names in a file."""
 
 
 class BadCheckpoint(ValueError):
-    """A file that does not hold the tree it should; the message says in what way."""
+    """A file that does not hold the tree it should; the message names it and says in what way."""
 
 
-def save_tree(path: Path, tree: PyTree, notes: dict[str, Any] | None = None) -> None:
-    """Write the arrays of `tree`, by their path in it, and `notes` (anything JSON can hold)."""
-    arrays = {name: np.asarray(leaf) for name, leaf in _named_arrays(tree)}
-    data = safetensors.numpy.save(arrays, {_NOTES: json.dumps(notes or {})})
+def save_tree(path: Path, tree: PyTree, notes: dict[str, Any] | None = None) -> str:
+    """Write the arrays of `tree`, JAX's and NumPy's, by their path in it, and `notes` (anything
+    JSON can hold). Their order in memory does not matter. Returns the check sum.
+
+    Raises `ValueError`, naming the array, for a type that such a file cannot hold, and `OSError`,
+    naming the file, if it cannot be written.
+    """
+    arrays = {name: _in_order(name, leaf) for name, leaf in _named_arrays(tree)}
+    notes = notes or {}
+    total = _sum_of(arrays, notes)
+    # one entry: several would come in any order, and equal trees not be equal files
+    data = safetensors.numpy.save(arrays, {_ENTRY: json.dumps({_NOTES: notes, _SUM: total})})
     write_atomically(path, data)
+    return total
 
 
 def load_tree(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
@@ -36,24 +57,78 @@ def load_tree(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
 
     Raises `BadCheckpoint` if the file is damaged or holds another tree.
     """
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            notes = json.loads((file.metadata() or {}).get(_NOTES, "{}"))
-            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise BadCheckpoint(f"{path.name} cannot be read: {error}") from None
+    stored, notes, _ = read_arrays(path)
     expected = dict(_named_arrays(like))
+    _draw_starts(stored, expected)
     if missing := sorted(expected.keys() ^ stored.keys()):
-        raise BadCheckpoint(f"{path.name} is of another model: it differs in {missing[0]!r}.")
+        raise BadCheckpoint(f"{path} is of another model: it differs in {missing[0]!r}.")
     for name, leaf in expected.items():
         if stored[name].shape != leaf.shape or stored[name].dtype != leaf.dtype:
             raise BadCheckpoint(
-                f"{path.name} holds {name!r} as {stored[name].dtype}{list(stored[name].shape)}; "
+                f"{path} holds {name!r} as {stored[name].dtype}{list(stored[name].shape)}; "
                 f"{leaf.dtype}{list(leaf.shape)} is needed."
             )
-    return jax.tree_util.tree_map_with_path(
-        lambda where, leaf: jnp.asarray(stored[_name(where)]) if _is_array(leaf) else leaf, like
-    ), notes
+
+    def replaced(where, leaf):
+        if not _is_array(leaf):
+            return leaf
+        array = stored[_name(where)]
+        return array if isinstance(leaf, np.ndarray | np.generic) else jnp.asarray(array)
+
+    return jax.tree_util.tree_map_with_path(replaced, like), notes
+
+
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
+    """Every array in a file by its name, the notes, and the check sum of both.
+
+    A file without a check sum, of an earlier version, is believed. Raises `BadCheckpoint` if the
+    file is damaged.
+    """
+    try:
+        data = read_whole(path, available() or 2**63)
+        arrays = {
+            name: np.frombuffer(stored["data"], _TYPES[stored["dtype"]]).reshape(stored["shape"])
+            for name, stored in safetensors.deserialize(data)
+        }
+        header = parse_object(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        entry = parse_object(header["__metadata__"][_ENTRY])
+        of_now = not entry.keys().isdisjoint((_NOTES, _SUM))
+        notes = entry.get(_NOTES) if of_now else entry
+        total = _sum_of(arrays, notes)
+    except KeyError as error:
+        raise BadCheckpoint(f"{path} cannot be read: {error} is missing or unknown") from None
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise BadCheckpoint(f"{path} cannot be read: {error}") from None
+    if of_now and entry != {_NOTES: notes, _SUM: total}:
+        raise BadCheckpoint(f"{path} was changed since it was written: its check sum is another")
+    return arrays, notes, total
+
+
+def _in_order(name: str, leaf: Any) -> np.ndarray:
+    """The array as a file has it: row by row, in the byte order of this machine."""
+    array = np.asarray(leaf, order="C")
+    if array.dtype.name not in _TYPES.values():
+        raise ValueError(f"`{name}` is of type {array.dtype}, which a file cannot hold.")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _sum_of(arrays: dict[str, np.ndarray], notes: Any) -> str:
+    total = hashlib.sha256(canonical(notes))
+    for name, array in sorted(arrays.items()):
+        total.update(canonical([name, array.dtype.name, array.shape]))
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+def _draw_starts(stored: dict[str, Any], expected: dict[str, Any]) -> None:
+    """What was `stored` by version 0.1.0 has the bits from which initial states were drawn."""
+    for name, bits in list(stored.items()):
+        if f"{name}.y" not in expected or (bits.shape, bits.dtype) != ((2,), np.uint32):
+            continue
+        key = jr.wrap_key_data(jnp.asarray(stored.pop(name)), impl="threefry2x32")
+        y = expected[f"{name}.y"]
+        drawn = draw_start(key, y.shape[0], y.dtype)._asdict()
+        stored.update({f"{name}.{part}": np.asarray(value) for part, value in drawn.items()})
 
 
 def _named_arrays(tree: PyTree) -> list[tuple[str, Any]]:
@@ -66,4 +141,4 @@ def _name(where) -> str:
 
 
 def _is_array(leaf) -> bool:
-    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+    return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct | np.ndarray | np.generic)

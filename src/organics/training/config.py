@@ -1,10 +1,13 @@
 """What a training run is: everything that decides its numbers. Imports nothing heavy."""
 
 import dataclasses
-import json
-import types
+import math
+import struct
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
+
+from organics.documents import parse_object, unsealed
+from organics.settings import Needs, Settings, fields_of
 
 DatasetName = Literal["digits", "mnist", "fashion-mnist"]
 ModelName = Literal["organics", "mlp", "ssn"]
@@ -16,39 +19,40 @@ SequenceModelName = Literal[
 ]
 
 
-_Kind = TypeVar("_Kind", bound="Settings")
+def _single(value: float) -> float:
+    """What is left of a number in float32, in which training is; too large a one is infinite."""
+    try:
+        return struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:
+        return math.inf
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the settings of every kind of run can do; see `TrainConfig` and `SequenceConfig`."""
+_IN_SINGLE = Needs(
+    "that float32 holds",
+    lambda value: math.isfinite(_single(value)) and bool(_single(value)) == bool(value),
+)
 
-    def to_json(self) -> str:
-        """The settings as a JSON document."""
-        return json.dumps(self._values(), indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls: type[_Kind], text: str) -> _Kind:
-        """The settings that `to_json` wrote. Raises `ValueError` if anything is wrong with them."""
-        values = json.loads(text)
-        names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
-            raise ValueError(
-                f"the settings of a run must have exactly the keys {', '.join(sorted(names))}."
-            )
-        values = {name: _without_lists(value) for name, value in values.items()}
-        _check(cls, values)
-        return cls(**values)
-
-    def differing(self, other: "Settings") -> dict[str, tuple[object, object]]:
-        """The settings in which two runs differ, each with its value here and there; `None` where
-        a run of another kind has no such setting."""
-        here, there = self._values(), other._values()
-        pairs = {name: (here.get(name), there.get(name)) for name in here | there}
-        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-
-    def _values(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+Count = Annotated[int, Needs(">= 1", lambda value: value >= 1)]
+Size = Annotated[Count, Needs("up to 1,000,000", lambda value: value <= 1_000_000)]
+"""Of a layer."""
+Sizes = Annotated[
+    tuple[Size, ...],
+    Needs("sizes from 1 to 1,000,000"),
+    Needs("1 to 100 sizes", lambda x: 1 <= len(x) <= 100),
+]
+Layers = Annotated[Count, Needs("up to 100", lambda value: value <= 100)]
+"""On top of each other: each is compiled."""
+Epochs = Annotated[Count, Needs("up to 999,999", lambda value: value < 1_000_000)]
+Seed = Annotated[int, Needs("from 0 to 2^32 - 1", lambda value: 0 <= value < 2**32)]
+Real = Annotated[float, _IN_SINGLE]
+Positive = Annotated[float, Needs("> 0", lambda value: value > 0), _IN_SINGLE]
+NotNegative = Annotated[float, Needs(">= 0", lambda value: value >= 0), _IN_SINGLE]
+Decay = Annotated[
+    float,
+    Needs("from 0 to below 1", lambda value: 0 <= value < 1),
+    Needs("below 1 in float32, too", lambda value: _single(value) < 1),
+]
+StepSize = Annotated[float, Needs("in (0, 1]", lambda value: 0 < value <= 1), _IN_SINGLE]
 
 
 @dataclass(frozen=True)
@@ -64,42 +68,45 @@ class TrainConfig(Settings):
     model: ModelName = "organics"
     """"organics"; "mlp": the same network with dense ReLU layers in place of the circuits; or
     "ssn": with one stabilized supralinear network in place of them."""
-    layers: tuple[int, ...] = (50,)
+    layers: Sizes = (50,)
     """Size of each layer between the encoder and the readout; of "ssn", the two numbers of its
     excitatory and inhibitory units."""
     recurrent: Recurrence = "identity"
     """Recurrent weights of the circuits: "identity", always stable, or "bounded", learned with
     spectral norm at most 1 (a few times slower: the steady states are then searched for)."""
-    encoder: tuple[int, ...] = (360, 120, 40)
+    encoder: Sizes = (360, 120, 40)
     """Widths of the encoder; the decoder mirrors them."""
-    epochs: int = 60
+    epochs: Epochs = 60
     """How often the training images are all seen."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Images per step."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Of Adam; the largest, if it is scheduled."""
     schedule: Schedule = "constant"
     """Learning rate over the run: "constant"; "cosine": falling to 0 along half a cosine; "step":
     times 0.8 every 30 epochs; "warmup-cosine": rising for a tenth of the run, then "cosine";
     "trapezoid": rising for a twentieth, constant, and falling to 0 over the last three tenths."""
-    weight_decay: float = 1e-5
+    weight_decay: NotNegative = 1e-5
     """Added to the gradient as this times the parameters (L2), before Adam scales it."""
-    averaging: float = 0.0
+    averaging: Decay = 0.0
     """If above 0, an exponential average of the parameters over the steps, with this decay per
     step, is what is validated, tested and saved; the training itself is the same. The paper has
     none, 0."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides the initial parameters and the order of the images."""
 
     def __post_init__(self):
-        _check(TrainConfig, self._values())
-        if not self.encoder:
-            raise ValueError("`encoder` must have at least one width, that of the code.")
+        super().__post_init__()
         if self.model == "ssn" and len(self.layers) != 2:
             raise ValueError(
                 "`layers` of the model ssn must be two numbers, those of its excitatory and "
                 f"inhibitory units, not {self.layers}."
             )
+
+    @property
+    def has_circuits_at_rest(self) -> bool:
+        """Whether there are circuits, of which each comes to rest for every input."""
+        return self.model != "mlp"
 
     @property
     def name(self) -> str:
@@ -146,9 +153,9 @@ class SequenceConfig(Settings):
     """Sequences to classify."""
     model: SequenceModelName = "organics"
     """Recurrent layer: "organics", or one of those it is compared with."""
-    units: int = 64
+    units: Size = 64
     """Neurons of the layer: principal neurons, of ORGaNICs."""
-    resize: int | None = None
+    resize: Count | None = None
     """Make the images smaller first, to so many pixels a side, by the mean over square blocks: 14
     gives MNIST 196 steps (and the permuted task another permutation, of 196)."""
     rows: bool = False
@@ -166,49 +173,51 @@ class SequenceConfig(Settings):
     drive: Literal["signed", "rectified", "unit"] = "signed"
     """Input drive: "signed", `W_zx x`, is the paper's equation, "rectified", `relu(W_zx x)`, its
     code; "unit" is `W_zx x` with a norm of at most 1."""
-    layers: int = 1
+    layers: Layers = 1
     """ORGaNICs circuits on top of each other."""
-    dt_tau_max_y: float | None = None
+    dt_tau_max_y: StepSize | None = None
     """Largest step size of ORGaNICs' y over its time constant. By default the paper's 0.02, times
     784 over the number of steps if these are fewer, and at most 1: the reach of memory, about the
     inverse of it in steps, then remains the same part of the sequence. With the identity as
     recurrent weights and fewer steps than 784, four times that, at which it learned faster (and
     with free weights diverged). With the identity and 784 steps, 0.4, and 1 for a and the gains,
     came to 98.8 % of sequential MNIST in 50 epochs."""
-    dt_tau_max_a: float | None = None
+    dt_tau_max_a: StepSize | None = None
     """The same of a; the paper has 0.005."""
-    dt_tau_max_gates: float | None = None
+    dt_tau_max_gates: StepSize | None = None
     """The same of the gains b0 and b; the paper has 0.1."""
-    hyperparameters: tuple[tuple[str, float], ...] = ()
+    hyperparameters: Annotated[
+        tuple[tuple[str, Real], ...], Needs("pairs of a name and a number that float32 holds")
+    ] = ()
     """Of another model than ORGaNICs: names and values, those of the layer's numbers; what is not
     named has its default."""
     backend: Literal["auto", "native", "scan"] = "auto"
     """Implementation of the recurrence of ORGaNICs."""
     memory: Literal["more", "less"] = "more"
     """"less" trains ORGaNICs in memory that grows with the root of the number of steps; slower."""
-    epochs: int = 500
+    epochs: Epochs = 500
     """How often the training images are all seen."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Images per step."""
-    learning_rate: float = 1e-2
+    learning_rate: Positive = 1e-2
     """Of Adam; the largest, if it is scheduled."""
     schedule: Schedule = "step"
     """Learning rate over the run: "step": times 0.8 every 30 epochs; "constant"; "cosine": falling
     to 0 along half a cosine; "warmup-cosine": rising for a tenth of the run, then "cosine";
     "trapezoid": rising for a twentieth, constant, and falling to 0 over the last three tenths."""
-    weight_decay: float = 1e-5
+    weight_decay: NotNegative = 1e-5
     """Added to the gradient as this times the parameters (L2), before Adam scales it."""
-    clip_norm: float | None = None
+    clip_norm: Positive | None = None
     """Scale larger gradients down to this norm. Not for ORGaNICs, which need no such thing."""
-    averaging: float = 0.0
+    averaging: Decay = 0.0
     """If above 0, an exponential average of the parameters over the steps, with this decay per
     step, is what is validated, tested and saved; the training itself is the same. The paper has
     none, 0."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides the initial parameters and the order of the images."""
 
     def __post_init__(self):
-        _check(SequenceConfig, self._values())
+        super().__post_init__()
         if self.model == "organics":
             for name in ("clip_norm", "hyperparameters"):
                 if getattr(self, name):
@@ -239,6 +248,11 @@ class SequenceConfig(Settings):
                 )
 
     @property
+    def has_circuits_at_rest(self) -> bool:
+        """Never: the circuits are read while they move."""
+        return False
+
+    @property
     def name(self) -> str:
         """What tells the run from others at a glance."""
         size = "" if self.resize is None else f"-resize{self.resize}"
@@ -264,74 +278,11 @@ class SequenceConfig(Settings):
 AnyConfig = TrainConfig | SequenceConfig
 
 
-def read_config(text: str) -> AnyConfig:
+def read_config(text: str | bytes) -> AnyConfig:
     """The settings, of either kind, that `to_json` wrote.
 
     Raises `ValueError` if anything is wrong with them.
     """
-    values = json.loads(text)
-    kind = SequenceConfig if isinstance(values, dict) and "task" in values else TrainConfig
-    return kind.from_json(text)
-
-
-_RANGES = {
-    "learning_rate": ("a number > 0", lambda value: 0 < value < float("inf")),
-    "weight_decay": ("a number >= 0", lambda value: 0 <= value < float("inf")),
-    "averaging": ("a number from 0 to below 1", lambda value: 0 <= value < 1),
-    "clip_norm": ("a number > 0", lambda value: 0 < value < float("inf")),
-    "seed": ("a whole number from 0 to 2^32 - 1", lambda value: 0 <= value < 2**32),
-    **{name: ("a number in (0, 1]", lambda value: 0 < value <= 1) for name in _PAPER_DT_TAU_MAX},
-}
-
-
-def _check(kind: type, values: dict[str, Any]) -> None:
-    """Refuse, by name, a value that is not of its field's type, or not in the field's range."""
-    for name, hint in get_type_hints(kind).items():
-        value = values[name]
-        if get_origin(hint) in (Union, types.UnionType):  # X | None
-            if value is None:
-                continue
-            hint = get_args(hint)[0]
-        words, holds = _expectation(name, hint)
-        if not holds(value):
-            raise ValueError(f"`{name}` must be {words}, not {value!r}.")
-
-
-def _expectation(name: str, hint: Any) -> tuple[str, Any]:
-    """What a value of a field must be, in words and as a function that says whether it is."""
-    if get_origin(hint) is Literal:
-        choices = get_args(hint)
-        return f"one of {', '.join(choices)}", lambda value: value in choices
-    if hint is bool:
-        return "true or false", lambda value: isinstance(value, bool)
-    if name == "hyperparameters":
-        return (
-            "pairs of a name and a number",
-            lambda value: isinstance(value, tuple) and all(_is_pair(item) for item in value),
-        )
-    if get_origin(hint) is tuple:
-        return (
-            "sizes >= 1",
-            lambda value: isinstance(value, tuple) and all(_whole(n) and n >= 1 for n in value),
-        )
-    is_number = _whole if hint is int else _real
-    words, holds = _RANGES.get(name, ("a whole number >= 1", lambda value: value >= 1))
-    return words, lambda value: is_number(value) and holds(value)
-
-
-def _is_pair(item) -> bool:
-    return (
-        isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and _real(item[1])
-    )
-
-
-def _whole(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _real(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _without_lists(value):
-    return tuple(map(_without_lists, value)) if isinstance(value, list) else value
+    document = unsealed(parse_object(text))
+    kind = SequenceConfig if "task" in document else TrainConfig
+    return kind(**fields_of(kind, document))

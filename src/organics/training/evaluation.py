@@ -46,6 +46,7 @@ def evaluate(path: str | Path, *, with_stability: bool = True) -> Evaluation:
     `organics.data.DataUnavailable` if the data set is not to be had.
     """
     folder = RunFolder.open(path)
+    folder.verify()
     model = load_model(folder)
     dataset = load_dataset(folder.config)
     shape = input_shape(folder.config)
@@ -110,9 +111,9 @@ def build_model(config: AnyConfig) -> eqx.Module:
     )
 
 
-def load_model(folder: RunFolder) -> Any:
-    """The best model of a run so far."""
-    return folder.load_model(eqx.filter_eval_shape(build_model, folder.config))
+def load_model(folder: RunFolder, epoch: int | None = None) -> Any:
+    """The best model of a run so far, which must be that of the `epoch`, if this is given."""
+    return folder.load_model(eqx.filter_eval_shape(build_model, folder.config), epoch)
 
 
 def as_examples(
@@ -135,11 +136,15 @@ def mean_metrics(
     """
     totals: dict[str, float] = {}
     for start in range(0, count, _BATCH):
-        indices = np.arange(start, min(start + _BATCH, count), dtype=np.int32)
+        stop = min(start + _BATCH, count)
+        pixels, labels, max_value = examples
+        # of one size, however many there are: what is compiled for one set serves others, too
+        batch = Examples(pixels[start:stop], labels[start:stop], max_value)
+        indices = np.arange(stop - start, dtype=np.int32)
         found = (
-            measure(model, examples, jnp.asarray(indices))
+            measure(model, batch, jnp.asarray(indices))
             if group is None
-            else measure(model, examples, group.share(indices), group.mesh)
+            else measure(model, batch, group.share(indices), group.mesh)
         )
         for name, value in found.items():
             totals[name] = totals.get(name, 0.0) + float(value) * len(indices)

@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,8 @@ from organics.training.evaluation import (
 )
 from organics.training.group import Group
 from organics.training.progress import ProgressBar
+from organics.training.report import Report
+from organics.training.room import require_room_for_batches, require_room_for_model
 from organics.training.run_folder import RunFolder
 from organics.training.step import (
     Examples,
@@ -98,35 +99,6 @@ def _other_remedy(config: AnyConfig) -> str:
     return " With `recurrent='identity'`, which makes circuits stable, runs diverge less often."
 
 
-@dataclass(frozen=True)
-class Report:
-    """The outcome of a run.
-
-    Accuracies are those of the epoch with the best validation accuracy (of the least validation
-    loss, among equals); the test set was seen once, after it had been chosen. `test_loss` is NaN,
-    null in the file, if the model overflows on a test input. `seconds_per_epoch`
-    is the median over the epochs, without validation. `dataset` is the task, if it is one on
-    sequences. `devices` is the number of those that shared the work.
-    """
-
-    dataset: str
-    model: str
-    layers: tuple[int, ...]
-    recurrent: str
-    seed: int
-    parameters: int
-    epochs: int
-    best_epoch: int
-    validation_accuracy: float
-    test_accuracy: float
-    test_loss: float
-    seconds_per_epoch: float
-    device: str
-    platform: str
-    versions: dict[str, str]
-    devices: int = 1
-
-
 def train(
     config: AnyConfig,
     out: str | Path,
@@ -150,13 +122,15 @@ def train(
     model as it is validated then; before the epoch's checkpoint is written, so that none is missed
     for an interruption, while one may come twice. With several processes it is the first's.
 
-    Raises `ValueError` if the settings do not fit the data or the devices, if there are not so
-    many, if `out` is not empty (or, with `resume`, holds another run) or if another process is
-    training in it, `organics.data.DataUnavailable` if the data set is not to be had, and `Diverged`
-    if the loss, in training or in validation, ceases to be finite: before anything of that epoch
-    is written.
+    Raises `ValueError` if the settings do not fit the data, the devices or the memory, if there are
+    not so many devices, if `out` is not empty (or, with `resume`, holds another run, or one whose
+    files are damaged) or if another process is training in it; `OSError`, naming the file, if one
+    cannot be written, whereupon the run can be resumed from its last checkpoint;
+    `organics.data.DataUnavailable` if the data set is not to be had; and `Diverged` if the loss, in
+    training or in validation, ceases to be finite: before anything of that epoch is written.
     """
     shape = input_shape(config)  # raises before there is a folder
+    require_room_for_model(config)
     group = Group(devices)
     if config.batch_size % group.size:
         raise ValueError(
@@ -168,14 +142,15 @@ def train(
 
         def begin() -> dict[str, Any] | None:
             nonlocal folder
-            folder = RunFolder.create(out, config, resume)
-            stack.enter_context(folder.locked())
-            return folder.load_report()
+            folder = stack.enter_context(RunFolder.begin(out, config, resume))
+            stored = folder.load_report()
+            if stored is not None:
+                folder.verify()
+            return stored
 
         if (stored := group.agree(begin)) is None:
             stored = _train(config, folder, group, shape, progress, on_epoch)
-        loss = math.nan if stored["test_loss"] is None else stored["test_loss"]
-        return Report(**{**stored, "layers": tuple(stored["layers"]), "test_loss": loss})
+        return Report.from_document(stored)
 
 
 def _train(
@@ -189,6 +164,7 @@ def _train(
     """Train and test; the report as it is stored."""
     dataset = load_dataset(config)
     chosen, held_out = data.split(len(dataset.train_labels), dataset.n_validation)
+    require_room_for_batches(config, len(chosen))
     training, validation = (
         as_examples(dataset.train_images[i], dataset.train_labels[i], dataset.max_value, shape)
         for i in (chosen, held_out)
@@ -201,7 +177,7 @@ def _train(
     def best() -> None:
         nonlocal model
         assert folder is not None  # it is the first process that calls this
-        model = load_model(folder)
+        model = load_model(folder, run.best_epoch)
 
     group.agree(best)
     model = group.of_first(model)
@@ -213,26 +189,24 @@ def _train(
     def report() -> dict[str, Any]:
         assert folder is not None  # it is the first process that calls this
         seconds = [line["seconds"] for line in folder.lines("metrics.jsonl")]
-        found = asdict(
-            Report(
-                dataset=dataset.name,
-                model=config.model,
-                layers=_sizes(config),
-                recurrent=config.recurrent,
-                seed=config.seed,
-                parameters=count_parameters(model),
-                epochs=config.epochs,
-                best_epoch=run.best_epoch,
-                validation_accuracy=run.best["accuracy"],
-                test_accuracy=tested["accuracy"],
-                test_loss=tested["loss"],
-                seconds_per_epoch=float(np.median(seconds)),
-                device=jax.devices()[0].device_kind,
-                platform=f"{system()}, {os.cpu_count()} cores",
-                versions=versions(),
-                devices=group.size,
-            )
-        )
+        found = Report(
+            dataset=dataset.name,
+            model=config.model,
+            layers=_sizes(config),
+            recurrent=config.recurrent,
+            seed=config.seed,
+            parameters=count_parameters(model),
+            epochs=config.epochs,
+            best_epoch=run.best_epoch,
+            validation_accuracy=run.best["accuracy"],
+            test_accuracy=tested["accuracy"],
+            test_loss=tested["loss"],
+            seconds_per_epoch=float(np.median(seconds)),
+            device=jax.devices()[0].device_kind,
+            platform=f"{system()}, {os.cpu_count()} cores",
+            versions=versions(),
+            devices=group.size,
+        ).to_document()
         folder.save_report(found)
         return found
 
@@ -266,15 +240,17 @@ class _Run:
         self.schedule = learning_rate(config, steps)
         self.optimizer = make_optimizer(config, steps)
         state = initial_state(build_model(config), self.optimizer, config.averaging)
-        self.metrics = metric_dtypes(state, self.optimizer, training)
+        batch = min(config.batch_size, self.count)
+        self.metrics = metric_dtypes(state, self.optimizer, training, batch)
 
         def resume() -> dict[str, Any]:
             nonlocal state
             assert folder is not None  # it is the first process that calls this
-            notes = {"epoch": 0, "best": {"accuracy": -1.0, "loss": math.inf}, "best_epoch": 0}
+            begin = {"accuracy": -1.0, "loss": math.inf}
+            notes = {"epoch": 0, "best": begin, "best_epoch": 0, "sums": {}}
             if (found := folder.load_checkpoint(state)) is not None:
                 state, notes = found
-            folder.forget_after(notes["epoch"])
+            folder.go_back_to(notes)
             return notes
 
         notes = group.agree(resume)
@@ -330,7 +306,7 @@ class _Run:
         assert folder is not None  # it is the first process that calls this
         state = self.group.local(self.state)
         if improved:
-            folder.save_model(state.evaluated)
+            folder.save_model(state.evaluated, self.done)
         step = int(state.step)
         means = {
             name: float(np.average(values, weights=weights))

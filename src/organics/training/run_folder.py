@@ -11,31 +11,53 @@
     report.json                  the outcome, once the run is complete
 
 Every file is replaced whole, except the two `.jsonl`, whose lines after the last checkpoint are
-dropped when a run is resumed.
+dropped when a run is resumed. Each has a check sum: of settings, report and tensors in the file
+itself; of the lines in the checkpoints and in the report, which also has that of the model. What
+does not agree with its check sum is refused by name, and so is a line that is missing; what was
+written by a version without check sums has nothing to agree with. `steps.jsonl` and the checkpoints
+may be removed once the run is complete.
 """
 
 import json
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import PyTree
 
-from organics.atomic import write_atomically
-from organics.plain import as_plain
-from organics.training.checkpoint import BadCheckpoint, load_tree, save_tree
+from organics.atomic import (
+    LEFTOVERS,
+    naming,
+    read_whole,
+    remove_leftovers,
+    write_atomically,
+)
+from organics.documents import parse_object, sealed, unsealed
+from organics.lock import NAME as LOCK
+from organics.lock import Taken, alone_in
+from organics.settings import fields_of
+from organics.training.checkpoint import BadCheckpoint, load_tree, read_arrays, save_tree
 from organics.training.config import AnyConfig, read_config
+from organics.training.history import METRICS, STEPS, History
+from organics.training.report import Report
 
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: then nothing keeps two processes apart
-    fcntl = None
-
-_CONFIG = "config.json"
+_CONFIG, _MODEL, _REPORT = "config.json", "model.safetensors", "report.json"
 _CHECKPOINTS_KEPT = 2
-_TEMPORARY = ".*.tmp"  # what a process killed while it wrote a file leaves behind
+_MOST_BYTES = 2**20  # of settings or of a report
+
+
+@dataclass(frozen=True)
+class _Notes:
+    """What a checkpoint says beside the state: how many epochs are complete, the validation of the
+    best one and which it is, and the check sums of the lines so far."""
+
+    epoch: int
+    best: dict[str, float]
+    best_epoch: int
+    sums: dict[str, str]
 
 
 class RunFolder:
@@ -44,6 +66,34 @@ class RunFolder:
     def __init__(self, path: Path, config: AnyConfig):
         self.path = path
         self.config = config
+        self._histories = {name: History(path, name) for name in (METRICS, STEPS)}
+
+    @classmethod
+    @contextmanager
+    def begin(
+        cls, path: str | Path, config: AnyConfig, resume: bool = False
+    ) -> Iterator["RunFolder"]:
+        """The folder as `create` makes it, kept from other processes meanwhile.
+
+        A run that ends without a checkpoint, as for want of data, leaves the folder empty, for
+        another to begin in. Raises `ValueError` if another process has the folder, and what
+        `create` raises.
+        """
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"`out` must be a folder; {path} is a file.")
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(alone_in(path))
+            except Taken:
+                raise ValueError(f"`out`: another process is training in {path}.") from None
+            remove_leftovers(path)
+            folder = cls.create(path, config, resume)
+            try:
+                yield folder
+            finally:
+                if folder._files() == {_CONFIG}:
+                    (path / _CONFIG).unlink()
 
     @classmethod
     def create(cls, path: str | Path, config: AnyConfig, resume: bool = False) -> "RunFolder":
@@ -52,13 +102,14 @@ class RunFolder:
         Raises `ValueError` if the folder exists and is not empty, or, with `resume`, if the run in
         it has other settings, which are named.
         """
-        path = Path(path)
-        if path.exists() and not path.is_dir():
-            raise ValueError(f"`out` must be a folder; {path} is a file.")
-        if not path.is_dir() or not set(path.iterdir()) - set(path.glob(_TEMPORARY)):
+        new = cls(Path(path), config)
+        path = new.path
+        with naming(path, "make"):
             path.mkdir(parents=True, exist_ok=True)
-            write_atomically(path / _CONFIG, config.to_json().encode())
-            return cls(path, config)
+        if not new._files():
+            text = json.dumps(sealed(json.loads(config.to_json())), indent=2) + "\n"
+            write_atomically(path / _CONFIG, text.encode())
+            return new
         if not resume:
             raise ValueError(
                 f"`out`: the folder {path} is not empty. Resume the run in it, or name another."
@@ -77,100 +128,162 @@ class RunFolder:
         """The folder of an existing run. Raises `ValueError` if it is none."""
         path = Path(path)
         try:
-            text = (path / _CONFIG).read_text()
-        except OSError:
+            return cls(path, read_config(read_whole(path / _CONFIG, _MOST_BYTES)))
+        except (FileNotFoundError, NotADirectoryError):
             raise ValueError(f"{path} is not the folder of a run: no {_CONFIG} in it.") from None
-        try:
-            return cls(path, read_config(text))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path / 'config.json'} is not that of a run: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{path / _CONFIG} is not that of a run: {error}") from None
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep the folder from other processes meanwhile; the lock ends with the process.
+    def verify(self) -> None:
+        """Refuse, by name, what is not as the run left it.
 
-        A run that ends without a checkpoint, as for want of data, leaves the folder empty, for
-        another to begin in. Raises `ValueError` if another process has it.
+        Raises `ValueError` if lines of the `.jsonl` files are missing or changed, or if the report
+        or the model is of another run or changed.
         """
-        with (self.path / _CONFIG).open() as stream:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise ValueError(
-                        f"`out`: another process is training in {self.path}."
-                    ) from None
-            try:
-                yield
-            finally:
-                if {path.name for path in self.path.iterdir()} == {_CONFIG}:
-                    (self.path / _CONFIG).unlink()
+        stored = self._stored_report()
+        if stored is None:
+            if (notes := self._newest_notes()) is not None:
+                self._accept(notes)
+            return
+        report, sums = stored
+        for name, history in self._histories.items():
+            if name == METRICS or history.path.exists():
+                history.accept(report["epochs"], sums.get(name), and_no_more=True)
+        if _MODEL in sums and sums[_MODEL] != self._sum_of_model():
+            raise ValueError(f"{self.path / _MODEL} is not the model that {_REPORT} is about.")
 
     def append(self, file: str, line: dict[str, Any]) -> None:
         """Add a line to a `.jsonl` file; what is not finite is null there."""
-        with (self.path / file).open("a") as stream:
-            stream.write(json.dumps(as_plain(line), allow_nan=False) + "\n")
+        self._histories[file].append(line)
 
     def lines(self, file: str) -> list[dict[str, Any]]:
-        """The lines of a `.jsonl` file; none if there is no such file."""
-        path = self.path / file
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        """The lines of a `.jsonl` file; none if there is no such file.
 
-    def forget_after(self, epoch: int) -> None:
-        """Drop the lines of later epochs, and whatever was being written when the run stopped."""
-        for path in self.path.glob(_TEMPORARY):
-            path.unlink()
-        for file in ("metrics.jsonl", "steps.jsonl"):
-            path = self.path / file
-            if path.exists():
-                kept = path.read_bytes().splitlines(keepends=True)[:epoch]
-                write_atomically(path, b"".join(kept))
+        Raises `ValueError`, naming the file, for a line that no run has written.
+        """
+        return self._histories[file].lines()
+
+    def go_back_to(self, notes: dict[str, Any]) -> None:
+        """Have the files say what they said when the checkpoint with these notes was written.
+
+        Lines of later epochs are dropped, and one that was being written when the run stopped.
+        Raises `ValueError`, naming the file, if lines are missing or changed, or the model is.
+        """
+        self._accept(_Notes(**notes))
+        if notes["best_epoch"]:
+            self._sum_of_model()
+        elif (begun := len(self._histories[METRICS])) > 1:
+            raise ValueError(
+                f"{self.path / METRICS} has {begun} lines, but there is no checkpoint."
+            )
+        for history in self._histories.values():
+            history.cut(notes["epoch"])
 
     def save_checkpoint(self, epoch: int, state: PyTree, notes: dict[str, Any]) -> None:
         """Write the checkpoint after `epoch` epochs, and remove those that are no longer kept."""
-        save_tree(self._checkpoint(epoch), state, {"epoch": epoch, **notes})
+        sums = {name: history.sum for name, history in self._histories.items()}
+        save_tree(self._checkpoint(epoch), state, {"epoch": epoch, **notes, "sums": sums})
         for path in self.checkpoints()[:-_CHECKPOINTS_KEPT]:
-            path.unlink()
+            with naming(path, "remove"):
+                path.unlink()
 
     def load_checkpoint(self, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
         """State and notes of the newest checkpoint that can be read; None if there is none.
 
         Warns of damaged ones. Raises `BadCheckpoint` if there are checkpoints and all are damaged.
         """
-        checkpoints = self.checkpoints()
-        for path in reversed(checkpoints):
-            try:
-                return load_tree(path, like)
-            except BadCheckpoint as error:
-                if path == checkpoints[0]:
-                    raise
-                warnings.warn(f"{error}; going back to the one before.", stacklevel=2)
-        return None
+        return self._newest(lambda path: load_tree(path, like))
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints that are there, oldest first."""
         return sorted(self.path.glob("checkpoint-*.safetensors"))
 
-    def save_model(self, model: PyTree) -> None:
-        """Write the parameters of the best model so far."""
-        save_tree(self.path / "model.safetensors", model)
+    def save_model(self, model: PyTree, epoch: int) -> None:
+        """Write the parameters of the best model so far, and the epoch that they are of."""
+        save_tree(self.path / _MODEL, model, {"epoch": epoch})
 
-    def load_model(self, like: PyTree) -> PyTree:
-        """The best model so far. Raises `ValueError` if there is none, or it is damaged."""
-        path = self.path / "model.safetensors"
+    def load_model(self, like: PyTree, epoch: int | None = None) -> PyTree:
+        """The best model so far, which must be that of the `epoch`, if this is given.
+
+        Raises `ValueError` if there is none, it is of another epoch, or it is damaged.
+        """
+        path = self.path / _MODEL
         if not path.exists():
             raise ValueError(f"the run in {self.path} has no model yet: no epoch was completed.")
-        return load_tree(path, like)[0]
+        model, notes = load_tree(path, like)
+        if epoch is not None and notes.get("epoch", epoch) != epoch:
+            raise ValueError(
+                f"{path} is of epoch {notes['epoch']}, which was not completed; epoch {epoch} is "
+                "the best."
+            )
+        return model
 
     def save_report(self, report: dict[str, Any]) -> None:
-        """Write the outcome; what is not finite is null there."""
-        text = json.dumps(as_plain(report), indent=2, allow_nan=False) + "\n"
-        write_atomically(self.path / "report.json", text.encode())
+        """Write the outcome, as `Report.to_document` has it."""
+        sums = {name: history.sum for name, history in self._histories.items()}
+        document = sealed(report | {"sums": sums | {_MODEL: self._sum_of_model()}})
+        text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+        write_atomically(self.path / _REPORT, text.encode())
 
     def load_report(self) -> dict[str, Any] | None:
-        """The outcome; None if the run is not complete."""
-        path = self.path / "report.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        """The outcome; None if the run is not complete. Raises `ValueError` if it is damaged."""
+        stored = self._stored_report()
+        return None if stored is None else stored[0]
+
+    def _stored_report(self) -> tuple[dict[str, Any], dict[str, str]] | None:
+        """The outcome, and the check sums of the files that it is about."""
+        path = self.path / _REPORT
+        try:
+            document = unsealed(parse_object(read_whole(path, _MOST_BYTES)))
+            sums = document.pop("sums", {})
+            Report.from_document(document)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise ValueError(f"{path} is not the report of a run: {error}") from None
+        return document, sums
+
+    def _newest_notes(self) -> _Notes | None:
+        found = self._newest(lambda path: read_arrays(path)[:2])
+        return None if found is None else _Notes(**found[1])
+
+    def _newest(
+        self, read: Callable[[Path], tuple[Any, dict[str, Any]]]
+    ) -> tuple[Any, dict[str, Any]] | None:
+        """What `read` finds in the newest checkpoint in which it finds something, and its notes."""
+        checkpoints = self.checkpoints()
+        for path in reversed(checkpoints):
+            try:
+                found, notes = read(path)
+                return found, self._checked(path, notes)
+            except BadCheckpoint as error:
+                if path == checkpoints[0]:
+                    raise
+                warnings.warn(f"{error}; going back to the one before.", stacklevel=4)
+        return None
+
+    def _checked(self, path: Path, notes: dict[str, Any]) -> dict[str, Any]:
+        try:
+            notes = fields_of(_Notes, {"sums": {}} | notes)
+            if notes["best"].keys() != {"accuracy", "loss"}:
+                raise ValueError(f"`best` must be an accuracy and a loss, not {notes['best']}.")
+            if path != self._checkpoint(notes["epoch"]):
+                raise ValueError(f"it is of epoch {notes['epoch']}.")
+        except ValueError as error:
+            raise BadCheckpoint(f"{path} is no checkpoint of a run: {error}") from None
+        return notes
+
+    def _accept(self, notes: _Notes) -> None:
+        for name, history in self._histories.items():
+            history.accept(notes.epoch, notes.sums.get(name))
+
+    def _sum_of_model(self) -> str:
+        return read_arrays(self.path / _MODEL)[2]
+
+    def _files(self) -> set[str]:
+        """The names of what is there, but for what comes and goes."""
+        passing = {path.name for path in self.path.glob(LEFTOVERS)} | {LOCK}
+        return {path.name for path in self.path.iterdir()} - passing
 
     def _checkpoint(self, epoch: int) -> Path:
         return self.path / f"checkpoint-{epoch:06d}.safetensors"

@@ -10,6 +10,7 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree, UInt
 
+from organics.nn import trainable
 from organics.training.config import AnyConfig, SequenceConfig
 from organics.training.group import AXIS, batch_spec
 
@@ -103,7 +104,7 @@ def initial_state(
     return TrainState(
         model=model,
         average=model if averaging > 0 else None,
-        optimizer=optimizer.init(eqx.filter(model, eqx.is_inexact_array)),
+        optimizer=optimizer.init(_trained(model)),
         step=jnp.int32(0),
         averaging=averaging,
     )
@@ -114,6 +115,7 @@ def floating_dtype(model: eqx.Module) -> jnp.dtype:
     return jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))[0].dtype
 
 
+@eqx.filter_jit  # so that it is traced once, for `metric_dtypes` and `advance` together
 def update(
     state: TrainState,
     optimizer: optax.GradientTransformation,
@@ -131,8 +133,8 @@ def update(
     )
     if axis is not None:
         loss, metrics, gradient = jax.lax.pmean((loss, metrics, gradient), axis)
-    parameters = eqx.filter(state.model, eqx.is_inexact_array)
-    change, optimizer_state = optimizer.update(gradient, state.optimizer, parameters)
+    gradient = _trained(gradient)
+    change, optimizer_state = optimizer.update(gradient, state.optimizer, _trained(state.model))
     model = eqx.apply_updates(state.model, change)
     metrics = {
         "loss": loss,
@@ -206,12 +208,12 @@ def _on_all(function: Any, mesh: Mesh | None, specs: tuple[PartitionSpec, ...]) 
 
 
 def metric_dtypes(
-    state: TrainState, optimizer: optax.GradientTransformation, examples: Examples
+    state: TrainState, optimizer: optax.GradientTransformation, examples: Examples, batch: int = 1
 ) -> dict[str, jnp.dtype]:
-    """The metrics that `update` gives, by name, and their types."""
+    """The metrics that `update` gives of batches of a size, by name, and their types."""
 
     def shape(state):
-        inputs, labels = examples.take(jnp.zeros(1, jnp.int32), floating_dtype(state.model))
+        inputs, labels = examples.take(jnp.zeros(batch, jnp.int32), floating_dtype(state.model))
         return update(state, optimizer, inputs, labels)[1]
 
     return {name: value.dtype for name, value in eqx.filter_eval_shape(shape, state).items()}
@@ -240,6 +242,11 @@ def measure(
 def monitor(model: Any) -> Metrics:
     """What the model says of its parameters, if it has a `monitor`."""
     return model.monitor() if hasattr(model, "monitor") else {}
+
+
+def _trained(tree: PyTree) -> PyTree:
+    """What is trained of a model, or its part of a gradient; None elsewhere."""
+    return eqx.filter(tree, trainable(tree))
 
 
 def _loss(model, inputs: Array, labels: Array) -> tuple[Array, Metrics]:

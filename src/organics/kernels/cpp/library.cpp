@@ -284,6 +284,13 @@ ffi::Error shape_of(const In& x, const In& state, int64_t segment, Shape* s) {
   return ffi::Error::Success();
 }
 
+// The sequences' lengths, if they are given.
+ffi::Error check_lengths(const Shape& s, const In& lengths) {
+  if (lengths.element_count() && !is(lengths, ffi::DataType::S32, {s.batch}))
+    return refuse("the lengths must be (batch,) and of 32 bits");
+  return ffi::Error::Success();
+}
+
 ffi::Error check_weights(const Shape& s, const Options& o, ffi::DataType type, const In& recurrent,
                          const In& normalization, const In& gates, const In& input, const In& rates,
                          const In& offset) {
@@ -321,9 +328,10 @@ ffi::Error with_type(ffi::DataType type, const Work& work) {
   return ffi::Error::Success();
 }
 
-ffi::Error forward(In x, In initial, In recurrent, In normalization, In gates, In input, In rates,
-                   In offset, Out final_state, Out kept, Out products, Out outputs, int64_t segment,
-                   int64_t threads, bool rectified, bool rectified_after, bool rectified_drive) {
+ffi::Error forward(In x, In initial, In lengths, In recurrent, In normalization, In gates, In input,
+                   In rates, In offset, Out final_state, Out kept, Out products, Out outputs,
+                   int64_t segment, int64_t threads, bool rectified, bool rectified_after,
+                   bool rectified_drive) {
   Shape s;
   if (auto error = shape_of(x, initial, segment, &s); error.failure()) return error;
   const Options o{recurrent.element_count() == 0, rectified, rectified_after, rectified_drive};
@@ -331,6 +339,7 @@ ffi::Error forward(In x, In initial, In recurrent, In normalization, In gates, I
   if (auto error = check_weights(s, o, type, recurrent, normalization, gates, input, rates, offset);
       error.failure())
     return error;
+  if (auto error = check_lengths(s, lengths); error.failure()) return error;
   const Index h = s.hidden, segments = (s.steps + s.segment - 1) / s.segment;
   if (!is(initial, type, {s.batch, 4 * h}) || !is(*final_state, type, {s.batch, 4 * h}))
     return refuse("the states must be (batch, 4 H)");
@@ -344,18 +353,18 @@ ffi::Error forward(In x, In initial, In recurrent, In normalization, In gates, I
     using T = decltype(number);
     const Weights<T> w{data<T>(recurrent), data<T>(normalization), data<T>(gates),
                        data<T>(input),     data<T>(rates),         data<T>(offset)};
-    const Forward<T> f{data<T>(x), data<T>(initial), data<T>(*final_state), data<T>(*kept),
-                       data<T>(*products), data<T>(*outputs)};
+    const Forward<T> f{data<T>(x),         data<T>(initial),  data<T>(*final_state), data<T>(*kept),
+                       data<T>(*products), data<T>(*outputs), data<std::int32_t>(lengths)};
     expect_writing(f.products, products->size_bytes());
     run_forward(s, o, w, f, threads);
   });
 }
 
-ffi::Error backward(In x, In kept, In products, In recurrent, In normalization, In gates, In input, In rates,
-                    In offset, In d_final, In d_outputs, Out d_x, Out d_initial, Out d_recurrent,
-                    Out d_normalization, Out d_gates, Out d_input, Out d_rates, Out d_offset,
-                    int64_t segment, int64_t threads, bool rectified, bool rectified_after,
-                    bool rectified_drive) {
+ffi::Error backward(In x, In kept, In products, In lengths, In recurrent, In normalization, In gates,
+                    In input, In rates, In offset, In d_final, In d_outputs, Out d_x, Out d_initial,
+                    Out d_recurrent, Out d_normalization, Out d_gates, Out d_input, Out d_rates,
+                    Out d_offset, int64_t segment, int64_t threads, bool rectified,
+                    bool rectified_after, bool rectified_drive) {
   Shape s;
   if (auto error = shape_of(x, d_final, segment, &s); error.failure()) return error;
   const Options o{recurrent.element_count() == 0, rectified, rectified_after, rectified_drive};
@@ -363,6 +372,7 @@ ffi::Error backward(In x, In kept, In products, In recurrent, In normalization, 
   if (auto error = check_weights(s, o, type, recurrent, normalization, gates, input, rates, offset);
       error.failure())
     return error;
+  if (auto error = check_lengths(s, lengths); error.failure()) return error;
   const Index h = s.hidden, segments = (s.steps + s.segment - 1) / s.segment;
   const Index none = o.identity ? 0 : h;
   if (!is(kept, type, {segments, s.batch, 4 * h}))
@@ -384,7 +394,8 @@ ffi::Error backward(In x, In kept, In products, In recurrent, In normalization, 
     const Weights<T> w{data<T>(recurrent), data<T>(normalization), data<T>(gates),
                        data<T>(input),     data<T>(rates),         data<T>(offset)};
     const Backward<T> f{data<T>(x),         data<T>(kept),       data<T>(products), data<T>(d_final),
-                        data<T>(d_outputs), data<T>(*d_initial), data<T>(*d_x)};
+                        data<T>(d_outputs), data<T>(*d_initial), data<T>(*d_x),
+                        data<std::int32_t>(lengths)};
     const Gradients<T> g{data<T>(*d_recurrent), data<T>(*d_normalization), data<T>(*d_gates),
                          data<T>(*d_input),     data<T>(*d_rates),         data<T>(*d_offset)};
     run_backward(s, o, w, f, g, threads);
@@ -407,6 +418,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(organics_forward, forward,
                                   .Arg<In>()
                                   .Arg<In>()
                                   .Arg<In>()
+                                  .Arg<In>()
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
@@ -419,6 +431,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(organics_forward, forward,
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(organics_backward, backward,
                               ffi::Ffi::Bind()
+                                  .Arg<In>()
                                   .Arg<In>()
                                   .Arg<In>()
                                   .Arg<In>()

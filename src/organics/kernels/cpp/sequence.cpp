@@ -128,7 +128,7 @@ inline Vector<T> square_root(Vector<T> x) {
 
 template <typename T>
 inline Vector<T> relu(Vector<T> x) {
-  return x > 0 ? x : Vector<T>{};
+  return x < 0 ? Vector<T>{} : x;  // NaN stays
 }
 
 // ---- matrix products on packed weights -----------------------------------------------------------
@@ -380,6 +380,17 @@ void step(const Shape& s, const Options& o, const Weights<T>& w, const Packed<T>
   }
 }
 
+// Whether sample `r` has ended before step `t`.
+inline bool ended(const std::int32_t* lengths, Index r, Index t) { return lengths && t >= lengths[r]; }
+
+// The samples of the records `now` that have ended are to have the same state in `next`.
+template <typename T>
+void hold(const Shape& s, const std::int32_t* lengths, Index rows, Index t, const T* now, T* next) {
+  const Index size = kRecord * s.hidden, state = kZ * s.hidden;  // and what is seen of it
+  for (Index r = 0; r < rows; ++r)
+    if (ended(lengths, r, t)) copy_rows(1, state, now + r * size, size, next + r * size, size);
+}
+
 // ---- the sequence --------------------------------------------------------------------------------
 
 // Few enough samples that a segment of records stays in the cache next to the weights.
@@ -405,6 +416,7 @@ void forward(const Shape& s, const Options& o, const Weights<T>& w, const T* pac
   const Packed<T> p(s, const_cast<T*>(packed));
   for (Index start = first; start < last; start += kTile) {
     const Index rows = smaller(kTile, last - start);
+    const std::int32_t* const lengths = f.lengths ? f.lengths + start : nullptr;
     T* now = scratch;
     T* next = scratch + kTile * size;
     begin(s, o, rows, f.initial + start * 4 * h, now);
@@ -413,6 +425,7 @@ void forward(const Shape& s, const Options& o, const Weights<T>& w, const T* pac
         copy_rows(rows, 4 * h, now, size, f.kept + (t / s.segment * s.batch + start) * 4 * h,
                   4 * h);
       step<T>(s, o, w, p, f.x + (t * s.batch + start) * s.inputs, nullptr, rows, now, next);
+      if (lengths) hold(s, lengths, rows, t, now, next);
       if (f.products)
         stream_rows(rows, count, now + products_at(o) * h, size,
                     f.products + (t * s.batch + start) * count);
@@ -431,9 +444,11 @@ void forward(const Shape& s, const Options& o, const Weights<T>& w, const T* pac
 
 // From the cotangents `d` of the state after a step, those of its products (into `g`), and what
 // of `d` passes to the state before other than through the products; and gradients of the rates.
+// Of a sample that has ended `d` passes as it is.
 template <typename T>
 void pull_back(const Shape& s, const Options& o, const Weights<T>& w, const Gradients<T>& gradient,
-               Index rows, const T* records, T* cotangents, T* d) {
+               const std::int32_t* lengths, Index t, Index rows, const T* records, T* cotangents,
+               T* d) {
   const Index h = s.hidden;
   const bool after = o.rectified && o.rectified_after;
   const auto add = [](T* sum, Vector<T> value) { store<T>(sum, load<T>(sum) + value); };
@@ -441,6 +456,10 @@ void pull_back(const Shape& s, const Options& o, const Weights<T>& w, const Grad
     const T* const e = records + r * kRecord * h;
     T* const g = cotangents + r * kCotangents * h;
     T* const c = d + r * 4 * h;
+    if (ended(lengths, r, t)) {
+      for (Index i = 0; i < kCotangents * h; ++i) g[i] = 0;
+      continue;
+    }
     for (Index i = 0; i < h; i += kLanes<T>) {
       const Vector<T> y = load<T>(e + kY * h + i), a = load<T>(e + kA * h + i);
       const Vector<T> b0 = load<T>(e + kB0 * h + i), b = load<T>(e + kB * h + i);
@@ -522,6 +541,7 @@ void backward(const Shape& s, const Options& o, const Weights<T>& w, const T* pa
   const Index segments = (s.steps + s.segment - 1) / s.segment;
   for (Index begins = first; begins < last; begins += kTile) {
     const Index rows = smaller(kTile, last - begins);
+    const std::int32_t* const lengths = f.lengths ? f.lengths + begins : nullptr;
     copy_rows(rows, 4 * h, f.d_final + begins * 4 * h, 4 * h, d, 4 * h);
     for (Index segment = segments - 1; segment >= 0; --segment) {
       const Index start = segment * s.segment;
@@ -532,8 +552,9 @@ void backward(const Shape& s, const Options& o, const Weights<T>& w, const T* pa
         copy_rows(rows, m, f.x + ((start + t) * s.batch + begins) * m, m, inputs + t * rows * m, m);
         const T* const given =
             f.products ? f.products + ((start + t) * s.batch + begins) * count : nullptr;
-        step(s, o, w, p, inputs + t * rows * m, given, rows, here,
-             t + 1 < steps ? here + rows * size : nullptr);
+        T* const next = t + 1 < steps ? here + rows * size : nullptr;
+        step(s, o, w, p, inputs + t * rows * m, given, rows, here, next);
+        if (lengths && next) hold(s, lengths, rows, start + t, here, next);
       }
       for (Index t = steps - 1; t >= 0; --t) {
         const T* const here = records + t * rows * size;
@@ -542,7 +563,7 @@ void backward(const Shape& s, const Options& o, const Weights<T>& w, const T* pa
           for (Index r = 0; r < rows; ++r)
             for (Index i = 0; i < h; ++i)
               d[r * 4 * h + i] += f.d_outputs[((start + t) * s.batch + begins + r) * h + i];
-        pull_back(s, o, w, gradient, rows, here, g, d);
+        pull_back(s, o, w, gradient, lengths, start + t, rows, here, g, d);
         through_products(s, o, p, rows, here, g, products, d);
         if (f.d_x) {
           const Index wide = round_up(m);

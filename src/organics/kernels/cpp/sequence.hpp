@@ -75,6 +75,7 @@ struct Forward {
   T* kept;           // (ceil(T / segment), B, 4H), or null
   T* products;       // (T, B, products_of), or null
   T* outputs;        // (T, B, H): y after each step, or null
+  const std::int32_t* lengths;  // (B): steps after which each sample keeps its state, or null
 };
 
 template <typename T>
@@ -86,6 +87,7 @@ struct Backward {
   const T* d_outputs;   // (T, B, H), or null
   T* d_initial;         // (B, 4H)
   T* d_x;               // (T, B, m), or null
+  const std::int32_t* lengths;  // (B), as in `Forward`
 };
 
 // One instruction set's kernels. `rows` is a tile of samples, first to last of the batch.

@@ -1,0 +1,182 @@
+"""What a benchmark has to measure: told as it goes, and kept within the time that it may take."""
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
+from typing import Any, NamedTuple, TextIO
+
+from benchmarks._progress import Progress
+
+LEAST = 5
+"""Runs of which a median is taken, at least."""
+
+
+class NoTime(Exception):
+    """There is no time for as many rounds as make a median."""
+
+
+class Measurement(NamedTuple):
+    """What is to be measured, and about how long that takes on two cores.
+
+    Attributes
+        what: what it is, in words.
+        before: seconds until the first round: what is to be timed is made and compiled.
+        each: seconds of a round.
+        take: measures it.
+    """
+
+    what: str
+    before: float
+    each: float
+    take: Callable[[], Any]
+
+    def seconds(self, rounds: int) -> float:
+        """Of so many rounds."""
+        return self.before + rounds * self.each
+
+
+class Agenda:
+    """The measurements of a benchmark, one after another, and what was left out of them.
+
+    How far they are is told between them and between rounds: nothing else runs while something is
+    timed.
+
+    Attributes
+        name: of the benchmark.
+        measured: whether anything was.
+        left_out: of whatever was not, what it is and why.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        rounds: int,
+        *,
+        quick: bool = False,
+        seconds: float | None = None,
+        clock: Callable[[], float] = perf_counter,
+        stream: TextIO | None = None,
+    ):
+        """Begin: the time counts from now.
+
+        Arguments
+            name: of the benchmark.
+            rounds: of each measurement; if there is no time for so many, at least `LEAST`.
+            quick: two rounds, of sizes that take no time.
+            seconds: limit of all measurements together.
+            clock: seconds since whenever.
+            stream: where progress is told; by default standard error.
+
+        Raises `ValueError` for fewer `rounds` than `LEAST` and as `positive_seconds` does.
+        """
+        if rounds < LEAST:
+            raise ValueError(f"`rounds` must be at least {LEAST}, for a median, not {rounds}.")
+        self.name = name
+        self.measured = False
+        self.left_out: list[dict[str, str]] = []
+        self._rounds = 2 if quick else rounds
+        self._quick = quick
+        self._limit = math.inf if seconds is None else positive_seconds(seconds)
+        self._clock = clock
+        self._begin = clock()
+        self._progress = Progress(sys.stderr if stream is None else stream)
+        self._pace = 1.0  # seconds of what was measured so far, over those that were expected
+        self._now = ""
+        self._to_come: list[Measurement] = []
+        self._end = 0.0  # when the last is expected to be done
+        self._done = 0  # rounds of the one under way
+
+    def take(self, measurements: Sequence[Measurement]) -> dict[str, Any]:
+        """What each of them gives, by what it is; those for which there is no time are left out."""
+        found = {}
+        expected = spent = 0.0
+        self._to_come = [one._replace(each=0.0) if self._quick else one for one in measurements]
+        try:
+            while self._to_come:
+                one, begin = self._to_come[0], self.seconds()
+                number = len(measurements) - len(self._to_come) + 1
+                self._now = f"{self.name} {number} of {len(measurements)}: {one.what}"
+                self._end = begin + self._needed(self._to_come, self._rounds)
+                self._done = 0
+                try:
+                    self._require(self._needed([one], self._least))
+                    self._progress.step(self._text())
+                    found[one.what] = one.take()
+                    self.measured = True
+                    expected += one.seconds(self._done)
+                    spent += self.seconds() - begin
+                    self._pace = spent / expected if expected else 1.0
+                except NoTime:
+                    self.leave_out(one.what, "no time")
+                del self._to_come[0]
+        finally:
+            self._progress.clear()
+        return found
+
+    def leave_out(self, what: str, why: str) -> None:
+        """Say that it is not measured, here and in the result."""
+        self.left_out.append({"what": what, "why": why})
+        self._progress.line(f"{self.name}: {what}: left out: {why}")
+
+    def rounds(self) -> Iterator[int]:
+        """The rounds of the measurement under way, as many as there is time for.
+
+        Raises `NoTime` as soon as it shows that there is none for `LEAST`.
+        """
+        each = self._pace * self._to_come[0].each
+        owed = self._owed(self._least * each)
+        later = self._needed(self._to_come[1:], self._rounds)
+        begin = self.seconds()
+        for done in range(self._rounds):
+            if done < self._least:
+                self._require((self._least - done) * each)
+            elif not self._is_time_for(each + owed):
+                return
+            self._end = self.seconds() + (self._rounds - done) * each + later
+            self._progress.show(self._text(f", round {done + 1} of {self._rounds}"))
+            yield done
+            self._done = done + 1
+            each = (self.seconds() - begin) / self._done
+
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return self._clock() - self._begin
+
+    @property
+    def _least(self) -> int:
+        return min(self._rounds, LEAST)
+
+    def _needed(self, measurements: Sequence[Measurement], rounds: int) -> float:
+        return self._pace * sum(one.seconds(rounds) for one in measurements)
+
+    def _owed(self, before: float) -> float:
+        """Seconds to keep for those of the later ones for which there is time, after so much."""
+        owed = 0.0
+        for later in self._to_come[1:]:
+            needed = self._needed([later], self._least)
+            if self._is_time_for(before + owed + needed):
+                owed += needed
+        return owed
+
+    def _is_time_for(self, seconds: float) -> bool:
+        return self.seconds() + seconds <= self._limit
+
+    def _require(self, seconds: float) -> None:
+        if not self._is_time_for(seconds):
+            raise NoTime
+
+    def _text(self, round_: str = "") -> str:
+        now = self.seconds()
+        end = max(now, min(self._end, self._limit))
+        return f"{self._now}{round_}; {now:.0f} s of about {end:.0f} s"
+
+
+def positive_seconds(seconds: float) -> float:
+    """A limit of time, as it is.
+
+    Raises `ValueError` unless it is positive and finite.
+    """
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"`seconds` must be positive and finite, not {seconds}.")
+    return seconds

@@ -1,0 +1,75 @@
+"""NumPy's arrays as files (`.npy`, the members of `.npz`), read with distrust.
+
+No pickle is ever opened, and no memory is claimed on the word of a file: what an array declares of
+itself is compared with the bytes that are there.
+"""
+
+import math
+import reprlib
+import zipfile
+from io import BufferedIOBase
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib import format as npy
+
+MAGIC = b"\x93NUMPY"
+
+
+class Header(NamedTuple):
+    """What an array declares of itself."""
+
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype
+
+    @property
+    def count(self) -> int:
+        """Number of entries."""
+        return math.prod(self.shape)
+
+
+def read_header(stream: BufferedIOBase, size: int, name: str) -> Header:
+    """What the array that `stream`, of `size` bytes, holds declares; its entries come next.
+
+    Raises `ValueError`, calling the array `name`, if it is none, or if its entries are not those
+    bytes. Python objects are bytes of any number.
+    """
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    start = stream.tell()
+    try:
+        version = npy.read_magic(stream)
+        header = Header(*readers[version](stream, max_header_size=1024))
+    except Exception as error:  # numpy evaluates the header as a Python literal
+        raise ValueError(f"`{name}` has no valid array header: {str(error)[:200]}.") from None
+    left = size - (stream.tell() - start)
+    wrong = header.count * header.dtype.itemsize != left and not header.dtype.hasobject
+    if wrong or any(axis < 0 for axis in header.shape):
+        raise ValueError(
+            f"`{name}` declares shape {reprlib.repr(header.shape)} of {header.dtype} but has "
+            f"{left} bytes."
+        )
+    return header
+
+
+def read_entries(stream: BufferedIOBase, header: Header, name: str) -> np.ndarray:
+    """The array whose header was just read from `stream`.
+
+    Raises `ValueError` if it is cut short, or made of Python objects, which are never opened.
+    """
+    if header.dtype.hasobject:
+        raise ValueError(f"`{name}` holds Python objects, which are never opened.")
+    expected = header.count * header.dtype.itemsize
+    content = stream.read(expected)
+    # reading on past the last byte has the check sum of an archive compared
+    if len(content) != expected or stream.read(1):
+        raise ValueError(f"`{name}` is cut short.")
+    order = "F" if header.fortran_order else "C"
+    return np.frombuffer(content, header.dtype).reshape(header.shape, order=order)
+
+
+def open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> BufferedIOBase:
+    """A member of an archive, to be read. Raises `ValueError` if it is packed in a rare way."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"`{name}` must be stored or deflated in the archive.")
+    return archive.open(member)

@@ -1,0 +1,204 @@
+"""Settings as dataclasses, whose values are all checked in one way: by the type of each field."""
+
+import dataclasses
+import functools
+import json
+import math
+import reprlib
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from organics.documents import parse_object, unsealed
+
+_Kind = TypeVar("_Kind", bound="Settings")
+
+
+class Needs(NamedTuple):
+    """What a field's type does not say of its values: `Annotated[int, Needs(">= 1", ...)]`.
+
+    Attributes
+        words: of a number, what follows "a number"; of anything else, all that a value must be.
+        holds: whether a value of the type is so.
+    """
+
+    words: str
+    holds: Callable[[Any], bool] = lambda _: True
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The base of settings.
+
+    Raises `ValueError`, naming the field, for a value that is not of its field's type: a number
+    that is not finite, or a whole one beyond 64 bits, is of none; or for an empty list, if it is
+    not so by default.
+    """
+
+    def __post_init__(self):
+        check(type(self), self._values())
+
+    def to_json(self) -> str:
+        """The settings as a JSON document."""
+        return json.dumps(self._values(), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls: type[_Kind], text: str) -> _Kind:
+        """The settings that `to_json` wrote, or that are in the file of a run.
+
+        Raises `ValueError` if anything is wrong with them.
+        """
+        return cls(**fields_of(cls, unsealed(parse_object(text))))
+
+    def differing(self, other: "Settings") -> dict[str, tuple[object, object]]:
+        """The settings in which two runs differ, each with its value here and there; `None` where
+        a run of another kind has no such setting."""
+        here, there = self._values(), other._values()
+        pairs = {name: (here.get(name), there.get(name)) for name in here | there}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+    def _values(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def fields_of(kind: type, document: dict[str, Any]) -> dict[str, Any]:
+    """The values of a dataclass's fields from a JSON object, which must have these and no others.
+
+    Raises `ValueError` for a key that is missing or unknown, or a value of another type.
+    """
+    names = [field.name for field in dataclasses.fields(kind)]
+    lacking = [name for name in names if name not in document]
+    unknown = sorted(document.keys() - set(names))
+    if lacking or unknown:
+        faults = [f"lacks {', '.join(lacking)}"] if lacking else []
+        faults += [f"has the unknown {reprlib.repr(unknown)[1:-1]}"] if unknown else []
+        raise ValueError(f"{' and '.join(faults)}; its keys must be {', '.join(names)}.")
+    values = {name: _tuples(value) for name, value in document.items()}
+    check(kind, values)
+    return values
+
+
+def check(kind: type, values: dict[str, Any]) -> None:
+    """Refuse, by name, a value that is not of the type that its field has in `kind`."""
+    for name, needs in _needs_of(kind).items():
+        for words, holds in needs:
+            if not holds(values[name]):
+                raise ValueError(f"`{name}` must be {words}, not {_shown(values[name])}.")
+
+
+@functools.cache
+def _needs_of(kind: type) -> dict[str, list[Needs]]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {
+        field.name: _needs(hints[field.name]) + _as_default(field)
+        for field in dataclasses.fields(kind)
+    }
+
+
+def _as_default(field: dataclasses.Field) -> list[Needs]:
+    """A list that is not empty by default never is: a flag without values asks for nothing."""
+    some = isinstance(field.default, tuple) and field.default
+    return [Needs("at least one value", bool)] if some else []
+
+
+def _needs(hint: Any) -> list[Needs]:
+    """What a value of this type must be, one after the other."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _narrowed(inner[0], [extra for extra in inner[1:] if isinstance(extra, Needs)])
+    if origin is Literal:
+        return [Needs(f"one of {', '.join(inner)}", lambda x: isinstance(x, str) and x in inner)]
+    if origin in (Union, types.UnionType):  # X | None
+        needs = _needs(next(one for one in inner if one is not types.NoneType))
+        return [Needs(need.words, _or_none(need.holds)) for need in needs]
+    if origin is tuple and inner[-1] is Ellipsis:
+        each = _test(inner[0])
+        return [Needs("a list of values", lambda x: isinstance(x, tuple) and all(map(each, x)))]
+    if origin is tuple:
+        tests = [_test(one) for one in inner]
+        return [Needs(f"{len(tests)} values", lambda value: _fits(tests, value))]
+    if origin is dict:
+        each = _test(inner[1])
+        return [
+            Needs("names with values", lambda x: isinstance(x, dict) and all(map(each, x.values())))
+        ]
+    return [_PLAIN[hint]] if hint in _PLAIN else []  # dataclasses check themselves
+
+
+def _narrowed(hint: Any, extras: list[Needs]) -> list[Needs]:
+    noun = _NOUNS.get(hint)
+    if noun is None:
+        first = [Needs(extras[0].words, _test(hint))] if extras else _needs(hint)
+        return first + extras
+    return [
+        Needs(f"{noun} {extra.words}", _both(_test(hint), extra.holds)) for extra in extras
+    ] or _needs(hint)
+
+
+def _test(hint: Any) -> Callable[[Any], bool]:
+    """Whether a value is all that a type needs."""
+    needs = _needs(hint)
+    return lambda value: all(need.holds(value) for need in needs)
+
+
+def _both(one: Callable[[Any], bool], other: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: one(value) and other(value)
+
+
+def _or_none(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or holds(value)
+
+
+def _fits(tests: list[Callable[[Any], bool]], value: Any) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) == len(tests)
+        and all(test(item) for test, item in zip(tests, value, strict=True))
+    )
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number of at most 64 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def is_real(value: Any) -> bool:
+    """Whether it is a finite number."""
+    return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+_PLAIN: dict[Any, Needs] = {
+    bool: Needs("true or false", lambda value: isinstance(value, bool)),
+    int: Needs("a whole number of 64 bits", is_whole),
+    float: Needs("a finite number", is_real),
+    str: Needs("a text", lambda value: isinstance(value, str)),
+    Path: Needs("a path", lambda value: isinstance(value, Path)),
+}
+_NOUNS = {int: "a whole number", float: "a number"}
+"""What is narrowed, as it is called then."""
+
+
+def _shown(value: Any) -> str:
+    try:
+        return reprlib.repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+
+
+def _tuples(value: Any, levels: int = 2) -> Any:
+    """Lists as tuples, as many levels deep as any field has them."""
+    if isinstance(value, list) and levels:
+        return tuple(_tuples(item, levels - 1) for item in value)
+    return value

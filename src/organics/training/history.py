@@ -1,0 +1,124 @@
+"""What a run says of each of its epochs: files with a line for each, which only ever grow."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from organics.atomic import append, read_whole, write_atomically
+from organics.documents import canonical, parse_object
+from organics.plain import as_plain
+from organics.settings import is_real
+
+METRICS, STEPS = "metrics.jsonl", "steps.jsonl"
+
+_ALWAYS = {
+    METRICS: (
+        "epoch", "step", "loss", "accuracy", "gradient_norm_mean", "gradient_norm_max",
+        "validation_loss", "validation_accuracy", "learning_rate", "seconds",
+    ),
+    STEPS: ("epoch", "loss", "accuracy", "gradient_norm"),
+}  # fmt: skip
+"""What every line has, whatever the model."""
+
+_MOST_BYTES = 2**31
+
+
+class History:
+    """The lines of `METRICS` or of `STEPS` in a folder: JSON objects, the i-th of epoch i.
+
+    A line that was cut off while it was being written is none. Lines are counted, and have a check
+    sum, which is that of the lines that this object has appended or accepted, but for their
+    `seconds`: these alone are others when a run is repeated.
+    """
+
+    def __init__(self, folder: Path, name: str):
+        self.path = folder / name
+        self._always = _ALWAYS[name]
+        self._is_entry = _is_number if name == METRICS else _is_list
+        self._sum = hashlib.sha256()
+
+    @property
+    def sum(self) -> str:
+        """The check sum of the lines so far."""
+        return self._sum.hexdigest()
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Add a line; what is not finite is null there. Raises `OSError`, naming the file."""
+        line = as_plain(line)
+        append(self.path, (json.dumps(line, allow_nan=False) + "\n").encode())
+        self._add(line)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines; none if there is no such file.
+
+        Raises `ValueError`, naming the file and the line, for one that no run has written.
+        """
+        return [self._line(i, data) for i, data in enumerate(self._whole_lines(), 1)]
+
+    def __len__(self) -> int:
+        return len(self._whole_lines())
+
+    def accept(self, epochs: int, noted: str | None, *, and_no_more: bool = False) -> None:
+        """Take the lines of so many epochs to be those that were written.
+
+        `noted` is their check sum; None, of an earlier version, is not compared. Raises
+        `ValueError`, naming the file, if there are fewer (or, with `and_no_more`, more), or if they
+        were changed.
+        """
+        data = self._whole_lines()
+        if len(data) < epochs or (and_no_more and len(data) > epochs):
+            raise ValueError(
+                f"{self.path} has {len(data)} lines, but {epochs} epochs are complete."
+            )
+        self._sum = hashlib.sha256()
+        for i in range(epochs):  # what comes after them may be anything
+            self._add(self._line(i + 1, data[i]))
+        if noted not in (None, self.sum):
+            raise ValueError(
+                f"{self.path} was changed since it was written: its check sum is another."
+            )
+
+    def cut(self, epochs: int) -> None:
+        """Drop the lines of later epochs, and what was being written when the run stopped."""
+        if self.path.exists():
+            write_atomically(self.path, b"".join(self._whole_lines()[:epochs]))
+
+    def _add(self, line: dict[str, Any]) -> None:
+        repeated = {name: value for name, value in line.items() if name != "seconds"}
+        self._sum.update(canonical(repeated))
+
+    def _line(self, epoch: int, data: bytes) -> dict[str, Any]:
+        where = f"{self.path}, line {epoch},"
+        try:
+            line = parse_object(data)
+        except ValueError as error:
+            raise ValueError(f"{where} {error}") from None
+        for name in self._always:
+            if line.get(name) is None:
+                raise ValueError(f"{where} lacks `{name}`.")
+        if line["epoch"] != epoch:
+            raise ValueError(f"{where} is not that of epoch {epoch}.")
+        for name, value in line.items():
+            if name != "epoch" and not self._is_entry(value):
+                raise ValueError(f"{where} has a `{name}` that a run does not write.")
+        return line
+
+    def _whole_lines(self) -> list[bytes]:
+        try:
+            data = read_whole(self.path, _MOST_BYTES)
+        except FileNotFoundError:
+            return []
+        except ValueError as error:
+            raise ValueError(f"{self.path} {error}") from None
+        return [line + b"\n" for line in data.split(b"\n")[:-1]]
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number, or null, which stands for what was not finite."""
+    return value is None or is_real(value)
+
+
+def _is_list(value: Any) -> bool:
+    """Whether it is one number for each step."""
+    return isinstance(value, list) and all(map(_is_number, value))

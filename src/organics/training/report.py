@@ -1,0 +1,48 @@
+"""The outcome of a run."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from organics.plain import as_plain
+from organics.settings import fields_of
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of a run.
+
+    Accuracies are those of the epoch with the best validation accuracy (of the least validation
+    loss, among equals); the test set was seen once, after it had been chosen. `test_loss` is NaN,
+    null in the file, if the model overflows on a test input. `seconds_per_epoch`
+    is the median over the epochs, without validation. `dataset` is the task, if it is one on
+    sequences. `devices` is the number of those that shared the work.
+    """
+
+    dataset: str
+    model: str
+    layers: tuple[int, ...]
+    recurrent: str
+    seed: int
+    parameters: int
+    epochs: int
+    best_epoch: int
+    validation_accuracy: float
+    test_accuracy: float
+    test_loss: float
+    seconds_per_epoch: float
+    device: str
+    platform: str
+    versions: dict[str, str]
+    devices: int = 1
+
+    def to_document(self) -> dict[str, Any]:
+        """The report as JSON can hold it."""
+        return as_plain(asdict(self))
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> "Report":
+        """The report that `to_document` made. Raises `ValueError` if it is none."""
+        overflowed = document.get("test_loss", 0) is None
+        values = fields_of(cls, document | ({"test_loss": 0.0} if overflowed else {}))
+        return cls(**values | ({"test_loss": math.nan} if overflowed else {}))

@@ -1,0 +1,34 @@
+"""What several test files compile, or compare with, in the same shapes."""
+
+import dataclasses
+
+import numpy as np
+import scipy.optimize
+
+from organics.training.evaluation import load_dataset
+
+
+def as_many_to_test(config):
+    """The data set of a run, with as many images to test as to validate: one shape to compile."""
+    dataset = load_dataset(config)
+    kept = slice(dataset.n_validation)
+    return dataclasses.replace(
+        dataset, test_images=dataset.test_images[kept], test_labels=dataset.test_labels[kept]
+    )
+
+
+def rest_and_abscissa(circuit, z):
+    """Steady state near normalization, by SciPy, and its spectral abscissa, by complex steps."""
+    names = ("W", "W_r", "b", "b0", "sigma", "tau_y", "tau_a")
+    W, W_r, b, b0, sigma, *taus = (np.asarray(getattr(circuit, name)) for name in names)
+    d, c, n = b * np.asarray(z), (b0 * sigma) ** 2, len(b)
+
+    def imbalance(x):
+        y, a = x[:n], x[n:]
+        return np.concatenate([-y + d + (1 - np.sqrt(a)) * (W_r @ y), -a + c + W @ (y**2 * a)])
+
+    a = c + W @ d**2
+    found = scipy.optimize.root(imbalance, np.concatenate([d / np.sqrt(a), a]), tol=1e-13)
+    steps = found.x[:, None] + 1e-30j * np.eye(2 * n)
+    J = np.stack([imbalance(x) for x in steps.T], axis=1).imag / 1e-30
+    return found.x, np.linalg.eigvals(J / np.concatenate(taus)[:, None]).real.max()

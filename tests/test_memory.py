@@ -1,0 +1,52 @@
+import jax.random as jr
+import pytest
+
+from organics import memory
+from organics.circuit import Circuit
+from organics.memory import require_memory
+from organics.noise import Noise, simulate_noisy
+from organics.trials import run_trials
+
+
+def test_what_cannot_fit_is_refused_with_both_sizes(monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 8 * 10**9)
+    require_memory(8 * 10**9, "n", "a matrix")
+    words = "`n` asks for too much memory: a matrix needs 9.0 GB or more, and there are 8.0 GB"
+    with pytest.raises(ValueError, match=words):
+        require_memory(9 * 10**9, "n", "a matrix")
+    for size in (10**40, float("inf")):
+        with pytest.raises(ValueError, match="`n` asks for too much memory"):
+            require_memory(size, "n", "a matrix")
+    monkeypatch.setattr(memory, "available", lambda: None)
+    require_memory(10**40, "n", "a matrix")
+
+
+def test_a_limit_of_the_group_of_processes_counts(tmp_path, monkeypatch):
+    whole = memory.available()
+    assert whole is None or whole > 2**28
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "_LIMITS", (limit, tmp_path / "absent"))
+    for text, least in (("1000000\n", 10**6), ("max\n", whole), (f"{2**60}\n", whole)):
+        limit.write_text(text)
+        assert whole is None or memory.available() == least or whole < least
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: run_trials(200_000, 5), "n"),
+        (lambda: run_trials(2, 10**13), "trials"),
+        (lambda: noisy(10**13, 1), "steps"),
+        (lambda: noisy(10**13, 10**13), "save_every"),
+    ],
+)
+def test_calls_that_ask_for_too_much_are_refused_by_name(call, name):
+    with pytest.raises(ValueError, match=f"`{name}` asks for too much memory"):
+        call()
+
+
+def noisy(steps, save_every):
+    circuit = Circuit([[1.0]])
+    return simulate_noisy(
+        circuit, circuit.b, Noise(0.1), 0.01, steps, key=jr.key(0), save_every=save_every
+    )
