@@ -28,7 +28,7 @@ LIBRARY = FOLDER / "cpp" / "liborganics.so"
 LACKING = LIBRARY.with_suffix(".txt")
 COMMON = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-DNDEBUG"]
 KERNEL = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
-# the instructions that `best_isa` in library.cpp asks the processor for, and no others
+# the instructions that `supported` in library.cpp asks the processor for, and no others
 AVX2 = ["-mavx2", "-mfma", "-mbmi", "-mbmi2"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl"]
 X86 = {"avx2": AVX2, "avx512": [*AVX2, *AVX512, "-mprefer-vector-width=512"]}

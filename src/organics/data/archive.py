@@ -1,101 +1,167 @@
-"""What a folder or an archive holds, read with distrust.
+"""What a folder, an archive or a file holds, read with distrust.
 
 Files are offered by their content. Names serve messages only: no path of an archive is written to,
-no link in it is followed. What an archive declares of itself is checked against
-what is wanted before a byte is read, and the total that is decompressed is bounded.
+no link in it is followed. What a file declares of itself is checked against what is wanted before
+it is read, and all that is decompressed is counted, and bounded.
 """
 
+import bz2
 import gzip
+import io
+import lzma
 import os
 import struct
-import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Generator
-from io import BufferedIOBase
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from organics.data.idx import GZIP_MAGIC, unpack
+from organics import npy
+from organics.data.convert import Shapes, from_npy, from_table, is_table
+from organics.data.idx import GZIP_MAGIC, UNSIGNED_BYTE, read_one
 
 MAX_FILES = 20_000
 """Files looked at before a folder or an archive is refused."""
 MAX_ARCHIVE_BYTES = 1 << 29
-"""Bytes decompressed before an archive is refused."""
+"""Bytes decompressed before a file is refused."""
+MAX_IN_FOLDER = 1 << 28
+"""Bytes of a file in a folder beyond which it is looked into only if it is named itself."""
 
 _BLOCK = 512  # of a tar archive
 _WITHOUT_CONTENT = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders: no bytes follow
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
+_MOST_LAYERS = 4  # of archives and compressed files around each other
+_DECOMPRESSORS: dict[bytes, Callable[[io.BufferedIOBase], io.BufferedIOBase]] = {
+    GZIP_MAGIC: lambda stream: gzip.GzipFile(fileobj=stream),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
+}
+_OTHERS = {
+    b"\x80\2": "a Python pickle, which is never opened",
+    b"\x80\3": "a Python pickle, which is never opened",
+    b"\x80\4": "a Python pickle, which is never opened",
+    b"\x80\5": "a Python pickle, which is never opened",
+    b"\x89HDF": "an HDF5 file",
+    b"PAR1": "a Parquet file",
+    b"ARROW1": "an Arrow file",
+    b"MATLAB": "a MATLAB file",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+    b"Rar!": "a RAR archive",
+    b"(\xb5/\xfd": "a file compressed by Zstandard",
+    b"\x1f\x9d": "a file compressed by compress",
+    b"version https://git-lfs": "only the pointer that Git LFS keeps in place of a file",
+    b"<": "a web page",
+}
+_NEEDED = "What is read are IDX files, .npy, .npz and .csv, and folders, .zip and .tar of them."
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    OverflowError,
+    NotImplementedError,
+    RuntimeError,  # of an encrypted member
+)
+"""What decompressors raise."""
 
 
 class Candidate(NamedTuple):
-    """A file whose size fits: its name, for messages, and its uncompressed content, or else what
-    is wrong with it."""
+    """What may be one of the files: where it is, for messages, and its uncompressed content as an
+    IDX file, or else what is wrong with it."""
 
     name: str
     content: bytes | None
     problem: str = ""
 
 
-def candidates(path: Path, sizes: Collection[int]) -> Generator[Candidate, None, None]:
-    """Every file in `path` that has, uncompressed, one of the `sizes` in bytes.
-
-    `path` is a folder (searched with the folders in it) or an archive: tar, gzipped tar, or zip.
-    The files may each be gzipped.
-
-    Raises `ValueError` if `path` is neither, is damaged, or holds absurdly much.
-    """
-    if path.is_dir():
-        return _in_folder(path, sizes)
-    if not path.is_file():
-        raise ValueError(f"`{path}` is neither a folder nor a file.")
-    try:
-        with path.open("rb") as stream:
-            magic = stream.read(2)
-    except OSError as error:
-        raise ValueError(f"`{path}` cannot be read: {error.strerror}.") from None
-    if magic == b"PK":
-        return _in_zip(path, sizes)
-    return _in_tar(path, sizes, gzipped=magic == GZIP_MAGIC)
+class _TooMuch(Exception):
+    """More than is read of one file."""
 
 
 class _Budget:
-    """Bytes that may still be read."""
+    """Bytes that may still be decompressed, and files that may still be looked at."""
 
-    def __init__(self, size: int):
-        self._left = size
+    def __init__(self):
+        self._bytes, self._files = MAX_ARCHIVE_BYTES, MAX_FILES
 
     def charge(self, size: int) -> None:
-        if size > self._left:
-            raise ValueError(f"it holds more than {MAX_ARCHIVE_BYTES} bytes")
-        self._left -= size
+        """Count bytes, or refuse what declares that it has so many."""
+        if size > self._bytes:
+            raise _TooMuch(f"holds more than {MAX_ARCHIVE_BYTES} bytes")
+        self._bytes -= size
+
+    def count(self) -> None:
+        """Count a file."""
+        self._files -= 1
+        if self._files < 0:
+            raise _TooMuch(f"holds more than {MAX_FILES} files")
 
 
-def _candidate(
-    name: str, size: int, read: Callable[[int], bytes], sizes: Collection[int], budget: _Budget
-) -> Candidate | None:
-    """The file of `size` bytes behind `read`, if it is, plain or gzipped, of one of the `sizes`."""
-    limit = max(sizes)
-    if not 2 <= size <= limit + limit // 100 + 1024:
-        return None
-    head = read(2)
-    gzipped = head == GZIP_MAGIC
-    if not gzipped and size not in sizes:
-        return None
-    budget.charge(size + limit if gzipped else size)
-    raw = head + read(size - 2)
-    if len(raw) != size:
-        return Candidate(name, None, f"`{name}` ends after {len(raw)} of its {size} bytes.")
+class _Counted(io.RawIOBase):
+    """So many bytes of a stream, or all, for which a budget is charged, if there is one."""
+
+    def __init__(self, stream: io.BufferedIOBase, size: int | None, budget: _Budget | None):
+        super().__init__()
+        self._stream, self._left, self._budget = stream, size, budget
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer) -> int:
+        wanted = len(buffer) if self._left is None else min(len(buffer), self._left)
+        content = self._stream.read(wanted)
+        if self._left is not None:
+            self._left -= len(content)
+            if wanted and not content:
+                raise EOFError("it is truncated")
+        if self._budget is not None:
+            self._budget.charge(len(content))
+        self._position += len(content)
+        buffer[: len(content)] = content
+        return len(content)
+
+
+class _File(NamedTuple):
+    """A file to be looked into: its name, for messages, its bytes, how many they are, if that is
+    known, the file on this disk, if it is one, and how many archives are around it."""
+
+    name: str
+    reader: io.BufferedReader
+    size: int | None
+    on_disk: io.BufferedIOBase | None
+    layer: int
+
+
+def candidates(path: Path, shapes: Shapes) -> Generator[Candidate, None, None]:
+    """Everything in `path` that has one of the `shapes`, and what is wrong with what may have.
+
+    `path` is a folder (searched with the folders in it), an archive (tar, zip), or a file: IDX,
+    NumPy's `.npy` and `.npz`, or a table (CSV). All of these may be compressed (gzip, bzip2, xz),
+    more than once, too, and lie in an archive.
+
+    Raises `ValueError`, naming what it is, if `path` is none of these, is damaged, or holds
+    absurdly much.
+    """
+    if path.is_dir():
+        yield from _in_folder(path, shapes)
+        return
+    if not path.is_file():
+        raise ValueError(f"`{path}` is neither a folder nor a file.")
     try:
-        content = unpack(raw, limit, name)
-    except ValueError as error:
-        return Candidate(name, None, str(error))
-    return Candidate(name, content) if len(content) in sizes else None
+        yield from _on_disk(path, shapes, 0)
+    except OSError as error:
+        raise ValueError(f"`{path}` cannot be read: {error.strerror or error}.") from None
 
 
-def _in_folder(folder: Path, sizes: Collection[int]) -> Generator[Candidate, None, None]:
+def _in_folder(folder: Path, shapes: Shapes) -> Iterator[Candidate]:
     n_files = 0
-    budget = _Budget(sys.maxsize)  # what a user names on their own disk is theirs to have read
     for parent, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
@@ -103,115 +169,138 @@ def _in_folder(folder: Path, sizes: Collection[int]) -> Generator[Candidate, Non
             if n_files > MAX_FILES:
                 raise ValueError(f"`{folder}` holds more than {MAX_FILES} files; name one nearer.")
             path = Path(parent, name)
+            if not path.is_file():  # a pipe or a device, from which a read may never return
+                continue
             try:
-                if path.is_file():  # not a pipe or a device, from which a read may never return
-                    with path.open("rb") as stream:
-                        size = os.fstat(stream.fileno()).st_size
-                        candidate = _candidate(str(path), size, stream.read, sizes, budget)
-                else:
-                    candidate = None
+                if path.stat().st_size > MAX_IN_FOLDER:
+                    raise ValueError(f"`{path}` is large: name it itself to have it looked into.")
+                yield from _on_disk(path, shapes, 1)
             except OSError as error:
-                candidate = Candidate(str(path), None, f"`{path}`: {error.strerror}.")
-            if candidate is not None:
-                yield candidate
+                yield Candidate(str(path), None, f"`{path}`: {error.strerror}.")
+            except ValueError as error:
+                yield Candidate(str(path), None, str(error))
 
 
-def _in_zip(path: Path, sizes: Collection[int]) -> Generator[Candidate, None, None]:
-    budget = _Budget(MAX_ARCHIVE_BYTES)
+def _on_disk(path: Path, shapes: Shapes, layer: int) -> Iterator[Candidate]:
+    with path.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        reader = io.BufferedReader(_Counted(stream, size, None), _CHUNK)
+        try:
+            yield from _in_file(_File(str(path), reader, size, stream, layer), shapes, _Budget())
+        except _TooMuch as error:
+            raise ValueError(f"`{path}` {error}.") from None
+
+
+def _in_file(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate]:
+    """What a file holds.
+
+    Raises `ValueError`, naming it, if it is damaged, or nothing that is read; of a file that was
+    not named itself, only if it may be a data set in another format.
+    """
+    budget.count()
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            if len(members) > MAX_FILES:
-                raise ValueError(f"it holds more than {MAX_FILES} files")
-            for member in members:
-                readable = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-                if member.is_dir() or member.flag_bits & 1 or not readable:
-                    continue
-                with archive.open(member) as stream:
-                    name = _printable(path, member.filename)
-                    size = member.file_size
-                    candidate = _candidate(name, size, stream.read, sizes, budget)
-                if candidate is not None:
-                    yield candidate
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-        EOFError,
-        OSError,
-        ValueError,
-        OverflowError,
-        NotImplementedError,
-    ) as error:
-        what = str(error) or type(error).__name__
-        raise ValueError(f"`{path}` cannot be read as a zip archive: {what}.") from None
+        head = file.reader.peek(_BLOCK)
+        if inside := _inside(head):
+            if file.layer == _MOST_LAYERS:
+                raise ValueError(f"`{file.name}` lies in too many archives.")
+            yield from inside(file, shapes, budget)
+            return
+        for content in _contents(head, file, shapes):
+            yield Candidate(file.name, content)
+    except _DAMAGE as error:
+        why = str(error) or type(error).__name__
+        raise ValueError(f"`{file.name}` cannot be read: {why}.") from None
 
 
-def _in_tar(
-    path: Path, sizes: Collection[int], *, gzipped: bool
-) -> Generator[Candidate, None, None]:
+def _contents(head: bytes, file: _File, shapes: Shapes) -> list[bytes]:
+    """Of a file that is no archive, the contents that it has in the form of IDX files."""
+    if head.startswith(bytes([0, 0, UNSIGNED_BYTE])):
+        return [read_one(file.reader, file.name, shapes)]
+    if head.startswith(npy.MAGIC):
+        return from_npy(file.reader, file.size, file.name, shapes)
+    if is_table(head):
+        return from_table(file.reader, file.name, shapes)
+    other = next((what for magic, what in _OTHERS.items() if head.startswith(magic)), None)
+    if other is None and file.layer > 0:
+        return []
+    raise ValueError(f"`{file.name}` is {other or 'no archive and no file of data'}. {_NEEDED}")
+
+
+def _inside(head: bytes) -> Callable[[_File, Shapes, _Budget], Iterator[Candidate]] | None:
+    """How to look into a file that begins so, if it is an archive or compressed."""
+    if any(head.startswith(magic) for magic in _DECOMPRESSORS):
+        return _in_compressed
+    if head.startswith(b"PK"):
+        return _in_zip
+    return _in_tar if _is_tar_header(head[:_BLOCK]) else None
+
+
+def _in_compressed(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate]:
+    head = file.reader.peek(_BLOCK)
+    decompress = next(d for magic, d in _DECOMPRESSORS.items() if head.startswith(magic))
+    reader = io.BufferedReader(_Counted(decompress(file.reader), None, budget), _CHUNK)
+    yield from _in_file(_File(file.name, reader, None, None, file.layer + 1), shapes, budget)
+
+
+def _in_zip(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate]:
+    with zipfile.ZipFile(file.on_disk or io.BytesIO(file.reader.read())) as archive:
+        for member in archive.infolist():
+            name = _printable(file.name, member.filename)
+            if member.is_dir():
+                continue
+            try:
+                with npy.open_member(archive, member, name) as stream:
+                    reader = io.BufferedReader(_Counted(stream, member.file_size, budget), _CHUNK)
+                    inner = _File(name, reader, member.file_size, None, file.layer + 1)
+                    yield from _in_file(inner, shapes, budget)
+            except _DAMAGE as error:
+                yield Candidate(name, None, f"`{name}` cannot be read: {error}.")
+            except ValueError as error:
+                yield Candidate(name, None, str(error))
+
+
+def _in_tar(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate]:
     # Files are known by their content, so the header's size is nearly all that has to be understood
     # of the format; its extensions (long names, further attributes) are just further members.
-    budget = _Budget(MAX_ARCHIVE_BYTES)
-    try:
-        with gzip.open(path) if gzipped else path.open("rb") as stream:
-            for _ in range(MAX_FILES):
-                budget.charge(_BLOCK)
-                header = stream.read(_BLOCK)
-                if not header.strip(b"\0"):
-                    return
-                name, size = _tar_header(header)
-                padded = -(-size // _BLOCK) * _BLOCK
-                budget.charge(padded)
-                member = _Forward(stream)
-                candidate = _candidate(_printable(path, name), size, member.read, sizes, budget)
-                if candidate is not None:
-                    yield candidate
-                member.skip_to(padded)
-            raise ValueError(f"it holds more than {MAX_FILES} files")
-    except (zlib.error, EOFError, OSError, ValueError) as error:
-        raise ValueError(
-            f"`{path}` cannot be read as an archive (.tgz, .tar, .zip): {error}."
-        ) from None
+    while (header := file.reader.read(_BLOCK)).strip(b"\0"):
+        if not _is_tar_header(header):
+            raise EOFError("a header has a wrong check sum, or is cut off")
+        size = 0 if header[156:157] in _WITHOUT_CONTENT else _octal(header[124:136])
+        padded = -(-size // _BLOCK) * _BLOCK
+        if file.on_disk:  # else what is decompressed is counted
+            budget.charge(_BLOCK + padded)
+        name = _printable(file.name, header[:100].split(b"\0")[0].decode("utf-8", "replace"))
+        counted = _Counted(file.reader, size, None)
+        inner = _File(name, io.BufferedReader(counted, _CHUNK), size, None, file.layer + 1)
+        try:
+            yield from _in_file(inner, shapes, budget) if size else ()
+        except ValueError as error:
+            yield Candidate(name, None, str(error))
+        left = padded - counted.tell()
+        while left:
+            if not (passed := file.reader.read(min(_CHUNK, left))):
+                raise EOFError("it is truncated")
+            left -= len(passed)
 
 
-def _tar_header(header: bytes) -> tuple[str, int]:
-    """Name, and bytes that follow."""
-    if len(header) != _BLOCK:
-        raise ValueError(f"it ends within a header of {_BLOCK} bytes")
+def _is_tar_header(header: bytes) -> bool:
+    if len(header) != _BLOCK or not header.strip(b"\0"):
+        return False
     # the sum is taken with its own field read as spaces
     total = sum(header[:148]) + sum(header[156:]) + 8 * ord(" ")
-    if _octal(header[148:156], "check sum") != total:
-        raise ValueError("a header has a wrong check sum")
-    name = header[:100].split(b"\0")[0].decode("utf-8", "replace")
-    return name, 0 if header[156:157] in _WITHOUT_CONTENT else _octal(header[124:136], "size")
+    try:
+        return _octal(header[148:156]) == total and _octal(header[124:136]) >= 0
+    except EOFError:
+        return False
 
 
-def _octal(field: bytes, what: str) -> int:
+def _octal(field: bytes) -> int:
     digits = field.strip(b" \0") or b"0"
     if not digits.isdigit() or b"8" in digits or b"9" in digits:
-        raise ValueError(f"a header's {what} is not an octal number")
+        raise EOFError("a number in a header is not octal")
     return int(digits, 8)
 
 
-class _Forward:
-    """A stream that knows how much was read of it, for it may not be able to seek."""
-
-    def __init__(self, stream: BufferedIOBase):
-        self._stream = stream
-        self._position = 0
-
-    def read(self, size: int) -> bytes:
-        content = self._stream.read(size)
-        self._position += len(content)
-        return content
-
-    def skip_to(self, end: int) -> None:
-        while self._position < end:
-            if not self.read(min(_CHUNK, end - self._position)):
-                raise ValueError("it is truncated")
-
-
-def _printable(path: Path, name: str) -> str:
-    """`name` in the archive `path`, fit for a terminal."""
-    return f"{path}: {''.join(c if c.isprintable() else '?' for c in name[:100])}"
+def _printable(archive: str, name: str) -> str:
+    """`name` in an archive, fit for a terminal."""
+    return f"{archive}: {''.join(c if c.isprintable() else '?' for c in name[:100])}"

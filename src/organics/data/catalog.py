@@ -21,6 +21,12 @@ class IdxFile:
     sha256: str
 
     @property
+    def names(self) -> list[str]:
+        """Names that the file has in the wild, plain and compressed; its own is the first."""
+        dotted = self.name.replace("-idx", ".idx")
+        return [self.name, f"{self.name}.gz", dotted, f"{dotted}.gz"]
+
+    @property
     def size(self) -> int:
         """Bytes of the uncompressed file."""
         return header_size(len(self.shape)) + math.prod(self.shape)
@@ -83,8 +89,8 @@ def unavailable(dataset: IdxDataset, reasons: Iterable[str]) -> DataUnavailable:
         + "Any one of these helps:\n"
         f"  - set {ENVIRONMENT_VARIABLE} to a folder that holds {dataset.name}/ with {files} "
         "(plain or .gz);\n"
-        f"  - `organics data add {dataset.name} PATH` with those four files from anywhere: a "
-        f"folder or an archive (.tgz, .tar, .zip){example};\n"
+        f"  - `organics data add {dataset.name} PATH` with those four files from anywhere, or the "
+        f"same as .npz or .csv: a folder or an archive (.tgz, .tar, .zip){example};\n"
         "  - go online and try again: the files are then downloaded."
     )
 

@@ -96,34 +96,37 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
 def add(name: str, path: str | Path, root: str | Path | None = None) -> Path:
     """Import the four IDX files of the data set `name` from `path`, and return their new folder.
 
-    `path` is a folder, searched with all folders in it, or an archive (.tgz, .tar.gz, .tar, .zip).
-    The files are known by the SHA-256 of their uncompressed content, so their names and how they
-    are compressed do not matter. They are put in `root`, by default the user's cache.
+    `path` is a folder, searched with all folders in it, an archive (.zip, .tar, .tgz, .tar.xz), or
+    one file that holds everything (.npz, .csv). The numbers may be in IDX files, in NumPy's (.npy,
+    .npz), or in tables (.csv) with a row for each example, the label and the pixels; each of these
+    compressed, or not. They are known by the SHA-256 of the IDX file that they make, so names do
+    not matter, while their order does. They are put in `root`, by default the user's cache.
 
     Raises `ValueError` if the name is unknown, if `path` cannot be read or if it lacks one of the
-    files, and `DataUnavailable` if the folder cannot be written to.
+    files, with what it is and what is needed, and `DataUnavailable` if the folder cannot be written
+    to.
     """
     dataset = idx_dataset(name)
     by_sum = {file.sha256: file for file in dataset.files}
     found: dict[str, bytes] = {}
     refused: list[str] = []
-    sizes = {file.size for file in dataset.files}
-    with closing(candidates(Path(path).expanduser(), sizes)) as offered:
+    path = Path(path).expanduser()
+    with closing(candidates(path, [file.shape for file in dataset.files])) as offered:
         for candidate in offered:
             content = candidate.content
             file = None if content is None else by_sum.get(hashlib.sha256(content).hexdigest())
             if content is None or file is None:
-                refused.append(
-                    candidate.problem or f"`{candidate.name}` has the right size, other content."
-                )
+                other = f"`{candidate.name}` has the right size, other content or another order."
+                refused.append(candidate.problem or other)
                 continue
             found[file.name] = content
             if len(found) == len(by_sum):
                 break
     lacking = [file for file in dataset.files if file.name not in found]
     if lacking:
+        where = "" if path.is_dir() else " (name a folder or an archive that has all of them)"
         raise ValueError(
-            f"`{path}` lacks {len(lacking)} of the {len(dataset.files)} files of {name}:"
+            f"`{path}` lacks {len(lacking)} of the {len(dataset.files)} files of {name}{where}:"
             + "".join(
                 f"\n  - {file.name} ({file.size} bytes, SHA-256 {file.sha256} uncompressed)"
                 for file in lacking
@@ -131,6 +134,7 @@ def add(name: str, path: str | Path, root: str | Path | None = None) -> Path:
             + "".join(f"\n  - refused: {reason}" for reason in refused[:10])
         )
     place = places(_as_path(root))[-1]
+    place.tidy(dataset)
     for file in dataset.files:
         place.write(dataset, file, found[file.name])
     return place.of(dataset)
@@ -193,6 +197,7 @@ class _Search(NamedTuple):
 
 def _search(dataset: IdxDataset, root: str | Path | None) -> _Search:
     looked_in = places(_as_path(root))
+    looked_in[-1].tidy(dataset)
     files, reasons, damaged = {}, [], []
     for place in looked_in:
         files, refused, missing = place.read(dataset)

@@ -8,12 +8,16 @@ import gzip
 import io
 import math
 import zlib
+from collections.abc import Collection
+from io import BufferedIOBase
 
 import numpy as np
 from jaxtyping import UInt8
 
 UNSIGNED_BYTE = 0x08
 GZIP_MAGIC = b"\x1f\x8b"
+
+_MOST_LAYERS = 4
 
 
 def header_size(ndim: int) -> int:
@@ -47,6 +51,22 @@ def decode(content: bytes, source: str, ndim: int) -> UInt8[np.ndarray, "..."]:
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
+def read_one(stream: BufferedIOBase, source: str, shapes: Collection[tuple[int, ...]]) -> bytes:
+    """The content of the IDX file in `stream`, if its array has one of the `shapes`.
+
+    Raises `ValueError`, naming `source`, if it has another, before it is read, or another length.
+    """
+    begin = stream.read(4)
+    ndim = begin[3] if len(begin) == 4 else 0
+    header = begin + stream.read(4 * ndim)
+    shape = tuple(int(size) for size in np.frombuffer(header[4:], ">u4", len(header) // 4 - 1))
+    if shape not in shapes or len(header) != header_size(ndim):
+        raise ValueError(f"`{source}` is an IDX file of the shape {shape}, which none here has.")
+    content = header + stream.read(math.prod(shape) + 1)
+    decode(content, source, ndim)
+    return content
+
+
 def encode(array: np.ndarray) -> bytes:
     """`array`, of type uint8, as the bytes of an IDX file."""
     if array.dtype != np.uint8:
@@ -58,14 +78,19 @@ def encode(array: np.ndarray) -> bytes:
 def unpack(raw: bytes, limit: int, source: str) -> bytes:
     """`raw` itself, or what it holds if it is gzipped; never more than `limit` bytes.
 
+    What is gzipped twice, as by a server that compresses what it sends, is unpacked twice.
+
     Raises `ValueError` naming `source` if the gzip stream is truncated or damaged, or if there are
     more than `limit` bytes, whatever a header says of them.
     """
+    most = limit + limit // 100 + 1024  # gzip adds little to what it cannot compress
     content = raw
-    if raw[:2] == GZIP_MAGIC:
+    for _ in range(_MOST_LAYERS):
+        if content[:2] != GZIP_MAGIC:
+            break
         try:
-            # reading one byte past the limit both finds an excess and reaches the check sum
-            content = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(limit + 1)
+            # reading past the limit both finds an excess and reaches the check sum
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(most)
         except (EOFError, OSError, zlib.error) as error:
             raise ValueError(f"`{source}` is a truncated or damaged gzip file: {error}.") from None
     if len(content) > limit:

@@ -1,13 +1,14 @@
 """Folders that hold data sets: `<folder>/<data set>/<IDX file>`, each file plain or gzipped."""
 
 import os
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from organics.atomic import LEFTOVERS, naming, remove_leftovers, write_atomically
 from organics.data.catalog import ENVIRONMENT_VARIABLE, IdxDataset, IdxFile, unavailable
+from organics.lock import Taken, alone_in
 
 
 class Contents(NamedTuple):
@@ -46,28 +47,29 @@ class Place(NamedTuple):
 
     def prepare(self, dataset: IdxDataset) -> None:
         """Make the folder of `dataset`. Raises `DataUnavailable` if that is refused."""
-        with self._refusals(dataset):
-            self.of(dataset).mkdir(parents=True, exist_ok=True)
+        folder = self.of(dataset)
+        with self._refusals(dataset), naming(folder, "make"):
+            folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, dataset: IdxDataset, file: IdxFile, content: bytes) -> None:
         """Put a file here, atomically. Raises `DataUnavailable` if that is refused."""
         self.prepare(dataset)
-        path = self.of(dataset) / file.name
-        temporary = path.with_name(f".{file.name}.{uuid.uuid4().hex}")
-        with self._refusals(dataset):
-            try:
-                temporary.write_bytes(content)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        with self._refusals(dataset), alone_in(self.of(dataset), wait=True):
+            write_atomically(self.of(dataset) / file.name, content)
+
+    def tidy(self, dataset: IdxDataset) -> None:
+        """Remove what killed processes were writing here, unless another is writing now."""
+        folder = self.of(dataset)
+        if any(folder.glob(LEFTOVERS)):
+            with suppress(Taken, OSError), alone_in(folder):
+                remove_leftovers(folder)
 
     @contextmanager
     def _refusals(self, dataset: IdxDataset) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            reason = f"{self.kind} `{self.of(dataset)}` cannot be written to: {error.strerror}."
-            raise unavailable(dataset, [reason]) from None
+            raise unavailable(dataset, [f"{self.kind}: {error}."]) from None
 
 
 def places(root: Path | None) -> list[Place]:
@@ -90,7 +92,7 @@ def _read(folder: Path, file: IdxFile) -> bytes | None:
 
     Raises `ValueError`, naming the path, if what is there is not that file.
     """
-    for path in (folder / file.name, folder / f"{file.name}.gz"):
+    for path in (folder / name for name in file.names):
         try:
             if not path.is_file():
                 continue

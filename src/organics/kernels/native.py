@@ -8,20 +8,28 @@ import ctypes
 import functools
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int32
 
+from organics.kernels import refusals
 from organics.kernels.equations import Options, Weights
+from organics.mesh import alike
 
 LIBRARY = Path(
     # another build of it, such as one with sanitizers
     os.environ.get("ORGANICS_LIBRARY") or Path(__file__).parent / "cpp" / "liborganics.so"
 )
+INSTRUCTION_SETS = ("base", "avx2", "avx512")
+"""What the kernel is compiled for, if the compiler can: each needs a newer processor."""
+PIN = "ORGANICS_ISA"
+"""The environment variable that may name one of them, for tests; it is read once."""
 _MULTIPLE = 16  # of which the kernels want the number of neurons to be one
 _SEGMENT = 8  # steps between kept states: a segment of records stays in the processor's cache
 # Neurons from which on it takes longer to compute all products again than to write them down: of
@@ -34,12 +42,18 @@ _loading = threading.Lock()
 
 
 def unavailable() -> str | None:
-    """Why the native kernel cannot be used; `None` if it can."""
+    """Why the native kernel cannot be used; `None` if it can.
+
+    Raises `ValueError` as `instruction_set` does.
+    """
     return _load()[1]
 
 
 def instruction_set() -> str | None:
-    """The instructions that the kernel uses on this machine: "avx512", "avx2" or "base"."""
+    """The instructions that the kernel uses on this machine; `None` if there is no kernel.
+
+    Raises `ValueError` if the environment variable ORGANICS_ISA names others than there are here.
+    """
     return _load()[0]
 
 
@@ -61,15 +75,26 @@ def _load_once() -> tuple[str | None, str | None]:
         return None, f"it was not built when the package was installed: {reason}"
     try:
         library = ctypes.cdll.LoadLibrary(str(LIBRARY))
-        name = library.organics_instruction_set
-        name.restype = ctypes.c_char_p
+        use = library.organics_use
+        use.argtypes, use.restype = [ctypes.c_char_p], ctypes.c_bool
+        chosen = _choose(lambda name: use(name.encode()))
         for target in ("organics_forward", "organics_backward"):
             handler = jax.ffi.pycapsule(getattr(library, target))
             jax.ffi.register_ffi_target(target, handler, platform="cpu")
     # JAX raises the last of them for a library that was built for a newer jaxlib
     except (OSError, AttributeError, RuntimeError) as error:
         return None, f"{LIBRARY.name} cannot be loaded: {error}"
-    return name().decode(), None
+    return chosen, None
+
+
+def _choose(use: Callable[[str], bool]) -> str:
+    """The instructions that the kernel is to use: the best, or those that a variable names."""
+    pinned = os.environ.get(PIN)
+    usable = [name for name in INSTRUCTION_SETS if use(name)]
+    if pinned and not use(pinned):
+        names = " or ".join(map(repr, usable))
+        raise ValueError(f"the variable {PIN} must be {names} here, not {pinned!r}.")
+    return pinned or usable[-1]
 
 
 def run(
@@ -99,6 +124,7 @@ def run(
         size = blocks * (H + extra) * x.shape[0] * x.shape[1] * x.dtype.itemsize
         keep_products = H >= _KEEP_PRODUCTS and size <= _KEPT_AT_MOST
     call = _differentiable(options, sequence, segment, keep_products, threads)
+    weights, x, state = refusals.guarded((weights, x, state), gradients=True)
     if extra == 0:
         return call(weights, x, state, lengths)
     final, outputs = call(_pad(weights, extra), x, _blocks(state, 1, 4, extra), lengths)
@@ -148,7 +174,16 @@ def _differentiable(
     }
 
     def call(target: str, results, *arguments):
-        shapes = [jax.ShapeDtypeStruct(shape, arguments[0].dtype) for shape in results]
+        arguments = refusals.guarded(alike(arguments), gradients=False)
+        given = jax.typeof(arguments[0])
+        mesh = given.sharding.mesh
+        everywhere = None if mesh.empty else NamedSharding(mesh, PartitionSpec())
+        # the arguments vary alike over the mesh, and so do the results
+        varying = given.manual_axis_type
+        shapes = [
+            jax.ShapeDtypeStruct(shape, given.dtype, sharding=everywhere, manual_axis_type=varying)
+            for shape in results
+        ]
         kernel = jax.ffi.ffi_call(target, shapes, vmap_method="sequential")
         return kernel(*arguments, **attributes)
 
@@ -177,8 +212,9 @@ def _differentiable(
         return advance(weights, x, state, lengths, keep=False)[0]
 
     def forward(weights, x, state, lengths):
-        # JAX says which arguments are being differentiated: the input's gradient costs extra
-        wanted = () if x.perturbed else None
+        # JAX says which arguments are being differentiated: the input's gradient costs extra. The
+        # shape tells `backward`, as JAX may mistake the residuals' tree for that of another call
+        wanted = jnp.zeros((x.value.shape[0] if x.perturbed else 0, 0))
         weights, x, state, lengths = (
             jax.tree.map(lambda leaf: leaf.value, tree, is_leaf=lambda leaf: hasattr(leaf, "value"))
             for tree in (weights, x, state, lengths)
@@ -189,7 +225,7 @@ def _differentiable(
     def backward(residuals, cotangents):
         weights, x, lengths, kept, wanted = residuals
         d_final, d_outputs = cotangents
-        steps, batch, inputs = x.shape
+        _, batch, inputs = x.shape
         H = weights.offset.shape[0]
         if isinstance(d_final, SymbolicZero):
             d_final = jnp.zeros(d_final.shape, x.dtype)
@@ -197,7 +233,7 @@ def _differentiable(
             d_outputs = jnp.zeros((0, batch, H), x.dtype)
         arguments = unpack(weights, lengths)
         shapes = [
-            (0 if wanted is None else steps, batch, inputs),
+            (wanted.shape[0], batch, inputs),
             d_final.shape,
             *(argument.shape for argument in arguments[1:]),
         ]
@@ -205,8 +241,8 @@ def _differentiable(
             "organics_backward", shapes, x, *kept, *arguments, d_final, d_outputs
         )
         d_recurrent = None if weights.recurrent is None else d_recurrent
-        d_x = jnp.zeros_like(x) if wanted is None else d_x
-        return Weights(d_recurrent, *d_weights), d_x, d_state, None
+        return Weights(d_recurrent, *d_weights), d_x if len(wanted) else None, d_state, None
 
     run.defvjp(forward, backward, symbolic_zeros=True)
-    return run
+    # outside of `jit`, `jax.shard_map` would not take a function with symbolic zeros
+    return jax.jit(run, inline=True)

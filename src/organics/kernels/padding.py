@@ -1,6 +1,6 @@
 """Sequences of unequal length in one batch: what stands after the end of one changes nothing."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
@@ -9,9 +9,10 @@ _Values = TypeVar("_Values", bound=Array | None)
 
 
 def going(
-    lengths: Int32[Array, " batch"] | None, steps: int
+    lengths: Int32[Array, " batch"] | None, steps: Any
 ) -> Bool[Array, "steps batch 1"] | None:
-    """Which steps are before the end of each sequence; None if all are."""
+    """Which of so many steps, unknown yet in an export, are before the end of each sequence; None if
+    all are."""
     if lengths is None:
         return None
     return jnp.arange(steps, dtype=lengths.dtype)[:, None, None] < lengths[None, :, None]

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int32
 from organics.kernels import native, scan
 from organics.kernels.equations import Options, Weights
 from organics.kernels.padding import blank, going
+from organics.mesh import alike, by_shares
 
 Backend = Literal["auto", "native", "scan"]
 
@@ -50,25 +51,46 @@ def run(
     With `memory="less"`, what the backward pass needs grows with the root of the number of steps;
     for that the forward pass is computed twice (by "native" always).
 
-    All derivatives are to be had of "scan"; "native" has its gradients, in reverse mode and of the
-    first order, and no others: `jax.jvp`, `jax.jacfwd` and `jax.hessian` of it are errors of JAX's.
+    "scan" has all derivatives, and can be exported, also for numbers of steps and samples that are
+    not known yet; for these "auto" is "scan", and `memory` is "more" if it is the steps. "native"
+    has gradients (`jax.grad`) and neither other derivatives nor exports: they raise `ValueError`,
+    under `jax.jit` when JAX compiles them.
 
-    Raises `ValueError` as `choose` does, or for another `memory`.
+    Inside of `jax.shard_map`, and where `x` is shared on explicit axes of a mesh, each device
+    computes its share of the batch. Where it is left to the compiler to share the batch (`jax.jit`,
+    automatic axes), "native" has every device compute the whole.
+
+    Raises `ValueError` as `choose` does, for another `memory`, or if an axis of `x` is empty.
     """
     if memory not in ("more", "less"):
         raise ValueError(f"`memory` must be 'more' or 'less', not {memory!r}.")
-    kernel = choose(backend)
-    root = math.isqrt(x.shape[0] - 1) + 1
-    goes = going(lengths, x.shape[0])
-    if kernel == "native":
-        kept = {"segment": root, "keep_products": False} if memory == "less" else {}
-        found = native.run(options, weights, x, state, lengths, sequence=sequence, **kept)
-    else:
-        plain = partial(scan.run, options, sequence=sequence)
-        plain = partial(_in_segments, plain, root) if memory == "less" else plain
-        found = plain(weights, x, state, goes)
-    final, outputs = found
-    return final, blank(goes, outputs)
+    if 0 in x.shape:
+        raise ValueError(f"`x` must have no axis of size 0, not shape {x.shape}.")
+    known = all(isinstance(size, int) for size in x.shape)
+    kernel = choose(backend) if known or backend != "auto" else "scan"
+    if kernel == "native" and not known:
+        raise ValueError(f'`backend` must be "scan" for `x` of unknown shape {x.shape}.')
+    less = memory == "less" and isinstance(x.shape[0], int)
+    kept = {"segment": _root(x.shape[0]), "keep_products": False} if less else {}
+    plain = partial(scan.run, options, sequence=sequence)
+    plain = partial(_in_segments, plain, _root(x.shape[0])) if less else plain
+
+    def carry(weights, x, state, lengths):
+        weights, x, state, lengths = alike((weights, x, state, lengths))
+        goes = going(lengths, x.shape[0])
+        if kernel == "native":
+            found = native.run(options, weights, x, state, lengths, sequence=sequence, **kept)
+        else:
+            found = plain(weights, x, state, goes)
+        final, outputs = found
+        return final, blank(goes, outputs)
+
+    return by_shares(carry, weights, x, state, lengths)
+
+
+def _root(steps: int) -> int:
+    """The square root, rounded up."""
+    return math.isqrt(steps - 1) + 1
 
 
 def _in_segments(

@@ -1,7 +1,6 @@
 // What XLA calls: checks the shapes, chooses the instruction set, and spreads tiles over threads.
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <exception>
 #include <limits>
 #include <memory>
@@ -44,30 +43,30 @@ namespace ffi = xla::ffi;
 
 enum class Isa { kBase, kAvx2, kAvx512 };
 
-Isa best_isa() {
+constexpr const char* kNames[] = {"base", "avx2", "avx512"};
+
+// Whether the library has it and the processor can run it.
+bool supported(Isa isa) {
+  bool has = isa == Isa::kBase;
 #if defined(ORGANICS_AVX2) || defined(ORGANICS_AVX512)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                     __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
-  const char* const limit = std::getenv("ORGANICS_ISA");  // to test what older processors run
-  const std::string most = limit ? limit : "";
-#endif
-#if defined(ORGANICS_AVX512)
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
-                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (avx512 && most != "base" && most != "avx2") return Isa::kAvx512;
 #endif
 #if defined(ORGANICS_AVX2)
-  if (avx2 && most != "base") return Isa::kAvx2;
+  has |= isa == Isa::kAvx2 && avx2;
 #endif
-  return Isa::kBase;
+#if defined(ORGANICS_AVX512)
+  has |= isa == Isa::kAvx512 && avx2 && __builtin_cpu_supports("avx512f") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
+  return has;
 }
 
-Isa isa() {
-  static const Isa chosen = best_isa();
-  return chosen;
-}
+std::atomic<Isa> chosen{Isa::kBase};
+
+Isa isa() { return chosen.load(std::memory_order_relaxed); }
 
 template <typename T>
 const Kernel<T>& kernel();
@@ -460,13 +459,15 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(organics_backward, backward,
 
 }  // namespace organics
 
-extern "C" ORGANICS_EXPORT const char* organics_instruction_set() {
-  switch (organics::isa()) {
-    case organics::Isa::kAvx512:
-      return "avx512";
-    case organics::Isa::kAvx2:
-      return "avx2";
-    default:
-      return "base";
+// Has the kernels use these instructions, by name; false, and nothing done, if it cannot. Until then
+// they are the base ones.
+extern "C" ORGANICS_EXPORT bool organics_use(const char* name) {
+  using organics::Isa;
+  for (const Isa isa : {Isa::kBase, Isa::kAvx2, Isa::kAvx512}) {
+    if (std::string(name) != organics::kNames[static_cast<int>(isa)]) continue;
+    if (!organics::supported(isa)) return false;
+    organics::chosen = isa;
+    return true;
   }
+  return false;
 }

@@ -1,0 +1,111 @@
+"""Arrays and tables that hold the numbers of a data set, as the contents of its IDX files.
+
+Whether the numbers are those of the data set, and in its order, is for check sums to say.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+import numpy as np
+
+from organics import npy
+from organics.data.idx import encode
+
+Shapes = Sequence[tuple[int, ...]]
+"""Of the four files: training images, training labels, test images, test labels."""
+
+_LONGEST_LINE = 1 << 16
+_LABEL_NAMES = ("label", "class", "target", "y")
+
+
+def from_npy(stream: io.BufferedReader, size: int | None, name: str, shapes: Shapes) -> list[bytes]:
+    """The contents of the files whose numbers the array in `stream`, of `size` bytes, holds.
+
+    Raises `ValueError` if it holds none of them, with what it is.
+    """
+    header = npy.read_header(stream, size, name)
+    if header.dtype.hasobject:
+        raise ValueError(f"`{name}` holds Python objects, which are never opened.")
+    if header.dtype.kind not in "buif":
+        raise ValueError(f"`{name}` is made of {header.dtype}, not of numbers.")
+    if not _pieces(header.count, shapes):
+        raise ValueError(f"`{name}` is an array of shape {header.shape}.{_needed(shapes)}")
+    return _contents(npy.read_entries(stream, header, name), name, shapes)
+
+
+def is_table(head: bytes) -> bool:
+    """Whether a file that begins so is a table: a line of values with commas between them."""
+    line, newline, _ = head.partition(b"\n")
+    return bool(newline) and b"," in line and line.strip().isascii() and b"\0" not in line
+
+
+def from_table(stream: io.BufferedReader, name: str, shapes: Shapes) -> list[bytes]:
+    """The contents of the files whose numbers the table in `stream` holds, one example a row.
+
+    A row is the label and the pixels, row by row; with a first line of names, the label may come
+    last. Raises `ValueError` if the table is another one, with what it is.
+    """
+    pixels = int(np.prod(shapes[0][1:]))
+    text = io.TextIOWrapper(stream, "utf-8-sig")
+    lines = iter(lambda: text.readline(_LONGEST_LINE), "")
+    first = next(lines)
+    fields = [field.strip().strip("\"'").lower() for field in first.split(",")]
+    if len(fields) != 1 + pixels:
+        raise ValueError(
+            f"`{name}` is a table of {len(fields)} columns; {1 + pixels} are needed: the label and "
+            f"{pixels} pixels."
+        )
+    named = not all(field.replace(".", "", 1).isdigit() for field in fields)
+    label = next((i for i, field in enumerate(fields) if field in _LABEL_NAMES), 0)
+    table = _numbers(lines if named else chain([first], lines), name, shapes)
+    images = np.delete(table, label, axis=1)
+    if not _pieces(images.size, shapes):
+        raise ValueError(f"`{name}` is a table of {len(table)} examples.{_needed(shapes)}")
+    return [*_contents(table[:, label], name, shapes), *_contents(images, name, shapes)]
+
+
+def _numbers(lines: Iterator[str], name: str, shapes: Shapes) -> np.ndarray:
+    first = next(lines, "")
+    if not first:
+        raise ValueError(f"`{name}` is a table without examples.")
+    most = shapes[0][0] + shapes[2][0]
+    try:
+        return np.loadtxt(
+            chain([first], lines),
+            np.float32 if "." in first else np.uint8,
+            delimiter=",",
+            comments=None,
+            quotechar='"',
+            ndmin=2,
+            max_rows=most + 1,
+        )
+    except ValueError as error:
+        raise ValueError(f"`{name}` is no table of numbers from 0 to 255: {error}.") from None
+
+
+def _contents(array: np.ndarray, name: str, shapes: Shapes) -> list[bytes]:
+    with np.errstate(invalid="ignore"):
+        values = array.astype(np.uint8)
+    if not np.array_equal(values, array):
+        raise ValueError(f"`{name}` has values that are not whole numbers from 0 to 255.")
+    flat = values.reshape(-1)
+    return [
+        encode(flat[start : start + int(np.prod(shape))].reshape(shape))
+        for start, shape in _pieces(flat.size, shapes)
+    ]
+
+
+def _pieces(count: int, shapes: Shapes) -> list[tuple[int, tuple[int, ...]]]:
+    """What so many numbers can be: the beginning and the shape of each piece."""
+    sizes = [int(np.prod(shape)) for shape in shapes]
+    whole = [(0, shape) for shape, size in zip(shapes, sizes, strict=True) if size == count]
+    for train, test in ((0, 2), (1, 3)):  # images, labels
+        if sizes[train] + sizes[test] == count:
+            whole += [(0, shapes[train]), (sizes[train], shapes[test])]
+    return whole
+
+
+def _needed(shapes: Shapes) -> str:
+    train, _, test, _ = shapes
+    return f" There are {train[0]} examples to train and {test[0]} to test."

@@ -1,0 +1,64 @@
+"""What the native recurrence does not do, refused by name where JAX is about to do it.
+
+When a layer is called, nobody knows yet what JAX will be asked of it: it is exported, or
+differentiated forward, afterwards, from what was recorded. So two primitives are recorded with the
+kernel. They compute nothing.
+"""
+
+from typing import TypeVar
+
+import jax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+_Tree = TypeVar("_Tree")
+
+_LAYER = "The native recurrence of `organics.nn.ORGaNICs`"
+_REMEDY = 'Make the layer with `backend="scan"` for that.'
+_NOT_EXPORTED = f"{_LAYER} cannot be exported: its library stays on this machine. {_REMEDY}"
+_NO_DERIVATIVE = (
+    f"{_LAYER} has gradients of the first order (`jax.grad`, `jax.vjp`, `jax.jacrev`) and no other "
+    f"derivatives, as of `jax.jvp`, `jax.linearize`, `jax.jacfwd` or `jax.hessian`. {_REMEDY}"
+)
+
+
+def guarded(tree: _Tree, *, gradients: bool) -> _Tree:
+    """The arrays as they are.
+
+    When JAX exports what comes from them, or differentiates it, `ValueError` is raised; with
+    `gradients`, not in reverse mode.
+    """
+    return jax.tree.map(lambda leaf: _value.bind(leaf, gradients=gradients), tree)
+
+
+def _refuse_derivative(*_):
+    raise ValueError(_NO_DERIVATIVE)
+
+
+def _lower(ctx, value, *, gradients: bool):
+    del gradients
+    if ctx.module_context.lowering_parameters.for_export:
+        raise ValueError(_NOT_EXPORTED)
+    return [value]
+
+
+def _differentiate(primals, tangents, *, gradients: bool):
+    if not gradients:
+        _refuse_derivative()
+    return _value.bind(*primals, gradients=gradients), _tangent.bind(*tangents)
+
+
+_value = Primitive("organics_native")
+_value.def_impl(lambda value, **_: value)
+_value.def_abstract_eval(lambda aval, **_: aval)
+batching.defvectorized(_value)
+mlir.register_lowering(_value, _lower)
+ad.primitive_jvps[_value] = _differentiate
+
+# of a derivative: it can be carried backwards, as reverse mode does, but not computed
+_tangent = Primitive("organics_native_tangent")
+_tangent.def_impl(_refuse_derivative)
+_tangent.def_abstract_eval(lambda aval: aval)
+batching.primitive_batchers[_tangent] = _refuse_derivative
+mlir.register_lowering(_tangent, _refuse_derivative)
+ad.deflinear2(_tangent, lambda cotangent, _: [cotangent])

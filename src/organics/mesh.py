@@ -1,0 +1,65 @@
+"""How arrays lie on a mesh of devices, as their types in JAX say it.
+
+On a manual axis, inside of `jax.shard_map`, an array is the same on all devices or varies. On an
+explicit axis its type says how it is shared among them. Of automatic axes a type says nothing.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, PyTree
+
+_Tree = TypeVar("_Tree")
+
+
+def alike(tree: _Tree) -> _Tree:
+    """The arrays, each declared to vary over all manual axes over which any of them varies.
+
+    What a loop carries from the start must vary as it does in the end, and what a kernel takes and
+    gives must vary alike. Backwards, gradients of what was the same on all devices are summed.
+    """
+    axes = frozenset().union(*(_varying(leaf) for leaf in jax.tree.leaves(tree)))
+
+    def vary(leaf):
+        return jax.lax.pcast(leaf, tuple(sorted(axes - _varying(leaf))), to="varying")
+
+    return jax.tree.map(vary, tree)
+
+
+def by_shares(
+    function: Callable,
+    weights: PyTree,
+    x: Float[Array, "steps batch m"],
+    state: Float[Array, "batch k"],
+    *rows: PyTree,
+) -> tuple[Any, Any]:
+    """`function(weights, x, state, *rows)`, in which each device computes its share of the batch.
+
+    That is so if the type of `x`, or else of `state`, says that the batch is shared on explicit
+    axes. On these, weights, steps and inputs are then whole on every device. The batch is the first
+    axis of `state`, `rows` and the first result, and the second of `x` and the second result.
+    """
+    mesh = jax.typeof(x).sharding.mesh
+    if not (axes := _explicit(mesh)):
+        return function(weights, x, state, *rows)
+    shared = jax.typeof(x).sharding.spec[1] or jax.typeof(state).sharding.spec[0]
+    whole, row, steps = PartitionSpec(), PartitionSpec(shared), PartitionSpec(None, shared)
+    specs = (whole, steps, row, *[row] * len(rows))
+
+    def lay(spec, tree):
+        return jax.tree.map(lambda a: jax.sharding.reshard(a, NamedSharding(mesh, spec)), tree)
+
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=specs, out_specs=(row, steps), axis_names=axes
+    )(*map(lay, specs, (weights, x, state, *rows)))
+
+
+def _varying(leaf: Array) -> frozenset[str]:
+    return jax.typeof(leaf).manual_axis_type.varying
+
+
+def _explicit(mesh: AbstractMesh) -> set[str]:
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return {name for name, kind in kinds if kind == AxisType.Explicit}
