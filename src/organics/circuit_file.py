@@ -149,7 +149,8 @@ def _build(values: Content, dtype: np.dtype) -> tuple[Circuit, Float[Array, "dri
     numbers |= {key: _vector(numbers[key], n) for key in VECTORS}
     z = numbers.pop("z")
     circuit = Circuit(**numbers, rectified=values["rectified"])
-    return circuit, jnp.asarray(_drives(z, circuit.n, "z"))
+    drives = _drives(z, circuit.n, "z")
+    return circuit, jnp.asarray(drives, drives.dtype)
 
 
 def _matrix(array: np.ndarray) -> np.ndarray:

@@ -121,7 +121,7 @@ def as_examples(
 ) -> Examples:
     """Images and labels on the device, each image as one row of pixels, or of the shape given."""
     return Examples(
-        jnp.asarray(images.reshape(len(images), *shape)),
+        jnp.asarray(images.reshape(len(images), *shape), images.dtype),
         jnp.asarray(labels, jnp.int32),
         jnp.int32(max_value),
     )
@@ -142,7 +142,7 @@ def mean_metrics(
         batch = Examples(pixels[start:stop], labels[start:stop], max_value)
         indices = np.arange(stop - start, dtype=np.int32)
         found = (
-            measure(model, batch, jnp.asarray(indices))
+            measure(model, batch, jnp.asarray(indices, np.int32))
             if group is None
             else measure(model, batch, group.share(indices), group.mesh)
         )
