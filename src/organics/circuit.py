@@ -220,8 +220,14 @@ def random_drive(
 def as_drive(circuit: Circuit, z: Values, name: str = "z") -> Float[Array, " n"]:
     """`z` as an array of the circuit's type and of shape (n,).
 
-    Raises `ValueError` naming the argument if the shape differs or a value is not finite.
+    Raises `ValueError` naming the argument if the shape differs or a value is not finite, or if
+    `circuit` is a stack of circuits.
     """
+    if circuit.W.ndim != 2:
+        raise ValueError(
+            f"`circuit` must be one circuit, not a stack of them (`W` has shape "
+            f"{circuit.W.shape}): map over them, as in `jax.vmap(steady_state)(circuits, drives)`."
+        )
     z = _floating(name, z, circuit.dtype)
     if z.shape != (circuit.n,):
         raise ValueError(
