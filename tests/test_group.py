@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -120,12 +121,22 @@ def test_steps_and_measures_are_those_of_one_device(batch, seed):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11), one, two)
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The run of the sequences on one device, and its report."""
+    folder = tmp_path_factory.mktemp("runs") / "alone"
+    return folder, train(SEQUENCES, folder, progress=False)
+
+
 @pytest.mark.parametrize("config", [SEQUENCES, IMAGES])
 def test_a_run_on_two_devices_is_that_on_one_and_resumes_to_the_same_bits(
-    config, tmp_path, monkeypatch
+    config, alone, tmp_path, monkeypatch
 ):
     one, two, broken = (tmp_path / name for name in ("one", "two", "broken"))
-    report = train(config, one, progress=False)
+    if config is SEQUENCES:
+        one, report = alone
+    else:
+        report = train(config, one, progress=False)
     shared = train(config, two, progress=False, devices=2)
     assert (report.devices, shared.devices) == (1, 2)
     assert shared.test_loss == pytest.approx(report.test_loss, rel=1e-3)
@@ -178,43 +189,66 @@ def test_what_the_first_process_does_alone_may_fail_in_all(broken, tmp_path, mon
     assert failed == [caught.value]
 
 
-def command(folder, process, port, *more, program=("-m", "organics")):
-    arguments = [
-        "train", "sdigits", "--rows", "--units", "6", "--epochs", "3", "--batch-size", "128",
-        "--learning-rate", "0.003", "--out", str(folder), "--json", "--process-id", str(process),
-        "--processes", "2", "--coordinator", f"127.0.0.1:{port}", *more,
-    ]  # fmt: skip
-    # one device each, whatever the tests themselves have
-    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    return subprocess.Popen(
-        [sys.executable, *program, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+# goes on with a run, begins it again, and then a new one with no room for its model on the disk;
+# after each of these the exit code ends what both streams have of it
+PROCESS = """
+import resource, sys
+from pathlib import Path
+from organics import cli
+
+process, port, folder = sys.argv[1:]
+settings = "--rows --units 6 --epochs 3 --batch-size 128 --learning-rate 0.003 --json".split()
+together = f"--process-id {process} --processes 2 --coordinator 127.0.0.1:{port}".split()
+
+def train(out, *more):
+    code = cli.run(["train", "sdigits", *settings, "--out", str(Path(folder, out)), *more])
+    for stream in (sys.stdout, sys.stderr):
+        print(f"\\n{code}", end="\\0", file=stream, flush=True)
+    return code
+
+train("run", "--resume", *together)
+train("run")  # JAX knows of the other process by now
+if process == "0":
+    # no file may be larger, as when the disk is full: the settings still fit, the model does not
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+sys.exit(train("full"))
+"""
 
 
-def together(folder, *more, **first):
-    """Standard output, standard error and exit code of two processes that train together."""
+def together(folder):
+    """Of two processes that train together: standard output, standard error and exit code of each
+    of their commands, and at last of the processes themselves."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    # one device each, whatever the tests themselves have
+    flags = re.sub(r"(device_count)=\d+", r"\1=1", os.environ["XLA_FLAGS"])
     processes = [
-        command(folder, process, port, *more, **options)
-        for process, options in ((1, {}), (0, first))
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(process), str(port), str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "XLA_FLAGS": flags},
+        )
+        for process in (0, 1)
     ]
     try:
-        ended = [(*process.communicate(timeout=200), process.returncode) for process in processes]
+        written = [process.communicate(timeout=200) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    return ended[::-1]
+    found = []
+    for process, streams in zip(processes, written, strict=True):
+        out, err = ([part.rpartition("\n") for part in text.split("\0")[:-1]] for text in streams)
+        assert len(out) == len(err) == 3, streams[1]
+        found.append([(o[0], e[0], int(o[2])) for o, e in zip(out, err, strict=True)])
+        assert process.returncode == found[-1][-1][2]
+    return zip(*found, strict=True)
 
 
-def test_two_processes_go_on_with_a_run_and_agree_on_a_refusal(tmp_path, monkeypatch):
-    one, run = tmp_path / "one", tmp_path / "run"
-    train(SEQUENCES, one, progress=False)
+def test_two_processes_go_on_with_a_run_and_agree_on_refusals(alone, tmp_path, monkeypatch):
+    run = tmp_path / "run"
     save = RunFolder.save_checkpoint
 
     def stopping(self, epoch, state, notes):
@@ -225,27 +259,20 @@ def test_two_processes_go_on_with_a_run_and_agree_on_a_refusal(tmp_path, monkeyp
         patch.setattr(RunFolder, "save_checkpoint", stopping)
         with pytest.raises(KeyboardInterrupt):
             train(SEQUENCES, run, progress=False)
-    first, second = together(run, "--resume")
+    resumed, again, full = together(tmp_path)
+
+    first, second = resumed
     assert (first[2], second[2]) == (0, 0), first[1] + second[1]
     assert json.loads(first[0])["devices"] == 2 and second[0] == ""
     assert "epoch 3/3" in first[1] and "epoch" not in second[1]
-    assert_same_to_rounding(run, one)
-    first, second = together(run)
+    assert_same_to_rounding(run, alone[0])
+
+    first, second = again
     assert (first[2], second[2]) == (2, 2)
     assert "organics: `out`: the folder" in first[1]
     assert "organics: the first process stopped: `out`: the folder" in second[1]
 
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="files have no largest size there")
-def test_two_processes_both_end_when_the_first_cannot_write(tmp_path):
-    # no file may be larger, as when the disk is full: the settings still fit, the model does not
-    program = (
-        "import resource, sys, organics.cli as cli\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
-        "cli.main()"
-    )
-    first, second = together(tmp_path / "run", program=("-c", program))
+    first, second = full
     assert (first[2], second[2]) == (2, 2), first[1] + second[1]
     assert "File too large" in first[1]
     assert "organics: the first process stopped: " in second[1] and "too large" in second[1]
