@@ -56,7 +56,7 @@ def settle(
 
 def comes_to_rest(
     circuits: Circuit,
-    drives: Float[Array, "circuits n"],
+    drives: Float[ArrayLike, "circuits n"],
     states: State,
     time: float,
     *,
