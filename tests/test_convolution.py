@@ -4,14 +4,13 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from programs import solve
 
 from organics.linear_stability import certify
 from organics.nn import NormalizationConv2d
 from organics.steady_states import steady_state
 
 HEIGHT, WIDTH = 4, 6  # not square
-
-solve = jax.jit(steady_state)
 
 
 def layer_and_image(seed, **options):
