@@ -1,11 +1,24 @@
 """What several test files compile, or compare with, in the same shapes."""
 
 import dataclasses
+from functools import partial
 
+import jax
 import numpy as np
 import scipy.optimize
 
+from organics.linear_stability import stability
+from organics.steady_states import steady_state
 from organics.training.evaluation import load_dataset
+from organics.trials import trial
+
+solve = jax.jit(steady_state)
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def stability_of_trial(seed, index, n, spectral_norm):
+    """Of one circuit by itself, as `organics.trials` draws it."""
+    return stability(*trial(seed, index, n, spectral_norm))
 
 
 def as_many_to_test(config):

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from programs import stability_of_trial
 from scipy.stats import binom
 
 from organics.circuit import Circuit
@@ -13,7 +14,6 @@ from organics.reproduction import conjecture, hunt, survey
 from organics.reproduction.hunt import Hunt, all_found, alone, constrained, random_start
 from organics.reproduction.survey import Piecework, fractions, pieces
 from organics.reproduction.target import Job
-from organics.trials import trial
 
 PIECES = [Piecework(2, norm, False, 0, 40) for norm in (0.5, 5.0)]
 
@@ -39,8 +39,7 @@ def hunted(tmp_path_factory):
 def test_found_is_what_each_trial_alone_says(surveyed):
     for work, piece in zip(PIECES, surveyed, strict=True):
         for index in range(0, work.trials, 5):
-            circuit, z = trial(3, index, work.n, work.spectral_norm)
-            alone = stability(circuit, z)
+            alone = stability_of_trial(3, index, work.n, work.spectral_norm)
             assert piece["found"][index] or not alone.stable
             if work.spectral_norm <= 1:  # the steady state found is then the same
                 np.testing.assert_allclose(
