@@ -7,7 +7,6 @@ import pytest
 from circuits import seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.test_util import check_grads
 
 from organics.linear_stability import certify, energy, stability
 from organics.nn import Normalization
@@ -17,7 +16,28 @@ from organics.steady_states import steady_state
 m, n = 5, 4
 
 
+# each compiled once for a kind of layer and a shape
+rates = eqx.filter_jit(lambda layer, x: layer(x))
+
+
+@eqx.filter_jit
+def rates_and_gradient(layer, xs, target):
+    """Rates for a batch, their distance from the target, and the gradient of that."""
+
+    def loss(given):
+        found = jax.vmap(given[0])(given[1])
+        return jnp.sum((found - target) ** 2), found
+
+    (distance, found), gradient = eqx.filter_value_and_grad(loss, has_aux=True)((layer, xs))
+    return found, distance, gradient
+
+
 def layer_and_input(seed, **options):
+    return _layer_and_input(np.asarray(seed, np.uint32), **options)
+
+
+@eqx.filter_jit
+def _layer_and_input(seed, **options):
     k_layer, k_free, k_x = jr.split(jr.key(seed), 3)
     layer = Normalization(m, n, key=k_layer, **options)
     # away from the initial values, where W_r is the identity and beta is 0
@@ -74,33 +94,44 @@ def test_the_output_is_where_the_simulated_circuit_comes_to_rest(recurrent):
     layer, x = layer_and_input(1, recurrent=recurrent, pool="bounded")
     circuit, z = layer.circuit(x)
     y = np.asarray(simulate(circuit, z, 2000.0).state.y)[-1]
-    np.testing.assert_allclose(layer(x), np.maximum(y, 0) ** 2, atol=1e-5)
+    np.testing.assert_allclose(rates(layer, x), np.maximum(y, 0) ** 2, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("recurrent", "rectified"), [("identity", False), ("identity", True), ("bounded", False)]
+    "options",
+    [
+        {"recurrent": "identity"},
+        {"recurrent": "identity", "rectified": True, "pool": "bounded"},
+        {"recurrent": "bounded"},
+    ],
 )
-def test_gradients_agree_with_finite_differences(recurrent, rectified):
-    layer, x = layer_and_input(2, recurrent=recurrent, rectified=rectified, pool="bounded")
-    arrays, static = eqx.partition(layer, eqx.is_array)
-    weights = jnp.arange(1.0, n + 1)
+def test_gradients_agree_with_finite_differences(options):
+    layer, x = layer_and_input(2, **options)
+    rng = np.random.default_rng(2)
+    given = layer, np.asarray(x) + rng.uniform(size=(6, m))
+    target = rng.uniform(size=(6, n))
+    _, _, gradient = rates_and_gradient(*given, target)
+    arrays, static = eqx.partition(given, eqx.is_array)
+    for _ in range(5):
+        direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), arrays)
 
-    def value(arrays, x):
-        return jnp.sum(weights * eqx.combine(arrays, static)(x))
+        def distance(h, direction=direction):
+            moved = jax.tree.map(lambda leaf, d: np.asarray(leaf) + h * d, arrays, direction)
+            return rates_and_gradient(*eqx.combine(moved, static), target)[1]
 
-    check_grads(jax.jit(value), (arrays, x), order=1, modes=["rev"], rtol=1e-5)
+        slope = (distance(1e-5) - distance(-1e-5)) / 2e-5
+        products = jax.tree.map(lambda g, d: np.sum(np.asarray(g) * d), gradient, direction)
+        np.testing.assert_allclose(sum(jax.tree.leaves(products)), slope, rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("recurrent", ["identity", "bounded"])
 def test_gradients_at_the_start_are_finite_and_reach_every_parameter(recurrent):
     layer = Normalization(m, n, key=jr.key(0), recurrent=recurrent)
-    xs = jr.uniform(jr.key(1), (6, m))
-    target = jr.uniform(jr.key(2), (6, n))
-
-    def loss(layer):
-        return jnp.sum((jax.vmap(layer)(xs) - target) ** 2)
-
-    for leaf in jax.tree.leaves(eqx.filter_jit(eqx.filter_grad(loss))(layer)):
+    rng = np.random.default_rng(1)
+    _, _, (gradient, _) = rates_and_gradient(
+        layer, rng.uniform(size=(6, m)), rng.uniform(size=(6, n))
+    )
+    for leaf in jax.tree.leaves(gradient):
         assert np.all(np.isfinite(leaf)) and np.any(leaf != 0)
 
 
@@ -109,16 +140,15 @@ def test_the_two_recurrences_start_as_the_same_function():
     identity, bounded = (
         Normalization(m, n, key=jr.key(0), recurrent=r) for r in ("identity", "bounded")
     )
-    np.testing.assert_allclose(identity(x), bounded(x), rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(rates(identity, x), rates(bounded, x), rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("recurrent", ["identity", "bounded"])
 def test_a_zero_input_is_safe(recurrent):
     layer = Normalization(m, n, key=jr.key(0), recurrent=recurrent)
-    zero = jnp.zeros(m)
-    np.testing.assert_array_equal(layer(zero), np.zeros(n))
-    gradient = eqx.filter_jit(eqx.filter_grad(lambda layer: jnp.sum(layer(zero))))
-    for leaf in jax.tree.leaves(gradient(layer)):
+    found, _, (gradient, _) = rates_and_gradient(layer, np.zeros((6, m)), np.ones((6, n)))
+    np.testing.assert_array_equal(found, np.zeros((6, n)))
+    for leaf in jax.tree.leaves(gradient):
         assert np.all(np.isfinite(leaf))
 
 
@@ -189,10 +219,10 @@ def test_initial_values_are_the_papers():
 @pytest.mark.parametrize("recurrent", ["identity", "bounded"])
 def test_float32_gives_what_float64_gives(recurrent):
     layer, x = layer_and_input(6, recurrent=recurrent, pool="bounded")
-    single = jax.tree.map(lambda leaf: leaf.astype(np.float32), layer)
-    rates = jax.jit(jax.vmap(single))(x.astype(np.float32)[None])
-    assert rates.dtype == np.float32
-    np.testing.assert_allclose(rates[0], layer(x), rtol=1e-4)
+    single = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), layer)
+    found = rates(single, np.asarray(x, np.float32))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, rates(layer, x), rtol=1e-4)
     fresh = Normalization(m, n, key=jr.key(0), recurrent=recurrent, dtype=np.float32)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(fresh))
 
