@@ -47,10 +47,10 @@ class Estimate(NamedTuple):
 
 BENCHMARKS = {
     "startup": Estimate("benchmarks.startup", 22, 11, 7),
-    "stability_scan": Estimate("benchmarks.stability_scan", 105, 25, 17),
-    "sde_stepping": Estimate("benchmarks.sde_stepping", 46, 17, 14),
-    "static_epoch": Estimate("benchmarks.static_epoch", 60, 49, 20),
-    "recurrence": Estimate("benchmarks.recurrence", 160, 15, 9, full=620),
+    "stability_scan": Estimate("benchmarks.stability_scan", 113, 30, 17),
+    "sde_stepping": Estimate("benchmarks.sde_stepping", 44, 17, 14),
+    "static_epoch": Estimate("benchmarks.static_epoch", 72, 63, 27),
+    "recurrence": Estimate("benchmarks.recurrence", 175, 16, 9, full=650),
 }
 
 

@@ -3,9 +3,9 @@
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from time import perf_counter
 from typing import Any, NamedTuple, TextIO
 
+from benchmarks._clock import Clock
 from benchmarks._progress import Progress
 
 LEAST = 5
@@ -55,7 +55,7 @@ class Agenda:
         *,
         quick: bool = False,
         seconds: float | None = None,
-        clock: Callable[[], float] = perf_counter,
+        clock: Clock | None = None,
         stream: TextIO | None = None,
     ):
         """Begin: the time counts from now.
@@ -64,8 +64,9 @@ class Agenda:
             name: of the benchmark.
             rounds: of each measurement; if there is no time for so many, at least `LEAST`.
             quick: two rounds, of sizes that take no time.
-            seconds: limit of all measurements together.
-            clock: seconds since whenever.
+            seconds: limit of all measurements together; what is under way then is broken off,
+                unless it has had `LEAST` rounds.
+            clock: by default the machine's.
             stream: where progress is told; by default standard error.
 
         Raises `ValueError` for fewer `rounds` than `LEAST` and as `positive_seconds` does.
@@ -78,10 +79,10 @@ class Agenda:
         self._rounds = 2 if quick else rounds
         self._quick = quick
         self._limit = math.inf if seconds is None else positive_seconds(seconds)
-        self._clock = clock
-        self._begin = clock()
+        self._clock = Clock() if clock is None else clock
+        self._begin = self._clock.now()
         self._progress = Progress(sys.stderr if stream is None else stream)
-        self._pace = 1.0  # seconds of what was measured so far, over those that were expected
+        self._expected = self._spent = 0.0  # seconds of what was measured so far
         self._now = ""
         self._to_come: list[Measurement] = []
         self._end = 0.0  # when the last is expected to be done
@@ -90,28 +91,31 @@ class Agenda:
     def take(self, measurements: Sequence[Measurement]) -> dict[str, Any]:
         """What each of them gives, by what it is; those for which there is no time are left out."""
         found = {}
-        expected = spent = 0.0
         self._to_come = [one._replace(each=0.0) if self._quick else one for one in measurements]
         try:
-            while self._to_come:
-                one, begin = self._to_come[0], self.seconds()
-                number = len(measurements) - len(self._to_come) + 1
+            for number in range(1, len(measurements) + 1):
+                one = self._to_come[0]
                 self._now = f"{self.name} {number} of {len(measurements)}: {one.what}"
-                self._end = begin + self._needed(self._to_come, self._rounds)
-                self._done = 0
                 try:
-                    self._require(self._needed([one], self._least))
-                    self._progress.step(self._text())
-                    found[one.what] = one.take()
-                    self.measured = True
-                    expected += one.seconds(self._done)
-                    spent += self.seconds() - begin
-                    self._pace = spent / expected if expected else 1.0
+                    found[one.what] = self._measure(one)
                 except NoTime:
                     self.leave_out(one.what, "no time")
                 del self._to_come[0]
         finally:
             self._progress.clear()
+        self.measured = self.measured or bool(found)
+        return found
+
+    def _measure(self, one: Measurement) -> Any:
+        begin = self.seconds()
+        self._done = 0
+        self._end = begin + self._needed(self._to_come, self._rounds)
+        self._require(self._needed([one], self._least))
+        self._progress.step(self._text())
+        with self._clock.alarm(self._limit - begin, self._break_off):
+            found = one.take()
+        self._expected += one.seconds(self._done)
+        self._spent += self.seconds() - begin
         return found
 
     def leave_out(self, what: str, why: str) -> None:
@@ -122,7 +126,7 @@ class Agenda:
     def rounds(self) -> Iterator[int]:
         """The rounds of the measurement under way, as many as there is time for.
 
-        Raises `NoTime` as soon as it shows that there is none for `LEAST`.
+        Raises `NoTime` as soon as it can be seen that there is none for `LEAST`.
         """
         each = self._pace * self._to_come[0].each
         owed = self._owed(self._least * each)
@@ -141,7 +145,12 @@ class Agenda:
 
     def seconds(self) -> float:
         """Since the beginning."""
-        return self._clock() - self._begin
+        return self._clock.now() - self._begin
+
+    @property
+    def _pace(self) -> float:
+        """How many seconds one that is expected takes here."""
+        return self._spent / self._expected if self._expected else 1.0
 
     @property
     def _least(self) -> int:
@@ -164,6 +173,11 @@ class Agenda:
 
     def _require(self, seconds: float) -> None:
         if not self._is_time_for(seconds):
+            raise NoTime
+
+    def _break_off(self) -> None:
+        """The limit is reached: what has no median yet will have none."""
+        if self._done < self._least:
             raise NoTime
 
     def _text(self, round_: str = "") -> str:

@@ -58,7 +58,7 @@ class Size(NamedTuple):
     each: float
 
 
-FULL = (Size(10, 10_000, 200, 14, 1.5), Size(100, 1_000, 20, 25, 10))
+FULL = (Size(10, 10_000, 200, 20, 1.5), Size(100, 1_000, 20, 35, 10))
 QUICK = (Size(10, 200, 10, 8, 0), Size(100, 10, 2, 8, 0))
 
 

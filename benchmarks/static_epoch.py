@@ -51,7 +51,7 @@ def run(
     """
     agenda = Agenda("static_epoch", 7, quick=quick, seconds=seconds)
     images = 2_000 if quick else IMAGES
-    epochs = Measurement("epochs", 20, 5.2, partial(_epochs, agenda, images))
+    epochs = Measurement("epochs", 30, 6, partial(_epochs, agenda, images))
     found = agenda.take([epochs]).get(epochs.what, {})
     return conclude(agenda, command("static_epoch", quick=quick, seconds=seconds), found, out)
 

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import benchmarks.__main__ as everything
 import pytest
 from benchmarks.__main__ import Estimate, main, share
 from benchmarks._agenda import LEAST, Agenda, Measurement
+from benchmarks._clock import Clock
 from benchmarks._common import command, conclude, spread
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,17 +25,29 @@ from processes import running, wait_for
 ROOT = Path(__file__).parent.parent
 
 
-class Clock:
+class Toytime(Clock):
     """Seconds that pass only when they are spent."""
 
     def __init__(self):
-        self.now = 100.0
+        self.time = 100.0
+        self.rings = []
 
-    def __call__(self) -> float:
-        return self.now
+    def now(self) -> float:
+        return self.time
+
+    @contextmanager
+    def alarm(self, seconds, ring):
+        self.rings = [(self.time + seconds, ring)]
+        yield
+        self.rings = []
 
     def spend(self, seconds: float) -> None:
-        self.now += seconds
+        end = self.time + seconds
+        for when, ring in self.rings:
+            if when < end:
+                self.time, self.rings = when, []
+                ring()
+        self.time = end
 
 
 class Terminal(io.StringIO):
@@ -40,7 +55,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def toy(clock: Clock, agenda: Agenda, what: str, before: float, each: float, pace: float = 1.0):
+def toy(clock: Toytime, agenda: Agenda, what: str, before: float, each: float, pace: float = 1.0):
     """A measurement that takes `pace` times as long as it says, and gives its number of rounds."""
 
     def take():
@@ -55,7 +70,7 @@ def toy(clock: Clock, agenda: Agenda, what: str, before: float, each: float, pac
 
 
 def begin(**settings):
-    clock, stream = Clock(), settings.pop("stream", io.StringIO())
+    clock, stream = Toytime(), settings.pop("stream", io.StringIO())
     agenda = Agenda("toys", settings.pop("rounds", 8), clock=clock, stream=stream, **settings)
     return agenda, partial(toy, clock, agenda), stream
 
@@ -101,18 +116,35 @@ costs = st.floats(0, 20)
     rounds=st.integers(LEAST, 12),
     seconds=st.floats(0.1, 300),
 )
-def test_no_median_is_of_few_rounds_and_no_limit_is_passed_by_more_than_one(
-    plan, paces, rounds, seconds
-):
-    """However wrong the estimates are: one is found out in its first round."""
+def test_no_median_is_of_few_rounds_and_no_limit_is_passed(plan, paces, rounds, seconds):
+    """However wrong the estimates are; only what has its median may end the round under way."""
     agenda, toy, _ = begin(rounds=rounds, seconds=seconds)
     cases = [toy(str(i), *plan[i], paces[i]) for i in range(len(plan))]
     found = agenda.take(cases)
     assert all(LEAST <= done <= rounds for done in found.values())
     assert found.keys() | {one["what"] for one in agenda.left_out} == {one.what for one in cases}
     assert len(found) + len(agenda.left_out) == len(plan)
-    longest = max(pace * max(cost) for pace, cost in zip(paces, plan, strict=False))
-    assert agenda.seconds() <= seconds + longest + 1e-9
+    assert agenda.seconds() <= seconds + 1e-9
+
+
+def test_what_is_under_way_at_the_limit_is_broken_off_unless_it_has_its_median():
+    for slow, found in ((4, {}), (5, {"it": 6})):  # the fifth round, the sixth
+        clock = Toytime()
+        agenda = Agenda("toys", 8, seconds=7, clock=clock, stream=io.StringIO())
+
+        def take(slow=slow, clock=clock, rounds=agenda.rounds):
+            for done in rounds():
+                clock.spend(10 if done == slow else 1)
+            return done + 1
+
+        assert agenda.take([Measurement("it", 0, 1, take)]) == found
+        assert agenda.seconds() == (15 if found else 7)
+
+
+def test_by_the_clock_of_the_machine_it_is_broken_off_too():
+    agenda = Agenda("toys", 5, seconds=0.1, stream=io.StringIO())
+    assert agenda.take([Measurement("sleep", 0, 0, lambda: time.sleep(60))]) == {}
+    assert agenda.left_out == [{"what": "sleep", "why": "no time"}]
 
 
 def test_a_slow_machine_is_noticed():

@@ -418,13 +418,13 @@ def mesh_of_two(kind):
     return jax.make_mesh((2,), ("devices",), axis_types=(kind,), devices=jax.devices()[:2])
 
 
-def shared(arrays, cotangents, *, sequence, backend, memory="more"):
+def shared(arrays, cotangents, lengths, *, sequence, backend, memory="more"):
     """As `pulled_back`, by two devices that share the batch."""
     share, shares = P("devices"), P(None, "devices")
 
-    def value(arrays, d_final, d_outputs):
+    def value(arrays, d_final, d_outputs, lengths):
         final, outputs = recurrence.run(
-            Options(), *arrays, sequence=sequence, backend=backend, memory=memory
+            Options(), *arrays, lengths, sequence=sequence, backend=backend, memory=memory
         )
         total = jnp.sum(final * d_final)
         if outputs is not None:
@@ -435,28 +435,32 @@ def shared(arrays, cotangents, *, sequence, backend, memory="more"):
     function = jax.shard_map(
         jax.grad(value, has_aux=True),
         mesh=mesh_of_two(AxisType.Auto),
-        in_specs=(specs, share, shares),
+        in_specs=(specs, share, shares, share),
         out_specs=(specs, (share, shares)),
     )
-    gradients, results = jax.jit(function)(arrays, *cotangents)
+    gradients, results = jax.jit(function)(arrays, *cotangents, lengths)
     return results, gradients
 
 
 @backends
 @pytest.mark.parametrize(
-    "identity, sequence, memory", [(False, False, "less"), (True, True, "more")]
+    "identity, sequence, memory, ends", [(False, False, "less", False), (True, True, "more", True)]
 )
-def test_two_devices_that_share_the_batch_give_what_one_gives(backend, identity, sequence, memory):
+def test_two_devices_that_share_the_batch_give_what_one_gives(
+    backend, identity, sequence, memory, ends
+):
     """Values, and gradients of the weights, the input and the state."""
     arrays, cotangents = problem(11, 4, 2, 5, 6, identity=identity)
-    got = shared(arrays, cotangents, sequence=sequence, backend=backend, memory=memory)
-    close(got, reference(Options(), arrays, cotangents, sequence=sequence))
+    lengths = np.asarray([5, 1, 4, 2, 5, 3], np.int32) if ends else None
+    got = shared(arrays, cotangents, lengths, sequence=sequence, backend=backend, memory=memory)
+    close(got, reference(Options(), arrays, cotangents, lengths, sequence=sequence))
 
 
 @backends
 def test_an_input_shared_on_explicit_axes_gives_what_one_device_gives(backend):
     (weights, x, state), cotangents = problem(11, 4, 2, 5, 6)
-    want = reference(Options(), (weights, x, state), cotangents, sequence=True)
+    lengths = np.asarray([5, 1, 4, 2, 5, 3], np.int32)
+    want = reference(Options(), (weights, x, state), cotangents, lengths, sequence=True)
     mesh = mesh_of_two(AxisType.Explicit)
     with jax.set_mesh(mesh):
         put = lambda spec, tree: jax.device_put(tree, NamedSharding(mesh, spec))  # noqa: E731
@@ -465,7 +469,10 @@ def test_an_input_shared_on_explicit_axes_gives_what_one_device_gives(backend):
             put(P("devices"), cotangents[0]),
             put(P(None, "devices"), cotangents[1]),
         )
-        got = pulled_back(Options(), arrays, (d_final, d_outputs), sequence=True, backend=backend)
+        got = pulled_back(
+            Options(), arrays, (d_final, d_outputs), put(P(), lengths),
+            sequence=True, backend=backend,
+        )  # fmt: skip
     assert jax.typeof(got[0][1]).sharding.spec == P(None, "devices", None)
     close(got, want)
 

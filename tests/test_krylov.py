@@ -1,5 +1,4 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from circuits import seeds, wide_circuit
@@ -16,8 +15,7 @@ def circuit_at_a_state(seed, n, *, rectified=False, dtype=np.float64):
     rng = np.random.default_rng(seed)
     y, a, rhs = rng.normal(size=n), rng.uniform(0.1, 3, n), rng.normal(size=2 * n)
     y /= np.sqrt(n)
-    state = State(jnp.asarray(y, dtype), jnp.asarray(a, dtype))
-    return circuit, z, state, jnp.asarray(rhs, dtype)
+    return circuit, z, State(y.astype(dtype), a.astype(dtype)), rhs.astype(dtype)
 
 
 @pytest.mark.rounding
@@ -25,19 +23,26 @@ def circuit_at_a_state(seed, n, *, rectified=False, dtype=np.float64):
 def test_products_and_blocks_are_those_of_the_jacobian(rectified):
     n = 5
     circuit, z, state, x = circuit_at_a_state(3, n, rectified=rectified)
-    J = np.asarray(imbalance_jacobian(circuit, state))
-    np.testing.assert_allclose(linearized(circuit, z, state)(x), J @ x, rtol=1e-12)
+
+    @jax.jit
+    def products(circuit, z, state, x):
+        inverses = [neuron_blocks(circuit, state, transposed=t)(x) for t in (False, True)]
+        return imbalance_jacobian(circuit, state), linearized(circuit, z, state)(x), inverses
+
+    J, product, inverses = products(circuit, z, state, x)
+    J = np.asarray(J)
+    np.testing.assert_allclose(product, J @ x, rtol=1e-12)
     within = J * np.tile(np.eye(n), (2, 2))
-    for transposed, block in ((False, within), (True, within.T)):
-        got = neuron_blocks(circuit, state, transposed=transposed)(x)
+    for got, block in zip(inverses, (within, within.T), strict=True):
         np.testing.assert_allclose(got, np.linalg.solve(block, x), rtol=1e-10)
 
 
 def test_a_singular_block_is_not_inverted():
     # y_from_y = 0 and y_from_a = 0: (1 - sqrt(a)) W_r = 1 with a = 1/4, and y = 0
     circuit = Circuit([[0.5]], [[2.0]])
-    inverse = neuron_blocks(circuit, State(jnp.zeros(1), jnp.full(1, 0.25)))
-    np.testing.assert_array_equal(inverse(jnp.array([3.0, 4.0])), [-3.0, -4.0])
+    inverse = jax.jit(lambda y, a, x: neuron_blocks(circuit, State(y, a))(x))
+    found = inverse(np.zeros(1), np.full(1, 0.25), np.array([3.0, 4.0]))
+    np.testing.assert_array_equal(found, [-3.0, -4.0])
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [(np.float32, 1e-3), (np.float64, 1e-11)])
@@ -45,14 +50,14 @@ def test_a_singular_block_is_not_inverted():
 def test_solutions_are_those_of_a_factorization_in_both_modes(dtype, rtol, rectified):
     n = 8
     cases = [circuit_at_a_state(seed, n, rectified=rectified, dtype=dtype) for seed in range(20)]
-    circuit, z, state, rhs = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cases)
+    circuit, z, state, rhs = jax.tree.map(lambda *leaves: np.stack(leaves), *cases)
 
     def both(circuit, z, state, rhs):
         x, pull = jax.vjp(lambda rhs: solve_linearized(circuit, z, state, rhs), rhs)
-        return x, pull(rhs)[0]
+        return x, pull(rhs)[0], imbalance_jacobian(circuit, state)
 
-    x, transposed = jax.jit(jax.vmap(both))(circuit, z, state, rhs)
-    J = np.asarray(jax.vmap(imbalance_jacobian)(circuit, state), np.float64)
+    x, transposed, J = jax.jit(jax.vmap(both))(circuit, z, state, rhs)
+    J = np.asarray(J, np.float64)
     for got, matrix in ((x, J), (transposed, np.swapaxes(J, 1, 2))):
         want = np.linalg.solve(matrix, np.asarray(rhs, np.float64)[:, :, None])[:, :, 0]
         scale = np.linalg.norm(want, axis=1, keepdims=True)
@@ -70,18 +75,18 @@ minimize = jax.jit(lambda A, b: minimize_residual(lambda x: A @ x, lambda x: x, 
 @settings(max_examples=10)
 def test_what_counts_as_solved_is_solved(seed):
     rng = np.random.default_rng(seed)
-    A = jnp.asarray(np.eye(15) + rng.uniform(0, 2) * rng.normal(size=(15, 15)) / 15**0.5)
-    b = jnp.asarray(rng.normal(size=15))
+    A = np.eye(15) + rng.uniform(0, 2) * rng.normal(size=(15, 15)) / 15**0.5
+    b = rng.normal(size=15)
     x, solved = minimize(A, b)
-    left = np.linalg.norm(b - A @ x)
+    left = np.linalg.norm(b - A @ np.asarray(x))
     assert left <= np.linalg.norm(b) * (1 + 1e-12)
     assert solved == (left <= 1e-10 * (np.linalg.norm(b) + np.linalg.norm(x)))
 
 
 def test_zero_is_solved_and_a_system_without_a_solution_is_not():
-    A = jnp.diag(jnp.array([1.0, 2.0, 0.0]))
-    for b, want in ((jnp.zeros(3), True), (jnp.ones(3), False), (jnp.full(3, jnp.nan), False)):
-        _, solved = minimize(A, b)
+    A = np.diag([1.0, 2.0, 0.0] + 12 * [1.0])
+    for b, want in ((0.0, True), (1.0, False), (np.nan, False)):
+        _, solved = minimize(A, np.full(15, b))
         assert bool(solved) is want
 
 
@@ -91,19 +96,17 @@ def test_where_cycles_are_too_short_a_factorization_solves():
     n = 30
     W_r = np.roll(np.eye(n), 1, axis=0)
     circuit = Circuit(0.01 * np.ones((n, n)), W_r)
-    state = State(jnp.full(n, 1e-3), jnp.full(n, 1e-6))
-    rhs = jnp.zeros(2 * n).at[0].set(1.0)
-    z = jnp.zeros(n)
+    at, rhs = State(np.full(n, 1e-3), np.full(n, 1e-6)), np.eye(2 * n)[0]
 
     @jax.jit
-    def solutions(rhs):
+    def solutions(state, z, rhs):
         blocks = neuron_blocks(circuit, state)
         _, solved = minimize_residual(linearized(circuit, z, state), blocks, rhs, 1e-13)
         x, pull = jax.vjp(lambda rhs: solve_linearized(circuit, z, state, rhs), rhs)
-        return solved, x, pull(rhs)[0]
+        return solved, x, pull(rhs)[0], imbalance_jacobian(circuit, state)
 
-    solved, x, transposed = solutions(rhs)
+    solved, x, transposed, J = solutions(at, np.zeros(n), rhs)
     assert not solved
-    J = np.asarray(imbalance_jacobian(circuit, state))
+    J = np.asarray(J)
     np.testing.assert_allclose(x, np.linalg.solve(J, rhs), rtol=1e-10, atol=1e-14)
     np.testing.assert_allclose(transposed, np.linalg.solve(J.T, rhs), rtol=1e-10, atol=1e-14)

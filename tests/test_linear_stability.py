@@ -1,3 +1,5 @@
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ from organics.linear_stability import (
     verify,
 )
 from organics.linearization import imbalance_jacobian, jacobian
+from organics.simulation import simulate
 from organics.steady_states import SteadyState, closed_form, steady_state
 
 sizes = st.sampled_from([1, 2, 12])  # a new size costs seconds, whatever is computed
@@ -604,3 +607,94 @@ def test_refusals():
             function(circuit, np.ones(3))
         with pytest.raises(ValueError, match="`z` must be finite"):
             function(circuit, np.array([1.0, np.nan]))
+
+
+def test_eigenvalues_fall_so_that_the_leading_frequency_can_be_followed():
+    rng = np.random.default_rng(0)
+    circuit = Circuit(W=rng.uniform(size=(3, 3)), sigma=0.1, tau_y=10.0, tau_a=2.0)
+    z = rng.normal(size=3)
+    contrasts = np.geomspace(0.02, 2, 400)
+    found = jax.jit(jax.vmap(lambda c: stability(circuit, c * z)))(contrasts)
+    values = np.asarray(found.eigenvalues)
+    np.testing.assert_allclose(values[:, 0].real, found.spectral_abscissa)
+    assert np.all(np.diff(values.real, axis=1) <= 0)
+    pairs = np.diff(values.real, axis=1) == 0
+    assert np.all(values.imag[:, :-1][pairs] > 0) and np.any(pairs)
+    steps = np.abs(np.diff(values.real, axis=0)) / np.abs(values.real[1:])
+    assert steps.max() < 0.2  # by rank they follow the contrast without jumps
+    expected = 1000 * np.abs(values[:, 0].imag) / (2 * np.pi)
+    np.testing.assert_allclose(found.leading_frequency, expected)
+
+
+def test_a_state_that_is_stable_on_one_side_of_zero_only_is_not_stable():
+    circuit = Circuit([[1.0]], [[-0.5]], b=1.0, b0=1.0, sigma=10.0, rectified=True)
+    linear = stability(circuit, np.zeros(1))
+    # the right slope: (1 - sqrt(a)) W_r - 1, with sqrt(a) = 10
+    np.testing.assert_allclose(linear.spectral_abscissa, (-9 * -0.5 - 1) / 2, rtol=1e-12)
+    assert linear.steady_state.converged and not linear.stable
+    assert not certify(circuit, np.zeros(1)).holds
+    start = State(jnp.full(1, 1e-6), circuit.c)
+    assert simulate(circuit, np.zeros(1), 5.0, start).state.y[-1, 0] > 1e-3
+
+
+@given(seed=seeds)
+def test_of_neurons_at_zero_all_combinations_of_slopes_are_looked_at(seed):
+    rng = np.random.default_rng(seed)
+    silent = rng.uniform(size=5) < 0.4
+    circuit = Circuit(
+        rng.uniform(size=(5, 5)), 0.4 * rng.normal(size=(5, 5)), b0=1.0, sigma=3.0, rectified=True
+    )
+    state = State(-np.where(silent, 1.0, 0.0), np.asarray(circuit.c))
+    z = state.y / np.asarray(circuit.b)
+    found = slopes_at(circuit, z, state)
+    active = [np.where(silent, 0.0, bits) for bits in itertools.product([0.0, 1.0], repeat=5)]
+    s = np.sqrt(np.asarray(circuit.c))
+    W_r = np.asarray(circuit.W_r)
+    blocks = [((1 - s)[:, None] * W_r * one[None, :] - np.eye(5)) / 2 for one in active]
+    largest = max(np.linalg.eigvals(block).real.max() for block in blocks)
+    np.testing.assert_allclose(found.spectral_abscissa, max(largest, -0.5), rtol=1e-9)
+    assert found.stable == (largest < 0)
+
+
+@jax.jit
+def slopes_at(circuit, z, state):
+    steady = steady_state(circuit, z)
+    return stability(circuit, z, steady._replace(state=state, converged=jnp.bool_(True)))
+
+
+def test_with_more_neurons_at_zero_than_are_looked_at_nothing_is_called_stable():
+    circuit = Circuit(np.eye(12), 0.05 * np.ones((12, 12)), rectified=True)
+    linear = stability(circuit, np.zeros(12))
+    assert linear.steady_state.converged and linear.spectral_abscissa < 0 and not linear.stable
+    certificate = certify(circuit, np.zeros(12), linear.steady_state)
+    assert not certificate.holds and not certificate.checks["all slopes at y = 0 looked at"]
+
+
+def test_identity_recurrence_is_stable_by_structure_whatever_rounding_does():
+    rng = np.random.default_rng(0)
+    decades = lambda *shape: 10 ** rng.uniform(-4, 4, shape).astype(np.float32)  # noqa: E731
+    W, z = decades(100, 12, 12), decades(100, 12)
+    sigma, tau_y, tau_a = decades(100, 12), decades(100, 12), decades(100, 12)
+
+    @jax.jit
+    @jax.vmap
+    def linear(W, z, sigma, tau_y, tau_a):
+        return stability(Circuit(W, sigma=sigma, tau_y=tau_y, tau_a=tau_a), z)
+
+    found = linear(W, z, sigma, tau_y, tau_a)
+    assert np.all(found.steady_state.converged) and np.all(found.stable)
+    assert np.any(found.spectral_abscissa >= 0)  # of which the eigenvalues know nothing
+    explicit = Circuit(W[0], np.eye(12), sigma=sigma[0], tau_y=tau_y[0], tau_a=tau_a[0])
+    assert stability(explicit, z[0]).stable
+
+
+def test_a_stack_of_circuits_that_is_not_mapped_is_refused():
+    stack = jax.vmap(lambda W: Circuit(W, np.eye(4)))(np.ones((4, 4, 4)))
+    for call in (
+        lambda: steady_state(stack, np.ones(4)),
+        lambda: stability(stack, np.ones(4)),
+        lambda: certify(stack, np.ones(4)),
+        lambda: simulate(stack, np.ones(4), 1.0),
+    ):
+        with pytest.raises(ValueError, match=r"`circuit` must be one .*\(4, 4, 4\).*`jax.vmap"):
+            call()

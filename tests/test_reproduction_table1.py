@@ -1,41 +1,82 @@
 import copy
+import json
 
+import jax
 import numpy as np
 import pytest
+from programs import as_many_to_test
 
 from organics.experiments import mnist_static
 from organics.plots import save_figure, table
 from organics.reproduction import table1
 from organics.reproduction.target import Job
+from organics.training import evaluation, loop
 from organics.training.run_folder import RunFolder
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("standard_promotion")
-def test_table_of_small_networks(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        mnist_static, "SIZES", {"organics": ((6,),), "mlp": ((6,),), "ssn": ((6, 4),)}
-    )
-    monkeypatch.setattr(mnist_static, "PAPER", {("organics", (6,)): 0.981, ("ssn", (6, 4)): 0.949})
-    told = []
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The table of small networks, what was told of it, and where its runs are."""
+    folder, told = tmp_path_factory.mktemp("table1"), []
     job = Job(
-        tmp_path / "kept", quick=True, runs=(tmp_path / "runs",),
+        folder / "kept", quick=True, runs=(folder / "runs",),
         progress=lambda fraction, what="": told.append(fraction),  # noqa: ARG005
     )  # fmt: skip
-    outcome = table1.compute(job)
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+        patch.setattr(
+            mnist_static, "SIZES", {"organics": ((6,),), "mlp": ((6,),), "ssn": ((6, 4),)}
+        )
+        patch.setattr(mnist_static, "PAPER", {("organics", (6,)): 0.981, ("ssn", (6, 4)): 0.949})
+        for module in (loop, evaluation):
+            patch.setattr(module, "load_dataset", as_many_to_test)
+        yield table1.compute(job), told, folder / "runs" / "mnist_static-quick"
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_table_of_small_networks(made, tmp_path):
+    outcome, told, runs = made
     assert told == sorted(told) and told[0] == 0 and told[-1] < 1
     assert "command" not in outcome.numbers
     ssn, circuits = outcome.numbers["rows"]
     assert (ssn["model"], circuits["model"]) == ("ssn", "organics")
-    (folder,) = (tmp_path / "runs" / "mnist_static-quick").glob("ssn-*")
+    (folder,) = runs.glob("ssn-*")
     lines = RunFolder.open(folder).lines("steps.jsonl")
     lost = np.concatenate([line["lost"] for line in lines])
     assert ssn["lost_steps"] == [np.count_nonzero(lost)] and ssn["steps"] == [len(lost)]
-    (folder,) = (tmp_path / "runs" / "mnist_static-quick").glob("organics-*")
+    (folder,) = runs.glob("organics-*")
     report = RunFolder.open(folder).load_report()
     assert report is not None
     assert circuits["mean_test_accuracy"] == pytest.approx(report["test_accuracy"], abs=1e-6)
     save_figure(table1.draw(outcome), tmp_path / "table1.png")
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_the_experiment_at_toy_size(made, tmp_path):
+    """With seeds and networks besides, of which one run is there already."""
+    outcome, _, runs = made
+    config = mnist_static.Config(
+        out=runs,
+        results=tmp_path / "results" / "found.json",
+        dataset="digits",
+        seeds=(0, 1),
+        epochs=2,
+        ssn_epochs=4,
+        batch_size=135,
+        averaging=0.9,
+        processes=1,
+    )
+    found = mnist_static.compute(config)
+    assert json.loads(config.results.read_text()) == found
+    circuit, control, other = found["rows"]
+    assert [row["model"] for row in found["rows"]] == ["organics", "mlp", "ssn"]
+    mean = np.mean(circuit["test_accuracy"])  # each to six digits
+    assert circuit["mean_test_accuracy"] == pytest.approx(mean, abs=2e-6)
+    assert circuit["stability"][0]["stable_fraction"] == [1.0, 1.0] and "stability" not in control
+    assert circuit["test_inputs"] == 150
+    assert other["stability"][0]["n"] == 10 and other["steps"] == [40, 40]
+    assert other["test_accuracy"][:1] == outcome.numbers["rows"][0]["test_accuracy"]
+    assert all(0 <= lost <= 1 for lost in other["lost_in_training"])
+    assert mnist_static.compute(config) == found
 
 
 def row(model, layers, accuracy, paper, **more):

@@ -101,7 +101,7 @@ def test_networks_trained_side_by_side_are_those_trained_one_after_another(tmp_p
             seeds=(0,),
             epochs=1,
             batch_size=135,  # divides the number of images: one size of batch to compile for
-            stability=(),
+            stability=None,
             processes=processes,
         )
         told = []

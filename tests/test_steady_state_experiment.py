@@ -6,10 +6,17 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+from organics import resting
 from organics.circuit import Circuit, State
 from organics.experiments import steady_states as experiment
 
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = pytest.mark.usefixtures("standard_promotion", "small_batches")
+
+
+@pytest.fixture
+def small_batches(monkeypatch):
+    """What is at rest is simulated until the slowest of its batch is."""
+    monkeypatch.setattr(resting, "_BATCH", 6)
 
 
 def test_the_experiment_at_toy_size(tmp_path, monkeypatch):
@@ -66,16 +73,16 @@ def test_circuits_are_counted_that_come_to_rest_or_back():
     two = np.eye(2)
     weak = Circuit(two, 2 * two, b=0.5, b0=1.0, sigma=0.4)  # rests with each y > 0 or < 0
     growing = Circuit(2 * two, 0 * two, b=1.0)  # has no steady state
-    circuits = jax.tree.map(lambda *x: jnp.stack(x), weak, growing)
-    drives = jnp.asarray([[0.0, 0.0], [1.0, 1.0]])
-    nowhere = State(jnp.full((2, 2), jnp.nan), jnp.ones((2, 2)))
+    circuits = jax.tree.map(lambda *x: np.stack(x), weak, growing)
+    drives = np.array([[0.0, 0.0], [1.0, 1.0]])
+    nowhere = State(np.full((2, 2), np.nan), np.ones((2, 2)))
     for which, rest in ([True, True], 1), ([False, True], 0), ([False, False], 0):
         found = experiment._resting(circuits, drives, nowhere, np.array(which), 1, 300.0, 0)
         assert found == rest
     s = 0.5  # of the stable states of `weak`, where the effective gain vanishes
     y = np.sqrt(1 - 0.4**2 / s**2)
-    other = State(jnp.asarray([[y, -y], [1.0, 1.0]]), jnp.full((2, 2), s**2))
-    saddle = State(jnp.asarray([[0.0, y], [1.0, 1.0]]), jnp.asarray([[0.16, s**2], [1.0, 1.0]]))
+    other = State(np.array([[y, -y], [1.0, 1.0]]), np.full((2, 2), s**2))
+    saddle = State(np.array([[0.0, y], [1.0, 1.0]]), np.array([[0.16, s**2], [1.0, 1.0]]))
     everywhere = np.array([True, True])
     assert experiment._returning(circuits, drives, other, everywhere, 300.0) == 1
     assert experiment._returning(circuits, drives, saddle, everywhere, 300.0) == 0

@@ -20,7 +20,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from organics import data
-from organics.experiments import mnist_static
 from organics.linear_stability import stability
 from organics.lock import alone_in
 from organics.models import build
@@ -778,32 +777,3 @@ def test_a_tree_of_another_kind_is_refused_by_name(tmp_path):
         load_tree(path, {**TREE, "w": jnp.zeros(3)})
     with pytest.raises(BadCheckpoint, match="holds 'w' as float64.*float32"):
         load_tree(path, {**TREE, "w": jnp.zeros((2, 3), np.float32)})
-
-
-# --- the experiment -------------------------------------------------------------------------------
-
-
-def test_the_experiment_at_toy_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        mnist_static, "SIZES", {"organics": ((5,),), "mlp": ((5,),), "ssn": ((5, 3),)}
-    )
-    config = mnist_static.Config(
-        out=tmp_path / "runs",
-        results=tmp_path / "results" / "found.json",
-        dataset="digits",
-        seeds=(0, 1),
-        epochs=1,
-        ssn_epochs=1,
-        processes=1,
-    )
-    found = mnist_static.compute(config)
-    assert json.loads(config.results.read_text()) == found
-    circuit, control, other = found["rows"]
-    assert [row["model"] for row in found["rows"]] == ["organics", "mlp", "ssn"]
-    mean = np.mean(circuit["test_accuracy"])  # each to six digits
-    assert circuit["mean_test_accuracy"] == pytest.approx(mean, abs=2e-6)
-    assert circuit["stability"][0]["stable_fraction"] == [1.0, 1.0] and "stability" not in control
-    assert circuit["test_inputs"] == 297
-    assert other["stability"][0]["n"] == 8 and other["steps"] == [6, 6]
-    assert all(0 <= lost <= 1 for lost in other["lost_in_training"])
-    assert mnist_static.compute(config) == found

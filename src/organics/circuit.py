@@ -220,9 +220,15 @@ def random_drive(
 def as_drive(circuit: Circuit, z: Values, name: str = "z") -> Float[Array, " n"]:
     """`z` as an array of the circuit's type and of shape (n,).
 
-    Raises `ValueError` naming the argument if the shape differs or a value is not finite.
+    Raises `ValueError` naming the argument if the shape differs or a value is not finite, or if
+    `circuit` is a stack of circuits.
     """
-    z = jnp.asarray(z, circuit.dtype)
+    if circuit.W.ndim != 2:
+        raise ValueError(
+            f"`circuit` must be one circuit, not a stack of them (`W` has shape "
+            f"{circuit.W.shape}): map over them, as in `jax.vmap(steady_state)(circuits, drives)`."
+        )
+    z = _floating(name, z, circuit.dtype)
     if z.shape != (circuit.n,):
         raise ValueError(
             f"`{name}` must have shape ({circuit.n},), one input drive per neuron, not {z.shape}. "
@@ -251,19 +257,25 @@ def _positive_vector(name: str, value, n: int, dtype) -> Array:
         return value
     if isinstance(value, Tracer):
         return jnp.broadcast_to(value, (n,))
-    return jnp.asarray(np.full(n, value))  # compiles nothing
+    return jax.device_put(np.full(n, value))
 
 
 def _floating(name: str, value, dtype) -> Array:
     try:
-        value = jnp.asarray(value)
+        # by NumPy, if it can: without a type, `jnp.asarray` compiles a program for each shape
+        of_jax = any(isinstance(leaf, Array) for leaf in jax.tree.leaves(value))
+        value = jnp.asarray(value) if of_jax else np.asarray(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"`{name}` must be an array of real numbers: {error}") from None
     if jnp.issubdtype(value.dtype, jnp.complexfloating):
         raise ValueError(f"`{name}` must be real, not of type {value.dtype}.")
+    if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool):
+        raise ValueError(f"`{name}` must be an array of real numbers, not of type {value.dtype}.")
     if dtype is None:
         dtype = value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else float
-    return value.astype(dtype)
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    value = value.astype(dtype)
+    return value if of_jax else jax.device_put(value)
 
 
 def _require(name: str, value: Array, valid: Callable[[np.ndarray], np.ndarray], what: str) -> None:

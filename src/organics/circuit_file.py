@@ -149,7 +149,8 @@ def _build(values: Content, dtype: np.dtype) -> tuple[Circuit, Float[Array, "dri
     numbers |= {key: _vector(numbers[key], n) for key in VECTORS}
     z = numbers.pop("z")
     circuit = Circuit(**numbers, rectified=values["rectified"])
-    return circuit, jnp.asarray(_drives(z, circuit.n, "z"))
+    drives = _drives(z, circuit.n, "z")
+    return circuit, jnp.asarray(drives, drives.dtype)
 
 
 def _matrix(array: np.ndarray) -> np.ndarray:
@@ -277,7 +278,8 @@ def _parse_npz(data: bytes) -> Content:
     except ValueError:
         raise
     except Exception as error:  # a broken archive provokes errors of zlib, struct, tokenize, ...
-        raise ValueError(f"is not a complete .npz archive: {error or error!r}.") from None
+        why = str(error)[:200] or type(error).__name__
+        raise ValueError(f"is not a complete .npz archive: {why}.") from None
 
 
 def _check_directory(data: bytes) -> None:

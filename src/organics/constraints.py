@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from organics.mesh import whole
+
 
 def positive(log_W: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """`exp(log_W)`: positive, not bounded above."""
@@ -42,7 +44,7 @@ def spectral_norm(W: Float[Array, "m n"]) -> Float[Array, ""]:
     Where several singular values tie for the largest, as they all do for an orthogonal matrix, it
     is not differentiable; the gradient is then the mean of those of the tied ones, a subgradient.
     """
-    return jnp.max(jnp.linalg.svd(W, compute_uv=False))
+    return jnp.max(jnp.linalg.svd(whole(W), compute_uv=False))
 
 
 def cap_spectral_norm(W: Float[Array, "m n"], bound: float = 1.0) -> Float[Array, "m n"]:
@@ -62,5 +64,5 @@ def spectral_normalize(W: Float[Array, "m n"], bound: float = 1.0) -> Float[Arra
 def semidefinite(M: Float[Array, "n n"], bound: float = 1.0) -> Float[Array, "n n"]:
     """`M^T M`, scaled down to spectral norm `bound` if its own is larger: symmetric, with
     eigenvalues in [0, `bound`]."""
-    capped = cap_spectral_norm(M, bound**0.5)
+    capped = cap_spectral_norm(whole(M), bound**0.5)
     return capped.T @ capped

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 from organics.circuit import Circuit, State, root
 from organics.linearization import imbalance_jacobian
+from organics.mesh import alike
 
 Linear = Callable[[Array], Array]
 
@@ -119,7 +120,7 @@ def minimize_residual(
 
     size = jnp.linalg.norm(b)
     begin = (jnp.zeros_like(b), b, size, jnp.full_like(size, jnp.inf), jnp.int32(0))
-    x, _, size, _, _ = jax.lax.while_loop(unfinished, step, begin)
+    x, _, size, _, _ = jax.lax.while_loop(unfinished, step, alike(begin))
     return x, solved(x, size)
 
 
@@ -172,5 +173,5 @@ def _by_factorization(
         x = jnp.linalg.solve(J.T if transposed else J, b)
         return jnp.zeros_like(needed), jax.tree.map(jnp.zeros_like, state), x
 
-    *_, x = jax.lax.while_loop(lambda carry: carry[0], compute, (needed, state, x))
+    *_, x = jax.lax.while_loop(lambda carry: carry[0], compute, alike((needed, state, x)))
     return x

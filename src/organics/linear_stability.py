@@ -21,7 +21,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float
 
 from organics.circuit import Circuit, State, as_drive, root
-from organics.linearization import jacobian
+from organics.linearization import descending, jacobian
 from organics.steady_states import SteadyState, steady_state
 
 
@@ -30,12 +30,19 @@ class Stability(NamedTuple):
 
     Attributes
         steady_state: the steady state, with its residual.
-        eigenvalues: of the Jacobian, shape (2n,), in 1/ms, in no particular order.
-        spectral_abscissa: largest real part, in 1/ms.
-        stable: the steady state converged and its spectral abscissa is negative.
+        eigenvalues: of the Jacobian, shape (2n,), in 1/ms, by falling real part; of a complex pair
+            the upper one comes first.
+        spectral_abscissa: largest real part, in 1/ms, as computed: where parameters lie further
+            apart than floating-point numbers have digits, rounding may change its sign.
+        stable: the steady state converged, and the spectral abscissa is negative or the recurrence
+            is known to be the identity, for which every steady state is stable.
         frequencies: `|Im|/2 pi` of each eigenvalue, in kHz; 0 for a mode that does not oscillate.
         damping_ratios: `-Re/|.|` of each eigenvalue; 1 for a mode that decays and does not
             oscillate, negative for one that grows.
+
+    Where neurons of the rectified model rest at exactly 0, the velocity has two slopes for each:
+    the eigenvalues are those of the least stable combination of them. With more than 8 such neurons
+    they are not all looked at, and the state does not count as stable.
     """
 
     steady_state: SteadyState
@@ -44,6 +51,11 @@ class Stability(NamedTuple):
     stable: Bool[Array, ""]
     frequencies: Float[Array, " two_n"]
     damping_ratios: Float[Array, " two_n"]
+
+    @property
+    def leading_frequency(self) -> Float[Array, "*batch"]:
+        """Frequency of the first eigenvalue, in Hz (not kHz); 0 if it is real."""
+        return 1000 * self.frequencies[..., 0]
 
 
 def stability(
@@ -57,22 +69,65 @@ def stability(
     Raises `ValueError` if `z` has the wrong shape or is not finite.
     """
     z = as_drive(circuit, z)
+    identity = identity_recurrence(circuit)
+    circuit = circuit if identity is None else identity
     return _stability(circuit, steady_state(circuit, z) if steady is None else steady)
 
 
 @jax.jit  # as what else computes here: also when called eagerly, one program for each size
 def _stability(circuit: Circuit, steady: SteadyState) -> Stability:
-    eigenvalues = jnp.linalg.eigvals(jacobian(circuit, steady.state))
+    active, all_seen = _worst_slopes(circuit, steady.state)
+    eigenvalues = descending(jnp.linalg.eigvals(jacobian(circuit, steady.state, active)))
     abscissa = jnp.max(eigenvalues.real)
     size = jnp.abs(eigenvalues)
+    stable = jnp.bool_(True) if circuit.W_r is None else (abscissa < 0) & all_seen
     return Stability(
         steady_state=steady,
         eigenvalues=eigenvalues,
         spectral_abscissa=abscissa,
-        stable=steady.converged & (abscissa < 0),
+        stable=steady.converged & stable,
         frequencies=jnp.abs(eigenvalues.imag) / (2 * np.pi),
         damping_ratios=-eigenvalues.real / jnp.where(size > 0, size, 1),
     )
+
+
+_MOST_AT_ZERO = 8  # neurons at 0 of which all combinations of slopes are looked at
+
+
+def _worst_slopes(circuit: Circuit, state: State) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
+    """The derivative of `rectify` at each neuron: where `y_i = 0`, of all combinations of left and
+    right slopes the one with the largest spectral abscissa. And whether all were looked at."""
+    active = circuit.active(state.y)
+    if not circuit.rectified or circuit.W_r is None:
+        return active, jnp.bool_(True)
+    circuit, state = jax.lax.stop_gradient((circuit, state))
+    at_zero = state.y == 0
+    count = jnp.sum(at_zero, dtype=jnp.int32)
+    bit = jnp.minimum(jnp.cumsum(at_zero, dtype=jnp.int32) - 1, _MOST_AT_ZERO)
+    combinations = jnp.where(_few_at_zero(state.y), 2 ** jnp.minimum(count, _MOST_AT_ZERO), 1)
+
+    def slopes(combination):
+        right = (combination >> bit) & 1 == 1
+        return jnp.where(at_zero & right, jnp.ones_like(active), active)
+
+    def compare(carry):
+        combination, worst, largest = carry
+        J = jacobian(circuit, state, slopes(combination))
+        abscissa = jnp.max(jnp.linalg.eigvals(J).real)
+        worst = jnp.where(abscissa > largest, combination, worst)
+        return combination + 1, worst, jnp.maximum(abscissa, largest)
+
+    # a loop, as nearly always there is only one combination, which need not be looked at
+    begin = jnp.where(combinations > 1, 0, 1).astype(jnp.int32)
+    none = jnp.asarray(-jnp.inf, state.y.dtype)
+    *_, worst, _ = jax.lax.while_loop(
+        lambda carry: carry[0] < combinations, compare, (begin, jnp.int32(0), none)
+    )
+    return slopes(worst), _few_at_zero(state.y)
+
+
+def _few_at_zero(y: Float[Array, " n"]) -> Bool[Array, ""]:
+    return jnp.sum(y == 0, dtype=jnp.int32) <= _MOST_AT_ZERO
 
 
 @jax.jit
@@ -174,12 +229,13 @@ def certify(
     z = as_drive(circuit, z)
     linear = stability(circuit, z, steady)
     found = linear.steady_state
-    checks = {
-        "steady state converged": found.converged,
-        "spectral abscissa < 0": linear.spectral_abscissa < 0,
-    }
+    checks = {"steady state converged": found.converged}
     T = margin = None
-    if identity is not None:
+    if identity is None:
+        checks["spectral abscissa < 0"] = linear.spectral_abscissa < 0
+        if circuit.rectified:
+            checks["all slopes at y = 0 looked at"] = _few_at_zero(found.state.y)
+    else:
         T, margin, structural = diagonal_certificate(identity, z, found)
         checks |= structural
     return Certificate(

@@ -1,6 +1,7 @@
 """The circuit's Jacobian, analytic in blocks, and its eigenvalues by the thousand."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +12,19 @@ from threadpoolctl import threadpool_limits
 from organics.circuit import Circuit, State, root
 from organics.processors import available
 
+_Values = TypeVar("_Values", np.ndarray, Array)
 
-def imbalance_jacobian(circuit: Circuit, state: State) -> Float[Array, "two_n two_n"]:
+
+def imbalance_jacobian(
+    circuit: Circuit, state: State, active: Float[Array, " n"] | None = None
+) -> Float[Array, "two_n two_n"]:
     """Derivative of `circuit.imbalance` with respect to `(y, a)`: the Jacobian without `1/tau`.
 
     In the rectified model the slope at `y_i = 0` exactly is the left one, where neuron i is silent
-    (as automatic differentiation has it); both one-sided linearizations are stable for `W_r = I`.
+    (as automatic differentiation has it), unless `active`, the derivative of `rectify` at each
+    neuron, says otherwise.
     """
+    active = circuit.active(state.y) if active is None else active
     n, (y, a) = circuit.n, state
     s = root(a)
     q = circuit.rectify(y)
@@ -25,27 +32,30 @@ def imbalance_jacobian(circuit: Circuit, state: State) -> Float[Array, "two_n tw
     W_r = identity if circuit.W_r is None else circuit.W_r
     # d sqrt(relu(a)) / da is 0 where a <= 0, as in `root`
     slope = jnp.where(a > 0, 1 / jnp.where(a > 0, 2 * s, 1), 0)
-    y_from_y = (1 - s)[:, None] * W_r * circuit.active(y)[None, :] - identity
+    y_from_y = (1 - s)[:, None] * W_r * active[None, :] - identity
     y_from_a = jnp.diag(-circuit.recur(q) * slope)
     a_from_y = circuit.W * (2 * q * jax.nn.relu(a))[None, :]
     a_from_a = circuit.W * jnp.where(a > 0, jnp.square(q), 0)[None, :] - identity
     return jnp.block([[y_from_y, y_from_a], [a_from_y, a_from_a]])
 
 
-def jacobian(circuit: Circuit, state: State) -> Float[Array, "two_n two_n"]:
+def jacobian(
+    circuit: Circuit, state: State, active: Float[Array, " n"] | None = None
+) -> Float[Array, "two_n two_n"]:
     """Jacobian of `circuit.velocity` at `state`, rows and columns ordered `(y, a)`, in 1/ms.
 
     Defined at any state; it is the derivative of the flow wherever that is differentiable, that is
-    for `a > 0` and, in the rectified model, `y != 0` (at `y_i = 0` the left slope is taken).
+    for `a > 0` and, in the rectified model, `y != 0`; at `y_i = 0` the slope is the left one, or
+    that which `active` says, see `imbalance_jacobian`.
 
     Source: Rawat et al. 2024; theory of the linearization for general `W_r`.
     """
     tau = jnp.concatenate([circuit.tau_y, circuit.tau_a])
-    return imbalance_jacobian(circuit, state) / tau[:, None]
+    return imbalance_jacobian(circuit, state, active) / tau[:, None]
 
 
 def eigenvalues(jacobians: Float[np.ndarray, "*batch m m"]) -> Complex[np.ndarray, "*batch m"]:
-    """Eigenvalues of stacked matrices, computed on all processors that there are.
+    """Eigenvalues of stacked matrices, by falling real part, computed on all processors.
 
     Those of a matrix that is not finite are NaN: LAPACK cannot be asked, and the other matrices
     have theirs all the same.
@@ -62,8 +72,13 @@ def eigenvalues(jacobians: Float[np.ndarray, "*batch m m"]) -> Complex[np.ndarra
         parts = list(pool.map(np.linalg.eigvals, pieces))
     kind = np.result_type(jacobians.dtype, np.complex64)
     found = np.full(stack.shape[:-1], complex(np.nan, np.nan), kind)
-    found[finite] = np.concatenate(parts)
+    found[finite] = descending(np.concatenate(parts))
     return found.reshape(jacobians.shape[:-1])
+
+
+def descending(values: _Values) -> _Values:
+    """Complex values by falling real part, along the last axis; of a pair, the upper one first."""
+    return -(np if isinstance(values, np.ndarray) else jnp).sort(-values)
 
 
 def single_threaded_lapack() -> threadpool_limits:

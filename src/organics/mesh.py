@@ -4,6 +4,7 @@ On a manual axis, inside of `jax.shard_map`, an array is the same on all devices
 explicit axis its type says how it is shared among them. Of automatic axes a type says nothing.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,6 +13,8 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PyTree
 
 _Tree = TypeVar("_Tree")
+_Array = TypeVar("_Array", bound=Array)
+_Function = TypeVar("_Function", bound=Callable)
 
 
 def alike(tree: _Tree) -> _Tree:
@@ -45,15 +48,48 @@ def by_shares(
     if not (axes := _explicit(mesh)):
         return function(weights, x, state, *rows)
     shared = jax.typeof(x).sharding.spec[1] or jax.typeof(state).sharding.spec[0]
-    whole, row, steps = PartitionSpec(), PartitionSpec(shared), PartitionSpec(None, shared)
-    specs = (whole, steps, row, *[row] * len(rows))
+    row, steps = PartitionSpec(shared), PartitionSpec(None, shared)
+    specs = (PartitionSpec(), steps, row, *[row] * len(rows))
 
     def lay(spec, tree):
-        return jax.tree.map(lambda a: jax.sharding.reshard(a, NamedSharding(mesh, spec)), tree)
+        return jax.tree.map(lambda leaf: _lay(leaf, mesh, spec), tree)
 
     return jax.shard_map(
         function, mesh=mesh, in_specs=specs, out_specs=(row, steps), axis_names=axes
     )(*map(lay, specs, (weights, x, state, *rows)))
+
+
+def whole(array: _Array) -> _Array:
+    """The array, whole on every device where its type says that it is shared on explicit axes."""
+    mesh = jax.typeof(array).sharding.mesh
+    return _lay(array, mesh, PartitionSpec()) if _explicit(mesh) else array
+
+
+def advising(function: _Function) -> _Function:
+    """`function` of arrays, such that what fails on explicit axes says what to use instead.
+
+    JAX cannot map (`jax.vmap`) loops and solvers over an axis that is shared so.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*arrays, **options):
+        try:
+            return function(*arrays, **options)
+        except Exception as error:
+            meshes = (jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(arrays))
+            axes = sorted(set().union(*map(_explicit, meshes)))
+            if not axes:
+                raise
+            raise ValueError(
+                f"steady states cannot be searched for on the explicit axes {axes} of a mesh: use "
+                "`jax.shard_map`, or a mesh with `AxisType.Auto`."
+            ) from error
+
+    return wrapped  # pyright: ignore[reportReturnType]
+
+
+def _lay(array: _Array, mesh: AbstractMesh, spec: PartitionSpec) -> _Array:
+    return jax.sharding.reshard(array, NamedSharding(mesh, spec))
 
 
 def _varying(leaf: Array) -> frozenset[str]:

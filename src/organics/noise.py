@@ -15,6 +15,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Real
 
 from organics.circuit import Circuit, State, root
@@ -282,9 +284,11 @@ def _step(circuit: Circuit, dt) -> Float[Array, ""]:
 
 
 def _level(name: str, value) -> Float[Array, "*n"]:
-    value = jnp.asarray(value)
-    value = value.astype(value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else float)
-    if known(jnp.all(jnp.isfinite(value) & (value >= 0))) is False:
+    value = value if isinstance(value, Array) else np.asarray(value)
+    dtype = value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else float
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    value = jnp.asarray(value.astype(dtype), dtype)
+    if not (isinstance(value, Tracer) or np.all(np.isfinite(value) & (np.asarray(value) >= 0))):
         raise ValueError(f"`{name}` must be finite and >= 0, not {value}.")
     return value
 

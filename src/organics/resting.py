@@ -6,12 +6,11 @@ An independent check of the search for steady states, and the last word where th
 from functools import partial
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
 
 from organics.circuit import Circuit, State
 from organics.simulation import simulate
@@ -30,13 +29,14 @@ def near_rest(circuits: Circuit) -> State:
 
 
 def settle(
-    circuits: Circuit, drives: Float[Array, "circuits n"], starts: State, time: float
+    circuits: Circuit, drives: Float[ArrayLike, "circuits n"], starts: State, time: float
 ) -> tuple[State, Bool[np.ndarray, " circuits"]]:
     """Where each circuit is after `time` ms, or at rest before; and whether it is at rest.
 
     `circuits` and `starts` are stacked along their first axis like `drives`.
     """
     y, a = (np.array(x) for x in starts)
+    circuits, drives = jax.device_get((circuits, drives))  # to choose of, without a program each
     settled = np.zeros(len(y), bool)
     moving, elapsed = np.arange(len(y)), 0.0
     while len(moving) and elapsed < time:
@@ -45,19 +45,18 @@ def settle(
             # filled up with what is there already, so that it compiles once
             chosen = np.resize(moving[first : first + _BATCH], _BATCH)
             circuit, z = jax.tree.map(lambda leaf, i=chosen: leaf[i], (circuits, drives))
-            state = State(jnp.asarray(y[chosen]), jnp.asarray(a[chosen]))
-            moved = _simulate(circuit, z, state, jnp.asarray(duration))
+            moved = _simulate(circuit, z, State(y[chosen], a[chosen]), np.asarray(duration))
             y[chosen], a[chosen], settled[chosen] = (*moved.state, moved.settled)
         moving, elapsed = (
             np.flatnonzero(~settled & np.all(np.isfinite(y), axis=1)),
             elapsed + duration,
         )
-    return State(jnp.asarray(y), jnp.asarray(a)), settled
+    return State(jnp.asarray(y, y.dtype), jnp.asarray(a, a.dtype)), settled
 
 
 def comes_to_rest(
     circuits: Circuit,
-    drives: Float[Array, "circuits n"],
+    drives: Float[ArrayLike, "circuits n"],
     states: State,
     time: float,
     *,
@@ -69,18 +68,26 @@ def comes_to_rest(
     They are one near rest, one beside the given `states` (NaN where there is none), and as many
     random ones as `starts` says, each farther out than the last.
     """
+    # all in one, as simulations are done in batches of a given size
+    begin = _beginnings(circuits, states, starts, jr.key(seed))
+    count = len(begin.y) // len(drives)
+    circuits, drives = jax.device_get((circuits, drives))
+    repeat = partial(jax.tree.map, lambda leaf: np.concatenate([leaf] * count))
+    rested = settle(repeat(circuits), repeat(drives), begin, time)[1]
+    return np.any(rested.reshape(count, len(drives)), axis=0)
+
+
+@partial(jax.jit, static_argnums=2)
+def _beginnings(circuits: Circuit, states: State, starts: int, key: PRNGKeyArray) -> State:
+    """Where the simulations begin, those of all circuits from the first state before the next."""
     y = jnp.where(jnp.isfinite(states.y), states.y, 0)
     beside = State(1.001 * y + 1e-3, 1.001 * jnp.where(jnp.isfinite(states.a), states.a, 1))
     begin = [near_rest(circuits), beside]
     for k in range(starts):
-        k_y, k_a = jr.split(jr.fold_in(jr.key(seed), k))
-        a = circuits.c + (1 + k) * jr.uniform(k_a, drives.shape, float)
-        begin.append(State((1 + k) * jr.normal(k_y, drives.shape, float), a))
-    # all in one, as simulations are done in batches of a given size
-    start = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *begin)
-    repeat = partial(jax.tree.map, lambda leaf: jnp.concatenate([leaf] * len(begin)))
-    rested = settle(repeat(circuits), repeat(drives), start, time)[1]
-    return np.any(rested.reshape(len(begin), len(drives)), axis=0)
+        k_y, k_a = jr.split(jr.fold_in(key, k))
+        a = circuits.c + (1 + k) * jr.uniform(k_a, y.shape, float)
+        begin.append(State((1 + k) * jr.normal(k_y, y.shape, float), a))
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *begin)
 
 
 class _Stretch(NamedTuple):
@@ -88,7 +95,7 @@ class _Stretch(NamedTuple):
     settled: Bool[Array, " batch"]
 
 
-@eqx.filter_jit
+@jax.jit
 def _simulate(circuits: Circuit, drives: Array, states: State, duration) -> _Stretch:
     def one(circuit, z, state):
         path = simulate(

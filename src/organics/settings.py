@@ -110,7 +110,7 @@ def _needs_of(kind: type) -> dict[str, list[Needs]]:
 def _as_default(field: dataclasses.Field) -> list[Needs]:
     """A list that is not empty by default never is: a flag without values asks for nothing."""
     some = isinstance(field.default, tuple) and field.default
-    return [Needs("at least one value", bool)] if some else []
+    return [Needs("at least one value", _or_none(bool))] if some else []
 
 
 def _needs(hint: Any) -> list[Needs]:

@@ -208,7 +208,7 @@ class _Linearized(NamedTuple):
 def _linearize(circuit: Circuit, z, noise: Noise) -> _Linearized:
     if isinstance(z, State):
         state = State(as_drive(circuit, z.y, "z.y"), as_drive(circuit, z.a, "z.a"))
-        converged = jnp.asarray(True)
+        converged = jnp.asarray(True, bool)
     else:
         state, residual, converged, *_ = steady_state(circuit, as_drive(circuit, z))
         if known(converged) is False:

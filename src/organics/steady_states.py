@@ -37,6 +37,7 @@ from organics.krylov import (
     solve_linearized,
 )
 from organics.linearization import imbalance_jacobian
+from organics.mesh import advising, alike
 from organics.relaxation import select, try_step
 
 METHODS = ("closed form", "iteration", "newton", "relaxation")
@@ -143,6 +144,7 @@ def steady_state(
         method, count = jnp.int32(_CLOSED_FORM), jnp.int32(0)
     else:
         norm = None if spectral_norm is None else jnp.asarray(spectral_norm, circuit.dtype)
+        circuit, z, norm = alike((circuit, z, norm))
         fixed = jax.lax.stop_gradient((circuit, z, norm))
         found, method, count = _search(*fixed, tolerance, relaxation_steps, matrix_free)
         state = _implicit(circuit, z, found.state, matrix_free)
@@ -213,6 +215,7 @@ def _judge(circuit: Circuit, state: State, z, tolerance) -> _Candidate:
     return _Candidate(state, imbalance, jnp.all(balanced) & jnp.all(a > 0))
 
 
+@advising
 @partial(jax.jit, static_argnums=(3, 5))  # compiled once for each size, also when called eagerly
 def _search(
     circuit: Circuit, z, norm, tolerance: float, relaxation_steps: ScalarLike, matrix_free: bool
@@ -255,7 +258,7 @@ def _search(
         small = circuit.n <= _SMALL
         checked = _may_be_stable(circuit, best.state) if small else jnp.bool_(True)
         begin = (none, best, best.converged & checked, method, sweeps + steps)
-    _, best, _, method, count = jax.lax.while_loop(unfinished, attempt, begin)
+    _, best, _, method, count = jax.lax.while_loop(unfinished, attempt, alike(begin))
     return best, method, count
 
 
@@ -278,7 +281,7 @@ def _iterate(circuit: Circuit, z, tolerance, first: _Candidate, wanted) -> tuple
         state = algorithm_1_step(circuit, found.state, z)
         return _judge(circuit, state, z, tolerance), count + 1
 
-    return jax.lax.while_loop(unfinished, step, (first, jnp.int32(0)))
+    return jax.lax.while_loop(unfinished, step, alike((first, jnp.int32(0))))
 
 
 def _sweep(circuit: Circuit, z, tolerance, first: _Candidate) -> tuple[_Candidate, Array]:
@@ -307,7 +310,7 @@ def _sweep(circuit: Circuit, z, tolerance, first: _Candidate) -> tuple[_Candidat
         return found, least, jnp.where(falling, 0, idle + 1), count + 1
 
     begin = (first, first.residual, jnp.int32(0), jnp.int32(0))
-    found, _, _, count = jax.lax.while_loop(unfinished, step, begin)
+    found, _, _, count = jax.lax.while_loop(unfinished, step, alike(begin))
     closer = found.converged | (found.residual < first.residual)
     return select(closer, found, first), count
 
@@ -358,9 +361,8 @@ def _descend(
         fraction = jnp.where(accept, jnp.minimum(4 * fraction, 1), fraction / 4)
         return select(accept, tried, found), fraction, count + 1
 
-    found, _, count = jax.lax.while_loop(
-        unfinished, step, (start, jnp.ones((), z.dtype), jnp.int32(0))
-    )
+    begin = alike((start, jnp.ones((), z.dtype), jnp.int32(0)))
+    found, _, count = jax.lax.while_loop(unfinished, step, begin)
     return found, count
 
 
@@ -391,7 +393,7 @@ def _relax(circuit: Circuit, z, tolerance, wanted, steps) -> _Candidate:
     start = _judge(circuit, State(jnp.full_like(z, 0.01), circuit.c), z, 10 * accuracy)
     x = jnp.concatenate(start.state)
     begin = (x, slope(x), jnp.zeros((), dtype), 0.01 * jnp.min(tau), jnp.int32(0), start)
-    state = jax.lax.while_loop(unfinished, step, begin)[-1].state
+    state = jax.lax.while_loop(unfinished, step, alike(begin))[-1].state
     return _judge(circuit, state, z, tolerance)
 
 

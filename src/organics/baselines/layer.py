@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from organics.kernels.padding import blank, hold
+from organics.kernels.padding import blank, going, hold
+from organics.mesh import alike, by_shares
 from organics.nn.arguments import Built, require_as_built, require_state
 from organics.nn.sequences import Lengths, as_rows, as_sequences
 
@@ -80,21 +81,31 @@ class RecurrentLayer(eqx.Module):
         require_as_built(self, self.built)
         given = as_sequences(x, lengths, self.input_size, self.bias.dtype)
         first = self._rows(state, given.batch, given.batched)
-        matrix, n = self.matrix(), self.hidden_size
+        arrays, static = eqx.partition((self, self.matrix()), eqx.is_array)
+        n = self.hidden_size
 
-        # A step's inner values are computed again on the way back, which takes less time than to
-        # store them for all steps; likewise the input's product, which is therefore in the loop.
-        @partial(jax.checkpoint, prevent_cse=False)
-        def body(state, step):
-            x, goes = step
-            state = hold(goes, self.advance(matrix, x, state), state)
-            return state, state[:, :n] if sequence else None
+        def compute(arrays, steps, first, lengths):
+            arrays, steps, first, lengths = alike((arrays, steps, first, lengths))
+            layer, matrix = eqx.combine(arrays, static)
+            goes = going(lengths, steps)
 
-        final, outputs = jax.lax.scan(body, first, (given.steps, given.goes))
+            # A step's inner values are computed again on the way back, which takes less time than
+            # to store them for all steps; likewise the input's product, which is therefore in the
+            # loop.
+            @partial(jax.checkpoint, prevent_cse=False)
+            def body(state, step):
+                x, goes = step
+                state = hold(goes, layer.advance(matrix, x, state), state)
+                return state, state[:, :n] if sequence else None
+
+            final, outputs = jax.lax.scan(body, first, (steps, goes))
+            return final, blank(goes, outputs)
+
+        final, outputs = by_shares(compute, arrays, given.steps, first, given.lengths)
         final = final if given.batched else final[0]
         if outputs is None:
             return final[..., :n], final
-        return given.as_called(blank(given.goes, outputs)), final
+        return given.as_called(outputs), final
 
     def step(
         self, x: Float[Array, "*batch m"], state: Float[Array, "*states k"]

@@ -13,6 +13,7 @@ from organics.cli.circuits import (
     check_figure_path,
     describe,
     load,
+    others_in_words,
 )
 
 
@@ -37,6 +38,7 @@ class Analyze:
         circuit, drives = load(self.file)
         import numpy as np
 
+        from organics.cli.circuits import others_evidence
         from organics.linear_stability import largest_euler_step, stability
 
         results: list[dict[str, Any]] = []
@@ -55,7 +57,9 @@ class Analyze:
                     "eigenvalues": np.asarray(linear.eigenvalues),
                     "spectral_abscissa": linear.spectral_abscissa,
                     "stable": bool(linear.stable),
+                    "leading_frequency_hz": linear.leading_frequency,
                     "largest_euler_step": largest_euler_step(linear.eigenvalues),
+                    "others": others_evidence(circuit, z, steady),
                     "certificate": certificate_evidence(circuit, z, steady)
                     if bool(steady.converged)
                     else None,
@@ -93,8 +97,7 @@ def _in_words(index: int, result: dict[str, Any]) -> Any:
     table.add_row("y", numbers(result["y"]))
     table.add_row("a", numbers(result["a"]))
     table.add_row("found by", f"{result['method']}, residual {float(result['residual']):.1e}")
-    ordered = sorted(result["eigenvalues"], key=lambda v: -v.real)
-    table.add_row("eigenvalues", f"{numbers(np.array(ordered))} 1/ms")
+    table.add_row("eigenvalues", f"{numbers(result['eigenvalues'])} 1/ms")
     verdict = "stable" if result["stable"] else "NOT stable"
     abscissa = float(result["spectral_abscissa"])
     table.add_row("verdict", f"{verdict}: largest real part {abscissa:.6g} 1/ms")
@@ -103,6 +106,11 @@ def _in_words(index: int, result: dict[str, Any]) -> Any:
             "Euler", f"steps below {float(result['largest_euler_step']):.4g} ms stay stable"
         )
     table.add_row("certificate", certificate_in_words(result["certificate"]))
+    others = result["others"]
+    table.add_row("other states", others_in_words(others))
+    for state in others["states"]:
+        words = "stable" if state["stable"] else "not stable"
+        table.add_row("", f"y {numbers(state['y'])}, a {numbers(state['a'])}: {words}")
     return table
 
 

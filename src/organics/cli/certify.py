@@ -8,7 +8,14 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 
 from organics.cli.answer import Answer
-from organics.cli.circuits import certificate_evidence, certificate_in_words, describe, load
+from organics.cli.circuits import (
+    certificate_evidence,
+    certificate_in_words,
+    describe,
+    load,
+    others_evidence,
+    others_in_words,
+)
 
 _DIGITS = 12  # of a ball as it is shown
 
@@ -78,13 +85,19 @@ def _float(circuit, z) -> _Found:
     rows = [("z", _numbers(z))]
     if not steady.converged:
         words = f"none found (best residual {float(steady.residual):.2e})"
-        return _Found(document | {"certificate": None}, [*rows, ("steady state", words)], False)
+        return _Found(
+            document | {"certificate": None, "others": None},
+            [*rows, ("steady state", words)],
+            False,
+        )
     evidence = certificate_evidence(circuit, z, steady)
+    others = others_evidence(circuit, z, steady)
     rows += [("y", _numbers(steady.state.y)), ("a", _numbers(steady.state.a))]
     rows += [("certificate", certificate_in_words(evidence))]
+    rows += [("other states", others_in_words(others))]
     rows += [(name, "holds" if passed else "FAILS") for name, passed in evidence["checks"].items()]
     held = evidence["holds"] and evidence.get("verified", True)
-    return _Found(document | {"certificate": evidence}, rows, held)
+    return _Found(document | {"certificate": evidence, "others": others}, rows, held)
 
 
 def _prove(circuit, max_bits: int, z) -> _Found:

@@ -80,6 +80,35 @@ def certificate_in_words(evidence: dict[str, Any]) -> str:
     return f"{evidence['kind']}, {state}, margin {float(evidence['margin']):.4g}"
 
 
+def others_evidence(circuit: "Circuit", z: Any, steady: Any) -> dict[str, Any] | None:
+    """What a quick look says of the steady states beside this one; `None` if this is none."""
+    from organics.linear_stability import stability
+    from organics.several_states import other_states
+
+    if not bool(steady.converged):
+        return None
+    found = other_states(circuit, z, steady.state)
+    states = [
+        {
+            "y": state.y,
+            "a": state.a,
+            "stable": bool(linear.stable),
+            "spectral_abscissa": linear.spectral_abscissa,
+        }
+        for state in found.states
+        for linear in [stability(circuit, z, steady._replace(state=state))]
+    ]
+    return {"unique": found.unique, "why": found.why, "states": states}
+
+
+def others_in_words(evidence: dict[str, Any]) -> str:
+    """One line about the outcome of `others_evidence`."""
+    if not evidence["states"]:
+        return evidence["why"] if evidence["unique"] is None else f"none: {evidence['why']}"
+    stable = sum(state["stable"] for state in evidence["states"])
+    return f"{len(evidence['states'])}, {stable} of them stable: {evidence['why']}"
+
+
 def describe(circuit: "Circuit") -> str:
     """One line about a circuit."""
     recurrence = "identity recurrence" if circuit.W_r is None else "general recurrence"

@@ -122,8 +122,9 @@ def _kept(config: Config, progress: bool, question, **settings) -> dict[str, Any
         answer = question(**settings, starts=config.starts, time=config.time, seed=config.seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, (json.dumps(answer) + "\n").encode())
-        # every size compiles anew, and a process may map only so many pieces of code
-        jax.clear_caches()
+        if question is _search:
+            # every size compiles anew, and a process may map only so many pieces of code
+            jax.clear_caches()
     return json.loads(path.read_text())
 
 
@@ -272,14 +273,14 @@ def _returning(circuits, drives, states: State, which, time: float) -> int:
     circuits, drives, states = _choose(which, (circuits, drives, states))
     if not len(drives):
         return 0
-    y = states.y + 1e-3 * jnp.max(jnp.abs(states.y), axis=1, keepdims=True)
+    y = states.y + 1e-3 * np.max(np.abs(states.y), axis=1, keepdims=True)
     ends, rests = settle(circuits, drives, State(y, 1.001 * states.a), time)
     return int(np.sum(rests & _same(states, ends)))
 
 
 def _choose(which, stacked):
     chosen = np.flatnonzero(which)
-    return jax.tree.map(lambda leaf: leaf[chosen], stacked)
+    return jax.tree.map(lambda leaf: leaf[chosen], jax.device_get(stacked))
 
 
 if __name__ == "__main__":

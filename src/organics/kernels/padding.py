@@ -1,6 +1,6 @@
 """Sequences of unequal length in one batch: what stands after the end of one changes nothing."""
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
@@ -9,13 +9,12 @@ _Values = TypeVar("_Values", bound=Array | None)
 
 
 def going(
-    lengths: Int32[Array, " batch"] | None, steps: Any
+    lengths: Int32[Array, " batch"] | None, x: Float[Array, "steps batch m"]
 ) -> Bool[Array, "steps batch 1"] | None:
-    """Which of so many steps, unknown yet in an export, are before the end of each sequence; None if
-    all are."""
+    """Which steps of `x` are before the end of each sequence; None if all are."""
     if lengths is None:
         return None
-    return jnp.arange(steps, dtype=lengths.dtype)[:, None, None] < lengths[None, :, None]
+    return jnp.arange(x.shape[0], dtype=lengths.dtype)[:, None, None] < lengths[None, :, None]
 
 
 def blank(goes: Bool[Array, "steps batch 1"] | None, values: _Values) -> _Values:

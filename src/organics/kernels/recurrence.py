@@ -71,26 +71,22 @@ def run(
     if kernel == "native" and not known:
         raise ValueError(f'`backend` must be "scan" for `x` of unknown shape {x.shape}.')
     less = memory == "less" and isinstance(x.shape[0], int)
-    kept = {"segment": _root(x.shape[0]), "keep_products": False} if less else {}
-    plain = partial(scan.run, options, sequence=sequence)
-    plain = partial(_in_segments, plain, _root(x.shape[0])) if less else plain
+    segment = math.isqrt(x.shape[0] - 1) + 1 if less else None
 
-    def carry(weights, x, state, lengths):
+    def compute(weights, x, state, lengths):
         weights, x, state, lengths = alike((weights, x, state, lengths))
-        goes = going(lengths, x.shape[0])
+        goes = going(lengths, x)
         if kernel == "native":
+            kept = {"segment": segment, "keep_products": False} if less else {}
             found = native.run(options, weights, x, state, lengths, sequence=sequence, **kept)
         else:
+            plain = partial(scan.run, options, sequence=sequence)
+            plain = partial(_in_segments, plain, segment) if less else plain
             found = plain(weights, x, state, goes)
         final, outputs = found
         return final, blank(goes, outputs)
 
-    return by_shares(carry, weights, x, state, lengths)
-
-
-def _root(steps: int) -> int:
-    """The square root, rounded up."""
-    return math.isqrt(steps - 1) + 1
+    return by_shares(compute, weights, x, state, lengths)
 
 
 def _in_segments(

@@ -36,7 +36,7 @@ class Sequences(NamedTuple):
     @property
     def goes(self) -> Bool[Array, "time batch 1"] | None:
         """Which steps are before the end of each sequence; None if all are."""
-        return going(self.lengths, self.steps.shape[0])
+        return going(self.lengths, self.steps)
 
     def as_called(self, outputs: Float[Array, "time batch n"]) -> Float[Array, "*batch time n"]:
         """The outputs of all steps, with a batch if there was one."""

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from organics.constraints import positive
+from organics.mesh import advising, alike
 from organics.nn.arguments import require_positive
 from organics.nn.normalization import uniform_fan_in
 from organics.relaxation import select, try_step
@@ -172,9 +173,11 @@ class _Candidate(NamedTuple):
     error: Float[Array, ""]
 
 
+@advising
 @partial(jax.jit, static_argnames=("excitatory", "k"))
 def _search(W, h, tau, *, excitatory: int, k: float) -> tuple[Array, Array]:
     """Relaxation from `u = 0`, Newton from where it hardly moves, and whether that is rest."""
+    W, h, tau = alike((W, h, tau))
 
     def judge(u):
         r = k * jnp.square(jax.nn.relu(u))
@@ -219,7 +222,7 @@ def _relax(judge, u: Array, tau: Array) -> _Candidate:
         return found, time, following, count + 1
 
     begin = (judge(u), jnp.zeros((), u.dtype), 0.1 * jnp.min(tau), jnp.int32(0))
-    return jax.lax.while_loop(unfinished, advance, begin)[0]
+    return jax.lax.while_loop(unfinished, advance, alike(begin))[0]
 
 
 def _newton(
@@ -244,7 +247,7 @@ def _newton(
         return found, _sign(*factors) <= 0, found.error < before, count + 1
 
     begin = (start, jnp.bool_(False), start.error <= _CLOSE, jnp.int32(0))
-    return jax.lax.while_loop(unfinished, advance, begin)[:2]
+    return jax.lax.while_loop(unfinished, advance, alike(begin))[:2]
 
 
 def _sign(factors: Float[Array, "n n"], pivots: Array) -> Float[Array, ""]:

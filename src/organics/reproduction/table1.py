@@ -47,7 +47,7 @@ def compute(job: Job) -> Outcome:
             ssn_epochs=4,
             batch_size=135,  # divides the number of images: one size of batch to compile for
             averaging=0.9,
-            stability=(),
+            stability=None,
             processes=job.processes,
         )
     found = mnist_static.compute(config, job.progress)

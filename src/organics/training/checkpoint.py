@@ -73,7 +73,9 @@ def load_tree(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
         if not _is_array(leaf):
             return leaf
         array = stored[_name(where)]
-        return array if isinstance(leaf, np.ndarray | np.generic) else jnp.asarray(array)
+        return (
+            array if isinstance(leaf, np.ndarray | np.generic) else jnp.asarray(array, array.dtype)
+        )
 
     return jax.tree_util.tree_map_with_path(replaced, like), notes
 

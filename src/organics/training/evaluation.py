@@ -121,7 +121,7 @@ def as_examples(
 ) -> Examples:
     """Images and labels on the device, each image as one row of pixels, or of the shape given."""
     return Examples(
-        jnp.asarray(images.reshape(len(images), *shape)),
+        jnp.asarray(images.reshape(len(images), *shape), images.dtype),
         jnp.asarray(labels, jnp.int32),
         jnp.int32(max_value),
     )
@@ -134,20 +134,18 @@ def mean_metrics(
 
     With a `group`, on whose devices model and examples then are, they share the work.
     """
+    mesh = None if group is None else group.mesh
     totals: dict[str, float] = {}
     for start in range(0, count, _BATCH):
         stop = min(start + _BATCH, count)
         pixels, labels, max_value = examples
         # of one size, however many there are: what is compiled for one set serves others, too
         batch = Examples(pixels[start:stop], labels[start:stop], max_value)
-        indices = np.arange(stop - start, dtype=np.int32)
-        found = (
-            measure(model, batch, jnp.asarray(indices))
-            if group is None
-            else measure(model, batch, group.share(indices), group.mesh)
-        )
+        order = np.arange(stop - start, dtype=np.int32)
+        indices = jnp.asarray(order, np.int32) if group is None else group.share(order)
+        found = measure(model, batch, indices, mesh)
         for name, value in found.items():
-            totals[name] = totals.get(name, 0.0) + float(value) * len(indices)
+            totals[name] = totals.get(name, 0.0) + float(value) * len(order)
     return {name: total / count for name, total in totals.items()}
 
 

@@ -99,13 +99,15 @@ class Group:
         raw = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1).view(np.uint8), arrays)
         raw = multihost_utils.broadcast_one_to_all(raw)
         arrays = jax.tree.map(
-            lambda leaf, data: jnp.asarray(data.view(leaf.dtype).reshape(leaf.shape)), arrays, raw
+            lambda leaf, data: jnp.asarray(data.view(leaf.dtype).reshape(leaf.shape), leaf.dtype),
+            arrays,
+            raw,
         )
         return eqx.combine(arrays, rest)
 
     def _place(self, tree: PyTree, spec: Callable[[Mesh], PartitionSpec]) -> Any:
         if self.mesh is None:
-            return _map(jnp.asarray, tree)
+            return _map(lambda leaf: jnp.asarray(leaf, leaf.dtype), tree)
         sharding = NamedSharding(self.mesh, spec(self.mesh))
 
         def place(leaf):

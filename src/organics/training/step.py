@@ -128,11 +128,13 @@ def update(
     The metrics are "loss" and "gradient_norm", those of the model's `loss`, and what its `monitor`
     says, if it has one: all of the model before the step.
     """
-    (loss, metrics), gradient = eqx.filter_value_and_grad(_loss, has_aux=True)(
-        state.model, inputs, labels
-    )
-    if axis is not None:
-        loss, metrics, gradient = jax.lax.pmean((loss, metrics, gradient), axis)
+
+    def loss_of(model):
+        found = _loss(model, inputs, labels)
+        # before it is differentiated: the gradient is then that of the whole batch
+        return found if axis is None else jax.lax.pmean(found, axis)
+
+    (loss, metrics), gradient = eqx.filter_value_and_grad(loss_of, has_aux=True)(state.model)
     gradient = _trained(gradient)
     change, optimizer_state = optimizer.update(gradient, state.optimizer, _trained(state.model))
     model = eqx.apply_updates(state.model, change)
@@ -199,12 +201,13 @@ def advance(
 
 
 def _on_all(function: Any, mesh: Mesh | None, specs: tuple[PartitionSpec, ...]) -> Any:
-    """`function` on every device, of whose arguments each has what `specs` say."""
+    """`function` on every device, of whose arguments each has what `specs` say.
+
+    JAX checks that its results are the same on all of them.
+    """
     if mesh is None:
         return function
-    # that the results are the same everywhere cannot be checked, as kernels say nothing of it: it
-    # is so because whatever comes from a share of the batch is averaged
-    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=_SAME, check_vma=False)
+    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=_SAME)
 
 
 def metric_dtypes(

@@ -1,0 +1,97 @@
+"""Layers on a mesh of two devices: what one device computes, or a refusal that says what to use."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from organics.baselines.lstm import LSTM
+from organics.constraints import semidefinite
+from organics.nn import SSN, Normalization
+
+ROWS = jr.uniform(jr.key(1), (4, 5))
+SEQUENCES = jr.uniform(jr.key(1), (4, 3, 5))
+LAYERS = {
+    "bounded": (Normalization(5, 3, recurrent="bounded", key=jr.key(0)), ROWS),
+    "SSN": (SSN(5, 3, 2, key=jr.key(0)), ROWS),
+    "LSTM": (LSTM(5, 3, key=jr.key(0)), SEQUENCES),
+}
+
+
+def mesh_of(kind):
+    return jax.make_mesh((2,), ("devices",), axis_types=(kind,), devices=jax.devices()[:2])
+
+
+def total(layer, x):
+    """A number that depends on all outputs of the layer."""
+    outputs = layer(x)[0] if x.ndim == 3 else jax.vmap(layer)(x)
+    return jnp.sum(jnp.sin(outputs))
+
+
+def shared_gradient(layer, x):
+    """What gives `total` and its gradients by two devices that share the batch, and of what."""
+    arrays, static = eqx.partition(layer, eqx.is_array)
+
+    def value(arrays, x):
+        return jax.lax.psum(total(eqx.combine(arrays, static), x), "devices")
+
+    function = jax.shard_map(
+        jax.value_and_grad(value, argnums=(0, 1)),
+        mesh=mesh_of(AxisType.Auto),
+        in_specs=(P(), P("devices")),
+        out_specs=(P(), (P(), P("devices"))),
+    )
+    return jax.jit(function), arrays, x
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_all_layers_say_how_they_vary_over_devices(name):
+    function, *arguments = shared_gradient(*LAYERS[name])
+    gradients = jax.eval_shape(function, *arguments)[1]
+    assert jax.tree.map(jnp.shape, gradients) == jax.tree.map(jnp.shape, tuple(arguments))
+
+
+@pytest.mark.parametrize("name", ["SSN", "LSTM"])
+def test_gradients_on_two_devices_are_those_on_one(name):
+    function, arrays, x = shared_gradient(*LAYERS[name])
+    static = eqx.filter(LAYERS[name][0], eqx.is_array, inverse=True)
+    want = jax.jit(
+        jax.value_and_grad(lambda arrays, x: total(eqx.combine(arrays, static), x), (0, 1))
+    )(arrays, x)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), function(arrays, x), want
+    )
+
+
+@pytest.mark.parametrize("name", ["bounded", "SSN"])
+def test_searches_mapped_over_explicit_axes_say_what_to_use(name):
+    layer, x = LAYERS[name]
+    mesh = mesh_of(AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        x = jax.device_put(x, NamedSharding(mesh, P("devices")))
+        with pytest.raises(
+            ValueError, match=r"on the explicit axes \['devices'\].*`AxisType.Auto`"
+        ):
+            jax.eval_shape(jax.vmap(layer), x)
+
+
+def test_a_sequence_layer_on_explicit_axes_keeps_the_batch_shared():
+    layer, x = LAYERS["LSTM"]
+    mesh = mesh_of(AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        x = jax.device_put(x, NamedSharding(mesh, P("devices")))
+        outputs, state = jax.eval_shape(layer, x)
+    assert outputs.sharding.spec == P("devices", None, None)
+    assert state.sharding.spec == P("devices", None)
+
+
+def test_norms_are_those_of_the_whole_matrix():
+    M = jr.normal(jr.key(2), (4, 4))
+    mesh = mesh_of(AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        got = semidefinite(jax.device_put(M, NamedSharding(mesh, P("devices"))))
+    np.testing.assert_allclose(got, semidefinite(M), rtol=1e-12)

@@ -1,0 +1,98 @@
+"""Whether others exist beside a steady state, and which of them a quick look finds."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from circuits import seeds, wide_circuit
+from hypothesis import given, settings
+
+from organics import cli, stability, steady_state
+from organics.circuit import Circuit, State
+from organics.several_states import other_states
+
+THREE = {
+    "W": [[1, 0.5, 0.3], [0.5, 1, 0.5], [0.3, 0.5, 1]],
+    "W_r": [[1.2, -0.4, 0.1], [0.6, 0.9, -0.5], [0.1, 0.7, 1.0]],
+    "b": 0.5, "b0": [0.3, 0.3, 0.4], "sigma": 0.1, "tau_y": 15, "tau_a": 5,
+}  # fmt: skip
+
+
+def with_others(circuit, z):
+    """The state that is found, and all others, each with its stability."""
+    steady = steady_state(circuit, z)
+    found = other_states(circuit, z, steady.state)
+    states = [steady.state, *found.states]
+    return found, [
+        (s, bool(stability(circuit, z, steady._replace(state=s)).stable)) for s in states
+    ]
+
+
+def test_two_stable_states_and_a_saddle_of_one_neuron():
+    circuit, z = Circuit([[1.0]], [[3.0]], sigma=0.1, tau_y=20.0, tau_a=2.0), np.array([0.1])
+    found, states = with_others(circuit, z)
+    assert found.unique is False and len(states) == 3
+    stable = sorted(float(state.y[0]) for state, holds in states if holds)
+    assert len(stable) == 2 and stable[0] < 0 < stable[1]
+
+
+def test_two_stable_states_of_three_neurons():
+    circuit = Circuit(**THREE)
+    found, states = with_others(circuit, np.array([0.02, 0.01, 0.004]))
+    assert found.unique is False
+    stable = np.array(sorted([np.asarray(s.y).tolist() for s, holds in states if holds]))
+    np.testing.assert_allclose(stable, [[-0.826, -0.174, -0.878], [0.824, 0.196, 0.881]], atol=2e-3)
+
+
+def test_two_stable_states_where_the_norms_are_below_1():
+    """Symmetric positive definite `W_r`; the values of `a` are those of a resultant."""
+    circuit = Circuit(
+        W=[[0.67, 0.03], [0.0001, 0.0024]], W_r=[[0.18, 0.16], [0.16, 0.94]], b=1.0, b0=1.0,
+        sigma=[0.3872983346207417, 0.161245154965971],
+    )  # fmt: skip
+    _, states = with_others(circuit, np.array([-0.2, -0.84]))
+    by_size = sorted(states, key=lambda pair: float(pair[0].a[0]))
+    a = [np.asarray(state.a) for state, _ in by_size]
+    np.testing.assert_allclose(a, [[0.2227, 0.0272], [44.36, 0.0333], [832.0, 0.1512]], rtol=2e-3)
+    assert [holds for _, holds in by_size] == [True, False, True]
+
+
+@settings(max_examples=8)
+@given(seed=seeds)
+def test_what_is_found_rests(seed):
+    circuit, z = wide_circuit(seed, 2, recurrence=2.0)
+    nowhere = State(jnp.zeros(2), jnp.zeros(2))
+    for state in other_states(circuit, np.asarray(z), nowhere).states:
+        left = np.concatenate(circuit.imbalance(state, z))
+        size = np.concatenate([np.abs(state.y) * (2 + np.sqrt(state.a)), 2 * state.a]) + 1e-3
+        assert np.all(np.abs(left) <= 1e-7 * size.max())
+
+
+def test_what_is_proved_to_be_the_only_state():
+    z = np.array([0.3, -0.2])
+    for circuit in (
+        Circuit(np.ones((2, 2)), np.eye(2)),
+        Circuit(np.ones((2, 2)), [[0.5, 0.3], [-0.3, 0.5]]),
+    ):
+        found, states = with_others(circuit, z)
+        assert found.unique is True and len(states) == 1
+    # of pools that differ it is not known
+    other = Circuit([[1.0, 0.5], [0.5, 1.0]], [[0.5, 0.3], [-0.3, 0.5]])
+    assert with_others(other, z)[0].unique is None
+    rectified = Circuit([[1.0, 0.5], [0.5, 1.0]], [[0.5, 0.3], [-0.3, 0.5]], rectified=True)
+    assert with_others(rectified, z)[0].unique is None
+
+
+@pytest.mark.parametrize("command", ["analyze", "certify"])
+def test_the_commands_say_that_there_are_others(tmp_path, capsys, command):
+    file = tmp_path / "three.json"
+    file.write_text(
+        json.dumps({**THREE, "rectified": False, "z": [0.02, 0.01, 0.004]}), encoding="utf-8"
+    )
+    assert cli.run([command, str(file), "--json"]) == 0
+    (drive,) = json.loads(capsys.readouterr().out)["drives"]
+    assert drive["others"]["unique"] is False
+    assert any(state["stable"] for state in drive["others"]["states"])
+    assert cli.run([command, str(file)]) == 0
+    assert "there may be more" in " ".join(capsys.readouterr().out.split())
