@@ -30,6 +30,16 @@ def as_many_to_test(config):
     )
 
 
+def whole_batches(config):
+    """The same, and no smaller last batch to train on."""
+    dataset = as_many_to_test(config)
+    training = len(dataset.train_labels) - dataset.n_validation
+    kept = slice(dataset.n_validation + training // config.batch_size * config.batch_size)
+    return dataclasses.replace(
+        dataset, train_images=dataset.train_images[kept], train_labels=dataset.train_labels[kept]
+    )
+
+
 def rest_and_abscissa(circuit, z):
     """Steady state near normalization, by SciPy, and its spectral abscissa, by complex steps."""
     names = ("W", "W_r", "b", "b0", "sigma", "tau_y", "tau_a")
