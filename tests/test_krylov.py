@@ -110,3 +110,14 @@ def test_where_cycles_are_too_short_a_factorization_solves():
     J = np.asarray(J)
     np.testing.assert_allclose(x, np.linalg.solve(J, rhs), rtol=1e-10, atol=1e-14)
     np.testing.assert_allclose(transposed, np.linalg.solve(J.T, rhs), rtol=1e-10, atol=1e-14)
+
+
+def test_no_infinity_is_met_on_the_way():
+    """`jax_debug_infs` stops at every one that a program or an operation gives."""
+
+    def solve(b):
+        return minimize_residual(lambda x: 2 * x, lambda x: x, b, 1e-12)[0]
+
+    with jax.debug_infs(True):
+        x = jax.vmap(solve)(jnp.array([[1.0, 2.0], [0.0, 0.0]]))
+    np.testing.assert_allclose(x, [[0.5, 1.0], [0.0, 0.0]], rtol=1e-12)

@@ -119,7 +119,7 @@ def minimize_residual(
         return x, r, jnp.linalg.norm(r), size, count + 1
 
     size = jnp.linalg.norm(b)
-    begin = (jnp.zeros_like(b), b, size, jnp.full_like(size, jnp.inf), jnp.int32(0))
+    begin = (jnp.zeros_like(b), b, size, 3 * size, jnp.int32(0))  # the first cycle is always tried
     x, _, size, _, _ = jax.lax.while_loop(unfinished, step, alike(begin))
     return x, solved(x, size)
 

@@ -22,6 +22,7 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float
 
 from organics.circuit import Circuit, State, as_drive, root
 from organics.linearization import descending, jacobian
+from organics.mesh import alike
 from organics.steady_states import SteadyState, steady_state
 
 
@@ -120,9 +121,8 @@ def _worst_slopes(circuit: Circuit, state: State) -> tuple[Float[Array, " n"], B
     # a loop, as nearly always there is only one combination, which need not be looked at
     begin = jnp.where(combinations > 1, 0, 1).astype(jnp.int32)
     none = jnp.asarray(-jnp.inf, state.y.dtype)
-    *_, worst, _ = jax.lax.while_loop(
-        lambda carry: carry[0] < combinations, compare, (begin, jnp.int32(0), none)
-    )
+    begin = alike((begin, jnp.int32(0), none))
+    *_, worst, _ = jax.lax.while_loop(lambda carry: carry[0] < combinations, compare, begin)
     return slopes(worst), _few_at_zero(state.y)
 
 
