@@ -260,7 +260,7 @@ def recorded(x, dt=0.5):
     y, a = jnp.asarray(x)[:, :, None]
     end = jnp.asarray(dt * (len(y) - 1))
     return Trajectory(
-        dt * jnp.arange(len(y), dtype=y.dtype), State(y, a), jnp.asarray(True), end, jnp.inf + end
+        dt * jnp.arange(len(y), dtype=y.dtype), State(y, a), jnp.asarray(0), end, jnp.inf + end
     )
 
 
