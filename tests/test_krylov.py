@@ -119,5 +119,5 @@ def test_no_infinity_is_met_on_the_way():
         return minimize_residual(lambda x: 2 * x, lambda x: x, b, 1e-12)[0]
 
     with jax.debug_infs(True):
-        x = jax.vmap(solve)(jnp.array([[1.0, 2.0], [0.0, 0.0]]))
+        x = jax.vmap(solve)(np.array([[1.0, 2.0], [0.0, 0.0]]))
     np.testing.assert_allclose(x, [[0.5, 1.0], [0.0, 0.0]], rtol=1e-12)

@@ -241,7 +241,7 @@ def test_of_a_batch_only_the_diverging_ones_fail():
 
 def test_too_few_steps_are_reported():
     circuit = Circuit(W=np.eye(N), W_r=np.eye(N), tau_y=1e-3)
-    with pytest.raises(RuntimeError, match="raise `max_steps`"):
+    with pytest.raises(RuntimeError, match="Raise `max_steps`"):
         simulate(circuit, np.ones(N), 1000.0)
     assert simulate(circuit, np.ones(N), 1000.0, method="implicit").ok
 

@@ -169,7 +169,7 @@ def simulate(
         dense=dense,
         room=room_for(_duration(t)) if watched else None,
     )
-    if not throw:
+    if not throw or known(trajectory.ok):
         return trajectory
     return require_ok(trajectory, _reasons(trajectory, method, max_steps))
 
@@ -360,7 +360,7 @@ def _reasons(trajectory: Trajectory, method: Method, max_steps: int) -> dict[int
 
 def _needed(trajectory: Trajectory, max_steps: int) -> str:
     """How many steps it takes at the pace so far, if that is known."""
-    if known(trajectory.ok) is None:
+    if known(trajectory.ok) is None or isinstance(trajectory.end_time, Tracer):
         return ""
     t, end = np.asarray(trajectory.t, float), float(trajectory.end_time)
     if not end > t[0]:

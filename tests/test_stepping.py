@@ -1,0 +1,118 @@
+"""Nothing that a drive does is stepped over, and what a failure says is what happened."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from organics.circuit import Circuit, State
+from organics.simulation import simulate
+
+ONE = Circuit([[1.0]])
+
+
+@jax.jit
+@jax.vmap
+def response(on, width):
+    """`y` of a neuron at the end of a drive of 1 for so long, in 10^5 ms, as a function."""
+    drive = lambda t: jnp.where((t >= on) & (t < on + width), 1.0, 0.0)[None]  # noqa: E731
+    found = simulate(ONE, drive, jnp.linspace(on - 5, on + width, 40), throw=False)
+    t = jnp.concatenate([jnp.zeros(1), found.t, jnp.full(1, 1e5)])
+    far = simulate(ONE, drive, t, max_steps=32_768)
+    return far.state.y[-2, 0], far.ok
+
+
+@jax.jit
+@jax.vmap
+def constant(width):
+    """The same, from the moment it is on: a constant drive for so long."""
+    return simulate(ONE, jnp.ones(1), width, max_steps=4096).state.y[:, 0]
+
+
+def test_pulses_of_a_millisecond_and_more_are_seen_wherever_they_are():
+    rng = np.random.default_rng(0)
+    on, width = rng.uniform(10, 99_000, 24), np.ones(24)
+    width[16:] = np.geomspace(1, 900, 8)
+    found, ok = response(on, width)
+    assert np.all(ok)
+    np.testing.assert_allclose(found, constant(width)[:, -1], rtol=1e-4)
+
+
+def test_a_pulse_in_the_middle_of_rest_has_the_response_of_a_constant_drive():
+    drive = lambda t: jnp.where((t >= 1000) & (t < 2000), 1.0, 0.0)[None]  # noqa: E731
+    found = simulate(ONE, drive, np.linspace(0, 3000, 3001))
+    np.testing.assert_allclose(found.state.y[2000], 0.995037, atol=1e-5)
+    held = simulate(ONE, np.ones(1), np.linspace(0, 1000, 1001)).state
+    np.testing.assert_allclose(found.state.y[1000:2001, 0], held.y[:, 0], atol=1e-4)
+    np.testing.assert_allclose(found.state.a[2000], held.a[-1], atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["explicit", "implicit"])
+def test_a_square_wave_of_single_precision_goes_through(method):
+    circuit = Circuit(np.ones((1, 1), np.float32))
+    wave = lambda t: jnp.where(jnp.mod(t, 100) < 50, 1.0, 0.0)[None]  # noqa: E731
+    options = {} if method == "explicit" else {"rtol": 1e-4, "atol": 1e-6}
+    found = simulate(circuit, wave, np.linspace(0, 1000, 201), method=method, **options)
+    y = np.asarray(found.state.y)[:, 0]
+    assert found.ok and y.dtype == np.float32
+    held = simulate(ONE, np.ones(1), 49.0).state.y[-1, 0]
+    np.testing.assert_allclose(y[[9, 29, 49, 189]], held, atol=5e-3)
+
+
+def test_the_derivative_of_the_moment_of_rest_is_that_of_differences():
+    circuit = Circuit([[1.0, 0.5], [0.2, 1.0]], sigma=0.3, tau_y=10.0, tau_a=3.0)
+    z = np.array([0.7, -0.4])
+
+    @jax.jit
+    @jax.value_and_grad
+    def rest(scale):
+        options = {"until_steady": True, "rtol": 1e-10, "atol": 1e-12}
+        return simulate(circuit, scale * z, 1000.0, **options).steady_time
+
+    slope = (rest(1.0 + 1e-4)[0] - rest(1.0 - 1e-4)[0]) / 2e-4
+    assert abs(float(slope)) > 0.1
+    np.testing.assert_allclose(rest(1.0)[1], slope, rtol=1e-3)
+
+
+def test_what_has_no_derivative_is_refused_and_not_0():
+    def end(scale):
+        return simulate(ONE, scale * jnp.ones(1), 1.0, until_steady=True).steady_time
+
+    with pytest.raises(
+        Exception, match="have no derivative where the circuit did not come to rest"
+    ):
+        jax.block_until_ready(jax.grad(end)(1.0))
+
+
+def test_a_failure_says_what_happened_and_what_would_do():
+    growing = Circuit([[5.0]], [[0.0]], b=1.0)
+    with pytest.raises(RuntimeError, match=r"diverged.*good until t = .*`organics.stability`"):
+        simulate(growing, np.ones(1), 1e5)
+    with pytest.raises(RuntimeError, match="`max_steps` = 5 steps .*Raise `max_steps`"):
+        simulate(ONE, np.ones(1), 100.0, max_steps=5)
+    broken = lambda t: jnp.where(t < 7, 1.0, jnp.nan)[None]  # noqa: E731
+    with pytest.raises(RuntimeError, match="`z` is not finite"):
+        simulate(ONE, broken, 100.0)
+    failed = simulate(ONE, broken, 100.0, throw=False)
+    assert failed.failure_name == "drive" and not failed.ok
+
+
+def test_a_drive_of_traced_numbers_is_seen_too():
+    @eqx.filter_jit
+    @jax.value_and_grad
+    def height(strength, on):
+        drive = lambda t: jnp.where((t >= on) & (t < on + 2), strength, 0.0)[None]  # noqa: E731
+        return jnp.max(simulate(ONE, drive, jnp.linspace(0.0, 5000.0, 5001)).state.y)
+
+    on = jnp.asarray(3217.3)
+    value, slope = height(1.0, on)
+    assert value > 0.3
+    difference = (height(1.0 + 1e-4, on)[0] - height(1.0 - 1e-4, on)[0]) / 2e-4
+    np.testing.assert_allclose(slope, difference, rtol=1e-3)
+
+
+def test_a_start_at_rest_stays_there():
+    start = State(jnp.zeros(1), ONE.c)
+    found = simulate(ONE, np.zeros(1), 50.0, start, until_steady=True)
+    assert found.ok and found.steady_time == 0
