@@ -30,6 +30,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, ScalarLike
 
+_SHAPES = {"W": 2, "W_r": 2, "b": 1, "b0": 1, "sigma": 1, "tau_y": 1, "tau_a": 1}  # axes of each
 Values = ArrayLike | Sequence[Any]  # anything that makes an array; what it holds is checked
 
 
@@ -56,6 +57,11 @@ def root(a: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """`sqrt(relu(a))`, with derivative 0 (not infinite, not NaN) where `a <= 0`."""
     safe = jnp.where(a > 0, a, 1)  # both branches of a `where` are differentiated
     return jnp.where(a > 0, jnp.sqrt(safe), 0)
+
+
+def gate(a: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`1 - sqrt(relu(a))`, to within rounding of itself also where `a` is close to 1."""
+    return (1 - jax.nn.relu(a)) / (1 + root(a))
 
 
 class Circuit(eqx.Module):
@@ -160,8 +166,21 @@ class Circuit(eqx.Module):
 
     @property
     def n(self) -> int:
-        """Number of principal neurons."""
-        return self.W.shape[-1]
+        """Number of principal neurons.
+
+        Raises `ValueError` for a stack of circuits, such as `jax.vmap` makes: what a circuit is
+        given to takes one of them, and has to be mapped over a stack.
+        """
+        n = self.W.shape[-1]
+        for name in _SHAPES:
+            value = getattr(self, name)
+            if value is not None and value.shape != (n,) * _SHAPES[name]:
+                raise ValueError(
+                    f"`circuit` must be one circuit, not a stack of them: its `{name}` has shape "
+                    f"{value.shape}, not {(n,) * _SHAPES[name]}. Map over the stack, as in "
+                    "`jax.vmap(organics.steady_state)(circuits, drives)`."
+                )
+        return n
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -185,16 +204,51 @@ class Circuit(eqx.Module):
         """`W_r q`."""
         return q if self.W_r is None else self.W_r @ q
 
+    @property
+    def own_recurrence(self) -> Float[Array, " n"]:
+        """What is on the diagonal of `W_r`."""
+        return jnp.ones_like(self.b) if self.W_r is None else jnp.diagonal(self.W_r)
+
+    def own_gain(self, a: Float[Array, " n"]) -> Float[Array, " n"]:
+        """`(1 - sqrt(a_i)) W_r,ii - 1`: how the imbalance of `y_i` changes with an active `y_i`.
+
+        For `W_r,ii = 1` it is `-sqrt(a_i)`, of which nothing is lost to rounding, small as it is.
+        """
+        s, own = root(a), self.own_recurrence
+        return jnp.where(s < 0.5, (own - 1) - own * s, own * gate(a) - 1)
+
+    def from_others(self, q: Float[Array, " n"], *, sizes: bool = False) -> Float[Array, " n"]:
+        """`W_r q` without the diagonal of `W_r`; with `sizes`, of the absolute values of both."""
+        if self.W_r is None:
+            return jnp.zeros_like(q)
+        others = jnp.where(jnp.eye(self.n, dtype=bool), 0, self.W_r)
+        return jnp.abs(others) @ jnp.abs(q) if sizes else others @ q
+
     def imbalance(self, state: State, z: Float[Array, " n"]) -> State:
         """Right-hand sides of the circuit's equations, before division by the time constants.
 
         Dimensionless; zero exactly at the steady states, which do not depend on time constants.
+        Arranged so that rounding is small compared with `terms`, the terms of each equation.
         """
         y, a = state
         q = self.rectify(y)
+        own, others = self.own_gain(a) * q, gate(a) * self.from_others(q)
         return State(
-            y=-y + self.b * z + (1 - root(a)) * self.recur(q),
-            a=-a + self.c + self.W @ (jnp.square(q) * jax.nn.relu(a)),
+            y=self.b * z - (y - q) + own + others,
+            a=-a + self.c + self.W @ jnp.square(root(a) * q),
+        )
+
+    def terms(self, state: State, z: Float[Array, " n"]) -> State:
+        """The sum of the absolute values of what `imbalance` adds up in each equation."""
+        y, a = state
+        q, w = self.rectify(y), jnp.abs(self.own_recurrence)
+        beside = jnp.abs(self.own_recurrence - 1) + w * root(a)
+        own = jnp.minimum(beside, 1 + w * jnp.abs(gate(a))) * jnp.abs(q)
+        others = jnp.abs(gate(a)) * self.from_others(q, sizes=True)
+        return State(
+            y=jnp.abs(self.b * z) + jnp.abs(y - q) + own + others,
+            # the pooled terms are all positive; where the equation balances, they are `a - c`
+            a=2 * jnp.abs(a) + self.c,
         )
 
     def velocity(self, state: State, z: Float[Array, " n"]) -> State:
@@ -220,12 +274,13 @@ def random_drive(
 def as_drive(circuit: Circuit, z: Values, name: str = "z") -> Float[Array, " n"]:
     """`z` as an array of the circuit's type and of shape (n,).
 
-    Raises `ValueError` naming the argument if the shape differs or a value is not finite.
+    Raises `ValueError` naming the argument if the shape differs or a value is not finite, or if
+    `circuit` is a stack of circuits.
     """
-    z = jnp.asarray(z, circuit.dtype)
-    if z.shape != (circuit.n,):
+    z, n = jnp.asarray(z, circuit.dtype), circuit.n
+    if z.shape != (n,):
         raise ValueError(
-            f"`{name}` must have shape ({circuit.n},), one input drive per neuron, not {z.shape}. "
+            f"`{name}` must have shape ({n},), one input drive per neuron, not {z.shape}. "
             "For several drives use `jax.vmap`."
         )
     _require(name, z, jnp.isfinite(z), "be finite")

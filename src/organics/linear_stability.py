@@ -20,9 +20,11 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float
 
-from organics.circuit import Circuit, State, as_drive, root
-from organics.linearization import jacobian
+from organics.circuit import Circuit, State, as_drive, gate, root
+from organics.linearization import falling, jacobian, own_leak, rest_jacobian, spectrum
 from organics.steady_states import SteadyState, steady_state
+
+_MOST_OPEN = 6  # neurons whose sign is open: more of them would take too many combinations
 
 
 class Stability(NamedTuple):
@@ -30,12 +32,17 @@ class Stability(NamedTuple):
 
     Attributes
         steady_state: the steady state, with its residual.
-        eigenvalues: of the Jacobian, shape (2n,), in 1/ms, in no particular order.
+        eigenvalues: of the Jacobian, shape (2n,), in 1/ms, by falling real part, of equal ones
+            first that with the larger imaginary part.
         spectral_abscissa: largest real part, in 1/ms.
-        stable: the steady state converged and its spectral abscissa is negative.
+        stable: the steady state converged and is linearly stable: for identity recurrence always,
+            by the theorem; else if the spectral abscissa is negative and, in the rectified model,
+            also from the other side of every `y_i` that is 0 to rounding (see `stability`).
         frequencies: `|Im|/2 pi` of each eigenvalue, in kHz; 0 for a mode that does not oscillate.
         damping_ratios: `-Re/|.|` of each eigenvalue; 1 for a mode that decays and does not
             oscillate, negative for one that grows.
+        leading_frequency: of the mode that is damped least among those that oscillate, in Hz; 0 if
+            none does.
     """
 
     steady_state: SteadyState
@@ -44,6 +51,7 @@ class Stability(NamedTuple):
     stable: Bool[Array, ""]
     frequencies: Float[Array, " two_n"]
     damping_ratios: Float[Array, " two_n"]
+    leading_frequency: Float[Array, ""]
 
 
 def stability(
@@ -54,21 +62,114 @@ def stability(
     `steady` is the steady state if it is already known. Can be jitted and mapped. Where no steady
     state was found the spectrum is that at the best state found, and `stable` is false.
 
+    For identity recurrence (`W_r=None`, or an explicit identity that is not being traced) no real
+    part is above `oscillator_bound`, whatever rounding makes of the eigenvalues.
+
+    In the rectified model the circuit is not differentiable where some `y_i` is 0. The eigenvalues
+    are those of the left slopes there. Neurons whose `y_i` is 0 as nothing reaches them must decay
+    when all excite one another at once; if other `y_i` are 0 to rounding, each combination of their
+    slopes must be stable, and with more than 6 of them `stable` is false.
+
     Raises `ValueError` if `z` has the wrong shape or is not finite.
     """
     z = as_drive(circuit, z)
     steady = steady_state(circuit, z) if steady is None else steady
-    eigenvalues = jnp.linalg.eigvals(jacobian(circuit, steady.state))
-    abscissa = jnp.max(eigenvalues.real)
+    eigenvalues, stable = linearize(circuit, z, steady.state, steady.converged)
     size = jnp.abs(eigenvalues)
+    frequencies = jnp.abs(eigenvalues.imag) / (2 * np.pi)
+    # two real eigenvalues that are equal may come out as a pair, half of their digits apart
+    oscillates = jnp.abs(eigenvalues.imag) > 4 * np.sqrt(jnp.finfo(size.dtype).eps) * size
     return Stability(
         steady_state=steady,
         eigenvalues=eigenvalues,
-        spectral_abscissa=abscissa,
-        stable=steady.converged & (abscissa < 0),
-        frequencies=jnp.abs(eigenvalues.imag) / (2 * np.pi),
+        spectral_abscissa=eigenvalues[0].real,
+        stable=stable,
+        frequencies=frequencies,
         damping_ratios=-eigenvalues.real / jnp.where(size > 0, size, 1),
+        leading_frequency=1000 * jnp.where(oscillates, frequencies, 0)[jnp.argmax(oscillates)],
     )
+
+
+def linearize(
+    circuit: Circuit, z: Float[Array, " n"], state: State, converged: Bool[Array, ""]
+) -> tuple[Complex[Array, " two_n"], Bool[Array, ""]]:
+    """`eigenvalues` and `stable` of `Stability` at a state, where it rests if `converged`."""
+    J = jnp.where(converged, rest_jacobian(circuit, state), jacobian(circuit, state))
+    eigenvalues = spectrum(J)
+    identity = identity_recurrence(circuit)
+    if identity is None:
+        stable = (eigenvalues[0].real < 0) & stable_on_both_sides(circuit, z, state)
+        return eigenvalues, converged & stable
+    bound = jnp.where(converged, oscillator_bound(identity, state), jnp.inf)
+    eigenvalues = jax.lax.complex(jnp.minimum(eigenvalues.real, bound), eigenvalues.imag)
+    return eigenvalues[falling(eigenvalues)], converged
+
+
+def oscillator_bound(circuit: Circuit, state: State) -> Float[Array, ""]:
+    """A negative bound on the spectral abscissa, for identity recurrence, in 1/ms.
+
+    Let `(l^2 + l B + K) x = 0` and `|x_i| / a_i` be largest for neuron i. As row i of `B` has its
+    positive entry on the diagonal only, and `(B a)_i / a_i = r_i > 0`, that equation divided by
+    `l x_i` gives `|l + K_i / l + B_ii| <= B_ii - r_i`. Hence `-Re l >= r_i |l|^2 / (|l|^2 + K_i)`,
+    and `|l|^2 + 2 B_ii |l| >= K_i`. It is built of positive terms, so rounding leaves its sign.
+    """
+    leak, _ = _leak_and_rate(circuit, *state)
+    rate = leak / circuit.tau_y
+    r = rate + circuit.c / state.a / circuit.tau_a
+    ratio = (rate + own_leak(circuit, state) / circuit.tau_a) / jnp.sqrt(rate / circuit.tau_a)
+    least = jnp.square(1 / (ratio + jnp.hypot(ratio, 1.0)))  # |l|^2 / K_i
+    return -jnp.min(r * least / (1 + least))
+
+
+def stable_on_both_sides(circuit: Circuit, z: Float[Array, " n"], state: State) -> Bool[Array, ""]:
+    """Whether neurons of the rectified model at `y_i = 0` let the steady state be stable.
+
+    The sign of `y_i` is open if it is 0 to within the tolerance of its equation's terms. What is
+    asked of such neurons stands in `stability`. Those that nothing reaches are a threshold-linear
+    network of their own, `tau y' = -y + M relu(y)`, which drives the others: it decays if the
+    spectral radius of `relu(M)` is below 1, as `relu(y)` is nowhere above the solution of
+    `tau r' = -r + relu(M) r`. Always true in the main model.
+    """
+    if not circuit.rectified:
+        return jnp.bool_(True)
+    y, a = state
+    W_r = jnp.eye(circuit.n, dtype=y.dtype) if circuit.W_r is None else circuit.W_r
+    rounding = float(jnp.finfo(y.dtype).eps) ** 0.75
+    open_sign = jnp.abs(y) <= rounding * circuit.terms(state, z).y
+    q = jnp.where(open_sign, 0, circuit.rectify(y))
+    unreached = open_sign & (circuit.b * z == 0) & (jnp.abs(W_r) @ q == 0)
+    others = open_sign & ~unreached
+    reached = jnp.abs(W_r) @ others.astype(y.dtype) > 0
+    others = jnp.where(jnp.any(unreached & reached), open_sign, others)
+    alone = (open_sign & ~others).astype(y.dtype)
+    M = jax.nn.relu(gate(a)[:, None] * W_r) * alone[:, None] * alone[None, :]
+    # `I - M` for `M >= 0` has a spectral radius of `M` below 1 if and only if this is positive
+    grown = jnp.linalg.solve(jnp.eye(circuit.n, dtype=y.dtype) - M, jnp.ones_like(y))
+    decays = jnp.all(jnp.isfinite(grown) & (grown > 0))
+    return decays & _each_combination_is_stable(circuit, state, others)
+
+
+def _each_combination_is_stable(
+    circuit: Circuit, state: State, which: Bool[Array, " n"]
+) -> Bool[Array, ""]:
+    """Whether all linearizations are stable in which the neurons are active or silent each."""
+    count = jnp.sum(which)
+    few = count <= _MOST_OPEN
+    rank = jnp.cumsum(which) - 1
+    combinations = jnp.where(few & (count > 0), 2 ** jnp.minimum(count, _MOST_OPEN), 0)
+
+    def unfinished(carry):
+        i, stable = carry
+        return stable & (i < combinations)
+
+    def step(carry):
+        i, _ = carry
+        chosen = ((i >> rank) & 1).astype(state.y.dtype)
+        J = rest_jacobian(circuit, state, jnp.where(which, chosen, circuit.active(state.y)))
+        return i + 1, spectrum(J)[0].real < 0
+
+    _, stable = jax.lax.while_loop(unfinished, step, (jnp.zeros_like(combinations), few))
+    return stable
 
 
 def largest_euler_step(eigenvalues: Complex[Array, " m"]) -> Float[Array, ""]:
@@ -113,13 +214,22 @@ def oscillator(
 
     Raises `ValueError` if the recurrence is not the identity.
     """
-    circuit = _with_identity_recurrence("oscillator", circuit)
     z = as_drive(circuit, z)
-    y, a = (steady_state(circuit, z) if steady is None else steady).state
-    leak, q = _leak_and_rate(circuit, y, a)
-    B = jnp.diag(leak / circuit.tau_y + 1 / circuit.tau_a)
-    B = B - circuit.W * jnp.square(q)[None, :] / circuit.tau_a[:, None]
-    return Oscillator(B, jnp.diag(leak / (circuit.tau_y * circuit.tau_a)), q != 0)
+    circuit = _with_identity_recurrence("oscillator", circuit)
+    state = (steady_state(circuit, z) if steady is None else steady).state
+    B, K = _damping_and_stiffness(circuit, state)
+    return Oscillator(B, jnp.diag(K), circuit.rectify(state.y) != 0)
+
+
+def _damping_and_stiffness(
+    circuit: Circuit, state: State
+) -> tuple[Float[Array, "n n"], Float[Array, " n"]]:
+    """`B` and the diagonal of `K` of an `Oscillator`."""
+    leak, q = _leak_and_rate(circuit, *state)
+    own = leak / circuit.tau_y + own_leak(circuit, state) / circuit.tau_a
+    others = -circuit.W * jnp.square(q)[None, :] / circuit.tau_a[:, None]
+    B = jnp.where(jnp.eye(circuit.n, dtype=bool), own[:, None], others)
+    return B, leak / (circuit.tau_y * circuit.tau_a)
 
 
 class Certificate(NamedTuple):
@@ -161,14 +271,16 @@ def certify(
     A `W_r` that is an explicit identity matrix counts as identity recurrence, unless it is being
     traced. The kinds and checks are Python values, so under `jax.jit` return the arrays you need.
     """
-    identity = identity_recurrence(circuit)
     z = as_drive(circuit, z)
+    identity = identity_recurrence(circuit)
     linear = stability(circuit, z, steady)
     found = linear.steady_state
     checks = {
         "steady state converged": found.converged,
         "spectral abscissa < 0": linear.spectral_abscissa < 0,
     }
+    if circuit.rectified and identity is None:
+        checks["stable on both sides of y = 0"] = stable_on_both_sides(circuit, z, found.state)
     T = margin = None
     if identity is not None:
         T, margin, structural = diagonal_certificate(identity, z, found)
@@ -319,8 +431,8 @@ def energy(
     Raises `ValueError` if the recurrence is not the identity or the state has another shape.
     Source: Rawat et al. 2024, energy function; weights `T` from `certify`.
     """
-    circuit = _with_identity_recurrence("energy", circuit)
     z = as_drive(circuit, z)
+    circuit = _with_identity_recurrence("energy", circuit)
     for name, value in zip(state._fields, state, strict=True):
         if value.shape != (circuit.n,):
             raise ValueError(

@@ -5,27 +5,31 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, Float, Int
 from threadpoolctl import threadpool_limits
 
-from organics.circuit import Circuit, State, root
+from organics.circuit import Circuit, State, gate, root
 from organics.processors import available
 
 
-def imbalance_jacobian(circuit: Circuit, state: State) -> Float[Array, "two_n two_n"]:
+def imbalance_jacobian(
+    circuit: Circuit, state: State, active: Float[Array, " n"] | None = None
+) -> Float[Array, "two_n two_n"]:
     """Derivative of `circuit.imbalance` with respect to `(y, a)`: the Jacobian without `1/tau`.
 
     In the rectified model the slope at `y_i = 0` exactly is the left one, where neuron i is silent
-    (as automatic differentiation has it); both one-sided linearizations are stable for `W_r = I`.
+    (as automatic differentiation has it). `active`, 1 or 0 for each neuron, has it otherwise.
     """
     n, (y, a) = circuit.n, state
     s = root(a)
     q = circuit.rectify(y)
+    active = circuit.active(y) if active is None else active
     identity = jnp.eye(n, dtype=y.dtype)
     W_r = identity if circuit.W_r is None else circuit.W_r
     # d sqrt(relu(a)) / da is 0 where a <= 0, as in `root`
     slope = jnp.where(a > 0, 1 / jnp.where(a > 0, 2 * s, 1), 0)
-    y_from_y = (1 - s)[:, None] * W_r * circuit.active(y)[None, :] - identity
+    own = circuit.own_gain(a) * active - (1 - active)
+    y_from_y = jnp.where(identity > 0, own[:, None], gate(a)[:, None] * W_r * active[None, :])
     y_from_a = jnp.diag(-circuit.recur(q) * slope)
     a_from_y = circuit.W * (2 * q * jax.nn.relu(a))[None, :]
     a_from_a = circuit.W * jnp.where(a > 0, jnp.square(q), 0)[None, :] - identity
@@ -44,8 +48,75 @@ def jacobian(circuit: Circuit, state: State) -> Float[Array, "two_n two_n"]:
     return imbalance_jacobian(circuit, state) / tau[:, None]
 
 
+def rest_jacobian(
+    circuit: Circuit, state: State, active: Float[Array, " n"] | None = None
+) -> Float[Array, "two_n two_n"]:
+    """`jacobian` at a steady state, with more digits where `W_ii y_i^2` is close to 1.
+
+    There `(1 - W_ii q_i^2) a_i` is what the equation of `a_i` has besides, a sum of positive terms.
+    `active` as in `imbalance_jacobian`.
+    """
+    n = circuit.n
+    tau = jnp.concatenate([circuit.tau_y, circuit.tau_a])
+    J = imbalance_jacobian(circuit, state, active)
+    own = jnp.concatenate([jnp.diagonal(J)[:n], -own_leak(circuit, state)])
+    return jnp.where(jnp.eye(2 * n, dtype=bool), own[:, None], J) / tau[:, None]
+
+
+def own_leak(circuit: Circuit, state: State) -> Float[Array, " n"]:
+    """`1 - W_ii q_i^2` at a steady state, none of which is lost to rounding."""
+    pooled = jnp.square(root(state.a) * circuit.rectify(state.y))
+    others = jnp.where(jnp.eye(circuit.n, dtype=bool), 0, circuit.W) @ pooled
+    return (circuit.c + others) / state.a
+
+
+def determinant_sign(factors: Float[Array, "m m"], pivots: Int[Array, " m"]) -> Float[Array, ""]:
+    """Of the matrix that `jax.scipy.linalg.lu_factor` factorized: 1, -1 or 0."""
+    swaps = jnp.sum(pivots != jnp.arange(len(pivots), dtype=pivots.dtype))
+    return jnp.prod(jnp.sign(jnp.diagonal(factors))) * jnp.where(swaps % 2 == 0, 1, -1)
+
+
+@jax.custom_jvp
+def spectrum(J: Float[Array, "m m"]) -> Complex[Array, " m"]:
+    """Eigenvalues by falling real part, of equal ones first that with the larger imaginary part.
+
+    Computed in double precision, whatever the type of `J`: rates over many decades need it. Can be
+    jitted, mapped, and differentiated once.
+    """
+    return _decompose(J, vectors=False)[0]
+
+
+@spectrum.defjvp
+def _(primals, tangents):
+    (J,), (t_J,) = primals, tangents
+    values, right, left = _decompose(J, vectors=True)
+    return values, jnp.einsum("ij,jk,ki->i", left, t_J.astype(left.dtype), right)
+
+
+def _decompose(J: Float[Array, "m m"], *, vectors: bool) -> tuple[Array, ...]:
+    """Sorted eigenvalues; with `vectors` also eigenvectors as columns and, as rows, the inverse."""
+    kind = jnp.result_type(J.dtype, jnp.complex64)
+    # the fast before the slow, from where the QR algorithm does least harm to the slow
+    order = jnp.argsort(-jnp.abs(jnp.diagonal(J)))
+    J = J[order][:, order]
+    with jax.enable_x64(True):
+        double = J.astype(jnp.float64)
+        if not vectors:
+            values = jnp.linalg.eigvals(double)
+            return (values[falling(values)].astype(kind),)
+        values, right = jnp.linalg.eig(double)
+        first = falling(values)
+        right = right[jnp.argsort(order)][:, first]
+        return values[first].astype(kind), right.astype(kind), jnp.linalg.inv(right).astype(kind)
+
+
+def falling(values: Complex[Array, " m"]) -> Int[Array, " m"]:
+    """The order of `spectrum`."""
+    return jnp.lexsort((-values.imag, -values.real))
+
+
 def eigenvalues(jacobians: Float[np.ndarray, "*batch m m"]) -> Complex[np.ndarray, "*batch m"]:
-    """Eigenvalues of stacked matrices, computed on all processors that there are.
+    """Eigenvalues of stacked matrices, each sorted as `spectrum` does, on all processors there are.
 
     Those of a matrix that is not finite are NaN: LAPACK cannot be asked, and the other matrices
     have theirs all the same.
@@ -62,7 +133,9 @@ def eigenvalues(jacobians: Float[np.ndarray, "*batch m m"]) -> Complex[np.ndarra
         parts = list(pool.map(np.linalg.eigvals, pieces))
     kind = np.result_type(jacobians.dtype, np.complex64)
     found = np.full(stack.shape[:-1], complex(np.nan, np.nan), kind)
-    found[finite] = np.concatenate(parts)
+    values = np.concatenate(parts)
+    order = np.lexsort((-values.imag, -values.real))
+    found[finite] = np.take_along_axis(values, order, axis=-1)
     return found.reshape(jacobians.shape[:-1])
 
 

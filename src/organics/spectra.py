@@ -22,6 +22,7 @@ import scipy.signal
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Real
 
 from organics.circuit import Circuit, State, as_drive
+from organics.linear_stability import linearize
 from organics.linearization import jacobian
 from organics.noise import Noise
 from organics.simulation import Trajectory, known
@@ -226,23 +227,25 @@ class _Linearized(NamedTuple):
 def _linearize(circuit: Circuit, z, noise: Noise) -> _Linearized:
     if isinstance(z, State):
         state = State(as_drive(circuit, z.y, "z.y"), as_drive(circuit, z.a, "z.a"))
+        # the drive under which it rests
+        z = -circuit.imbalance(state, jnp.zeros_like(state.y)).y / circuit.b
         converged = jnp.asarray(True)
     else:
-        state, residual, converged, *_ = steady_state(circuit, as_drive(circuit, z))
+        z = as_drive(circuit, z)
+        state, residual, converged, *_ = steady_state(circuit, z)
         if known(converged) is False:
             raise RuntimeError(
                 "no steady state was found for `z`; the best state has the residual "
                 f"{float(residual):.3g}. There is no linear theory without one."
             )
-    J = jacobian(circuit, state)
-    abscissa = jnp.max(jnp.linalg.eigvals(jax.lax.stop_gradient(J)).real)
-    if known(abscissa < 0) is False:
+    eigenvalues, stable = linearize(*jax.lax.stop_gradient((circuit, z, state, converged)))
+    if known(stable) is False:
         raise RuntimeError(
             "the steady state is not stable: its spectral abscissa is "
-            f"{float(abscissa):.3g} per ms. Fluctuations about it are not stationary."
+            f"{float(eigenvalues[0].real):.3g} per ms. Fluctuations about it are not stationary."
         )
     amplitude = jnp.concatenate(noise.amplitudes(circuit, state))
-    return _Linearized(J, amplitude, converged & (abscissa < 0))
+    return _Linearized(jacobian(circuit, state), amplitude, stable)
 
 
 def _squared(X: Complex[Array, "*shape"]) -> Float[Array, "*shape"]:
