@@ -58,6 +58,11 @@ def root(a: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.where(a > 0, jnp.sqrt(safe), 0)
 
 
+def gate(a: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`1 - sqrt(relu(a))`, to within rounding of itself also where `a` is close to 1."""
+    return (1 - jax.nn.relu(a)) / (1 + root(a))
+
+
 class Circuit(eqx.Module):
     r"""An ORGaNICs circuit of n principal and n modulator neurons.
 
@@ -185,16 +190,51 @@ class Circuit(eqx.Module):
         """`W_r q`."""
         return q if self.W_r is None else self.W_r @ q
 
+    @property
+    def own_recurrence(self) -> Float[Array, " n"]:
+        """What is on the diagonal of `W_r`."""
+        return jnp.ones_like(self.b) if self.W_r is None else jnp.diagonal(self.W_r)
+
+    def own_gain(self, a: Float[Array, " n"]) -> Float[Array, " n"]:
+        """`(1 - sqrt(a_i)) W_r,ii - 1`: how the imbalance of `y_i` changes with an active `y_i`.
+
+        For `W_r,ii = 1` it is `-sqrt(a_i)`, of which nothing is lost to rounding, small as it is.
+        """
+        s, own = root(a), self.own_recurrence
+        return jnp.where(s < 0.5, (own - 1) - own * s, own * gate(a) - 1)
+
+    def from_others(self, q: Float[Array, " n"], *, sizes: bool = False) -> Float[Array, " n"]:
+        """`W_r q` without the diagonal of `W_r`; with `sizes`, of the absolute values of both."""
+        if self.W_r is None:
+            return jnp.zeros_like(q)
+        others = jnp.where(jnp.eye(self.n, dtype=bool), 0, self.W_r)
+        return jnp.abs(others) @ jnp.abs(q) if sizes else others @ q
+
     def imbalance(self, state: State, z: Float[Array, " n"]) -> State:
         """Right-hand sides of the circuit's equations, before division by the time constants.
 
         Dimensionless; zero exactly at the steady states, which do not depend on time constants.
+        Arranged so that rounding is small compared with `terms`, the terms of each equation.
         """
         y, a = state
         q = self.rectify(y)
+        own, others = self.own_gain(a) * q, gate(a) * self.from_others(q)
         return State(
-            y=-y + self.b * z + (1 - root(a)) * self.recur(q),
-            a=-a + self.c + self.W @ (jnp.square(q) * jax.nn.relu(a)),
+            y=self.b * z - (y - q) + own + others,
+            a=-a + self.c + self.W @ jnp.square(root(a) * q),
+        )
+
+    def terms(self, state: State, z: Float[Array, " n"]) -> State:
+        """The sum of the absolute values of what `imbalance` adds up in each equation."""
+        y, a = state
+        q, w = self.rectify(y), jnp.abs(self.own_recurrence)
+        beside = jnp.abs(self.own_recurrence - 1) + w * root(a)
+        own = jnp.minimum(beside, 1 + w * jnp.abs(gate(a))) * jnp.abs(q)
+        others = jnp.abs(gate(a)) * self.from_others(q, sizes=True)
+        return State(
+            y=jnp.abs(self.b * z) + jnp.abs(y - q) + own + others,
+            # the pooled terms are all positive; where the equation balances, they are `a - c`
+            a=2 * jnp.abs(a) + self.c,
         )
 
     def velocity(self, state: State, z: Float[Array, " n"]) -> State:

@@ -57,11 +57,6 @@ def linearized(circuit: Circuit, z: Float[Array, " n"], state: State) -> Linear:
     return product
 
 
-def own_recurrence(circuit: Circuit) -> Float[Array, " n"]:
-    """What is on the diagonal of `W_r`."""
-    return jnp.ones_like(circuit.b) if circuit.W_r is None else jnp.diagonal(circuit.W_r)
-
-
 def neuron_blocks(circuit: Circuit, state: State, *, transposed: bool = False) -> Linear:
     """The map `x -> B^-1 x`, or `B^-T x`, where `B` is the part of `J` within each neuron.
 
@@ -71,9 +66,9 @@ def neuron_blocks(circuit: Circuit, state: State, *, transposed: bool = False) -
     s = root(a)
     q = circuit.rectify(y)
     W = jnp.diagonal(circuit.W)
-    W_r = own_recurrence(circuit)
     positive = a > 0
-    y_from_y = (1 - s) * W_r * circuit.active(y) - 1
+    active = circuit.active(y)
+    y_from_y = circuit.own_gain(a) * active - (1 - active)
     y_from_a = jnp.where(positive, -circuit.recur(q) / jnp.where(positive, 2 * s, 1), 0)
     a_from_y = 2 * W * q * jax.nn.relu(a)
     a_from_a = jnp.where(positive, W * jnp.square(q), 0) - 1

@@ -6,10 +6,10 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, Float, Int
 from threadpoolctl import threadpool_limits
 
-from organics.circuit import Circuit, State, root
+from organics.circuit import Circuit, State, gate, root
 from organics.processors import available
 
 _Values = TypeVar("_Values", np.ndarray, Array)
@@ -32,7 +32,8 @@ def imbalance_jacobian(
     W_r = identity if circuit.W_r is None else circuit.W_r
     # d sqrt(relu(a)) / da is 0 where a <= 0, as in `root`
     slope = jnp.where(a > 0, 1 / jnp.where(a > 0, 2 * s, 1), 0)
-    y_from_y = (1 - s)[:, None] * W_r * active[None, :] - identity
+    own = circuit.own_gain(a) * active - (1 - active)
+    y_from_y = jnp.where(identity > 0, own[:, None], gate(a)[:, None] * W_r * active[None, :])
     y_from_a = jnp.diag(-circuit.recur(q) * slope)
     a_from_y = circuit.W * (2 * q * jax.nn.relu(a))[None, :]
     a_from_a = circuit.W * jnp.where(a > 0, jnp.square(q), 0)[None, :] - identity
@@ -52,6 +53,12 @@ def jacobian(
     """
     tau = jnp.concatenate([circuit.tau_y, circuit.tau_a])
     return imbalance_jacobian(circuit, state, active) / tau[:, None]
+
+
+def determinant_sign(factors: Float[Array, "m m"], pivots: Int[Array, " m"]) -> Float[Array, ""]:
+    """Of the matrix that `jax.scipy.linalg.lu_factor` factorized: 1, -1 or 0."""
+    swaps = jnp.sum(pivots != jnp.arange(len(pivots), dtype=pivots.dtype))
+    return jnp.prod(jnp.sign(jnp.diagonal(factors))) * jnp.where(swaps % 2 == 0, 1, -1)
 
 
 def eigenvalues(jacobians: Float[np.ndarray, "*batch m m"]) -> Complex[np.ndarray, "*batch m"]:

@@ -218,7 +218,7 @@ class _Root(NamedTuple):
 
 
 def _planar(circuit: Circuit, z: Values) -> _Planar:
-    if circuit.W.shape != (1, 1):
+    if circuit.n != 1:
         raise ValueError(
             f"`circuit` must have one principal neuron (n = 1); its `W` has shape "
             f"{circuit.W.shape}. For larger circuits use `steady_state`."

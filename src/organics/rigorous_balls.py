@@ -147,7 +147,7 @@ def imbalance(circuit: BallCircuit, state: Box) -> list[arb]:
     y, a = state
     q = _seen(circuit, y)
     recurrent = (q if circuit.W_r is None else circuit.W_r * q).entries()
-    pooled = (circuit.W * column(q**2 * a for q, a in zip(q.entries(), a, strict=True))).entries()
+    pooled = (circuit.W * column(q * q * a for q, a in zip(q.entries(), a, strict=True))).entries()
     first = [
         -y + d + (1 - a.sqrt()) * r for y, a, d, r in zip(y, a, circuit.d, recurrent, strict=True)
     ]
@@ -178,7 +178,7 @@ def imbalance_jacobian(circuit: BallCircuit, state: Box) -> arb_mat:
             return -recurrent[k] / (2 * s[k]) if k == m else 0
         if j < n:
             return circuit.W[k, m] * 2 * q[m] * a[m]
-        return circuit.W[k, m] * q[m] ** 2 + leak
+        return circuit.W[k, m] * q[m] * q[m] + leak
 
     return from_entries(2 * n, entry)
 
@@ -215,7 +215,7 @@ def enclose(
     if not all(value.is_finite() for value in shift):
         return nothing
     size = max(float(abs(y)) for y in x[:n]) or 1.0
-    floor = [size * tiny] * n + [abs(a) * tiny for a in x[n:]]
+    floor = [abs(value) * tiny if value != 0 else arb(size) * tiny * tiny for value in x]
     radius = [(2 * abs(s) + f).abs_upper() for s, f in zip(shift, floor, strict=True)]
     found = nothing
     for _ in range(_INFLATIONS):

@@ -13,10 +13,10 @@ exactly; in the rectified model those with `y > 0`, if `p > 0`.
 Source: Rawat, Heeger & Martiniani 2024, equations of both models and the two-dimensional model.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from flint import arb, arb_mat, fmpq, fmpq_poly
+from flint import arb, arb_mat, ctx, fmpq, fmpq_poly
 from jaxtyping import Array, Float
 from scipy.sparse.csgraph import connected_components
 
@@ -31,6 +31,7 @@ from organics.rigorous_balls import (
     jacobian,
     least,
 )
+from organics.rigorous_roots import positive_roots
 
 NONE_EXISTS = "no steady state exists"
 NONE_STABLE = "no stable steady state exists"
@@ -109,20 +110,18 @@ def _alone(circuit: Circuit, z: Float[Array, " n"], balls: BallCircuit, i: int) 
     D = fmpq_poly([1 - w_r, w_r])
     equation = fmpq_poly([-c, 0, 1]) * D * D - fmpq_poly([0, 0, w * p * p])
     neuron = balls.alone(i)
+    roots = positive_roots(equation, ctx.prec)
+    if roots is None:
+        return None
     growth, distance = [], [arb(1)]
-    roots: list[Any] = equation.numer().complex_roots()  # pairs of a root and its multiplicity
-    for root, _ in roots:
-        s = root.real
-        if not root.imag.is_zero() or s <= 0:  # a real root has imaginary part 0 exactly
-            distance.append(arb.max(abs(root.imag), -s))
-            continue
+    for s in roots:
         y = p / (1 - w_r + w_r * s)
         if balls.rectified and y < 0:
             distance.append(-y)
             continue
-        growth.append(_growth(jacobian(neuron, Box([y], [s**2]))))
+        growth.append(_growth(jacobian(neuron, Box([y], [s * s]))))
     if not growth:
-        name = f"no steady state of neuron {i}, which hears only itself: distance of all roots > 0"
+        name = f"neuron {i}, which hears only itself, has no steady state: -y > 0 at all roots"
         statement, inequality = NONE_EXISTS, Inequality.positive(name, least(distance))
     else:
         name = f"largest real part > 0 at all steady states of neuron {i}, which hears only itself"

@@ -118,6 +118,8 @@ def _eigenvector_candidate(J: arb_mat) -> Iterator[Candidate]:
     """In the basis of the eigenvectors, real and imaginary parts apart, `P` is diagonal."""
     m = J.nrows()
     values, vectors = acb_mat(J).eig(right=True, algorithm="approx")
+    if not all(value.is_finite() for value in values):
+        return
     size = max(float(abs(v).mid()) for v in values)
     noise = size * 2.0 ** (-ctx.prec / 2)
     g = _short(max(float(v.real.mid()) for v in values) / 2)

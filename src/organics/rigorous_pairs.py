@@ -22,6 +22,7 @@ from jaxtyping import ArrayLike, Float
 from organics.circuit import Circuit, as_drive
 from organics.rigorous_balls import BallCircuit, Box, Inequality, jacobian, least
 from organics.rigorous_lyapunov import candidates, conclude
+from organics.rigorous_roots import positive_roots
 
 BITS = 512  # that suffice to tell the roots of such polynomials apart
 
@@ -48,7 +49,7 @@ def steady_states_of_two(circuit: Circuit, z: Float[ArrayLike, " n"]) -> Pairs |
     """Every steady state of the main model with n = 2 for the drive `z`, enclosed.
 
     `None` if the elimination fails: the resultant vanishes, as it does where steady states form a
-    curve, or there may be one at which `det(M)` is zero.
+    curve, or two of its roots are too close, or there may be one at which `det(M)` is zero.
 
     Raises `ValueError` if the circuit is rectified or has another number of neurons.
     """
@@ -67,7 +68,9 @@ def steady_states_of_two(circuit: Circuit, z: Float[ArrayLike, " n"]) -> Pairs |
     if any(p == 0 for p in resultants):
         return None
     with ctx.workprec(BITS):
-        s_roots, t_roots = (_positive_roots(p) for p in resultants)
+        s_roots, t_roots = (positive_roots(p, BITS) for p in resultants)
+        if s_roots is None or t_roots is None:
+            return None
         balls = BallCircuit.of(circuit, z)
         enclosures, unstable, growth, distance = [], [], [], [arb(1)]
         for s in s_roots:
@@ -174,14 +177,3 @@ def _exact(values) -> list[fmpq]:
 def _univariate(polynomial: Any, variable: int) -> fmpq_poly:
     known = {int(powers[variable]): value for powers, value in polynomial.terms()}
     return fmpq_poly([known.get(k, fmpq(0)) for k in range(max(known, default=0) + 1)])
-
-
-def _positive_roots(polynomial: fmpq_poly) -> list[arb]:
-    """Balls around the positive roots; each holds one, and a real root is known to be real."""
-    _, factors = polynomial.numer().factor()
-    roots = [root for factor, _ in factors for root, *_ in map(_entry, factor.complex_roots())]
-    return [root.real for root in roots if root.imag.contains(0) and not root.real <= 0]
-
-
-def _entry(root: Any) -> tuple[Any, ...]:
-    return root if isinstance(root, tuple) else (root,)

@@ -13,9 +13,10 @@ divisive normalization. Otherwise it is searched for:
 With `matrix_free`, sweeps (the iteration without its factorization) and the same Newton method,
 each step solved for without a factorization (`organics.krylov`), go before all of these.
 
-Whatever the route, a state counts as converged by its residual alone. A state that cannot be stable
-by the sign of its Jacobian's determinant is returned only if the other route finds none that may;
-what is found without a factorization is checked in small circuits only.
+Whatever the route, a state counts as converged only by what its equations leave over, each judged
+by the terms of its own row, and by how far Newton last went. A state that cannot be stable by
+the sign of its Jacobian's determinant is returned only if the other route finds none that may; what
+is found without a factorization is checked in small circuits only.
 A steady state may be unstable all the same; `organics.linear_stability` answers that.
 """
 
@@ -28,15 +29,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, ScalarLike
 
-from organics.circuit import Circuit, State, as_drive, root
-from organics.krylov import (
-    linearized,
-    minimize_residual,
-    neuron_blocks,
-    own_recurrence,
-    solve_linearized,
-)
-from organics.linearization import imbalance_jacobian
+from organics.circuit import Circuit, State, as_drive, gate
+from organics.krylov import linearized, minimize_residual, neuron_blocks, solve_linearized
+from organics.linearization import determinant_sign, imbalance_jacobian
 from organics.mesh import advising, alike
 from organics.relaxation import select, try_step
 
@@ -45,6 +40,7 @@ _CLOSED_FORM, _ITERATION, _NEWTON, _RELAXATION = range(len(METHODS))
 
 _ITERATIONS = 6  # of Algorithm 1, before Newton takes over: it gains a factor of 2 to 4 each time
 _NEWTON_STEPS = 60
+_LEAST_FRACTION = 1e-9  # of a step, below which Newton is stuck
 _SWEEPS = 20  # each is a fifth of the work of a Newton-Krylov step
 _PATIENCE = 4  # sweeps that may bring nothing, as the first ones often do
 _NEWTON_KRYLOV_STEPS = 20  # where these do not do, the other routes begin
@@ -60,7 +56,8 @@ class SteadyState(NamedTuple):
         state: `y` and `a`, each of shape (n,).
         residual: Euclidean norm of `circuit.imbalance`, the velocity scaled by the time constants.
         converged: whether each equation balances to within the tolerance, relative to the terms
-            that it sums. If not, `state` is only the best state that was found.
+            that it sums, and the last step of Newton was small. If not, there is none nearby, or
+            too few digits to tell, and `state` is only the best state that was found.
         iterations: total number of iterations of Algorithm 1 and of Newton.
         method: index into `METHODS` of what produced the state; `method_name` has the words.
     """
@@ -83,14 +80,15 @@ def closed_form(circuit: Circuit, z: Float[Array, " n"]) -> State:
     Main model: `a = (b0 sigma)^2 + W d^2`, `y = d / sqrt(a)`. Rectified model: `a` pools
     `relu(d)^2`, and `y = d` where `d < 0`. Source: Rawat et al. 2024.
 
-    Raises `ValueError` if the circuit has a recurrent matrix, identity or not: pass `W_r=None`.
+    Raises `ValueError` if the circuit has a recurrent matrix, identity or not: pass `W_r=None`; and
+    if `z` has the wrong shape or is not finite.
     """
     if circuit.W_r is not None:
         raise ValueError(
             "`closed_form` needs a circuit with `W_r=None` (identity recurrence); "
             "`steady_state` solves the general case."
         )
-    d = circuit.b * z
+    d = circuit.b * as_drive(circuit, z)
     q = circuit.rectify(d)
     a = circuit.c + circuit.W @ jnp.square(q)
     return State(q / jnp.sqrt(a) + (d - q), a)
@@ -112,8 +110,9 @@ def steady_state(
     cost that does not depend on how the state was found. They are meaningless where `converged` is
     false.
 
-    `tolerance` bounds the imbalance of each equation relative to the sum of its terms; the default
-    is `eps^(3/4)` of the circuit's type (1.8e-12 in float64, 6.4e-6 in float32).
+    `tolerance` bounds the imbalance of each equation relative to the sum of its terms, and its cube
+    root the last step of Newton relative to the same; the default is `eps^(3/4)` of the circuit's
+    type (1.8e-12 in float64, 6.4e-6 in float32).
 
     `spectral_norm` is the largest singular value of `W_r` if it is known. Computing it takes a good
     part of the time; it decides where the search begins, and not what counts as found.
@@ -140,7 +139,8 @@ def steady_state(
     tolerance = float(jnp.finfo(circuit.dtype).eps) ** 0.75 if tolerance is None else tolerance
     if circuit.W_r is None:
         state = closed_form(circuit, z)
-        found = _judge(circuit, state, z, tolerance)
+        found = _judge(circuit, state, z)
+        found = found._replace(converged=found.error <= tolerance)
         method, count = jnp.int32(_CLOSED_FORM), jnp.int32(0)
     else:
         norm = None if spectral_norm is None else jnp.asarray(spectral_norm, circuit.dtype)
@@ -178,7 +178,7 @@ def algorithm_1_step(circuit: Circuit, state: State, z: Float[Array, " n"]) -> S
     """
     y, a = state
     W_r = jnp.eye(circuit.n, dtype=y.dtype) if circuit.W_r is None else circuit.W_r
-    gated = (1 - jnp.sqrt(a))[:, None] * W_r * circuit.active(y)[None, :]
+    gated = gate(a)[:, None] * W_r * circuit.active(y)[None, :]
     y = jnp.linalg.solve(jnp.eye(circuit.n, dtype=y.dtype) - gated, circuit.b * z)
     return State(y, circuit.c + circuit.W @ (jnp.square(circuit.rectify(y)) * a))
 
@@ -190,10 +190,16 @@ def _spectral_norm(circuit: Circuit) -> Float[Array, ""]:
 
 
 class _Candidate(NamedTuple):
-    """A state, what is left over there of each equation, and whether it counts as converged."""
+    """A state, what is left over there of each equation, and the size of the terms of each.
+
+    `error` is the largest part of its terms that an equation leaves over, infinite where they are
+    out of range. `converged` says that a steady state is there.
+    """
 
     state: State
     imbalance: Float[Array, " two_n"]
+    terms: Float[Array, " two_n"]
+    error: Float[Array, ""]
     converged: Bool[Array, ""]
 
     @property
@@ -201,18 +207,20 @@ class _Candidate(NamedTuple):
         return jnp.linalg.norm(self.imbalance)
 
 
-def _judge(circuit: Circuit, state: State, z, tolerance) -> _Candidate:
-    """Each equation must balance relative to the terms that it sums."""
+def _judge(circuit: Circuit, state: State, z) -> _Candidate:
+    """Each equation by the terms of its own row; one without any terms balances.
+
+    A `y` so small that products with it underflow is 0.
+    """
     y, a = state
-    dy, da = circuit.imbalance(state, z)
-    # not `|1 - sqrt(a)|`: where `a` is close to 1, what is left of the difference is rounding
-    recurrent = (1 + root(a)) * jnp.max(jnp.abs(y))
-    y_terms = jnp.abs(y) + jnp.abs(circuit.b * z) + recurrent
-    a_terms = 2 * jnp.abs(a) + circuit.c
-    imbalance = jnp.concatenate([dy, da])
-    allowed = tolerance * jnp.concatenate([y_terms, a_terms])
-    balanced = (jnp.abs(imbalance) <= allowed) & jnp.isfinite(allowed)  # a sum may overflow
-    return _Candidate(state, imbalance, jnp.all(balanced) & jnp.all(a > 0))
+    least = float(jnp.finfo(y.dtype).tiny / jnp.finfo(y.dtype).eps)
+    state = State(jnp.where(jnp.abs(y) < least, 0, y), a)
+    imbalance = jnp.concatenate(circuit.imbalance(state, z))
+    terms = jnp.concatenate(circuit.terms(state, z))
+    in_range = jnp.all(jnp.isfinite(terms)) & jnp.all(state.a > 0)  # a sum may overflow
+    terms = jnp.where(terms > 0, terms, 1)
+    error = jnp.where(in_range, jnp.max(jnp.abs(imbalance) / terms), jnp.inf)
+    return _Candidate(state, imbalance, terms, error, jnp.bool_(False))
 
 
 @advising
@@ -223,9 +231,7 @@ def _search(
     """Two attempts, each a start and then Newton; which start goes first depends on `W_r`."""
     norm = _spectral_norm(circuit) if norm is None else norm
     contractive = norm <= 1 + 100 * float(jnp.finfo(z.dtype).eps)
-    first = _judge(circuit, algorithm_1_start(circuit, z, norm), z, tolerance)
-    # where several steady states are possible, `y = 0` under zero drive is not taken at its word
-    unfound = first._replace(converged=first.converged & contractive)
+    first = _judge(circuit, algorithm_1_start(circuit, z, norm), z)
 
     def unfinished(carry):
         i, _, acceptable, _, _ = carry
@@ -235,26 +241,26 @@ def _search(
         i, best, acceptable, method, count = carry
         relaxing = contractive == (i == 1)
         wanted = ~acceptable
-        relaxed = _relax(circuit, z, tolerance, wanted & relaxing, relaxation_steps)
+        relaxed = _relax(circuit, z, wanted & relaxing, relaxation_steps)
         iterated, iterations = _iterate(circuit, z, tolerance, first, wanted & ~relaxing)
         start = select(relaxing, relaxed, iterated)
-        found, steps = _newton(circuit, z, tolerance, start, wanted)
-        acceptable = found.converged & _may_be_stable(circuit, found.state)
+        found, may_be_stable, steps = _newton(circuit, z, tolerance, start, wanted)
+        acceptable = found.converged & may_be_stable
         closer = found.converged | (found.residual < best.residual) | jnp.isnan(best.residual)
         better = acceptable | (~best.converged & closer)
-        newton = jnp.where(steps > 0, _NEWTON, _ITERATION)
+        newton = jnp.where(steps > 1, _NEWTON, _ITERATION)  # one is for the judgement
         used = jnp.where(relaxing, _RELAXATION, newton).astype(jnp.int32)
         best = select(better, found, best)
         method = jnp.where(better, used, method)
         return i + 1, best, acceptable, method, count + iterations + steps
 
     none = jnp.int32(0)
-    begin = (none, unfound, unfound.converged, jnp.int32(_ITERATION), none)
+    begin = (none, first, first.converged, jnp.int32(_ITERATION), none)
     if matrix_free:
-        swept, sweeps = _sweep(circuit, z, tolerance, unfound)
+        swept, sweeps = _sweep(circuit, z, tolerance, first)
         direct, steps = _newton_krylov(circuit, z, tolerance, swept)
-        method = jnp.where(steps > 0, _NEWTON, _ITERATION).astype(jnp.int32)
-        best = select(direct.converged, direct, unfound)
+        method = jnp.where(steps > 1, _NEWTON, _ITERATION).astype(jnp.int32)
+        best = select(direct.converged, direct, first)
         small = circuit.n <= _SMALL
         checked = _may_be_stable(circuit, best.state) if small else jnp.bool_(True)
         begin = (none, best, best.converged & checked, method, sweeps + steps)
@@ -274,12 +280,12 @@ def _may_be_stable(circuit: Circuit, state: State) -> Bool[Array, ""]:
 def _iterate(circuit: Circuit, z, tolerance, first: _Candidate, wanted) -> tuple[_Candidate, Array]:
     def unfinished(carry):
         found, count = carry
-        return wanted & (count < _ITERATIONS) & ~found.converged
+        return wanted & (count < _ITERATIONS) & ~(found.error <= tolerance)
 
     def step(carry):
         found, count = carry
         state = algorithm_1_step(circuit, found.state, z)
-        return _judge(circuit, state, z, tolerance), count + 1
+        return _judge(circuit, state, z), count + 1
 
     return jax.lax.while_loop(unfinished, step, alike((first, jnp.int32(0))))
 
@@ -290,36 +296,43 @@ def _sweep(circuit: Circuit, z, tolerance, first: _Candidate) -> tuple[_Candidat
     `y` is exact for this `a` but for the recurrence between neurons, which is that of the `y`
     before: of `W_r`, only what is on its diagonal, limited to [0, 1], is solved for.
     """
-    own = jnp.clip(own_recurrence(circuit), 0, 1)
+    own = jnp.clip(circuit.own_recurrence, 0, 1)
 
     def unfinished(carry):
         found, _, idle, count = carry
-        return ~found.converged & (idle < _PATIENCE) & (count < _SWEEPS)
+        return ~(found.error <= tolerance) & (idle < _PATIENCE) & (count < _SWEEPS)
 
     def step(carry):
         found, least, idle, count = carry
         y, a = found.state
         q = circuit.rectify(y)
-        others = circuit.b * z + (1 - root(a)) * (circuit.recur(q) - own * q)
-        alone = others / (1 - own * (1 - root(a)))
+        others = circuit.b * z + gate(a) * (circuit.recur(q) - own * q)
+        alone = others / ((1 - own) + own * jnp.sqrt(a))
         y = jnp.where(others > 0, alone, others) if circuit.rectified else alone
         state = State(y, circuit.c + circuit.W @ (jnp.square(circuit.rectify(y)) * a))
-        found = _judge(circuit, state, z, tolerance)
+        found = _judge(circuit, state, z)
         falling = found.residual < 0.9 * least
         least = jnp.where(falling, found.residual, least)
         return found, least, jnp.where(falling, 0, idle + 1), count + 1
 
     begin = (first, first.residual, jnp.int32(0), jnp.int32(0))
     found, _, _, count = jax.lax.while_loop(unfinished, step, alike(begin))
-    closer = found.converged | (found.residual < first.residual)
+    closer = (found.error <= tolerance) | (found.residual < first.residual)
     return select(closer, found, first), count
 
 
-def _newton(circuit: Circuit, z, tolerance, start: _Candidate, wanted) -> tuple[_Candidate, Array]:
+def _newton(
+    circuit: Circuit, z, tolerance, start: _Candidate, wanted
+) -> tuple[_Candidate, Bool[Array, ""], Array]:
     """Newton on `imbalance = 0`, safeguarded."""
 
     def move(found):
-        return -jnp.linalg.solve(imbalance_jacobian(circuit, found.state), found.imbalance)
+        # in units of the terms: else what is rounding to one neuron is all there is of another
+        t = found.terms
+        scaled = imbalance_jacobian(circuit, found.state) * (t[None, :] / t[:, None])
+        factors = jax.scipy.linalg.lu_factor(-scaled)
+        step = t * jax.scipy.linalg.lu_solve(factors, found.imbalance / t)
+        return step, determinant_sign(*factors) > 0
 
     return _descend(circuit, z, tolerance, start, wanted, move, _NEWTON_STEPS)
 
@@ -328,45 +341,56 @@ def _newton_krylov(circuit: Circuit, z, tolerance, start: _Candidate) -> tuple[_
     """The same as `_newton`, each step solved for by products with `W` and `W_r`."""
 
     def move(found):
-        product = linearized(circuit, z, found.state)
-        blocks = neuron_blocks(circuit, found.state)
-        return minimize_residual(product, blocks, -found.imbalance, _FORCING)[0]
+        t = found.terms
+        product, blocks = linearized(circuit, z, found.state), neuron_blocks(circuit, found.state)
+        scaled = (lambda x: product(t * x) / t), (lambda x: blocks(t * x) / t)
+        step, _ = minimize_residual(*scaled, -found.imbalance / t, _FORCING)
+        return t * step, jnp.bool_(True)
 
     wanted = jnp.bool_(True)
-    return _descend(circuit, z, tolerance, start, wanted, move, _NEWTON_KRYLOV_STEPS)
+    found, _, count = _descend(circuit, z, tolerance, start, wanted, move, _NEWTON_KRYLOV_STEPS)
+    return found, count
 
 
 def _descend(
     circuit: Circuit, z, tolerance, start: _Candidate, wanted, move: Callable, most: int
-) -> tuple[_Candidate, Array]:
-    """At most so many steps by `move`, each shortened to keep `a > 0` and the residual falling.
+) -> tuple[_Candidate, Bool[Array, ""], Array]:
+    """At most so many steps by `move`, each shortened to keep `a > 0` and the imbalance falling.
 
-    The fraction of the step taken is quartered when the residual rises and the step taken back.
+    The fraction of the step taken is quartered when the imbalance rises and the step taken back.
+    A steady state is found where every equation balances and the last step was small: else it may
+    be far, or there may be none, as where two of them have just vanished. Also gives what `move`
+    said of the Jacobian before that step.
     """
     n = circuit.n
+    small = tolerance ** (1 / 3)
 
     def unfinished(carry):
-        found, _, count = carry
-        return wanted & ~found.converged & (count < most)
+        found, _, fraction, count = carry
+        return wanted & ~found.converged & (count < most) & (fraction > _LEAST_FRACTION)
 
     def step(carry):
-        found, fraction, count = carry
+        found, _, fraction, count = carry
         y, a = found.state
-        change = move(found)
+        change, may_be_stable = move(found)
+        near = jnp.all(jnp.abs(change) <= small * found.terms)
         dy, da = change[:n], change[n:]
         to_boundary = jnp.min(jnp.where(da < 0, -0.9 * a / jnp.where(da < 0, da, -1), jnp.inf))
         length = jnp.minimum(fraction, to_boundary)
-        tried = _judge(circuit, State(y + length * dy, a + length * da), z, tolerance)
-        accept = tried.converged | (tried.residual < found.residual)
+        tried = _judge(circuit, State(y + length * dy, a + length * da), z)
+        # either, as the residual of a large neuron may hide all of a small one
+        accept = (tried.error < found.error) | (~near & (tried.residual < found.residual))
         fraction = jnp.where(accept, jnp.minimum(4 * fraction, 1), fraction / 4)
-        return select(accept, tried, found), fraction, count + 1
+        found = select(accept, tried, found)
+        found = found._replace(converged=near & (found.error <= tolerance))
+        return found, may_be_stable, fraction, count + 1
 
-    begin = alike((start, jnp.ones((), z.dtype), jnp.int32(0)))
-    found, _, count = jax.lax.while_loop(unfinished, step, begin)
-    return found, count
+    begin = alike((start, jnp.bool_(False), jnp.ones((), z.dtype), jnp.int32(0)))
+    found, may_be_stable, _, count = jax.lax.while_loop(unfinished, step, begin)
+    return found, may_be_stable, count
 
 
-def _relax(circuit: Circuit, z, tolerance, wanted, steps) -> _Candidate:
+def _relax(circuit: Circuit, z, wanted, steps) -> _Candidate:
     """The circuit's own trajectory from `y = 0.01, a = c`, until it hardly moves."""
     dtype = z.dtype
     accuracy = 1e-6 if dtype == jnp.float64 else 1e-4
@@ -375,26 +399,34 @@ def _relax(circuit: Circuit, z, tolerance, wanted, steps) -> _Candidate:
     def slope(x):
         return jnp.concatenate(circuit.imbalance(State(*jnp.split(x, 2)), z)) / tau
 
+    def judge(x):
+        velocity = slope(x)
+        return _hardly_moves(circuit, x, tau * velocity, z, 10 * accuracy), velocity
+
     def unfinished(carry):
-        _, _, time, _, count, found = carry
-        moving = ~found.converged & (time < _RELAXATION_TIME * jnp.max(tau))
+        _, _, time, _, count, resting = carry
+        moving = ~resting & (time < _RELAXATION_TIME * jnp.max(tau))
         return wanted & moving & (count < steps)
 
-    def judge(x):
-        judged = _judge(circuit, State(*jnp.split(x, 2)), z, 10 * accuracy)
-        return judged, judged.imbalance / tau
-
     def step(carry):
-        x, k1, time, h, count, found = carry
-        accept, (moved, k4, judged), following = try_step(slope, judge, x, k1, h, accuracy)
-        x, k1, time, found = select(accept, (moved, k4, time + h, judged), (x, k1, time, found))
-        return x, k1, time, following, count + 1, found
+        x, k1, time, h, count, resting = carry
+        accept, (moved, k4, rests), following = try_step(slope, judge, x, k1, h, accuracy)
+        x, k1, time = select(accept, (moved, k4, time + h), (x, k1, time))
+        return x, k1, time, following, count + 1, resting | (accept & rests)
 
-    start = _judge(circuit, State(jnp.full_like(z, 0.01), circuit.c), z, 10 * accuracy)
-    x = jnp.concatenate(start.state)
-    begin = (x, slope(x), jnp.zeros((), dtype), 0.01 * jnp.min(tau), jnp.int32(0), start)
-    state = jax.lax.while_loop(unfinished, step, alike(begin))[-1].state
-    return _judge(circuit, state, z, tolerance)
+    x = jnp.concatenate([jnp.full_like(z, 0.01), circuit.c])
+    resting, velocity = judge(x)
+    begin = (x, velocity, jnp.zeros((), dtype), 0.01 * jnp.min(tau), jnp.int32(0), resting)
+    x = jax.lax.while_loop(unfinished, step, alike(begin))[0]
+    return _judge(circuit, State(*jnp.split(x, 2)), z)
+
+
+def _hardly_moves(circuit: Circuit, x, imbalance, z, accuracy: float) -> Bool[Array, ""]:
+    """Whether the imbalance is small relative to the largest neuron, as are the errors of steps."""
+    y, a = jnp.split(x, 2)
+    size = jnp.max(jnp.abs(y)) + jnp.abs(circuit.b * z)
+    allowed = accuracy * jnp.concatenate([(2 + jnp.sqrt(a)) * size, 2 * a + circuit.c])
+    return jnp.all(jnp.abs(imbalance) <= allowed)
 
 
 @eqx.filter_custom_jvp

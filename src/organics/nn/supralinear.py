@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from organics.constraints import positive
+from organics.linearization import determinant_sign
 from organics.mesh import advising, alike
 from organics.nn.arguments import require_positive
 from organics.nn.normalization import uniform_fan_in
@@ -244,16 +245,10 @@ def _newton(
         for _ in range(_STEPS):
             tried = judge(found.u + jax.scipy.linalg.lu_solve(factors, found.imbalance))
             found = select(tried.error < found.error, tried, found)
-        return found, _sign(*factors) <= 0, found.error < before, count + 1
+        return found, determinant_sign(*factors) <= 0, found.error < before, count + 1
 
     begin = (start, jnp.bool_(False), start.error <= _CLOSE, jnp.int32(0))
     return jax.lax.while_loop(unfinished, advance, alike(begin))[:2]
-
-
-def _sign(factors: Float[Array, "n n"], pivots: Array) -> Float[Array, ""]:
-    """Of the determinant of what was factorized."""
-    swaps = jnp.sum(pivots != jnp.arange(len(pivots), dtype=pivots.dtype))
-    return jnp.prod(jnp.sign(jnp.diagonal(factors))) * jnp.where(swaps % 2 == 0, 1, -1)
 
 
 def _imbalance_jacobian(k: float, W: Array, u: Array) -> Array:
