@@ -38,17 +38,13 @@ class Needs(NamedTuple):
     holds: Callable[[Any], bool] = lambda _: True
 
 
-MAY_BE_EMPTY = Needs("a list of values")
-"""Of a list that is not empty by default: `Annotated[tuple[int, ...], MAY_BE_EMPTY]`."""
-
-
 @dataclass(frozen=True)
 class Settings:
     """The base of settings.
 
     Raises `ValueError`, naming the field, for a value that is not of its field's type: a number
     that is not finite, or a whole one beyond 64 bits, is of none; or for an empty list, if it is
-    not so by default and not `MAY_BE_EMPTY`.
+    not so by default.
     """
 
     def __post_init__(self):
@@ -106,15 +102,15 @@ def check(kind: type, values: dict[str, Any]) -> None:
 def _needs_of(kind: type) -> dict[str, list[Needs]]:
     hints = get_type_hints(kind, include_extras=True)
     return {
-        field.name: _needs(hints[field.name]) + _as_default(field.default, hints[field.name])
+        field.name: _needs(hints[field.name]) + _as_default(field)
         for field in dataclasses.fields(kind)
     }
 
 
-def _as_default(default: Any, hint: Any) -> list[Needs]:
+def _as_default(field: dataclasses.Field) -> list[Needs]:
     """A list that is not empty by default never is: a flag without values asks for nothing."""
-    some = isinstance(default, tuple) and default and MAY_BE_EMPTY not in get_args(hint)
-    return [Needs("at least one value", bool)] if some else []
+    some = isinstance(field.default, tuple) and field.default
+    return [Needs("at least one value", _or_none(bool))] if some else []
 
 
 def _needs(hint: Any) -> list[Needs]:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -24,7 +24,7 @@ from rich.progress import Progress
 from organics.atomic import write_atomically
 from organics.experiments.outcome import command, run_from_command_line, write
 from organics.experiments.runs import accuracies, in_common, lines, where
-from organics.settings import MAY_BE_EMPTY, Settings
+from organics.settings import Settings
 from organics.side_by_side import side_by_side
 from organics.training import Report, TrainConfig, evaluate, train
 from organics.training.config import DatasetName, ModelName, Recurrence
@@ -70,9 +70,9 @@ class Config(Settings):
     """Images per step."""
     averaging: float = 0.999
     """Decay of the average of the parameters over the steps; 0 is the paper's plain protocol."""
-    stability: Annotated[tuple[ModelName, ...], MAY_BE_EMPTY] = ("organics", "ssn")
-    """Of which networks to compute the Jacobian's eigenvalues at every test input, in every layer;
-    it takes minutes."""
+    stability: tuple[ModelName, ...] | None = ("organics", "ssn")
+    """Of which networks, if of any, to compute the Jacobian's eigenvalues at every test input, in
+    every layer; it takes minutes."""
     processes: int | None = None
     """Networks that are trained side by side, each on one processor; by default as many as there
     are processors, on a GPU one."""
@@ -109,7 +109,8 @@ def _outcome(
     """A run's report, and its evaluation if that is asked for; made if they are not there."""
     folder = _folder(config, setting)
     report = train(setting, folder, resume=True, progress=False)
-    return setting, report, _evaluation(folder) if setting.model in config.stability else None
+    asked = setting.model in (config.stability or ())
+    return setting, report, _evaluation(folder) if asked else None
 
 
 def _watch(config: Config, settings: list[TrainConfig], tell: Callable[[float, str], None]) -> None:
