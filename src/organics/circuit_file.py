@@ -299,7 +299,7 @@ def _read_archive(archive: zipfile.ZipFile) -> Content:
     _check_keys(list(members), "members")
     if len(archive.infolist()) > len(KEYS):
         raise ValueError("has a member more than once.")
-    numbers = sum(_read_header(archive, member, key).count for key, member in members.items())
+    numbers = sum(_read_header(archive, member, key).size for key, member in members.items())
     if 8 * numbers > MAX_NPZ_BYTES:
         raise ValueError(f"has {8 * numbers} bytes in memory; at most {MAX_NPZ_BYTES} are read.")
     values: Content = {key: _read_member(archive, members[key], key) for key in KEYS}
@@ -321,8 +321,8 @@ def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) ->
     if header.dtype.kind not in kind or header.dtype.itemsize > 8:
         what = "one boolean" if key == "rectified" else "real numbers of at most 64 bits"
         raise ValueError(f"`{key}` must be {what}, not of type {header.dtype}{_instead(key)}.")
-    if key == "rectified" and header.count != 1:
-        raise ValueError(f"`{key}` must be one boolean, not {header.count}.")
+    if key == "rectified" and header.size != 1:
+        raise ValueError(f"`{key}` must be one boolean, not {header.size}.")
     if len(header.shape) > 2:
         shape = reprlib.repr(header.shape)
         raise ValueError(f"`{key}` must have at most 2 axes, not shape {shape}.")

@@ -24,7 +24,7 @@ class Header(NamedTuple):
     dtype: np.dtype
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """Number of entries."""
         return math.prod(self.shape)
 
@@ -42,7 +42,7 @@ def read_header(stream: BufferedIOBase, size: int | None, name: str) -> Header:
         header = Header(*readers[version](stream, max_header_size=1024))
     except Exception as error:  # numpy evaluates the header as a Python literal
         raise ValueError(f"`{name}` has no valid array header: {str(error)[:200]}.") from None
-    expected = header.count * header.dtype.itemsize
+    expected = header.size * header.dtype.itemsize
     left = expected if size is None else size - (stream.tell() - start)
     if (expected != left and not header.dtype.hasobject) or any(axis < 0 for axis in header.shape):
         raise ValueError(
@@ -59,7 +59,7 @@ def read_entries(stream: BufferedIOBase, header: Header, name: str) -> np.ndarra
     """
     if header.dtype.hasobject:
         raise ValueError(f"`{name}` holds Python objects, which are never opened.")
-    expected = header.count * header.dtype.itemsize
+    expected = header.size * header.dtype.itemsize
     content = stream.read(expected)
     # reading on past the last byte has the check sum of an archive compared
     if len(content) != expected or stream.read(1):

@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from organics import npy
 from organics.data.convert import Shapes, from_npy, from_table, is_table
@@ -32,7 +32,7 @@ _BLOCK = 512  # of a tar archive
 _WITHOUT_CONTENT = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders: no bytes follow
 _CHUNK = 1 << 16
 _MOST_LAYERS = 4  # of archives and compressed files around each other
-_DECOMPRESSORS: dict[bytes, Callable[[io.BufferedIOBase], io.BufferedIOBase]] = {
+_DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
     GZIP_MAGIC: lambda stream: gzip.GzipFile(fileobj=stream),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\0": lzma.LZMAFile,
@@ -128,6 +128,10 @@ class _Counted(io.RawIOBase):
         return len(content)
 
 
+def _reader(counted: _Counted) -> io.BufferedReader:
+    return io.BufferedReader(counted, _CHUNK)
+
+
 class _File(NamedTuple):
     """A file to be looked into: its name, for messages, its bytes, how many they are, if that is
     known, the file on this disk, if it is one, and how many archives are around it."""
@@ -184,7 +188,7 @@ def _in_folder(folder: Path, shapes: Shapes) -> Iterator[Candidate]:
 def _on_disk(path: Path, shapes: Shapes, layer: int) -> Iterator[Candidate]:
     with path.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
-        reader = io.BufferedReader(_Counted(stream, size, None), _CHUNK)
+        reader = _reader(_Counted(stream, size, None))
         try:
             yield from _in_file(_File(str(path), reader, size, stream, layer), shapes, _Budget())
         except _TooMuch as error:
@@ -238,7 +242,7 @@ def _inside(head: bytes) -> Callable[[_File, Shapes, _Budget], Iterator[Candidat
 def _in_compressed(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate]:
     head = file.reader.peek(_BLOCK)
     decompress = next(d for magic, d in _DECOMPRESSORS.items() if head.startswith(magic))
-    reader = io.BufferedReader(_Counted(decompress(file.reader), None, budget), _CHUNK)
+    reader = _reader(_Counted(decompress(file.reader), None, budget))
     yield from _in_file(_File(file.name, reader, None, None, file.layer + 1), shapes, budget)
 
 
@@ -250,7 +254,7 @@ def _in_zip(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate]
                 continue
             try:
                 with npy.open_member(archive, member, name) as stream:
-                    reader = io.BufferedReader(_Counted(stream, member.file_size, budget), _CHUNK)
+                    reader = _reader(_Counted(stream, member.file_size, budget))
                     inner = _File(name, reader, member.file_size, None, file.layer + 1)
                     yield from _in_file(inner, shapes, budget)
             except ValueError as error:
@@ -276,7 +280,7 @@ def _in_tar(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate]
             budget.charge(_BLOCK + padded)
         name = _printable(file.name, header[:100].split(b"\0")[0].decode("utf-8", "replace"))
         counted = _Counted(file.reader, size, None)
-        inner = _File(name, io.BufferedReader(counted, _CHUNK), size, None, file.layer + 1)
+        inner = _File(name, _reader(counted), size, None, file.layer + 1)
         try:
             yield from _in_file(inner, shapes, budget) if size else ()
         except ValueError as error:

@@ -29,7 +29,7 @@ def from_npy(stream: io.BufferedReader, size: int | None, name: str, shapes: Sha
         raise ValueError(f"`{name}` holds Python objects, which are never opened.")
     if header.dtype.kind not in "buif":
         raise ValueError(f"`{name}` is made of {header.dtype}, not of numbers.")
-    if not _pieces(header.count, shapes):
+    if not _pieces(header.size, shapes):
         raise ValueError(f"`{name}` is an array of shape {header.shape}.{_needed(shapes)}")
     return _contents(npy.read_entries(stream, header, name), name, shapes)
 

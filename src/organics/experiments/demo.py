@@ -1,6 +1,6 @@
 """The main job in a minute: train on handwritten digits, certify every test input, draw it."""
 
-import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,8 @@ from organics import data
 from organics.circuit import Circuit
 from organics.linear_stability import diagonal_certificate, energy, verify
 from organics.linearization import eigenvalues, jacobian
+from organics.lock import NAME as LOCK
+from organics.lock import Taken, alone_in
 from organics.plots import abscissa_histogram, save_figure, style, training_curves, trajectory
 from organics.settings import Settings
 from organics.simulation import Trajectory, simulate
@@ -78,8 +80,7 @@ def compute(config: Demo, out: Path, progress: bool = True) -> Result:
     simulation are in float64, for the parameters that were trained in float32.
     """
     folder = out / f"run-epochs{config.epochs}-seed{config.seed}"
-    if (folder / "report.json").exists() and RunFolder.open(folder).config == config.training:
-        shutil.rmtree(folder)
+    _clear_if_complete(folder, config.training)
     report = train(config.training, folder, resume=True, progress=progress)
     run = RunFolder.open(folder)
     dataset = data.load("digits")
@@ -97,6 +98,14 @@ def compute(config: Demo, out: Path, progress: bool = True) -> Result:
         relaxation = simulate(circuit, z, 40.0)
         energies = _energies(circuit, z, relaxation)
     return Result(report, list(run.lines("metrics.jsonl")), proofs, verified, relaxation, energies)
+
+
+def _clear_if_complete(folder: Path, training: TrainConfig) -> None:
+    """Have a complete run done again; one that another process is at, `train` will refuse."""
+    with suppress(Taken), alone_in(folder):
+        if (folder / "report.json").exists() and RunFolder.open(folder).config == training:
+            for path in [path for path in folder.iterdir() if path.name != LOCK]:
+                path.unlink()
 
 
 def certificates(model: Any, inputs: jax.Array, layer: int) -> tuple[Proof, tuple]:

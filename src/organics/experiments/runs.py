@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from organics.training import Diverged, Report, SequenceConfig, train
 from organics.training.config import AnyConfig
-from organics.training.run_folder import RunFolder
+from organics.training.run_folder import NoRun, RunFolder
 
 
 class Run(NamedTuple):
@@ -27,10 +27,13 @@ class Run(NamedTuple):
 
 
 def lines(folder: Path, file: str) -> list[dict[str, Any]]:
-    """Of a run's `.jsonl` file; none if it has not begun, or diverged in its first epoch."""
+    """Of a run's `.jsonl` file; none if it has not begun, or diverged in its first epoch.
+
+    Raises `ValueError`, naming the file, if it is damaged.
+    """
     try:
         return RunFolder.open(folder).lines(file)
-    except ValueError:
+    except NoRun:
         return []
 
 

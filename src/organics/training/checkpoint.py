@@ -96,6 +96,8 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], str]
         entry = parse_object(header["__metadata__"][_ENTRY])
         of_now = not entry.keys().isdisjoint((_NOTES, _SUM))
         notes = entry.get(_NOTES) if of_now else entry
+        if not isinstance(notes, dict):
+            raise ValueError("its notes are none")
         total = _sum_of(arrays, notes)
     except KeyError as error:
         raise BadCheckpoint(f"{path} cannot be read: {error} is missing or unknown") from None
@@ -114,7 +116,7 @@ def _in_order(name: str, leaf: Any) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _sum_of(arrays: dict[str, np.ndarray], notes: Any) -> str:
+def _sum_of(arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> str:
     total = hashlib.sha256(canonical(notes))
     for name, array in sorted(arrays.items()):
         total.update(canonical([name, array.dtype.name, array.shape]))

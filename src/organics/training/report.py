@@ -1,7 +1,7 @@
 """The outcome of a run."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from organics.plain import as_plain
@@ -43,6 +43,6 @@ class Report:
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> "Report":
         """The report that `to_document` made. Raises `ValueError` if it is none."""
-        overflowed = document.get("test_loss", 0) is None
-        values = fields_of(cls, document | ({"test_loss": 0.0} if overflowed else {}))
-        return cls(**values | ({"test_loss": math.nan} if overflowed else {}))
+        overflowed = document.get("test_loss", 0.0) is None
+        report = cls(**fields_of(cls, document | {"test_loss": 0.0} if overflowed else document))
+        return replace(report, test_loss=math.nan) if overflowed else report

@@ -49,6 +49,10 @@ _CHECKPOINTS_KEPT = 2
 _MOST_BYTES = 2**20  # of settings or of a report
 
 
+class NoRun(ValueError):
+    """A folder that is not that of a run."""
+
+
 @dataclass(frozen=True)
 class _Notes:
     """What a checkpoint says beside the state: how many epochs are complete, the validation of the
@@ -132,12 +136,13 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
-        """The folder of an existing run. Raises `ValueError` if it is none."""
+        """The folder of an existing run. Raises `NoRun` if it is none, and `ValueError` if its
+        settings are damaged."""
         path = Path(path)
         try:
             return cls(path, read_config(read_whole(path / _CONFIG, _MOST_BYTES)))
         except (FileNotFoundError, NotADirectoryError):
-            raise ValueError(f"{path} is not the folder of a run: no {_CONFIG} in it.") from None
+            raise NoRun(f"{path} is not the folder of a run: no {_CONFIG} in it.") from None
         except ValueError as error:
             raise ValueError(f"{path / _CONFIG} is not that of a run: {error}") from None
 
@@ -156,8 +161,7 @@ class RunFolder:
         for name, history in self._histories.items():
             if name == METRICS or history.path.exists():
                 history.accept(report["epochs"], sums.get(name), and_no_more=True)
-        if _MODEL in sums and sums[_MODEL] != self._sum_of_model():
-            raise ValueError(f"{self.path / _MODEL} is not the model that {_REPORT} is about.")
+        self._verify_model(sums)
 
     def append(self, file: str, line: dict[str, Any]) -> None:
         """Add a line to a `.jsonl` file; what is not finite is null there."""
@@ -217,6 +221,8 @@ class RunFolder:
         path = self.path / _MODEL
         if not path.exists():
             raise ValueError(f"the run in {self.path} has no model yet: no epoch was completed.")
+        if (stored := self._stored_report()) is not None:
+            self._verify_model(stored[1])
         model, notes = load_tree(path, like)
         if epoch is not None and notes.get("epoch", epoch) != epoch:
             raise ValueError(
@@ -283,6 +289,10 @@ class RunFolder:
     def _accept(self, notes: _Notes) -> None:
         for name, history in self._histories.items():
             history.accept(notes.epoch, notes.sums.get(name))
+
+    def _verify_model(self, sums: dict[str, str]) -> None:
+        if _MODEL in sums and sums[_MODEL] != self._sum_of_model():
+            raise ValueError(f"{self.path / _MODEL} is not the model that {_REPORT} is about.")
 
     def _sum_of_model(self) -> str:
         return read_arrays(self.path / _MODEL)[2]
