@@ -2,7 +2,6 @@ import json
 from contextlib import redirect_stdout
 from dataclasses import replace
 from io import StringIO
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -62,7 +61,7 @@ def test_demo_as_a_command(made):
 def test_a_bad_certificate_stops_the_demo(made, monkeypatch):
     folder, _, _, result = made
     # so that the run is found complete, and is not done again
-    monkeypatch.setattr(demo, "shutil", SimpleNamespace(rmtree=lambda _: None))
+    monkeypatch.setattr(demo, "_clear_if_complete", lambda *_: None)
     monkeypatch.setattr(demo, "verify", lambda *_: Verification(False, -1.0, ("made up",)))
     with pytest.raises(ArithmeticError, match="made up"):
         demo.compute(demo.Demo(epochs=result.report.epochs), folder, progress=False)

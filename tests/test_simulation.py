@@ -154,7 +154,7 @@ def test_stops_at_rest():
     y, a = np.asarray(got.state.y)[~before], np.asarray(got.state.a)[~before]
     assert np.all(y == y[0]) and np.all(a == a[0])
     residual = np.linalg.norm(circuit.imbalance(State(jnp.asarray(y[0]), jnp.asarray(a[0])), z))
-    assert 1e-7 < residual <= 1e-4  # and it did not wait for much more than was asked
+    assert 1e-7 < residual <= 1e-4 * (1 + 1e-9)  # and it did not wait for much more than was asked
     np.testing.assert_allclose(y[0], steady_state(circuit, z).state.y, atol=1e-3)
 
 

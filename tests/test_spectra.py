@@ -309,6 +309,6 @@ def test_welch_refuses():
     with pytest.raises(ValueError, match="`nperseg` must be from 2 to 100.*not 101"):
         welch(good, nperseg=101)
     with pytest.raises(ValueError, match="must be `ok` in every trial"):
-        welch(eqx.tree_at(lambda t: t.ok, good, jnp.asarray(False)))
+        welch(eqx.tree_at(lambda t: t.failure, good, jnp.asarray(1)))
     with pytest.raises(ValueError, match="equal intervals"):
         welch(eqx.tree_at(lambda t: t.t, good, good.t**1.1))

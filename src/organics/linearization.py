@@ -1,7 +1,7 @@
 """The circuit's Jacobian, analytic in blocks, and its eigenvalues by the thousand."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,6 @@ from threadpoolctl import threadpool_limits
 
 from organics.circuit import Circuit, State, gate, root
 from organics.processors import available
-
-_Values = TypeVar("_Values", np.ndarray, Array)
 
 
 def imbalance_jacobian(
@@ -83,7 +81,7 @@ def eigenvalues(jacobians: Float[np.ndarray, "*batch m m"]) -> Complex[np.ndarra
     return found.reshape(jacobians.shape[:-1])
 
 
-def descending(values: _Values) -> _Values:
+def descending(values: Any) -> Any:
     """Complex values by falling real part, along the last axis; of a pair, the upper one first."""
     return -(np if isinstance(values, np.ndarray) else jnp).sort(-values)
 

@@ -235,7 +235,7 @@ def enclose(
         inequality = Inequality.positive(name, margin)
         if inequality.holds:
             return Box.of([x + m for x, m in zip(x, moved, strict=True)]), inequality
-        found = None, inequality
+        found = None, Inequality(name, None, margin)  # that it fails in this box decides nothing
         radius = [arb.max(2 * abs(m), r).abs_upper() for m, r in zip(moved, radius, strict=True)]
     return found
 

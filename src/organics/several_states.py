@@ -56,6 +56,7 @@ def other_states(
         return Others(True, "with W_r = I there is one steady state", [])
     if _is_shared_pool_without_poles(circuit):
         return Others(True, "with one pool and |2 W_r - I| <= 1 there is one steady state", [])
+    assert circuit.W_r is not None  # it would be the identity
     planar = circuit.n == 1 and float(circuit.W_r[0, 0]) >= 0
     if planar:
         points = fixed_points_2d(circuit, drive)

@@ -59,7 +59,7 @@ class Trajectory(eqx.Module):
         """Whether it can be trusted: it came to its end, is finite, and no `a` that began positive
         was found at or below 0. The circuit itself cannot do that: either the steps were too large,
         or noise did it. `a` is never clipped."""
-        return self.failure == NONE
+        return jnp.asarray(self.failure == NONE)
 
     @property
     def failure_name(self) -> str:
@@ -373,7 +373,8 @@ def _duration(t: Real[ArrayLike, "*times"]) -> float | None:
     """From the first to the last save time, in ms, or `None` if it is being traced."""
     if isinstance(t, Tracer):
         return None
-    return float(np.ptp(t)) if np.ndim(t) else float(t)
+    times = np.asarray(t)
+    return float(np.ptp(times) if times.ndim else times)
 
 
 def _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance) -> None:
@@ -449,7 +450,7 @@ def _integrate(
         y0=start,
         args=args,
         saveat=dfx.SaveAt(subs=[dfx.SubSaveAt(ts=times), dfx.SubSaveAt(t1=True)], dense=dense),
-        stepsize_controller=Watchful(controller, course),
+        stepsize_controller=Watchful(controller, course),  # pyright: ignore[reportCallIssue]
         event=event,
         max_steps=max_steps,
         throw=False,

@@ -136,7 +136,7 @@ def steady_state(
     state is found, as some circuits have none: see `SteadyState.converged`.
     """
     z = as_drive(circuit, z)
-    tolerance = float(jnp.finfo(circuit.dtype).eps) ** 0.75 if tolerance is None else tolerance
+    tolerance = float(jnp.finfo(circuit.dtype).eps ** 0.75) if tolerance is None else tolerance
     if circuit.W_r is None:
         state = closed_form(circuit, z)
         found = _judge(circuit, state, z)
@@ -220,7 +220,8 @@ def _judge(circuit: Circuit, state: State, z) -> _Candidate:
     in_range = jnp.all(jnp.isfinite(terms)) & jnp.all(state.a > 0)  # a sum may overflow
     terms = jnp.where(terms > 0, terms, 1)
     error = jnp.where(in_range, jnp.max(jnp.abs(imbalance) / terms), jnp.inf)
-    return _Candidate(state, imbalance, terms, error, jnp.bool_(False))
+    # false, and of the same devices as the rest
+    return _Candidate(state, imbalance, terms, error, jnp.isnan(error) & ~jnp.isnan(error))
 
 
 @advising
@@ -383,7 +384,7 @@ def _descend(
         fraction = jnp.where(accept, jnp.minimum(4 * fraction, 1), fraction / 4)
         found = select(accept, tried, found)
         found = found._replace(converged=near & (found.error <= tolerance))
-        return found, may_be_stable, fraction, count + 1
+        return alike((found, may_be_stable, fraction, count + 1))
 
     begin = alike((start, jnp.bool_(False), jnp.ones((), z.dtype), jnp.int32(0)))
     found, may_be_stable, _, count = jax.lax.while_loop(unfinished, step, begin)

@@ -170,11 +170,11 @@ class Watchful(dfx.AbstractAdaptiveStepSizeController):
     survey: Survey | None
 
     @property
-    def rtol(self):
+    def rtol(self):  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.controller.rtol
 
     @property
-    def atol(self):
+    def atol(self):  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.controller.atol
 
     @property
@@ -182,14 +182,14 @@ class Watchful(dfx.AbstractAdaptiveStepSizeController):
         return self.controller.norm
 
     def wrap(self, direction):
-        return Watchful(self.controller.wrap(direction), self.survey)
+        return Watchful(self.controller.wrap(direction), self.survey)  # pyright: ignore[reportCallIssue]
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
         end, inner = self.controller.init(terms, t0, t1, y0, dt0, args, func, error_order)
         end, reach = self._limited(t0, _no_shorter(t0, end))
         return end, _Course(inner, reach)
 
-    def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, state):
+    def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, state):  # pyright: ignore[reportIncompatibleMethodOverride]
         kept, begin, end, jumped, inner, result = self.controller.adapt_step_size(
             t0, t1, y0, y1_candidate, args, y_error, error_order, state.inner
         )
@@ -244,9 +244,9 @@ class Watchful(dfx.AbstractAdaptiveStepSizeController):
         # nothing in a circuit that comes to rest is that much faster than its time constants
         growth = jnp.min(jnp.minimum(circuit.tau_y, circuit.tau_a)) / (t1 - t0)
         bounded = growth * jnp.max(jnp.abs(y1 - y0)) <= _EXPLOSION * jnp.max(jnp.abs(y0))
-        why = dfx.RESULTS.where(bounded, dfx.RESULTS.dt_min_reached, dfx.RESULTS.nonfinite)
+        why = dfx.RESULTS.where(bounded, dfx.RESULTS.dt_min_reached, dfx.RESULTS.nonfinite)  # pyright: ignore[reportArgumentType]
         known = jnp.all(jnp.isfinite(before) & jnp.isfinite(after))
-        why = dfx.RESULTS.where(known, why, dfx.RESULTS.nonfinite_input)
+        why = dfx.RESULTS.where(known, why, dfx.RESULTS.nonfinite_input)  # pyright: ignore[reportArgumentType]
         return crossed, dfx.RESULTS.where(crossed, dfx.RESULTS.successful, why)
 
 

@@ -59,7 +59,9 @@ class Analyze:
                     "stable": bool(linear.stable),
                     "leading_frequency_hz": linear.leading_frequency,
                     "largest_euler_step": largest_euler_step(linear.eigenvalues),
-                    "others": others_evidence(circuit, z, steady),
+                    "others": others_evidence(circuit, z, steady)
+                    if bool(steady.converged)
+                    else None,
                     "certificate": certificate_evidence(circuit, z, steady)
                     if bool(steady.converged)
                     else None,

@@ -80,13 +80,11 @@ def certificate_in_words(evidence: dict[str, Any]) -> str:
     return f"{evidence['kind']}, {state}, margin {float(evidence['margin']):.4g}"
 
 
-def others_evidence(circuit: "Circuit", z: Any, steady: Any) -> dict[str, Any] | None:
-    """What a quick look says of the steady states beside this one; `None` if this is none."""
+def others_evidence(circuit: "Circuit", z: Any, steady: Any) -> dict[str, Any]:
+    """What a quick look says of the steady states beside this one."""
     from organics.linear_stability import stability
     from organics.several_states import other_states
 
-    if not bool(steady.converged):
-        return None
     found = other_states(circuit, z, steady.state)
     states = [
         {

@@ -81,7 +81,7 @@ def run(
             found = native.run(options, weights, x, state, lengths, sequence=sequence, **kept)
         else:
             plain = partial(scan.run, options, sequence=sequence)
-            plain = partial(_in_segments, plain, segment) if less else plain
+            plain = plain if segment is None else partial(_in_segments, plain, segment)
             found = plain(weights, x, state, goes)
         final, outputs = found
         return final, blank(goes, outputs)
