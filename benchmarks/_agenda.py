@@ -82,7 +82,7 @@ class Agenda:
         self._clock = Clock() if clock is None else clock
         self._begin = self._clock.now()
         self._progress = Progress(sys.stderr if stream is None else stream)
-        self._pace = 1.0  # seconds of what was measured so far, over those that were expected
+        self._expected = self._spent = 0.0  # seconds of what was measured so far
         self._now = ""
         self._to_come: list[Measurement] = []
         self._end = 0.0  # when the last is expected to be done
@@ -91,29 +91,31 @@ class Agenda:
     def take(self, measurements: Sequence[Measurement]) -> dict[str, Any]:
         """What each of them gives, by what it is; those for which there is no time are left out."""
         found = {}
-        expected = spent = 0.0
         self._to_come = [one._replace(each=0.0) if self._quick else one for one in measurements]
         try:
-            while self._to_come:
-                one, begin = self._to_come[0], self.seconds()
-                number = len(measurements) - len(self._to_come) + 1
+            for number in range(1, len(measurements) + 1):
+                one = self._to_come[0]
                 self._now = f"{self.name} {number} of {len(measurements)}: {one.what}"
-                self._end = begin + self._needed(self._to_come, self._rounds)
-                self._done = 0
                 try:
-                    self._require(self._needed([one], self._least))
-                    self._progress.step(self._text())
-                    with self._clock.alarm(self._limit - begin, self._break_off):
-                        found[one.what] = one.take()
-                    self.measured = True
-                    expected += one.seconds(self._done)
-                    spent += self.seconds() - begin
-                    self._pace = spent / expected if expected else 1.0
+                    found[one.what] = self._measure(one)
                 except NoTime:
                     self.leave_out(one.what, "no time")
                 del self._to_come[0]
         finally:
             self._progress.clear()
+        self.measured = self.measured or bool(found)
+        return found
+
+    def _measure(self, one: Measurement) -> Any:
+        begin = self.seconds()
+        self._done = 0
+        self._end = begin + self._needed(self._to_come, self._rounds)
+        self._require(self._needed([one], self._least))
+        self._progress.step(self._text())
+        with self._clock.alarm(self._limit - begin, self._break_off):
+            found = one.take()
+        self._expected += one.seconds(self._done)
+        self._spent += self.seconds() - begin
         return found
 
     def leave_out(self, what: str, why: str) -> None:
@@ -144,6 +146,11 @@ class Agenda:
     def seconds(self) -> float:
         """Since the beginning."""
         return self._clock.now() - self._begin
+
+    @property
+    def _pace(self) -> float:
+        """How many seconds one that is expected takes here."""
+        return self._spent / self._expected if self._expected else 1.0
 
     @property
     def _least(self) -> int:

@@ -1,11 +1,24 @@
 """What several test files compile, or compare with, in the same shapes."""
 
 import dataclasses
+from functools import partial
 
+import jax
 import numpy as np
 import scipy.optimize
 
+from organics.linear_stability import stability
+from organics.steady_states import steady_state
 from organics.training.evaluation import load_dataset
+from organics.trials import trial
+
+solve = jax.jit(steady_state)
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def stability_of_trial(seed, index, n, spectral_norm):
+    """Of one circuit by itself, as `organics.trials` draws it."""
+    return stability(*trial(seed, index, n, spectral_norm))
 
 
 def as_many_to_test(config):
@@ -14,6 +27,16 @@ def as_many_to_test(config):
     kept = slice(dataset.n_validation)
     return dataclasses.replace(
         dataset, test_images=dataset.test_images[kept], test_labels=dataset.test_labels[kept]
+    )
+
+
+def whole_batches(config):
+    """The same, and no smaller last batch to train on."""
+    dataset = as_many_to_test(config)
+    training = len(dataset.train_labels) - dataset.n_validation
+    kept = slice(dataset.n_validation + training // config.batch_size * config.batch_size)
+    return dataclasses.replace(
+        dataset, train_images=dataset.train_images[kept], train_labels=dataset.train_labels[kept]
     )
 
 

@@ -232,7 +232,7 @@ def test_simulate_ends_at_the_steady_state(capsys, tmp_path):
         capsys, "simulate", file, "--noise", 0.01, "--duration", 20, "--samples", 5, "--seed", 1
     )
     assert noisy == again and noisy["y"] != other["y"]
-    code, _, _ = call(capsys, "simulate", file, "--duration", 1, "--check")
+    code, _, _ = call(capsys, "simulate", file, "--duration", 1, "--samples", 31, "--check")
     assert code == 1
 
 
@@ -248,10 +248,11 @@ def test_stability_of_random_circuits(capsys):
 
 def test_train_then_evaluate(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = ("train", "digits", "--layers", 12, "--encoder", 24, 16, "--epochs", 2,
-           "--quiet")  # fmt: skip
+    # the settings of `test_training`, so that nothing else is compiled
+    run = ("train", "digits", "--layers", 6, "--encoder", 16, 8, "--epochs", 2,
+           "--batch-size", 450, "--learning-rate", 0.01, "--quiet")  # fmt: skip
     trained = document(capsys, *run, "--figure", "curves.png")
-    assert trained["run"] == str(Path("runs") / "digits-organics-12-seed0")
+    assert trained["run"] == str(Path("runs") / "digits-organics-6-seed0")
     assert Path("curves.png").exists()
     code, _, err = call(capsys, *run)
     assert code == 2 and "not empty" in err
@@ -267,10 +268,12 @@ def test_train_then_evaluate(capsys, tmp_path, monkeypatch):
 
 def test_train_on_sequences_then_evaluate(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = ("train", "sdigits", "--rows", "--units", 6, "--epochs", 2, "--quiet")
+    # the settings of `test_sequences`, so that nothing else is compiled
+    run = ("train", "sdigits", "--rows", "--units", 8, "--epochs", 3, "--batch-size", 450,
+           "--schedule", "warmup-cosine", "--quiet")  # fmt: skip
     trained = document(capsys, *run)
-    assert trained["run"] == str(Path("runs") / "sdigits-rows-organics-6-seed0")
-    assert trained["parameters"] == 6 * 36 + 3 * 48 + 4 * 6 + 10 * 6 + 10
+    assert trained["run"] == str(Path("runs") / "sdigits-rows-organics-8-seed0")
+    assert trained["parameters"] == 6 * 64 + 3 * 64 + 4 * 8 + 10 * 8 + 10
     assert document(capsys, *run, "--resume") == trained
     found = document(capsys, "evaluate", trained["run"])
     assert found["accuracy"] == pytest.approx(trained["test_accuracy"], abs=1e-6)

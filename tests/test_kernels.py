@@ -48,13 +48,19 @@ def problem(seed, H, m, steps, batch, *, identity=False, dtype=np.float64):
         [normal(batch, H), uniform(-0.1, 1, batch, H), uniform(0, 1, batch, 2 * H)], axis=1
     )
     x = normal(steps, batch, m)
-    arrays = jax.tree.map(jnp.asarray, (weights, x, state))
-    d_final, d_outputs = jnp.asarray(normal(batch, 4 * H)), jnp.asarray(normal(steps, batch, H))
-    return arrays, (d_final, d_outputs)
+    arrays = weights, x, state
+    # not by `jnp.asarray`, which compiles a program for every shape
+    return jax.device_put((arrays, (normal(batch, 4 * H), normal(steps, batch, H))))
 
 
-def pulled_back(options, arrays, cotangents, *, sequence, backend, memory="more", lengths=None):
-    """Final state, outputs, and the gradients of their product with the cotangents."""
+@partial(jax.jit, static_argnames=("options", "sequence", "backend", "memory", "keep"))
+def pulled_back(
+    options, arrays, cotangents, lengths=None, *, sequence, backend, memory="more", keep=None
+):
+    """Final state, outputs, and the gradients of their product with the cotangents.
+
+    With `keep` the native kernel keeps the products of every step, or not, whatever the size.
+    """
     d_final, d_outputs = cotangents
 
     def value(weights, x, state):
@@ -66,13 +72,68 @@ def pulled_back(options, arrays, cotangents, *, sequence, backend, memory="more"
             total = total + jnp.sum(outputs * d_outputs)
         return total, (final, outputs)
 
-    gradients, results = jax.jit(jax.grad(value, argnums=(0, 1, 2), has_aux=True))(*arrays)
+    least = native._KEEP_PRODUCTS if keep is None else 1 if keep else 10**9
+    with mock.patch.object(native, "_KEEP_PRODUCTS", least):
+        gradients, results = jax.grad(value, argnums=(0, 1, 2), has_aux=True)(*arrays)
     return results, gradients
 
 
-def keeping_products(keep):
-    """Whether the native kernel keeps the products of every step, whatever the size."""
-    return mock.patch.object(native, "_KEEP_PRODUCTS", 1 if keep else 10**9)
+MOST = {"H": 64, "m": 28, "steps": 18, "batch": 70}  # what `reference` has room for
+
+
+def layout(H, m, steps, batch):
+    """Of every weight, the input, the state and the outputs: blocks and their size, by axis."""
+    return (
+        *[((1, H), (1, H))] * 2, ((2, H), (2, H)), ((3, H), (1, m)), ((1, 4), (1, H)), ((1, H),),
+        ((1, steps), (1, batch), (1, m)), ((1, batch), (4, H)),
+        ((1, steps), (1, batch), (1, H)),
+    )  # fmt: skip
+
+
+def resized(array, axes):
+    """`array` with each block along each axis cut to its size there, or followed by zeros."""
+    blocks, sizes = zip(*axes, strict=True)
+    parts = lambda lengths: [n for pair in zip(blocks, lengths, strict=True) for n in pair]  # noqa: E731
+    old = np.asarray(array).reshape(parts(np.floor_divide(array.shape, blocks)))
+    new = np.zeros(parts(sizes), old.dtype)
+    both = tuple(slice(min(pair)) for pair in zip(old.shape, new.shape, strict=True))
+    new[both] = old[both]
+    return new.reshape(np.multiply(blocks, sizes))
+
+
+def reference(options, arrays, cotangents, lengths=None, *, sequence):
+    """What `pulled_back` gives, by the scan in double precision: one program for all sizes.
+
+    Neurons, inputs, samples and steps that are not there are zeros that nothing moves, or come
+    after the ends of the sequences.
+    """
+    weights, x, state = arrays
+    d_final, d_outputs = cotangents
+    steps, batch, m = x.shape
+    H = weights.offset.shape[0]
+    identity = weights.recurrent is None
+    filled = weights._replace(recurrent=np.eye(H)) if identity else weights
+    given = [*filled, x, state, d_outputs if sequence else np.zeros((steps, batch, H))]
+    wide = [
+        resized(array, axes).astype(float)
+        for array, axes in zip(given, layout(**MOST), strict=True)
+    ]
+    lengths = np.full(batch, steps) if lengths is None else np.asarray(lengths)
+    (final, outputs), (d_weights, d_x, d_state) = pulled_back(
+        options,
+        (Weights(*wide[:6]), wide[6], wide[7]),
+        (resized(d_final, layout(**MOST)[7]).astype(float), wide[8]),
+        resized(lengths.astype(np.int32), ((1, MOST["batch"]),)),
+        sequence=True,
+        backend="scan",
+    )
+    narrow = layout(H, m, steps, batch)
+    cut = lambda array, axes: resized(array, axes).astype(x.dtype)  # noqa: E731
+    *d_weights, d_x, d_state, outputs = map(cut, [*d_weights, d_x, d_state, outputs], narrow)
+    d_weights = Weights(*d_weights)
+    d_weights = d_weights._replace(recurrent=None) if identity else d_weights
+    results = cut(final, narrow[7]), outputs if sequence else None
+    return results, (d_weights, d_x, d_state)
 
 
 def close(got, want, dtype=np.float64):
@@ -82,21 +143,30 @@ def close(got, want, dtype=np.float64):
     assert tree_got == tree_want
     for g, w in zip(flat_got, flat_want, strict=True):
         assert g.dtype == w.dtype
-        scale = 1 + float(jnp.max(jnp.abs(w)))
+        scale = 1 + np.max(np.abs(w))
         np.testing.assert_allclose(g, w, rtol=tolerance, atol=tolerance * scale)
 
 
 @needs_native
 @pytest.mark.parametrize("options", VARIANTS, ids=lambda o: f"{o.rectified}-{o.rectified_after}")
-@pytest.mark.parametrize("identity", [False, True])
-@pytest.mark.parametrize("sequence", [False, True])
-def test_native_agrees_with_the_plain_scan(options, identity, sequence):
-    arrays, cotangents = problem(0, 5, 2, 11, 3, identity=identity)
-    want = pulled_back(options, arrays, cotangents, sequence=sequence, backend="scan")
-    for keep in (False, True):
-        with keeping_products(keep):
-            got = pulled_back(options, arrays, cotangents, sequence=sequence, backend="native")
-        close(got, want)
+def test_native_agrees_with_the_plain_scan(options):
+    free, identity = (problem(0, 16, 2, 11, 3, identity=identity) for identity in (False, True))
+
+    @jax.jit
+    def all_ways(free, identity):
+        return [
+            pulled_back(options, *given, sequence=sequence, backend="native", keep=keep)
+            for given in (free, identity)
+            for sequence in (False, True)
+            for keep in (False, True)
+        ]
+
+    want = [
+        reference(options, *given, sequence=sequence)
+        for given in (free, identity)
+        for sequence in (False, True)
+    ]
+    close(all_ways(free, identity), [one for one in want for _ in (False, True)])
 
 
 @needs_native
@@ -114,10 +184,8 @@ def test_native_agrees_for_every_shape(seed, H, m, steps, batch, single, keep):
     arrays, cotangents = problem(seed, H, m, steps, batch, dtype=dtype)
     options = VARIANTS[seed % len(VARIANTS)]
     sequence = seed % 3 == 0
-    want = pulled_back(options, arrays, cotangents, sequence=sequence, backend="scan")
-    with keeping_products(keep):
-        got = pulled_back(options, arrays, cotangents, sequence=sequence, backend="native")
-    close(got, want, dtype)
+    got = pulled_back(options, arrays, cotangents, sequence=sequence, backend="native", keep=keep)
+    close(got, reference(options, arrays, cotangents, sequence=sequence), dtype)
 
 
 @needs_native
@@ -128,11 +196,11 @@ def test_native_agrees_where_sequences_end_early(keep, sequence, identity):
     arrays, cotangents = problem(11, 17, 2, 18, 35, identity=identity)
     lengths = np.random.default_rng(11).integers(1, 19, 35)
     lengths[:5] = 1, 8, 9, 16, 18
-    given = {"sequence": sequence, "lengths": jnp.asarray(lengths, jnp.int32)}
-    want = pulled_back(Options(), arrays, cotangents, backend="scan", **given)
-    with keeping_products(keep):
-        got = pulled_back(Options(), arrays, cotangents, backend="native", **given)
-    close(got, want)
+    lengths = lengths.astype(np.int32)
+    got = pulled_back(
+        Options(), arrays, cotangents, lengths, sequence=sequence, backend="native", keep=keep
+    )
+    close(got, reference(Options(), arrays, cotangents, lengths, sequence=sequence))
 
 
 @backends
@@ -146,65 +214,66 @@ def test_nan_in_the_last_input_is_in_the_final_state(backend):
 
 
 @backends
-@pytest.mark.parametrize("steps", [1, 9, 11])
-@pytest.mark.parametrize("sequence", [False, True])
+@pytest.mark.parametrize("steps, sequence", [(1, True), (9, True), (11, True), (11, False)])
 def test_less_memory_same_numbers(backend, steps, sequence):
-    arrays, cotangents = problem(1, 4, 1, steps, 3)
-    options = Options()
-    want = pulled_back(options, arrays, cotangents, sequence=sequence, backend=backend)
-    got = pulled_back(
-        options, arrays, cotangents, sequence=sequence, backend=backend, memory="less"
-    )
-    close(got, want)
+    given = problem(1, 4, 1, steps, 3)
+    got = pulled_back(Options(), *given, sequence=sequence, backend=backend, memory="less")
+    close(got, reference(Options(), *given, sequence=sequence))
 
 
 @pytest.mark.rounding
 @backends
 def test_gradients_against_finite_differences(backend):
+    """The native kernel's, and those that it is compared with."""
     arrays, cotangents = problem(2, 3, 2, 6, 2)
-    d_final, d_outputs = cotangents
-    options = Options()
+    found = partial(pulled_back, backend="native") if backend == "native" else reference
 
-    @jax.jit
     def value(arrays):
-        final, outputs = recurrence.run(options, *arrays, sequence=True, backend=backend)
-        assert outputs is not None
-        return jnp.sum(final * d_final) + jnp.sum(outputs * d_outputs)
+        results, _ = found(Options(), arrays, cotangents, sequence=True)
+        return sum(np.sum(a * np.asarray(b)) for a, b in zip(results, cotangents, strict=True))
 
-    gradient = jax.grad(value)(arrays)
+    _, gradient = found(Options(), arrays, cotangents, sequence=True)
     rng = np.random.default_rng(3)
     for _ in range(5):
-        direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), arrays)
-        shift = lambda h, d=direction: jax.tree.map(lambda a, b: a + h * b, arrays, d)  # noqa: E731
+        direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), arrays)
+        shift = lambda h, d=direction: jax.tree.map(  # noqa: E731
+            lambda a, b: np.asarray(a) + h * b, arrays, d
+        )
         slope = (value(shift(1e-6)) - value(shift(-1e-6))) / 2e-6
-        products = jax.tree.map(lambda g, d: jnp.sum(g * d), gradient, direction)
+        products = jax.tree.map(lambda g, d: np.sum(np.asarray(g) * d), gradient, direction)
         np.testing.assert_allclose(sum(jax.tree.leaves(products)), slope, rtol=1e-5)
 
 
 @needs_native
 def test_native_under_vmap():
-    (weights, x, state), cotangents = problem(4, 4, 1, 5, 6)
+    (weights, x, state), (d_final, d_outputs) = problem(4, 4, 1, 5, 6)
 
-    def gradient(x, state, kernel):
-        arrays = (weights, x[:, None], state[None])
-        cut = (cotangents[0][:1], cotangents[1][:, :1])
-        return pulled_back(Options(), arrays, cut, sequence=True, backend=kernel)
+    def alone(gradients):
+        """Of one sample, in a batch of one."""
+        return lambda x, state, d_final, d_outputs: gradients(
+            Options(),
+            (weights, x[:, None], state[None]),
+            (d_final[None], d_outputs[:, None]),
+            sequence=True,
+        )
 
-    over = lambda kernel: jax.vmap(lambda x, s: gradient(x, s, kernel), (1, 0))(x, state)  # noqa: E731
-    close(over("native"), over("scan"))
+    native_ = jax.jit(jax.vmap(alone(partial(pulled_back, backend="native")), (1, 0, 0, 1)))
+    given = [np.asarray(array) for array in (x, state, d_final, d_outputs)]
+    want = [
+        alone(reference)(given[0][:, i], given[1][i], given[2][i], given[3][:, i]) for i in range(6)
+    ]
+    close(native_(*given), jax.tree.map(lambda *leaves: np.stack(leaves), *want))
 
 
 @backends
 def test_gates_saturate_for_extreme_inputs(backend):
-    (weights, x, state), _ = problem(5, 8, 1, 50, 2, dtype=np.float32)
+    (weights, x, state), _ = problem(5, 8, 1, 50, 3, dtype=np.float32)
     # without the pool, which may grow without bound
-    weights = weights._replace(normalization=0 * weights.normalization)
-    for extreme in (0.0, 1e4, -1e4):
-        inputs = 0 * x + jnp.float32(extreme)
-        final, _ = recurrence.run(
-            Options(), weights, inputs, state, sequence=False, backend=backend
-        )
-        assert bool(jnp.all(jnp.isfinite(final)))
+    weights = weights._replace(normalization=np.zeros((8, 8), np.float32))
+    inputs = np.broadcast_to(np.float32([[0], [1e4], [-1e4]]), x.shape)
+    run = jax.jit(partial(recurrence.run, Options(), sequence=False, backend=backend))
+    final, _ = run(weights, inputs, state)
+    assert np.all(np.isfinite(final))
 
 
 @needs_native
@@ -234,28 +303,31 @@ def test_native_calls_at_once_and_on_two_devices():
 
 @needs_native
 @pytest.mark.parametrize("isa", native.INSTRUCTION_SETS[:-1])
-def test_native_pinned_to_older_instruction_sets(isa):
+def test_native_pinned_to_older_instruction_sets(isa, tmp_path):
     """In a process of its own, as the choice is made once."""
     code = (
-        "import jax; jax.config.update('jax_enable_x64', True)\n"
-        "import sys; sys.path.insert(0, 'tests')\n"
+        "import sys, jax; jax.config.update('jax_enable_x64', True)\n"
+        "sys.path.insert(0, 'tests')\n"
         "import numpy as np, test_kernels as t\n"
-        "from organics.kernels import native\n"
-        "print(native.instruction_set())\n"
+        "print(t.native.instruction_set())\n"
         "for dtype in (np.float32, np.float64):\n"
-        "    arrays, cotangents = t.problem(7, 20, 3, 9, 13, dtype=dtype)\n"
-        "    a, b = (t.pulled_back(t.Options(), arrays, cotangents, sequence=True, backend=k)\n"
-        "            for k in ('native', 'scan'))\n"
-        "    t.close(a, b, dtype)\n"
+        "    given = t.problem(7, 20, 3, 9, 13, dtype=dtype)\n"
+        "    found = t.pulled_back(t.Options(), *given, sequence=True, backend='native')\n"
+        "    np.savez(f'{sys.argv[1]}/{dtype.__name__}.npz', *jax.tree.leaves(found))\n"
     )
     environment = {**os.environ, native.PIN: isa}
     ran = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200
-    )
+        [sys.executable, "-c", code, str(tmp_path)],
+        env=environment, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
     if "the variable ORGANICS_ISA must be" in ran.stderr:
         pytest.skip(f"no {isa} here")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip() == isa
+    for dtype in (np.float32, np.float64):
+        want = reference(Options(), *problem(7, 20, 3, 9, 13, dtype=dtype), sequence=True)
+        with np.load(tmp_path / f"{dtype.__name__}.npz") as stored:
+            close(list(stored.values()), jax.tree.leaves(want), dtype)
 
 
 @pytest.mark.parametrize(
@@ -371,25 +443,24 @@ def shared(arrays, cotangents, lengths, *, sequence, backend, memory="more"):
 
 
 @backends
-@pytest.mark.parametrize("sequence, memory, ends", [(True, "more", True), (False, "less", False)])
-@pytest.mark.parametrize("identity", [False, True])
+@pytest.mark.parametrize(
+    "identity, sequence, memory, ends", [(False, False, "less", False), (True, True, "more", True)]
+)
 def test_two_devices_that_share_the_batch_give_what_one_gives(
-    backend, sequence, memory, ends, identity
+    backend, identity, sequence, memory, ends
 ):
     """Values, and gradients of the weights, the input and the state."""
     arrays, cotangents = problem(11, 4, 2, 5, 6, identity=identity)
-    lengths = jnp.asarray([5, 1, 4, 2, 5, 3], jnp.int32) if ends else None
-    options = {"sequence": sequence, "backend": backend, "memory": memory}
-    want = pulled_back(Options(), arrays, cotangents, lengths=lengths, **options)
-    close(shared(arrays, cotangents, lengths, **options), want)
+    lengths = np.asarray([5, 1, 4, 2, 5, 3], np.int32) if ends else None
+    got = shared(arrays, cotangents, lengths, sequence=sequence, backend=backend, memory=memory)
+    close(got, reference(Options(), arrays, cotangents, lengths, sequence=sequence))
 
 
 @backends
 def test_an_input_shared_on_explicit_axes_gives_what_one_device_gives(backend):
     (weights, x, state), cotangents = problem(11, 4, 2, 5, 6)
-    options = {"sequence": True, "backend": backend}
-    options["lengths"] = jnp.asarray([5, 1, 4, 2, 5, 3], jnp.int32)
-    want = pulled_back(Options(), (weights, x, state), cotangents, **options)
+    lengths = np.asarray([5, 1, 4, 2, 5, 3], np.int32)
+    want = reference(Options(), (weights, x, state), cotangents, lengths, sequence=True)
     mesh = mesh_of_two(AxisType.Explicit)
     with jax.set_mesh(mesh):
         put = lambda spec, tree: jax.device_put(tree, NamedSharding(mesh, spec))  # noqa: E731
@@ -398,8 +469,10 @@ def test_an_input_shared_on_explicit_axes_gives_what_one_device_gives(backend):
             put(P("devices"), cotangents[0]),
             put(P(None, "devices"), cotangents[1]),
         )
-        options["lengths"] = put(P(), options["lengths"])
-        got = pulled_back(Options(), arrays, (d_final, d_outputs), **options)
+        got = pulled_back(
+            Options(), arrays, (d_final, d_outputs), put(P(), lengths),
+            sequence=True, backend=backend,
+        )  # fmt: skip
     assert jax.typeof(got[0][1]).sharding.spec == P(None, "devices", None)
     close(got, want)
 
@@ -508,9 +581,10 @@ def test_the_scan_is_exported_for_any_number_of_steps_and_samples(memory):
     for backend, sizes in (("scan", ("t", "b")), ("auto", ("t", 3)), ("scan", (7, "b"))):
         call = exported(backend, memory, *sizes).call
         for steps in (1, 7) if sizes[0] == "t" else (7,):
-            (weights, x, state), _ = problem(14, 4, 2, steps, 3)
+            (_, x, state), cotangents = problem(14, 4, 2, steps, 3)
             weights = problem(14, 4, 2, 2, 2)[0][0]
-            close(call(x, state), recurrence.run(Options(), weights, x, state, backend="scan"))
+            want, _ = reference(Options(), (weights, x, state), cotangents, sequence=True)
+            close(call(x, state), want)
 
 
 @needs_native

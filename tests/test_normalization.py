@@ -7,7 +7,6 @@ import pytest
 from circuits import seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.test_util import check_grads
 
 from organics.linear_stability import certify, energy, stability
 from organics.nn import Normalization
@@ -17,7 +16,29 @@ from organics.steady_states import steady_state
 m, n = 5, 4
 
 
+# each compiled once for a kind of layer and a shape
+fresh = eqx.filter_jit(lambda m, n, **options: Normalization(m, n, key=jr.key(0), **options))
+rates = eqx.filter_jit(lambda layer, x: layer(x))
+
+
+@eqx.filter_jit
+def rates_and_gradient(layer, xs, target):
+    """Rates for a batch, their distance from the target, and the gradient of that."""
+
+    def loss(given):
+        found = jax.vmap(given[0])(given[1])
+        return jnp.sum((found - target) ** 2), found
+
+    (distance, found), gradient = eqx.filter_value_and_grad(loss, has_aux=True)((layer, xs))
+    return found, distance, gradient
+
+
 def layer_and_input(seed, **options):
+    return _layer_and_input(np.asarray(seed, np.uint32), **options)
+
+
+@eqx.filter_jit
+def _layer_and_input(seed, **options):
     k_layer, k_free, k_x = jr.split(jr.key(seed), 3)
     layer = Normalization(m, n, key=k_layer, **options)
     # away from the initial values, where W_r is the identity and beta is 0
@@ -64,9 +85,9 @@ def test_the_circuit_satisfies_its_constraints_whatever_the_parameters(seed, cho
 def test_identity_recurrence_is_divisive_normalization(seed, gain):
     layer, x = layer_and_input(seed, gain=gain)
     circuit, z = layer.circuit(x)
-    d = np.asarray(circuit.b * z)
+    d = np.asarray(circuit.b) * np.asarray(z)
     pool = np.asarray(circuit.b0) ** 2 + np.exp(np.asarray(layer.log_W)) @ d**2
-    np.testing.assert_allclose(layer(x), np.maximum(d, 0) ** 2 / pool, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(rates(layer, x), np.maximum(d, 0) ** 2 / pool, 1e-12, 1e-14)
 
 
 @pytest.mark.parametrize("recurrent", ["identity", "bounded"])
@@ -74,51 +95,59 @@ def test_the_output_is_where_the_simulated_circuit_comes_to_rest(recurrent):
     layer, x = layer_and_input(1, recurrent=recurrent, pool="bounded")
     circuit, z = layer.circuit(x)
     y = np.asarray(simulate(circuit, z, 2000.0).state.y)[-1]
-    np.testing.assert_allclose(layer(x), np.maximum(y, 0) ** 2, atol=1e-5)
+    np.testing.assert_allclose(rates(layer, x), np.maximum(y, 0) ** 2, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("recurrent", "rectified"), [("identity", False), ("identity", True), ("bounded", False)]
+    "options",
+    [
+        {"recurrent": "identity"},
+        {"recurrent": "identity", "rectified": True, "pool": "bounded"},
+        {"recurrent": "bounded"},
+    ],
 )
-def test_gradients_agree_with_finite_differences(recurrent, rectified):
-    layer, x = layer_and_input(2, recurrent=recurrent, rectified=rectified, pool="bounded")
-    arrays, static = eqx.partition(layer, eqx.is_array)
-    weights = jnp.arange(1.0, n + 1)
+def test_gradients_agree_with_finite_differences(options):
+    layer, x = layer_and_input(2, **options)
+    rng = np.random.default_rng(2)
+    given = layer, np.asarray(x) + rng.uniform(size=(6, m))
+    target = rng.uniform(size=(6, n))
+    _, _, gradient = rates_and_gradient(*given, target)
+    arrays, static = eqx.partition(given, eqx.is_array)
+    for _ in range(5):
+        direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), arrays)
 
-    def value(arrays, x):
-        return jnp.sum(weights * eqx.combine(arrays, static)(x))
+        def distance(h, direction=direction):
+            moved = jax.tree.map(lambda leaf, d: np.asarray(leaf) + h * d, arrays, direction)
+            return rates_and_gradient(*eqx.combine(moved, static), target)[1]
 
-    check_grads(jax.jit(value), (arrays, x), order=1, modes=["rev"], rtol=1e-5)
+        slope = (distance(1e-5) - distance(-1e-5)) / 2e-5
+        products = jax.tree.map(lambda g, d: np.sum(np.asarray(g) * d), gradient, direction)
+        np.testing.assert_allclose(sum(jax.tree.leaves(products)), slope, rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("recurrent", ["identity", "bounded"])
 def test_gradients_at_the_start_are_finite_and_reach_every_parameter(recurrent):
-    layer = Normalization(m, n, key=jr.key(0), recurrent=recurrent)
-    xs = jr.uniform(jr.key(1), (6, m))
-    target = jr.uniform(jr.key(2), (6, n))
-
-    def loss(layer):
-        return jnp.sum((jax.vmap(layer)(xs) - target) ** 2)
-
-    for leaf in jax.tree.leaves(eqx.filter_jit(eqx.filter_grad(loss))(layer)):
+    layer = fresh(m, n, recurrent=recurrent)
+    rng = np.random.default_rng(1)
+    _, _, (gradient, _) = rates_and_gradient(
+        layer, rng.uniform(size=(6, m)), rng.uniform(size=(6, n))
+    )
+    for leaf in jax.tree.leaves(gradient):
         assert np.all(np.isfinite(leaf)) and np.any(leaf != 0)
 
 
 def test_the_two_recurrences_start_as_the_same_function():
     x = jr.uniform(jr.key(1), (m,))
-    identity, bounded = (
-        Normalization(m, n, key=jr.key(0), recurrent=r) for r in ("identity", "bounded")
-    )
-    np.testing.assert_allclose(identity(x), bounded(x), rtol=1e-9, atol=1e-11)
+    identity, bounded = (fresh(m, n, recurrent=r) for r in ("identity", "bounded"))
+    np.testing.assert_allclose(rates(identity, x), rates(bounded, x), rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("recurrent", ["identity", "bounded"])
 def test_a_zero_input_is_safe(recurrent):
-    layer = Normalization(m, n, key=jr.key(0), recurrent=recurrent)
-    zero = jnp.zeros(m)
-    np.testing.assert_array_equal(layer(zero), np.zeros(n))
-    gradient = eqx.filter_jit(eqx.filter_grad(lambda layer: jnp.sum(layer(zero))))
-    for leaf in jax.tree.leaves(gradient(layer)):
+    layer = fresh(m, n, recurrent=recurrent)
+    found, _, (gradient, _) = rates_and_gradient(layer, np.zeros((6, m)), np.ones((6, n)))
+    np.testing.assert_array_equal(found, np.zeros((6, n)))
+    for leaf in jax.tree.leaves(gradient):
         assert np.all(np.isfinite(leaf))
 
 
@@ -139,20 +168,19 @@ def test_stability_certificate_and_energy_apply_to_a_layer_at_an_input():
 
 def test_an_unfound_steady_state_gives_nan_not_a_wrong_answer():
     # row 1 of W_r vanishes, so y_1 = b z_1, and its own pool has a gain w y_1^2 > 1: a_1 diverges
-    layer = Normalization(2, 2, key=jr.key(0), recurrent="bounded", gain=1.0)
+    layer = fresh(2, 2, recurrent="bounded", gain=1.0)
+    W_r, log_W, W_zx = np.diag([1.0, 0.0]), np.log(np.diag([5.0, 5.0]) + 1e-9), np.eye(2)
     layer = eqx.tree_at(
-        lambda c: (c.W_r, c.log_W, c.W_zx),
-        layer,
-        (jnp.diag(jnp.array([1.0, 0.0])), jnp.log(jnp.diag(jnp.full(2, 5.0)) + 1e-9), jnp.eye(2)),
+        lambda c: (c.W_r, c.log_W, c.W_zx), layer, jax.device_put((W_r, log_W, W_zx))
     )
-    x = jnp.array([0.6, 0.8])
+    x = jax.device_put(np.array([0.6, 0.8]))
     circuit, z = layer.circuit(x)
     assert not steady_state(circuit, z).converged
-    assert np.all(np.isnan(layer(x)))
+    assert np.all(np.isnan(rates(layer, x)))
 
 
 def test_bounded_recurrence_is_normalized_once_for_a_batch():
-    layer = Normalization(m, n, key=jr.key(0), recurrent="bounded")
+    layer = fresh(m, n, recurrent="bounded")
 
     def loss(layer, xs):
         return jnp.sum(jax.vmap(lambda x: layer.circuit(x)[0].W_r @ x[:n])(xs))
@@ -172,7 +200,7 @@ def _equations(jaxpr):
 
 
 def test_initial_values_are_the_papers():
-    layer = Normalization(40, 120, key=jr.key(0), recurrent="bounded")
+    layer = fresh(40, 120, recurrent="bounded")
     limit = 1 / np.sqrt(40)
     for W in (layer.W_zx, layer.W_bx):
         assert W.shape == (120, 40) and np.all(np.abs(W) <= limit)
@@ -189,12 +217,12 @@ def test_initial_values_are_the_papers():
 @pytest.mark.parametrize("recurrent", ["identity", "bounded"])
 def test_float32_gives_what_float64_gives(recurrent):
     layer, x = layer_and_input(6, recurrent=recurrent, pool="bounded")
-    single = jax.tree.map(lambda leaf: leaf.astype(np.float32), layer)
-    rates = jax.jit(jax.vmap(single))(x.astype(np.float32)[None])
-    assert rates.dtype == np.float32
-    np.testing.assert_allclose(rates[0], layer(x), rtol=1e-4)
-    fresh = Normalization(m, n, key=jr.key(0), recurrent=recurrent, dtype=np.float32)
-    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(fresh))
+    single = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), layer)
+    found = rates(single, np.asarray(x, np.float32))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, rates(layer, x), rtol=1e-4)
+    new = fresh(m, n, recurrent=recurrent, dtype=np.float32)
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(new))
 
 
 @pytest.mark.parametrize(

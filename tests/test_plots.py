@@ -206,13 +206,16 @@ def test_refusals(draw, words):
     ("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")]
 )
 def test_every_figure_is_saved_and_the_same_data_give_the_same_file(tmp_path, suffix, start):
+    """As SVG, which has all that is drawn, each of them; what else a format has, as one of them."""
     first, second = tmp_path / f"1.{suffix}", tmp_path / f"2.{suffix.upper()}"
-    for (name, figure), again in zip(draw_all().items(), draw_all().values(), strict=True):
+    figures, again = draw_all(), draw_all()
+    for name, figure in figures.items():
         plots.save_figure(figure, first)
-        plots.save_figure(again, second)
         content = first.read_bytes()
         assert content.startswith(start)
-        assert content == second.read_bytes(), name
+        if suffix == "svg" or name == "trajectory":
+            plots.save_figure(again[name], second)
+            assert content == second.read_bytes(), name
     assert len(list(tmp_path.iterdir())) == 2
 
 

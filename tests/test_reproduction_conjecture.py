@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from programs import stability_of_trial
 from scipy.stats import binom
 
 from organics.circuit import Circuit
@@ -13,7 +14,6 @@ from organics.reproduction import conjecture, hunt, survey
 from organics.reproduction.hunt import Hunt, all_found, alone, constrained, random_start
 from organics.reproduction.survey import Piecework, fractions, pieces
 from organics.reproduction.target import Job
-from organics.trials import trial
 
 PIECES = [Piecework(2, norm, False, 0, 40) for norm in (0.5, 5.0)]
 
@@ -39,8 +39,7 @@ def hunted(tmp_path_factory):
 def test_found_is_what_each_trial_alone_says(surveyed):
     for work, piece in zip(PIECES, surveyed, strict=True):
         for index in range(0, work.trials, 5):
-            circuit, z = trial(3, index, work.n, work.spectral_norm)
-            alone = stability(circuit, z)
+            alone = stability_of_trial(3, index, work.n, work.spectral_norm)
             assert piece["found"][index] or not alone.stable
             if work.spectral_norm <= 1:  # the steady state found is then the same
                 np.testing.assert_allclose(
@@ -75,31 +74,35 @@ def test_fractions_merge_pieces():
 @pytest.mark.parametrize("kind", ["any", "semidefinite"])
 @pytest.mark.parametrize("free_tau", [False, True])
 def test_what_is_hunted_is_within_the_bounds(kind, free_tau):
-    for seed in range(5):
-        free = jax.tree.map(lambda x: 9 * x, random_start(jr.key(seed), 3))
-        circuit, z = constrained(free, 0.7, kind, free_tau)
-        assert jnp.all((circuit.W >= 0) & (circuit.W <= 1))
-        for values in (circuit.b, circuit.b0, circuit.sigma):
-            assert jnp.all((values > 0) & (values < 1))
-        assert circuit.W_r is not None
-        assert (
-            jnp.linalg.norm(circuit.W_r, 2) <= 0.7 * (1 + 1e-12) and jnp.linalg.norm(z) <= 1 + 1e-12
-        )
-        for tau in (circuit.tau_y, circuit.tau_a):
-            assert jnp.all((tau >= 2 / 10**0.5) & (tau <= 2 * 10**0.5))
-            assert free_tau or jnp.all(tau == 2)
-        if kind == "semidefinite":
-            np.testing.assert_allclose(circuit.W_r, circuit.W_r.T, atol=1e-15)
-            assert jnp.linalg.eigvalsh(circuit.W_r)[0] > -1e-12
+    @jax.jit
+    @jax.vmap
+    def drawn(key):
+        free = jax.tree.map(lambda x: 9 * x, random_start(key, 3))
+        return constrained(free, 0.7, kind, free_tau)
+
+    circuits, drives = jax.tree.map(np.asarray, drawn(jr.split(jr.key(0), 5)))
+    assert np.all((circuits.W >= 0) & (circuits.W <= 1))
+    for values in (circuits.b, circuits.b0, circuits.sigma):
+        assert np.all((values > 0) & (values < 1))
+    assert np.all(np.linalg.norm(circuits.W_r, 2, axis=(1, 2)) <= 0.7 * (1 + 1e-12))
+    assert np.all(np.linalg.norm(drives, axis=1) <= 1 + 1e-12)
+    for tau in (circuits.tau_y, circuits.tau_a):
+        assert np.all((tau >= 2 / 10**0.5) & (tau <= 2 * 10**0.5))
+        assert free_tau or np.all(tau == 2)
+    if kind == "semidefinite":
+        np.testing.assert_allclose(circuits.W_r, circuits.W_r.swapaxes(1, 2), atol=1e-15)
+        assert np.all(np.linalg.eigvalsh(circuits.W_r) > -1e-12)
 
 
 def test_the_ascent_has_the_gradient_of_finite_differences():
-    free = random_start(jr.key(1), 2)
-    aim = jax.jit(lambda free: hunt._aim(free, 1.0, 300, jnp.bool_(True), "any", True)[0])
-    gradient = jax.jit(jax.grad(aim))(free)
+    free = jax.tree.map(np.asarray, jax.jit(random_start, static_argnums=1)(jr.key(1), 2))
+    aim = lambda free: hunt._aim(free, 1.0, 300, jnp.bool_(True), "any", True)[0]  # noqa: E731
+    both = jax.jit(jax.value_and_grad(aim))
+    _, gradient = both(free)
     for name, values in free.items():
-        step = jnp.zeros_like(values).at[(0,) * values.ndim].set(1e-5)
-        ahead, behind = (aim(free | {name: values + sign * step}) for sign in (1, -1))
+        step = np.zeros_like(values)
+        step[(0,) * values.ndim] = 1e-5
+        ahead, behind = (both(free | {name: values + sign * step})[0] for sign in (1, -1))
         difference = (ahead - behind) / 2e-5
         np.testing.assert_allclose(gradient[name][(0,) * values.ndim], difference, atol=1e-7)
 

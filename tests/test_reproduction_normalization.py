@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import solve
 
 from organics.circuit_file import load_circuit
 from organics.linear_stability import stability
@@ -43,7 +44,8 @@ def test_responses_are_those_of_the_equation(outcome):
 
 def test_leading_pair_is_that_of_the_spectrum(outcome):
     found = outcome.numbers["oscillation"]
-    linear = stability(normalization.ring(), normalization.grating(found["contrast"][-1]))
+    ring, drive = normalization.ring(), normalization.grating(found["contrast"][-1])
+    linear = stability(ring, drive, solve(ring, drive))
     values = np.asarray(linear.eigenvalues)
     oscillating = values[values.imag > 1e-9]
     leading = oscillating[oscillating.real.argmax()]

@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import pytest
+from programs import solve
 
 from organics.circuit import Circuit
 from organics.linear_stability import certify, verify
@@ -8,9 +9,10 @@ from organics.plots import save_figure
 from organics.reproduction import theorem1
 from organics.reproduction.pieces import joined, kept
 from organics.reproduction.target import Job
-from organics.steady_states import steady_state
 
 N, COUNT = 3, 20
+
+differentiated = jax.jit(jax.jacfwd(Circuit.velocity, argnums=1))
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +61,13 @@ def test_the_numbers_are_those_of_circuits_one_by_one(outcome, rectified):
     for i in range(COUNT):
         circuit = Circuit(**{k: v[i] for k, v in parameters.items()}, rectified=rectified)
         z = jax.numpy.asarray(drives[i])
-        certificate = certify(circuit, z)
+        steady = solve(circuit, z)
+        certificate = certify(circuit, z, steady)
         assert certificate.T is not None and certificate.margin is not None
         if certificate.holds:
-            assert verify(circuit, z, steady_state(circuit, z), certificate.T).margin > 0
+            assert verify(circuit, z, steady, certificate.T).margin > 0
         margins.append(float(certificate.margin))
-        J = jax.jacfwd(circuit.velocity)(steady_state(circuit, z).state, z)
+        J = differentiated(circuit, steady.state, z)
         J = np.block([[np.asarray(block) for block in row] for row in J])
         rates = np.linalg.eigvals(J)
         relative.append(rates.real.max() / np.abs(rates).max())

@@ -44,8 +44,9 @@ def make_run(path, validation, tested=None, **settings):
     return config
 
 
-@pytest.fixture
-def runs(tmp_path):
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("runs")
     make_run(tmp_path / "a" / "good", 0.97, 0.975)
     make_run(tmp_path / "a" / "better-not-for-this-row", 0.99, 0.99, units=16)
     make_run(tmp_path / "unfinished", 0.98, task="psmnist")

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from programs import whole_batches
 
-from organics import data
+from organics import data, models
 from organics.baselines import LSTM, AntisymmetricRNN, CoRNN, LipschitzRNN, Tanh
 from organics.data import sequences
 from organics.experiments import runs, schedules, step_sizes
@@ -35,6 +36,11 @@ from organics.training.step import learning_rate
 SMALL = SequenceConfig(
     task="sdigits", rows=True, units=8, epochs=3, batch_size=450, schedule="warmup-cosine"
 )
+
+# each compiled once for a kind of model and a shape
+make = eqx.filter_jit(lambda m, n, **options: build_sequence("organics", m, n, **options))
+run = eqx.filter_jit(lambda layer, x: layer(x))
+advance = eqx.filter_jit(lambda layer, x, state: layer.step(x, state))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -147,22 +153,22 @@ def test_parameter_counts_of_the_paper(units, options, total):
 
     leaves = jax.tree.leaves(eqx.filter_eval_shape(trained))
     assert sum(leaf.size for leaf in leaves) == total
-    model = build_sequence("organics", 3, 4, key=jr.key(0))
+    model = make(3, 4, key=jr.key(0))
     assert count_parameters(model) == 6 * 16 + 3 * 4 * 3 + 4 * 4 + 10 * 4 + 10
 
 
 @pytest.mark.rounding
 def test_the_loss_is_the_cross_entropy_of_the_last_output():
-    model = build_sequence("organics", 2, 5, key=jr.key(0), backend="scan", dt_tau_max_y=0.5)
-    x = jr.uniform(jr.key(1), (6, 7, 2))
-    labels = jnp.array([0, 3, 9, 1, 1, 2], jnp.int32)
-    loss, metrics = model.loss(x, labels)
+    model = make(2, 5, key=jr.key(0), backend="scan", dt_tau_max_y=0.5)
+    x = np.random.default_rng(1).uniform(size=(6, 7, 2))
+    labels = np.array([0, 3, 9, 1, 1, 2], np.int32)
+    loss, metrics = eqx.filter_jit(lambda model, *given: model.loss(*given))(model, x, labels)
     state = model.layer.initial_state()
     probabilities = []
     for sequence in x:
         now = state
         for value in sequence:
-            now = model.layer.step(value, now)
+            now = advance(model.layer, value, now)
         scores = np.asarray(model.readout.weight) @ np.asarray(now[0].y)
         scores = np.exp(scores + np.asarray(model.readout.bias))
         probabilities.append(scores / scores.sum())
@@ -173,28 +179,45 @@ def test_the_loss_is_the_cross_entropy_of_the_last_output():
 
 
 @pytest.mark.rounding
-@pytest.mark.parametrize(("sequences", "time", "moments"), [(3, 9, 1), (501, 8, 4), (70, 900, 63)])
-def test_the_diagnosis_is_that_of_the_layer(sequences, time, moments):
-    model = build_sequence("organics", 2, 5, key=jr.key(0), backend="scan", layers=2)
-    x = jr.normal(jr.key(1), (sequences, time, 2))
+def test_the_diagnosis_is_that_of_the_layer():
+    model = make(2, 5, key=jr.key(0), backend="scan", layers=2)
+    x = jax.device_put(np.random.default_rng(1).normal(size=(501, 8, 2)))
     found = model.diagnose(x)
-    outputs, _ = model.layer(x)
-    np.testing.assert_allclose(found["output_min"], jnp.min(outputs), rtol=1e-9)
-    np.testing.assert_allclose(found["output_max"], jnp.max(outputs), rtol=1e-9)
+    outputs, _ = run(model.layer, x)
+    np.testing.assert_allclose(found["output_min"], np.min(outputs), rtol=1e-9)
+    np.testing.assert_allclose(found["output_max"], np.max(outputs), rtol=1e-9)
     taus = 1 / np.stack([cell.rates for cell in model.layer.cells])
     np.testing.assert_allclose(found["tau_a_max"], taus[:, 1].max())
     np.testing.assert_allclose(found["tau_b0_median"], np.median(taus[:, 2]))
-    assert found["spectral_moments"] == moments
-    abscissae, radii = spectra(model.layer, x[:moments])
-    np.testing.assert_allclose(found["largest_spectral_abscissa"], abscissae.max(), rtol=1e-8)
-    np.testing.assert_allclose(found["largest_step_radius"], radii.max(), rtol=1e-8)
+    assert found["spectral_moments"] == 4
+    abscissae, radii = spectra(model.layer, x[:4])
+    np.testing.assert_allclose(found["largest_spectral_abscissa"], np.max(abscissae), rtol=1e-8)
+    np.testing.assert_allclose(found["largest_step_radius"], np.max(radii), rtol=1e-8)
+
+
+@pytest.mark.parametrize(("sequences", "time", "moments"), [(3, 9, 1), (70, 900, 63)])
+def test_the_diagnosis_looks_at_as_many_moments_as_are_worth_it(
+    sequences, time, moments, monkeypatch
+):
+    model = make(2, 5, key=jr.key(0), backend="scan", layers=2)
+    seen = []
+    monkeypatch.setattr(models, "_output_range", lambda *_: (0.0, 1.0))
+    monkeypatch.setattr(
+        models, "spectra", lambda _, x: seen.append(x.shape) or (np.zeros(2), np.ones(2))
+    )
+    found = model.diagnose(jax.device_put(np.zeros((sequences, time, 2))))
+    assert found["spectral_moments"] == moments and seen == [(moments, time, 2)]
+    assert (found["largest_spectral_abscissa"], found["largest_step_radius"]) == (0, 1)
 
 
 def test_what_overflows_is_diagnosed_as_not_finite():
-    model = build_sequence("organics", 1, 5, key=jr.key(0), backend="scan")
-    frozen = eqx.tree_at(lambda m: m.layer.cells[0].raw_rates, model, jnp.full((4, 5), -1e5))
-    assert frozen.diagnose(jnp.zeros((3, 9, 1)))["tau_y_max"] == np.inf
-    found = model.diagnose(jnp.full((3, 9, 1), jnp.inf))
+    model = make(2, 5, key=jr.key(0), backend="scan", layers=2)
+    raw = np.full((4, 5), -1e5)
+    frozen = eqx.tree_at(lambda m: m.layer.cells[1].raw_rates, model, jax.device_put(raw))
+    inputs = np.zeros((3, 9, 2)), np.full((3, 9, 2), np.inf)
+    nothing, overflowing = jax.device_put(inputs)
+    assert frozen.diagnose(nothing)["tau_y_max"] == np.inf
+    found = model.diagnose(overflowing)
     assert np.isnan([found["largest_spectral_abscissa"], found["largest_step_radius"]]).all()
 
 
@@ -308,7 +331,7 @@ def test_the_settings_offer_what_there_is():
 )
 def test_the_reach_of_memory_keeps_its_part_of_the_sequence(options, expected):
     settings = SequenceConfig(units=4, **options)
-    found = build_model(settings).layer.cells[0].largest_rates
+    found = eqx.filter_eval_shape(build_model, settings).layer.cells[0].largest_rates
     np.testing.assert_allclose(found[:3], expected)
     assert found[3] == found[2]
     assert input_shape(settings)[0] == 784 // {"resize": 4, "rows": 28}.get(
@@ -321,7 +344,7 @@ def test_options_reach_the_layer():
         units=4, recurrent="bounded", drive="rectified", rectification="outside", layers=2,
         time_constants="fixed", memory="less", backend="scan",
     )  # fmt: skip
-    layer = build_model(settings).layer
+    layer = eqx.filter_eval_shape(build_model, settings).layer
     assert len(layer.cells) == 2 and layer.cells[1].constraint == "bounded"
     assert layer.cells[0].raw_rates is None
     assert layer.options.rectified_drive and layer.options.rectified_after
@@ -376,7 +399,7 @@ def check_logs(folder, best_epoch):
     digits = data.load_sequences("sdigits", rows=True)
     _, held_out = data.split(1500, 150)
     sample = digits.train_images[held_out[:27]]  # 2 % of the training examples
-    outputs, _ = layer(jnp.asarray(sample, np.float32) / 16)
+    outputs, _ = run(layer, sample.astype(np.float32) / 16)
     np.testing.assert_allclose(line["output_max"], np.max(outputs), rtol=1e-5)
     np.testing.assert_allclose(line["tau_y_min"], np.min(1 / layer.cells[0].rates[0]), rtol=1e-5)
     assert line["largest_step_radius"] < 2 and line["spectral_moments"] == 1
@@ -463,7 +486,7 @@ def test_what_is_not_finite_is_null_on_disk(tmp_path, monkeypatch):
 
 def test_the_digits_are_learned_row_by_row(tmp_path):
     settings = SequenceConfig(
-        task="sdigits", rows=True, units=32, recurrent="identity", epochs=10, batch_size=32,
+        task="sdigits", rows=True, units=32, recurrent="identity", epochs=10, batch_size=30,
         learning_rate=0.02, schedule="warmup-cosine",
     )  # fmt: skip
     report = train(settings, tmp_path / "run", progress=False)
@@ -472,6 +495,12 @@ def test_the_digits_are_learned_row_by_row(tmp_path):
     assert np.min(norms) > 1e-3 and np.max(norms) < 20  # not clipped
 
 
+@pytest.fixture
+def _fewer_shapes(monkeypatch):
+    monkeypatch.setattr(loop, "load_dataset", whole_batches)
+
+
+@pytest.mark.usefixtures("_fewer_shapes")
 def test_the_comparison_of_schedules_at_toy_size(tmp_path):
     config = schedules.Config(
         out=tmp_path / "runs", results=tmp_path / "found.json", rows=True, units=4, epochs=(1,),
@@ -487,6 +516,7 @@ def test_the_comparison_of_schedules_at_toy_size(tmp_path):
     assert schedules.compute(config, progress=False) == found
 
 
+@pytest.mark.usefixtures("_fewer_shapes")
 def test_the_comparison_of_schedules_goes_on_after_a_run_that_diverged(tmp_path, monkeypatch):
     overflowing(monkeypatch, at=1)
     config = schedules.Config(
@@ -497,28 +527,47 @@ def test_the_comparison_of_schedules_goes_on_after_a_run_that_diverged(tmp_path,
     assert [row["diverged"] for row in found["rows"]] == [1, 0, 0]
 
 
+@pytest.mark.usefixtures("_fewer_shapes")
 def test_the_comparison_of_step_sizes(tmp_path, monkeypatch):
     config = step_sizes.Config(
         out=tmp_path / "runs", results=tmp_path / "found.json", task="sdigits", units=4, epochs=1,
-        recurrent=("identity", "free"), dt_tau_max_y=(0.5,), dt_tau_max_a=(0.5, 1.0),
-        batch_size=500,
+        recurrent=("identity", "free"), dt_tau_max_y=(0.5,), dt_tau_max_a=(0.5,), batch_size=450,
     )  # fmt: skip
     found = step_sizes.compute(config, progress=False)
     assert json.loads(config.results.read_text()) == found
-    pairs = [(row["recurrent"], row["dt_tau_max_a"]) for row in found["rows"]]
-    assert pairs == [("identity", 0.5), ("identity", 1.0), ("free", 0.5), ("free", 1.0)]
-    for row in found["rows"]:
+    for row, kind in zip(found["rows"], config.recurrent, strict=True):
         assert row["diverged_at_step"] is None and row["epochs"] == 1
         assert row["largest_gradient_norm"] > 0 and row["largest_step_radius"] > 0
-        kind, y, a = row["recurrent"], row["dt_tau_max_y"], row["dt_tau_max_a"]
-        run = RunFolder.open(config.out / f"sdigits-{kind}-{y:g}-{a:g}-seed0").config
-        told = {"recurrent": kind, "dt_tau_max_y": y, "dt_tau_max_a": a, **found["settings"]}
-        assert told == json.loads(run.to_json())
+        told = {"recurrent": kind, "dt_tau_max_y": 0.5, "dt_tau_max_a": 0.5}
+        assert {name: row[name] for name in told} == told
+        run = RunFolder.open(config.out / f"sdigits-{kind}-0.5-0.5-seed0").config
+        assert told | found["settings"] == json.loads(run.to_json())
     overflowing(monkeypatch, at=1)
-    elsewhere = dataclasses.replace(config, out=tmp_path / "again", recurrent=("identity",))
+    elsewhere = dataclasses.replace(config, out=tmp_path / "again")
     [row, other] = step_sizes.compute(elsewhere, progress=False)["rows"]
     assert row["diverged_at_step"] > 0 and row["validation_accuracy"] == []
     assert row["test_accuracy"] is None and other["diverged_at_step"] is None
+
+
+def test_the_comparison_of_step_sizes_is_of_every_pair(tmp_path, monkeypatch):
+    trained = {}
+
+    def diverges(setting, out, **_):
+        trained[out.name] = setting
+        raise Diverged(5, 2, None, setting, validation=True)
+
+    monkeypatch.setattr(runs, "train", diverges)
+    config = step_sizes.Config(
+        out=tmp_path / "runs", results=tmp_path / "found.json", task="sdigits",
+        recurrent=("identity", "free"), dt_tau_max_y=(0.5,), dt_tau_max_a=(0.5, 1.0),
+    )  # fmt: skip
+    found = step_sizes.compute(config, progress=False)
+    pairs = [("identity", 0.5), ("identity", 1.0), ("free", 0.5), ("free", 1.0)]
+    assert [(row["recurrent"], row["dt_tau_max_a"]) for row in found["rows"]] == pairs
+    assert [row["diverged_at_step"] for row in found["rows"]] == [5] * 4
+    assert {name: (one.recurrent, one.dt_tau_max_a) for name, one in trained.items()} == {
+        f"sdigits-{kind}-0.5-{a:g}-seed0": (kind, a) for kind, a in pairs
+    }
 
 
 def test_the_comparison_of_models_goes_on_after_a_run_that_diverged(tmp_path, monkeypatch):

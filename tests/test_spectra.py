@@ -268,8 +268,8 @@ def test_float32():
 def recorded(x, dt=0.5):
     """A trajectory of one circuit of one neuron, whose `y` and `a` are the rows of `x`."""
     t, (y, a) = dt * np.arange(x.shape[1]), x[:, :, None]
-    t, y, a, ok, end, never = map(jnp.asarray, (t, y, a, True, t[-1], np.inf))
-    return Trajectory(t, State(y, a), ok, end, never)
+    t, y, a, none, end, never = map(jnp.asarray, (t, y, a, 0, t[-1], np.inf))
+    return Trajectory(t, State(y, a), none, end, never)
 
 
 @pytest.mark.parametrize("nperseg", [64, 75])

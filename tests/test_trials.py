@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
+from programs import stability_of_trial
 
-from organics.linear_stability import stability
 from organics.steady_states import METHODS
 from organics.trials import Trials, fraction_interval, run_trials, trial
 
@@ -19,7 +19,7 @@ def test_each_trial_is_the_circuit_of_its_index():
     outcome = run_trials(2, 5, 2.0, seed=7)
     assert len(outcome.stable) == 5
     for index in range(5):
-        assert_equal(outcome, index, stability(*trial(7, index, 2, 2.0)))
+        assert_equal(outcome, index, stability_of_trial(7, index, 2, 2.0))
 
 
 def test_more_trials_begin_with_the_same():
@@ -35,7 +35,7 @@ def test_trials_in_several_pieces():
     assert sum(done) == 2100 and len(done) > 1 and min(done) > 0
     assert all(len(array) == 2100 for array in many)
     for index in (0, done[0] - 1, done[0], 2099):
-        assert_equal(many, index, stability(*trial(3, index, 2, None)))
+        assert_equal(many, index, stability_of_trial(3, index, 2, None))
     assert many.stable.all()
     # different circuits, and others for another seed
     assert len(np.unique(many.spectral_abscissa)) > 2000

@@ -274,8 +274,7 @@ def _floating(name: str, value, dtype) -> Array:
     if dtype is None:
         dtype = value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else float
     dtype = jax.dtypes.canonicalize_dtype(dtype)
-    value = value.astype(dtype)
-    return value if of_jax else jax.device_put(value)
+    return jnp.asarray(value, dtype) if of_jax else jax.device_put(value.astype(dtype))
 
 
 def _require(name: str, value: Array, valid: Callable[[np.ndarray], np.ndarray], what: str) -> None:

@@ -278,7 +278,8 @@ def _parse_npz(data: bytes) -> Content:
     except ValueError:
         raise
     except Exception as error:  # a broken archive provokes errors of zlib, struct, tokenize, ...
-        raise ValueError(f"is not a complete .npz archive: {error or error!r}.") from None
+        why = str(error)[:200] or type(error).__name__
+        raise ValueError(f"is not a complete .npz archive: {why}.") from None
 
 
 def _check_directory(data: bytes) -> None:

@@ -22,9 +22,12 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Real
 from organics.circuit import Circuit, State, root
 from organics.memory import require_memory
 from organics.simulation import (
+    MODULATOR,
+    NONE,
     Drive,
     Trajectory,
     as_time_course,
+    finished,
     initial_state,
     known,
     require_ok,
@@ -212,7 +215,10 @@ def _simulate(
     )
     if not throw:
         return trajectory
-    return require_ok(trajectory, "Take shorter steps `dt`, or less noise.")
+    return require_ok(
+        trajectory,
+        {MODULATOR: ("some `a` is not positive", "Take shorter steps `dt`, or less noise.")},
+    )
 
 
 # The state is stacked, (2, n) with rows y and a: a scan pays for every array it carries.
@@ -267,10 +273,10 @@ def _integrate(
     saved = jnp.concatenate([jnp.stack(start)[None], saved])
     saved = jnp.where(jnp.isfinite(saved), saved, jnp.nan)
     ok = jnp.all(good)
-    return Trajectory(
-        t=times,
-        state=State(saved[:, 0], saved[:, 1]),
-        ok=ok,
+    return finished(
+        times,
+        State(saved[:, 0], saved[:, 1]),
+        failure=jnp.where(ok, NONE, MODULATOR),
         end_time=jnp.where(ok, times[-1], times[jnp.argmin(good)]),
         steady_time=jnp.full_like(dt, jnp.inf),
     )

@@ -69,7 +69,13 @@ def read_entries(stream: BufferedIOBase, header: Header, name: str) -> np.ndarra
 
 
 def open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> BufferedIOBase:
-    """A member of an archive, to be read. Raises `ValueError` if it is packed in a rare way."""
+    """A member of an archive, to be read.
+
+    Raises `ValueError`, calling it `name`, if it is packed in a rare way, encrypted or damaged.
+    """
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"`{name}` must be stored or deflated in the archive.")
-    return archive.open(member)
+    try:
+        return archive.open(member)  # pyright: ignore[reportReturnType]
+    except Exception as error:  # a broken archive provokes errors of many kinds
+        raise ValueError(f"`{name}` cannot be opened: {str(error)[:200]}.") from None

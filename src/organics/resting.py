@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from organics.circuit import Circuit, State
 from organics.simulation import simulate
@@ -29,7 +29,7 @@ def near_rest(circuits: Circuit) -> State:
 
 
 def settle(
-    circuits: Circuit, drives: Float[ArrayLike, "circuits n"], starts: State, time: float
+    circuits: Circuit, drives: Float[Array | np.ndarray, "circuits n"], starts: State, time: float
 ) -> tuple[State, Bool[np.ndarray, " circuits"]]:
     """Where each circuit is after `time` ms, or at rest before; and whether it is at rest.
 
@@ -45,7 +45,8 @@ def settle(
             # filled up with what is there already, so that it compiles once
             chosen = np.resize(moving[first : first + _BATCH], _BATCH)
             circuit, z = jax.tree.map(lambda leaf, i=chosen: leaf[i], (circuits, drives))
-            moved = _simulate(circuit, z, State(y[chosen], a[chosen]), np.asarray(duration))
+            state = State(*jax.device_put((y[chosen], a[chosen])))
+            moved = _simulate(circuit, z, state, np.asarray(duration))
             y[chosen], a[chosen], settled[chosen] = (*moved.state, moved.settled)
         moving, elapsed = (
             np.flatnonzero(~settled & np.all(np.isfinite(y), axis=1)),
@@ -56,7 +57,7 @@ def settle(
 
 def comes_to_rest(
     circuits: Circuit,
-    drives: Float[ArrayLike, "circuits n"],
+    drives: Float[Array | np.ndarray, "circuits n"],
     states: State,
     time: float,
     *,

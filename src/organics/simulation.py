@@ -11,10 +11,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix as optx
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool, Float, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from organics.circuit import Circuit, State, as_drive
+from organics.stepping import Watchful, room_for, survey
 
 Method = Literal["explicit", "implicit"]
 Drive = Real[ArrayLike, "*samples n"] | Callable[[Float[Array, ""]], Array]
@@ -22,19 +24,22 @@ Drive = Real[ArrayLike, "*samples n"] | Callable[[Float[Array, ""]], Array]
 _SOLVERS = {"explicit": dfx.Tsit5, "implicit": dfx.Kvaerno5}
 _SAMPLES = 101  # saved when `t` is only a duration
 
+FAILURES = ("none", "steps", "resolution", "divergence", "drive", "modulator", "stability")
+NONE, STEPS, RESOLUTION, DIVERGENCE, DRIVE, MODULATOR, STABILITY = range(len(FAILURES))
+
 
 class Trajectory(eqx.Module):
     """States of a circuit along time.
 
-    A batch of trajectories, made by `jax.vmap`, has leading axes on every field.
+    A batch of trajectories, made by `jax.vmap`, has leading axes on every field. A time that is not
+    there to be differentiated, `end_time` of a failure or `steady_time` of a circuit that did not
+    come to rest, raises an error when its derivative is computed.
 
     Attributes
         t: save times, in ms, shape (t,).
         state: `y` and `a`, each of shape (t, n); NaN after a failure of the solver, the state of
             rest after `steady_time`.
-        ok: whether it can be trusted: it came to its end, is finite, and no `a` that began
-            positive was found at or below 0. The circuit itself cannot do that: either the steps
-            were too large, or noise did it. `a` is never clipped.
+        failure: index into `FAILURES`, 0 if there is none; `failure_name` has the word.
         end_time: how far the trajectory is good, in ms: the last save time, `steady_time`, or the
             time of the failure.
         steady_time: when the circuit came to rest, in ms; `inf` if it did not, or was not asked to
@@ -44,10 +49,22 @@ class Trajectory(eqx.Module):
 
     t: Float[Array, "*batch t"]
     state: State
-    ok: Bool[Array, "*batch"]
+    failure: Int[Array, "*batch"]
     end_time: Float[Array, "*batch"]
     steady_time: Float[Array, "*batch"]
     interpolation: dfx.DenseInterpolation | None = None
+
+    @property
+    def ok(self) -> Bool[Array, "*batch"]:
+        """Whether it can be trusted: it came to its end, is finite, and no `a` that began positive
+        was found at or below 0. The circuit itself cannot do that: either the steps were too large,
+        or noise did it. `a` is never clipped."""
+        return self.failure == NONE
+
+    @property
+    def failure_name(self) -> str:
+        """What went wrong: one of `FAILURES`. Needs concrete values."""
+        return FAILURES[int(self.failure)]
 
     def __call__(self, t: Real[ArrayLike, ""]) -> State:
         """State at a time `t` in ms, by the solver's own interpolation. Needs `dense=True`.
@@ -95,7 +112,12 @@ def simulate(
     Arguments
         z: input drive: constant, shape (n,); or sampled at the save times, shape (t, n), and linear
             between them (steps end at the samples, so that none is overlooked); or a function of
-            the time in ms, traceable by JAX, that returns shape (n,).
+            the time in ms, that returns shape (n,) and can be traced and mapped over times by JAX.
+            A function may jump, be periodic, or be on for a moment only: nothing that it does for
+            1 ms or longer is stepped over (for briefer things see `max_step`), since it is looked
+            at every 0.45 ms and long steps are taken only where it is smooth. That is done for the
+            first 33 hours, or 236 s where `t` is traced; later, steps are at most 0.9 ms long.
+            JAX takes the derivative with respect to the times of its jumps to be 0.
         t: increasing save times in ms, the first being that of `initial`; or a duration in ms, for
             evenly spaced times from 0: as many as `z` has samples, else 101.
         initial: state at the first time. By default `y = 0` and `a = (b0 sigma)^2`, a steady state
@@ -103,13 +125,13 @@ def simulate(
         method: "explicit" (Tsit5) or "implicit" (Kvaerno5, for stiff circuits: time constants far
             apart, or very large `a`), both of order 5.
         rtol, atol: relative and absolute error allowed per step.
-        max_step: longest step, in ms. Give it when `z` is a function with features so brief that
-            the long steps of a circuit at rest would pass them by.
+        max_step: longest step, in ms. For a function `z` it takes the place of the looks at it:
+            nothing that lasts as long is stepped over; `inf` trusts the function to be smooth.
         max_steps: number of steps, accepted or not, after which to give up.
         dense: keep the interpolation, so that the trajectory can be called at any time. Takes the
             memory of `max_steps` steps.
-        until_steady: stop integrating at the end of the first step that ends at rest; later rows
-            hold that state. Needs a constant drive.
+        until_steady: stop integrating where a step first ends at rest, at the moment in that step
+            at which rest begins; later rows hold that state. Needs a constant drive.
         steady_tolerance: rest is where the Euclidean norm of `circuit.imbalance`, the velocity
             scaled by the time constants (the `residual` of a `SteadyState`), is at most this.
             Below about `10 rtol` it may not be reached for the errors of the steps.
@@ -117,8 +139,8 @@ def simulate(
 
     Raises
         ValueError: naming the argument, if one is not as above; not for values being traced.
-        RuntimeError: if `throw` and the trajectory is not `ok`. Says how far it came, unless it is
-            being traced.
+        RuntimeError: if `throw` and the trajectory is not `ok`. Says why, and what would do; and,
+            unless it is being traced, how far it came.
     """
     _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance)
     samples = _SAMPLES if callable(z) or np.ndim(z) != 2 else np.shape(z)[0]
@@ -131,6 +153,7 @@ def simulate(
             f"`max_steps` must be at least {len(times)}, the number of samples in `z`, "
             f"not {max_steps}."
         )
+    watched = isinstance(drive, Function) and max_step is None
     trajectory = _integrate(
         circuit,
         drive,
@@ -144,14 +167,11 @@ def simulate(
         steady_tolerance=jnp.asarray(steady_tolerance, circuit.dtype) if until_steady else None,
         max_steps=max_steps,
         dense=dense,
+        room=room_for(_duration(t)) if watched else None,
     )
     if not throw:
         return trajectory
-    return require_ok(
-        trajectory,
-        "If the state does not diverge, raise `max_steps` or choose `method='implicit'`; if `a` "
-        "is not positive, lower `rtol` and `atol`.",
-    )
+    return require_ok(trajectory, _reasons(trajectory, method, max_steps))
 
 
 class Constant(eqx.Module):
@@ -245,20 +265,115 @@ def known(condition: Bool[Array, ""]) -> bool | None:
     return None if isinstance(condition, Tracer) else bool(condition)
 
 
-def require_ok(trajectory: Trajectory, remedy: str) -> Trajectory:
-    """The trajectory, or a `RuntimeError` if it is not `ok`; under tracing, when it is computed."""
-    message = "the simulation failed: the state diverged, or some `a` is not positive. "
+def finished(
+    times: Float[Array, " t"],
+    state: State,
+    *,
+    failure: Int[Array, ""],
+    end_time: Float[Array, ""],
+    steady_time: Float[Array, ""],
+    interpolation: dfx.DenseInterpolation | None = None,
+) -> Trajectory:
+    """A trajectory that refuses to have derivatives of times that nothing determines."""
+    determined = (failure == NONE) | jnp.isfinite(steady_time)
+    return Trajectory(
+        t=times,
+        state=state,
+        failure=failure,
+        end_time=_differentiable_if(determined, end_time, state.y),
+        steady_time=_differentiable_if(jnp.isfinite(steady_time), steady_time, state.y),
+        interpolation=interpolation,
+    )
+
+
+@jax.custom_vjp
+def _differentiable_if(determined, time, y):
+    """`time`; where it is not `determined`, an error when it is differentiated with respect to what
+    `y` depends on, instead of 0."""
+    del determined, y
+    return time
+
+
+def _forward(determined, time, y):
+    return time, (determined, jnp.zeros_like(y))
+
+
+def _backward(residuals, cotangent):
+    determined, zeros = residuals
+    message = (
+        "`steady_time` and `end_time` have no derivative where the circuit did not come to rest "
+        "or the simulation failed."
+    )
+    return None, eqx.error_if(cotangent, ~determined & (cotangent != 0), message), zeros
+
+
+_differentiable_if.defvjp(_forward, _backward)
+
+
+def require_ok(trajectory: Trajectory, reasons: dict[int, tuple[str, str]]) -> Trajectory:
+    """The trajectory, or a `RuntimeError` if it is not `ok`; under tracing, when it is computed.
+
+    `reasons` has, for each failure that there can be, what happened and what would do.
+    """
     if known(trajectory.ok) is False:
+        what, remedy = reasons[int(trajectory.failure)]
         error = RuntimeError(
-            f"{message}It is good until t = {float(trajectory.end_time):.6g} of "
-            f"{float(trajectory.t[-1]):.6g} ms. {remedy}"
+            f"the simulation failed: {what}. It is good until t = {float(trajectory.end_time):.6g} "
+            f"of {float(trajectory.t[-1]):.6g} ms. {remedy}"
         )
         # for who wrote the call, not for who typed a command
         error.add_note("`throw=False` returns what there is.")
         raise error
     if known(trajectory.ok) is None:
-        return eqx.error_if(trajectory, ~trajectory.ok, message + remedy)
+        messages = [
+            "the simulation failed: {}. {}".format(*reasons.get(failure, ("", "")))
+            for failure in range(len(FAILURES))
+        ]
+        return eqx.branched_error_if(trajectory, ~trajectory.ok, trajectory.failure, messages)
     return trajectory
+
+
+def _reasons(trajectory: Trajectory, method: Method, max_steps: int) -> dict[int, tuple[str, str]]:
+    dtype = trajectory.t.dtype
+    stiff = "" if method == "implicit" else ", or, for a stiff circuit, choose `method='implicit'`"
+    wider = "" if dtype == jnp.float64 else ", or compute in float64"
+    return {
+        STEPS: (
+            f"`max_steps` = {max_steps} steps were taken",
+            f"Raise `max_steps`{_needed(trajectory, max_steps)}{stiff}.",
+        ),
+        RESOLUTION: (
+            f"steps of the shortest length that a time in {dtype} can tell are not accurate enough",
+            f"Raise `rtol` and `atol`{wider}.",
+        ),
+        DIVERGENCE: (
+            "the state diverged",
+            "With this drive it may have no stable steady state: see `organics.stability`.",
+        ),
+        DRIVE: ("the drive `z` is not finite after that", "It must be, at all times."),
+        MODULATOR: (
+            "some `a` is not positive, as the steps were too long",
+            "Lower `rtol` and `atol`.",
+        ),
+    }
+
+
+def _needed(trajectory: Trajectory, max_steps: int) -> str:
+    """How many steps it takes at the pace so far, if that is known."""
+    if known(trajectory.ok) is None:
+        return ""
+    t, end = np.asarray(trajectory.t, float), float(trajectory.end_time)
+    if not end > t[0]:
+        return ""
+    needed = max_steps * (t[-1] - t[0]) / (end - t[0])
+    return f" (at this pace it takes some {needed:,.0f})"
+
+
+def _duration(t: Real[ArrayLike, "*times"]) -> float | None:
+    """From the first to the last save time, in ms, or `None` if it is being traced."""
+    if isinstance(t, Tracer):
+        return None
+    return float(np.ptp(t)) if np.ndim(t) else float(t)
 
 
 def _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance) -> None:
@@ -281,10 +396,22 @@ def _velocity(t, x, args):
     return jnp.stack(circuit.velocity(State(x[0], x[1]), drive(t)))
 
 
-def _at_rest(t, x, args, **_):
+def _above_rest(t, y, args, t0, **_):
+    """By how much the imbalance is more than rest allows; a start at rest has yet to begin."""
     circuit, drive, tolerance = args
-    imbalance = jnp.stack(circuit.imbalance(State(x[0], x[1]), drive(t)))
-    return jnp.linalg.norm(imbalance.ravel()) <= tolerance
+    imbalance = jnp.stack(circuit.imbalance(State(y[0], y[1]), drive(t)))
+    above = jnp.linalg.norm(imbalance.ravel()) - tolerance
+    return jnp.where(t <= t0, jnp.maximum(above, tolerance), above)
+
+
+class _Bisection(optx.Bisection):
+    """Bisection to the resolution of time."""
+
+    def terminate(self, fn, y, args, options, state, tags):
+        del fn, y, args, tags
+        largest = jnp.maximum(jnp.abs(options["lower"]), jnp.abs(options["upper"]))
+        finest = 4 * jnp.finfo(largest.dtype).eps * largest
+        return state.upper - state.lower <= finest, optx.RESULTS.successful
 
 
 @eqx.filter_jit
@@ -301,36 +428,58 @@ def _integrate(
     steady_tolerance,
     max_steps,
     dense,
+    room,
 ) -> Trajectory:
     controller = dfx.PIDController(rtol=rtol, atol=atol, dtmax=max_step)
     if isinstance(drive, Sampled):
         controller = dfx.ClipStepSizeController(controller, step_ts=times)
+    course = None
+    if room is not None:
+        pull = lambda t: circuit.b * drive(t)  # noqa: E731
+        course = survey(pull, times[0], times[-1], room, rtol=rtol, atol=atol)
+    start, args, event = jnp.stack(initial), (circuit, drive, steady_tolerance), None
+    if steady_tolerance is not None:
+        event = dfx.Event(_above_rest, _Bisection(rtol=0.0, atol=0.0, flip=True), direction=False)
     solution = dfx.diffeqsolve(
         dfx.ODETerm(_velocity),
         solver,
         t0=times[0],
         t1=times[-1],
         dt0=None,
-        y0=jnp.stack(initial),
-        args=(circuit, drive, steady_tolerance),
+        y0=start,
+        args=args,
         saveat=dfx.SaveAt(subs=[dfx.SubSaveAt(ts=times), dfx.SubSaveAt(t1=True)], dense=dense),
-        stepsize_controller=controller,
-        event=None if steady_tolerance is None else dfx.Event(_at_rest),
+        stepsize_controller=Watchful(controller, course),
+        event=event,
         max_steps=max_steps,
         throw=False,
     )
     assert solution.ts is not None and solution.ys is not None
     (saved_times, (end_time,)), (saved, (last,)) = solution.ts, solution.ys
     steady = solution.result == dfx.RESULTS.event_occurred
+    if steady_tolerance is not None:
+        at_once = _above_rest(times[0], start, args, -jnp.inf) <= 0
+        end_time = jnp.where(at_once, times[0], end_time)
+        last = jnp.where(at_once, start, last)
+        saved_times = jnp.where(at_once & (times > times[0]), jnp.inf, saved_times)
     rest = jnp.where(steady, last, jnp.nan)
     rows = jnp.where(jnp.isfinite(saved_times)[:, None, None], saved, rest)
     y, a = rows[:, 0], rows[:, 1]
     crossed = jnp.any((a <= 0) & (initial.a > 0)[None, :], axis=1)
     last_good = times[jnp.maximum(jnp.argmax(crossed) - 1, 0)]
-    return Trajectory(
-        t=times,
-        state=State(y, a),
-        ok=dfx.is_okay(solution.result) & jnp.all(jnp.isfinite(rows)) & ~jnp.any(crossed),
+    good = dfx.is_okay(solution.result) & jnp.all(jnp.isfinite(rows))
+    failure = jnp.where(good, NONE, DIVERGENCE)
+    for result, meaning in (
+        (dfx.RESULTS.max_steps_reached, STEPS),
+        (dfx.RESULTS.dt_min_reached, RESOLUTION),
+        (dfx.RESULTS.nonfinite_input, DRIVE),
+    ):
+        failure = jnp.where(solution.result == result, meaning, failure)
+    failure = jnp.where(jnp.any(crossed), MODULATOR, failure)
+    return finished(
+        times,
+        State(y, a),
+        failure=failure,
         end_time=jnp.where(jnp.any(crossed), last_good, end_time),
         steady_time=jnp.where(steady, end_time, jnp.inf),
         interpolation=solution.interpolation,

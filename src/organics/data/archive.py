@@ -208,7 +208,7 @@ def _in_file(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate
         for content in _contents(head, file, shapes):
             yield Candidate(file.name, content)
     except _DAMAGE as error:
-        why = str(error) or type(error).__name__
+        why = str(error)[:200] or type(error).__name__
         raise ValueError(f"`{file.name}` cannot be read: {why}.") from None
 
 
@@ -243,20 +243,25 @@ def _in_compressed(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Can
 
 
 def _in_zip(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate]:
-    with zipfile.ZipFile(file.on_disk or io.BytesIO(file.reader.read())) as archive:
+    with _opened_zip(file) as archive:
         for member in archive.infolist():
             name = _printable(file.name, member.filename)
-            if member.is_dir():
+            if member.filename.endswith("/"):  # a folder
                 continue
             try:
                 with npy.open_member(archive, member, name) as stream:
                     reader = io.BufferedReader(_Counted(stream, member.file_size, budget), _CHUNK)
                     inner = _File(name, reader, member.file_size, None, file.layer + 1)
                     yield from _in_file(inner, shapes, budget)
-            except _DAMAGE as error:
-                yield Candidate(name, None, f"`{name}` cannot be read: {error}.")
             except ValueError as error:
                 yield Candidate(name, None, str(error))
+
+
+def _opened_zip(file: _File) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file.on_disk or io.BytesIO(file.reader.read()))
+    except (ValueError, IndexError) as error:  # of names that are no text
+        raise zipfile.BadZipFile(str(error)) from None
 
 
 def _in_tar(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate]:

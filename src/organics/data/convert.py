@@ -5,7 +5,7 @@ Whether the numbers are those of the data set, and in its order, is for check su
 
 import io
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 
@@ -47,8 +47,8 @@ def from_table(stream: io.BufferedReader, name: str, shapes: Shapes) -> list[byt
     last. Raises `ValueError` if the table is another one, with what it is.
     """
     pixels = int(np.prod(shapes[0][1:]))
-    text = io.TextIOWrapper(stream, "utf-8-sig")
-    lines = iter(lambda: text.readline(_LONGEST_LINE), "")
+    text = io.TextIOWrapper(stream, "utf-8-sig", errors="replace")
+    lines = filter(str.strip, iter(lambda: text.readline(_LONGEST_LINE), ""))
     first = next(lines)
     fields = [field.strip().strip("\"'").lower() for field in first.split(",")]
     if len(fields) != 1 + pixels:
@@ -72,13 +72,12 @@ def _numbers(lines: Iterator[str], name: str, shapes: Shapes) -> np.ndarray:
     most = shapes[0][0] + shapes[2][0]
     try:
         return np.loadtxt(
-            chain([first], lines),
+            islice(chain([first], lines), most + 1),
             np.float32 if "." in first else np.uint8,
             delimiter=",",
             comments=None,
             quotechar='"',
             ndmin=2,
-            max_rows=most + 1,
         )
     except ValueError as error:
         raise ValueError(f"`{name}` is no table of numbers from 0 to 255: {error}.") from None

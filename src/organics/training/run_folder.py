@@ -60,6 +60,13 @@ class _Notes:
     sums: dict[str, str]
 
 
+@dataclass(frozen=True)
+class _Sums:
+    """The check sums of the files that a report is about."""
+
+    sums: dict[str, str]
+
+
 class RunFolder:
     """The files of one run. `path` is the folder, `config` the run's settings."""
 
@@ -235,7 +242,7 @@ class RunFolder:
         path = self.path / _REPORT
         try:
             document = unsealed(parse_object(read_whole(path, _MOST_BYTES)))
-            sums = document.pop("sums", {})
+            sums = fields_of(_Sums, {"sums": document.pop("sums", {})})["sums"]
             Report.from_document(document)
         except FileNotFoundError:
             return None
