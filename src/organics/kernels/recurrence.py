@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from organics.kernels import native, scan
+from organics.kernels import native, refusals, scan
 from organics.kernels.equations import Options, Weights
 from organics.kernels.padding import blank, going
 from organics.mesh import alike, by_shares
@@ -69,7 +69,7 @@ def run(
     known = all(isinstance(size, int) for size in x.shape)
     kernel = choose(backend) if known or backend != "auto" else "scan"
     if kernel == "native" and not known:
-        raise ValueError(f'`backend` must be "scan" for `x` of unknown shape {x.shape}.')
+        raise ValueError(refusals.NOT_EXPORTED)
     less = memory == "less" and isinstance(x.shape[0], int)
     segment = math.isqrt(x.shape[0] - 1) + 1 if less else None
 

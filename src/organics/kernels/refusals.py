@@ -15,7 +15,7 @@ _Tree = TypeVar("_Tree")
 
 _LAYER = "The native recurrence of `organics.nn.ORGaNICs`"
 _REMEDY = 'Make the layer with `backend="scan"` for that.'
-_NOT_EXPORTED = f"{_LAYER} cannot be exported: its library stays on this machine. {_REMEDY}"
+NOT_EXPORTED = f"{_LAYER} cannot be exported: its library stays on this machine. {_REMEDY}"
 _NO_DERIVATIVE = (
     f"{_LAYER} has gradients of the first order (`jax.grad`, `jax.vjp`, `jax.jacrev`) and no other "
     f"derivatives, as of `jax.jvp`, `jax.linearize`, `jax.jacfwd` or `jax.hessian`. {_REMEDY}"
@@ -38,7 +38,7 @@ def _refuse_derivative(*_):
 def _lower(ctx, value, *, gradients: bool):
     del gradients
     if ctx.module_context.lowering_parameters.for_export:
-        raise ValueError(_NOT_EXPORTED)
+        raise ValueError(NOT_EXPORTED)
     return [value]
 
 

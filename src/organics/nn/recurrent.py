@@ -233,8 +233,9 @@ class ORGaNICs(eqx.Module):
             ones. With the identity as recurrent weights, which diverge least then, 0.4 and twice 1
             came to 98.8 % of sequential MNIST, of 784 steps, in 50 epochs.
         backend: "auto", "native" or "scan"; see `organics.kernels.recurrence`. Derivatives forward
-            (`jax.jvp`, `jax.jacfwd`) and of second order (`jax.hessian`) need "scan": on a CPU
-            "auto" is mostly "native", which only has gradients (`jax.grad`, `jax.jacrev`).
+            (`jax.jvp`, `jax.jacfwd`), those of second order (`jax.hessian`) and `jax.export` need
+            "scan": on a CPU "auto" is mostly "native", which only has gradients (`jax.grad`,
+            `jax.jacrev`).
         memory: "more", or "less" for training in memory that grows with the root of the number of
             steps, in exchange for time.
         dtype: of the parameters; JAX's default float if not given.
