@@ -419,3 +419,18 @@ def test_refusals():
         steady_state(circuit, np.array([1.0, np.inf]))
     with pytest.raises(ValueError, match="W_r=None"):
         closed_form(circuit, jnp.ones(2))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_equation_hides_behind_a_larger_one(dtype):
+    """With drives decades apart the equation of the small one is judged by its own terms: here it
+    does not balance anywhere, and with `W_r = I` its `y` has all its digits."""
+    W = np.eye(2, dtype=dtype)
+    circuit = Circuit(
+        W, np.array([[-0.5, -0.2], [0, 0.5]], dtype), b=1.0, b0=1.0, sigma=10.0, rectified=True
+    )
+    z = [1e-9, -1e4] if dtype == np.float64 else [1e-3, -1e2]
+    assert not solve(circuit, np.array(z, dtype)).converged
+    at_rest = solve(Circuit(W, W, rectified=True), np.array([-0.005, 1000], dtype))
+    assert at_rest.converged
+    np.testing.assert_allclose(at_rest.state.y, [-0.0025, 1.0], rtol=1e-5)
