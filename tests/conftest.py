@@ -42,7 +42,7 @@ def pytest_collection_finish():
     less often, and not among what the modules hold."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(20_000, 10, 10)
 
 
 _MAPS = Path("/proc/self/maps")  # on Linux: the pieces of memory that this process has
