@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from organics.circuit import Circuit, State
-from organics.simulation import simulate
+from organics.simulation import STEPS, Trajectory, require_ok, simulate, with_honest_times
 
 ONE = Circuit([[1.0]])
 
@@ -83,6 +83,39 @@ def test_what_has_no_derivative_is_refused_and_not_0():
         Exception, match="have no derivative where the circuit did not come to rest"
     ):
         jax.block_until_ready(jax.grad(end)(1.0))
+
+
+def in_time(scale, failure, weights):
+    """Of a trajectory that did not come to rest, with what depends on the scale."""
+    y, end = scale * jnp.ones((2, 1)), jnp.ones(())
+    path = Trajectory(jnp.arange(2.0), State(y, y), failure, end, jnp.inf * end)
+    path = with_honest_times(path)
+    return weights[0] * path.end_time + weights[1] * path.steady_time + jnp.sum(path.state.y)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_nor_are_they_0_where_that_is_compiled(compiled):
+    slope = jax.jit(jax.grad(in_time)) if compiled else jax.grad(in_time)
+
+    def of(failure, *weights):
+        arguments = np.ones(()), np.asarray(failure), np.array(weights)
+        return jax.block_until_ready(slope(*map(jnp.asarray, arguments)))
+
+    assert of(0, 1.0, 0.0) == 2, "its end is the last save time"
+    assert of(1, 0.0, 0.0) == 2, "only the states are looked at"
+    for nothing in ((0, 0.0, 1.0), (1, 1.0, 0.0)):
+        with pytest.raises(Exception, match="have no derivative"):
+            of(*nothing)
+
+
+def test_a_failure_says_so_while_derivatives_are_taken():
+    def failing(scale):
+        y = scale * jnp.ones((2, 1))
+        path = Trajectory(jnp.arange(2.0), State(y, y), jnp.asarray(STEPS), scale, jnp.inf * scale)
+        return require_ok(path, {STEPS: ("it took too long", "Wait.")}).end_time
+
+    with pytest.raises(RuntimeError, match="it took too long. It is good until t = 0.5 of 1 ms"):
+        jax.grad(failing)(0.5)
 
 
 def test_a_failure_says_what_happened_and_what_would_do():

@@ -27,10 +27,10 @@ from organics.simulation import (
     Drive,
     Trajectory,
     as_time_course,
-    finished,
     initial_state,
     known,
     require_ok,
+    with_honest_times,
 )
 
 Scheme = Literal["euler-maruyama", "heun"]
@@ -213,6 +213,7 @@ def _simulate(
     trajectory = _integrate(
         circuit, drive, noise, dt, times, start, increments, scheme, rows, save_every
     )
+    trajectory = with_honest_times(trajectory)
     if not throw:
         return trajectory
     return require_ok(
@@ -273,9 +274,9 @@ def _integrate(
     saved = jnp.concatenate([jnp.stack(start)[None], saved])
     saved = jnp.where(jnp.isfinite(saved), saved, jnp.nan)
     ok = jnp.all(good)
-    return finished(
-        times,
-        State(saved[:, 0], saved[:, 1]),
+    return Trajectory(
+        t=times,
+        state=State(saved[:, 0], saved[:, 1]),
         failure=jnp.where(ok, NONE, MODULATOR),
         end_time=jnp.where(ok, times[-1], times[jnp.argmin(good)]),
         steady_time=jnp.full_like(dt, jnp.inf),

@@ -15,8 +15,8 @@ import optimistix as optx
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
-from organics.circuit import Circuit, State, as_drive
-from organics.stepping import Watchful, room_for, survey
+from organics.circuit import Circuit, State, as_drive, root
+from organics.stepping import Watchful, resolution, room_for, survey
 
 Method = Literal["explicit", "implicit"]
 Drive = Real[ArrayLike, "*samples n"] | Callable[[Float[Array, ""]], Array]
@@ -144,8 +144,11 @@ def simulate(
     """
     _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance)
     samples = _SAMPLES if callable(z) or np.ndim(z) != 2 else np.shape(z)[0]
-    times = save_times(circuit, t, samples)
-    drive = as_time_course(circuit, z, times)
+    with jax.ensure_compile_time_eval():  # what is concrete stays so inside a traced function
+        times = save_times(circuit, t, samples)
+        drive = as_time_course(circuit, z, times)
+        start = initial_state(circuit, initial)
+        duration = times[-1] - times[0]
     if until_steady and not isinstance(drive, Constant):
         raise ValueError("`until_steady` needs a constant drive: `z` must have shape (n,).")
     if isinstance(drive, Sampled) and max_steps < len(times):
@@ -153,12 +156,14 @@ def simulate(
             f"`max_steps` must be at least {len(times)}, the number of samples in `z`, "
             f"not {max_steps}."
         )
-    watched = isinstance(drive, Function) and max_step is None
+    room = None
+    if isinstance(drive, Function) and max_step is None:
+        room = room_for(None if isinstance(duration, Tracer) else float(duration))
     trajectory = _integrate(
         circuit,
         drive,
         times,
-        initial_state(circuit, initial),
+        start,
         solver=_SOLVERS[method](),
         # as arrays, other values of these need no new compilation
         rtol=jnp.asarray(rtol, circuit.dtype),
@@ -167,8 +172,9 @@ def simulate(
         steady_tolerance=jnp.asarray(steady_tolerance, circuit.dtype) if until_steady else None,
         max_steps=max_steps,
         dense=dense,
-        room=room_for(_duration(t)) if watched else None,
+        room=room,
     )
+    trajectory = with_honest_times(trajectory)
     if not throw or known(trajectory.ok):
         return trajectory
     return require_ok(trajectory, _reasons(trajectory, method, max_steps))
@@ -265,31 +271,26 @@ def known(condition: Bool[Array, ""]) -> bool | None:
     return None if isinstance(condition, Tracer) else bool(condition)
 
 
-def finished(
-    times: Float[Array, " t"],
-    state: State,
-    *,
-    failure: Int[Array, ""],
-    end_time: Float[Array, ""],
-    steady_time: Float[Array, ""],
-    interpolation: dfx.DenseInterpolation | None = None,
-) -> Trajectory:
-    """A trajectory that refuses to have derivatives of times that nothing determines."""
-    determined = (failure == NONE) | jnp.isfinite(steady_time)
-    return Trajectory(
-        t=times,
-        state=state,
-        failure=failure,
-        end_time=_differentiable_if(determined, end_time, state.y),
-        steady_time=_differentiable_if(jnp.isfinite(steady_time), steady_time, state.y),
-        interpolation=interpolation,
+def with_honest_times(trajectory: Trajectory) -> Trajectory:
+    """The trajectory, refusing to have derivatives of times that nothing determines.
+
+    To be called outside of what is compiled, so that the refusal is an error of the caller's.
+    """
+    steady, y = jnp.isfinite(trajectory.steady_time), trajectory.state.y
+    return eqx.tree_at(
+        lambda path: (path.end_time, path.steady_time),
+        trajectory,
+        (
+            _determined(steady | trajectory.ok, trajectory.end_time, y),
+            _determined(steady, trajectory.steady_time, y),
+        ),
     )
 
 
 @jax.custom_vjp
-def _differentiable_if(determined, time, y):
-    """`time`; where it is not `determined`, an error when it is differentiated with respect to what
-    `y` depends on, instead of 0."""
+def _determined(determined, time, y):
+    """`time`. Where it is not `determined`, its derivative with respect to all that `y` depends on
+    is an error, instead of 0."""
     del determined, y
     return time
 
@@ -304,10 +305,12 @@ def _backward(residuals, cotangent):
         "`steady_time` and `end_time` have no derivative where the circuit did not come to rest "
         "or the simulation failed."
     )
-    return None, eqx.error_if(cotangent, ~determined & (cotangent != 0), message), zeros
+    # the error goes with both: of what is compiled, a part that nothing depends on is left out
+    refused = jnp.any(~determined & (cotangent != 0))
+    return None, *eqx.error_if((cotangent, zeros), refused, message)
 
 
-_differentiable_if.defvjp(_forward, _backward)
+_determined.defvjp(_forward, _backward)
 
 
 def require_ok(trajectory: Trajectory, reasons: dict[int, tuple[str, str]]) -> Trajectory:
@@ -317,10 +320,9 @@ def require_ok(trajectory: Trajectory, reasons: dict[int, tuple[str, str]]) -> T
     """
     if known(trajectory.ok) is False:
         what, remedy = reasons[int(trajectory.failure)]
-        error = RuntimeError(
-            f"the simulation failed: {what}. It is good until t = {float(trajectory.end_time):.6g} "
-            f"of {float(trajectory.t[-1]):.6g} ms. {remedy}"
-        )
+        _, end, last = _course(trajectory)
+        far = "" if end is None else f" It is good until t = {end:.6g} of {last:.6g} ms."
+        error = RuntimeError(f"the simulation failed: {what}.{far} {remedy}")
         # for who wrote the call, not for who typed a command
         error.add_note("`throw=False` returns what there is.")
         raise error
@@ -350,7 +352,7 @@ def _reasons(trajectory: Trajectory, method: Method, max_steps: int) -> dict[int
             "the state diverged",
             "With this drive it may have no stable steady state: see `organics.stability`.",
         ),
-        DRIVE: ("the drive `z` is not finite after that", "It must be, at all times."),
+        DRIVE: DRIVE_NOT_FINITE,
         MODULATOR: (
             "some `a` is not positive, as the steps were too long",
             "Lower `rtol` and `atol`.",
@@ -358,23 +360,28 @@ def _reasons(trajectory: Trajectory, method: Method, max_steps: int) -> dict[int
     }
 
 
+DRIVE_NOT_FINITE = "the drive `z` is not finite", "It must be, at all times."
+
+
 def _needed(trajectory: Trajectory, max_steps: int) -> str:
     """How many steps it takes at the pace so far, if that is known."""
-    if known(trajectory.ok) is None or isinstance(trajectory.end_time, Tracer):
+    begin, end, last = _course(trajectory)
+    if begin is None or end is None or last is None or not end > begin:
         return ""
-    t, end = np.asarray(trajectory.t, float), float(trajectory.end_time)
-    if not end > t[0]:
-        return ""
-    needed = max_steps * (t[-1] - t[0]) / (end - t[0])
-    return f" (at this pace it takes some {needed:,.0f})"
+    return f" (at this pace it takes some {max_steps * (last - begin) / (end - begin):,.0f})"
 
 
-def _duration(t: Real[ArrayLike, "*times"]) -> float | None:
-    """From the first to the last save time, in ms, or `None` if it is being traced."""
-    if isinstance(t, Tracer):
-        return None
-    times = np.asarray(t)
-    return float(np.ptp(times) if times.ndim else times)
+def _course(trajectory: Trajectory) -> tuple[float, float, float] | tuple[None, None, None]:
+    """When the simulation began, how far it came, when it should have ended; if that is known.
+
+    It is while derivatives are taken, and not while a function is compiled or mapped.
+    """
+    t, end = trajectory.t, trajectory.end_time
+    times = jax.lax.stop_gradient((t[..., 0], end, t[..., -1]))
+    if any(isinstance(time, Tracer) for time in times):
+        return None, None, None
+    begin, end, last = map(float, times)
+    return begin, end, last
 
 
 def _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance) -> None:
@@ -393,16 +400,24 @@ def _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance) ->
 
 
 def _velocity(t, x, args):
-    circuit, drive, _ = args
+    circuit, drive, *_ = args
     return jnp.stack(circuit.velocity(State(x[0], x[1]), drive(t)))
 
 
 def _above_rest(t, y, args, t0, **_):
-    """By how much the imbalance is more than rest allows; a start at rest has yet to begin."""
-    circuit, drive, tolerance = args
+    """By how much the imbalance is more than rest allows.
+
+    For a start at rest, which is to end as soon as it has begun, the time until then.
+    """
+    *_, at_rest = args
+    soon = t0 + resolution(t0) / 4 + jnp.finfo(t0.dtype).tiny
+    return jnp.where(at_rest, soon - t, _excess(t, y, args))
+
+
+def _excess(t, y, args):
+    circuit, drive, tolerance, *_ = args
     imbalance = jnp.stack(circuit.imbalance(State(y[0], y[1]), drive(t)))
-    above = jnp.linalg.norm(imbalance.ravel()) - tolerance
-    return jnp.where(t <= t0, jnp.maximum(above, tolerance), above)
+    return root(jnp.sum(jnp.square(imbalance))) - tolerance  # has a derivative at 0
 
 
 class _Bisection(optx.Bisection):
@@ -438,8 +453,11 @@ def _integrate(
     if room is not None:
         pull = lambda t: circuit.b * drive(t)  # noqa: E731
         course = survey(pull, times[0], times[-1], room, rtol=rtol, atol=atol)
-    start, args, event = jnp.stack(initial), (circuit, drive, steady_tolerance), None
+    start, event, args = jnp.stack(initial), None, (circuit, drive)
+    at_rest = jnp.bool_(False)
     if steady_tolerance is not None:
+        at_rest = _excess(times[0], start, (*args, steady_tolerance)) <= 0
+        args = (*args, steady_tolerance, at_rest)
         event = dfx.Event(_above_rest, _Bisection(rtol=0.0, atol=0.0, flip=True), direction=False)
     solution = dfx.diffeqsolve(
         dfx.ODETerm(_velocity),
@@ -458,11 +476,9 @@ def _integrate(
     assert solution.ts is not None and solution.ys is not None
     (saved_times, (end_time,)), (saved, (last,)) = solution.ts, solution.ys
     steady = solution.result == dfx.RESULTS.event_occurred
-    if steady_tolerance is not None:
-        at_once = _above_rest(times[0], start, args, -jnp.inf) <= 0
-        end_time = jnp.where(at_once, times[0], end_time)
-        last = jnp.where(at_once, start, last)
-        saved_times = jnp.where(at_once & (times > times[0]), jnp.inf, saved_times)
+    end_time = jnp.where(at_rest, times[0], end_time)
+    last = jnp.where(at_rest, start, last)
+    saved_times = jnp.where(at_rest, jnp.inf, saved_times)
     rest = jnp.where(steady, last, jnp.nan)
     rows = jnp.where(jnp.isfinite(saved_times)[:, None, None], saved, rest)
     y, a = rows[:, 0], rows[:, 1]
@@ -477,9 +493,9 @@ def _integrate(
     ):
         failure = jnp.where(solution.result == result, meaning, failure)
     failure = jnp.where(jnp.any(crossed), MODULATOR, failure)
-    return finished(
-        times,
-        State(y, a),
+    return Trajectory(
+        t=times,
+        state=State(y, a),
         failure=failure,
         end_time=jnp.where(jnp.any(crossed), last_good, end_time),
         steady_time=jnp.where(steady, end_time, jnp.inf),
