@@ -232,6 +232,11 @@ def test_simulate_ends_at_the_steady_state(capsys, tmp_path):
         capsys, "simulate", file, "--noise", 0.01, "--duration", 20, "--samples", 5, "--seed", 1
     )
     assert noisy == again and noisy["y"] != other["y"]
+    arguments = ("simulate", file, "--noise", 0.01, "--duration", 20, "--samples", 5)
+    code, out, err = call(capsys, *arguments, "--dt", 1, "--json")
+    assert code == 0 and json.loads(out) and "`dt` = 1 ms change the variance" in err
+    code, _, err = call(capsys, *arguments, "--dt", 5)
+    assert code == 2 and "`dt` must be at most" in err and "not 5" in err
     code, _, _ = call(capsys, "simulate", file, "--duration", 1, "--samples", 31, "--check")
     assert code == 1
 

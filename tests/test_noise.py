@@ -7,7 +7,7 @@ import pytest
 
 from organics.circuit import Circuit, State, random_drive
 from organics.noise import Noise, simulate_increments, simulate_noisy
-from organics.simulation import simulate
+from organics.simulation import FAILURES, simulate
 
 N = 2
 TRIALS = 200
@@ -256,6 +256,68 @@ def test_too_long_a_step_is_reported_and_not_hidden():
     diverged = run(1e200, throw=False)
     assert not diverged.ok
     assert np.all(np.isnan(diverged.state.a[-1]))
+
+
+# with z = 1 at rest there: modes of -0.128 +- 0.330i per ms, stable in Euler steps up to 2.04 ms
+OSCILLATING = Circuit(W=np.eye(N))
+AT_REST = State(jnp.full(N, 0.995), jnp.full(N, 0.2525))
+
+
+def in_steps_of(dt, noise=0.01, z=None, **options):
+    z = np.ones(N) if z is None else z
+    noise = Noise(noise)
+    return simulate_noisy(OSCILLATING, z, noise, dt, 8, AT_REST, key=jr.key(0), **options)
+
+
+def test_steps_that_are_unstable_are_refused_with_those_that_would_do():
+    with pytest.raises(
+        ValueError, match="`dt` must be at most 2.03 ms.*not 2.1. Steps of up to"
+    ) as e:
+        in_steps_of(2.1)
+    assert in_steps_of(float(str(e.value).split("up to ")[1].split()[0])).ok  # without a warning
+    assert in_steps_of(2.1, throw=False).failure_name == "stability"
+    with pytest.raises(ValueError, match="`dt` must be at most"):  # while it is being traced, too
+        jax.jit(lambda _: in_steps_of(2.1).ok)(0)
+    traced = jax.jit(lambda dt: in_steps_of(dt, throw=False))
+    assert FAILURES[int(traced(2.1).failure)] == "stability" and traced(2.1).end_time == 0
+    assert traced(0.1).ok
+
+
+def test_of_steps_that_change_the_variances_there_is_word():
+    with pytest.warns(
+        UserWarning, match="`dt` = 0.5 ms change the variance .* by 3[0-9]%.*up to 0.18"
+    ):
+        in_steps_of(0.5)
+    in_steps_of(0.5, noise=0.0)  # in which there are none
+    in_steps_of(0.5, scheme="heun")
+    strong = np.linspace(0, 40, 9)[:, None] * np.ones(N)
+    with pytest.warns(UserWarning, match="`dt` should be at most .* under some of `z`, not 0.5"):
+        in_steps_of(0.5, z=strong, throw=False)
+
+
+def test_a_pulse_that_is_shorter_than_a_step_is_not_missed():
+    """Whenever it begins: the integral of its response is that of the pulse."""
+    circuit = Circuit(W=np.zeros((N, N)), b=1.0, b0=1.0, sigma=1.0, tau_y=8.0, tau_a=8.0)
+
+    @jax.jit
+    @jax.vmap
+    def area(begin):
+        pulse = lambda t: jnp.full(N, jnp.where((t >= begin) & (t < begin + 1), 1.0, 0.0))  # noqa: E731
+        path = simulate_noisy(circuit, pulse, Noise(), 4.0, 40, key=jr.key(0))
+        return jnp.sum(path.state.y[:, 0]) * 4.0
+
+    begins = np.random.default_rng(0).uniform(1, 40, 50)
+    # y decays at the rate 1/8: the area is that of the pulse, as far as it is looked at
+    np.testing.assert_allclose(area(begins), 1.0, atol=0.45)
+    with pytest.raises(Exception, match="`dt` must be at most 0.45 ms, or not traced"):
+        varying = lambda t: jnp.full(N, jnp.sin(t))  # noqa: E731
+        step = jax.jit(lambda dt: in_steps_of(dt, z=varying, noise=0.0).state.y)
+        jax.block_until_ready(step(0.5))
+
+
+def test_a_drive_that_is_not_finite_is_told_from_a_state_that_diverges():
+    broken = lambda t: jnp.full(N, jnp.where(t < 0.3, 1.0, jnp.nan))  # noqa: E731
+    assert in_steps_of(0.1, z=broken, throw=False).failure_name == "drive"
 
 
 def test_multiplicative_noise_alone_keeps_a_positive():

@@ -9,7 +9,9 @@ its potential: a leaky neuron by itself, `f = -x/tau`, fluctuates with variance 
 whatever its time constant.
 """
 
-from typing import Literal, get_args
+import math
+import warnings
+from typing import get_args
 
 import equinox as eqx
 import jax
@@ -17,14 +19,28 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, Real
+from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int, PRNGKeyArray, Real
 
 from organics.circuit import Circuit, State, root
+from organics.discretization import (
+    Scheme,
+    in_words,
+    largest_step,
+    modes,
+    unstable,
+    variance_error,
+)
 from organics.memory import require_memory
 from organics.simulation import (
+    DIVERGENCE,
+    DRIVE,
+    DRIVE_NOT_FINITE,
     MODULATOR,
     NONE,
+    STABILITY,
+    Constant,
     Drive,
+    Function,
     Trajectory,
     as_time_course,
     initial_state,
@@ -32,8 +48,9 @@ from organics.simulation import (
     require_ok,
     with_honest_times,
 )
+from organics.stepping import APART
 
-Scheme = Literal["euler-maruyama", "heun"]
+_BIAS = 0.1  # relative error of a variance, by the steps, that goes without a word
 
 # Steps whose noise is drawn at once. On a CPU a draw per step takes several times as long as the
 # step itself; from a few hundred steps on the time no longer falls, while the memory grows.
@@ -124,12 +141,22 @@ def simulate_noisy(
     its last saved row before, `end_time`, on (every step is looked at, not only the saved ones).
     Multiplicative noise alone cannot do that to `a`, if the steps are small enough.
 
+    Steps change the variances of the fluctuations, and too long ones are unstable. Both are judged
+    by the linearized circuit at the steady state for `z`; where `z` varies, for the weakest and the
+    strongest of its values at the save times. Unstable steps are an error under a constant `z`.
+    Under one that varies, and where the variance of a mode changes by more than 10 %, there is a
+    warning. Both name steps that would do. Where `circuit`, `z` or `dt` is being traced, there is
+    no warning, and the trajectory of unstable steps is not `ok`. Nothing is said where no stable
+    steady state is found.
+
     Can be jitted, mapped (over keys for repeated trials) and differentiated. The noise is a
     function of `key` and the step, whatever `save_every`.
 
     Arguments
         z: input drive: constant, shape (n,); or sampled at the save times, shape
-            (steps / save_every + 1, n), and linear between them; or a function of the time in ms.
+            (steps / save_every + 1, n), and linear between them; or a function of the time in ms,
+            traced and mapped over times by JAX. It is taken at the beginning of each step; of a
+            step of more than 0.45 ms, as its mean over times at most so far apart.
         initial: state at time 0, with `a > 0`; by default `y = 0` and `a = (b0 sigma)^2`.
         save_every: steps from one saved row to the next; must divide `steps`. The first saved row
             is `initial`. The noise of at least this many steps is held in memory.
@@ -137,7 +164,8 @@ def simulate_noisy(
 
     Raises
         ValueError: naming the argument, if one is not as above; not for values being traced.
-        RuntimeError: if `throw` and the trajectory is not `ok`.
+        RuntimeError: if `throw` and the trajectory is not `ok`; or if `z` is a function and `dt` is
+            traced and more than 0.45 ms.
     """
     dt = _step(circuit, dt)
     return _simulate(
@@ -204,21 +232,103 @@ def _simulate(
     neuron_bytes = 2 * circuit.n * dt.dtype.itemsize
     require_memory(rows * neuron_bytes, "steps", f"a trajectory of {rows:,} rows")
     require_memory(save_every * neuron_bytes, "save_every", f"the noise of {save_every:,} steps")
-    times = dt * save_every * jnp.arange(rows + 1, dtype=dt.dtype)
-    drive = as_time_course(circuit, z, times)
-    start = initial_state(circuit, initial)
-    if known(jnp.all(start.a > 0)) is False:
-        raise ValueError("`initial.a` must be > 0 in a simulation with noise.")
-    noise.levels(circuit, start)  # refuses shapes before any work starts
+    with jax.ensure_compile_time_eval():  # what is concrete stays so inside a traced function
+        times = dt * save_every * jnp.arange(rows + 1, dtype=dt.dtype)
+        drive = as_time_course(circuit, z, times)
+        start = initial_state(circuit, initial)
+        if known(jnp.all(start.a > 0)) is False:
+            raise ValueError("`initial.a` must be > 0 in a simulation with noise.")
+        noise.levels(circuit, start)  # refuses shapes before any work starts
+        eigenvalues = _modes(circuit, drive, times)
+    constant = isinstance(drive, Constant)
+    if not isinstance(dt, Tracer) and not isinstance(eigenvalues, Tracer):
+        _judge(np.asarray(eigenvalues), float(dt), scheme, noise, constant, throw)
+    looks, dt = _looks(drive, dt)
     trajectory = _integrate(
-        circuit, drive, noise, dt, times, start, increments, scheme, rows, save_every
+        circuit, drive, noise, dt, times, start, increments, scheme, rows, save_every, looks
     )
+    if constant:
+        trajectory = _nothing_if(unstable(eigenvalues, dt, scheme)[0], trajectory)
     trajectory = with_honest_times(trajectory)
     if not throw:
         return trajectory
+    shorter = "Take shorter steps `dt`, or less noise."
     return require_ok(
         trajectory,
-        {MODULATOR: ("some `a` is not positive", "Take shorter steps `dt`, or less noise.")},
+        {
+            DIVERGENCE: ("the state diverged", shorter),
+            DRIVE: DRIVE_NOT_FINITE,
+            MODULATOR: ("some `a` is not positive", shorter),
+            STABILITY: ("steps of `dt` are unstable", "Take shorter ones."),
+        },
+    )
+
+
+def _modes(circuit: Circuit, drive, times) -> Complex[Array, "drives m"]:
+    """Eigenvalues under the drive, or under the weakest and the strongest of its values."""
+    if isinstance(drive, Constant):
+        return modes(circuit, drive.value[None])
+    values = jax.vmap(drive)(times)
+    size = jnp.linalg.norm(circuit.b[None] * values, axis=1)
+    return modes(circuit, values[jnp.stack([jnp.argmin(size), jnp.argmax(size)])])
+
+
+def _judge(
+    eigenvalues, dt: float, scheme: Scheme, noise: Noise, constant: bool, throw: bool
+) -> None:
+    """Refuse steps that are unstable, and warn of those that change a variance too much."""
+    error = variance_error(eigenvalues, dt, scheme)
+    if error <= _BIAS:
+        return
+    fair = largest_step(eigenvalues, dt, scheme, _BIAS)
+    would_do = f"Steps of up to {in_words(fair)} change no variance by more than {_BIAS:.0%}."
+    if np.isfinite(error):
+        if not _silent(noise):
+            warnings.warn(
+                f"steps of `dt` = {dt:g} ms change the variance of a mode of the linearized "
+                f"circuit by {error:.0%}. {would_do}",
+                stacklevel=4,
+            )
+        return
+    largest = largest_step(eigenvalues, dt, scheme, np.inf)
+    bound = f"{in_words(largest)}, as longer steps of the linearized circuit are unstable"
+    if not constant:
+        warnings.warn(
+            f"`dt` should be at most {bound} under some of `z`, not {dt:g}. {would_do}",
+            stacklevel=4,
+        )
+    elif throw:
+        raise ValueError(f"`dt` must be at most {bound}, not {dt:g}. {would_do}")
+
+
+def _silent(noise: Noise) -> bool:
+    """Whether there is known to be no noise."""
+    levels = jax.tree.leaves(noise)
+    return not any(isinstance(level, Tracer) or np.any(np.asarray(level)) for level in levels)
+
+
+def _looks(drive, dt: Float[Array, ""]) -> tuple[int, Float[Array, ""]]:
+    """How often a step looks at the drive, to miss nothing; and `dt`.
+
+    A `dt` that is traced, and too long for one look, is an error when it is computed.
+    """
+    if not isinstance(drive, Function):
+        return 1, dt
+    if not isinstance(dt, Tracer):
+        return max(1, math.ceil(float(dt) / APART)), dt
+    message = f"`dt` must be at most {APART} ms, or not traced, where `z` is a function."
+    return 1, eqx.error_if(dt, dt > APART, message)
+
+
+def _nothing_if(unstable: Bool[Array, ""], trajectory: Trajectory) -> Trajectory:
+    """The trajectory, of which nothing is good if its steps are unstable."""
+    return eqx.tree_at(
+        lambda path: (path.failure, path.end_time),
+        trajectory,
+        (
+            jnp.where(unstable, STABILITY, trajectory.failure),
+            jnp.where(unstable, trajectory.t[0], trajectory.end_time),
+        ),
     )
 
 
@@ -248,7 +358,7 @@ def _step_function(circuit: Circuit, noise: Noise, dt, scheme: Scheme):
 
 @eqx.filter_jit
 def _integrate(
-    circuit, drive, noise, dt, times, start, increments, scheme, rows, save_every
+    circuit, drive, noise, dt, times, start, increments, scheme, rows, save_every, looks
 ) -> Trajectory:
     step = _step_function(circuit, noise, dt, scheme)
     chunks = -(-rows // max(1, _CHUNK // save_every))
@@ -259,33 +369,42 @@ def _integrate(
         x = step(x, *inputs)
         return x, x
 
+    def mean(z):  # over the looks of each step
+        return z if looks == 1 else jnp.mean(z.reshape(steps_per_chunk, looks, -1), axis=1)
+
     def chunk(x, index):
         first = index * steps_per_chunk
-        k = first + jnp.arange(steps_per_chunk + 1)
-        z = jax.vmap(drive)(times[0] + dt * k.astype(dt.dtype))
-        x, path = jax.lax.scan(advance, x, (z[:-1], z[1:], jax.vmap(increments)(k[:-1])))
+        look = first * looks + jnp.arange(steps_per_chunk * looks + 1)
+        z = jax.vmap(drive)(times[0] + dt / looks * look.astype(dt.dtype))
+        dB = jax.vmap(increments)(first + jnp.arange(steps_per_chunk))
+        x, path = jax.lax.scan(advance, x, (mean(z[:-1]), mean(z[1:]), dB))
         path = path.reshape(rows_per_chunk, save_every, *x.shape)
-        return x, (path[:, -1], jnp.min(path[:, :, 1], axis=(1, 2)))
+        driven = jnp.all(jnp.isfinite(z[1:] + z[:-1]).reshape(rows_per_chunk, -1), axis=1)
+        return x, (path[:, -1], jnp.min(path[:, :, 1], axis=(1, 2)), driven)
 
-    _, (saved, lowest) = jax.lax.scan(chunk, jnp.stack(start), jnp.arange(chunks))
+    _, outcome = jax.lax.scan(chunk, jnp.stack(start), jnp.arange(chunks))
     # the last chunk may have gone past the end
-    saved = saved.reshape(-1, *saved.shape[2:])[:rows]
-    good = (lowest.reshape(-1)[:rows] > 0) & jnp.all(jnp.isfinite(saved), axis=(1, 2))
+    saved, lowest, driven = (x.reshape(-1, *x.shape[2:])[:rows] for x in outcome)
+    good = (lowest > 0) & jnp.all(jnp.isfinite(saved), axis=(1, 2))
     saved = jnp.concatenate([jnp.stack(start)[None], saved])
     saved = jnp.where(jnp.isfinite(saved), saved, jnp.nan)
-    ok = jnp.all(good)
+    ok, bad = jnp.all(good), jnp.argmin(good)
+    failure = jnp.where(lowest[bad] <= 0, MODULATOR, DIVERGENCE)
+    failure = jnp.where(driven[bad], failure, DRIVE)
     return Trajectory(
         t=times,
         state=State(saved[:, 0], saved[:, 1]),
-        failure=jnp.where(ok, NONE, MODULATOR),
-        end_time=jnp.where(ok, times[-1], times[jnp.argmin(good)]),
+        failure=jnp.where(ok, NONE, failure),
+        end_time=jnp.where(ok, times[-1], times[bad]),
         steady_time=jnp.full_like(dt, jnp.inf),
     )
 
 
 def _step(circuit: Circuit, dt) -> Float[Array, ""]:
-    dt = jnp.asarray(dt, circuit.dtype)
-    if known(jnp.isfinite(dt) & (dt > 0)) is False:
+    with jax.ensure_compile_time_eval():  # concrete, if it is, inside a traced function, too
+        dt = jnp.asarray(dt, circuit.dtype)
+        valid = jnp.isfinite(dt) & (dt > 0)
+    if known(valid) is False:
         raise ValueError(f"`dt` must be finite and > 0 ms, not {float(dt)}.")
     return dt
 

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int8
 
 LOOK = 0.9  # ms that a step may always have: whatever lasts 1 ms holds the end of such a step
 
-_APART = LOOK / 2  # ms between two looks at the drive, at most
+APART = LOOK / 2  # ms between two looks at the drive, at most
 _CELLS = 16  # from look to look, in the shortest stretch whose smoothness is judged
 _STEP_CELLS = 8  # the same, in a single step
 _PART = 5  # doublings of a stretch, up to the longest, which is looked at at once
@@ -74,7 +74,7 @@ def room_for(duration: float | None) -> int:
     """
     if duration is None:
         return _ROOM
-    return min(_MOST_ROOM, math.ceil(math.log2(max(1, duration / (_APART * _CELLS)))))
+    return min(_MOST_ROOM, math.ceil(math.log2(max(1, duration / (APART * _CELLS)))))
 
 
 def survey(
@@ -93,7 +93,7 @@ def survey(
     """
     dtype, part = start.dtype, min(room, _PART)
     stretches, looks = 1 << part, _CELLS << part
-    needed = jnp.ceil((end - start) / (_APART * _CELLS))
+    needed = jnp.ceil((end - start) / (APART * _CELLS))
     apart = (end - start) / (needed * _CELLS)
 
     def look(state):

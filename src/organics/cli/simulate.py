@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from organics.cli.answer import Answer
+from organics.cli.answer import Answer, note
 from organics.cli.circuits import check_figure_path, describe, load, one_drive
 from organics.memory import require_memory
 
@@ -60,6 +60,7 @@ class Simulate:
         samples = f"a trajectory of {self.samples:,} samples"
         require_memory(8 * self.samples * (1 + neurons), "samples", samples)
         import math
+        import warnings
 
         import jax.random as jr
         import numpy as np
@@ -71,15 +72,19 @@ class Simulate:
             steps = interval / self.dt
             require_memory(8 * steps * neurons, "dt", f"the noise of {steps:.3g} steps")
             save_every = math.ceil(steps)
-            result = simulate_noisy(
-                circuit,
-                z,
-                Noise(self.noise, self.noise_a),
-                dt=interval / save_every,
-                steps=save_every * (self.samples - 1),
-                key=jr.key(self.seed),
-                save_every=save_every,
-            )
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                result = simulate_noisy(
+                    circuit,
+                    z,
+                    Noise(self.noise, self.noise_a),
+                    dt=interval / save_every,
+                    steps=save_every * (self.samples - 1),
+                    key=jr.key(self.seed),
+                    save_every=save_every,
+                )
+            for warning in said:
+                note(f"organics: {warning.message}")
         else:
             from organics.simulation import simulate
 
