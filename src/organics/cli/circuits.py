@@ -19,11 +19,13 @@ def load(file: Path) -> "tuple[Circuit, Any]":
 
     A `W_r` that is written out and is the identity is the same as none.
     """
+    from organics.circuit_file import build, read
+
+    content = read(file)  # what is wrong in it is said before JAX is imported
     in_double_precision()
-    from organics.circuit_file import load_circuit
     from organics.linear_stability import identity_recurrence
 
-    circuit, drives = load_circuit(file)
+    circuit, drives = build(file, content)
     identity = identity_recurrence(circuit)
     return circuit if identity is None else identity, drives
 
