@@ -76,9 +76,20 @@ def test_the_jacobian_at_rest_keeps_its_digits():
     """`1 - W y^2 = c / a` for one neuron with `W_r = I`; the plain formula has none left."""
     circuit = Circuit([[1.0]], b=1.0, b0=1.0, sigma=1e-4)
     state = State(jnp.array([1e4 / np.sqrt(1e-8 + 1e8)]), jnp.array([1e-8 + 1e8]))
-    leak = -rest_jacobian(circuit, state)[1, 1] * circuit.tau_a[0]
-    np.testing.assert_allclose(leak, 1e-8 / (1e-8 + 1e8), rtol=1e-14)
-    np.testing.assert_allclose(rest_jacobian(circuit, state), jacobian(circuit, state), atol=1e-15)
+    J = rest_jacobian(circuit, jnp.array([1e4]), state)
+    np.testing.assert_allclose(-J[1, 1] * circuit.tau_a[0], 1e-8 / (1e-8 + 1e8), rtol=1e-14)
+    np.testing.assert_allclose(J, jacobian(circuit, state), atol=1e-15)
+
+
+def test_a_neuron_that_nearly_sustains_itself_keeps_its_digits():
+    """`(1 - sqrt(a)) w - 1 = -d / y`, of which `w` has only the first digits."""
+    y, d, sigma = 0.5, 1e-14, 0.1
+    a = sigma**2 / (1 - y**2)
+    circuit = Circuit([[1.0]], [[(1 - d / y) / (1 - np.sqrt(a))]], b=1.0, b0=1.0, sigma=sigma)
+    state = State(jnp.array([y]), jnp.array([a]))
+    J = rest_jacobian(circuit, jnp.array([d]), state)
+    np.testing.assert_allclose(J[0, 0] * circuit.tau_y[0], -d / y, rtol=1e-12)
+    np.testing.assert_allclose(J, jacobian(circuit, state), atol=1e-15)
 
 
 @pytest.mark.parametrize("bad", [[3], [0, 4, 5], range(6)])

@@ -42,6 +42,8 @@ class Stability(NamedTuple):
         frequencies: `|Im|/2 pi` of each eigenvalue, in kHz; 0 for a mode that does not oscillate.
         damping_ratios: `-Re/|.|` of each eigenvalue; 1 for a mode that decays and does not
             oscillate, negative for one that grows.
+        leading_frequency: of the mode damped least among those that oscillate, in Hz (not kHz); 0
+            if none does.
     """
 
     steady_state: SteadyState
@@ -50,19 +52,7 @@ class Stability(NamedTuple):
     stable: Bool[Array, ""]
     frequencies: Float[Array, " two_n"]
     damping_ratios: Float[Array, " two_n"]
-
-    @property
-    def leading_frequency(self) -> Float[Array, "*batch"]:
-        """Frequency, in Hz (not kHz), of the mode damped least of those that oscillate; else 0.
-
-        Equal real eigenvalues may come out as a pair, half of their digits apart: that is none.
-        """
-        rounding = 4 * np.sqrt(jnp.finfo(self.frequencies.dtype).eps)
-        size = jnp.abs(self.eigenvalues)
-        oscillates = jnp.abs(self.eigenvalues.imag) > rounding * size
-        first = jnp.argmax(oscillates, axis=-1, keepdims=True)
-        frequencies = jnp.where(oscillates, self.frequencies, 0)
-        return 1000 * jnp.take_along_axis(frequencies, first, axis=-1)[..., 0]
+    leading_frequency: Float[Array, ""]
 
 
 def stability(
@@ -92,13 +82,17 @@ def stability(
 def _stability(circuit: Circuit, z: Float[Array, " n"], steady: SteadyState) -> Stability:
     eigenvalues, stable = linearize(circuit, z, steady.state, steady.converged)
     size = jnp.abs(eigenvalues)
+    frequencies = jnp.abs(eigenvalues.imag) / (2 * np.pi)
+    # equal real eigenvalues may come out as a pair, half of their digits apart
+    oscillates = jnp.abs(eigenvalues.imag) > 4 * np.sqrt(jnp.finfo(size.dtype).eps) * size
     return Stability(
         steady_state=steady,
         eigenvalues=eigenvalues,
         spectral_abscissa=eigenvalues[0].real,
         stable=stable,
-        frequencies=jnp.abs(eigenvalues.imag) / (2 * np.pi),
+        frequencies=frequencies,
         damping_ratios=-eigenvalues.real / jnp.where(size > 0, size, 1),
+        leading_frequency=1000 * jnp.where(oscillates, frequencies, 0)[jnp.argmax(oscillates)],
     )
 
 
@@ -110,8 +104,8 @@ def linearize(
     Identity recurrence is one with `W_r=None` here.
     """
     active, decays = slopes_at_zero(circuit, z, state)
-    exact, best = (J(circuit, state, active) for J in (rest_jacobian, jacobian))
-    eigenvalues = spectrum(jnp.where(converged, exact, best))
+    exact = rest_jacobian(circuit, z, state, active)
+    eigenvalues = spectrum(jnp.where(converged, exact, jacobian(circuit, state, active)))
     if circuit.W_r is not None:
         return eigenvalues, converged & decays & (eigenvalues[0].real < 0)
     bound = oscillator_bound(circuit, state)
@@ -169,10 +163,12 @@ def slopes_at_zero(
     decays = jnp.all(jnp.isfinite(grown) & (grown > 0))
     seen = jnp.where(decays | (jnp.sum(open_sign) > _MOST_OPEN), others, open_sign)
     few = jnp.sum(seen) <= _MOST_OPEN
-    return _least_stable(circuit, State(y, a), seen & few), decays & few
+    return _least_stable(circuit, z, State(y, a), seen & few), decays & few
 
 
-def _least_stable(circuit: Circuit, state: State, which: Bool[Array, " n"]) -> Float[Array, " n"]:
+def _least_stable(
+    circuit: Circuit, z: Float[Array, " n"], state: State, which: Bool[Array, " n"]
+) -> Float[Array, " n"]:
     """The slopes, 0 or 1 at the neurons that are meant, with the largest spectral abscissa."""
     active = circuit.active(state.y)
     rank = jnp.cumsum(which, dtype=jnp.int32) - 1
@@ -183,7 +179,7 @@ def _least_stable(circuit: Circuit, state: State, which: Bool[Array, " n"]) -> F
 
     def compare(carry):
         i, worst, largest = carry
-        abscissa = spectrum(rest_jacobian(circuit, state, slopes(i)))[0].real
+        abscissa = spectrum(rest_jacobian(circuit, z, state, slopes(i)))[0].real
         above = (abscissa > largest) | (i == 0)
         return i + 1, jnp.where(above, i, worst), jnp.where(above, abscissa, largest)
 
@@ -290,29 +286,35 @@ def certify(
     A `W_r` that is an explicit identity matrix counts as identity recurrence, unless it is being
     traced. The kinds and checks are Python values, so under `jax.jit` return the arrays you need.
     """
-    identity = identity_recurrence(circuit)
+    circuit = identity_recurrence(circuit) or circuit
     z = as_drive(circuit, z)
     linear = stability(circuit, z, steady)
-    found = linear.steady_state
-    checks = {
-        "steady state converged": found.converged,
-        "spectral abscissa < 0": linear.spectral_abscissa < 0,
-    }
-    if circuit.rectified and identity is None:
-        _, checks["activity at y = 0 decays"] = slopes_at_zero(circuit, z, found.state)
-    T = margin = None
-    if identity is not None:
-        T, margin, structural = diagonal_certificate(identity, z, found)
-        checks |= structural
+    T, margin, checks, holds = _certificate(circuit, z, linear)
     return Certificate(
         kind="spectral" if T is None else "diagonal Lyapunov",
-        holds=jnp.all(jnp.stack(list(checks.values()))),
+        holds=holds,
         spectral_abscissa=linear.spectral_abscissa,
-        residual=found.residual,
+        residual=linear.steady_state.residual,
         T=T,
         margin=margin,
         checks=checks,
     )
+
+
+@jax.jit
+def _certificate(circuit: Circuit, z: Float[Array, " n"], linear: Stability):
+    """`T`, `margin`, `checks` and `holds` of a `Certificate`."""
+    steady, T, margin = linear.steady_state, None, None
+    checks = {
+        "steady state converged": steady.converged,
+        "spectral abscissa < 0": linear.spectral_abscissa < 0,
+    }
+    if circuit.W_r is None:
+        T, margin, structural = _diagonal_certificate(circuit, steady.state)
+        checks |= structural
+    elif circuit.rectified:
+        _, checks["activity at y = 0 decays"] = slopes_at_zero(circuit, z, steady.state)
+    return T, margin, checks, jnp.all(jnp.stack(list(checks.values())))
 
 
 def diagonal_certificate(

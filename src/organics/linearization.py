@@ -54,22 +54,40 @@ def jacobian(
 
 
 def rest_jacobian(
-    circuit: Circuit, state: State, active: Float[Array, " n"] | None = None
+    circuit: Circuit,
+    z: Float[Array, " n"],
+    state: State,
+    active: Float[Array, " n"] | None = None,
 ) -> Float[Array, "two_n two_n"]:
-    """`jacobian` at a steady state, with more digits where `W_ii y_i^2` is close to 1.
+    """`jacobian` at the steady state for `z`, with more digits where neurons nearly sustain
+    themselves: where `(1 - sqrt(a_i)) W_r,ii` or `W_ii y_i^2` is close to 1.
 
-    There `(1 - W_ii q_i^2) a_i` is what the equation of `a_i` has besides, a sum of positive terms.
     `active` as in `imbalance_jacobian`.
     """
     n = circuit.n
+    active = circuit.active(state.y) if active is None else active
     tau = jnp.concatenate([circuit.tau_y, circuit.tau_a])
     J = imbalance_jacobian(circuit, state, active)
-    own = jnp.concatenate([jnp.diagonal(J)[:n], -own_leak(circuit, state)])
+    own_y = jnp.where(active > 0, _own_gain(circuit, z, state), jnp.diagonal(J)[:n])
+    own = jnp.concatenate([own_y, -own_leak(circuit, state)])
     return jnp.where(jnp.eye(2 * n, dtype=bool), own[:, None], J) / tau[:, None]
 
 
+def _own_gain(circuit: Circuit, z: Float[Array, " n"], state: State) -> Float[Array, " n"]:
+    """`Circuit.own_gain` at a steady state: as it stands there, or, if that has smaller terms, what
+    the equation of `y_i` has besides, divided by `-y_i`."""
+    y, a = state
+    q, own, g = circuit.rectify(y), circuit.own_recurrence, gate(a)
+    size = jnp.minimum(jnp.abs(own - 1) + jnp.abs(own) * root(a), 1 + jnp.abs(own * g))
+    heard = circuit.b * z + g * circuit.from_others(q)
+    terms = jnp.abs(circuit.b * z) + jnp.abs(g) * circuit.from_others(q, sizes=True)
+    better = (q != 0) & (terms < size * jnp.abs(q))
+    return jnp.where(better, -heard / jnp.where(better, y, 1), circuit.own_gain(a))
+
+
 def own_leak(circuit: Circuit, state: State) -> Float[Array, " n"]:
-    """`1 - W_ii q_i^2` at a steady state, none of which is lost to rounding."""
+    """`1 - W_ii q_i^2` at a steady state, none of which is lost to rounding: `a_i` times that is
+    what the equation of `a_i` has besides, a sum of positive terms."""
     pooled = jnp.square(root(state.a) * circuit.rectify(state.y))
     others = jnp.where(jnp.eye(circuit.n, dtype=bool), 0, circuit.W) @ pooled
     return (circuit.c + others) / state.a

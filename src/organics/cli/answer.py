@@ -5,6 +5,7 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from organics.atomic import naming
@@ -19,11 +20,13 @@ class Answer:
         document: everything, for `--json`: anything that `as_plain` takes.
         text: the same for people; strings and `rich` renderables, printed in order.
         positive: false if the question asked (`--check`) has a negative answer.
+        wrote: the files that were written.
     """
 
     document: dict[str, Any]
     text: list[Any] = field(default_factory=list)
     positive: bool = True
+    wrote: tuple[Path, ...] = ()
 
 
 def show(answer: Answer, as_json: bool) -> None:
@@ -48,7 +51,8 @@ def _write_nowhere() -> None:
 
 def _print(answer: Answer, as_json: bool) -> None:
     if as_json:
-        json.dump(as_plain(answer.document), sys.stdout, allow_nan=False)
+        wrote = {"wrote": answer.wrote} if answer.wrote else {}
+        json.dump(as_plain(answer.document | wrote), sys.stdout, allow_nan=False)
         sys.stdout.write("\n")
         return
     from rich.console import Console
@@ -56,6 +60,8 @@ def _print(answer: Answer, as_json: bool) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for piece in answer.text:
         console.print(piece)
+    for path in answer.wrote:
+        console.print(f"wrote {path}", markup=False)
 
 
 def note(message: str) -> None:
