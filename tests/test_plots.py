@@ -141,12 +141,13 @@ def test_power_spectra():
     figure = plots.power_spectra(f, power, labels=["$y_1$", "$a_1$"], estimate=(g, measured))
     (axes,) = figure.axes
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-    assert axes.get_xlabel() == "frequency (kHz)" and axes.get_ylabel() == "power density (1/kHz)"
+    assert axes.get_xlabel() == "frequency (Hz)" and axes.get_ylabel() == "power density (1/Hz)"
     dots = lines_by_marker(axes, ".")
     theory = [line for line in axes.get_lines() if line not in dots]
     assert len(dots) == len(theory) == 2
     for i, (line, dot) in enumerate(zip(theory, dots, strict=True)):
-        np.testing.assert_array_equal(line.get_ydata(), power[:, i])
+        np.testing.assert_array_equal(line.get_ydata(), power[:, i] / 1000)
+        np.testing.assert_array_equal(line.get_xdata(), 1000 * f)
         assert line.get_color() == dot.get_color()
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["$y_1$", "$a_1$"]
     assert plots.power_spectra(f, power).axes[0].get_legend() is None

@@ -200,11 +200,11 @@ def power_spectra(
     estimate: tuple[Any, Any] | None = None,
     axes: Axes | None = None,
 ) -> Figure:
-    """Power spectral densities, in 1/kHz, against frequency in kHz, both on logarithmic scales.
+    """Power spectral densities, in 1/Hz, against frequency in Hz, both on logarithmic scales.
 
     Arguments
-        frequencies: positive frequencies.
-        power: density of each channel, positive.
+        frequencies: positive frequencies, in kHz, as `organics.power_spectrum` has them.
+        power: density of each channel, positive, in 1/kHz.
         labels: name of each channel.
         estimate: frequencies and densities, shapes (g,) and (g, channels), that were measured for
             the same channels; drawn as dots.
@@ -218,15 +218,49 @@ def power_spectra(
     if estimate is not None:
         measured_at, measured = (_positive("estimate", array) for array in estimate)
         for i, colour in enumerate(colours):
-            axes.plot(measured_at, measured[:, i], ".", color=colour, markersize=3, alpha=0.5)
+            axes.plot(
+                1000 * measured_at,
+                measured[:, i] / 1000,
+                ".",
+                color=colour,
+                markersize=3,
+                alpha=0.5,
+            )
     for i, colour in enumerate(colours):
-        axes.plot(frequencies, power[:, i], color=colour, label=labels[i] if labels else None)
+        label = labels[i] if labels else None
+        axes.plot(1000 * frequencies, power[:, i] / 1000, color=colour, label=label)
     axes.set(
-        xscale="log", yscale="log", xlabel="frequency (kHz)", ylabel="power density (1/kHz)",
-        xlim=(frequencies.min(), frequencies.max()),
+        xscale="log", yscale="log", xlabel="frequency (Hz)", ylabel="power density (1/Hz)",
+        xlim=(1000 * frequencies.min(), 1000 * frequencies.max()),
     )  # fmt: skip
     if labels:
         _legend_above(axes)
+    return _figure(axes)
+
+
+@style()
+def coherences(
+    frequencies: Float[Array | np.ndarray, " f"],
+    coherence: Float[Array | np.ndarray, "f pairs"],
+    *,
+    labels: Sequence[str],
+    axes: Axes | None = None,
+) -> Figure:
+    """Coherence of pairs of neurons, from 0 to 1, against frequency in Hz, a line for each.
+
+    `frequencies` are positive and in kHz, as `organics.coherence` has them.
+    """
+    frequencies, coherence = _positive("frequencies", frequencies), _finite("coherence", coherence)
+    if len(labels) != coherence.shape[1]:
+        raise ValueError(f"`labels` must be {coherence.shape[1]} names, not {len(labels)}.")
+    axes = _axes(axes, height=2.6)
+    for i, (name, values) in enumerate(zip(labels, coherence.T, strict=True)):
+        axes.plot(1000 * frequencies, values, color=COLOURS[i % len(COLOURS)], label=name)
+    axes.set(
+        xscale="log", xlabel="frequency (Hz)", ylabel="coherence", ylim=(0, 1.02),
+        xlim=(1000 * frequencies.min(), 1000 * frequencies.max()),
+    )  # fmt: skip
+    _legend_above(axes)
     return _figure(axes)
 
 

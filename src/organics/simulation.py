@@ -177,7 +177,7 @@ def simulate(
     trajectory = with_honest_times(trajectory)
     if not throw or known(trajectory.ok):
         return trajectory
-    return require_ok(trajectory, _reasons(trajectory, method, max_steps))
+    return require_ok(trajectory, reasons(trajectory, method, max_steps))
 
 
 class Constant(eqx.Module):
@@ -335,7 +335,8 @@ def require_ok(trajectory: Trajectory, reasons: dict[int, tuple[str, str]]) -> T
     return trajectory
 
 
-def _reasons(trajectory: Trajectory, method: Method, max_steps: int) -> dict[int, tuple[str, str]]:
+def reasons(trajectory: Trajectory, method: Method, max_steps: int) -> dict[int, tuple[str, str]]:
+    """For each failure of a simulation, what happened and what would do."""
     dtype = trajectory.t.dtype
     stiff = "" if method == "implicit" else ", or, for a stiff circuit, choose `method='implicit'`"
     wider = "" if dtype == jnp.float64 else ", or compute in float64"
