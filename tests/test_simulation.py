@@ -339,3 +339,11 @@ def test_refusals(changed, message):
     arguments = {"z": np.ones(2), "t": np.array([0.0, 1.0, 2.0])} | changed
     with pytest.raises(ValueError, match=message):
         simulate(Circuit(W=np.ones((2, 2))), **arguments)
+
+
+def test_nothing_in_a_good_trajectory_is_infinite():
+    """As `jax_debug_infs` and `jax_debug_nans` would refuse it."""
+    circuit, z = paper_circuit(3)
+    for got in (simulate(circuit, z, 50.0), simulate(circuit, 0 * z, 10.0, until_steady=True)):
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(got))
+    assert got.steady_time == 0

@@ -6,6 +6,7 @@ explicit axis its type says how it is shared among them. Of automatic axes a typ
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import jax
@@ -29,6 +30,26 @@ def alike(tree: _Tree) -> _Tree:
         return jax.lax.pcast(leaf, tuple(sorted(axes - _varying(leaf))), to="varying")
 
     return jax.tree.map(vary, tree)
+
+
+def concretely() -> AbstractContextManager:
+    """Where what is concrete stays so inside a function that is being traced.
+
+    Not inside of `jax.shard_map`, where what is concrete cannot meet what varies then.
+    """
+    inside = jax.sharding.get_abstract_mesh().manual_axes
+    return nullcontext() if inside else jax.ensure_compile_time_eval()
+
+
+def require_unchecked(what: str, tree: PyTree) -> None:
+    """Refuse arrays, or their types, that vary over a manual axis, where JAX watches that.
+
+    For `what` is computed by a loop of another library, which does not say how its values vary.
+    """
+    if axes := sorted(frozenset().union(*(_varying(leaf) for leaf in jax.tree.leaves(tree)))):
+        raise ValueError(
+            f"{what} on the axes {axes} of a mesh needs `jax.shard_map(..., check_vma=False)`."
+        )
 
 
 def by_shares(
@@ -92,7 +113,7 @@ def _lay(array: _Array, mesh: AbstractMesh, spec: PartitionSpec) -> _Array:
     return jax.sharding.reshard(array, NamedSharding(mesh, spec))
 
 
-def _varying(leaf: Array) -> frozenset[str]:
+def _varying(leaf: Any) -> frozenset[str]:
     return jax.typeof(leaf).manual_axis_type.varying
 
 

@@ -31,6 +31,7 @@ from organics.discretization import (
     variance_error,
 )
 from organics.memory import require_memory
+from organics.mesh import alike, concretely
 from organics.simulation import (
     DIVERGENCE,
     DRIVE,
@@ -46,7 +47,7 @@ from organics.simulation import (
     initial_state,
     known,
     require_ok,
-    with_honest_times,
+    with_honest_end,
 )
 from organics.stepping import APART
 
@@ -232,7 +233,7 @@ def _simulate(
     neuron_bytes = 2 * circuit.n * dt.dtype.itemsize
     require_memory(rows * neuron_bytes, "steps", f"a trajectory of {rows:,} rows")
     require_memory(save_every * neuron_bytes, "save_every", f"the noise of {save_every:,} steps")
-    with jax.ensure_compile_time_eval():  # what is concrete stays so inside a traced function
+    with concretely():  # what is concrete stays so inside a traced function
         times = dt * save_every * jnp.arange(rows + 1, dtype=dt.dtype)
         drive = as_time_course(circuit, z, times)
         start = initial_state(circuit, initial)
@@ -249,7 +250,7 @@ def _simulate(
     )
     if constant:
         trajectory = _nothing_if(unstable(eigenvalues, dt, scheme)[0], trajectory)
-    trajectory = with_honest_times(trajectory)
+    trajectory = with_honest_end(trajectory)
     if not throw:
         return trajectory
     shorter = "Take shorter steps `dt`, or less noise."
@@ -382,7 +383,10 @@ def _integrate(
         driven = jnp.all(jnp.isfinite(z[1:] + z[:-1]).reshape(rows_per_chunk, -1), axis=1)
         return x, (path[:, -1], jnp.min(path[:, :, 1], axis=(1, 2)), driven)
 
-    _, outcome = jax.lax.scan(chunk, jnp.stack(start), jnp.arange(chunks))
+    # what the loop carries varies over a mesh of devices as does all that it is computed from
+    given = circuit, noise, dt, drive(times[0]), increments(jnp.int32(0))
+    begin, _ = alike((jnp.stack(start), given))
+    _, outcome = jax.lax.scan(chunk, begin, jnp.arange(chunks))
     # the last chunk may have gone past the end
     saved, lowest, driven = (x.reshape(-1, *x.shape[2:])[:rows] for x in outcome)
     good = (lowest > 0) & jnp.all(jnp.isfinite(saved), axis=(1, 2))
@@ -396,12 +400,12 @@ def _integrate(
         state=State(saved[:, 0], saved[:, 1]),
         failure=jnp.where(ok, NONE, failure),
         end_time=jnp.where(ok, times[-1], times[bad]),
-        steady_time=jnp.full_like(dt, jnp.inf),
+        rested=jnp.zeros_like(ok),
     )
 
 
 def _step(circuit: Circuit, dt) -> Float[Array, ""]:
-    with jax.ensure_compile_time_eval():  # concrete, if it is, inside a traced function, too
+    with concretely():  # concrete, if it is, inside a traced function, too
         dt = jnp.asarray(dt, circuit.dtype)
         valid = jnp.isfinite(dt) & (dt > 0)
     if known(valid) is False:

@@ -16,6 +16,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from organics.circuit import Circuit, State, as_drive, root
+from organics.mesh import concretely, require_unchecked
 from organics.stepping import Watchful, resolution, room_for, survey
 
 Method = Literal["explicit", "implicit"]
@@ -42,8 +43,7 @@ class Trajectory(eqx.Module):
         failure: index into `FAILURES`, 0 if there is none; `failure_name` has the word.
         end_time: how far the trajectory is good, in ms: the last save time, `steady_time`, or the
             time of the failure.
-        steady_time: when the circuit came to rest, in ms; `inf` if it did not, or was not asked to
-            stop there.
+        rested: whether the circuit came to rest and was asked to stop there.
         interpolation: what calling the trajectory evaluates; `None` unless it was asked for.
     """
 
@@ -51,7 +51,7 @@ class Trajectory(eqx.Module):
     state: State
     failure: Int[Array, "*batch"]
     end_time: Float[Array, "*batch"]
-    steady_time: Float[Array, "*batch"]
+    rested: Bool[Array, "*batch"]
     interpolation: dfx.DenseInterpolation | None = None
 
     @property
@@ -60,6 +60,12 @@ class Trajectory(eqx.Module):
         was found at or below 0. The circuit itself cannot do that: either the steps were too large,
         or noise did it. `a` is never clipped."""
         return jnp.asarray(self.failure == NONE)
+
+    @property
+    def steady_time(self) -> Float[Array, "*batch"]:
+        """When the circuit came to rest, in ms; `inf` if it did not, or was not asked to stop."""
+        time = jnp.where(self.rested, self.end_time, jnp.inf)
+        return _determined(self.rested, time, self.state.y)
 
     @property
     def failure_name(self) -> str:
@@ -76,15 +82,14 @@ class Trajectory(eqx.Module):
         if self.interpolation is None:
             raise ValueError("This trajectory has no interpolation; simulate with `dense=True`.")
         t = jnp.asarray(t, self.t.dtype)
-        steady = jnp.isfinite(self.steady_time)
-        last = jnp.where(steady, self.t[-1], self.end_time)
+        last = jnp.where(self.rested, self.t[-1], self.end_time)
         inside = (t >= self.t[0]) & (t <= last)
         if known(inside) is False:
             raise ValueError(
                 f"`t` must be between {float(self.t[0])} and {float(last)} ms, where the circuit "
                 f"was simulated, not {float(t)}."
             )
-        held = jnp.where(inside & steady, jnp.minimum(t, self.steady_time), t)
+        held = jnp.where(inside & self.rested, jnp.minimum(t, self.end_time), t)
         return State(*self.interpolation.evaluate(held))
 
 
@@ -107,7 +112,8 @@ def simulate(
     """Integrate the circuit's differential equation, with adaptive steps.
 
     Can be jitted, mapped over circuits, drives and initial states, and differentiated in reverse
-    mode, through the steps that were taken.
+    mode, through the steps that were taken. Inside of `jax.shard_map`, what differs between devices
+    needs `check_vma=False`, and has no derivatives.
 
     Arguments
         z: input drive: constant, shape (n,); or sampled at the save times, shape (t, n), and linear
@@ -144,11 +150,12 @@ def simulate(
     """
     _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance)
     samples = _SAMPLES if callable(z) or np.ndim(z) != 2 else np.shape(z)[0]
-    with jax.ensure_compile_time_eval():  # what is concrete stays so inside a traced function
+    with concretely():  # what is concrete stays so inside a traced function
         times = save_times(circuit, t, samples)
         drive = as_time_course(circuit, z, times)
         start = initial_state(circuit, initial)
         duration = times[-1] - times[0]
+    require_unchecked("`simulate`", (circuit, times, start, jax.eval_shape(drive, times[0])))
     if until_steady and not isinstance(drive, Constant):
         raise ValueError("`until_steady` needs a constant drive: `z` must have shape (n,).")
     if isinstance(drive, Sampled) and max_steps < len(times):
@@ -174,7 +181,7 @@ def simulate(
         dense=dense,
         room=room,
     )
-    trajectory = with_honest_times(trajectory)
+    trajectory = with_honest_end(trajectory)
     if not throw or known(trajectory.ok):
         return trajectory
     return require_ok(trajectory, _reasons(trajectory, method, max_steps))
@@ -271,20 +278,14 @@ def known(condition: Bool[Array, ""]) -> bool | None:
     return None if isinstance(condition, Tracer) else bool(condition)
 
 
-def with_honest_times(trajectory: Trajectory) -> Trajectory:
-    """The trajectory, refusing to have derivatives of times that nothing determines.
+def with_honest_end(trajectory: Trajectory) -> Trajectory:
+    """The trajectory, refusing to have the derivative of an end that nothing determines.
 
     To be called outside of what is compiled, so that the refusal is an error of the caller's.
     """
-    steady, y = jnp.isfinite(trajectory.steady_time), trajectory.state.y
-    return eqx.tree_at(
-        lambda path: (path.end_time, path.steady_time),
-        trajectory,
-        (
-            _determined(steady | trajectory.ok, trajectory.end_time, y),
-            _determined(steady, trajectory.steady_time, y),
-        ),
-    )
+    determined = trajectory.rested | trajectory.ok
+    end = _determined(determined, trajectory.end_time, trajectory.state.y)
+    return eqx.tree_at(lambda path: path.end_time, trajectory, end)
 
 
 @jax.custom_vjp
@@ -327,6 +328,7 @@ def require_ok(trajectory: Trajectory, reasons: dict[int, tuple[str, str]]) -> T
         error.add_note("`throw=False` returns what there is.")
         raise error
     if known(trajectory.ok) is None:
+        require_unchecked("`throw=True`", trajectory.ok)
         messages = [
             "the simulation failed: {}. {}".format(*reasons.get(failure, ("", "")))
             for failure in range(len(FAILURES))
@@ -498,6 +500,6 @@ def _integrate(
         state=State(y, a),
         failure=failure,
         end_time=jnp.where(jnp.any(crossed), last_good, end_time),
-        steady_time=jnp.where(steady, end_time, jnp.inf),
+        rested=steady,
         interpolation=solution.interpolation,
     )
