@@ -326,6 +326,11 @@ def test_float32():
         ({"t": -3.0}, "duration must be > 0"),
         ({"initial": State(jnp.ones(3), jnp.ones(2))}, "`initial.y` must have shape"),
         ({"initial": State(jnp.ones(2), jnp.array([1, jnp.nan]))}, "`initial.a` must be finite"),
+        (
+            {"circuit": Circuit(np.ones((2, 2)), sigma=1e-200)},
+            "`b0 sigma` squared is out of the range",
+        ),
+        ({"circuit": Circuit(np.ones((2, 2)), sigma=1e200)}, "`initial` must be given"),
         ({"rtol": 0.0}, "`rtol` must be finite and > 0, not 0.0"),
         ({"atol": -1.0}, "`atol` must be finite and > 0"),
         ({"steady_tolerance": np.inf}, "`steady_tolerance` must be finite"),
@@ -338,7 +343,7 @@ def test_float32():
 def test_refusals(changed, message):
     arguments = {"z": np.ones(2), "t": np.array([0.0, 1.0, 2.0])} | changed
     with pytest.raises(ValueError, match=message):
-        simulate(Circuit(W=np.ones((2, 2))), **arguments)
+        simulate(**{"circuit": Circuit(W=np.ones((2, 2))), **arguments})
 
 
 def test_nothing_in_a_good_trajectory_is_infinite():

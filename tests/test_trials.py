@@ -55,9 +55,12 @@ def test_stable_means_found_and_decaying():
         spectral_abscissa=np.array([-1.0, -1.0, 1.0, 0.0, np.nan]),
         converged=np.array([True, False, True, True, True]),
         residual=np.zeros(5),
-        method=np.zeros(5, int),
+        method=np.full(5, METHODS.index("newton")),
     )
     np.testing.assert_array_equal(outcome.stable, [True, False, False, False, False])
+    # identity recurrence is stable by theorem, and an eigenvalue of 0 is rounding
+    by_theorem = outcome._replace(method=np.full(5, METHODS.index("closed form")))
+    np.testing.assert_array_equal(by_theorem.stable, [True, False, True, True, False])
 
 
 def test_a_trial_has_the_law_it_was_asked_for():

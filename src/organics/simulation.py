@@ -264,9 +264,16 @@ def save_times(circuit: Circuit, t: Real[ArrayLike, "*times"], samples: int) -> 
 def initial_state(circuit: Circuit, initial: State | None) -> State:
     """`initial` in the circuit's type; `y = 0`, `a = (b0 sigma)^2` if it is not given.
 
-    Raises `ValueError` if a shape is not (n,) or a value is not finite.
+    Raises `ValueError` if a shape is not (n,) or a value is not finite; without `initial`, also if
+    `(b0 sigma)^2` is out of range: an `a` that begins at 0 would stay there.
     """
     if initial is None:
+        in_range = (circuit.c >= jnp.finfo(circuit.dtype).tiny) & jnp.isfinite(circuit.c)
+        if known(jnp.all(in_range)) is False:
+            raise ValueError(
+                "`initial` must be given, as `b0 sigma` squared is out of the range of "
+                f"{circuit.dtype}."
+            )
         return State(jnp.zeros_like(circuit.c), circuit.c)
     return State(
         as_drive(circuit, initial.y, "initial.y"), as_drive(circuit, initial.a, "initial.a")

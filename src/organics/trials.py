@@ -16,7 +16,7 @@ from organics.circuit import Circuit, random_drive
 from organics.linearization import jacobian, single_threaded_lapack
 from organics.memory import require_memory
 from organics.processors import available
-from organics.steady_states import SteadyState, steady_state
+from organics.steady_states import METHODS, SteadyState, steady_state
 
 
 class Trials(NamedTuple):
@@ -37,8 +37,11 @@ class Trials(NamedTuple):
 
     @property
     def stable(self) -> Bool[np.ndarray, " trials"]:
-        """A steady state was found, and its spectral abscissa is negative."""
-        return self.converged & (self.spectral_abscissa < 0)
+        """A steady state was found, and its spectral abscissa is negative; or it has a closed form,
+        as with identity recurrence, which is stable by theorem, whatever rounding makes of that."""
+        by_theorem = self.method == METHODS.index("closed form")
+        decaying = (self.spectral_abscissa < 0) | (by_theorem & np.isfinite(self.spectral_abscissa))
+        return self.converged & decaying
 
 
 def trial(

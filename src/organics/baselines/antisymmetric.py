@@ -9,7 +9,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.baselines.layer import RecurrentLayer, drive
-from organics.nn.arguments import as_built, floating, require_not_negative, require_positive
+from organics.nn.arguments import (
+    as_built,
+    floating,
+    require_not_negative,
+    require_positive,
+    require_sizes,
+)
 
 
 class AntisymmetricRNN(RecurrentLayer):
@@ -53,9 +59,8 @@ class AntisymmetricRNN(RecurrentLayer):
         spread: float = 1.0,
         dtype: DTypeLike | None = None,
     ):
-        require_positive(
-            input_size=input_size, hidden_size=hidden_size, epsilon=epsilon, spread=spread
-        )
+        require_sizes(input_size=input_size, hidden_size=hidden_size)
+        require_positive(epsilon=epsilon, spread=spread)
         require_not_negative(gamma=gamma)
         n, kind = hidden_size, floating(dtype)
         k_W, *k_V = jr.split(key, 3)

@@ -92,20 +92,41 @@ def require_type(name: str, value: Array, dtype: np.dtype) -> None:
         raise ValueError(f"`{name}` must be of the layer's type {dtype}, not {value.dtype}.")
 
 
-def require_positive(**values: int | float) -> None:
-    """Refuse, by name, values that are not positive (sizes and constants alike), or infinite."""
+def require_sizes(**values: int) -> None:
+    """Refuse, by name, what is no whole number above 0."""
     for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise ValueError(f"`{name}` must be a whole number, not {value!r}.")
+    require_positive(**values)
+
+
+def require_positive(**values: int | float) -> None:
+    """Refuse, by name, what is no number, not positive, or infinite."""
+    for name, value in values.items():
+        _require_number(name, value)
         if not value > 0:
             raise ValueError(f"`{name}` must be > 0, not {value}.")
         require_finite(name, value)
 
 
 def require_not_negative(**values: float) -> None:
-    """Refuse, by name, values below 0, or infinite."""
+    """Refuse, by name, what is no number, below 0, or infinite."""
     for name, value in values.items():
+        _require_number(name, value)
         if not value >= 0:
             raise ValueError(f"`{name}` must be >= 0, not {value}.")
         require_finite(name, value)
+
+
+def _require_number(name: str, value: Any) -> None:
+    if isinstance(value, str) or np.ndim(value):
+        raise ValueError(f"`{name}` must be one number, not {value!r}.")
+
+
+def require_flag(name: str, value: Any) -> None:
+    """Refuse what is neither True nor False: every text would be true."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"`{name}` must be True or False, not {value!r}.")
 
 
 def require_among(name: str, value: str, choices: tuple[str, ...]) -> None:

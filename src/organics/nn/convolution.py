@@ -19,7 +19,9 @@ from organics.nn.arguments import (
     require_among,
     require_as_built,
     require_finite,
+    require_flag,
     require_positive,
+    require_sizes,
 )
 from organics.nn.normalization import uniform_fan_in
 
@@ -75,9 +77,10 @@ class NormalizationConv2d(eqx.Module):
         tau: float = 2.0,
         dtype: DTypeLike | None = None,
     ):
-        kernel, window = _pair(kernel_size), _pair(pool_size)
-        require_positive(in_channels=in_channels, out_channels=out_channels, sigma=sigma, tau=tau)
-        require_positive(kernel_size=min(kernel), pool_size=min(window))
+        kernel, window = _pair("kernel_size", kernel_size), _pair("pool_size", pool_size)
+        require_sizes(in_channels=in_channels, out_channels=out_channels)
+        require_positive(sigma=sigma, tau=tau)
+        require_flag("rectified", rectified)
         require_among("pool", pool, ("across", "within"))
         require_among("padding", padding, ("same", "valid"))
         if window[0] % 2 == 0 or window[1] % 2 == 0:
@@ -165,5 +168,8 @@ def _convolve(x: Array, kernel: Array, padding: str, groups: int = 1) -> Array:
     )[0]
 
 
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size
+def _pair(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
+    height, width = size if isinstance(size, tuple | list) and len(size) == 2 else (size, size)
+    require_sizes(**{name: height})
+    require_sizes(**{name: width})
+    return int(height), int(width)

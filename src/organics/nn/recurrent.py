@@ -19,7 +19,9 @@ from organics.nn.arguments import (
     floating,
     require_among,
     require_as_built,
+    require_flag,
     require_positive,
+    require_sizes,
     require_state,
 )
 from organics.nn.normalization import uniform_fan_in
@@ -273,9 +275,9 @@ class ORGaNICs(eqx.Module):
         memory: Literal["more", "less"] = "more",
         dtype: DTypeLike | None = None,
     ):
-        require_positive(
-            input_size=input_size, hidden_size=hidden_size, layers=layers, sigma=sigma, dt=dt
-        )
+        require_sizes(input_size=input_size, hidden_size=hidden_size, layers=layers)
+        require_positive(sigma=sigma, dt=dt)
+        require_flag("rectified", rectified)
         require_among("recurrent", recurrent, ("free", "identity", "bounded", "semidefinite"))
         require_among("time_constants", time_constants, ("learned", "fixed"))
         require_among("rectification", rectification, ("inside", "outside"))
