@@ -319,6 +319,14 @@ def test_float32():
         ({"z": np.ones((4, 2))}, r"`z` must have shape \(2,\), or \(3, 2\)"),
         ({"z": np.array([[0, 1], [np.nan, 1], [1, 1.0]])}, "`z` must be finite"),
         ({"z": np.array([1, np.inf])}, "`z` must be finite"),
+        ({"z": 1j * np.ones((3, 2))}, "`z` must be real"),
+        (
+            {"z": lambda t: jax.lax.complex(t, t) * jnp.ones(2, complex)},
+            "`z` must return real numbers",
+        ),
+        ({"t": "10"}, "`t` must be an array of real numbers"),
+        ({"initial": (np.ones(2), np.ones(2))}, "`initial` must be a `State`"),
+        ({"max_steps": 100.0}, "`max_steps` must be a whole number"),
         ({"z": lambda _: jnp.ones(5)}, r"`z` must return shape \(2,\) at each time, not \(5,\)"),
         ({"t": np.array([0.0, 2.0, 1.0])}, "`t` must be finite and increasing"),
         ({"t": np.array([0.0, np.nan])}, "`t` must be finite and increasing"),
@@ -335,11 +343,12 @@ def test_float32():
         ({"atol": -1.0}, "`atol` must be finite and > 0"),
         ({"steady_tolerance": np.inf}, "`steady_tolerance` must be finite"),
         ({"max_step": 0.0}, "`max_step` must be > 0 ms"),
-        ({"max_steps": 0}, "`max_steps` must be at least 1"),
+        ({"max_steps": 0}, "`max_steps` must be a whole number, at least 1, not 0"),
         ({"z": np.ones((3, 2)), "max_steps": 2}, "`max_steps` must be at least 3"),
         ({"z": np.ones((3, 2)), "until_steady": True}, "`until_steady` needs a constant drive"),
     ],
 )
+@pytest.mark.usefixtures("without_type_checks")
 def test_refusals(changed, message):
     arguments = {"z": np.ones(2), "t": np.array([0.0, 1.0, 2.0])} | changed
     with pytest.raises(ValueError, match=message):

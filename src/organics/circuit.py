@@ -268,7 +268,7 @@ def as_drive(circuit: Circuit, z: Values, name: str = "z") -> Float[Array, " n"]
             f"`circuit` must be one circuit, not a stack of them (`W` has shape "
             f"{circuit.W.shape}): map over them, as in `jax.vmap(steady_state)(circuits, drives)`."
         )
-    z = _floating(name, z, circuit.dtype)
+    z = as_real(name, z, circuit.dtype)
     if z.shape != (circuit.n,):
         raise ValueError(
             f"`{name}` must have shape ({circuit.n},), one input drive per neuron, not {z.shape}. "
@@ -279,7 +279,7 @@ def as_drive(circuit: Circuit, z: Values, name: str = "z") -> Float[Array, " n"]
 
 
 def _matrix(name: str, value, n: int | None, dtype) -> Array:
-    value = _floating(name, value, dtype)
+    value = as_real(name, value, dtype)
     if value.ndim != 2 or value.shape[0] != value.shape[1] or value.shape[0] == 0:
         raise ValueError(f"`{name}` must be a square matrix (n, n), not of shape {value.shape}.")
     if n is not None and value.shape[0] != n:
@@ -289,7 +289,7 @@ def _matrix(name: str, value, n: int | None, dtype) -> Array:
 
 
 def _positive_vector(name: str, value, n: int, dtype) -> Array:
-    value = _floating(name, value, dtype)
+    value = as_real(name, value, dtype)
     if value.shape not in ((), (n,)):
         raise ValueError(f"`{name}` must be a scalar or have shape ({n},), not {value.shape}.")
     _require(name, value, lambda v: np.isfinite(v) & (v > 0), "be finite and > 0")
@@ -300,7 +300,11 @@ def _positive_vector(name: str, value, n: int, dtype) -> Array:
     return jax.device_put(np.full(n, value))
 
 
-def _floating(name: str, value, dtype) -> Array:
+def as_real(name: str, value, dtype) -> Array:
+    """`value` as an array of a floating-point type, by default its own or JAX's.
+
+    Raises `ValueError`, naming the argument, for what are no real numbers.
+    """
     try:
         # by NumPy, if it can: without a type, `jnp.asarray` compiles a program for each shape
         of_jax = any(isinstance(leaf, Array) for leaf in jax.tree.leaves(value))

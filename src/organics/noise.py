@@ -21,7 +21,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int, PRNGKeyArray, Real
 
-from organics.circuit import Circuit, State, root
+from organics.circuit import Circuit, State, as_real, root
 from organics.discretization import (
     Scheme,
     in_words,
@@ -46,6 +46,7 @@ from organics.simulation import (
     as_time_course,
     initial_state,
     known,
+    require_count,
     require_ok,
     with_honest_end,
 )
@@ -224,11 +225,14 @@ def _simulate(
 ) -> Trajectory:
     if scheme not in get_args(Scheme):
         raise ValueError(f"`scheme` must be one of {list(get_args(Scheme))}, not {scheme!r}.")
-    if save_every < 1 or steps < 1 or steps % save_every:
+    require_count("steps", steps)
+    require_count("save_every", save_every)
+    if steps % save_every:
         raise ValueError(
-            "`steps` must be a positive multiple of `save_every`, and `save_every` at least 1, not "
-            f"{steps} and {save_every}."
+            f"`steps` must be a multiple of `save_every`, not {steps} and {save_every}."
         )
+    if not isinstance(noise, Noise):
+        raise ValueError(f"`noise` must be a `Noise`, not {noise!r}.")
     rows = steps // save_every
     neuron_bytes = 2 * circuit.n * dt.dtype.itemsize
     require_memory(rows * neuron_bytes, "steps", f"a trajectory of {rows:,} rows")
@@ -406,7 +410,9 @@ def _integrate(
 
 def _step(circuit: Circuit, dt) -> Float[Array, ""]:
     with concretely():  # concrete, if it is, inside a traced function, too
-        dt = jnp.asarray(dt, circuit.dtype)
+        dt = as_real("dt", dt, circuit.dtype)
+        if dt.ndim:
+            raise ValueError(f"`dt` must be one number, not of shape {dt.shape}.")
         valid = jnp.isfinite(dt) & (dt > 0)
     if known(valid) is False:
         raise ValueError(f"`dt` must be finite and > 0 ms, not {float(dt)}.")
@@ -414,10 +420,7 @@ def _step(circuit: Circuit, dt) -> Float[Array, ""]:
 
 
 def _level(name: str, value) -> Float[Array, "*n"]:
-    value = value if isinstance(value, Array) else np.asarray(value)
-    dtype = value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else float
-    dtype = jax.dtypes.canonicalize_dtype(dtype)
-    value = jnp.asarray(value.astype(dtype), dtype)
+    value = as_real(name, value, None)
     if not (isinstance(value, Tracer) or np.all(np.isfinite(value) & (np.asarray(value) >= 0))):
         raise ValueError(f"`{name}` must be finite and >= 0, not {value}.")
     return value

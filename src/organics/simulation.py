@@ -15,7 +15,7 @@ import optimistix as optx
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
-from organics.circuit import Circuit, State, as_drive, root
+from organics.circuit import Circuit, State, as_drive, as_real, root
 from organics.mesh import concretely, require_unchecked
 from organics.stepping import Watchful, resolution, room_for, survey
 
@@ -177,7 +177,7 @@ def simulate(
         atol=jnp.asarray(atol, circuit.dtype),
         max_step=None if max_step is None else jnp.asarray(max_step, circuit.dtype),
         steady_tolerance=jnp.asarray(steady_tolerance, circuit.dtype) if until_steady else None,
-        max_steps=max_steps,
+        max_steps=int(max_steps),
         dense=dense,
         room=room,
     )
@@ -224,13 +224,16 @@ def as_time_course(
     """
     if callable(z):
         drive = Function(z)
-        shape = jax.eval_shape(drive, times[0]).shape
+        given = jax.eval_shape(lambda t: jnp.asarray(z(t)), times[0])
+        if jnp.issubdtype(given.dtype, jnp.complexfloating):
+            raise ValueError(f"`z` must return real numbers, not of type {given.dtype}.")
+        shape = given.shape
         if shape != (circuit.n,):
             raise ValueError(f"`z` must return shape ({circuit.n},) at each time, not {shape}.")
         return drive
     if np.ndim(z) != 2:
         return Constant(as_drive(circuit, z))
-    samples = jnp.asarray(z, circuit.dtype)
+    samples = as_real("z", z, circuit.dtype)
     if samples.shape != (len(times), circuit.n):
         raise ValueError(
             f"`z` must have shape ({circuit.n},), or ({len(times)}, {circuit.n}) with a sample for "
@@ -246,7 +249,7 @@ def save_times(circuit: Circuit, t: Real[ArrayLike, "*times"], samples: int) -> 
 
     Raises `ValueError` if there are fewer than two, or they do not increase.
     """
-    t = jnp.asarray(t, circuit.dtype)
+    t = as_real("t", t, circuit.dtype)
     if t.ndim == 0:
         t = jnp.linspace(jnp.zeros_like(t), t, samples)
     if t.ndim != 1 or len(t) < 2:
@@ -275,6 +278,8 @@ def initial_state(circuit: Circuit, initial: State | None) -> State:
                 f"{circuit.dtype}."
             )
         return State(jnp.zeros_like(circuit.c), circuit.c)
+    if not isinstance(initial, State):
+        raise ValueError(f"`initial` must be a `State`, not {initial!r}.")
     return State(
         as_drive(circuit, initial.y, "initial.y"), as_drive(circuit, initial.a, "initial.a")
     )
@@ -377,7 +382,8 @@ def _needed(trajectory: Trajectory, max_steps: int) -> str:
     begin, end, last = _course(trajectory)
     if begin is None or end is None or last is None or not end > begin:
         return ""
-    return f" (at this pace it takes some {max_steps * (last - begin) / (end - begin):,.0f})"
+    steps = max_steps * (last - begin) / (end - begin)
+    return f" (at this pace it takes some {steps:,.0f})" if steps < 1e12 else ""
 
 
 def _course(trajectory: Trajectory) -> tuple[float, float, float] | tuple[None, None, None]:
@@ -397,12 +403,17 @@ def _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance) ->
     if method not in _SOLVERS:
         raise ValueError(f"`method` must be one of {list(_SOLVERS)}, not {method!r}.")
     for name, value in (("rtol", rtol), ("atol", atol), ("steady_tolerance", steady_tolerance)):
-        if not (np.isfinite(value) and value > 0):
+        if not isinstance(value, Tracer) and not (np.isfinite(value) and value > 0):
             raise ValueError(f"`{name}` must be finite and > 0, not {value}.")
-    if max_step is not None and not max_step > 0:
+    if max_step is not None and not isinstance(max_step, Tracer) and not max_step > 0:
         raise ValueError(f"`max_step` must be > 0 ms, or None, not {max_step}.")
-    if max_steps < 1:
-        raise ValueError(f"`max_steps` must be at least 1, not {max_steps}.")
+    require_count("max_steps", max_steps)
+
+
+def require_count(name: str, value: int) -> None:
+    """Refuse what is no whole number from 1 on."""
+    if not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"`{name}` must be a whole number, at least 1, not {value!r}.")
 
 
 # The state is stacked, (2, n) with rows y and a: the solver pays for every array it carries.

@@ -1,5 +1,6 @@
 """What a command answers, for people or for machines."""
 
+import io
 import json
 import os
 import sys
@@ -9,6 +10,8 @@ from typing import Any
 
 from organics.atomic import naming
 from organics.plain import as_plain
+
+_LEAST_WIDTH = 80  # of a table; a narrower terminal breaks its lines
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,20 @@ def _write_nowhere() -> None:
 
 
 def _print(answer: Answer, as_json: bool) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a character that it has not is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
     if as_json:
         json.dump(as_plain(answer.document), sys.stdout, allow_nan=False)
         sys.stdout.write("\n")
         return
     from rich.console import Console
+    from rich.table import Table
 
     console = Console(highlight=False, soft_wrap=True)
+    console.width = max(console.width, _LEAST_WIDTH)
     for piece in answer.text:
+        for column in piece.columns if isinstance(piece, Table) else []:
+            column.overflow = "fold"  # where there is no room, digits would be left out
         console.print(piece)
 
 
