@@ -28,9 +28,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, ScalarLike
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, ScalarLike
 
 Values = ArrayLike | Sequence[Any]  # anything that makes an array; what it holds is checked
+_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class State(NamedTuple):
@@ -178,6 +179,13 @@ class Circuit(eqx.Module):
         """Tonic drive of the modulator neurons, `(b0 sigma)^2`; every steady state has `a >= c`."""
         return jnp.square(self.b0 * self.sigma)
 
+    @property
+    def valid(self) -> Bool[Array, ""]:
+        """Whether all parameters are in their domains: for what is being traced, or was replaced,
+        nothing else looks."""
+        positive = jnp.stack([self.b, self.b0, self.sigma, self.tau_y, self.tau_a])
+        return jnp.all(positive > 0) & jnp.all(self.W >= 0)
+
     def rectify(self, y: Float[Array, " n"]) -> Float[Array, " n"]:
         """What the recurrent terms see of `y`: `relu(y)` in the rectified model, else `y`."""
         return jax.nn.relu(y) if self.rectified else y
@@ -261,13 +269,16 @@ def as_drive(circuit: Circuit, z: Values, name: str = "z") -> Float[Array, " n"]
     """`z` as an array of the circuit's type and of shape (n,).
 
     Raises `ValueError` naming the argument if the shape differs or a value is not finite, or if
-    `circuit` is a stack of circuits.
+    `circuit` is a stack of circuits, or none, or had parameters replaced that do not fit.
     """
+    if not isinstance(circuit, Circuit):
+        raise ValueError(f"`circuit` must be a `Circuit`, not {circuit!r}.")
     if circuit.W.ndim != 2:
         raise ValueError(
             f"`circuit` must be one circuit, not a stack of them (`W` has shape "
             f"{circuit.W.shape}): map over them, as in `jax.vmap(steady_state)(circuits, drives)`."
         )
+    _require_whole(circuit)
     z = as_real(name, z, circuit.dtype)
     if z.shape != (circuit.n,):
         raise ValueError(
@@ -276,6 +287,21 @@ def as_drive(circuit: Circuit, z: Values, name: str = "z") -> Float[Array, " n"]
         )
     _require(name, z, np.isfinite, "be finite")
     return z
+
+
+def _require_whole(circuit: Circuit) -> None:
+    """Refuse a circuit with parameters that were replaced by others of another shape, or converted
+    to a type in which it does not compute."""
+    n = circuit.n
+    shapes = {name: (n,) for name in ("b", "b0", "sigma", "tau_y", "tau_a")} | {"W": (n, n)}
+    if circuit.W_r is not None:
+        shapes["W_r"] = (n, n)
+    for name, shape in shapes.items():
+        value = getattr(circuit, name)
+        if value.shape != shape:
+            raise ValueError(f"`{name}` of a circuit must have shape {shape}, not {value.shape}.")
+        if value.dtype not in _TYPES:
+            raise ValueError(f"`{name}` must be of type float32 or float64, not {value.dtype}.")
 
 
 def _matrix(name: str, value, n: int | None, dtype) -> Array:
@@ -305,6 +331,8 @@ def as_real(name: str, value, dtype) -> Array:
 
     Raises `ValueError`, naming the argument, for what are no real numbers.
     """
+    if np.ma.is_masked(value):
+        raise ValueError(f"`{name}` must have no masked entries.")
     try:
         # by NumPy, if it can: without a type, `jnp.asarray` compiles a program for each shape
         of_jax = any(isinstance(leaf, Array) for leaf in jax.tree.leaves(value))
@@ -313,10 +341,14 @@ def as_real(name: str, value, dtype) -> Array:
         raise ValueError(f"`{name}` must be an array of real numbers: {error}") from None
     if jnp.issubdtype(value.dtype, jnp.complexfloating):
         raise ValueError(f"`{name}` must be real, not of type {value.dtype}.")
-    if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool):
+    # NumPy counts durations, of any unit, among the numbers
+    numbers = jnp.issubdtype(value.dtype, jnp.number) and value.dtype.kind != "m"
+    if not (numbers or value.dtype == bool):
         raise ValueError(f"`{name}` must be an array of real numbers, not of type {value.dtype}.")
     if dtype is None:
-        dtype = value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else float
+        dtype = value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else np.dtype(float)
+        if dtype not in _TYPES:
+            raise ValueError(f"`{name}` must be of type float32 or float64, not {dtype}.")
     dtype = jax.dtypes.canonicalize_dtype(dtype)
     return jnp.asarray(value, dtype) if of_jax else jax.device_put(value.astype(dtype))
 
