@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from organics.baselines.lstm import LSTM
 from organics.circuit import Circuit
 from organics.constraints import semidefinite
-from organics.nn import SSN, Normalization
+from organics.nn import SSN, Normalization, ORGaNICs
 from organics.noise import Noise, simulate_noisy
 from organics.simulation import simulate
 
@@ -132,3 +132,22 @@ def test_trajectories_on_two_devices_are_those_on_one_or_refused():
         on_two(last, DRIVES)
     got = on_two(last, DRIVES, check_vma=False)
     np.testing.assert_allclose(got[1], last(DRIVES[1]), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "mapped",
+    [
+        lambda z: simulate(CIRCUIT, z, 20.0, throw=False).end_time,
+        lambda z: simulate_noisy(CIRCUIT, z, Noise(), 0.1, 20, key=jr.key(0), throw=False).ok,
+        lambda z: RECURRENT(z[None])[0],
+    ],
+)
+def test_loops_mapped_over_explicit_axes_say_what_to_use(mapped):
+    mesh = mesh_of(AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        z = jax.device_put(DRIVES, NamedSharding(mesh, P("devices")))
+        with pytest.raises(ValueError, match=r"explicit axes \['devices'\].*`AxisType.Auto`"):
+            jax.eval_shape(jax.vmap(mapped), z)
+
+
+RECURRENT = ORGaNICs(3, 4, key=jr.key(0))

@@ -183,8 +183,10 @@ class Circuit(eqx.Module):
     def valid(self) -> Bool[Array, ""]:
         """Whether all parameters are in their domains: for what is being traced, or was replaced,
         nothing else looks."""
-        positive = jnp.stack([self.b, self.b0, self.sigma, self.tau_y, self.tau_a])
-        return jnp.all(positive > 0) & jnp.all(self.W >= 0)
+        found = jnp.all(self.W >= 0)
+        for positive in (self.b, self.b0, self.sigma, self.tau_y, self.tau_a):
+            found &= jnp.all(positive > 0)
+        return found
 
     def rectify(self, y: Float[Array, " n"]) -> Float[Array, " n"]:
         """What the recurrent terms see of `y`: `relu(y)` in the rectified model, else `y`."""

@@ -75,9 +75,10 @@ def by_shares(
     def lay(spec, tree):
         return jax.tree.map(lambda leaf: _lay(leaf, mesh, spec), tree)
 
-    return jax.shard_map(
-        function, mesh=mesh, in_specs=specs, out_specs=(row, steps), axis_names=axes
-    )(*map(lay, specs, (weights, x, state, *rows)))
+    shared_out = advising(
+        jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=(row, steps), axis_names=axes)
+    )
+    return shared_out(*map(lay, specs, (weights, x, state, *rows)))
 
 
 def whole(array: _Array) -> _Array:
@@ -97,12 +98,13 @@ def advising(function: _Function) -> _Function:
         try:
             return function(*arrays, **options)
         except Exception as error:
-            meshes = (jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(arrays))
+            leaves = [leaf for leaf in jax.tree.leaves(arrays) if isinstance(leaf, Array)]
+            meshes = (jax.typeof(leaf).sharding.mesh for leaf in leaves)
             axes = sorted(set().union(*map(_explicit, meshes)))
             if not axes:
                 raise
             raise ValueError(
-                f"steady states cannot be searched for on the explicit axes {axes} of a mesh: use "
+                f"loops and solvers cannot be mapped on the explicit axes {axes} of a mesh: use "
                 "`jax.shard_map`, or a mesh with `AxisType.Auto`."
             ) from error
 

@@ -31,7 +31,7 @@ from organics.discretization import (
     variance_error,
 )
 from organics.memory import require_memory
-from organics.mesh import alike, concretely
+from organics.mesh import advising, alike, concretely
 from organics.simulation import (
     DIVERGENCE,
     DRIVE,
@@ -361,6 +361,7 @@ def _step_function(circuit: Circuit, noise: Noise, dt, scheme: Scheme):
     return heun if scheme == "heun" else euler_maruyama
 
 
+@advising
 @eqx.filter_jit
 def _integrate(
     circuit, drive, noise, dt, times, start, increments, scheme, rows, save_every, looks

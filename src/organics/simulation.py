@@ -16,7 +16,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from organics.circuit import Circuit, State, as_drive, as_real, root
-from organics.mesh import concretely, require_unchecked
+from organics.mesh import advising, concretely, require_unchecked
 from organics.stepping import Watchful, resolution, room_for, survey
 
 Method = Literal["explicit", "implicit"]
@@ -450,6 +450,7 @@ class _Bisection(optx.Bisection):
         return state.upper - state.lower <= finest, optx.RESULTS.successful
 
 
+@advising
 @eqx.filter_jit
 def _integrate(
     circuit,
