@@ -9,6 +9,7 @@ import struct
 import zipfile
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -175,7 +176,7 @@ def test_example_without_steady_state():
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_missing_key(tmp_path, suffix, key):
+def test_all_keys_but_two_may_be_left_out(tmp_path, suffix, key):
     content = arrays() if suffix == ".npz" else document()
     del content[key]
     if suffix == ".npz":
@@ -183,12 +184,31 @@ def test_missing_key(tmp_path, suffix, key):
     else:
         path = tmp_path / "circuit.json"
         path.write_text(json.dumps(content))
-    assert_refused(path, f"lacks {key};")
+    if key in ("W", "z"):
+        assert_refused(path, f"lacks {key}.")
+        return
+    circuit, drives = load_circuit(path)
+    by_default = Circuit(**{k: v for k, v in document().items() if k not in ("z", key)})
+    assert bool(eqx.tree_equal(circuit, by_default)) and drives.shape == (3, 2)
+
+
+def test_words_and_a_name_for_the_identity(tmp_path):
+    path = write_json(tmp_path, W_r="identity", name="a ring", comment=["of", {"two": 2}])
+    assert load_circuit(path)[0].W_r is None
+    path = write_npz(tmp_path, arrays(name=np.str_("a ring")))
+    assert load_circuit(path)[0].W_r is not None
 
 
 def test_unknown_key(tmp_path):
-    assert_refused(write_json(tmp_path, tau=1.0, x=2), "unknown keys ['tau', 'x']")
+    assert_refused(write_json(tmp_path, tau=1.0, x=2), "unknown keys ['tau', 'x']; did you mean")
+    assert_refused(write_json(tmp_path, Sigma=1.0), "did you mean 'sigma'?")
+    assert_refused(write_json(tmp_path, x=1.0), "unknown keys ['x']. Its keys are W, W_r, b")
     assert_refused(write_npz(tmp_path, arrays(tau=1.0)), "unknown members ['tau']")
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"cannot read .*nowhere.npz: No such file"):
+        load_circuit(tmp_path / "nowhere.npz")
 
 
 @pytest.mark.parametrize(
@@ -208,7 +228,7 @@ def test_unknown_key(tmp_path):
         ({"W": None}, ["`W`", "null"]),
         ({"W": {"a": 1}}, ["`W`", "an object"]),
         ({"W_r": [[1.0]]}, ["`W_r`", "(2, 2)", "(1, 1)"]),
-        ({"W_r": "identity"}, ["`W_r`", "null is the identity", "'identity'"]),
+        ({"W_r": "identitty"}, ["`W_r`", 'null or "identity" is', "'identitty'"]),
         ({"W_r": 0.5}, ["`W_r`", "square", "()"]),
         ({"W_r": [0.5, 0.5]}, ["`W_r`", "square", "(2,)"]),
         ({"b": 0}, ["`b`", "> 0", "0.0"]),

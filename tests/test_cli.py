@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from organics import cli
 from organics.circuit import Circuit
 from organics.circuit_file import save_circuit
+from organics.cli import compiled
 from organics.cli.reproduce import _BRIEF
 from organics.reproduction import runner
 from organics.reproduction.catalog import TARGETS
@@ -34,6 +36,11 @@ def document(capsys, *arguments):
     code, out, err = call(capsys, *arguments, "--json")
     assert code == 0, err
     return json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} in the JSON"))
+
+
+def analyzed(capsys, file, *options):
+    (found,) = document(capsys, "analyze", file, *options)["circuits"]
+    return found
 
 
 def process(*arguments, **options):
@@ -69,7 +76,7 @@ def test_every_command_has_help_with_an_example(capsys, name):
     [
         ([], ["usage"]),
         (["dance"], ["'dance'", "analyze"]),
-        (["analyze"], ["organics analyze"]),
+        (["analyze"], ["`files`"]),
         (["analyze", "nowhere.json"], ["nowhere.json"]),
         (["analyze", EXAMPLES / "figure1a.json", "--out", "picture.bmp"], ["`out`", ".svg"]),
         (["analyze", EXAMPLES / "figure1a.json", "--out", "no/such/p.png"], ["`out`", "no/such"]),
@@ -160,7 +167,7 @@ def test_a_corrupted_circuit_file_is_refused_by_name(capsys, tmp_path):
 
 
 def test_analyze_reproduces_the_reference_values(capsys):
-    (drive,) = document(capsys, "analyze", EXAMPLES / "figure3b.json")["drives"]
+    (drive,) = analyzed(capsys, EXAMPLES / "figure3b.json")["drives"]
     assert set(drive) >= {
         "z", "y", "a", "residual", "converged", "method", "eigenvalues", "spectral_abscissa",
         "stable", "certificate",
@@ -181,7 +188,7 @@ def test_analyze_many_drives_and_general_recurrence(capsys, tmp_path):
     W_r = rng.normal(size=(4, 4))
     circuit = Circuit(rng.uniform(size=(4, 4)), W_r / np.linalg.norm(W_r, 2))
     save_circuit(tmp_path / "c.npz", circuit, rng.normal(size=(3, 4)) / 4)
-    found = document(capsys, "analyze", tmp_path / "c.npz", "--out", tmp_path / "plane.svg")
+    found = analyzed(capsys, tmp_path / "c.npz", "--out", tmp_path / "plane.svg")
     assert len(found["drives"]) == 3 and found["n"] == 4
     for drive in found["drives"]:
         assert drive["certificate"]["kind"] == "spectral" and "T" not in drive["certificate"]
@@ -191,9 +198,24 @@ def test_analyze_many_drives_and_general_recurrence(capsys, tmp_path):
     assert code == 0 and "no structural certificate" in out
 
 
+def test_several_files_in_one_call(capsys, tmp_path):
+    files = [EXAMPLES / "figure1a.json", EXAMPLES / "orientation_ring.json"]
+    plane = tmp_path / "plane.svg"
+    found = document(capsys, "analyze", *files, "--out", plane)
+    assert [one["file"] for one in found["circuits"]] == [str(file) for file in files]
+    assert [len(one["drives"]) for one in found["circuits"]] == [1, 4]
+    assert found["wrote"] == [str(plane)]
+    assert "figure1a, drive 0" in plane.read_text() and "ring, drive 3" in plane.read_text()
+    code, out, _ = call(capsys, "certify", *files, "--check")
+    assert code == 0 and all(f"{file}: " in out for file in files)
+    (tmp_path / "bad.json").write_text("{}")
+    code, out, err = call(capsys, "analyze", files[0], tmp_path / "bad.json")
+    assert code == 2 and out == "" and "bad.json" in err
+
+
 def test_an_identity_that_is_written_out_is_the_identity(capsys, tmp_path):
     save_circuit(tmp_path / "c.json", Circuit(np.ones((2, 2)), np.eye(2)), np.array([1.0, -0.3]))
-    found = document(capsys, "analyze", tmp_path / "c.json")
+    found = analyzed(capsys, tmp_path / "c.json")
     assert found["identity_recurrence"] is True
     assert found["drives"][0]["method"] == "closed form"
     assert found["drives"][0]["certificate"]["verified"]
@@ -201,7 +223,7 @@ def test_an_identity_that_is_written_out_is_the_identity(capsys, tmp_path):
 
 def test_check_turns_a_negative_answer_into_1(capsys):
     file = EXAMPLES / "no_steady_state.json"
-    found = document(capsys, "analyze", file)  # without --check, an answer like any other
+    found = analyzed(capsys, file)  # without --check, an answer like any other
     assert found["drives"][0]["converged"] is False
     assert found["drives"][0]["certificate"] is None
     code, out, _ = call(capsys, "analyze", file, "--check")
@@ -305,7 +327,7 @@ def test_as_a_process(tmp_path):
     """Exit codes, the two streams and double precision are those of a real process."""
     done = process("analyze", EXAMPLES / "figure1a.json", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    (drive,) = json.loads(done.stdout)["drives"]
+    (drive,) = json.loads(done.stdout)["circuits"][0]["drives"]
     np.testing.assert_allclose(drive["y"], [0.897971], atol=1e-6)
     assert drive["residual"] < 1e-10  # not reached in single precision
     done = process("analyze", "missing.json", "--json", cwd=tmp_path)
@@ -339,3 +361,48 @@ def test_standard_output_that_takes_no_more_is_named(words):
     )
     message = "organics: cannot write standard output: No space left on device\n"
     assert (done.stderr, done.returncode) == (message, 2)
+
+
+def test_programs_are_kept_for_the_next_call_unless_jax_is_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / name))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    compiled.keep()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "" and not any(tmp_path.iterdir())
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    with warnings.catch_warnings():
+        compiled.keep()
+    folder = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    assert folder == compiled.place() and folder.is_dir()
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(folder / "taken" / name))
+    (folder / "taken").write_text("a file where the folder would be")
+    compiled.keep()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
+def test_the_oldest_programs_go_when_there_are_too_many(tmp_path):
+    for age in range(10):
+        path = tmp_path / f"program{age}"
+        path.write_bytes(bytes(100))
+        os.utime(path, (1e9 - age, 1e9 - age))
+    compiled.prune(tmp_path, 1000)
+    assert len(list(tmp_path.iterdir())) == 10
+    compiled.prune(tmp_path, 999)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"program{i}" for i in range(4)]
+
+
+def test_the_nearest_command_is_suggested(capsys):
+    assert cli.run(["analyse", "file.json"]) == 2
+    assert "no command 'analyse'; did you mean 'analyze'?" in capsys.readouterr().err
+
+
+def test_a_wrong_file_is_refused_before_jax_is_imported(tmp_path):
+    (tmp_path / "bad.json").write_text('{"W": [[1.0, 0.5], [0.5, -1.0]], "z": [1.0, 1.0]}')
+    program = (
+        "import sys\nfrom organics import cli\n"
+        "code = cli.run(['analyze', sys.argv[1]])\n"
+        "sys.exit(0 if code == 2 and 'jax' not in sys.modules else 1)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "bad.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "`W` must be >= 0; entry [1, 1] is -1.0" in done.stderr

@@ -56,7 +56,7 @@ def toy(monkeypatch, tmp_path):
     )
     dataset = catalog.IdxDataset("mnist", files, (), 2, "an example")
     monkeypatch.setitem(catalog.IDX_DATASETS, "mnist", dataset)
-    monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / "cache" / name)
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "cache" / name))
     monkeypatch.delenv("ORGANICS_DATA", raising=False)
     return dataset
 

@@ -1,4 +1,4 @@
-"""What the README shows is what `examples/` has, and it runs."""
+"""What README and docs show is what `examples/` has, and it runs."""
 
 import re
 import subprocess
@@ -10,22 +10,25 @@ import pytest
 from organics import cli
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+TEXTS = {path: path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+PROGRAMS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
 
-def example(name):
-    return (ROOT / "examples" / name).read_text()
+def shown(name):
+    """What stands under each mention of `examples/NAME` that is followed by code."""
+    pattern = rf"`examples/{re.escape(name)}`[^\n]*\n\n```(?:python|sh)\n(.*?)```"
+    return [code for text in TEXTS.values() for code in re.findall(pattern, text, re.DOTALL)]
 
 
-@pytest.mark.parametrize("name", ["theorist.py", "layer.py", "recurrent.py"])
-def test_the_readme_has_the_program_without_its_docstring(name):
-    _, program = example(name).split('"""\n\n', 1)
-    assert f"`examples/{name}`:\n\n```python\n{program}```" in README
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_docs_have_the_program_without_its_docstring(name):
+    _, program = (ROOT / "examples" / name).read_text().split('"""\n\n', 1)
+    assert shown(name) and set(shown(name)) == {program}
 
 
-def test_the_readme_has_the_commands_of_the_script():
-    _, commands = example("reader.sh").split("set -e\n", 1)
-    assert f"`examples/reader.sh`:\n\n```sh\n{commands}```" in README
+def test_the_docs_have_the_commands_of_the_script():
+    _, commands = (ROOT / "examples" / "reader.sh").read_text().split("set -e\n", 1)
+    assert set(shown("reader.sh")) == {commands}
     for line in commands.splitlines():
         program, command, *rest = line.split("#")[0].split()
         assert program == "organics" and command in cli.COMMANDS
@@ -33,13 +36,24 @@ def test_the_readme_has_the_commands_of_the_script():
             assert not file.startswith("examples/") or (ROOT / file).is_file()
 
 
-def test_the_readme_names_every_command_and_file_that_there_is():
-    named = set(re.findall(r"^\| `organics (\w+)", README, re.MULTILINE))
-    assert named == set(cli.COMMANDS)
-    paths = re.findall(r"[\s(`](\.?(?:results|examples)/[\w./-]+\.\w+)", README)
-    assert len(paths) > 5
-    for path in paths:
-        assert (ROOT / path).is_file(), path
+def test_the_docs_name_every_command():
+    text = TEXTS[ROOT / "docs" / "command-line.md"]
+    assert set(re.findall(r"^\| `organics (\w+)", text, re.MULTILINE)) == set(cli.COMMANDS)
+
+
+def test_every_file_that_is_named_or_linked_is_there():
+    named = 0
+    for path, text in TEXTS.items():
+        for link in re.findall(r"\]\(([\w./-]+)(?:#[\w-]*)?\)", text):
+            assert (path.parent / link).exists(), (path, link)
+        for file in re.findall(r"[\s(`](\.?(?:results|examples)/[\w./-]+\.\w+)", text):
+            named += 1
+            assert (ROOT / file).is_file(), (path, file)
+    assert named > 5
+
+
+def test_the_readme_can_be_read_to_its_end():
+    assert TEXTS[ROOT / "README.md"].count("\n") <= 120
 
 
 ONE_AFTER_ANOTHER = """
@@ -56,11 +70,14 @@ def test_the_programs_run():
     said = {
         "theorist.py": ["Verification(valid=True", "peaks at"],
         "layer.py": ["loss 0.0", "stable for x[0]: True"],
+        "physiologist.py": ["contrast 100%", "rings at 51 Hz"],
         "recurrent.py": ["loss 0.", "stable at the end of x[0]: True"],
+        "sequence.py": ["(16, 100, 32), certified: True"],
     }
+    assert sorted(said) == PROGRAMS
     paths = [str(ROOT / "examples" / name) for name in said]
     command = [sys.executable, "-c", ONE_AFTER_ANOTHER, *paths]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     for words, output in zip(said.values(), done.stdout.split("program ")[1:], strict=True):
         assert all(word in output for word in words), output

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from organics.circuit import Circuit, State
-from organics.linearization import eigenvalues, jacobian
+from organics.linearization import eigenvalues, jacobian, rest_jacobian, spectrum
 
 
 def autodiff(circuit, state, z, mode):
@@ -54,6 +54,44 @@ def test_eigenvalues_are_those_of_each_matrix(dtype):
 
 
 @pytest.mark.rounding
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_spectra_inside_of_compiled_functions(dtype):
+    """Sorted alike, in double precision, and differentiated as by finite differences."""
+    matrices = np.random.default_rng(0).normal(size=(8, 6, 6)).astype(dtype)
+    change = np.random.default_rng(1).normal(size=(8, 6, 6)).astype(dtype)
+
+    @jax.jit
+    def values_and_slopes(matrices, change):
+        return jax.jvp(jax.vmap(spectrum), (matrices,), (change,))
+
+    values, slopes = values_and_slopes(matrices, change)
+    assert values.dtype == np.result_type(dtype, np.complex64)
+    double, step = matrices.astype(float), 1e-5
+    np.testing.assert_allclose(values, eigenvalues(double), rtol=1e-5)
+    moved = [eigenvalues(double + sign * step * change) for sign in (1, -1)]
+    np.testing.assert_allclose(slopes, (moved[0] - moved[1]) / (2 * step), rtol=1e-3, atol=1e-3)
+
+
+def test_the_jacobian_at_rest_keeps_its_digits():
+    """`1 - W y^2 = c / a` for one neuron with `W_r = I`; the plain formula has none left."""
+    circuit = Circuit([[1.0]], b=1.0, b0=1.0, sigma=1e-4)
+    state = State(jnp.array([1e4 / np.sqrt(1e-8 + 1e8)]), jnp.array([1e-8 + 1e8]))
+    J = rest_jacobian(circuit, jnp.array([1e4]), state)
+    np.testing.assert_allclose(-J[1, 1] * circuit.tau_a[0], 1e-8 / (1e-8 + 1e8), rtol=1e-14)
+    np.testing.assert_allclose(J, jacobian(circuit, state), atol=1e-15)
+
+
+def test_a_neuron_that_nearly_sustains_itself_keeps_its_digits():
+    """`(1 - sqrt(a)) w - 1 = -d / y`, of which `w` has only the first digits."""
+    y, d, sigma = 0.5, 1e-14, 0.1
+    a = sigma**2 / (1 - y**2)
+    circuit = Circuit([[1.0]], [[(1 - d / y) / (1 - np.sqrt(a))]], b=1.0, b0=1.0, sigma=sigma)
+    state = State(jnp.array([y]), jnp.array([a]))
+    J = rest_jacobian(circuit, jnp.array([d]), state)
+    np.testing.assert_allclose(J[0, 0] * circuit.tau_y[0], -d / y, rtol=1e-12)
+    np.testing.assert_allclose(J, jacobian(circuit, state), atol=1e-15)
+
+
 @pytest.mark.parametrize("bad", [[3], [0, 4, 5], range(6)])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_eigenvalues_of_a_matrix_that_is_not_finite_are_nan(bad, value):

@@ -126,6 +126,15 @@ def test_spectrum_plane():
     assert any(list(line.get_xdata()) == [0, 0] for line in axes.get_lines()), "imaginary axis"
 
 
+def test_labelled_spectra_have_a_colour_each():
+    (axes,) = plots.spectrum_plane({"a": [-1 + 1j, 2 + 0j], "b": [3 + 0j], "c": [-2 + 0j]}).axes
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert texts == ["a", "b", "c"]
+    colours = {line.get_color() for line in axes.get_lines() if line.get_marker() in ("o", "D")}
+    assert len(colours) == 3
+    assert shown(lines_by_marker(axes, "D")) == [(2, 0), (3, 0)]
+
+
 def test_power_spectra():
     f, g = np.geomspace(1e-3, 1, 30), np.geomspace(1e-2, 0.5, 7)
     power, measured = np.stack([1 / f, 1 / f**2], 1), np.ones((7, 2))

@@ -1,4 +1,4 @@
-"""Running targets, the page of results, and the README's table, on targets made for the purpose."""
+"""Running targets, the page of results, and the table of claims, on toy targets."""
 
 import json
 import sys

@@ -91,7 +91,7 @@ def test_the_commands_say_that_there_are_others(tmp_path, capsys, command):
         json.dumps({**THREE, "rectified": False, "z": [0.02, 0.01, 0.004]}), encoding="utf-8"
     )
     assert cli.run([command, str(file), "--json"]) == 0
-    (drive,) = json.loads(capsys.readouterr().out)["drives"]
+    (drive,) = json.loads(capsys.readouterr().out)["circuits"][0]["drives"]
     assert drive["others"]["unique"] is False
     assert any(state["stable"] for state in drive["others"]["states"])
     assert cli.run([command, str(file)]) == 0

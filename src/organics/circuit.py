@@ -30,6 +30,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, ScalarLike
 
+from organics.arguments import is_positive, require_entries, require_square, require_vector
+
 Values = ArrayLike | Sequence[Any]  # anything that makes an array; what it holds is checked
 _TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -308,19 +310,15 @@ def _require_whole(circuit: Circuit) -> None:
 
 def _matrix(name: str, value, n: int | None, dtype) -> Array:
     value = as_real(name, value, dtype)
-    if value.ndim != 2 or value.shape[0] != value.shape[1] or value.shape[0] == 0:
-        raise ValueError(f"`{name}` must be a square matrix (n, n), not of shape {value.shape}.")
-    if n is not None and value.shape[0] != n:
-        raise ValueError(f"`{name}` must have shape ({n}, {n}) like `W`, not {value.shape}.")
+    require_square(name, value.shape, n)
     _require(name, value, np.isfinite, "be finite")
     return value
 
 
 def _positive_vector(name: str, value, n: int, dtype) -> Array:
     value = as_real(name, value, dtype)
-    if value.shape not in ((), (n,)):
-        raise ValueError(f"`{name}` must be a scalar or have shape ({n},), not {value.shape}.")
-    _require(name, value, lambda v: np.isfinite(v) & (v > 0), "be finite and > 0")
+    require_vector(name, value.shape, n)
+    _require(name, value, is_positive, "be finite and > 0")
     if value.ndim == 1:
         return value
     if isinstance(value, Tracer):
@@ -355,19 +353,10 @@ def as_real(name: str, value, dtype) -> Array:
     return jnp.asarray(value, dtype) if of_jax else jax.device_put(value.astype(dtype))
 
 
-def _require(name: str, value: Array, valid: Callable[[np.ndarray], np.ndarray], what: str) -> None:
+def _require(name: str, value: Array, valid: Callable[[np.ndarray], Any], what: str) -> None:
     """Refuse `value` unless all of it is `valid`; says nothing of values that are being traced.
 
     Looked at by NumPy, as JAX would compile a program for each shape.
     """
-    if isinstance(value, Tracer):
-        return
-    entries = np.asarray(value)
-    bad = np.argwhere(~valid(entries))
-    if len(bad):
-        where = tuple(int(i) for i in bad[0])
-        entry = f"entry {list(where)}" if where else "it"
-        raise ValueError(
-            f"`{name}` must {what}; {entry} is {float(entries[where])} "
-            f"({len(bad)} of {entries.size} entries are refused)."
-        )
+    if not isinstance(value, Tracer):
+        require_entries(name, np.asarray(value), valid, what)

@@ -1,27 +1,30 @@
 """Circuit files: a circuit and its input drives, as JSON or `.npz`. Nothing in a file is trusted.
 
-A circuit file has exactly these keys (members, in an `.npz` archive):
+A circuit file has these keys (members, in an `.npz` archive), of which all but `W` and `z` may be
+left out:
 
 ==================================  ==============================================================
 key                                 value
 ==================================  ==============================================================
 `W`                                 n x n matrix
-`W_r`                               n x n matrix; the identity is `null` in JSON, or in both an
-                                    array without entries, such as `zeros((0, 0))`
+`W_r`                               n x n matrix; the identity, as when left out, is `null` or
+                                    `"identity"` in JSON, or in both an array without entries,
+                                    such as `zeros((0, 0))`
 `b`, `b0`, `sigma`,                 n numbers, or one that stands for n equal ones;
 `tau_y`, `tau_a`                    the time constants in ms
 `rectified`                         `true` or `false`, or 1 or 0
 `z`                                 one input drive (n numbers, or one that stands for n equal
                                     ones) or a list of them (k x n)
+`name`, `comment`                   words, which are not looked at
 ==================================  ==============================================================
 
 Some programs write n numbers as a row or a column, one number as a matrix, and a matrix of one
 entry as a number. All that is read where it has one meaning only: an `n x k` array of drives, for
 instance, is refused, as it could not be told from the others if k were n.
 
-The bounds on values are those of `organics.circuit.Circuit`. All keys are required, so that a
-misspelt one cannot pass as a default. No pickle is ever opened, and no memory is claimed on the
-word of the file.
+The bounds on values, and what is left out, are those of `organics.circuit.Circuit`. Any other key
+is an error, so that a misspelt one cannot pass as a default. No pickle is ever opened, and no
+memory is claimed on the word of the file.
 """
 
 import io
@@ -31,20 +34,30 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from organics import npy
+from organics.arguments import (
+    is_positive,
+    nearest,
+    require_entries,
+    require_square,
+    require_vector,
+)
 from organics.atomic import read_whole, write_atomically
-from organics.circuit import Circuit, Values
 from organics.documents import parse_object
+
+if TYPE_CHECKING:
+    from jaxtyping import Array
+
+    from organics.circuit import Circuit, Values
 
 VECTORS = ("b", "b0", "sigma", "tau_y", "tau_a")
 KEYS = ("W", "W_r", *VECTORS, "rectified", "z")
+_COMPULSORY = ("W", "z")
+_WORDS = ("name", "comment")
 
 # An .npz file may not exceed its limit in memory, either, where every number has 64 bits. A number
 # of JSON, two characters with its comma, becomes an object of 32 bytes: hence the lower limit.
@@ -58,7 +71,7 @@ class CircuitFileError(ValueError):
     """A file is not a circuit file; the message names the file, the key and the value."""
 
 
-def load_circuit(path: str | Path, dtype: Any = None) -> tuple[Circuit, Float[Array, "drives n"]]:
+def load_circuit(path: str | Path, dtype: Any = None) -> "tuple[Circuit, Array]":
     """The circuit and the input drives, shape (drives, n), of a circuit file.
 
     Arguments
@@ -71,16 +84,48 @@ def load_circuit(path: str | Path, dtype: Any = None) -> tuple[Circuit, Float[Ar
             and `dtype` is float64.
         `OSError` if the file cannot be read.
     """
+    _format(Path(path))
+    dtype = _float_type(dtype)
+    return build(path, read(path), dtype)
+
+
+def read(path: str | Path) -> Content:
+    """Arrays by key, in float64, as they are in a circuit file; all are looked at, without JAX.
+
+    Raises as `load_circuit` does.
+    """
     path = Path(path)
     parse, _, limit = _format(path)
-    dtype = _float_type(dtype)
     try:
-        return _build(parse(read_whole(path, limit)), dtype)
+        return _shaped(parse(read_whole(path, limit)))
     except ValueError as error:
         raise CircuitFileError(f"{path}: {error}") from None
 
 
-def save_circuit(path: str | Path, circuit: Circuit, drives: Values) -> None:
+def build(path: str | Path, content: Content, dtype: Any = None) -> "tuple[Circuit, Array]":
+    """Circuit and drives of what `read` found in a file.
+
+    Raises `CircuitFileError` if the values are too large for the type, or too small.
+    """
+    import jax.numpy as jnp
+
+    from organics.circuit import Circuit
+
+    dtype = _float_type(dtype)
+    try:
+        numbers = {
+            key: _cast(key, value, dtype)
+            for key, value in content.items()
+            if isinstance(value, np.ndarray)
+        }
+        z = numbers.pop("z")
+        circuit = Circuit(**numbers, rectified=content.get("rectified", False))
+        return circuit, jnp.asarray(z, z.dtype)
+    except ValueError as error:
+        raise CircuitFileError(f"{path}: {error}") from None
+
+
+def save_circuit(path: str | Path, circuit: "Circuit", drives: "Values") -> None:
     """Write a circuit and its input drives, shape (n,) or (drives, n), to a circuit file.
 
     `path` ends in `.json` or `.npz`. Every value is read back bit by bit by `load_circuit` in the
@@ -93,7 +138,7 @@ def save_circuit(path: str | Path, circuit: Circuit, drives: Values) -> None:
     """
     path = Path(path)
     _, dump, limit = _format(path)
-    if circuit.W.ndim != 2 or circuit.dtype not in (jnp.float32, jnp.float64):
+    if circuit.W.ndim != 2 or circuit.dtype not in (np.float32, np.float64):
         raise ValueError(
             "`circuit` must be one circuit in float32 or float64, not one with `W` of shape "
             f"{circuit.W.shape} and type {circuit.dtype}."
@@ -124,6 +169,8 @@ def _format(path: Path) -> "tuple[Callable[[bytes], Content], Callable[[Content]
 
 
 def _float_type(dtype: Any) -> np.dtype:
+    import jax
+
     wanted = np.dtype(jax.dtypes.canonicalize_dtype(float) if dtype is None else dtype)
     if wanted not in (np.float32, np.float64):
         raise ValueError(f"`dtype` must be float32 or float64, not {wanted}.")
@@ -135,22 +182,26 @@ def _float_type(dtype: Any) -> np.dtype:
     return wanted
 
 
-def _build(values: Content, dtype: np.dtype) -> tuple[Circuit, Float[Array, "drives n"]]:
-    """The circuit and the drives from arrays of any shape and value."""
+def _shaped(values: Content) -> Content:
+    """The values in the shapes that a circuit takes, and `z` as a list of drives."""
     numbers = {
-        key: _cast(key, _finite(key, values[key]), dtype)
-        for key in KEYS
-        if key != "rectified" and values[key] is not None
+        key: _finite(key, value)
+        for key, value in values.items()
+        if key != "rectified" and value is not None
     }
     W = numbers["W"] = _matrix(numbers["W"])
-    n = len(W) if W.ndim else 0  # of what is no matrix, none: the circuit refuses it
-    if "W_r" in numbers and n == 1:
-        numbers["W_r"] = _matrix(numbers["W_r"])
-    numbers |= {key: _vector(numbers[key], n) for key in VECTORS}
-    z = numbers.pop("z")
-    circuit = Circuit(**numbers, rectified=values["rectified"])
-    drives = _drives(z, circuit.n, "z")
-    return circuit, jnp.asarray(drives, drives.dtype)
+    require_square("W", W.shape)
+    require_entries("W", W, lambda entries: entries >= 0, "be >= 0")
+    n = len(W)
+    if "W_r" in numbers:
+        numbers["W_r"] = _matrix(numbers["W_r"]) if n == 1 else numbers["W_r"]
+        require_square("W_r", numbers["W_r"].shape, n)
+    for key in numbers.keys() & set(VECTORS):
+        numbers[key] = _vector(numbers[key], n)
+        require_vector(key, numbers[key].shape, n)
+        require_entries(key, numbers[key], is_positive, "be finite and > 0")
+    numbers["z"] = _drives(numbers["z"], n, "z")
+    return numbers | {key: values[key] for key in values.keys() & {"rectified"}}
 
 
 def _matrix(array: np.ndarray) -> np.ndarray:
@@ -198,33 +249,38 @@ def _drives(z: np.ndarray, n: int, name: str) -> np.ndarray:
 
 
 def _check_keys(found: list[str], what: str) -> None:
-    missing = [key for key in KEYS if key not in found]
-    unknown = sorted(set(found) - set(KEYS))
+    missing = [key for key in _COMPULSORY if key not in found]
+    unknown = sorted(set(found) - {*KEYS, *_WORDS})
     if missing or unknown:
         faults = [f"lacks {', '.join(missing)}"] if missing else []
         faults += [f"has the unknown {what} {reprlib.repr(unknown)}"] if unknown else []
-        raise ValueError(f"{' and '.join(faults)}; its {what} must be {', '.join(KEYS)}.")
+        like = "".join(nearest(key, KEYS) for key in unknown[:1])
+        raise ValueError(f"{' and '.join(faults)}{like or '.'} Its {what} are {', '.join(KEYS)}.")
 
 
 def _parse_json(data: bytes) -> Content:
     document = parse_object(data, only_floats=True)
     _check_keys(list(document), "keys")
+    values: Content = {
+        key: _json_array(key, document[key])
+        for key in KEYS
+        if key in document and key != "rectified"
+    }
+    if "rectified" not in document:
+        return values
     rectified = document["rectified"]
     if rectified not in (True, False):  # as 1.0 and 0.0 are
         raise ValueError(f"`rectified` must be true or false, not {_show(rectified)}.")
-    values: Content = {
-        key: _json_array(key, value) for key, value in document.items() if key != "rectified"
-    }
     return values | {"rectified": bool(rectified)}
 
 
 def _json_array(key: str, value: Any) -> np.ndarray | None:
-    if value is None and key == "W_r":
+    if key == "W_r" and (value is None or value == "identity"):
         return None
     if isinstance(value, float):
         return np.array(value)
     if not isinstance(value, list):
-        identity = " (null is the identity)" if key == "W_r" else ""
+        identity = ' (null or "identity" is the identity)' if key == "W_r" else ""
         raise ValueError(
             f"`{key}` must be a number or a list of numbers{identity}, not {_show(value)}."
         )
@@ -290,21 +346,24 @@ def _check_directory(data: bytes) -> None:
         raise ValueError("is not a complete .npz archive: its end record is missing.")
     directory_size = end.unpack(tail)[5]
     is_zip64 = data[-end.size - 20 :].startswith(b"PK\6\7")
-    if is_zip64 or directory_size > 512 * len(KEYS):
+    if is_zip64 or directory_size > 512 * len((*KEYS, *_WORDS)):
         raise ValueError(f"has too long a directory for an archive of {', '.join(KEYS)}.")
 
 
 def _read_archive(archive: zipfile.ZipFile) -> Content:
     members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
     _check_keys(list(members), "members")
-    if len(archive.infolist()) > len(KEYS):
+    if len(archive.infolist()) > len(members):
         raise ValueError("has a member more than once.")
+    members = {key: members[key] for key in KEYS if key in members}
     numbers = sum(_read_header(archive, member, key).size for key, member in members.items())
     if 8 * numbers > MAX_NPZ_BYTES:
         raise ValueError(f"has {8 * numbers} bytes in memory; at most {MAX_NPZ_BYTES} are read.")
-    values: Content = {key: _read_member(archive, members[key], key) for key in KEYS}
-    if values["W_r"].size == 0:
+    values: Content = {key: _read_member(archive, members[key], key) for key in members}
+    if "W_r" in values and values["W_r"].size == 0:
         values["W_r"] = None
+    if "rectified" not in values:
+        return values
     (rectified,) = values["rectified"].flat
     if rectified not in (True, False):  # as 1 and 0 are
         raise ValueError(f"`rectified` must be True or False, not {rectified}.")

@@ -20,10 +20,12 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float
 
-from organics.circuit import Circuit, State, as_drive, root
-from organics.linearization import descending, jacobian
+from organics.circuit import Circuit, State, as_drive, gate, root
+from organics.linearization import descending, jacobian, own_leak, rest_jacobian, spectrum
 from organics.mesh import alike
 from organics.steady_states import SteadyState, steady_state
+
+_MOST_OPEN = 6  # neurons whose sign is open: more of them would take too many combinations
 
 
 class Stability(NamedTuple):
@@ -31,19 +33,17 @@ class Stability(NamedTuple):
 
     Attributes
         steady_state: the steady state, with its residual.
-        eigenvalues: of the Jacobian, shape (2n,), in 1/ms, by falling real part; of a complex pair
-            the upper one comes first.
-        spectral_abscissa: largest real part, in 1/ms, as computed: where parameters lie further
-            apart than floating-point numbers have digits, rounding may change its sign.
-        stable: the steady state converged, and the spectral abscissa is negative or the recurrence
-            is known to be the identity, for which every steady state is stable.
+        eigenvalues: of the Jacobian, shape (2n,), in 1/ms, by falling real part, of equal ones
+            first that with the larger imaginary part.
+        spectral_abscissa: largest real part, in 1/ms.
+        stable: the steady state converged and is linearly stable: for identity recurrence always,
+            by the theorem; else if the spectral abscissa is negative and, in the rectified model,
+            activity at `y_i = 0` decays (see `stability`).
         frequencies: `|Im|/2 pi` of each eigenvalue, in kHz; 0 for a mode that does not oscillate.
         damping_ratios: `-Re/|.|` of each eigenvalue; 1 for a mode that decays and does not
             oscillate, negative for one that grows.
-
-    Where neurons of the rectified model rest at exactly 0, the velocity has two slopes for each:
-    the eigenvalues are those of the least stable combination of them. With more than 8 such neurons
-    they are not all looked at, and the state does not count as stable.
+        leading_frequency: of the mode damped least among those that oscillate, in Hz (not kHz); 0
+            if none does.
     """
 
     steady_state: SteadyState
@@ -52,11 +52,7 @@ class Stability(NamedTuple):
     stable: Bool[Array, ""]
     frequencies: Float[Array, " two_n"]
     damping_ratios: Float[Array, " two_n"]
-
-    @property
-    def leading_frequency(self) -> Float[Array, "*batch"]:
-        """Frequency of the first eigenvalue, in Hz (not kHz); 0 if it is real."""
-        return 1000 * self.frequencies[..., 0]
+    leading_frequency: Float[Array, ""]
 
 
 def stability(
@@ -67,67 +63,131 @@ def stability(
     `steady` is the steady state if it is already known. Can be jitted and mapped. Where no steady
     state was found the spectrum is that at the best state found, and `stable` is false.
 
+    For identity recurrence (`W_r=None`, or an explicit identity that is not being traced) no real
+    part is above `oscillator_bound`, whatever rounding makes of the eigenvalues.
+
+    In the rectified model the velocity has two slopes where some `y_i` is 0 to rounding. Neurons
+    that nothing reaches, of any number, decay if they do so without any inhibition among them. Of
+    the others with two slopes, and of all where these do not decay, the eigenvalues are those of
+    the least stable combination of slopes. With more than 6 of the others `stable` is false.
+
     Raises `ValueError` if `z` has the wrong shape or is not finite.
     """
     z = as_drive(circuit, z)
-    identity = identity_recurrence(circuit)
-    circuit = circuit if identity is None else identity
-    return _stability(circuit, steady_state(circuit, z) if steady is None else steady)
+    circuit = identity_recurrence(circuit) or circuit
+    return _stability(circuit, z, steady_state(circuit, z) if steady is None else steady)
 
 
 @jax.jit  # as what else computes here: also when called eagerly, one program for each size
-def _stability(circuit: Circuit, steady: SteadyState) -> Stability:
-    active, all_seen = _worst_slopes(circuit, steady.state)
-    eigenvalues = descending(jnp.linalg.eigvals(jacobian(circuit, steady.state, active)))
-    abscissa = jnp.max(eigenvalues.real)
+def _stability(circuit: Circuit, z: Float[Array, " n"], steady: SteadyState) -> Stability:
+    eigenvalues, stable = linearize(circuit, z, steady.state, steady.converged)
     size = jnp.abs(eigenvalues)
-    stable = jnp.bool_(True) if circuit.W_r is None else (abscissa < 0) & all_seen
+    frequencies = jnp.abs(eigenvalues.imag) / (2 * np.pi)
+    # equal real eigenvalues may come out as a pair, half of their digits apart
+    oscillates = jnp.abs(eigenvalues.imag) > 4 * np.sqrt(jnp.finfo(size.dtype).eps) * size
     return Stability(
         steady_state=steady,
         eigenvalues=eigenvalues,
-        spectral_abscissa=abscissa,
-        stable=steady.converged & stable,
-        frequencies=jnp.abs(eigenvalues.imag) / (2 * np.pi),
+        spectral_abscissa=eigenvalues[0].real,
+        stable=stable,
+        frequencies=frequencies,
         damping_ratios=-eigenvalues.real / jnp.where(size > 0, size, 1),
+        leading_frequency=1000 * jnp.where(oscillates, frequencies, 0)[jnp.argmax(oscillates)],
     )
 
 
-_MOST_AT_ZERO = 8  # neurons at 0 of which all combinations of slopes are looked at
+def linearize(
+    circuit: Circuit, z: Float[Array, " n"], state: State, converged: Bool[Array, ""]
+) -> tuple[Complex[Array, " two_n"], Bool[Array, ""]]:
+    """`eigenvalues` and `stable` of `Stability` at a state, where it rests if `converged`.
+
+    Identity recurrence is one with `W_r=None` here.
+    """
+    active, decays = slopes_at_zero(circuit, z, state)
+    exact = rest_jacobian(circuit, z, state, active)
+    eigenvalues = spectrum(jnp.where(converged, exact, jacobian(circuit, state, active)))
+    if circuit.W_r is not None:
+        return eigenvalues, converged & decays & (eigenvalues[0].real < 0)
+    bound = oscillator_bound(circuit, state)
+    rates = jnp.where(converged, jnp.minimum(eigenvalues.real, bound), eigenvalues.real)
+    return descending(jax.lax.complex(rates, eigenvalues.imag)), converged
 
 
-def _worst_slopes(circuit: Circuit, state: State) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
-    """The derivative of `rectify` at each neuron: where `y_i = 0`, of all combinations of left and
-    right slopes the one with the largest spectral abscissa. And whether all were looked at."""
+def oscillator_bound(circuit: Circuit, state: State) -> Float[Array, ""]:
+    """A negative bound on the spectral abscissa, for identity recurrence, in 1/ms.
+
+    Let `(l^2 + l B + K) x = 0` and `|x_i| / a_i` be largest for neuron i. As row i of `B` has its
+    positive entry on the diagonal only, and `(B a)_i / a_i = r_i > 0`, that equation divided by
+    `l x_i` gives `|l + K_i / l + B_ii| <= B_ii - r_i`. Hence `-Re l >= r_i |l|^2 / (|l|^2 + K_i)`,
+    and `|l|^2 + 2 B_ii |l| >= K_i`. It is built of positive terms, so rounding leaves its sign.
+    """
+    leak, _ = _leak_and_rate(circuit, *state)
+    rate = leak / circuit.tau_y
+    r = rate + circuit.c / state.a / circuit.tau_a
+    ratio = (rate + own_leak(circuit, state) / circuit.tau_a) / jnp.sqrt(rate / circuit.tau_a)
+    least = jnp.square(1 / (ratio + jnp.hypot(ratio, 1.0)))  # |l|^2 / K_i
+    return -jnp.min(r * least / (1 + least))
+
+
+@jax.jit
+def slopes_at_zero(
+    circuit: Circuit, z: Float[Array, " n"], state: State
+) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
+    """The derivative of `rectify` at each neuron, and whether activity at `y_i = 0` decays.
+
+    The sign of `y_i` is open if it is 0 to within the tolerance of its equation's terms. Neurons
+    that nothing reaches are a threshold-linear network of their own, `tau y' = -y + M relu(y)`,
+    which drives the others. With `M` without its negative entries off the diagonal it decays if
+    `I - M` is an M-matrix, and `relu(y)` is nowhere above what it is then: their derivative is 0.
+    Of other neurons with open signs it is that of all combinations which has the largest spectral
+    abscissa. True in the main model and, by the theorem, for identity recurrence.
+    """
     active = circuit.active(state.y)
     if not circuit.rectified or circuit.W_r is None:
         return active, jnp.bool_(True)
-    circuit, state = jax.lax.stop_gradient((circuit, state))
-    at_zero = state.y == 0
-    count = jnp.sum(at_zero, dtype=jnp.int32)
-    bit = jnp.minimum(jnp.cumsum(at_zero, dtype=jnp.int32) - 1, _MOST_AT_ZERO)
-    combinations = jnp.where(_few_at_zero(state.y), 2 ** jnp.minimum(count, _MOST_AT_ZERO), 1)
+    W_r = jax.lax.stop_gradient(circuit.W_r)
+    circuit, z, (y, a) = jax.lax.stop_gradient((circuit, z, state))
+    rounding = float(jnp.finfo(y.dtype).eps) ** 0.75
+    slope = jnp.maximum(jnp.abs(circuit.own_gain(a)), 1)
+    open_sign = jnp.abs(y) * slope <= rounding * circuit.terms(state, z).y
+    q = jnp.where(open_sign, 0, circuit.rectify(y))
+    unreached = open_sign & (circuit.b * z == 0) & (jnp.abs(W_r) @ q == 0)
+    others = open_sign & ~unreached
+    reached = jnp.abs(W_r) @ others.astype(y.dtype) > 0
+    others = jnp.where(jnp.any(unreached & reached), open_sign, others)
+    alone = (open_sign & ~others).astype(y.dtype)
+    M = gate(a)[:, None] * W_r * alone[:, None] * alone[None, :]
+    M = jnp.where(jnp.eye(circuit.n, dtype=bool), M, jax.nn.relu(M))
+    # positive if and only if `I - M` is a nonsingular M-matrix
+    grown = jnp.linalg.solve(jnp.eye(circuit.n, dtype=y.dtype) - M, jnp.ones_like(y))
+    decays = jnp.all(jnp.isfinite(grown) & (grown > 0))
+    seen = jnp.where(decays | (jnp.sum(open_sign) > _MOST_OPEN), others, open_sign)
+    few = jnp.sum(seen) <= _MOST_OPEN
+    return _least_stable(circuit, z, State(y, a), seen & few), decays & few
 
-    def slopes(combination):
-        right = (combination >> bit) & 1 == 1
-        return jnp.where(at_zero & right, jnp.ones_like(active), active)
+
+def _least_stable(
+    circuit: Circuit, z: Float[Array, " n"], state: State, which: Bool[Array, " n"]
+) -> Float[Array, " n"]:
+    """The slopes, 0 or 1 at the neurons that are meant, with the largest spectral abscissa."""
+    active = circuit.active(state.y)
+    rank = jnp.cumsum(which, dtype=jnp.int32) - 1
+    combinations = 2 ** jnp.sum(which, dtype=jnp.int32)
+
+    def slopes(i):
+        return jnp.where(which, ((i >> rank) & 1).astype(active.dtype), active)
 
     def compare(carry):
-        combination, worst, largest = carry
-        J = jacobian(circuit, state, slopes(combination))
-        abscissa = jnp.max(jnp.linalg.eigvals(J).real)
-        worst = jnp.where(abscissa > largest, combination, worst)
-        return combination + 1, worst, jnp.maximum(abscissa, largest)
+        i, worst, largest = carry
+        abscissa = spectrum(rest_jacobian(circuit, z, state, slopes(i)))[0].real
+        above = (abscissa > largest) | (i == 0)
+        return i + 1, jnp.where(above, i, worst), jnp.where(above, abscissa, largest)
 
-    # a loop, as nearly always there is only one combination, which need not be looked at
+    # nearly always there is only one combination, which need not be looked at
     begin = jnp.where(combinations > 1, 0, 1).astype(jnp.int32)
-    none = jnp.asarray(-jnp.inf, state.y.dtype)
-    begin = alike((begin, jnp.int32(0), none))
+    begin = alike((begin, jnp.int32(0), jnp.zeros((), active.dtype)))
     *_, worst, _ = jax.lax.while_loop(lambda carry: carry[0] < combinations, compare, begin)
-    return slopes(worst), _few_at_zero(state.y)
-
-
-def _few_at_zero(y: Float[Array, " n"]) -> Bool[Array, ""]:
-    return jnp.sum(y == 0, dtype=jnp.int32) <= _MOST_AT_ZERO
+    return slopes(worst)
 
 
 @jax.jit
@@ -181,8 +241,9 @@ def oscillator(
 @jax.jit
 def _oscillator(circuit: Circuit, state: State) -> Oscillator:
     leak, q = _leak_and_rate(circuit, *state)
-    B = jnp.diag(leak / circuit.tau_y + 1 / circuit.tau_a)
-    B = B - circuit.W * jnp.square(q)[None, :] / circuit.tau_a[:, None]
+    own = leak / circuit.tau_y + own_leak(circuit, state) / circuit.tau_a
+    others = -circuit.W * jnp.square(q)[None, :] / circuit.tau_a[:, None]
+    B = jnp.where(jnp.eye(circuit.n, dtype=bool), own[:, None], others)
     return Oscillator(B, jnp.diag(leak / (circuit.tau_y * circuit.tau_a)), q != 0)
 
 
@@ -225,28 +286,35 @@ def certify(
     A `W_r` that is an explicit identity matrix counts as identity recurrence, unless it is being
     traced. The kinds and checks are Python values, so under `jax.jit` return the arrays you need.
     """
-    identity = identity_recurrence(circuit)
+    circuit = identity_recurrence(circuit) or circuit
     z = as_drive(circuit, z)
     linear = stability(circuit, z, steady)
-    found = linear.steady_state
-    checks = {"steady state converged": found.converged}
-    T = margin = None
-    if identity is None:
-        checks["spectral abscissa < 0"] = linear.spectral_abscissa < 0
-        if circuit.rectified:
-            checks["all slopes at y = 0 looked at"] = _few_at_zero(found.state.y)
-    else:
-        T, margin, structural = diagonal_certificate(identity, z, found)
-        checks |= structural
+    T, margin, checks, holds = _certificate(circuit, z, linear)
     return Certificate(
         kind="spectral" if T is None else "diagonal Lyapunov",
-        holds=jnp.all(jnp.stack(list(checks.values()))),
+        holds=holds,
         spectral_abscissa=linear.spectral_abscissa,
-        residual=found.residual,
+        residual=linear.steady_state.residual,
         T=T,
         margin=margin,
         checks=checks,
     )
+
+
+@jax.jit
+def _certificate(circuit: Circuit, z: Float[Array, " n"], linear: Stability):
+    """`T`, `margin`, `checks` and `holds` of a `Certificate`."""
+    steady, T, margin = linear.steady_state, None, None
+    checks = {
+        "steady state converged": steady.converged,
+        "spectral abscissa < 0": linear.spectral_abscissa < 0,
+    }
+    if circuit.W_r is None:
+        T, margin, structural = _diagonal_certificate(circuit, steady.state)
+        checks |= structural
+    elif circuit.rectified:
+        _, checks["activity at y = 0 decays"] = slopes_at_zero(circuit, z, steady.state)
+    return T, margin, checks, jnp.all(jnp.stack(list(checks.values())))
 
 
 def diagonal_certificate(

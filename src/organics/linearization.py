@@ -53,10 +53,84 @@ def jacobian(
     return imbalance_jacobian(circuit, state, active) / tau[:, None]
 
 
+def rest_jacobian(
+    circuit: Circuit,
+    z: Float[Array, " n"],
+    state: State,
+    active: Float[Array, " n"] | None = None,
+) -> Float[Array, "two_n two_n"]:
+    """`jacobian` at the steady state for `z`, with more digits where neurons nearly sustain
+    themselves: where `(1 - sqrt(a_i)) W_r,ii` or `W_ii y_i^2` is close to 1.
+
+    `active` as in `imbalance_jacobian`.
+    """
+    n = circuit.n
+    active = circuit.active(state.y) if active is None else active
+    tau = jnp.concatenate([circuit.tau_y, circuit.tau_a])
+    J = imbalance_jacobian(circuit, state, active)
+    own_y = jnp.where(active > 0, _own_gain(circuit, z, state), jnp.diagonal(J)[:n])
+    own = jnp.concatenate([own_y, -own_leak(circuit, state)])
+    return jnp.where(jnp.eye(2 * n, dtype=bool), own[:, None], J) / tau[:, None]
+
+
+def _own_gain(circuit: Circuit, z: Float[Array, " n"], state: State) -> Float[Array, " n"]:
+    """`Circuit.own_gain` at a steady state: as it stands there, or, if that has smaller terms, what
+    the equation of `y_i` has besides, divided by `-y_i`."""
+    y, a = state
+    q, own, g = circuit.rectify(y), circuit.own_recurrence, gate(a)
+    size = jnp.minimum(jnp.abs(own - 1) + jnp.abs(own) * root(a), 1 + jnp.abs(own * g))
+    heard = circuit.b * z + g * circuit.from_others(q)
+    terms = jnp.abs(circuit.b * z) + jnp.abs(g) * circuit.from_others(q, sizes=True)
+    better = (q != 0) & (terms < size * jnp.abs(q))
+    return jnp.where(better, -heard / jnp.where(better, y, 1), circuit.own_gain(a))
+
+
+def own_leak(circuit: Circuit, state: State) -> Float[Array, " n"]:
+    """`1 - W_ii q_i^2` at a steady state, none of which is lost to rounding: `a_i` times that is
+    what the equation of `a_i` has besides, a sum of positive terms."""
+    pooled = jnp.square(root(state.a) * circuit.rectify(state.y))
+    others = jnp.where(jnp.eye(circuit.n, dtype=bool), 0, circuit.W) @ pooled
+    return (circuit.c + others) / state.a
+
+
 def determinant_sign(factors: Float[Array, "m m"], pivots: Int[Array, " m"]) -> Float[Array, ""]:
     """Of the matrix that `jax.scipy.linalg.lu_factor` factorized: 1, -1 or 0."""
     swaps = jnp.sum(pivots != jnp.arange(len(pivots), dtype=pivots.dtype))
     return jnp.prod(jnp.sign(jnp.diagonal(factors))) * jnp.where(swaps % 2 == 0, 1, -1)
+
+
+@jax.custom_jvp
+def spectrum(J: Float[Array, "m m"]) -> Complex[Array, " m"]:
+    """Eigenvalues by falling real part, of equal ones first that with the larger imaginary part.
+
+    Computed in double precision, whatever the type of `J`: rates over many decades need it. Can be
+    jitted, mapped, and differentiated once.
+    """
+    return _decompose(J, vectors=False)[0]
+
+
+@spectrum.defjvp
+def _(primals, tangents):
+    (J,), (t_J,) = primals, tangents
+    values, right, left = _decompose(J, vectors=True)
+    return values, jnp.einsum("ij,jk,ki->i", left, t_J.astype(left.dtype), right)
+
+
+def _decompose(J: Float[Array, "m m"], *, vectors: bool) -> tuple[Array, ...]:
+    """Sorted eigenvalues; with `vectors` also eigenvectors as columns and, as rows, the inverse."""
+    kind = np.result_type(J.dtype, np.complex64)
+    # the fast before the slow, from where the QR algorithm does least harm to the slow
+    order = jnp.argsort(-jnp.abs(jnp.diagonal(J)))
+    J = J[order][:, order]
+    with jax.enable_x64(True):
+        double = J.astype(jnp.float64)
+        if not vectors:
+            values = jnp.linalg.eigvals(double)
+            return (descending(values).astype(kind),)
+        values, right = jnp.linalg.eig(double)
+        first = jnp.argsort(-values)
+        right = right[jnp.argsort(order)][:, first]
+        return values[first].astype(kind), right.astype(kind), jnp.linalg.inv(right).astype(kind)
 
 
 def eigenvalues(jacobians: Float[np.ndarray, "*batch m m"]) -> Complex[np.ndarray, "*batch m"]:

@@ -156,23 +156,35 @@ def trajectory(
 
 @style()
 def spectrum_plane(
-    eigenvalues: Complex[Array | np.ndarray, "*shape"], *, axes: Axes | None = None
+    eigenvalues: Complex[Array | np.ndarray, "*shape"] | Mapping[str, Any],
+    *,
+    axes: Axes | None = None,
 ) -> Figure:
-    """Eigenvalues, in 1/ms, in the complex plane, the unstable ones in another colour and shape."""
-    values = _finite("eigenvalues", eigenvalues).ravel()
+    """Eigenvalues, in 1/ms, in the complex plane, the unstable ones in another colour and shape.
+
+    Those of a mapping from labels to arrays have a colour for each label.
+    """
     axes = _axes(axes, height=2.8)
     axes.axvline(0, color=GREY, linewidth=0.8, zorder=1)
     axes.axhline(0, color=GREY, linewidth=0.4, zorder=1)
-    real, imaginary = np.real(values), np.imag(values)
-    for chosen, colour, marker, label in (
-        (real < 0, BLUE, "o", r"$\mathrm{Re}\,\lambda < 0$"),
-        (real >= 0, VERMILION, "D", r"$\mathrm{Re}\,\lambda \geq 0$"),
-    ):
-        if np.any(chosen):
+
+    def dots(values: np.ndarray, colour: str, marker: str, label: str | None) -> None:
+        if len(values):
             axes.plot(
-                real[chosen], imaginary[chosen], marker, color=colour, label=label,
+                np.real(values), np.imag(values), marker, color=colour, label=label,
                 markersize=4, markeredgewidth=0, alpha=0.7,
             )  # fmt: skip
+
+    if isinstance(eigenvalues, Mapping):
+        for i, (name, some) in enumerate(eigenvalues.items()):
+            values, colour = _finite("eigenvalues", some).ravel(), COLOURS[i % len(COLOURS)]
+            stable = np.real(values) < 0
+            dots(values[stable], colour, "o", name)
+            dots(values[~stable], colour, "D", None if np.any(stable) else name)
+    else:
+        values = _finite("eigenvalues", eigenvalues).ravel()
+        dots(values[np.real(values) < 0], BLUE, "o", r"$\mathrm{Re}\,\lambda < 0$")
+        dots(values[np.real(values) >= 0], VERMILION, "D", r"$\mathrm{Re}\,\lambda \geq 0$")
     axes.set(xlabel=r"$\mathrm{Re}\,\lambda$ (1/ms)", ylabel=r"$\mathrm{Im}\,\lambda$ (1/ms)")
     axes.margins(0.08)
     _legend_above(axes)
@@ -339,10 +351,10 @@ def _figure(axes: Axes) -> Figure:
 
 
 def _legend_above(axes: Axes) -> None:
-    entries = len(axes.get_legend_handles_labels()[1])
-    axes.legend(
-        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(entries, 4), columnspacing=1.2
-    )
+    labels = axes.get_legend_handles_labels()[1]
+    longest = max((len(label) for label in labels if "$" not in label), default=1)
+    columns = max(1, min(len(labels), 4, 50 // longest))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, columnspacing=1.2)
 
 
 def _entry(line: Mapping[str, Any], name: str) -> Any:

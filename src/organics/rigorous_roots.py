@@ -10,7 +10,7 @@ Source: Collins & Akritas 1976.
 
 from typing import Any
 
-from flint import arb, fmpq, fmpq_poly
+from flint import arb, arb_poly, ctx, fmpq, fmpq_poly
 
 
 def positive_roots(polynomial: fmpq_poly, bits: int) -> list[arb] | None:
@@ -86,13 +86,16 @@ def _sign_changes(p: fmpq_poly, low: fmpq, high: fmpq) -> int:
 def _refine(p: fmpq_poly, low: fmpq, high: fmpq, bits: int) -> arb:
     """A ball around the root between two numbers, which is the only one."""
     rising = p(high) > 0 if p(high) != 0 else p(low) < 0
-    while (high - low) * 2**bits > low:
-        middle = _middle(low, high)
-        value = p(middle)
-        if value == 0:
-            low = high = middle
-        elif (value > 0) == rising:
-            high = middle
-        else:
-            low = middle
+    with ctx.workprec(2 * bits):
+        in_balls = arb_poly(p)
+        while (high - low) * 2**bits > low:
+            middle = _middle(low, high)
+            value: Any = in_balls(arb(middle))
+            value = p(middle) if value.contains(0) else value
+            if value == 0:
+                low = high = middle
+            elif (value > 0) == rising:
+                high = middle
+            else:
+                low = middle
     return arb(low).union(arb(high))

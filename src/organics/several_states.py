@@ -15,7 +15,6 @@ from jaxtyping import ArrayLike, Float
 
 from organics.circuit import Circuit, State, as_drive
 from organics.linear_stability import identity_recurrence
-from organics.planar import fixed_points_2d
 
 STARTS = 200
 _STEPS = 60
@@ -59,6 +58,8 @@ def other_states(
     assert circuit.W_r is not None  # it would be the identity
     planar = circuit.n == 1 and float(circuit.W_r[0, 0]) >= 0
     if planar:
+        from organics.planar import fixed_points_2d
+
         points = fixed_points_2d(circuit, drive)
         found = [State(jnp.full(1, p.y), jnp.full(1, p.a)) for p in points]
     elif circuit.rectified:

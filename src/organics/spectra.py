@@ -25,6 +25,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Real
 
 from organics.circuit import Circuit, State, as_drive
+from organics.linear_stability import identity_recurrence, linearize
 from organics.linearization import jacobian
 from organics.noise import Noise
 from organics.simulation import Trajectory, known
@@ -209,14 +210,17 @@ def _linearize(circuit: Circuit, z, noise: Noise) -> _Linearized:
     if isinstance(z, State):
         state = State(as_drive(circuit, z.y, "z.y"), as_drive(circuit, z.a, "z.a"))
         converged = jnp.asarray(True, bool)
+        z = None
     else:
-        state, residual, converged, *_ = steady_state(circuit, as_drive(circuit, z))
+        z = as_drive(circuit, z)
+        state, residual, converged, *_ = steady_state(circuit, z)
         if known(converged) is False:
             raise RuntimeError(
                 "no steady state was found for `z`; the best state has the residual "
                 f"{float(residual):.3g}. There is no linear theory without one."
             )
-    linear = _linearized(circuit, state, noise, converged)
+    circuit = identity_recurrence(circuit) or circuit
+    linear = _linearized(circuit, z, state, noise, converged)
     if known(linear.valid) is False:
         raise RuntimeError(
             "the steady state is not stable: its spectral abscissa is "
@@ -226,11 +230,12 @@ def _linearize(circuit: Circuit, z, noise: Noise) -> _Linearized:
 
 
 @jax.jit  # as are those below: also when called eagerly, one program for each size
-def _linearized(circuit: Circuit, state: State, noise: Noise, converged) -> _Linearized:
-    J = jacobian(circuit, state)
-    abscissa = jnp.max(jnp.linalg.eigvals(jax.lax.stop_gradient(J)).real)
+def _linearized(circuit: Circuit, z, state: State, noise: Noise, converged) -> _Linearized:
+    if z is None:  # the drive under which it rests
+        z = -circuit.imbalance(state, jnp.zeros_like(state.y)).y / circuit.b
+    eigenvalues, stable = linearize(*jax.lax.stop_gradient((circuit, z, state, converged)))
     amplitude = jnp.concatenate(noise.amplitudes(circuit, state))
-    return _Linearized(J, amplitude, abscissa, converged & (abscissa < 0))
+    return _Linearized(jacobian(circuit, state), amplitude, eigenvalues[0].real, stable)
 
 
 def _spectra(circuit: Circuit, z, frequencies, noise: Noise, what: Callable) -> Array:

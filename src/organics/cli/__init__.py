@@ -5,6 +5,7 @@ flags. A command's module is imported when it is called, and JAX when there is w
 asking for help is quick.
 """
 
+import gc
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from organics.atomic import naming
+from organics.cli import compiled
 
 COMMANDS = {
     "demo": "train on handwritten digits, certify every test input, draw it (start here)",
@@ -33,6 +35,8 @@ _DONE, _NEGATIVE, _REFUSED, _BROKEN, _INTERRUPTED = 0, 1, 2, 3, 130
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `organics` command; exits with 0, 1 (a negative answer) or 2."""
+    compiled.keep()
+    gc.set_threshold(100_000, 20, 20)  # tracing makes many objects, of which few are garbage
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -67,7 +71,11 @@ def _run(arguments: Sequence[str]) -> int:
         print(__version__)
         return _DONE
     if name not in COMMANDS:
-        print(f"organics: no command {name!r}. Commands: {', '.join(COMMANDS)}.", file=sys.stderr)
+        from organics.arguments import nearest
+
+        like = nearest(name, COMMANDS) or "."
+        commands = ", ".join(COMMANDS)
+        print(f"organics: no command {name!r}{like} Commands: {commands}.", file=sys.stderr)
         return _REFUSED
     from organics.cli.answer import show
 

@@ -8,11 +8,13 @@ import tyro
 
 from organics.cli.answer import Answer
 from organics.cli.circuits import (
+    about,
     certificate_evidence,
     certificate_in_words,
     check_figure_path,
     describe,
     load,
+    numbers,
     others_in_words,
 )
 
@@ -24,74 +26,71 @@ class Analyze:
     Example: organics analyze examples/figure1a.json --check
     """
 
-    file: Annotated[Path, tyro.conf.Positional]
-    """Circuit file, .json or .npz."""
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Circuit files, .json or .npz."""
     check: bool = False
     """Exit with 1 unless every drive has a stable steady state."""
     out: Path | None = None
-    """Figure of the eigenvalues (.png, .svg or .pdf)."""
+    """Figure of the eigenvalues, a colour for each drive (.png, .svg or .pdf)."""
     json: bool = False
     """One JSON document on standard output."""
 
     def run(self) -> Answer:
         check_figure_path(self.out)
-        circuit, drives = load(self.file)
+        circuits = list(zip(self.files, load(*self.files), strict=True))
         import numpy as np
 
-        from organics.cli.circuits import others_evidence
-        from organics.linear_stability import largest_euler_step, stability
-
-        results: list[dict[str, Any]] = []
-        for z in drives:
-            linear = stability(circuit, z)
-            steady = linear.steady_state
-            results.append(
-                {
-                    "z": z,
-                    "y": steady.state.y,
-                    "a": steady.state.a,
-                    "residual": steady.residual,
-                    "converged": bool(steady.converged),
-                    "method": steady.method_name,
-                    "iterations": int(steady.iterations),
-                    "eigenvalues": np.asarray(linear.eigenvalues),
-                    "spectral_abscissa": linear.spectral_abscissa,
-                    "stable": bool(linear.stable),
-                    "leading_frequency_hz": linear.leading_frequency,
-                    "largest_euler_step": largest_euler_step(linear.eigenvalues),
-                    "others": others_evidence(circuit, z, steady)
-                    if bool(steady.converged)
-                    else None,
-                    "certificate": certificate_evidence(circuit, z, steady)
-                    if bool(steady.converged)
-                    else None,
-                }
-            )
+        documents, text, spectra, stable = [], [], {}, True
+        for file, (circuit, drives) in circuits:
+            results = [_of_one_drive(circuit, z) for z in np.asarray(drives)]
+            documents.append(about(file, circuit) | {"drives": results})
+            text.append(f"{file}: {describe(circuit)}")
+            text += [_in_words(i, result) for i, result in enumerate(results)]
+            stable = stable and all(result["stable"] for result in results)
+            name = f"{file.stem}, drive" if len(circuits) > 1 else "drive"
+            spectra |= {f"{name} {i}": one["eigenvalues"] for i, one in enumerate(results)}
         if self.out is not None:
-            from organics.plots import save_figure, spectrum_plane
+            from organics.plots import COLOURS, save_figure, spectrum_plane
 
-            stacked = np.stack([result["eigenvalues"] for result in results])
-            save_figure(spectrum_plane(stacked), self.out)
-        document = {
-            "file": self.file,
-            "n": circuit.n,
-            "rectified": circuit.rectified,
-            "identity_recurrence": circuit.W_r is None,
-            "drives": results,
-        }
-        stable = all(result["stable"] for result in results)
-        text = [describe(circuit), *(_in_words(i, result) for i, result in enumerate(results))]
-        return Answer(document, text, positive=stable or not self.check)
+            # of more than there are colours it only shows which are stable
+            each = 1 < len(spectra) <= len(COLOURS)
+            values = spectra if each else np.concatenate(list(spectra.values()))
+            save_figure(spectrum_plane(values), self.out)
+        wrote = () if self.out is None else (self.out,)
+        return Answer({"circuits": documents}, text, stable or not self.check, wrote)
+
+
+def _of_one_drive(circuit, z) -> dict[str, Any]:
+    import numpy as np
+
+    from organics.cli.circuits import others_evidence
+    from organics.linear_stability import largest_euler_step, stability
+
+    linear = stability(circuit, z)
+    steady = linear.steady_state
+    converged = bool(steady.converged)
+    return {
+        "z": z,
+        "y": steady.state.y,
+        "a": steady.state.a,
+        "residual": steady.residual,
+        "converged": converged,
+        "method": steady.method_name,
+        "iterations": int(steady.iterations),
+        "eigenvalues": np.asarray(linear.eigenvalues),
+        "spectral_abscissa": linear.spectral_abscissa,
+        "stable": bool(linear.stable),
+        "leading_frequency_hz": linear.leading_frequency,
+        "largest_euler_step": largest_euler_step(linear.eigenvalues),
+        "others": others_evidence(circuit, z, steady) if converged else None,
+        "certificate": certificate_evidence(circuit, z, steady) if converged else None,
+    }
 
 
 def _in_words(index: int, result: dict[str, Any]) -> Any:
-    import numpy as np
     from rich.table import Table
 
     table = Table(title=f"drive {index}", title_justify="left", show_header=False, box=None)
-    numbers = lambda values: np.array2string(  # noqa: E731
-        np.asarray(values), precision=6, threshold=12, max_line_width=100
-    )
     table.add_row("z", numbers(result["z"]))
     if not result["converged"]:
         table.add_row("steady state", f"none found (best residual {float(result['residual']):.2e})")

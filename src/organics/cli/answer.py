@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from organics.atomic import naming
@@ -22,11 +23,13 @@ class Answer:
         document: everything, for `--json`: anything that `as_plain` takes.
         text: the same for people; strings and `rich` renderables, printed in order.
         positive: false if the question asked (`--check`) has a negative answer.
+        wrote: the files that were written.
     """
 
     document: dict[str, Any]
     text: list[Any] = field(default_factory=list)
     positive: bool = True
+    wrote: tuple[Path, ...] = ()
 
 
 def show(answer: Answer, as_json: bool) -> None:
@@ -53,7 +56,8 @@ def _print(answer: Answer, as_json: bool) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a character that it has not is no reason to fail
         sys.stdout.reconfigure(errors="backslashreplace")
     if as_json:
-        json.dump(as_plain(answer.document), sys.stdout, allow_nan=False)
+        wrote = {"wrote": answer.wrote} if answer.wrote else {}
+        json.dump(as_plain(answer.document | wrote), sys.stdout, allow_nan=False)
         sys.stdout.write("\n")
         return
     from rich.console import Console
@@ -65,6 +69,8 @@ def _print(answer: Answer, as_json: bool) -> None:
         for column in piece.columns if isinstance(piece, Table) else []:
             column.overflow = "fold"  # where there is no room, digits would be left out
         console.print(piece)
+    for path in answer.wrote:
+        console.print(f"wrote {path}", markup=False)
 
 
 def note(message: str) -> None:

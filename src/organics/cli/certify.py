@@ -9,10 +9,12 @@ import tyro
 
 from organics.cli.answer import Answer
 from organics.cli.circuits import (
+    about,
     certificate_evidence,
     certificate_in_words,
     describe,
     load,
+    numbers,
     others_evidence,
     others_in_words,
 )
@@ -30,8 +32,8 @@ class Certify:
     Example: organics certify examples/no_steady_state.json --rigorous
     """
 
-    file: Annotated[Path, tyro.conf.Positional]
-    """Circuit file, .json or .npz."""
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Circuit files, .json or .npz."""
     rigorous: bool = False
     """Prove or disprove, so that rounding cannot have changed the answer."""
     max_bits: int = 848
@@ -46,27 +48,20 @@ class Certify:
 
         if self.max_bits < 2:
             raise ValueError(f"`max_bits` must be at least 2, not {self.max_bits}.")
-        circuit, drives = load(self.file)
-        drive = (
-            partial(_prove, circuit, self.max_bits) if self.rigorous else partial(_float, circuit)
-        )
-        found = [drive(z) for z in drives]
-        document = {
-            "file": self.file,
-            "n": circuit.n,
-            "rectified": circuit.rectified,
-            "identity_recurrence": circuit.W_r is None,
-            "rigorous": self.rigorous,
-            "drives": [one.document for one in found],
-        }
-        tables = []
-        for i, one in enumerate(found):
-            table = Table(title=f"drive {i}", title_justify="left", show_header=False, box=None)
-            for row in one.rows:
-                table.add_row(*row)
-            tables.append(table)
-        held = all(one.held for one in found)
-        return Answer(document, [describe(circuit), *tables], positive=held or not self.check)
+        documents, text, held = [], [], True
+        for file, (circuit, drives) in zip(self.files, load(*self.files), strict=True):
+            how = partial(_prove, max_bits=self.max_bits) if self.rigorous else _float
+            found = [how(circuit, z) for z in drives]
+            documents.append(about(file, circuit) | {"drives": [one.document for one in found]})
+            text.append(f"{file}: {describe(circuit)}")
+            for i, one in enumerate(found):
+                table = Table(title=f"drive {i}", title_justify="left", show_header=False, box=None)
+                for row in one.rows:
+                    table.add_row(*row)
+                text.append(table)
+            held = held and all(one.held for one in found)
+        document = {"rigorous": self.rigorous, "circuits": documents}
+        return Answer(document, text, positive=held or not self.check)
 
 
 class _Found(NamedTuple):
@@ -82,7 +77,7 @@ def _float(circuit, z) -> _Found:
 
     steady = steady_state(circuit, z)
     document = {"z": z, "converged": bool(steady.converged), "residual": steady.residual}
-    rows = [("z", _numbers(z))]
+    rows = [("z", numbers(z))]
     if not steady.converged:
         words = f"none found (best residual {float(steady.residual):.2e})"
         return _Found(
@@ -92,7 +87,7 @@ def _float(circuit, z) -> _Found:
         )
     evidence = certificate_evidence(circuit, z, steady)
     others = others_evidence(circuit, z, steady)
-    rows += [("y", _numbers(steady.state.y)), ("a", _numbers(steady.state.a))]
+    rows += [("y", numbers(steady.state.y)), ("a", numbers(steady.state.a))]
     rows += [("certificate", certificate_in_words(evidence))]
     rows += [("other states", others_in_words(others))]
     rows += [(name, "holds" if passed else "FAILS") for name, passed in evidence["checks"].items()]
@@ -100,7 +95,7 @@ def _float(circuit, z) -> _Found:
     return _Found(document | {"certificate": evidence, "others": others}, rows, held)
 
 
-def _prove(circuit, max_bits: int, z) -> _Found:
+def _prove(circuit, z, *, max_bits: int) -> _Found:
     from organics.rigorous import prove
 
     proof = prove(circuit, z, max_bits=max_bits)
@@ -124,7 +119,7 @@ def _prove(circuit, max_bits: int, z) -> _Found:
         "inequalities": inequalities,
     }
     rows = [
-        ("z", _numbers(z)),
+        ("z", numbers(z)),
         *((name, _listed(values)) for name, values in balls.items() if values is not None),
         ("verdict", f"{proof.verdict}: {proof.statement}"),
         ("decided by", f"{proof.decided_by.name}"),
@@ -146,12 +141,6 @@ def _ball(value) -> str:
 def _listed(balls: list[str]) -> str:
     shown = balls if len(balls) <= 6 else [*balls[:3], "...", *balls[-3:]]
     return "  ".join(shown)
-
-
-def _numbers(values) -> str:
-    import numpy as np
-
-    return np.array2string(np.asarray(values), precision=6, threshold=12, max_line_width=100)
 
 
 COMMANDS = Certify

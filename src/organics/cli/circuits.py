@@ -14,18 +14,32 @@ def in_double_precision() -> None:
     jax.config.update("jax_enable_x64", True)
 
 
-def load(file: Path) -> "tuple[Circuit, Any]":
-    """Circuit and drives (drives, n) of a circuit file, in float64.
+def load(*files: Path) -> "list[tuple[Circuit, Any]]":
+    """Circuit and drives (drives, n) of each circuit file, in float64.
 
-    A `W_r` that is written out and is the identity is the same as none.
+    A `W_r` that is written out and is the identity is the same as none. What is wrong in a file is
+    said before JAX is imported.
     """
+    from organics.circuit_file import build, read
+
+    if not files:
+        raise ValueError("`files` must name at least one circuit file.")
+    contents = [read(file) for file in files]
     in_double_precision()
-    from organics.circuit_file import load_circuit
     from organics.linear_stability import identity_recurrence
 
-    circuit, drives = load_circuit(file)
-    identity = identity_recurrence(circuit)
-    return circuit if identity is None else identity, drives
+    found = [build(file, content) for file, content in zip(files, contents, strict=True)]
+    return [(identity_recurrence(circuit) or circuit, drives) for circuit, drives in found]
+
+
+def about(file: Path, circuit: "Circuit") -> dict[str, Any]:
+    """What a document says of a circuit, whatever was asked."""
+    return {
+        "file": file,
+        "n": circuit.n,
+        "rectified": circuit.rectified,
+        "identity_recurrence": circuit.W_r is None,
+    }
 
 
 def one_drive(drives: Any, index: int) -> Any:
@@ -112,3 +126,10 @@ def describe(circuit: "Circuit") -> str:
     recurrence = "identity recurrence" if circuit.W_r is None else "general recurrence"
     model = "rectified model" if circuit.rectified else "main model"
     return f"{circuit.n} + {circuit.n} neurons, {recurrence}, {model}"
+
+
+def numbers(values: Any) -> str:
+    """An array in words: its ends only, if it is long."""
+    import numpy as np
+
+    return np.array2string(np.asarray(values), precision=6, threshold=12, max_line_width=100)

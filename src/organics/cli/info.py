@@ -23,6 +23,7 @@ class Info:
         import jax
 
         from organics import __version__
+        from organics.cli.compiled import place
         from organics.kernels import native
 
         packages = ("jax", "jaxlib", "equinox", "diffrax", "optax", "numpy", "scipy")
@@ -33,6 +34,7 @@ class Info:
             "platform": f"{platform.system()} {platform.machine()}",
             "cores": os.cpu_count(),
             "backend": jax.default_backend(),
+            "compiled_programs": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(place())),
             "native_kernel": native.instruction_set(),
             "native_kernel_lacking": native.unavailable() or native.left_out(),
             "devices": [
@@ -47,6 +49,7 @@ class Info:
             f"native kernel of the recurrent layer: {document['native_kernel'] or 'none'}"
             + (f" ({lacking})" if (lacking := document["native_kernel_lacking"]) else ""),
         ]
+        text.append(f"compiled programs are kept in {document['compiled_programs']}")
         return Answer(document, text)
 
 

@@ -30,7 +30,7 @@ class Portrait:
 
     def run(self) -> Answer:
         check_figure_path(self.out)
-        circuit, drives = load(self.file)
+        ((circuit, drives),) = load(self.file)
         z = one_drive(drives, self.drive)
         from organics.planar import fixed_points_2d
 
@@ -41,9 +41,9 @@ class Portrait:
 
             save_figure(phase_portrait(*portrait(circuit, z)), self.out)
         document = {"file": self.file, "z": z, "fixed_points": [p._asdict() for p in points]}
-        return Answer(
-            document, [_in_words(points)], positive=any(p.stable for p in points) or not self.check
-        )
+        wrote = () if self.out is None else (self.out,)
+        positive = any(p.stable for p in points) or not self.check
+        return Answer(document, [_in_words(points)], positive, wrote)
 
 
 def _in_words(points):

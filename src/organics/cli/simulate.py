@@ -54,7 +54,7 @@ class Simulate:
                 raise ValueError(f"`{name}` must be finite and >= 0, not {level}.")
         if not 0 < self.dt < float("inf"):
             raise ValueError(f"`dt` must be finite and > 0 ms, not {self.dt}.")
-        circuit, drives = load(self.file)
+        ((circuit, drives),) = load(self.file)
         z = one_drive(drives, self.drive)
         neurons = 2 * circuit.n
         samples = f"a trajectory of {self.samples:,} samples"

@@ -80,9 +80,9 @@ def places(root: Path | None) -> list[Place]:
     """
     if root is not None:
         return [Place("root", root)]
-    import pooch
+    import platformdirs
 
-    cache = Place("cache", Path(pooch.os_cache("organics")))
+    cache = Place("cache", Path(platformdirs.user_cache_dir("organics")))
     variable = os.environ.get(ENVIRONMENT_VARIABLE)
     return [Place("environment", Path(variable).expanduser()), cache] if variable else [cache]
 

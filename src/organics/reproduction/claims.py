@@ -1,6 +1,6 @@
-"""The README's table of claims, from the results.
+"""The table of the paper's claims, from the results.
 
-    python -m organics.reproduction.claims results/paper README.md
+    python -m organics.reproduction.claims results/paper docs/claims.md
 
 writes the table between the two markers in the file; with `--check` it only says, by its exit code,
 whether the table there is that of the results.
@@ -26,7 +26,7 @@ class Claims:
 
     results: Annotated[Path, tyro.conf.Positional] = Path("results/paper")
     """Folder with the results."""
-    file: Annotated[Path, tyro.conf.Positional] = Path("README.md")
+    file: Annotated[Path, tyro.conf.Positional] = Path("docs/claims.md")
     """File with the two markers."""
     check: bool = False
     """Change nothing; exit with 1 if the table is not that of the results."""
