@@ -132,8 +132,9 @@ def save_circuit(path: str | Path, circuit: "Circuit", drives: "Values") -> None
     same type. The file appears whole or not at all.
 
     Raises
-        `ValueError` if the suffix is another, the circuit is not a single one, the drives do not
-            fit it or are not finite, or the file would be too large to be loaded.
+        `ValueError` if the suffix is another, the circuit is not a single one, or has a parameter
+            that it may not have, the drives do not fit it or are not finite, or the file would be
+            too large to be loaded.
         `OSError` if the file cannot be written.
     """
     path = Path(path)
@@ -147,6 +148,7 @@ def save_circuit(path: str | Path, circuit: "Circuit", drives: "Values") -> None
     values["W_r"] = None if circuit.W_r is None else np.asarray(circuit.W_r)
     values["rectified"] = circuit.rectified
     values["z"] = _drives(_finite("drives", np.asarray(drives)), circuit.n, "drives")
+    _shaped(values)  # else it could not be read back, as after a parameter was replaced
     data = dump({key: values[key] for key in KEYS})
     if len(data) > limit:
         raise ValueError(
