@@ -63,14 +63,15 @@ def _print(answer: Answer, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=True)
+    # names of files may hold what would be markup
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.width = max(console.width, _LEAST_WIDTH)
     for piece in answer.text:
         for column in piece.columns if isinstance(piece, Table) else []:
             column.overflow = "fold"  # where there is no room, digits would be left out
         console.print(piece)
     for path in answer.wrote:
-        console.print(f"wrote {path}", markup=False)
+        console.print(f"wrote {path}")
 
 
 def note(message: str) -> None:
