@@ -143,6 +143,8 @@ def test_drives_are_checked():
         as_drive(circuit, np.array([1.0, np.nan]))
     with pytest.raises(ValueError, match="`n` must be at least 1"):
         Circuit.random(jr.key(0), 0)
+    with jax.enable_x64(False), pytest.raises(ValueError, match="`dtype` must be float32, not"):
+        Circuit.random(jr.key(0), 2, dtype=np.float64)
 
 
 @pytest.mark.parametrize("norm", [0.5, 1.0, 3.0])
@@ -171,7 +173,7 @@ def test_parameters_that_were_replaced_must_fit():
         as_drive(None, np.ones(2))
     for name, value, words in (
         ("b", jnp.ones(3), r"`b` of a circuit must have shape \(2,\), not \(3,\)"),
-        ("tau_a", jnp.ones(2, jnp.bfloat16), "`tau_a` must be of type float32 or float64"),
+        ("tau_a", jnp.ones(2, jnp.bfloat16), "`tau_a` must be float32 or float64"),
     ):
         wrong = eqx.tree_at(lambda c, name=name: getattr(c, name), circuit, value)
         with pytest.raises(ValueError, match=words):

@@ -378,9 +378,9 @@ def test_float32():
     [
         ({"dt": 0.0}, "`dt` must be finite and > 0 ms, not 0.0"),
         ({"dt": np.nan}, "`dt` must be finite and > 0 ms"),
-        ({"steps": 0}, "`steps` must be a whole number, at least 1, not 0"),
-        ({"steps": 10.0}, "`steps` must be a whole number, at least 1, not 10.0"),
-        ({"save_every": 0}, "`save_every` must be a whole number, at least 1, not 0"),
+        ({"steps": 0}, "`steps` must be at least 1, not 0"),
+        ({"steps": 10.0}, "`steps` must be a whole number, not 10.0"),
+        ({"save_every": 0}, "`save_every` must be at least 1, not 0"),
         ({"noise": 0.1}, "`noise` must be a `Noise`, not 0.1"),
         ({"dt": np.ones(2)}, r"`dt` must be one number, not of shape \(2,\)"),
         ({"save_every": 3}, "not 10 and 3"),

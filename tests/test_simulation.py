@@ -343,7 +343,7 @@ def test_float32():
         ({"atol": -1.0}, "`atol` must be finite and > 0"),
         ({"steady_tolerance": np.inf}, "`steady_tolerance` must be finite"),
         ({"max_step": 0.0}, "`max_step` must be > 0 ms"),
-        ({"max_steps": 0}, "`max_steps` must be a whole number, at least 1, not 0"),
+        ({"max_steps": 0}, "`max_steps` must be at least 1, not 0"),
         ({"z": np.ones((3, 2)), "max_steps": 2}, "`max_steps` must be at least 3"),
         ({"z": np.ones((3, 2)), "until_steady": True}, "`until_steady` needs a constant drive"),
     ],

@@ -28,12 +28,20 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.core import Tracer
+from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, ScalarLike
 
-from organics.arguments import is_positive, require_entries, require_square, require_vector
+from organics.arguments import (
+    float_type,
+    is_positive,
+    require_entries,
+    require_float_type,
+    require_square,
+    require_vector,
+    require_whole,
+)
 
 Values = ArrayLike | Sequence[Any]  # anything that makes an array; what it holds is checked
-_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class State(NamedTuple):
@@ -137,17 +145,19 @@ class Circuit(eqx.Module):
         tau_y: Values = 2.0,
         tau_a: Values = 2.0,
         rectified: bool = False,
-        dtype: type | None = None,
+        dtype: DTypeLike | None = None,
     ) -> "Circuit":
         """A random circuit under the law of the paper's trials (its Figure 4).
 
         `b, b0, sigma ~ U(0, 1)`, `W ~ U(0, 1)` entrywise, `W_r` Gaussian scaled to the given
         largest singular value (`spectral_norm=None`: the identity). `dtype` defaults to JAX's
         default float. Can be mapped over keys: `jax.vmap(lambda k: Circuit.random(k, 10))(keys)`.
+
+        Raises `ValueError` if `n` is no whole number above 0, or `dtype` neither float32 nor a
+        float64 that JAX has.
         """
-        if n < 1:
-            raise ValueError(f"`n` must be at least 1, not {n}.")
-        real = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
+        require_whole("n", n)
+        real = float_type(dtype)
         k_b, k_b0, k_sigma, k_W, k_W_r = jr.split(key, 5)
         # the open interval: the circuit's gains must not vanish
         uniform = lambda k: jr.uniform(k, (n,), real, minval=jnp.finfo(real).eps)  # noqa: E731
@@ -262,10 +272,11 @@ class Circuit(eqx.Module):
 
 
 def random_drive(
-    key: PRNGKeyArray, n: int, norm: float = 1.0, *, dtype: type | None = None
+    key: PRNGKeyArray, n: int, norm: float = 1.0, *, dtype: DTypeLike | None = None
 ) -> Float[Array, " n"]:
     """A Gaussian input drive of shape (n,), scaled to Euclidean norm `norm`."""
-    z = jr.normal(key, (n,), dtype or float)
+    require_whole("n", n)
+    z = jr.normal(key, (n,), float_type(dtype))
     return norm * z / jnp.linalg.norm(z)
 
 
@@ -304,8 +315,7 @@ def _require_whole(circuit: Circuit) -> None:
         value = getattr(circuit, name)
         if value.shape != shape:
             raise ValueError(f"`{name}` of a circuit must have shape {shape}, not {value.shape}.")
-        if value.dtype not in _TYPES:
-            raise ValueError(f"`{name}` must be of type float32 or float64, not {value.dtype}.")
+        require_float_type(name, value.dtype)
 
 
 def _matrix(name: str, value, n: int | None, dtype) -> Array:
@@ -347,8 +357,7 @@ def as_real(name: str, value, dtype) -> Array:
         raise ValueError(f"`{name}` must be an array of real numbers, not of type {value.dtype}.")
     if dtype is None:
         dtype = value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else np.dtype(float)
-        if dtype not in _TYPES:
-            raise ValueError(f"`{name}` must be of type float32 or float64, not {dtype}.")
+        require_float_type(name, dtype)
     dtype = jax.dtypes.canonicalize_dtype(dtype)
     return jnp.asarray(value, dtype) if of_jax else jax.device_put(value.astype(dtype))
 

@@ -40,6 +40,7 @@ import numpy as np
 
 from organics import npy
 from organics.arguments import (
+    float_type,
     is_positive,
     nearest,
     require_entries,
@@ -85,7 +86,7 @@ def load_circuit(path: str | Path, dtype: Any = None) -> "tuple[Circuit, Array]"
         `OSError` if the file cannot be read.
     """
     _format(Path(path))
-    dtype = _float_type(dtype)
+    dtype = float_type(dtype)
     return build(path, read(path), dtype)
 
 
@@ -111,7 +112,7 @@ def build(path: str | Path, content: Content, dtype: Any = None) -> "tuple[Circu
 
     from organics.circuit import Circuit
 
-    dtype = _float_type(dtype)
+    dtype = float_type(dtype)
     try:
         numbers = {
             key: _cast(key, value, dtype)
@@ -168,20 +169,6 @@ def _format(path: Path) -> "tuple[Callable[[bytes], Content], Callable[[Content]
         f"`path` must end in .json or .npz to be a circuit file: {path}. (In MATLAB, `jsonencode` "
         "of a struct with the fields of one writes such a .json.)"
     )
-
-
-def _float_type(dtype: Any) -> np.dtype:
-    import jax
-
-    wanted = np.dtype(jax.dtypes.canonicalize_dtype(float) if dtype is None else dtype)
-    if wanted not in (np.float32, np.float64):
-        raise ValueError(f"`dtype` must be float32 or float64, not {wanted}.")
-    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
-        raise ValueError(
-            "`dtype` is float64, but JAX is set to 32 bits; "
-            "call `jax.config.update('jax_enable_x64', True)` first."
-        )
-    return wanted
 
 
 def _shaped(values: Content) -> Content:

@@ -21,6 +21,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int, PRNGKeyArray, Real
 
+from organics.arguments import require_whole
 from organics.circuit import Circuit, State, as_real, root
 from organics.discretization import (
     Scheme,
@@ -46,7 +47,6 @@ from organics.simulation import (
     as_time_course,
     initial_state,
     known,
-    require_count,
     require_ok,
     with_honest_end,
 )
@@ -225,8 +225,8 @@ def _simulate(
 ) -> Trajectory:
     if scheme not in get_args(Scheme):
         raise ValueError(f"`scheme` must be one of {list(get_args(Scheme))}, not {scheme!r}.")
-    require_count("steps", steps)
-    require_count("save_every", save_every)
+    require_whole("steps", steps)
+    require_whole("save_every", save_every)
     if steps % save_every:
         raise ValueError(
             f"`steps` must be a multiple of `save_every`, not {steps} and {save_every}."

@@ -15,6 +15,7 @@ import optimistix as optx
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
+from organics.arguments import require_whole
 from organics.circuit import Circuit, State, as_drive, as_real, root
 from organics.mesh import advising, concretely, require_unchecked
 from organics.stepping import Watchful, resolution, room_for, survey
@@ -407,13 +408,7 @@ def _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance) ->
             raise ValueError(f"`{name}` must be finite and > 0, not {value}.")
     if max_step is not None and not isinstance(max_step, Tracer) and not max_step > 0:
         raise ValueError(f"`max_step` must be > 0 ms, or None, not {max_step}.")
-    require_count("max_steps", max_steps)
-
-
-def require_count(name: str, value: int) -> None:
-    """Refuse what is no whole number from 1 on."""
-    if not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"`{name}` must be a whole number, at least 1, not {value!r}.")
+    require_whole("max_steps", max_steps)
 
 
 # The state is stacked, (2, n) with rows y and a: the solver pays for every array it carries.

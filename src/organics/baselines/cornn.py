@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from organics.baselines.layer import RecurrentLayer, drive
 from organics.nn.arguments import (
     as_built,
-    floating,
+    float_type,
     require_not_negative,
     require_positive,
     require_sizes,
@@ -58,7 +58,7 @@ class CoRNN(RecurrentLayer):
         require_sizes(input_size=input_size, hidden_size=hidden_size)
         require_positive(dt=dt)
         require_not_negative(gamma=gamma, epsilon=epsilon)
-        n, m, kind = hidden_size, input_size, floating(dtype)
+        n, m, kind = hidden_size, input_size, float_type(dtype)
         k_W, k_V, k_bias = jr.split(key, 3)
         self.W = uniform_fan_in(k_W, (n, 2 * n), 2 * n + m, kind)
         self.V = uniform_fan_in(k_V, (n, m), 2 * n + m, kind)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from organics.baselines.layer import RecurrentLayer, drive
 from organics.nn.arguments import (
     as_built,
-    floating,
+    float_type,
     require_not_negative,
     require_positive,
     require_sizes,
@@ -62,7 +62,7 @@ class LipschitzRNN(RecurrentLayer):
         require_not_negative(gamma=gamma)
         if not 0 <= beta <= 1:
             raise ValueError(f"`beta` must be in [0, 1], not {beta}.")
-        n, m, kind = hidden_size, input_size, floating(dtype)
+        n, m, kind = hidden_size, input_size, float_type(dtype)
         k_M, k_V, k_bias = jr.split(key, 3)
         self.M = jr.normal(k_M, (2, n, n), kind) * (spread / n)
         self.V = uniform_fan_in(k_V, (n, m), m, kind)

@@ -15,7 +15,7 @@ from organics.nn.arguments import (
     Built,
     as_built,
     as_input,
-    floating,
+    float_type,
     require_among,
     require_as_built,
     require_finite,
@@ -86,7 +86,7 @@ class NormalizationConv2d(eqx.Module):
         if window[0] % 2 == 0 or window[1] % 2 == 0:
             raise ValueError(f"`pool_size` must be odd, so that a pool has a centre, not {window}.")
         k_in, k_gain, k_pool = jr.split(key, 3)
-        kind = floating(dtype)
+        kind = float_type(dtype)
         shape = (out_channels, in_channels, *kernel)
         fan_in = in_channels * kernel[0] * kernel[1]
         self.k_in = uniform_fan_in(k_in, shape, fan_in, kind)

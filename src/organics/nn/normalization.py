@@ -14,7 +14,7 @@ from organics.nn.arguments import (
     Built,
     as_built,
     as_input,
-    floating,
+    float_type,
     require_among,
     require_as_built,
     require_finite,
@@ -93,7 +93,7 @@ class Normalization(eqx.Module):
         require_among("recurrent", recurrent, ("identity", "bounded"))
         require_among("pool", pool, ("positive", "bounded"))
         k_zx, k_bx, k_W = jr.split(key, 3)
-        kind = floating(dtype)
+        kind = float_type(dtype)
         self.W_zx = uniform_fan_in(k_zx, (size, input_size), input_size, kind)
         learned = gain == "input"
         self.W_bx = uniform_fan_in(k_bx, (size, input_size), input_size, kind) if learned else None

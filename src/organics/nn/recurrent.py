@@ -16,7 +16,7 @@ from organics.kernels.equations import Options, Weights, project, step
 from organics.nn.arguments import (
     Built,
     as_built,
-    floating,
+    float_type,
     require_among,
     require_as_built,
     require_flag,
@@ -292,7 +292,7 @@ class ORGaNICs(eqx.Module):
         for name, value in largest.items():
             if not 0 < value <= 1:
                 raise ValueError(f"`{name}` must be in (0, 1], not {value}.")
-        kind = floating(dtype)
+        kind = float_type(dtype)
         sizes = (input_size, *[hidden_size] * layers)
         rates = (dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates, dt_tau_max_gates)
         learn = time_constants == "learned"

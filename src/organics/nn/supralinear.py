@@ -18,7 +18,7 @@ from organics.nn.arguments import (
     Built,
     as_built,
     as_input,
-    floating,
+    float_type,
     require_as_built,
     require_finite,
     require_positive,
@@ -104,7 +104,7 @@ class SSN(eqx.Module):
     ):
         require_sizes(input_size=input_size, excitatory=excitatory, inhibitory=inhibitory)
         require_positive(k=k, tau_E=tau_E, tau_I=tau_I)
-        kind = floating(dtype)
+        kind = float_type(dtype)
         counts = np.asarray([excitatory, inhibitory], int)
         n = excitatory + inhibitory
         k_in, k_W = jr.split(key)
