@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from organics.baselines import build
-from organics.nn import Normalization, NormalizationConv2d, ORGaNICs
+from organics.nn import SSN, Normalization, NormalizationConv2d, ORGaNICs
 
 M, N = 2, 3  # inputs and neurons
 
@@ -18,6 +18,7 @@ BUILDERS = {
     "bounded": lambda key: ORGaNICs(M, N, key=key, recurrent="bounded", drive="unit"),
     "normalization": lambda key: Normalization(M, N, key=key, gain=0.5),
     "normalization, bounded": lambda key: Normalization(M, N, key=key, recurrent="bounded"),
+    "SSN": lambda key: SSN(M, N, 2, key=key),
     "convolution": lambda key: NormalizationConv2d(M, N, 3, key=key),
     "convolution, within": lambda key: NormalizationConv2d(M, N, 3, key=key, pool="within"),
     **{
@@ -35,13 +36,17 @@ def built(name):
 def input_of(layer):
     if isinstance(layer, NormalizationConv2d):
         return jnp.ones((M, 4, 5))
-    return jnp.ones(M) if isinstance(layer, Normalization) else jnp.ones((4, M))
+    return jnp.ones(M) if isinstance(layer, Normalization | SSN) else jnp.ones((4, M))
 
 
 def shapes_of_input(layer):
     if isinstance(layer, NormalizationConv2d):
         return r"\(2, height, width\)"
-    return r"\(2,\)" if isinstance(layer, Normalization) else r"\(time, 2\) or \(batch, time, 2\)"
+    return (
+        r"\(2,\)"
+        if isinstance(layer, Normalization | SSN)
+        else r"\(time, 2\) or \(batch, time, 2\)"
+    )
 
 
 def arrays_of(layer):
@@ -214,3 +219,28 @@ def test_lengths_that_the_sequences_cannot_have_are_refused(name):
             layer(x, lengths=lengths)
     with pytest.raises(ValueError, match=r"`x` must be finite; entry \[1, 2, 0\] is nan \(1 of"):
         layer(batch.at[1, 2:, 0].set(jnp.nan), lengths=[4, 3, 1])
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_sizes_and_flags_are_what_they_must_be():
+    key = jr.key(0)
+    layers = (Normalization, ORGaNICs, lambda m, n, **o: SSN(m, n, 2, **o), build_lstm, convolution)
+    for layer in layers:
+        for wrong in (2.5, True, "3", None):
+            with pytest.raises(ValueError, match=f"must be a whole number, not {wrong!r}"):
+                layer(M, wrong, key=key)
+    for layer in (Normalization, ORGaNICs, convolution):
+        with pytest.raises(ValueError, match="`rectified` must be True or False, not 'no'"):
+            layer(M, N, key=key, rectified="no")
+    for size in (np.int64(3), (3, np.int64(3)), [3, 3]):
+        assert NormalizationConv2d(M, N, size, key=key).k_in.shape[2:] == (3, 3)
+    with pytest.raises(ValueError, match="`sigma` must be one number"):
+        Normalization(M, N, key=key, sigma=np.ones(3))
+
+
+def build_lstm(m, n, *, key):
+    return build("lstm", m, n, key=key)
+
+
+def convolution(m, n, **options):
+    return NormalizationConv2d(m, n, 3, **options)

@@ -122,6 +122,9 @@ def test_scalars_broadcast_and_recurrence_defaults_to_the_identity():
         ({"b0": [1.0, -1.0]}, ["`b0`", "[1]", "-1.0"]),
         ({"sigma": [1.0, 1.0, 1.0]}, ["`sigma`", "(2,)", "(3,)"]),
         ({"tau_y": -2}, ["`tau_y`", "-2.0"]),
+        ({"tau_y": np.timedelta64(2, "s")}, ["`tau_y`", "timedelta64[s]"]),
+        ({"b": np.ma.masked_array([1.0, 1.0], [False, True])}, ["`b`", "masked"]),
+        ({"W": np.eye(2, dtype=np.float16)}, ["`W`", "float32 or float64", "float16"]),
         ({"tau_a": np.nan}, ["`tau_a`", "nan"]),
     ],
 )
@@ -140,6 +143,8 @@ def test_drives_are_checked():
         as_drive(circuit, np.array([1.0, np.nan]))
     with pytest.raises(ValueError, match="`n` must be at least 1"):
         Circuit.random(jr.key(0), 0)
+    with jax.enable_x64(False), pytest.raises(ValueError, match="`dtype` must be float32, not"):
+        Circuit.random(jr.key(0), 2, dtype=np.float64)
 
 
 @pytest.mark.parametrize("norm", [0.5, 1.0, 3.0])
@@ -159,3 +164,28 @@ def test_circuits_are_values():
     np.testing.assert_allclose(changed.b, 2 * circuit.b)
     assert bool(eqx.tree_equal(circuit, Circuit.random(jr.key(0), 3)))
     assert not bool(eqx.tree_equal(circuit, changed))
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_parameters_that_were_replaced_must_fit():
+    circuit = Circuit(np.eye(2))
+    with pytest.raises(ValueError, match="`circuit` must be a `Circuit`, not None"):
+        as_drive(None, np.ones(2))
+    for name, value, words in (
+        ("b", jnp.ones(3), r"`b` of a circuit must have shape \(2,\), not \(3,\)"),
+        ("tau_a", jnp.ones(2, jnp.bfloat16), "`tau_a` must be float32 or float64"),
+    ):
+        wrong = eqx.tree_at(lambda c, name=name: getattr(c, name), circuit, value)
+        with pytest.raises(ValueError, match=words):
+            as_drive(wrong, np.ones(2))
+
+
+def test_parameters_out_of_their_domains_are_told_when_traced():
+    circuit = Circuit(np.eye(2))
+    valid = jax.jit(lambda circuit: circuit.valid)
+    assert valid(circuit)
+    for name in ("W", "b", "b0", "sigma", "tau_y", "tau_a"):
+        for value in (-1.0, np.nan):
+            changed = getattr(circuit, name).at[0].set(value)
+            wrong = eqx.tree_at(lambda c, name=name: getattr(c, name), circuit, changed)
+            assert not valid(wrong), name

@@ -540,6 +540,13 @@ def test_save_refuses(tmp_path):
     stack = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), circuit)
     with pytest.raises(ValueError, match="one circuit"):
         save_circuit(path, stack, np.zeros(2))
+    for value, words in (
+        (-circuit.b, "`b` must be finite and > 0"),
+        (jnp.ones(3), "`b` must be a"),
+    ):
+        replaced = eqx.tree_at(lambda c: c.b, circuit, value)
+        with pytest.raises(ValueError, match=words):
+            save_circuit(path, replaced, np.zeros(2))
     assert not path.exists()
 
 

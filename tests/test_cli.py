@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import subprocess
@@ -13,7 +14,9 @@ from organics import cli
 from organics.circuit import Circuit
 from organics.circuit_file import load_circuit, save_circuit
 from organics.cli import compiled
+from organics.cli.answer import Answer, show
 from organics.cli.reproduce import _BRIEF
+from organics.data.store import places
 from organics.noise import Noise
 from organics.reproduction import runner
 from organics.reproduction.catalog import TARGETS
@@ -495,3 +498,35 @@ def test_spectrum(capsys, tmp_path):
     both = coherence(circuit, drives[2], hertz / 1000, Noise(0.1))[:, 0, 11]
     assert len(found["coherence"]) == 15
     np.testing.assert_allclose(found["coherence"]["y1 and a2"], both, rtol=1e-9)
+
+
+def test_an_answer_is_printed_as_it_is_however_narrow_the_terminal(capsys, monkeypatch):
+    """A path is no markup, no digit is left out, a letter that the output has not is escaped."""
+    from rich.table import Table
+
+    table = Table("value", box=None)
+    table.add_row("0.123456 [bold]")
+    for width in ("1", "0"):
+        monkeypatch.setenv("COLUMNS", width)
+        show(Answer({}, ["/data[bold]/x:dog:[/red]/mnist", table]), as_json=False)
+        out = capsys.readouterr().out
+        assert "/data[bold]/x:dog:[/red]/mnist" in out and "0.123456 [bold]" in out
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", ascii_only)
+    show(Answer({}, ["1.0 ± 0.1"]), as_json=False)
+    assert b"1.0 \\xb1 0.1" in ascii_only.buffer.getvalue()
+
+
+def test_a_user_without_a_home_has_no_cache_and_no_other_trouble(tmp_path, monkeypatch):
+    def refuse(_):
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr("platformdirs.user_cache_dir", refuse)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    compiled.keep()
+    assert compiled.place() is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ
+    monkeypatch.setenv("ORGANICS_DATA", str(tmp_path))
+    assert [place.kind for place in places(None)] == ["environment"]
+    monkeypatch.delenv("ORGANICS_DATA")
+    with pytest.raises(ValueError, match="no folder for data.*: set ORGANICS_DATA"):
+        places(None)

@@ -34,7 +34,8 @@ def test_ranges(seed, scale):
     assert np.all((at_most_one(raw) > 0) & (at_most_one(raw) <= 1))
     # libraries' exponentials differ by a few units in the last place
     np.testing.assert_allclose(at_most_one(raw), np.minimum(np.exp(np.asarray(raw)), 1), rtol=1e-13)
-    assert np.all((unit_interval(raw) > 0) & (unit_interval(raw) <= 1))
+    for values in (unit_interval(raw), unit_interval(100 * raw.astype(jnp.float32))):
+        assert np.all((values > 0) & (values <= 1)), "a gain of 0 is refused by the circuit"
 
 
 def test_an_entry_clamped_at_one_gets_no_gradient():

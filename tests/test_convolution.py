@@ -111,8 +111,8 @@ def test_blank_image_float32_and_batches():
     ("wrong", "message"),
     [
         ({"pool_size": 4}, "`pool_size` must be odd"),
-        ({"kernel_size": 0}, "`kernel_size` must be > 0"),
-        ({"out_channels": 0}, "`out_channels` must be > 0"),
+        ({"kernel_size": 0}, "`kernel_size` must be at least 1"),
+        ({"out_channels": 0}, "`out_channels` must be at least 1"),
         ({"sigma": -1.0}, "`sigma` must be > 0"),
         ({"dtype": jnp.bfloat16}, "`dtype` must be float32 or float64, not bfloat16"),
     ],

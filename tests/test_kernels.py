@@ -399,12 +399,18 @@ def test_without_the_library_everything_works(monkeypatch):
 
 @needs_native
 def test_a_library_that_jax_refuses_is_done_without(monkeypatch):
+    done = []
+
     def refuse(*_, **__):
+        done.append("registered")
         raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: FFI API version 0.99")
 
     monkeypatch.setattr(jax.ffi, "register_ffi_target", refuse)
+    monkeypatch.setattr(jax, "local_devices", lambda backend: done.append(backend))
     found = native._load_once.__wrapped__()
     assert found[0] is None
+    # what is registered before JAX has started is looked at when it does, and then JAX fails
+    assert done == ["cpu", "registered"]
     monkeypatch.setattr(native, "_load", lambda: found)
     assert recurrence.choose("auto") == "scan"
     with pytest.raises(ValueError, match=r"cannot be loaded: .*version 0.99"):

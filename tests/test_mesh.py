@@ -10,8 +10,11 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from organics.baselines.lstm import LSTM
+from organics.circuit import Circuit
 from organics.constraints import semidefinite
-from organics.nn import SSN, Normalization
+from organics.nn import SSN, Normalization, ORGaNICs
+from organics.noise import Noise, simulate_noisy
+from organics.simulation import simulate
 
 ROWS = jr.uniform(jr.key(1), (4, 5))
 SEQUENCES = jr.uniform(jr.key(1), (4, 3, 5))
@@ -95,3 +98,56 @@ def test_norms_are_those_of_the_whole_matrix():
     with jax.set_mesh(mesh):
         got = semidefinite(jax.device_put(M, NamedSharding(mesh, P("devices"))))
     np.testing.assert_allclose(got, semidefinite(M), rtol=1e-12)
+
+
+def on_two(function, x, **options):
+    """What a function of rows gives of `x`, of which each of two devices has one row."""
+    of_one = lambda rows: function(rows[0])[None]  # noqa: E731
+    options = {"in_specs": P("devices"), "out_specs": P("devices"), **options}
+    return jax.jit(jax.shard_map(of_one, mesh=mesh_of(AxisType.Auto), **options))(x)
+
+
+CIRCUIT = Circuit(W=np.eye(3))
+DRIVES = jr.uniform(jr.key(3), (2, 3))
+
+
+def test_noisy_trajectories_on_two_devices_are_those_on_one():
+    def last(z, **options):
+        noise = Noise(0.1, 0.01)
+        path = simulate_noisy(CIRCUIT, z, noise, 0.1, 20, key=jr.key(0), **options)
+        return path.state.y[-1]
+
+    gradient = jax.grad(lambda z: jnp.sum(last(z, throw=False)))
+    want = jax.jit(jax.vmap(gradient))(DRIVES)
+    np.testing.assert_allclose(on_two(gradient, DRIVES), want, rtol=1e-10)
+    with pytest.raises(ValueError, match=r"`throw=True` on the axes \['devices'\].*check_vma"):
+        on_two(last, DRIVES)
+
+
+def test_trajectories_on_two_devices_are_those_on_one_or_refused():
+    def last(z):
+        return simulate(CIRCUIT, lambda t: z * jnp.sin(t), 20.0, throw=False).state.y[-1]
+
+    with pytest.raises(ValueError, match=r"`simulate` on the axes \['devices'\].*check_vma"):
+        on_two(last, DRIVES)
+    got = on_two(last, DRIVES, check_vma=False)
+    np.testing.assert_allclose(got[1], last(DRIVES[1]), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "mapped",
+    [
+        lambda z: simulate(CIRCUIT, z, 20.0, throw=False).end_time,
+        lambda z: simulate_noisy(CIRCUIT, z, Noise(), 0.1, 20, key=jr.key(0), throw=False).ok,
+        lambda z: RECURRENT(z[None])[0],
+    ],
+)
+def test_loops_mapped_over_explicit_axes_say_what_to_use(mapped):
+    mesh = mesh_of(AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        z = jax.device_put(DRIVES, NamedSharding(mesh, P("devices")))
+        with pytest.raises(ValueError, match=r"explicit axes \['devices'\].*`AxisType.Auto`"):
+            jax.eval_shape(jax.vmap(mapped), z)
+
+
+RECURRENT = ORGaNICs(3, 4, key=jr.key(0))

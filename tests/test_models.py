@@ -143,7 +143,7 @@ def test_layers_can_be_mixed():
 
 @pytest.mark.parametrize("wrong", [{"layers": (0,)}, {"encoder": (4, -1)}, {"encoder": ()}])
 def test_wrong_sizes_are_refused(wrong):
-    with pytest.raises(ValueError, match="`width` must be > 0|`encoder` must have"):
+    with pytest.raises(ValueError, match="`width` must be at least 1|`encoder` must have"):
         build("mlp", 8, key=jr.key(0), **wrong)
 
 

@@ -378,8 +378,11 @@ def test_float32():
     [
         ({"dt": 0.0}, "`dt` must be finite and > 0 ms, not 0.0"),
         ({"dt": np.nan}, "`dt` must be finite and > 0 ms"),
-        ({"steps": 0}, "`steps` must be a positive multiple of `save_every`"),
-        ({"save_every": 0}, "`save_every` at least 1, not 10 and 0"),
+        ({"steps": 0}, "`steps` must be at least 1, not 0"),
+        ({"steps": 10.0}, "`steps` must be a whole number, not 10.0"),
+        ({"save_every": 0}, "`save_every` must be at least 1, not 0"),
+        ({"noise": 0.1}, "`noise` must be a `Noise`, not 0.1"),
+        ({"dt": np.ones(2)}, r"`dt` must be one number, not of shape \(2,\)"),
         ({"save_every": 3}, "not 10 and 3"),
         ({"initial": State(jnp.zeros(N), jnp.array([1.0, 0.0]))}, "`initial.a` must be > 0"),
         ({"initial": State(jnp.zeros(3), jnp.ones(N))}, "`initial.y` must have shape"),
@@ -388,6 +391,7 @@ def test_float32():
         ({"noise": Noise(0, 0, 0, np.ones(3))}, "`multiplicative_a` must be a scalar or have"),
     ],
 )
+@pytest.mark.usefixtures("without_type_checks")
 def test_refusals(changed, message):
     arguments = {"z": np.ones(N), "noise": Noise(0.1), "dt": 0.1, "steps": 10} | changed
     with pytest.raises(ValueError, match=message):

@@ -228,8 +228,8 @@ def test_float32_gives_what_float64_gives(recurrent):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"input_size": 0}, "`input_size` must be > 0"),
-        ({"size": -1}, "`size` must be > 0"),
+        ({"input_size": 0}, "`input_size` must be at least 1"),
+        ({"size": -1}, "`size` must be at least 1"),
         ({"sigma": 0.0}, "`sigma` must be > 0"),
         ({"tau": -2.0}, "`tau` must be > 0"),
         ({"gain": 0.0}, r"`gain` must be 'input' or a number in \(0, 1\], not 0.0"),

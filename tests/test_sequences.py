@@ -237,7 +237,7 @@ def test_another_layer_is_diagnosed_by_its_outputs_and_not_monitored():
 
 
 def test_a_layer_without_units_is_refused():
-    with pytest.raises(ValueError, match="`units` must be > 0, not 0"):
+    with pytest.raises(ValueError, match="`units` must be at least 1, not 0"):
         build_sequence("organics", 1, 0, key=jr.key(0))
 
 

@@ -319,6 +319,14 @@ def test_float32():
         ({"z": np.ones((4, 2))}, r"`z` must have shape \(2,\), or \(3, 2\)"),
         ({"z": np.array([[0, 1], [np.nan, 1], [1, 1.0]])}, "`z` must be finite"),
         ({"z": np.array([1, np.inf])}, "`z` must be finite"),
+        ({"z": 1j * np.ones((3, 2))}, "`z` must be real"),
+        (
+            {"z": lambda t: jax.lax.complex(t, t) * jnp.ones(2, complex)},
+            "`z` must return real numbers",
+        ),
+        ({"t": "10"}, "`t` must be an array of real numbers"),
+        ({"initial": (np.ones(2), np.ones(2))}, "`initial` must be a `State`"),
+        ({"max_steps": 100.0}, "`max_steps` must be a whole number"),
         ({"z": lambda _: jnp.ones(5)}, r"`z` must return shape \(2,\) at each time, not \(5,\)"),
         ({"t": np.array([0.0, 2.0, 1.0])}, "`t` must be finite and increasing"),
         ({"t": np.array([0.0, np.nan])}, "`t` must be finite and increasing"),
@@ -326,16 +334,30 @@ def test_float32():
         ({"t": -3.0}, "duration must be > 0"),
         ({"initial": State(jnp.ones(3), jnp.ones(2))}, "`initial.y` must have shape"),
         ({"initial": State(jnp.ones(2), jnp.array([1, jnp.nan]))}, "`initial.a` must be finite"),
+        (
+            {"circuit": Circuit(np.ones((2, 2)), sigma=1e-200)},
+            "`b0 sigma` squared is out of the range",
+        ),
+        ({"circuit": Circuit(np.ones((2, 2)), sigma=1e200)}, "`initial` must be given"),
         ({"rtol": 0.0}, "`rtol` must be finite and > 0, not 0.0"),
         ({"atol": -1.0}, "`atol` must be finite and > 0"),
         ({"steady_tolerance": np.inf}, "`steady_tolerance` must be finite"),
         ({"max_step": 0.0}, "`max_step` must be > 0 ms"),
-        ({"max_steps": 0}, "`max_steps` must be at least 1"),
+        ({"max_steps": 0}, "`max_steps` must be at least 1, not 0"),
         ({"z": np.ones((3, 2)), "max_steps": 2}, "`max_steps` must be at least 3"),
         ({"z": np.ones((3, 2)), "until_steady": True}, "`until_steady` needs a constant drive"),
     ],
 )
+@pytest.mark.usefixtures("without_type_checks")
 def test_refusals(changed, message):
     arguments = {"z": np.ones(2), "t": np.array([0.0, 1.0, 2.0])} | changed
     with pytest.raises(ValueError, match=message):
-        simulate(Circuit(W=np.ones((2, 2))), **arguments)
+        simulate(**{"circuit": Circuit(W=np.ones((2, 2))), **arguments})
+
+
+def test_nothing_in_a_good_trajectory_is_infinite():
+    """As `jax_debug_infs` and `jax_debug_nans` would refuse it."""
+    circuit, z = paper_circuit(3)
+    for got in (simulate(circuit, z, 50.0), simulate(circuit, 0 * z, 10.0, until_steady=True)):
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(got))
+    assert got.steady_time == 0

@@ -419,6 +419,12 @@ def test_refusals():
         steady_state(circuit, np.array([1.0, np.inf]))
     with pytest.raises(ValueError, match="W_r=None"):
         closed_form(circuit, jnp.ones(2))
+    for tolerance in (0.0, np.nan, 1.0):
+        with pytest.raises(ValueError, match=r"`tolerance` must be a number in \(0, 1\)"):
+            steady_state(circuit, np.ones(2), tolerance=tolerance)
+    for norm in (-1.0, np.nan):
+        with pytest.raises(ValueError, match="`spectral_norm` must be one number >= 0"):
+            steady_state(circuit, np.ones(2), spectral_norm=norm)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -434,3 +440,13 @@ def test_no_equation_hides_behind_a_larger_one(dtype):
     at_rest = solve(Circuit(W, W, rectified=True), np.array([-0.005, 1000], dtype))
     assert at_rest.converged
     np.testing.assert_allclose(at_rest.state.y, [-0.0025, 1.0], rtol=1e-5)
+
+
+def test_a_circuit_with_parameters_out_of_their_domains_has_no_steady_state():
+    """Where they are traced nobody has refused them: with `b < 0` the equations do balance."""
+    for W_r in (None, np.eye(2)):
+        circuit, z = Circuit(np.eye(2), W_r), np.ones(2)
+        for name in ("b", "tau_y"):
+            wrong = eqx.tree_at(lambda c, name=name: getattr(c, name), circuit, -jnp.ones(2))
+            assert not steady_state(wrong, z).converged
+        assert steady_state(circuit, z).converged

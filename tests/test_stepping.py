@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from organics.circuit import Circuit, State
-from organics.simulation import STEPS, Trajectory, require_ok, simulate, with_honest_times
+from organics.simulation import STEPS, Trajectory, require_ok, simulate, with_honest_end
 
 ONE = Circuit([[1.0]])
 
@@ -88,8 +88,8 @@ def test_what_has_no_derivative_is_refused_and_not_0():
 def in_time(scale, failure, weights):
     """Of a trajectory that did not come to rest, with what depends on the scale."""
     y, end = scale * jnp.ones((2, 1)), jnp.ones(())
-    path = Trajectory(jnp.arange(2.0), State(y, y), failure, end, jnp.inf * end)
-    path = with_honest_times(path)
+    path = Trajectory(jnp.arange(2.0), State(y, y), failure, end, jnp.bool_(False))
+    path = with_honest_end(path)
     return weights[0] * path.end_time + weights[1] * path.steady_time + jnp.sum(path.state.y)
 
 
@@ -111,7 +111,7 @@ def test_nor_are_they_0_where_that_is_compiled(compiled):
 def test_a_failure_says_so_while_derivatives_are_taken():
     def failing(scale):
         y = scale * jnp.ones((2, 1))
-        path = Trajectory(jnp.arange(2.0), State(y, y), jnp.asarray(STEPS), scale, jnp.inf * scale)
+        path = Trajectory(jnp.arange(2.0), State(y, y), jnp.asarray(STEPS), scale, jnp.bool_(False))
         return require_ok(path, {STEPS: ("it took too long", "Wait.")}).end_time
 
     with pytest.raises(RuntimeError, match="it took too long. It is good until t = 0.5 of 1 ms"):

@@ -204,7 +204,7 @@ def test_layers_of_an_ssn_are_its_two_populations(layers):
 
 
 def test_sizes_and_constants_must_be_positive():
-    with pytest.raises(ValueError, match="`inhibitory` must be > 0"):
+    with pytest.raises(ValueError, match="`inhibitory` must be at least 1"):
         SSN(3, 2, 0, key=jr.key(0))
     with pytest.raises(ValueError, match="`tau_E` must be > 0"):
         SSN(3, 2, 1, key=jr.key(0), tau_E=-1.0)

@@ -225,6 +225,17 @@ def test_evaluate_repeats_the_test_and_asks_for_stability_everywhere(complete):
     assert "stability" not in evaluate(folder, with_stability=False).summary
 
 
+def test_identity_recurrence_is_stable_whatever_rounding_does_to_eigenvalues(complete, monkeypatch):
+    model = load_model(RunFolder.open(complete[0]))
+    digits = data.load("digits")
+    examples = as_examples(digits.test_images, digits.test_labels, 16)
+    for value, verdict in ((1e-9, True), (np.nan, False)):
+        rounded = lambda J, value=value: np.full(J.shape[:-1], value, complex)  # noqa: E731
+        monkeypatch.setattr("organics.training.evaluation.eigenvalues", rounded)
+        _, (stable,) = spectral_abscissae(model, examples)
+        assert np.all(stable == verdict)
+
+
 def test_same_seed_same_numbers_other_seed_others(complete, tmp_path):
     folder, report = complete
     again = quiet(SMALL, tmp_path / "again")

@@ -6,6 +6,45 @@ from typing import Any
 
 import numpy as np
 
+_FLOAT_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def float_type(dtype: Any) -> np.dtype:
+    """The floating-point type to compute in: JAX's default if none, or `float`, is given.
+
+    Raises `ValueError` for all but float32 and float64, and for float64 where JAX has it not.
+    """
+    import jax
+
+    if dtype is None or dtype is float:
+        return np.dtype(jax.dtypes.canonicalize_dtype(float))
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"`dtype` must be float32 or float64, not {dtype!r}.") from None
+    require_float_type("dtype", wanted)
+    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
+        raise ValueError(
+            "`dtype` must be float32, not float64, unless `jax_enable_x64` is set: "
+            "`jax.config.update('jax_enable_x64', True)`."
+        )
+    return wanted
+
+
+def require_float_type(name: str, dtype: Any) -> None:
+    """Refuse types in which nothing is computed here: of fewer than 24 bits of precision, in which
+    small steps are lost, or not real."""
+    if dtype not in _FLOAT_TYPES:
+        raise ValueError(f"`{name}` must be float32 or float64, not {dtype}.")
+
+
+def require_whole(name: str, value: Any, least: int = 1) -> None:
+    """Refuse what is no whole number from `least` on."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ValueError(f"`{name}` must be a whole number, not {value!r}.")
+    if value < least:
+        raise ValueError(f"`{name}` must be at least {least}, not {value}.")
+
 
 def require_square(name: str, shape: tuple[int, ...], n: int | None = None) -> None:
     """Refuse what is no square matrix, or one of another size than `n`."""

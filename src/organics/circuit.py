@@ -28,9 +28,18 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, ScalarLike
+from jax.typing import DTypeLike
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, ScalarLike
 
-from organics.arguments import is_positive, require_entries, require_square, require_vector
+from organics.arguments import (
+    float_type,
+    is_positive,
+    require_entries,
+    require_float_type,
+    require_square,
+    require_vector,
+    require_whole,
+)
 
 Values = ArrayLike | Sequence[Any]  # anything that makes an array; what it holds is checked
 
@@ -136,17 +145,19 @@ class Circuit(eqx.Module):
         tau_y: Values = 2.0,
         tau_a: Values = 2.0,
         rectified: bool = False,
-        dtype: type | None = None,
+        dtype: DTypeLike | None = None,
     ) -> "Circuit":
         """A random circuit under the law of the paper's trials (its Figure 4).
 
         `b, b0, sigma ~ U(0, 1)`, `W ~ U(0, 1)` entrywise, `W_r` Gaussian scaled to the given
         largest singular value (`spectral_norm=None`: the identity). `dtype` defaults to JAX's
         default float. Can be mapped over keys: `jax.vmap(lambda k: Circuit.random(k, 10))(keys)`.
+
+        Raises `ValueError` if `n` is no whole number above 0, or `dtype` neither float32 nor a
+        float64 that JAX has.
         """
-        if n < 1:
-            raise ValueError(f"`n` must be at least 1, not {n}.")
-        real = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
+        require_whole("n", n)
+        real = float_type(dtype)
         k_b, k_b0, k_sigma, k_W, k_W_r = jr.split(key, 5)
         # the open interval: the circuit's gains must not vanish
         uniform = lambda k: jr.uniform(k, (n,), real, minval=jnp.finfo(real).eps)  # noqa: E731
@@ -179,6 +190,15 @@ class Circuit(eqx.Module):
     def c(self) -> Float[Array, "*batch n"]:
         """Tonic drive of the modulator neurons, `(b0 sigma)^2`; every steady state has `a >= c`."""
         return jnp.square(self.b0 * self.sigma)
+
+    @property
+    def valid(self) -> Bool[Array, ""]:
+        """Whether all parameters are in their domains: for what is being traced, or was replaced,
+        nothing else looks."""
+        found = jnp.all(self.W >= 0)
+        for positive in (self.b, self.b0, self.sigma, self.tau_y, self.tau_a):
+            found &= jnp.all(positive > 0)
+        return found
 
     def rectify(self, y: Float[Array, " n"]) -> Float[Array, " n"]:
         """What the recurrent terms see of `y`: `relu(y)` in the rectified model, else `y`."""
@@ -252,10 +272,11 @@ class Circuit(eqx.Module):
 
 
 def random_drive(
-    key: PRNGKeyArray, n: int, norm: float = 1.0, *, dtype: type | None = None
+    key: PRNGKeyArray, n: int, norm: float = 1.0, *, dtype: DTypeLike | None = None
 ) -> Float[Array, " n"]:
     """A Gaussian input drive of shape (n,), scaled to Euclidean norm `norm`."""
-    z = jr.normal(key, (n,), dtype or float)
+    require_whole("n", n)
+    z = jr.normal(key, (n,), float_type(dtype))
     return norm * z / jnp.linalg.norm(z)
 
 
@@ -263,14 +284,17 @@ def as_drive(circuit: Circuit, z: Values, name: str = "z") -> Float[Array, " n"]
     """`z` as an array of the circuit's type and of shape (n,).
 
     Raises `ValueError` naming the argument if the shape differs or a value is not finite, or if
-    `circuit` is a stack of circuits.
+    `circuit` is a stack of circuits, or none, or had parameters replaced that do not fit.
     """
+    if not isinstance(circuit, Circuit):
+        raise ValueError(f"`circuit` must be a `Circuit`, not {circuit!r}.")
     if circuit.W.ndim != 2:
         raise ValueError(
             f"`circuit` must be one circuit, not a stack of them (`W` has shape "
             f"{circuit.W.shape}): map over them, as in `jax.vmap(steady_state)(circuits, drives)`."
         )
-    z = _floating(name, z, circuit.dtype)
+    _require_whole(circuit)
+    z = as_real(name, z, circuit.dtype)
     if z.shape != (circuit.n,):
         raise ValueError(
             f"`{name}` must have shape ({circuit.n},), one input drive per neuron, not {z.shape}. "
@@ -280,15 +304,29 @@ def as_drive(circuit: Circuit, z: Values, name: str = "z") -> Float[Array, " n"]
     return z
 
 
+def _require_whole(circuit: Circuit) -> None:
+    """Refuse a circuit with parameters that were replaced by others of another shape, or converted
+    to a type in which it does not compute."""
+    n = circuit.n
+    shapes = {name: (n,) for name in ("b", "b0", "sigma", "tau_y", "tau_a")} | {"W": (n, n)}
+    if circuit.W_r is not None:
+        shapes["W_r"] = (n, n)
+    for name, shape in shapes.items():
+        value = getattr(circuit, name)
+        if value.shape != shape:
+            raise ValueError(f"`{name}` of a circuit must have shape {shape}, not {value.shape}.")
+        require_float_type(name, value.dtype)
+
+
 def _matrix(name: str, value, n: int | None, dtype) -> Array:
-    value = _floating(name, value, dtype)
+    value = as_real(name, value, dtype)
     require_square(name, value.shape, n)
     _require(name, value, np.isfinite, "be finite")
     return value
 
 
 def _positive_vector(name: str, value, n: int, dtype) -> Array:
-    value = _floating(name, value, dtype)
+    value = as_real(name, value, dtype)
     require_vector(name, value.shape, n)
     _require(name, value, is_positive, "be finite and > 0")
     if value.ndim == 1:
@@ -298,7 +336,13 @@ def _positive_vector(name: str, value, n: int, dtype) -> Array:
     return jax.device_put(np.full(n, value))
 
 
-def _floating(name: str, value, dtype) -> Array:
+def as_real(name: str, value, dtype) -> Array:
+    """`value` as an array of a floating-point type, by default its own or JAX's.
+
+    Raises `ValueError`, naming the argument, for what are no real numbers.
+    """
+    if np.ma.is_masked(value):
+        raise ValueError(f"`{name}` must have no masked entries.")
     try:
         # by NumPy, if it can: without a type, `jnp.asarray` compiles a program for each shape
         of_jax = any(isinstance(leaf, Array) for leaf in jax.tree.leaves(value))
@@ -307,10 +351,13 @@ def _floating(name: str, value, dtype) -> Array:
         raise ValueError(f"`{name}` must be an array of real numbers: {error}") from None
     if jnp.issubdtype(value.dtype, jnp.complexfloating):
         raise ValueError(f"`{name}` must be real, not of type {value.dtype}.")
-    if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool):
+    # NumPy counts durations, of any unit, among the numbers
+    numbers = jnp.issubdtype(value.dtype, jnp.number) and value.dtype.kind != "m"
+    if not (numbers or value.dtype == bool):
         raise ValueError(f"`{name}` must be an array of real numbers, not of type {value.dtype}.")
     if dtype is None:
-        dtype = value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else float
+        dtype = value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else np.dtype(float)
+        require_float_type(name, dtype)
     dtype = jax.dtypes.canonicalize_dtype(dtype)
     return jnp.asarray(value, dtype) if of_jax else jax.device_put(value.astype(dtype))
 

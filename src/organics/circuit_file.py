@@ -40,6 +40,7 @@ import numpy as np
 
 from organics import npy
 from organics.arguments import (
+    float_type,
     is_positive,
     nearest,
     require_entries,
@@ -85,7 +86,7 @@ def load_circuit(path: str | Path, dtype: Any = None) -> "tuple[Circuit, Array]"
         `OSError` if the file cannot be read.
     """
     _format(Path(path))
-    dtype = _float_type(dtype)
+    dtype = float_type(dtype)
     return build(path, read(path), dtype)
 
 
@@ -111,7 +112,7 @@ def build(path: str | Path, content: Content, dtype: Any = None) -> "tuple[Circu
 
     from organics.circuit import Circuit
 
-    dtype = _float_type(dtype)
+    dtype = float_type(dtype)
     try:
         numbers = {
             key: _cast(key, value, dtype)
@@ -132,8 +133,9 @@ def save_circuit(path: str | Path, circuit: "Circuit", drives: "Values") -> None
     same type. The file appears whole or not at all.
 
     Raises
-        `ValueError` if the suffix is another, the circuit is not a single one, the drives do not
-            fit it or are not finite, or the file would be too large to be loaded.
+        `ValueError` if the suffix is another, the circuit is not a single one, or has a parameter
+            that it may not have, the drives do not fit it or are not finite, or the file would be
+            too large to be loaded.
         `OSError` if the file cannot be written.
     """
     path = Path(path)
@@ -147,6 +149,7 @@ def save_circuit(path: str | Path, circuit: "Circuit", drives: "Values") -> None
     values["W_r"] = None if circuit.W_r is None else np.asarray(circuit.W_r)
     values["rectified"] = circuit.rectified
     values["z"] = _drives(_finite("drives", np.asarray(drives)), circuit.n, "drives")
+    _shaped(values)  # else it could not be read back, as after a parameter was replaced
     data = dump({key: values[key] for key in KEYS})
     if len(data) > limit:
         raise ValueError(
@@ -166,20 +169,6 @@ def _format(path: Path) -> "tuple[Callable[[bytes], Content], Callable[[Content]
         f"`path` must end in .json or .npz to be a circuit file: {path}. (In MATLAB, `jsonencode` "
         "of a struct with the fields of one writes such a .json.)"
     )
-
-
-def _float_type(dtype: Any) -> np.dtype:
-    import jax
-
-    wanted = np.dtype(jax.dtypes.canonicalize_dtype(float) if dtype is None else dtype)
-    if wanted not in (np.float32, np.float64):
-        raise ValueError(f"`dtype` must be float32 or float64, not {wanted}.")
-    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
-        raise ValueError(
-            "`dtype` is float64, but JAX is set to 32 bits; "
-            "call `jax.config.update('jax_enable_x64', True)` first."
-        )
-    return wanted
 
 
 def _shaped(values: Content) -> Content:

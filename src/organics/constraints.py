@@ -25,8 +25,8 @@ def at_most_one(log_W: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def unit_interval(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The logistic sigmoid of `raw`: in (0, 1)."""
-    return jax.nn.sigmoid(raw)
+    """The logistic sigmoid of `raw`: in (0, 1], and at least the least normal number."""
+    return jnp.maximum(jax.nn.sigmoid(raw), jnp.finfo(raw.dtype).tiny)
 
 
 def unit_norm(x: Float[Array, " n"]) -> Float[Array, " n"]:

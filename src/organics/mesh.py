@@ -6,6 +6,7 @@ explicit axis its type says how it is shared among them. Of automatic axes a typ
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import jax
@@ -31,6 +32,26 @@ def alike(tree: _Tree) -> _Tree:
     return jax.tree.map(vary, tree)
 
 
+def concretely() -> AbstractContextManager:
+    """Where what is concrete stays so inside a function that is being traced.
+
+    Not inside of `jax.shard_map`, where what is concrete cannot meet what varies then.
+    """
+    inside = jax.sharding.get_abstract_mesh().manual_axes
+    return nullcontext() if inside else jax.ensure_compile_time_eval()
+
+
+def require_unchecked(what: str, tree: PyTree) -> None:
+    """Refuse arrays, or their types, that vary over a manual axis, where JAX watches that.
+
+    For `what` is computed by a loop of another library, which does not say how its values vary.
+    """
+    if axes := sorted(frozenset().union(*(_varying(leaf) for leaf in jax.tree.leaves(tree)))):
+        raise ValueError(
+            f"{what} on the axes {axes} of a mesh needs `jax.shard_map(..., check_vma=False)`."
+        )
+
+
 def by_shares(
     function: Callable,
     weights: PyTree,
@@ -54,9 +75,10 @@ def by_shares(
     def lay(spec, tree):
         return jax.tree.map(lambda leaf: _lay(leaf, mesh, spec), tree)
 
-    return jax.shard_map(
-        function, mesh=mesh, in_specs=specs, out_specs=(row, steps), axis_names=axes
-    )(*map(lay, specs, (weights, x, state, *rows)))
+    shared_out = advising(
+        jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=(row, steps), axis_names=axes)
+    )
+    return shared_out(*map(lay, specs, (weights, x, state, *rows)))
 
 
 def whole(array: _Array) -> _Array:
@@ -76,12 +98,13 @@ def advising(function: _Function) -> _Function:
         try:
             return function(*arrays, **options)
         except Exception as error:
-            meshes = (jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(arrays))
+            leaves = [leaf for leaf in jax.tree.leaves(arrays) if isinstance(leaf, Array)]
+            meshes = (jax.typeof(leaf).sharding.mesh for leaf in leaves)
             axes = sorted(set().union(*map(_explicit, meshes)))
             if not axes:
                 raise
             raise ValueError(
-                f"steady states cannot be searched for on the explicit axes {axes} of a mesh: use "
+                f"loops and solvers cannot be mapped on the explicit axes {axes} of a mesh: use "
                 "`jax.shard_map`, or a mesh with `AxisType.Auto`."
             ) from error
 
@@ -92,7 +115,7 @@ def _lay(array: _Array, mesh: AbstractMesh, spec: PartitionSpec) -> _Array:
     return jax.sharding.reshard(array, NamedSharding(mesh, spec))
 
 
-def _varying(leaf: Array) -> frozenset[str]:
+def _varying(leaf: Any) -> frozenset[str]:
     return jax.typeof(leaf).manual_axis_type.varying
 
 

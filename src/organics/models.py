@@ -16,7 +16,8 @@ after every epoch, of where its state goes on inputs that it is not trained on, 
 that a step of training on them takes. One that is made of circuits at rest has
 
     circuits(x) -> a list of (Circuit, z)
-    jacobians(x) -> a list of (Jacobian, whether the steady state was found)
+    jacobians(x) -> a list of (Jacobian, whether the steady state was found, whether it is stable by
+                    theorem, whatever eigenvalues are computed)
 
 for one input x, so that stability can be asked of every part of it.
 """
@@ -35,7 +36,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from organics.circuit import Circuit
 from organics.linearization import jacobian
 from organics.memory import require_memory
-from organics.nn.arguments import require_positive
+from organics.nn.arguments import require_sizes
 from organics.nn.dynamics import spectra
 from organics.nn.normalization import Normalization, Recurrence
 from organics.nn.recurrent import ORGaNICs, trainable
@@ -181,18 +182,20 @@ class StaticClassifier(eqx.Module):
 
     def jacobians(
         self, x: Float[Array, " pixels"]
-    ) -> list[tuple[Float[Array, "k k"], Bool[Array, ""]]]:
+    ) -> list[tuple[Float[Array, "k k"], Bool[Array, ""], Bool[Array, ""]]]:
         """Of each layer that is a circuit, when the network sees the input `x`: the Jacobian at
-        its steady state, in 1/ms, and whether that was found."""
+        its steady state, in 1/ms, whether that was found, and whether it is stable by theorem, as
+        with identity recurrence."""
         linearized = []
         for layer, rates in self._seen(x):
             if isinstance(layer, Normalization):
                 circuit, z = layer.circuit(rates)
                 steady = steady_state(circuit, z)
-                linearized.append((jacobian(circuit, steady.state), steady.converged))
+                J, by_theorem = jacobian(circuit, steady.state), jnp.asarray(circuit.W_r is None)
+                linearized.append((J, steady.converged, by_theorem))
             elif isinstance(layer, SSN):
                 u, found = layer.rest(rates)
-                linearized.append((layer.jacobian(u), found))
+                linearized.append((layer.jacobian(u), found, jnp.asarray(False)))
         return linearized
 
     def _seen(self, x: Float[Array, " pixels"]) -> Iterator[tuple[Any, Array]]:
@@ -295,7 +298,7 @@ def build(
     if not encoder:
         raise ValueError("`encoder` must have at least one width, that of the code.")
     for width in (*encoder, *layers):
-        require_positive(width=width)
+        require_sizes(width=width)
     if name == "ssn":
         return _build_ssn(input_size, layers, encoder, key, dtype)
     k_network, *keys = jr.split(key, 1 + len(layers))
@@ -344,7 +347,7 @@ def build_sequence(
     if name not in get_args(SequenceModelName):
         known = ", ".join(get_args(SequenceModelName))
         raise ValueError(f"`model` must be one of {known}, not {name!r}.")
-    require_positive(input_size=input_size, units=units)
+    require_sizes(input_size=input_size, units=units)
     k_layer, k_readout = jr.split(key)
     if name == "organics":
         layer = ORGaNICs(input_size, units, key=k_layer, dtype=dtype, **options)

@@ -21,7 +21,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int, PRNGKeyArray, Real
 
-from organics.circuit import Circuit, State, root
+from organics.arguments import require_whole
+from organics.circuit import Circuit, State, as_real, root
 from organics.discretization import (
     Scheme,
     in_words,
@@ -31,6 +32,7 @@ from organics.discretization import (
     variance_error,
 )
 from organics.memory import require_memory
+from organics.mesh import advising, alike, concretely
 from organics.simulation import (
     DIVERGENCE,
     DRIVE,
@@ -46,7 +48,7 @@ from organics.simulation import (
     initial_state,
     known,
     require_ok,
-    with_honest_times,
+    with_honest_end,
 )
 from organics.stepping import APART
 
@@ -223,16 +225,19 @@ def _simulate(
 ) -> Trajectory:
     if scheme not in get_args(Scheme):
         raise ValueError(f"`scheme` must be one of {list(get_args(Scheme))}, not {scheme!r}.")
-    if save_every < 1 or steps < 1 or steps % save_every:
+    require_whole("steps", steps)
+    require_whole("save_every", save_every)
+    if steps % save_every:
         raise ValueError(
-            "`steps` must be a positive multiple of `save_every`, and `save_every` at least 1, not "
-            f"{steps} and {save_every}."
+            f"`steps` must be a multiple of `save_every`, not {steps} and {save_every}."
         )
+    if not isinstance(noise, Noise):
+        raise ValueError(f"`noise` must be a `Noise`, not {noise!r}.")
     rows = steps // save_every
     neuron_bytes = 2 * circuit.n * dt.dtype.itemsize
     require_memory(rows * neuron_bytes, "steps", f"a trajectory of {rows:,} rows")
     require_memory(save_every * neuron_bytes, "save_every", f"the noise of {save_every:,} steps")
-    with jax.ensure_compile_time_eval():  # what is concrete stays so inside a traced function
+    with concretely():  # what is concrete stays so inside a traced function
         times = dt * save_every * jnp.arange(rows + 1, dtype=dt.dtype)
         drive = as_time_course(circuit, z, times)
         start = initial_state(circuit, initial)
@@ -249,7 +254,7 @@ def _simulate(
     )
     if constant:
         trajectory = _nothing_if(unstable(eigenvalues, dt, scheme)[0], trajectory)
-    trajectory = with_honest_times(trajectory)
+    trajectory = with_honest_end(trajectory)
     if not throw:
         return trajectory
     shorter = "Take shorter steps `dt`, or less noise."
@@ -356,6 +361,7 @@ def _step_function(circuit: Circuit, noise: Noise, dt, scheme: Scheme):
     return heun if scheme == "heun" else euler_maruyama
 
 
+@advising
 @eqx.filter_jit
 def _integrate(
     circuit, drive, noise, dt, times, start, increments, scheme, rows, save_every, looks
@@ -382,7 +388,10 @@ def _integrate(
         driven = jnp.all(jnp.isfinite(z[1:] + z[:-1]).reshape(rows_per_chunk, -1), axis=1)
         return x, (path[:, -1], jnp.min(path[:, :, 1], axis=(1, 2)), driven)
 
-    _, outcome = jax.lax.scan(chunk, jnp.stack(start), jnp.arange(chunks))
+    # what the loop carries varies over a mesh of devices as does all that it is computed from
+    given = circuit, noise, dt, drive(times[0]), increments(jnp.int32(0))
+    begin, _ = alike((jnp.stack(start), given))
+    _, outcome = jax.lax.scan(chunk, begin, jnp.arange(chunks))
     # the last chunk may have gone past the end
     saved, lowest, driven = (x.reshape(-1, *x.shape[2:])[:rows] for x in outcome)
     good = (lowest > 0) & jnp.all(jnp.isfinite(saved), axis=(1, 2))
@@ -396,13 +405,15 @@ def _integrate(
         state=State(saved[:, 0], saved[:, 1]),
         failure=jnp.where(ok, NONE, failure),
         end_time=jnp.where(ok, times[-1], times[bad]),
-        steady_time=jnp.full_like(dt, jnp.inf),
+        rested=jnp.zeros_like(ok),
     )
 
 
 def _step(circuit: Circuit, dt) -> Float[Array, ""]:
-    with jax.ensure_compile_time_eval():  # concrete, if it is, inside a traced function, too
-        dt = jnp.asarray(dt, circuit.dtype)
+    with concretely():  # concrete, if it is, inside a traced function, too
+        dt = as_real("dt", dt, circuit.dtype)
+        if dt.ndim:
+            raise ValueError(f"`dt` must be one number, not of shape {dt.shape}.")
         valid = jnp.isfinite(dt) & (dt > 0)
     if known(valid) is False:
         raise ValueError(f"`dt` must be finite and > 0 ms, not {float(dt)}.")
@@ -410,10 +421,7 @@ def _step(circuit: Circuit, dt) -> Float[Array, ""]:
 
 
 def _level(name: str, value) -> Float[Array, "*n"]:
-    value = value if isinstance(value, Array) else np.asarray(value)
-    dtype = value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else float
-    dtype = jax.dtypes.canonicalize_dtype(dtype)
-    value = jnp.asarray(value.astype(dtype), dtype)
+    value = as_real(name, value, None)
     if not (isinstance(value, Tracer) or np.all(np.isfinite(value) & (np.asarray(value) >= 0))):
         raise ValueError(f"`{name}` must be finite and >= 0, not {value}.")
     return value

@@ -112,6 +112,6 @@ def _simulate(circuits: Circuit, drives: Array, states: State, duration) -> _Str
             throw=False,
         )
         last = State(path.state.y[-1], path.state.a[-1])
-        return _Stretch(last, path.ok & jnp.isfinite(path.steady_time))
+        return _Stretch(last, path.ok & path.rested)
 
     return jax.vmap(one)(circuits, drives, states)

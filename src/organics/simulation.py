@@ -15,7 +15,9 @@ import optimistix as optx
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
-from organics.circuit import Circuit, State, as_drive, root
+from organics.arguments import require_whole
+from organics.circuit import Circuit, State, as_drive, as_real, root
+from organics.mesh import advising, concretely, require_unchecked
 from organics.stepping import Watchful, resolution, room_for, survey
 
 Method = Literal["explicit", "implicit"]
@@ -42,8 +44,7 @@ class Trajectory(eqx.Module):
         failure: index into `FAILURES`, 0 if there is none; `failure_name` has the word.
         end_time: how far the trajectory is good, in ms: the last save time, `steady_time`, or the
             time of the failure.
-        steady_time: when the circuit came to rest, in ms; `inf` if it did not, or was not asked to
-            stop there.
+        rested: whether the circuit came to rest and was asked to stop there.
         interpolation: what calling the trajectory evaluates; `None` unless it was asked for.
     """
 
@@ -51,7 +52,7 @@ class Trajectory(eqx.Module):
     state: State
     failure: Int[Array, "*batch"]
     end_time: Float[Array, "*batch"]
-    steady_time: Float[Array, "*batch"]
+    rested: Bool[Array, "*batch"]
     interpolation: dfx.DenseInterpolation | None = None
 
     @property
@@ -60,6 +61,12 @@ class Trajectory(eqx.Module):
         was found at or below 0. The circuit itself cannot do that: either the steps were too large,
         or noise did it. `a` is never clipped."""
         return jnp.asarray(self.failure == NONE)
+
+    @property
+    def steady_time(self) -> Float[Array, "*batch"]:
+        """When the circuit came to rest, in ms; `inf` if it did not, or was not asked to stop."""
+        time = jnp.where(self.rested, self.end_time, jnp.inf)
+        return _determined(self.rested, time, self.state.y)
 
     @property
     def failure_name(self) -> str:
@@ -76,15 +83,14 @@ class Trajectory(eqx.Module):
         if self.interpolation is None:
             raise ValueError("This trajectory has no interpolation; simulate with `dense=True`.")
         t = jnp.asarray(t, self.t.dtype)
-        steady = jnp.isfinite(self.steady_time)
-        last = jnp.where(steady, self.t[-1], self.end_time)
+        last = jnp.where(self.rested, self.t[-1], self.end_time)
         inside = (t >= self.t[0]) & (t <= last)
         if known(inside) is False:
             raise ValueError(
                 f"`t` must be between {float(self.t[0])} and {float(last)} ms, where the circuit "
                 f"was simulated, not {float(t)}."
             )
-        held = jnp.where(inside & steady, jnp.minimum(t, self.steady_time), t)
+        held = jnp.where(inside & self.rested, jnp.minimum(t, self.end_time), t)
         return State(*self.interpolation.evaluate(held))
 
 
@@ -107,7 +113,8 @@ def simulate(
     """Integrate the circuit's differential equation, with adaptive steps.
 
     Can be jitted, mapped over circuits, drives and initial states, and differentiated in reverse
-    mode, through the steps that were taken.
+    mode, through the steps that were taken. Inside of `jax.shard_map`, what differs between devices
+    needs `check_vma=False`, and has no derivatives.
 
     Arguments
         z: input drive: constant, shape (n,); or sampled at the save times, shape (t, n), and linear
@@ -144,11 +151,12 @@ def simulate(
     """
     _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance)
     samples = _SAMPLES if callable(z) or np.ndim(z) != 2 else np.shape(z)[0]
-    with jax.ensure_compile_time_eval():  # what is concrete stays so inside a traced function
+    with concretely():  # what is concrete stays so inside a traced function
         times = save_times(circuit, t, samples)
         drive = as_time_course(circuit, z, times)
         start = initial_state(circuit, initial)
         duration = times[-1] - times[0]
+    require_unchecked("`simulate`", (circuit, times, start, jax.eval_shape(drive, times[0])))
     if until_steady and not isinstance(drive, Constant):
         raise ValueError("`until_steady` needs a constant drive: `z` must have shape (n,).")
     if isinstance(drive, Sampled) and max_steps < len(times):
@@ -170,11 +178,11 @@ def simulate(
         atol=jnp.asarray(atol, circuit.dtype),
         max_step=None if max_step is None else jnp.asarray(max_step, circuit.dtype),
         steady_tolerance=jnp.asarray(steady_tolerance, circuit.dtype) if until_steady else None,
-        max_steps=max_steps,
+        max_steps=int(max_steps),
         dense=dense,
         room=room,
     )
-    trajectory = with_honest_times(trajectory)
+    trajectory = with_honest_end(trajectory)
     if not throw or known(trajectory.ok):
         return trajectory
     return require_ok(trajectory, reasons(trajectory, method, max_steps))
@@ -217,13 +225,16 @@ def as_time_course(
     """
     if callable(z):
         drive = Function(z)
-        shape = jax.eval_shape(drive, times[0]).shape
+        given = jax.eval_shape(lambda t: jnp.asarray(z(t)), times[0])
+        if jnp.issubdtype(given.dtype, jnp.complexfloating):
+            raise ValueError(f"`z` must return real numbers, not of type {given.dtype}.")
+        shape = given.shape
         if shape != (circuit.n,):
             raise ValueError(f"`z` must return shape ({circuit.n},) at each time, not {shape}.")
         return drive
     if np.ndim(z) != 2:
         return Constant(as_drive(circuit, z))
-    samples = jnp.asarray(z, circuit.dtype)
+    samples = as_real("z", z, circuit.dtype)
     if samples.shape != (len(times), circuit.n):
         raise ValueError(
             f"`z` must have shape ({circuit.n},), or ({len(times)}, {circuit.n}) with a sample for "
@@ -239,7 +250,7 @@ def save_times(circuit: Circuit, t: Real[ArrayLike, "*times"], samples: int) -> 
 
     Raises `ValueError` if there are fewer than two, or they do not increase.
     """
-    t = jnp.asarray(t, circuit.dtype)
+    t = as_real("t", t, circuit.dtype)
     if t.ndim == 0:
         t = jnp.linspace(jnp.zeros_like(t), t, samples)
     if t.ndim != 1 or len(t) < 2:
@@ -257,10 +268,19 @@ def save_times(circuit: Circuit, t: Real[ArrayLike, "*times"], samples: int) -> 
 def initial_state(circuit: Circuit, initial: State | None) -> State:
     """`initial` in the circuit's type; `y = 0`, `a = (b0 sigma)^2` if it is not given.
 
-    Raises `ValueError` if a shape is not (n,) or a value is not finite.
+    Raises `ValueError` if a shape is not (n,) or a value is not finite; without `initial`, also if
+    `(b0 sigma)^2` is out of range: an `a` that begins at 0 would stay there.
     """
     if initial is None:
+        in_range = (circuit.c >= jnp.finfo(circuit.dtype).tiny) & jnp.isfinite(circuit.c)
+        if known(jnp.all(in_range)) is False:
+            raise ValueError(
+                "`initial` must be given, as `b0 sigma` squared is out of the range of "
+                f"{circuit.dtype}."
+            )
         return State(jnp.zeros_like(circuit.c), circuit.c)
+    if not isinstance(initial, State):
+        raise ValueError(f"`initial` must be a `State`, not {initial!r}.")
     return State(
         as_drive(circuit, initial.y, "initial.y"), as_drive(circuit, initial.a, "initial.a")
     )
@@ -271,20 +291,14 @@ def known(condition: Bool[Array, ""]) -> bool | None:
     return None if isinstance(condition, Tracer) else bool(condition)
 
 
-def with_honest_times(trajectory: Trajectory) -> Trajectory:
-    """The trajectory, refusing to have derivatives of times that nothing determines.
+def with_honest_end(trajectory: Trajectory) -> Trajectory:
+    """The trajectory, refusing to have the derivative of an end that nothing determines.
 
     To be called outside of what is compiled, so that the refusal is an error of the caller's.
     """
-    steady, y = jnp.isfinite(trajectory.steady_time), trajectory.state.y
-    return eqx.tree_at(
-        lambda path: (path.end_time, path.steady_time),
-        trajectory,
-        (
-            _determined(steady | trajectory.ok, trajectory.end_time, y),
-            _determined(steady, trajectory.steady_time, y),
-        ),
-    )
+    determined = trajectory.rested | trajectory.ok
+    end = _determined(determined, trajectory.end_time, trajectory.state.y)
+    return eqx.tree_at(lambda path: path.end_time, trajectory, end)
 
 
 @jax.custom_vjp
@@ -327,6 +341,7 @@ def require_ok(trajectory: Trajectory, reasons: dict[int, tuple[str, str]]) -> T
         error.add_note("`throw=False` returns what there is.")
         raise error
     if known(trajectory.ok) is None:
+        require_unchecked("`throw=True`", trajectory.ok)
         messages = [
             "the simulation failed: {}. {}".format(*reasons.get(failure, ("", "")))
             for failure in range(len(FAILURES))
@@ -369,7 +384,8 @@ def _needed(trajectory: Trajectory, max_steps: int) -> str:
     begin, end, last = _course(trajectory)
     if begin is None or end is None or last is None or not end > begin:
         return ""
-    return f" (at this pace it takes some {max_steps * (last - begin) / (end - begin):,.0f})"
+    steps = max_steps * (last - begin) / (end - begin)
+    return f" (at this pace it takes some {steps:,.0f})" if steps < 1e12 else ""
 
 
 def _course(trajectory: Trajectory) -> tuple[float, float, float] | tuple[None, None, None]:
@@ -389,12 +405,11 @@ def _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance) ->
     if method not in _SOLVERS:
         raise ValueError(f"`method` must be one of {list(_SOLVERS)}, not {method!r}.")
     for name, value in (("rtol", rtol), ("atol", atol), ("steady_tolerance", steady_tolerance)):
-        if not (np.isfinite(value) and value > 0):
+        if not isinstance(value, Tracer) and not (np.isfinite(value) and value > 0):
             raise ValueError(f"`{name}` must be finite and > 0, not {value}.")
-    if max_step is not None and not max_step > 0:
+    if max_step is not None and not isinstance(max_step, Tracer) and not max_step > 0:
         raise ValueError(f"`max_step` must be > 0 ms, or None, not {max_step}.")
-    if max_steps < 1:
-        raise ValueError(f"`max_steps` must be at least 1, not {max_steps}.")
+    require_whole("max_steps", max_steps)
 
 
 # The state is stacked, (2, n) with rows y and a: the solver pays for every array it carries.
@@ -431,6 +446,7 @@ class _Bisection(optx.Bisection):
         return state.upper - state.lower <= finest, optx.RESULTS.successful
 
 
+@advising
 @eqx.filter_jit
 def _integrate(
     circuit,
@@ -499,6 +515,6 @@ def _integrate(
         state=State(y, a),
         failure=failure,
         end_time=jnp.where(jnp.any(crossed), last_good, end_time),
-        steady_time=jnp.where(steady, end_time, jnp.inf),
+        rested=steady,
         interpolation=solution.interpolation,
     )

@@ -27,9 +27,11 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, ScalarLike
 
-from organics.circuit import Circuit, State, as_drive, gate
+from organics.circuit import Circuit, State, as_drive, as_real, gate
 from organics.krylov import linearized, minimize_residual, neuron_blocks, solve_linearized
 from organics.linearization import determinant_sign, imbalance_jacobian
 from organics.mesh import advising, alike
@@ -56,7 +58,8 @@ class SteadyState(NamedTuple):
         state: `y` and `a`, each of shape (n,).
         residual: Euclidean norm of `circuit.imbalance`, the velocity scaled by the time constants.
         converged: whether each equation balances to within the tolerance, relative to the terms
-            that it sums, and the last step of Newton was small. If not, there is none nearby, or
+            that it sums, and the last step of Newton was small; never where a parameter of the
+            circuit, traced or replaced, is out of its domain. If not, there is none nearby, or
             too few digits to tell, and `state` is only the best state that was found.
         iterations: total number of iterations of Algorithm 1 and of Newton.
         method: index into `METHODS` of what produced the state; `method_name` has the words.
@@ -132,23 +135,37 @@ def steady_state(
     answers that. Where the largest singular value of `W_r` exceeds 1, it may not be the state to
     which the circuit goes from rest. The norm is computed once for all drives, if it is not given.
 
-    Raises `ValueError` if `z` has the wrong shape or is not finite. Does not raise when no steady
+    Raises `ValueError` if `z` has the wrong shape or is not finite, if `tolerance` is not in (0, 1)
+    or is traced, or if `spectral_norm` is no number >= 0. Does not raise when no steady
     state is found, as some circuits have none: see `SteadyState.converged`.
     """
     z = as_drive(circuit, z)
-    tolerance = float(jnp.finfo(circuit.dtype).eps ** 0.75) if tolerance is None else tolerance
+    tolerance = _as_tolerance(tolerance, circuit.dtype)
     if circuit.W_r is None:
         state = closed_form(circuit, z)
         found = _judge(circuit, state, z)
         found = found._replace(converged=found.error <= tolerance)
         method, count = jnp.int32(_CLOSED_FORM), jnp.int32(0)
     else:
-        norm = None if spectral_norm is None else jnp.asarray(spectral_norm, circuit.dtype)
+        norm = None if spectral_norm is None else as_real("spectral_norm", spectral_norm, z.dtype)
+        if norm is not None and (norm.ndim or not (isinstance(norm, Tracer) or norm >= 0)):
+            raise ValueError(f"`spectral_norm` must be one number >= 0, not {spectral_norm}.")
         circuit, z, norm = alike((circuit, z, norm))
         fixed = jax.lax.stop_gradient((circuit, z, norm))
         found, method, count = _search(*fixed, tolerance, relaxation_steps, matrix_free)
         state = _implicit(circuit, z, found.state, matrix_free)
-    return SteadyState(state, found.residual, found.converged, count, method)
+    return SteadyState(state, found.residual, found.converged & _valid(circuit), count, method)
+
+
+def _as_tolerance(tolerance: float | None, dtype: jnp.dtype) -> float:
+    if tolerance is None:
+        return float(jnp.finfo(dtype).eps ** 0.75)
+    if isinstance(tolerance, Tracer | str) or np.ndim(tolerance) or not 0 < tolerance < 1:
+        raise ValueError(f"`tolerance` must be a number in (0, 1), not {tolerance!r}.")
+    return float(tolerance)
+
+
+_valid = jax.jit(lambda circuit: circuit.valid)
 
 
 def algorithm_1_start(

@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
+from organics.arguments import float_type, require_whole
 from organics.circuit import Circuit, random_drive
 from organics.linearization import jacobian, single_threaded_lapack
 from organics.memory import require_memory
 from organics.processors import available
-from organics.steady_states import SteadyState, steady_state
+from organics.steady_states import METHODS, SteadyState, steady_state
 
 
 class Trials(NamedTuple):
@@ -37,8 +39,11 @@ class Trials(NamedTuple):
 
     @property
     def stable(self) -> Bool[np.ndarray, " trials"]:
-        """A steady state was found, and its spectral abscissa is negative."""
-        return self.converged & (self.spectral_abscissa < 0)
+        """A steady state was found, and its spectral abscissa is negative; or it has a closed form,
+        as with identity recurrence, which is stable by theorem, whatever rounding makes of that."""
+        by_theorem = self.method == METHODS.index("closed form")
+        decaying = (self.spectral_abscissa < 0) | (by_theorem & np.isfinite(self.spectral_abscissa))
+        return self.converged & decaying
 
 
 def trial(
@@ -49,7 +54,7 @@ def trial(
     *,
     drive_norm: float = 1.0,
     rectified: bool = False,
-    dtype: type | None = None,
+    dtype: DTypeLike | None = None,
 ) -> tuple[Circuit, Float[jax.Array, " n"]]:
     """Circuit and input drive of trial `index` of `run_trials` with the same arguments.
 
@@ -67,7 +72,7 @@ def run_trials(
     seed: int = 0,
     drive_norm: float = 1.0,
     rectified: bool = False,
-    dtype: type | None = None,
+    dtype: DTypeLike | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Trials:
     """Stability of `trials` random circuits of n neurons, by the law of `Circuit.random`.
@@ -78,12 +83,14 @@ def run_trials(
     Raises `ValueError` for `n`, `trials`, `spectral_norm` or `drive_norm` out of range, also if
     memory could not hold what comes of them.
     """
-    for name, value, least in (("n", n, 1), ("trials", trials, 1), ("drive_norm", drive_norm, 0)):
-        if not value >= least:
-            raise ValueError(f"`{name}` must be at least {least}, not {value}.")
-    if spectral_norm is not None and not 0 <= spectral_norm < np.inf:
-        raise ValueError(f"`spectral_norm` must be finite and >= 0, not {spectral_norm}.")
-    law = (n, spectral_norm, drive_norm, rectified, dtype)
+    require_whole("n", n)
+    require_whole("trials", trials)
+    require_whole("seed", seed, least=-(2**63))
+    real = float_type(dtype)
+    for name, value in (("drive_norm", drive_norm), ("spectral_norm", spectral_norm)):
+        if value is not None and not 0 <= value <= float(np.finfo(real).max):
+            raise ValueError(f"`{name}` must be >= 0 and in the range of {real}, not {value}.")
+    law = (int(n), spectral_norm, drive_norm, rectified, real)
     key = jr.key(seed)
     # every piece has the same shape, so that it compiles once, and its matrices fit into a cache
     size = min(trials, max(8, min(2048, 40_000 // n**2)))

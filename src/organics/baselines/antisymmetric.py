@@ -9,7 +9,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.baselines.layer import RecurrentLayer, drive
-from organics.nn.arguments import as_built, floating, require_not_negative, require_positive
+from organics.nn.arguments import (
+    as_built,
+    float_type,
+    require_not_negative,
+    require_positive,
+    require_sizes,
+)
 
 
 class AntisymmetricRNN(RecurrentLayer):
@@ -53,11 +59,10 @@ class AntisymmetricRNN(RecurrentLayer):
         spread: float = 1.0,
         dtype: DTypeLike | None = None,
     ):
-        require_positive(
-            input_size=input_size, hidden_size=hidden_size, epsilon=epsilon, spread=spread
-        )
+        require_sizes(input_size=input_size, hidden_size=hidden_size)
+        require_positive(epsilon=epsilon, spread=spread)
         require_not_negative(gamma=gamma)
-        n, kind = hidden_size, floating(dtype)
+        n, kind = hidden_size, float_type(dtype)
         k_W, *k_V = jr.split(key, 3)
         self.upper = jr.normal(k_W, (n * (n - 1) // 2,), kind) * (spread / n**0.5)
         self.V, V_z = (jr.normal(k, (n, input_size), kind) / input_size**0.5 for k in k_V)

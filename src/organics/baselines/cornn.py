@@ -7,7 +7,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.baselines.layer import RecurrentLayer, drive
-from organics.nn.arguments import as_built, floating, require_not_negative, require_positive
+from organics.nn.arguments import (
+    as_built,
+    float_type,
+    require_not_negative,
+    require_positive,
+    require_sizes,
+)
 from organics.nn.normalization import uniform_fan_in
 
 
@@ -49,9 +55,10 @@ class CoRNN(RecurrentLayer):
         epsilon: float = 4.7,
         dtype: DTypeLike | None = None,
     ):
-        require_positive(input_size=input_size, hidden_size=hidden_size, dt=dt)
+        require_sizes(input_size=input_size, hidden_size=hidden_size)
+        require_positive(dt=dt)
         require_not_negative(gamma=gamma, epsilon=epsilon)
-        n, m, kind = hidden_size, input_size, floating(dtype)
+        n, m, kind = hidden_size, input_size, float_type(dtype)
         k_W, k_V, k_bias = jr.split(key, 3)
         self.W = uniform_fan_in(k_W, (n, 2 * n), 2 * n + m, kind)
         self.V = uniform_fan_in(k_V, (n, m), 2 * n + m, kind)

@@ -7,7 +7,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.baselines.layer import RecurrentLayer, drive
-from organics.nn.arguments import as_built, floating, require_not_negative, require_positive
+from organics.nn.arguments import (
+    as_built,
+    float_type,
+    require_not_negative,
+    require_positive,
+    require_sizes,
+)
 from organics.nn.normalization import uniform_fan_in
 
 
@@ -51,13 +57,12 @@ class LipschitzRNN(RecurrentLayer):
         spread: float = 2.0,
         dtype: DTypeLike | None = None,
     ):
-        require_positive(
-            input_size=input_size, hidden_size=hidden_size, epsilon=epsilon, spread=spread
-        )
+        require_sizes(input_size=input_size, hidden_size=hidden_size)
+        require_positive(epsilon=epsilon, spread=spread)
         require_not_negative(gamma=gamma)
         if not 0 <= beta <= 1:
             raise ValueError(f"`beta` must be in [0, 1], not {beta}.")
-        n, m, kind = hidden_size, input_size, floating(dtype)
+        n, m, kind = hidden_size, input_size, float_type(dtype)
         k_M, k_V, k_bias = jr.split(key, 3)
         self.M = jr.normal(k_M, (2, n, n), kind) * (spread / n)
         self.V = uniform_fan_in(k_V, (n, m), m, kind)

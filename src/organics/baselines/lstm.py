@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.baselines.layer import RecurrentLayer, drive
-from organics.nn.arguments import as_built, floating, require_finite, require_positive
+from organics.nn.arguments import as_built, float_type, require_finite, require_sizes
 from organics.nn.normalization import uniform_fan_in
 
 
@@ -42,9 +42,9 @@ class LSTM(RecurrentLayer):
         forget_bias: float = 1.0,
         dtype: DTypeLike | None = None,
     ):
-        require_positive(input_size=input_size, hidden_size=hidden_size)
+        require_sizes(input_size=input_size, hidden_size=hidden_size)
         require_finite("forget_bias", forget_bias)
-        n, kind = hidden_size, floating(dtype)
+        n, kind = hidden_size, float_type(dtype)
         k_W, k_V = jr.split(key)
         self.W = uniform_fan_in(k_W, (4 * n, n), n, kind)
         self.V = uniform_fan_in(k_V, (4 * n, input_size), n, kind)

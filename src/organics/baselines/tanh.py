@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.baselines.layer import RecurrentLayer, drive
-from organics.nn.arguments import as_built, floating, require_positive
+from organics.nn.arguments import as_built, float_type, require_sizes
 from organics.nn.normalization import uniform_fan_in
 
 
@@ -35,8 +35,8 @@ class Tanh(RecurrentLayer):
         key: PRNGKeyArray,
         dtype: DTypeLike | None = None,
     ):
-        require_positive(input_size=input_size, hidden_size=hidden_size)
-        n, kind = hidden_size, floating(dtype)
+        require_sizes(input_size=input_size, hidden_size=hidden_size)
+        n, kind = hidden_size, float_type(dtype)
         k_W, k_V = jr.split(key)
         self.W = jax.nn.initializers.orthogonal()(k_W, (n, n), kind)
         self.V = uniform_fan_in(k_V, (n, input_size), input_size, kind)

@@ -1,5 +1,6 @@
 """What a command answers, for people or for machines."""
 
+import io
 import json
 import os
 import sys
@@ -10,6 +11,8 @@ from typing import Any
 
 from organics.atomic import naming
 from organics.plain import as_plain
+
+_LEAST_WIDTH = 80  # of a table; a narrower terminal breaks its lines
 
 
 @dataclass(frozen=True)
@@ -50,18 +53,25 @@ def _write_nowhere() -> None:
 
 
 def _print(answer: Answer, as_json: bool) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a character that it has not is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
     if as_json:
         wrote = {"wrote": answer.wrote} if answer.wrote else {}
         json.dump(as_plain(answer.document | wrote), sys.stdout, allow_nan=False)
         sys.stdout.write("\n")
         return
     from rich.console import Console
+    from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=True)
+    # names of files may hold what would be markup
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console.width = max(console.width, _LEAST_WIDTH)
     for piece in answer.text:
+        for column in piece.columns if isinstance(piece, Table) else []:
+            column.overflow = "fold"  # where there is no room, digits would be left out
         console.print(piece)
     for path in answer.wrote:
-        console.print(f"wrote {path}", markup=False)
+        console.print(f"wrote {path}")
 
 
 def note(message: str) -> None:

@@ -6,6 +6,8 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
+from organics.cache import user_cache
+
 LIMIT = 512 * 2**20  # bytes, of which the oldest half goes when they are exceeded
 
 
@@ -16,7 +18,8 @@ def keep() -> None:
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR") is not None:
         return
-    folder = place()
+    if (folder := place()) is None:
+        return
     with suppress(OSError):  # without the folder it compiles each time
         folder.mkdir(parents=True, exist_ok=True)
         prune(folder, LIMIT)
@@ -26,12 +29,13 @@ def keep() -> None:
         warnings.filterwarnings("ignore", message, UserWarning)
 
 
-def place() -> Path:
-    """The folder, one for each kind of processor: machines may share a user's files."""
-    import platformdirs
-
+def place() -> Path | None:
+    """The folder, one for each kind of processor, as machines may share a user's files; None if
+    there is no cache."""
+    if (cache := user_cache()) is None:
+        return None
     kind = sha256(_processor().encode()).hexdigest()[:16]
-    return Path(platformdirs.user_cache_dir("organics")) / "compiled" / kind
+    return cache / "compiled" / kind
 
 
 def _processor() -> str:

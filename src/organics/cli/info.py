@@ -34,7 +34,7 @@ class Info:
             "platform": f"{platform.system()} {platform.machine()}",
             "cores": os.cpu_count(),
             "backend": jax.default_backend(),
-            "compiled_programs": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(place())),
+            "compiled_programs": os.environ.get("JAX_COMPILATION_CACHE_DIR") or place(),
             "native_kernel": native.instruction_set(),
             "native_kernel_lacking": native.unavailable() or native.left_out(),
             "devices": [
@@ -49,7 +49,8 @@ class Info:
             f"native kernel of the recurrent layer: {document['native_kernel'] or 'none'}"
             + (f" ({lacking})" if (lacking := document["native_kernel_lacking"]) else ""),
         ]
-        text.append(f"compiled programs are kept in {document['compiled_programs']}")
+        kept = document["compiled_programs"]
+        text.append(f"compiled programs are {f'kept in {kept}' if kept else 'not kept'}")
         return Answer(document, text)
 
 

@@ -53,8 +53,8 @@ def _in_words(points):
         return "no fixed point"
     table = Table("y", "a", "eigenvalues (1/ms)", "kind", box=None)
     for point in points:
-        values = ", ".join(f"{value:.6f}" for value in point.eigenvalues)
-        table.add_row(f"{point.y:.6f}", f"{point.a:.6f}", values, point.kind)
+        values = ", ".join(f"{value:.6g}" for value in point.eigenvalues)
+        table.add_row(f"{point.y:.6g}", f"{point.a:.6g}", values, point.kind)
     return table
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from organics.atomic import LEFTOVERS, naming, remove_leftovers, write_atomically
+from organics.cache import user_cache
 from organics.data.catalog import ENVIRONMENT_VARIABLE, IdxDataset, IdxFile, unavailable
 from organics.lock import Taken, alone_in
 
@@ -76,15 +77,22 @@ def places(root: Path | None) -> list[Place]:
     """The folders to look in, in this order; the last is the one that is written to.
 
     `root` alone if it is given, else the folder named by the environment variable `ORGANICS_DATA`,
-    if it is set, and the user's cache.
+    if it is set, and the user's cache, if there is one.
+
+    Raises `ValueError` if there is neither.
     """
     if root is not None:
         return [Place("root", root)]
-    import platformdirs
-
-    cache = Place("cache", Path(platformdirs.user_cache_dir("organics")))
-    variable = os.environ.get(ENVIRONMENT_VARIABLE)
-    return [Place("environment", Path(variable).expanduser()), cache] if variable else [cache]
+    found = []
+    if variable := os.environ.get(ENVIRONMENT_VARIABLE):
+        found.append(Place("environment", Path(variable).expanduser()))
+    if (cache := user_cache()) is not None:
+        found.append(Place("cache", cache))
+    if not found:
+        raise ValueError(
+            f"there is no folder for data, as the user has no home: set {ENVIRONMENT_VARIABLE}."
+        )
+    return found
 
 
 def _read(folder: Path, file: IdxFile) -> bytes | None:

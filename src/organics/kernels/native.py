@@ -78,6 +78,8 @@ def _load_once() -> tuple[str | None, str | None]:
         use = library.organics_use
         use.argtypes, use.restype = [ctypes.c_char_p], ctypes.c_bool
         chosen = _choose(lambda name: use(name.encode()))
+        # else JAX would look at what is registered when it starts, and fail then
+        jax.local_devices(backend="cpu")
         for target in ("organics_forward", "organics_backward"):
             handler = jax.ffi.pycapsule(getattr(library, target))
             jax.ffi.register_ffi_target(target, handler, platform="cpu")

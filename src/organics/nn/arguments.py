@@ -8,37 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 from jaxtyping import Array
+
+from organics.arguments import float_type as float_type
+from organics.arguments import require_float_type, require_whole
 
 Axes = tuple[int | str, ...]
 Built = tuple[tuple[str, tuple[int, ...] | None], ...]
-
-_FLOATING = (np.dtype(np.float32), np.dtype(np.float64))
-
-
-def floating(dtype: DTypeLike | None) -> np.dtype:
-    """The type of a layer's parameters: JAX's default float if none is given.
-
-    Raises `ValueError` for all but float32 and float64, and for float64 where JAX has it not.
-    """
-    if dtype is None or dtype is float:
-        return np.dtype(jax.dtypes.canonicalize_dtype(float))
-    try:
-        wanted = np.dtype(dtype)
-    except TypeError:
-        raise ValueError(f"`dtype` must be float32 or float64, not {dtype!r}.") from None
-    require_floating("dtype", wanted)
-    if jax.dtypes.canonicalize_dtype(wanted) != wanted:
-        raise ValueError("`dtype` must be float32, not float64, unless `jax_enable_x64` is set.")
-    return wanted
-
-
-def require_floating(name: str, dtype: np.dtype) -> None:
-    """Refuse types in which the layers cannot compute: of fewer than 24 bits of precision, in which
-    small steps are lost, or not real."""
-    if dtype not in _FLOATING:
-        raise ValueError(f"`{name}` must be float32 or float64, not {dtype}.")
 
 
 def as_built(layer: eqx.Module) -> Built:
@@ -69,7 +46,7 @@ def require_as_built(layer: eqx.Module, built: Built) -> None:
         raise ValueError(f"`{name}` must have shape {want}, not {have}.{advice}")
     arrays = {name: leaf for name, leaf in leaves.items() if leaf is not None}
     for name, array in arrays.items():
-        require_floating(name, array.dtype)
+        require_float_type(name, array.dtype)
         require_type(name, array, next(iter(arrays.values())).dtype)
 
 
@@ -92,20 +69,39 @@ def require_type(name: str, value: Array, dtype: np.dtype) -> None:
         raise ValueError(f"`{name}` must be of the layer's type {dtype}, not {value.dtype}.")
 
 
-def require_positive(**values: int | float) -> None:
-    """Refuse, by name, values that are not positive (sizes and constants alike), or infinite."""
+def require_sizes(**values: int) -> None:
+    """Refuse, by name, what is no whole number above 0."""
     for name, value in values.items():
+        require_whole(name, value)
+
+
+def require_positive(**values: int | float) -> None:
+    """Refuse, by name, what is no number, not positive, or infinite."""
+    for name, value in values.items():
+        _require_number(name, value)
         if not value > 0:
             raise ValueError(f"`{name}` must be > 0, not {value}.")
         require_finite(name, value)
 
 
 def require_not_negative(**values: float) -> None:
-    """Refuse, by name, values below 0, or infinite."""
+    """Refuse, by name, what is no number, below 0, or infinite."""
     for name, value in values.items():
+        _require_number(name, value)
         if not value >= 0:
             raise ValueError(f"`{name}` must be >= 0, not {value}.")
         require_finite(name, value)
+
+
+def _require_number(name: str, value: Any) -> None:
+    if isinstance(value, str) or np.ndim(value):
+        raise ValueError(f"`{name}` must be one number, not {value!r}.")
+
+
+def require_flag(name: str, value: Any) -> None:
+    """Refuse what is neither True nor False: every text would be true."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"`{name}` must be True or False, not {value!r}.")
 
 
 def require_among(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -15,11 +15,13 @@ from organics.nn.arguments import (
     Built,
     as_built,
     as_input,
-    floating,
+    float_type,
     require_among,
     require_as_built,
     require_finite,
+    require_flag,
     require_positive,
+    require_sizes,
 )
 from organics.nn.normalization import uniform_fan_in
 
@@ -75,15 +77,16 @@ class NormalizationConv2d(eqx.Module):
         tau: float = 2.0,
         dtype: DTypeLike | None = None,
     ):
-        kernel, window = _pair(kernel_size), _pair(pool_size)
-        require_positive(in_channels=in_channels, out_channels=out_channels, sigma=sigma, tau=tau)
-        require_positive(kernel_size=min(kernel), pool_size=min(window))
+        kernel, window = _pair("kernel_size", kernel_size), _pair("pool_size", pool_size)
+        require_sizes(in_channels=in_channels, out_channels=out_channels)
+        require_positive(sigma=sigma, tau=tau)
+        require_flag("rectified", rectified)
         require_among("pool", pool, ("across", "within"))
         require_among("padding", padding, ("same", "valid"))
         if window[0] % 2 == 0 or window[1] % 2 == 0:
             raise ValueError(f"`pool_size` must be odd, so that a pool has a centre, not {window}.")
         k_in, k_gain, k_pool = jr.split(key, 3)
-        kind = floating(dtype)
+        kind = float_type(dtype)
         shape = (out_channels, in_channels, *kernel)
         fan_in = in_channels * kernel[0] * kernel[1]
         self.k_in = uniform_fan_in(k_in, shape, fan_in, kind)
@@ -165,5 +168,8 @@ def _convolve(x: Array, kernel: Array, padding: str, groups: int = 1) -> Array:
     )[0]
 
 
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size
+def _pair(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
+    height, width = size if isinstance(size, tuple | list) and len(size) == 2 else (size, size)
+    require_sizes(**{name: height})
+    require_sizes(**{name: width})
+    return int(height), int(width)

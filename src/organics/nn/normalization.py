@@ -14,11 +14,13 @@ from organics.nn.arguments import (
     Built,
     as_built,
     as_input,
-    floating,
+    float_type,
     require_among,
     require_as_built,
     require_finite,
+    require_flag,
     require_positive,
+    require_sizes,
 )
 from organics.steady_states import steady_state
 
@@ -85,11 +87,13 @@ class Normalization(eqx.Module):
         tau: float = 2.0,
         dtype: DTypeLike | None = None,
     ):
-        require_positive(input_size=input_size, size=size, sigma=sigma, tau=tau)
+        require_sizes(input_size=input_size, size=size)
+        require_positive(sigma=sigma, tau=tau)
+        require_flag("rectified", rectified)
         require_among("recurrent", recurrent, ("identity", "bounded"))
         require_among("pool", pool, ("positive", "bounded"))
         k_zx, k_bx, k_W = jr.split(key, 3)
-        kind = floating(dtype)
+        kind = float_type(dtype)
         self.W_zx = uniform_fan_in(k_zx, (size, input_size), input_size, kind)
         learned = gain == "input"
         self.W_bx = uniform_fan_in(k_bx, (size, input_size), input_size, kind) if learned else None

@@ -16,10 +16,12 @@ from organics.kernels.equations import Options, Weights, project, step
 from organics.nn.arguments import (
     Built,
     as_built,
-    floating,
+    float_type,
     require_among,
     require_as_built,
+    require_flag,
     require_positive,
+    require_sizes,
     require_state,
 )
 from organics.nn.normalization import uniform_fan_in
@@ -273,9 +275,9 @@ class ORGaNICs(eqx.Module):
         memory: Literal["more", "less"] = "more",
         dtype: DTypeLike | None = None,
     ):
-        require_positive(
-            input_size=input_size, hidden_size=hidden_size, layers=layers, sigma=sigma, dt=dt
-        )
+        require_sizes(input_size=input_size, hidden_size=hidden_size, layers=layers)
+        require_positive(sigma=sigma, dt=dt)
+        require_flag("rectified", rectified)
         require_among("recurrent", recurrent, ("free", "identity", "bounded", "semidefinite"))
         require_among("time_constants", time_constants, ("learned", "fixed"))
         require_among("rectification", rectification, ("inside", "outside"))
@@ -290,7 +292,7 @@ class ORGaNICs(eqx.Module):
         for name, value in largest.items():
             if not 0 < value <= 1:
                 raise ValueError(f"`{name}` must be in (0, 1], not {value}.")
-        kind = floating(dtype)
+        kind = float_type(dtype)
         sizes = (input_size, *[hidden_size] * layers)
         rates = (dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates, dt_tau_max_gates)
         learn = time_constants == "learned"

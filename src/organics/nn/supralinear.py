@@ -8,12 +8,22 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from organics.constraints import positive
 from organics.linearization import determinant_sign
 from organics.mesh import advising, alike
-from organics.nn.arguments import require_positive
+from organics.nn.arguments import (
+    Built,
+    as_built,
+    as_input,
+    float_type,
+    require_as_built,
+    require_finite,
+    require_positive,
+    require_sizes,
+)
 from organics.nn.normalization import uniform_fan_in
 from organics.relaxation import select, try_step
 
@@ -63,7 +73,9 @@ class SSN(eqx.Module):
         tau_E, tau_I: time constants, in ms.
         dtype: of the parameters; JAX's default float if not given.
 
-    Raises `ValueError`, naming the argument, for one that is not positive.
+    Raises `ValueError`, naming the argument, for one that is not positive, or another `dtype` than
+    float32 and float64; when called, if `x` has the wrong shape or is not finite (unless traced),
+    or if arrays of the layer were replaced by others than it was built with.
 
     Source: the network of Table 1 in Rawat et al. 2024, there of others; equations of Rubin,
     Van Hooser & Miller 2015, from memory. The initialisation is ours.
@@ -76,6 +88,7 @@ class SSN(eqx.Module):
     k: float = eqx.field(static=True)
     tau_E: float = eqx.field(static=True)
     tau_I: float = eqx.field(static=True)
+    built: Built = eqx.field(static=True, repr=False)
 
     def __init__(
         self,
@@ -87,13 +100,11 @@ class SSN(eqx.Module):
         k: float = 0.3,
         tau_E: float = 20.0,
         tau_I: float = 10.0,
-        dtype: type | None = None,
+        dtype: DTypeLike | None = None,
     ):
-        require_positive(
-            input_size=input_size, excitatory=excitatory, inhibitory=inhibitory,
-            k=k, tau_E=tau_E, tau_I=tau_I,
-        )  # fmt: skip
-        kind = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
+        require_sizes(input_size=input_size, excitatory=excitatory, inhibitory=inhibitory)
+        require_positive(k=k, tau_E=tau_E, tau_I=tau_I)
+        kind = float_type(dtype)
         counts = np.asarray([excitatory, inhibitory], int)
         n = excitatory + inhibitory
         k_in, k_W = jr.split(key)
@@ -104,6 +115,7 @@ class SSN(eqx.Module):
         self.log_W = jnp.asarray(np.log(each), kind) + spread
         self.excitatory = excitatory
         self.k, self.tau_E, self.tau_I = float(k), float(tau_E), float(tau_I)
+        self.built = as_built(self)
 
     @property
     def units(self) -> int:
@@ -129,6 +141,9 @@ class SSN(eqx.Module):
 
     def drive(self, x: Float[Array, " m"]) -> Float[Array, " n"]:
         """`h`, what the input `x` adds to the potentials."""
+        require_as_built(self, self.built)
+        x = as_input(x, (self.W_in.shape[1],)).astype(self.W_in.dtype)
+        require_finite("x", x)
         return self.W_in @ x + self.bias
 
     def rates(self, u: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -148,7 +163,7 @@ class SSN(eqx.Module):
 
         Where it does not, `u` is 0, the rates and their slopes are, and so are derivatives.
         """
-        W, h = self.W_s, self.drive(x)
+        h, W = self.drive(x), self.W_s  # the former looks at the arrays
         u, found = _search(
             *jax.lax.stop_gradient((W, h)), self.tau, excitatory=self.excitatory, k=self.k
         )

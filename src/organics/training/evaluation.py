@@ -167,9 +167,10 @@ def spectral_abscissae(
     pieces = []
     for indices in _batches(len(examples.labels), _STABILITY_BATCH):
         layers = []
-        for J, converged in jax.device_get(_linearize(model, examples, indices)):
+        for J, converged, by_theorem in jax.device_get(_linearize(model, examples, indices)):
             abscissa = np.max(np.real(eigenvalues(J)), axis=-1)
-            layers.append((abscissa, converged & (abscissa < 0)))
+            decaying = (abscissa < 0) | (by_theorem & np.isfinite(abscissa))
+            layers.append((abscissa, converged & decaying))
         pieces.append(layers)
     by_layer = [list(zip(*pairs, strict=True)) for pairs in zip(*pieces, strict=True)]
     return (
@@ -179,8 +180,8 @@ def spectral_abscissae(
 
 
 @eqx.filter_jit
-def _linearize(model: Any, examples: Examples, indices: Array) -> list[tuple[Array, Array]]:
-    """Jacobian of each circuit layer at its steady state for each input, and if that was found."""
+def _linearize(model: Any, examples: Examples, indices: Array) -> list[tuple[Array, Array, Array]]:
+    """What `model.jacobians` says of each input."""
     return jax.vmap(model.jacobians)(examples.take(indices, floating_dtype(model))[0])
 
 
