@@ -148,7 +148,7 @@ def simulate(
         times = save_times(circuit, t, samples)
         drive = as_time_course(circuit, z, times)
         start = initial_state(circuit, initial)
-        duration = times[-1] - times[0]
+    duration = None if isinstance(times, Tracer) else float(np.ptp(times))
     if until_steady and not isinstance(drive, Constant):
         raise ValueError("`until_steady` needs a constant drive: `z` must have shape (n,).")
     if isinstance(drive, Sampled) and max_steps < len(times):
@@ -158,7 +158,7 @@ def simulate(
         )
     room = None
     if isinstance(drive, Function) and max_step is None:
-        room = room_for(None if isinstance(duration, Tracer) else float(duration))
+        room = room_for(duration)
     trajectory = _integrate(
         circuit,
         drive,
@@ -166,10 +166,10 @@ def simulate(
         start,
         solver=_SOLVERS[method](),
         # as arrays, other values of these need no new compilation
-        rtol=jnp.asarray(rtol, circuit.dtype),
-        atol=jnp.asarray(atol, circuit.dtype),
-        max_step=None if max_step is None else jnp.asarray(max_step, circuit.dtype),
-        steady_tolerance=jnp.asarray(steady_tolerance, circuit.dtype) if until_steady else None,
+        rtol=np.asarray(rtol, circuit.dtype),
+        atol=np.asarray(atol, circuit.dtype),
+        max_step=None if max_step is None else np.asarray(max_step, circuit.dtype),
+        steady_tolerance=np.asarray(steady_tolerance, circuit.dtype) if until_steady else None,
         max_steps=max_steps,
         dense=dense,
         room=room,
@@ -217,7 +217,7 @@ def as_time_course(
     """
     if callable(z):
         drive = Function(z)
-        shape = jax.eval_shape(drive, times[0]).shape
+        shape = jax.eval_shape(drive, jax.ShapeDtypeStruct((), times.dtype)).shape
         if shape != (circuit.n,):
             raise ValueError(f"`z` must return shape ({circuit.n},) at each time, not {shape}.")
         return drive
@@ -229,7 +229,7 @@ def as_time_course(
             f"`z` must have shape ({circuit.n},), or ({len(times)}, {circuit.n}) with a sample for "
             f"each save time, not {samples.shape}."
         )
-    if known(jnp.all(jnp.isfinite(samples))) is False:
+    if not (isinstance(samples, Tracer) or np.all(np.isfinite(samples))):
         raise ValueError("`z` must be finite.")
     return Sampled(dfx.LinearInterpolation(times, samples))
 
@@ -239,19 +239,25 @@ def save_times(circuit: Circuit, t: Real[ArrayLike, "*times"], samples: int) -> 
 
     Raises `ValueError` if there are fewer than two, or they do not increase.
     """
-    t = jnp.asarray(t, circuit.dtype)
-    if t.ndim == 0:
-        t = jnp.linspace(jnp.zeros_like(t), t, samples)
-    if t.ndim != 1 or len(t) < 2:
+    times = jnp.asarray(t, circuit.dtype)
+    if not isinstance(times, Tracer):
+        times = np.asarray(times)  # JAX would compile a program for each shape
+    if times.ndim == 0:
+        with np.errstate(all="ignore"):  # what is not finite is refused below
+            evenly = jnp.linspace if isinstance(times, Tracer) else np.linspace
+            times = evenly(0, times, samples, dtype=times.dtype)
+    if times.ndim != 1 or len(times) < 2:
         raise ValueError(
             "`t` must be a duration, or save times of shape (t,) with at least two of them, "
-            f"not of shape {t.shape}."
+            f"not of shape {times.shape}."
         )
-    if known(jnp.all(jnp.isfinite(t)) & jnp.all(t[1:] > t[:-1])) is False:
+    if isinstance(times, Tracer):
+        return times
+    if not (np.all(np.isfinite(times)) and np.all(times[1:] > times[:-1])):
         raise ValueError(
-            f"`t` must be finite and increasing (as {t.dtype}); a duration must be > 0."
+            f"`t` must be finite and increasing (as {times.dtype}); a duration must be > 0."
         )
-    return t
+    return jax.device_put(times)
 
 
 def initial_state(circuit: Circuit, initial: State | None) -> State:
@@ -260,10 +266,15 @@ def initial_state(circuit: Circuit, initial: State | None) -> State:
     Raises `ValueError` if a shape is not (n,) or a value is not finite.
     """
     if initial is None:
-        return State(jnp.zeros_like(circuit.c), circuit.c)
+        return _without_input(circuit)
     return State(
         as_drive(circuit, initial.y, "initial.y"), as_drive(circuit, initial.a, "initial.a")
     )
+
+
+@jax.jit
+def _without_input(circuit: Circuit) -> State:
+    return State(jnp.zeros_like(circuit.b), circuit.c)
 
 
 def known(condition: Bool[Array, ""]) -> bool | None:

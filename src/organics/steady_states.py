@@ -138,17 +138,13 @@ def steady_state(
     z = as_drive(circuit, z)
     tolerance = float(jnp.finfo(circuit.dtype).eps ** 0.75) if tolerance is None else tolerance
     if circuit.W_r is None:
-        state = closed_form(circuit, z)
-        found = _judge(circuit, state, z)
-        found = found._replace(converged=found.error <= tolerance)
-        method, count = jnp.int32(_CLOSED_FORM), jnp.int32(0)
-    else:
-        norm = None if spectral_norm is None else jnp.asarray(spectral_norm, circuit.dtype)
-        circuit, z, norm = alike((circuit, z, norm))
-        fixed = jax.lax.stop_gradient((circuit, z, norm))
-        found, method, count = _search(*fixed, tolerance, relaxation_steps, matrix_free)
-        state = _implicit(circuit, z, found.state, matrix_free)
-    return SteadyState(state, found.residual, found.converged, count, method)
+        return _normalize(circuit, z, tolerance)
+    norm = None if spectral_norm is None else jnp.asarray(spectral_norm, circuit.dtype)
+    circuit, z, norm = alike((circuit, z, norm))
+    fixed = jax.lax.stop_gradient((circuit, z, norm))
+    found, residual, method, count = _search(*fixed, tolerance, relaxation_steps, matrix_free)
+    state = _implicit(circuit, z, found.state, matrix_free)
+    return SteadyState(state, residual, found.converged, count, method)
 
 
 def algorithm_1_start(
@@ -224,11 +220,19 @@ def _judge(circuit: Circuit, state: State, z) -> _Candidate:
     return _Candidate(state, imbalance, terms, error, jnp.isnan(error) & ~jnp.isnan(error))
 
 
+@jax.jit  # as `_search`
+def _normalize(circuit: Circuit, z, tolerance) -> SteadyState:
+    state = closed_form(circuit, z)
+    found = _judge(circuit, state, z)
+    converged = found.error <= tolerance
+    return SteadyState(state, found.residual, converged, jnp.int32(0), jnp.int32(_CLOSED_FORM))
+
+
 @advising
 @partial(jax.jit, static_argnums=(3, 5))  # compiled once for each size, also when called eagerly
 def _search(
     circuit: Circuit, z, norm, tolerance: float, relaxation_steps: ScalarLike, matrix_free: bool
-) -> tuple[_Candidate, Array, Array]:
+) -> tuple[_Candidate, Array, Array, Array]:
     """Two attempts, each a start and then Newton; which start goes first depends on `W_r`."""
     norm = _spectral_norm(circuit) if norm is None else norm
     contractive = norm <= 1 + 100 * float(jnp.finfo(z.dtype).eps)
@@ -266,7 +270,7 @@ def _search(
         checked = _may_be_stable(circuit, best.state) if small else jnp.bool_(True)
         begin = (none, best, best.converged & checked, method, sweeps + steps)
     _, best, _, method, count = jax.lax.while_loop(unfinished, attempt, alike(begin))
-    return best, method, count
+    return best, best.residual, method, count
 
 
 def _may_be_stable(circuit: Circuit, state: State) -> Bool[Array, ""]:

@@ -3,8 +3,10 @@
 from typing import Literal
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -94,10 +96,11 @@ class Normalization(eqx.Module):
         learned = gain == "input"
         self.W_bx = uniform_fan_in(k_bx, (size, input_size), input_size, kind) if learned else None
         self.gain = 1.0 if learned else fixed_gain(gain)
-        self.W_r = jnp.eye(size, dtype=kind) if recurrent == "bounded" else None
-        off_diagonal = 1 - jnp.eye(size, dtype=kind)
-        self.log_W = off_diagonal * jr.uniform(k_W, (size, size), kind, minval=-1, maxval=0)
-        self.beta = jnp.zeros(size, kind)
+        # by NumPy, as JAX would compile each of these steps
+        identity = np.eye(size, dtype=kind)
+        self.W_r = jax.device_put(identity) if recurrent == "bounded" else None
+        self.log_W = jr.uniform(k_W, (size, size), kind, minval=-1, maxval=0) * (1 - identity)
+        self.beta = jax.device_put(np.zeros(size, kind))
         self.pool = pool
         self.rectified = rectified
         self.sigma = float(sigma)
