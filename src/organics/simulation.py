@@ -155,8 +155,9 @@ def simulate(
         times = save_times(circuit, t, samples)
         drive = as_time_course(circuit, z, times)
         start = initial_state(circuit, initial)
-        duration = times[-1] - times[0]
-    require_unchecked("`simulate`", (circuit, times, start, jax.eval_shape(drive, times[0])))
+    shape = jax.eval_shape(drive, jax.ShapeDtypeStruct((), times.dtype))
+    require_unchecked("`simulate`", (circuit, times, start, shape))
+    duration = None if isinstance(times, Tracer) else float(np.ptp(times))
     if until_steady and not isinstance(drive, Constant):
         raise ValueError("`until_steady` needs a constant drive: `z` must have shape (n,).")
     if isinstance(drive, Sampled) and max_steps < len(times):
@@ -166,7 +167,7 @@ def simulate(
         )
     room = None
     if isinstance(drive, Function) and max_step is None:
-        room = room_for(None if isinstance(duration, Tracer) else float(duration))
+        room = room_for(duration)
     trajectory = _integrate(
         circuit,
         drive,
@@ -174,10 +175,10 @@ def simulate(
         start,
         solver=_SOLVERS[method](),
         # as arrays, other values of these need no new compilation
-        rtol=jnp.asarray(rtol, circuit.dtype),
-        atol=jnp.asarray(atol, circuit.dtype),
-        max_step=None if max_step is None else jnp.asarray(max_step, circuit.dtype),
-        steady_tolerance=jnp.asarray(steady_tolerance, circuit.dtype) if until_steady else None,
+        rtol=np.asarray(rtol, circuit.dtype),
+        atol=np.asarray(atol, circuit.dtype),
+        max_step=None if max_step is None else np.asarray(max_step, circuit.dtype),
+        steady_tolerance=np.asarray(steady_tolerance, circuit.dtype) if until_steady else None,
         max_steps=int(max_steps),
         dense=dense,
         room=room,
@@ -225,7 +226,8 @@ def as_time_course(
     """
     if callable(z):
         drive = Function(z)
-        given = jax.eval_shape(lambda t: jnp.asarray(z(t)), times[0])
+        moment = jax.ShapeDtypeStruct((), times.dtype)
+        given = jax.eval_shape(lambda t: jnp.asarray(z(t)), moment)
         if jnp.issubdtype(given.dtype, jnp.complexfloating):
             raise ValueError(f"`z` must return real numbers, not of type {given.dtype}.")
         shape = given.shape
@@ -240,7 +242,7 @@ def as_time_course(
             f"`z` must have shape ({circuit.n},), or ({len(times)}, {circuit.n}) with a sample for "
             f"each save time, not {samples.shape}."
         )
-    if known(jnp.all(jnp.isfinite(samples))) is False:
+    if not (isinstance(samples, Tracer) or np.all(np.isfinite(samples))):
         raise ValueError("`z` must be finite.")
     return Sampled(dfx.LinearInterpolation(times, samples))
 
@@ -250,19 +252,25 @@ def save_times(circuit: Circuit, t: Real[ArrayLike, "*times"], samples: int) -> 
 
     Raises `ValueError` if there are fewer than two, or they do not increase.
     """
-    t = as_real("t", t, circuit.dtype)
-    if t.ndim == 0:
-        t = jnp.linspace(jnp.zeros_like(t), t, samples)
-    if t.ndim != 1 or len(t) < 2:
+    times = as_real("t", t, circuit.dtype)
+    if not isinstance(times, Tracer):
+        times = np.asarray(times)  # JAX would compile a program for each shape
+    if times.ndim == 0:
+        with np.errstate(all="ignore"):  # what is not finite is refused below
+            evenly = jnp.linspace if isinstance(times, Tracer) else np.linspace
+            times = evenly(0, times, samples, dtype=times.dtype)
+    if times.ndim != 1 or len(times) < 2:
         raise ValueError(
             "`t` must be a duration, or save times of shape (t,) with at least two of them, "
-            f"not of shape {t.shape}."
+            f"not of shape {times.shape}."
         )
-    if known(jnp.all(jnp.isfinite(t)) & jnp.all(t[1:] > t[:-1])) is False:
+    if isinstance(times, Tracer):
+        return times
+    if not (np.all(np.isfinite(times)) and np.all(times[1:] > times[:-1])):
         raise ValueError(
-            f"`t` must be finite and increasing (as {t.dtype}); a duration must be > 0."
+            f"`t` must be finite and increasing (as {times.dtype}); a duration must be > 0."
         )
-    return t
+    return jax.device_put(times)
 
 
 def initial_state(circuit: Circuit, initial: State | None) -> State:
@@ -272,18 +280,25 @@ def initial_state(circuit: Circuit, initial: State | None) -> State:
     `(b0 sigma)^2` is out of range: an `a` that begins at 0 would stay there.
     """
     if initial is None:
-        in_range = (circuit.c >= jnp.finfo(circuit.dtype).tiny) & jnp.isfinite(circuit.c)
-        if known(jnp.all(in_range)) is False:
-            raise ValueError(
-                "`initial` must be given, as `b0 sigma` squared is out of the range of "
-                f"{circuit.dtype}."
-            )
-        return State(jnp.zeros_like(circuit.c), circuit.c)
+        start = _without_input(circuit)
+        if not isinstance(start.a, Tracer):
+            a = np.asarray(start.a)
+            if not np.all((a >= np.finfo(a.dtype).tiny) & np.isfinite(a)):
+                raise ValueError(
+                    "`initial` must be given, as `b0 sigma` squared is out of the range of "
+                    f"{circuit.dtype}."
+                )
+        return start
     if not isinstance(initial, State):
         raise ValueError(f"`initial` must be a `State`, not {initial!r}.")
     return State(
         as_drive(circuit, initial.y, "initial.y"), as_drive(circuit, initial.a, "initial.a")
     )
+
+
+@jax.jit
+def _without_input(circuit: Circuit) -> State:
+    return State(jnp.zeros_like(circuit.b), circuit.c)
 
 
 def known(condition: Bool[Array, ""]) -> bool | None:
