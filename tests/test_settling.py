@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -20,9 +21,8 @@ REST = np.full(1, 0.5 * 0.1 / np.sqrt(1 - 0.5**2))
 def made_up(y, t):
     """A trajectory with these `y`, and the `a` that balances; at rest if `y` is that of `REST`."""
     y = jnp.asarray(y)[:, None]
-    rest = jnp.zeros(())
     states = State(y, ONE.c[None] / (1 - jnp.square(y)))
-    return Trajectory(jnp.asarray(t), states, jnp.int32(0), jnp.asarray(t[-1]), rest)
+    return Trajectory(jnp.asarray(t), states, jnp.int32(0), jnp.asarray(t[-1]), jnp.bool_(False))
 
 
 def test_a_circuit_rings_at_its_leading_frequency_while_it_decays():
@@ -77,6 +77,6 @@ def test_refusals():
     with pytest.raises(ValueError, match="at least 8"):
         settling(ONE, np.zeros(1), made_up(np.zeros(5), t))
     failed = made_up(np.zeros(9), np.linspace(0, 1, 9))
-    failed = Trajectory(failed.t, failed.state, jnp.int32(1), failed.end_time, failed.steady_time)
+    failed = eqx.tree_at(lambda path: path.failure, failed, jnp.int32(1))
     with pytest.raises(ValueError, match="'steps'"):
         settling(ONE, np.zeros(1), failed)
