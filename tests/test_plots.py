@@ -67,7 +67,8 @@ def metrics(epochs):
 def test_phase_portrait_marks_the_fixed_points(circuit, z, stars, circles):
     plane, curves, points = portrait(circuit, z)
     (axes,) = plots.phase_portrait(plane, curves, points).axes
-    stable, unstable = lines_by_marker(axes, "*"), lines_by_marker(axes, "o")
+    stable = lines_by_marker(axes, "*")
+    unstable = lines_by_marker(axes, "o") + lines_by_marker(axes, "X")
     assert (len(shown(stable)), len(shown(unstable))) == (stars, circles)
     assert shown(stable) == sorted((p.y, p.a) for p in points if p.stable)
     assert shown(unstable) == sorted((p.y, p.a) for p in points if not p.stable)
@@ -87,7 +88,7 @@ def test_phase_portrait_shows_plane_and_nullclines():
         assert any(np.array_equal(curve, data) for data in drawn)
     assert axes.collections, "streamlines"
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == [r"$\dot y = 0$", r"$\dot a = 0$", "stable", "unstable"]
+    assert labels == [r"$\dot y = 0$", r"$\dot a = 0$", "stable", "saddle", "unstable"]
 
 
 def test_panels_share_one_figure():

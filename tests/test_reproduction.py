@@ -208,7 +208,7 @@ def test_the_command(tmp_path, capsys):
     assert run("toy", "--check")[0] == 1
     assert run("toy", "--check", "--quick", "--force")[0] == 0
     code, said = run("--list")
-    assert code == 0 and "holds (quick): 3 of 3" in " ".join(said.out.split())
+    assert code == 0 and "holds (quick)" in " ".join(said.out.split())
     assert run()[0] == 2 and run("toy", "--all")[0] == 2
     code, said = run("nothing")
     assert code == 2 and "broken, toy, not 'nothing'" in said.err.replace("must be among ", "")

@@ -93,8 +93,8 @@ def phase_portrait(
 ) -> Figure:
     """Phase portrait of a two-dimensional circuit: `phase_portrait(*portrait(circuit, z))`.
 
-    Streamlines of the velocity, both nullclines, the stable fixed points as red stars and the
-    others as black circles.
+    Streamlines of the velocity, both nullclines, the stable fixed points as red stars, saddles as
+    black crosses and other unstable ones as black circles.
     """
     axes = _axes(axes, height=3.2)
     axes.streamplot(
@@ -104,11 +104,14 @@ def phase_portrait(
         for i, curve in enumerate(curves):
             label = rf"$\dot {name} = 0$" if i == 0 else None
             axes.plot(*curve.T, color=colour, label=label, zorder=3)
-    for stable, marker, size, colour, label in (
-        (True, "*", 10, "red", "stable"),
-        (False, "o", 5, "black", "unstable"),
+    kinds = ["saddle" if point.kind == "saddle" else "unstable" for point in fixed_points]
+    kinds = ["stable" if p.stable else kind for p, kind in zip(fixed_points, kinds, strict=True)]
+    for label, marker, size, colour in (
+        ("stable", "*", 10, "red"),
+        ("saddle", "X", 6, "black"),
+        ("unstable", "o", 5, "black"),
     ):
-        points = [(point.y, point.a) for point in fixed_points if point.stable == stable]
+        points = [(p.y, p.a) for p, kind in zip(fixed_points, kinds, strict=True) if kind == label]
         if points:
             y, a = zip(*points, strict=True)
             axes.plot(
