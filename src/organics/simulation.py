@@ -18,6 +18,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 from organics.arguments import require_whole
 from organics.circuit import Circuit, State, as_drive, as_real, root
 from organics.mesh import advising, concretely, require_unchecked
+from organics.printing import Lines, in_html, in_words, numbers
 from organics.stepping import Watchful, resolution, room_for, survey
 
 Method = Literal["explicit", "implicit"]
@@ -54,6 +55,25 @@ class Trajectory(eqx.Module):
     end_time: Float[Array, "*batch"]
     rested: Bool[Array, "*batch"]
     interpolation: dfx.DenseInterpolation | None = None
+
+    def lines(self) -> Lines:
+        """In words."""
+        t, y = np.asarray(self.t), np.asarray(self.state.y)
+        rows = [("times", f"{t.shape[-1]} from {t.min():.6g} to {t.max():.6g} ms")]
+        if t.ndim == 1:
+            last = max(int(np.sum(np.all(np.isfinite(y), axis=1))) - 1, 0)
+            rows += [(f"{name} at {t[last]:.6g} ms", numbers(x[last]))
+                     for name, x in self.state._asdict().items()]  # fmt: skip
+            failed = f"failed ({self.failure_name}) at {float(self.end_time):.6g} ms"
+            done = f"at rest from {float(self.end_time):.6g} ms on" if self.rested else "simulated"
+            return Lines(done if self.ok else failed, tuple(rows))
+        return Lines(f"{np.sum(np.asarray(self.ok))} of {self.failure.size} simulated", tuple(rows))
+
+    def __str__(self) -> str:
+        return in_words(self)
+
+    def _repr_html_(self) -> str:
+        return in_html(self)
 
     @property
     def ok(self) -> Bool[Array, "*batch"]:

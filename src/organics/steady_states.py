@@ -35,6 +35,7 @@ from organics.circuit import Circuit, State, as_drive, as_real, gate
 from organics.krylov import linearized, minimize_residual, neuron_blocks, solve_linearized
 from organics.linearization import determinant_sign, imbalance_jacobian
 from organics.mesh import advising, alike
+from organics.printing import Lines, in_html, in_words, numbers, verdict
 from organics.relaxation import select, try_step
 
 METHODS = ("closed form", "iteration", "newton", "relaxation")
@@ -70,6 +71,20 @@ class SteadyState(NamedTuple):
     converged: Bool[Array, ""]
     iterations: Int[Array, ""]
     method: Int[Array, ""]
+
+    def lines(self) -> Lines:
+        """In words."""
+        rows = [("y", numbers(self.state.y)), ("a", numbers(self.state.a))]
+        rows.append(("residual", numbers(self.residual)))
+        if np.ndim(self.method) == 0:
+            rows.append(("found by", f"{self.method_name}, {int(self.iterations)} iterations"))
+        return Lines(verdict(self.converged, "at rest", "no steady state found"), tuple(rows))
+
+    def __str__(self) -> str:
+        return in_words(self)
+
+    def _repr_html_(self) -> str:
+        return in_html(self)
 
     @property
     def method_name(self) -> str:
