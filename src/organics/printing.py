@@ -64,5 +64,6 @@ def in_html(result: Any) -> str:
 
 def _traced(value: Any) -> bool:
     import jax
+    from jax.core import Tracer
 
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value))
