@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from organics import cli
-from organics.reproduction import catalog, claims, report
+from organics.reproduction import catalog, claims, report, runner
 from organics.reproduction.runner import reproduce
 from organics.reproduction.target import Check, Outcome, Table, Target
 
@@ -130,6 +130,14 @@ def test_the_verdict_is_that_of_the_checks():
     assert verdict(True, False) == verdict(None, True) == verdict(False, None, True) == "partly"
     assert verdict() == verdict(None) == "not run"
     assert verdict(False, None) == "does not hold"
+
+    trained = replace(TOY, trains=True)
+    mixed = Outcome("", [Check("", "", True), Check("", "", False)], {})
+    assert runner.verdict_of(mixed, trained, quick=True) == "undecided"
+    assert runner.verdict_of(mixed, trained, quick=False) == "partly"
+    assert runner.verdict_of(mixed, TOY, quick=True) == "partly"
+    holds = Outcome("", [Check("", "", True)], {})
+    assert runner.verdict_of(holds, trained, quick=True) == "holds"
 
     def besides(decides, answer):
         other = Check("", "", answer, decides=False)

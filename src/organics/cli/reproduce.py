@@ -87,7 +87,7 @@ class Reproduce:
             ],
         }
         verdicts = [result.document["verdict"] for result in results if result.document]
-        hold = "holds" in verdicts and set(verdicts) <= {"holds", "not run"}
+        hold = "holds" in verdicts and set(verdicts) <= {"holds", "not run", "undecided"}
         text = [_table(results), f"report: {page}"]
         return Answer(document, text, positive=not failed and (hold or not self.check))
 
