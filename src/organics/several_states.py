@@ -9,6 +9,7 @@ to which Newton's method goes from states of any size, as `a > 0` holds by itsel
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Float
@@ -77,6 +78,7 @@ def other_states(
 
 
 def _is_shared_pool_without_poles(circuit: Circuit) -> bool:
+    circuit = jax.tree.map(np.asarray, circuit)  # JAX would compile a program for each step
     W, c = np.asarray(circuit.W, np.float64), np.asarray(circuit.c, np.float64)
     if circuit.rectified or not (np.all(W[0, 0] == W) and W[0, 0] > 0 and np.all(c == c[0])):
         return False

@@ -6,9 +6,11 @@ asking for help is quick.
 """
 
 import gc
+import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -34,11 +36,26 @@ _GROUPS = ("data",)  # commands with commands of their own
 _DONE, _NEGATIVE, _REFUSED, _BROKEN, _INTERRUPTED = 0, 1, 2, 3, 130
 
 
+_SHORT = ("analyze", "certify", "simulate", "spectrum", "portrait", "info")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `organics` command; exits with 0, 1 (a negative answer) or 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     compiled.keep()
     gc.set_threshold(100_000, 20, 20)  # tracing makes many objects, of which few are garbage
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    code = run(arguments)
+    if arguments and arguments[0] in _SHORT:
+        _leave(code)
+    sys.exit(code)
+
+
+def _leave(code: int) -> None:
+    """End at once: to take JAX down takes a seventh of the time of a short command."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads on
+            stream.flush()
+    os._exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
