@@ -174,8 +174,7 @@ class Circuit(eqx.Module):
     @property
     def c(self) -> Float[Array, "*batch n"]:
         """Tonic drive of the modulator neurons, `(b0 sigma)^2`; every steady state has `a >= c`."""
-        k = self.b0 * self.sigma
-        return k * k
+        return jnp.square(self.b0 * self.sigma)
 
     @property
     def valid(self) -> Bool[Array, ""]:

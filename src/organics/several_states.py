@@ -77,9 +77,11 @@ def other_states(
     return Others(None, f"others may exist: none was {from_starts}", [])
 
 
+_c = jax.jit(lambda circuit: circuit.c)  # one program, instead of one for each step
+
+
 def _is_shared_pool_without_poles(circuit: Circuit) -> bool:
-    circuit = jax.tree.map(np.asarray, circuit)  # JAX would compile a program for each step
-    W, c = np.asarray(circuit.W, np.float64), np.asarray(circuit.c, np.float64)
+    W, c = np.asarray(circuit.W, np.float64), np.asarray(_c(circuit), np.float64)
     if circuit.rectified or not (np.all(W[0, 0] == W) and W[0, 0] > 0 and np.all(c == c[0])):
         return False
     W_r = np.asarray(circuit.W_r, np.float64)
@@ -102,7 +104,7 @@ def _distance(one: State, other: State) -> float:
 def _search(circuit: Circuit, z: Float[np.ndarray, " n"], seed: int) -> list[State]:
     """What Newton's method on `G` comes to from starts of all sizes; each state once."""
     W, W_r, c, b = (
-        np.asarray(x, np.float64) for x in (circuit.W, circuit.W_r, circuit.c, circuit.b)
+        np.asarray(x, np.float64) for x in (circuit.W, circuit.W_r, _c(circuit), circuit.b)
     )
     d = b * z
     rng = np.random.default_rng(seed)
