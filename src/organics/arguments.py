@@ -46,7 +46,11 @@ def require_whole(name: str, value: Any, least: int = 1) -> None:
         raise ValueError(f"`{name}` must be at least {least}, not {value}.")
 
 
-def require_square(name: str, shape: tuple[int, ...], n: int | None = None) -> None:
+# `tuple` alone, of no element type: where types are checked, an element is drawn at random, which
+# Hypothesis forbids while it draws circuits
+
+
+def require_square(name: str, shape: tuple, n: int | None = None) -> None:
     """Refuse what is no square matrix, or one of another size than `n`."""
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
         raise ValueError(f"`{name}` must be a square matrix (n, n), not of shape {shape}.")
@@ -54,7 +58,7 @@ def require_square(name: str, shape: tuple[int, ...], n: int | None = None) -> N
         raise ValueError(f"`{name}` must have shape ({n}, {n}) like `W`, not {shape}.")
 
 
-def require_vector(name: str, shape: tuple[int, ...], n: int) -> None:
+def require_vector(name: str, shape: tuple, n: int) -> None:
     """Refuse what is neither one number nor `n` of them."""
     if shape not in ((), (n,)):
         raise ValueError(f"`{name}` must be a scalar or have shape ({n},), not {shape}.")
