@@ -18,7 +18,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 from organics.arguments import require_whole
 from organics.circuit import Circuit, State, as_drive, as_real, root
 from organics.mesh import advising, concretely, require_unchecked
-from organics.stepping import Watchful, resolution, room_for, survey
+from organics.stepping import Watchful, is_differentiated, resolution, room_for, survey
 
 Method = Literal["explicit", "implicit"]
 Drive = Real[ArrayLike, "*samples n"] | Callable[[Float[Array, ""]], Array]
@@ -113,7 +113,8 @@ def simulate(
     """Integrate the circuit's differential equation, with adaptive steps.
 
     Can be jitted, mapped over circuits, drives and initial states, and differentiated in reverse
-    mode, through the steps that were taken. Inside of `jax.shard_map`, what differs between devices
+    mode, through the steps that were taken; of which there are more where a circuit rests, as the
+    explicit method then keeps them short enough for the derivative. Inside of `jax.shard_map`, what differs between devices
     needs `check_vma=False`, and has no derivatives.
 
     Arguments
@@ -173,6 +174,7 @@ def simulate(
         times,
         start,
         solver=_SOLVERS[method](),
+        explicit=method == "explicit",
         # as arrays, other values of these need no new compilation
         rtol=jnp.asarray(rtol, circuit.dtype),
         atol=jnp.asarray(atol, circuit.dtype),
@@ -454,6 +456,7 @@ def _integrate(
     initial,
     *,
     solver,
+    explicit,
     rtol,
     atol,
     max_step,
@@ -470,6 +473,8 @@ def _integrate(
         pull = lambda t: circuit.b * drive(t)  # noqa: E731
         course = survey(pull, times[0], times[-1], room, rtol=rtol, atol=atol)
     start, event, args = jnp.stack(initial), None, (circuit, drive)
+    given = circuit, times, initial, drive(times[0])
+    differentiated = is_differentiated(given) if explicit else None
     at_rest = jnp.bool_(False)
     if steady_tolerance is not None:
         at_rest = _excess(times[0], start, (*args, steady_tolerance)) <= 0
@@ -484,7 +489,7 @@ def _integrate(
         y0=start,
         args=args,
         saveat=dfx.SaveAt(subs=[dfx.SubSaveAt(ts=times), dfx.SubSaveAt(t1=True)], dense=dense),
-        stepsize_controller=Watchful(controller, course),  # pyright: ignore[reportCallIssue]
+        stepsize_controller=Watchful(controller, course, differentiated),  # pyright: ignore[reportCallIssue]
         event=event,
         max_steps=max_steps,
         throw=False,
