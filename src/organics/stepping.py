@@ -218,8 +218,8 @@ class Watchful(dfx.AbstractAdaptiveStepSizeController):
         kept, begin, end, jumped, inner, result = self.controller.adapt_step_size(
             t0, t1, y0, y1_candidate, args, y_error, error_order, state.inner
         )
-        if self.differentiated is not None:
-            end = self._bounded_at_rest(begin, end, y0, y1_candidate, args, y_error)
+        if (wanted := self.differentiated) is not None:
+            end = self._bounded_at_rest(wanted, begin, end, y0, y1_candidate, args, y_error)
         shortest = t1 - t0 <= 2 * resolution(t0)
         stuck, unknown = shortest & ~kept, t1 > state.reach
         end = _no_shorter(begin, end)
@@ -243,10 +243,10 @@ class Watchful(dfx.AbstractAdaptiveStepSizeController):
         result = dfx.RESULTS.where(result == dfx.RESULTS.successful, outcome, result)
         return kept, begin, end, jumped, _Course(inner, reach), result
 
-    def _bounded_at_rest(self, begin, end, y0, y1, args, error):
+    def _bounded_at_rest(self, wanted, begin, end, y0, y1, args, error):
         """The end of a step; where the last one had no error to speak of, bounded by the rates."""
         allowed = self.atol + self.rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))
-        idle = self.differentiated & jnp.all(jnp.abs(error) <= _IDLE * allowed)
+        idle = wanted & jnp.all(jnp.abs(error) <= _IDLE * allowed)
 
         def bounded():
             return jnp.minimum(end, begin + _AT_REST / _fastest(args[0], State(y1[0], y1[1])))
