@@ -113,9 +113,9 @@ def simulate(
     """Integrate the circuit's differential equation, with adaptive steps.
 
     Can be jitted, mapped over circuits, drives and initial states, and differentiated in reverse
-    mode, through the steps that were taken; of which there are more where a circuit rests, as the
-    explicit method then keeps them short enough for the derivative. Inside of `jax.shard_map`, what differs between devices
-    needs `check_vma=False`, and has no derivatives.
+    mode, through the steps that were taken; of which there are then more where a circuit rests, as
+    the explicit method keeps them short enough for the derivative. Inside of `jax.shard_map`, what
+    differs between devices needs `check_vma=False`, and has no derivatives.
 
     Arguments
         z: input drive: constant, shape (n,); or sampled at the save times, shape (t, n), and linear
