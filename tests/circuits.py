@@ -1,12 +1,12 @@
 """Random circuits for the tests, with parameters over several decades."""
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from hypothesis import strategies as st
 
 from organics.circuit import Circuit
 
-sizes = st.sampled_from([1, 2, 5, 12])  # each new size compiles again
+sizes = st.sampled_from([1, 2, 12])  # each new size compiles again
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -36,4 +36,4 @@ def wide_circuit(seed, n, *, recurrence=None, rectified=False, dtype=np.float64)
     z = rng.normal(size=n) * 10 ** rng.uniform(-2, 2)
     if recurrence is not None:
         z = rng.uniform(0, 1) * z / np.linalg.norm(z)
-    return circuit, jnp.asarray(z.astype(dtype))
+    return circuit, jax.device_put(z.astype(dtype))

@@ -1,5 +1,7 @@
 """A strict world: 64-bit, no silent broadcasting or promotion, run-time checks of shapes."""
 
+import contextlib
+import ctypes
 import gc
 import os
 from pathlib import Path
@@ -45,15 +47,22 @@ def pytest_collection_finish():
     gc.set_threshold(20_000, 10, 10)
 
 
-_MAPS = Path("/proc/self/maps")  # on Linux: the pieces of memory that this process has
+_PAGES = Path("/proc/self/statm")  # on Linux: the memory of this process, in pages
+_MAPS = Path("/proc/self/maps")  # and the pieces of it
+_MOST_MEMORY = 1200  # MB at the end of a file, from which on its programs do not stay
 _MOST_MAPS = 30_000  # of 65,530 that it may have; each program that is compiled takes a few
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _room_for_compiled_programs():
     yield
-    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:
+    if not _PAGES.exists():
+        return
+    memory = int(_PAGES.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    if memory > _MOST_MEMORY or _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:
         jax.clear_caches()
+        with contextlib.suppress(AttributeError, OSError):  # of glibc; else it is only used again
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="session", autouse=True)

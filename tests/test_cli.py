@@ -6,19 +6,23 @@ import sys
 import warnings
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from organics import cli
 from organics.circuit import Circuit
-from organics.circuit_file import save_circuit
+from organics.circuit_file import load_circuit, save_circuit
 from organics.cli import compiled
 from organics.cli.answer import Answer, show
 from organics.cli.reproduce import _BRIEF
 from organics.data.store import places
+from organics.noise import Noise
 from organics.reproduction import runner
 from organics.reproduction.catalog import TARGETS
 from organics.reproduction.runner import Result
+from organics.simulation import simulate
+from organics.spectra import coherence, power_spectrum
 from organics.training import SequenceConfig, TrainConfig
 from organics.training.run_folder import RunFolder
 
@@ -125,6 +129,18 @@ def test_every_command_has_help_with_an_example(capsys, name):
             ["`dt`", "memory"],
         ),
         (["simulate", EXAMPLES / "figure1a.json", "--duration", "nan"], ["`duration`", "nan"]),
+        (["simulate", EXAMPLES / "figure1a.json", "--step", "5"], ["`step`", "TIME:FACTOR", "'5'"]),
+        (["simulate", EXAMPLES / "figure1a.json", "--step", "101:2"], ["`step`", "100 ms"]),
+        (["simulate", EXAMPLES / "figure1a.json", "--initial", "1"], ["`initial`", "2 numbers"]),
+        (["simulate", EXAMPLES / "figure1a.json", "--out", "x.txt"], ["`out`", ".csv", "x.txt"]),
+        (
+            ["simulate", EXAMPLES / "figure1a.json", "--drive-table", EXAMPLES / "figure1b.json"],
+            ["figure1b.json"],
+        ),
+        (["spectrum", EXAMPLES / "figure3a.json", "--noise", "0"], ["`noise`", "above 0"]),
+        (["spectrum", EXAMPLES / "figure3a.json", "--neurons", "y2"], ["y1 to y1", "'y2'"]),
+        (["spectrum", EXAMPLES / "figure3a.json", "--low", "0"], ["`low`", "0.0"]),
+        (["spectrum", EXAMPLES / "figure3a.json", "--coherence", "--neurons", "a1"], ["two"]),
         (["reproduce", "fig1", "--runs"], ["`runs`"]),
         (["evaluate", "no-run"], ["no-run"]),
         (["data", "path", "imagenet"], ["imagenet"]),
@@ -409,6 +425,79 @@ def test_a_wrong_file_is_refused_before_jax_is_imported(tmp_path):
     command = [sys.executable, "-c", program, str(tmp_path / "bad.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "`W` must be >= 0; entry [1, 1] is -1.0" in done.stderr
+
+
+def test_a_drive_that_is_multiplied(capsys, tmp_path):
+    """The steady state under three times the drive, from the steady state under the drive."""
+    file, table = EXAMPLES / "figure3a.json", tmp_path / "values.csv"
+    options = ("--initial", "steady", "--step", "60:3", "20:1", "--duration", 200)
+    found = document(capsys, "simulate", file, *options, "--out", table, tmp_path / "values.npz")
+    t, y, a = (np.array(found[name]) for name in "tya")
+    assert found["comes_to"] == "rests" and found["at_rest"] and found["z"] == [3.0]
+    before = t < 60
+    np.testing.assert_allclose(y[before, 0], y[0, 0], rtol=1e-4)
+    np.testing.assert_allclose(a[0], 0.0025 + 0.25, rtol=1e-6)
+    np.testing.assert_allclose(a[-1], 0.0025 + 9 * 0.25, rtol=1e-3)
+    names, *lines = table.read_text().splitlines()
+    assert names == "t,y1,a1"
+    np.testing.assert_array_equal(
+        np.array([line.split(",") for line in lines], float), np.column_stack([t, y, a])
+    )
+    with np.load(tmp_path / "values.npz") as archive:
+        np.testing.assert_array_equal(archive["y"], y)
+    # what was written is read as a drive, here of two neurons' worth of columns too many
+    code, _, err = call(capsys, "simulate", file, "--drive-table", table)
+    assert code == 2 and "2 columns" in err
+
+
+def test_a_drive_from_a_table(capsys, tmp_path):
+    """A ramp, as the same by hand; and what is no table."""
+    table = tmp_path / "drive.csv"
+    table.write_text("t,z\n0,0\n50,2\n")
+    options = ("--duration", 100, "--samples", 11, "--step", "90:0.5")
+    found = document(
+        capsys, "simulate", EXAMPLES / "figure3a.json", "--drive-table", table, *options
+    )
+    circuit, _ = load_circuit(EXAMPLES / "figure3a.json")
+    drive = lambda t: jnp.minimum(t / 25, 2)[None] * jnp.where(t < 90, 1, 0.5)  # noqa: E731
+    expected = simulate(circuit, drive, np.linspace(0, 100, 11))
+    np.testing.assert_allclose(found["y"], expected.state.y, rtol=1e-4, atol=1e-6)
+    for text, words in {"t,z\n": "no line", "0,1\n0,2": "increase", "0,nan": "finite"}.items():
+        table.write_text(text)
+        code, _, err = call(capsys, "simulate", EXAMPLES / "figure3a.json", "--drive-table", table)
+        assert code == 2 and words in err and "drive.csv" in err
+
+
+def test_simulate_says_what_it_comes_to(capsys):
+    rhythm = EXAMPLES / "no_stable_state_semidefinite.json"
+    code, out, _ = call(capsys, "simulate", rhythm, "--duration", 2000, "--check")
+    assert code == 1 and "after 2000 ms: oscillating, 16.9 Hz" in out
+    code, out, _ = call(capsys, "simulate", EXAMPLES / "no_stable_state.json")
+    assert code == 0 and "after 13 ms: diverging" in out
+
+
+def test_spectrum(capsys, tmp_path):
+    """As `power_spectrum` has it; the power between two frequencies, by hand."""
+    ring = EXAMPLES / "orientation_ring.json"
+    figure, table = tmp_path / "spectrum.svg", tmp_path / "spectrum.npz"
+    options = ("--drive", 2, "--neurons", "a6", "y1", "--noise-a", 0.01, "--out", figure, table)
+    found = document(capsys, "spectrum", ring, *options)
+    circuit, drives = load_circuit(ring)
+    hertz = np.array(found["frequencies_hz"])
+    assert hertz[0] == 1 and hertz[-1] == 200 and list(found["power_per_hz"]) == ["a6", "y1"]
+    expected = power_spectrum(circuit, drives[2], hertz / 1000, Noise(0.1, 0.01))
+    np.testing.assert_allclose(found["power_per_hz"]["a6"], expected[:, 15] / 1000, rtol=1e-9)
+    peak = hertz[np.argmax(expected[:, 15])]
+    np.testing.assert_allclose(found["peaks_hz"]["a6"], peak)
+    assert found["peaks_hz"]["y1"] is None and "frequency (Hz)" in figure.read_text()
+    with np.load(table) as archive:
+        assert archive.files == ["frequency_hz", "a6", "y1"]
+    options = ("--drive", 2, "--coherence", "--points", 50, "--out", figure)
+    found = document(capsys, "spectrum", ring, *options)
+    hertz = np.array(found["frequencies_hz"])
+    both = coherence(circuit, drives[2], hertz / 1000, Noise(0.1))[:, 0, 11]
+    assert len(found["coherence"]) == 15
+    np.testing.assert_allclose(found["coherence"]["y1 and a2"], both, rtol=1e-9)
 
 
 def test_an_answer_is_printed_as_it_is_however_narrow_the_terminal(capsys, monkeypatch):

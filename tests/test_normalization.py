@@ -16,8 +16,11 @@ from organics.steady_states import steady_state
 m, n = 5, 4
 
 
+def fresh(m, n, **options):
+    return Normalization(m, n, key=jr.key(0), **options)
+
+
 # each compiled once for a kind of layer and a shape
-fresh = eqx.filter_jit(lambda m, n, **options: Normalization(m, n, key=jr.key(0), **options))
 rates = eqx.filter_jit(lambda layer, x: layer(x))
 
 
@@ -34,18 +37,10 @@ def rates_and_gradient(layer, xs, target):
 
 
 def layer_and_input(seed, **options):
-    return _layer_and_input(np.asarray(seed, np.uint32), **options)
-
-
-@eqx.filter_jit
-def _layer_and_input(seed, **options):
-    k_layer, k_free, k_x = jr.split(jr.key(seed), 3)
-    layer = Normalization(m, n, key=k_layer, **options)
+    layer, rng = fresh(m, n, **options), np.random.default_rng(seed)
     # away from the initial values, where W_r is the identity and beta is 0
-    leaves, structure = jax.tree.flatten(layer)
-    keys = jr.split(k_free, len(leaves))
-    moved = [leaf + jr.normal(k, leaf.shape, leaf.dtype) for leaf, k in zip(leaves, keys)]  # noqa: B905
-    return jax.tree.unflatten(structure, moved), jr.uniform(k_x, (m,), layer.W_zx.dtype)
+    move = lambda leaf: np.asarray(leaf) + rng.normal(size=leaf.shape)  # noqa: E731
+    return jax.device_put((jax.tree.map(move, layer), rng.uniform(size=m)))
 
 
 options = st.fixed_dictionaries(

@@ -67,7 +67,8 @@ def metrics(epochs):
 def test_phase_portrait_marks_the_fixed_points(circuit, z, stars, circles):
     plane, curves, points = portrait(circuit, z)
     (axes,) = plots.phase_portrait(plane, curves, points).axes
-    stable, unstable = lines_by_marker(axes, "*"), lines_by_marker(axes, "o")
+    stable = lines_by_marker(axes, "*")
+    unstable = lines_by_marker(axes, "o") + lines_by_marker(axes, "X")
     assert (len(shown(stable)), len(shown(unstable))) == (stars, circles)
     assert shown(stable) == sorted((p.y, p.a) for p in points if p.stable)
     assert shown(unstable) == sorted((p.y, p.a) for p in points if not p.stable)
@@ -87,7 +88,7 @@ def test_phase_portrait_shows_plane_and_nullclines():
         assert any(np.array_equal(curve, data) for data in drawn)
     assert axes.collections, "streamlines"
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == [r"$\dot y = 0$", r"$\dot a = 0$", "stable", "unstable"]
+    assert labels == [r"$\dot y = 0$", r"$\dot a = 0$", "stable", "saddle", "unstable"]
 
 
 def test_panels_share_one_figure():
@@ -141,12 +142,13 @@ def test_power_spectra():
     figure = plots.power_spectra(f, power, labels=["$y_1$", "$a_1$"], estimate=(g, measured))
     (axes,) = figure.axes
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-    assert axes.get_xlabel() == "frequency (kHz)" and axes.get_ylabel() == "power density (1/kHz)"
+    assert axes.get_xlabel() == "frequency (Hz)" and axes.get_ylabel() == "power density (1/Hz)"
     dots = lines_by_marker(axes, ".")
     theory = [line for line in axes.get_lines() if line not in dots]
     assert len(dots) == len(theory) == 2
     for i, (line, dot) in enumerate(zip(theory, dots, strict=True)):
-        np.testing.assert_array_equal(line.get_ydata(), power[:, i])
+        np.testing.assert_array_equal(line.get_ydata(), power[:, i] / 1000)
+        np.testing.assert_array_equal(line.get_xdata(), 1000 * f)
         assert line.get_color() == dot.get_color()
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["$y_1$", "$a_1$"]
     assert plots.power_spectra(f, power).axes[0].get_legend() is None

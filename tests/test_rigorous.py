@@ -319,6 +319,26 @@ def test_what_cannot_be_decided_is_not(rectified):
     assert proof.decided_by.holds is None and proof.certificate is None
 
 
+def test_zero_drive_and_neurons_that_do_not_interact():
+    """An enclosure around `y = 0`, and a Jacobian with a defective eigenvalue."""
+    proof = prove(Circuit([[0.5]], [[0.7]], b0=1.0, sigma=1.3), jnp.zeros(1), max_bits=106)
+    assert proof.verdict == "proved" and float(proof.enclosure.y[0].mid()) == 0
+    chain = Circuit(np.zeros((2, 2)), [[0.5, 1.0], [0.0, 0.5]], b0=1.0, sigma=0.5)
+    assert prove(chain, jnp.ones(2)).verdict == "proved"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_entries_over_a_hundred_decades_are_decided_or_left_undecided(seed):
+    """In bounded work: the isolation of roots may have no more bits than are allowed."""
+    rng = np.random.default_rng(seed)
+    spread = lambda *shape: 10 ** rng.uniform(-50, 50, shape)  # noqa: E731
+    W_r = spread(2, 2) * rng.choice([-1.0, 1.0], (2, 2))
+    circuit = Circuit(spread(2, 2), W_r, b=spread(2), b0=spread(2), sigma=spread(2))
+    proof = prove(circuit, jnp.asarray(spread(2)))
+    assert proof.verdict in ("proved", "disproved", "undecided")
+    assert prove(circuit, jnp.ones(2), max_bits=53).bits == 53
+
+
 # no steady state, or none that is stable
 
 

@@ -20,6 +20,7 @@ Time is in milliseconds, so eigenvalues are in 1/ms and frequencies in kHz.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -157,24 +158,8 @@ class Circuit(eqx.Module):
         float64 that JAX has.
         """
         require_whole("n", n)
-        real = float_type(dtype)
-        k_b, k_b0, k_sigma, k_W, k_W_r = jr.split(key, 5)
-        # the open interval: the circuit's gains must not vanish
-        uniform = lambda k: jr.uniform(k, (n,), real, minval=jnp.finfo(real).eps)  # noqa: E731
-        W_r = None
-        if spectral_norm is not None:
-            W_r = jr.normal(k_W_r, (n, n), real)
-            W_r = W_r * (jnp.asarray(spectral_norm, real) / jnp.linalg.norm(W_r, 2))
-        return cls(
-            W=jr.uniform(k_W, (n, n), real),
-            W_r=W_r,
-            b=uniform(k_b),
-            b0=uniform(k_b0),
-            sigma=uniform(k_sigma),
-            tau_y=tau_y,
-            tau_a=tau_a,
-            rectified=rectified,
-        )
+        W, W_r, b, b0, sigma = _draw(key, n, spectral_norm, float_type(dtype))
+        return cls(W, W_r, b, b0, sigma, tau_y, tau_a, rectified)
 
     @property
     def n(self) -> int:
@@ -271,8 +256,22 @@ class Circuit(eqx.Module):
         return FiringRates(jnp.square(jax.nn.relu(y)), y_minus, root(a))
 
 
+@partial(jax.jit, static_argnums=(1, 3))  # one program, instead of one for each array and step
+def _draw(key: PRNGKeyArray, n: int, spectral_norm: ScalarLike | None, real):
+    """What `Circuit.random` draws: `W`, `W_r`, `b`, `b0` and `sigma`."""
+    k_b, k_b0, k_sigma, k_W, k_W_r = jr.split(key, 5)
+    # the open interval: the circuit's gains must not vanish
+    uniform = lambda k: jr.uniform(k, (n,), real, minval=jnp.finfo(real).eps)  # noqa: E731
+    W_r = None
+    if spectral_norm is not None:
+        W_r = jr.normal(k_W_r, (n, n), real)
+        W_r = W_r * (jnp.asarray(spectral_norm, real) / jnp.linalg.norm(W_r, 2))
+    return jr.uniform(k_W, (n, n), real), W_r, uniform(k_b), uniform(k_b0), uniform(k_sigma)
+
+
+@partial(jax.jit, static_argnums=(1,), static_argnames=("dtype",))
 def random_drive(
-    key: PRNGKeyArray, n: int, norm: float = 1.0, *, dtype: DTypeLike | None = None
+    key: PRNGKeyArray, n: int, norm: ScalarLike = 1.0, *, dtype: DTypeLike | None = None
 ) -> Float[Array, " n"]:
     """A Gaussian input drive of shape (n,), scaled to Euclidean norm `norm`."""
     require_whole("n", n)

@@ -12,6 +12,7 @@ scheme. They are stable if `|R| < 1`; the variance that they then make of the mo
 """
 
 import math
+from functools import partial
 from typing import Literal
 
 import equinox as eqx
@@ -35,10 +36,14 @@ def modes(circuit: Circuit, drives: Float[Array, "drives n"]) -> Complex[Array, 
     """
     J = _linearize(*jax.lax.stop_gradient((circuit, drives)))
     # of a large matrix NumPy's are many times faster than those inside of a compiled function
-    found = (
-        jnp.linalg.eigvals(J) if isinstance(J, Tracer) else jnp.asarray(eigenvalues(np.asarray(J)))
-    )
-    return jnp.where(jnp.all(found.real < 0, axis=1)[:, None], found, jnp.nan)
+    if isinstance(J, Tracer):
+        return _stable_only(jnp, jnp.linalg.eigvals(J))
+    return jax.device_put(_stable_only(np, eigenvalues(np.asarray(J))))
+
+
+def _stable_only(numbers, found):
+    """What is found, computed with by JAX's NumPy or NumPy; NaN where some of it is not stable."""
+    return numbers.where(numbers.all(found.real < 0, axis=1)[:, None], found, numbers.nan)
 
 
 @eqx.filter_jit
@@ -52,6 +57,7 @@ def _linearize(circuit: Circuit, drives) -> Float[Array, "drives m m"]:
     return jax.vmap(at, (None, 0))(circuit, drives)
 
 
+@partial(jax.jit, static_argnums=2)
 def unstable(
     modes: Complex[Array, "drives m"], dt: Float[Array, ""], scheme: Scheme
 ) -> Bool[Array, " drives"]:

@@ -23,6 +23,7 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float
 from organics.circuit import Circuit, State, as_drive, gate, root
 from organics.linearization import descending, jacobian, own_leak, rest_jacobian, spectrum
 from organics.mesh import alike
+from organics.printing import Lines, in_html, in_words, numbers, verdict
 from organics.steady_states import SteadyState, steady_state
 
 _MOST_OPEN = 6  # neurons whose sign is open: more of them would take too many combinations
@@ -53,6 +54,23 @@ class Stability(NamedTuple):
     frequencies: Float[Array, " two_n"]
     damping_ratios: Float[Array, " two_n"]
     leading_frequency: Float[Array, ""]
+
+    def lines(self) -> Lines:
+        """In words."""
+        rows = (
+            ("largest real part", numbers(self.spectral_abscissa, "1/ms")),
+            ("leading frequency", numbers(self.leading_frequency, "Hz")),
+            ("eigenvalues", numbers(self.eigenvalues, "1/ms")),
+        )
+        return Lines(
+            verdict(self.stable, "stable", "NOT stable"), rows + self.steady_state.lines().rows
+        )
+
+    def __str__(self) -> str:
+        return in_words(self)
+
+    def _repr_html_(self) -> str:
+        return in_html(self)
 
 
 def stability(
@@ -271,6 +289,21 @@ class Certificate(NamedTuple):
     T: Float[Array, " n"] | None
     margin: Float[Array, ""] | None
     checks: dict[str, Bool[Array, ""]]
+
+    def lines(self) -> Lines:
+        """In words."""
+        rows = [(name, verdict(passed, "holds", "FAILS")) for name, passed in self.checks.items()]
+        if self.margin is not None:
+            rows.insert(0, ("margin", numbers(self.margin)))
+        rows.append(("largest real part", numbers(self.spectral_abscissa, "1/ms")))
+        kind = f"certificate ({self.kind})"
+        return Lines(f"{kind}: {verdict(self.holds, 'holds', 'does NOT hold')}", tuple(rows))
+
+    def __str__(self) -> str:
+        return in_words(self)
+
+    def _repr_html_(self) -> str:
+        return in_html(self)
 
 
 def certify(

@@ -11,6 +11,7 @@ whatever its time constant.
 
 import math
 import warnings
+from functools import partial
 from typing import get_args
 
 import equinox as eqx
@@ -238,12 +239,12 @@ def _simulate(
     require_memory(rows * neuron_bytes, "steps", f"a trajectory of {rows:,} rows")
     require_memory(save_every * neuron_bytes, "save_every", f"the noise of {save_every:,} steps")
     with concretely():  # what is concrete stays so inside a traced function
-        times = dt * save_every * jnp.arange(rows + 1, dtype=dt.dtype)
+        times = _times(dt, save_every, rows)
         drive = as_time_course(circuit, z, times)
         start = initial_state(circuit, initial)
-        if known(jnp.all(start.a > 0)) is False:
+        if not (isinstance(start.a, Tracer) or np.all(np.asarray(start.a) > 0)):
             raise ValueError("`initial.a` must be > 0 in a simulation with noise.")
-        noise.levels(circuit, start)  # refuses shapes before any work starts
+        jax.eval_shape(noise.levels, circuit, start)  # refuses shapes before any work starts
         eigenvalues = _modes(circuit, drive, times)
     constant = isinstance(drive, Constant)
     if not isinstance(dt, Tracer) and not isinstance(eigenvalues, Tracer):
@@ -269,13 +270,23 @@ def _simulate(
     )
 
 
+@partial(jax.jit, static_argnums=(1, 2))
+def _times(dt: Float[Array, ""], save_every: int, rows: int) -> Float[Array, " rows"]:
+    return dt * save_every * jnp.arange(rows + 1, dtype=dt.dtype)
+
+
 def _modes(circuit: Circuit, drive, times) -> Complex[Array, "drives m"]:
     """Eigenvalues under the drive, or under the weakest and the strongest of its values."""
     if isinstance(drive, Constant):
         return modes(circuit, drive.value[None])
+    return modes(circuit, _weakest_and_strongest(circuit.b, drive, times))
+
+
+@eqx.filter_jit
+def _weakest_and_strongest(gain: Float[Array, " n"], drive, times) -> Float[Array, "2 n"]:
     values = jax.vmap(drive)(times)
-    size = jnp.linalg.norm(circuit.b[None] * values, axis=1)
-    return modes(circuit, values[jnp.stack([jnp.argmin(size), jnp.argmax(size)])])
+    size = jnp.linalg.norm(gain[None] * values, axis=1)
+    return values[jnp.stack([jnp.argmin(size), jnp.argmax(size)])]
 
 
 def _judge(

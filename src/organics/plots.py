@@ -93,8 +93,8 @@ def phase_portrait(
 ) -> Figure:
     """Phase portrait of a two-dimensional circuit: `phase_portrait(*portrait(circuit, z))`.
 
-    Streamlines of the velocity, both nullclines, the stable fixed points as red stars and the
-    others as black circles.
+    Streamlines of the velocity, both nullclines, the stable fixed points as red stars, saddles as
+    black crosses and other unstable ones as black circles.
     """
     axes = _axes(axes, height=3.2)
     axes.streamplot(
@@ -104,11 +104,14 @@ def phase_portrait(
         for i, curve in enumerate(curves):
             label = rf"$\dot {name} = 0$" if i == 0 else None
             axes.plot(*curve.T, color=colour, label=label, zorder=3)
-    for stable, marker, size, colour, label in (
-        (True, "*", 10, "red", "stable"),
-        (False, "o", 5, "black", "unstable"),
+    kinds = ["saddle" if point.kind == "saddle" else "unstable" for point in fixed_points]
+    kinds = ["stable" if p.stable else kind for p, kind in zip(fixed_points, kinds, strict=True)]
+    for label, marker, size, colour in (
+        ("stable", "*", 10, "red"),
+        ("saddle", "X", 6, "black"),
+        ("unstable", "o", 5, "black"),
     ):
-        points = [(point.y, point.a) for point in fixed_points if point.stable == stable]
+        points = [(p.y, p.a) for p, kind in zip(fixed_points, kinds, strict=True) if kind == label]
         if points:
             y, a = zip(*points, strict=True)
             axes.plot(
@@ -200,11 +203,11 @@ def power_spectra(
     estimate: tuple[Any, Any] | None = None,
     axes: Axes | None = None,
 ) -> Figure:
-    """Power spectral densities, in 1/kHz, against frequency in kHz, both on logarithmic scales.
+    """Power spectral densities, in 1/Hz, against frequency in Hz, both on logarithmic scales.
 
     Arguments
-        frequencies: positive frequencies.
-        power: density of each channel, positive.
+        frequencies: positive frequencies, in kHz, as `organics.power_spectrum` has them.
+        power: density of each channel, positive, in 1/kHz.
         labels: name of each channel.
         estimate: frequencies and densities, shapes (g,) and (g, channels), that were measured for
             the same channels; drawn as dots.
@@ -218,15 +221,49 @@ def power_spectra(
     if estimate is not None:
         measured_at, measured = (_positive("estimate", array) for array in estimate)
         for i, colour in enumerate(colours):
-            axes.plot(measured_at, measured[:, i], ".", color=colour, markersize=3, alpha=0.5)
+            axes.plot(
+                1000 * measured_at,
+                measured[:, i] / 1000,
+                ".",
+                color=colour,
+                markersize=3,
+                alpha=0.5,
+            )
     for i, colour in enumerate(colours):
-        axes.plot(frequencies, power[:, i], color=colour, label=labels[i] if labels else None)
+        label = labels[i] if labels else None
+        axes.plot(1000 * frequencies, power[:, i] / 1000, color=colour, label=label)
     axes.set(
-        xscale="log", yscale="log", xlabel="frequency (kHz)", ylabel="power density (1/kHz)",
-        xlim=(frequencies.min(), frequencies.max()),
+        xscale="log", yscale="log", xlabel="frequency (Hz)", ylabel="power density (1/Hz)",
+        xlim=(1000 * frequencies.min(), 1000 * frequencies.max()),
     )  # fmt: skip
     if labels:
         _legend_above(axes)
+    return _figure(axes)
+
+
+@style()
+def coherences(
+    frequencies: Float[Array | np.ndarray, " f"],
+    coherence: Float[Array | np.ndarray, "f pairs"],
+    *,
+    labels: Sequence[str],
+    axes: Axes | None = None,
+) -> Figure:
+    """Coherence of pairs of neurons, from 0 to 1, against frequency in Hz, a line for each.
+
+    `frequencies` are positive and in kHz, as `organics.coherence` has them.
+    """
+    frequencies, coherence = _positive("frequencies", frequencies), _finite("coherence", coherence)
+    if len(labels) != coherence.shape[1]:
+        raise ValueError(f"`labels` must be {coherence.shape[1]} names, not {len(labels)}.")
+    axes = _axes(axes, height=2.6)
+    for i, (name, values) in enumerate(zip(labels, coherence.T, strict=True)):
+        axes.plot(1000 * frequencies, values, color=COLOURS[i % len(COLOURS)], label=name)
+    axes.set(
+        xscale="log", xlabel="frequency (Hz)", ylabel="coherence", ylim=(0, 1.02),
+        xlim=(1000 * frequencies.min(), 1000 * frequencies.max()),
+    )  # fmt: skip
+    _legend_above(axes)
     return _figure(axes)
 
 

@@ -53,6 +53,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from organics.arguments import require_whole
 from organics.circuit import Circuit, State, as_drive, require_valid
+from organics.printing import Lines, in_html, in_words
 from organics.rigorous_balls import (
     BallCircuit,
     Box,
@@ -102,6 +103,21 @@ class Proof(NamedTuple):
     bits: int
     enclosure: Box | None
     certificate: arb_mat | None
+
+    def lines(self) -> Lines:
+        """In words; the balls with 12 digits."""
+        rows = [("decided by", f"{self.decided_by.name}, margin {self.decided_by.margin}")]
+        rows.append(("precision", f"{self.bits} bits"))
+        if self.enclosure is not None:
+            for name, balls in zip("ya", self.enclosure, strict=True):
+                rows.append((name, ", ".join(ball.str(12) for ball in balls)))
+        return Lines(f"{self.verdict}: {self.statement}", tuple(rows))
+
+    def __str__(self) -> str:
+        return in_words(self)
+
+    def _repr_html_(self) -> str:
+        return in_html(self)
 
 
 class _Attempt(NamedTuple):

@@ -18,6 +18,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 from organics.arguments import require_whole
 from organics.circuit import Circuit, State, as_drive, as_real, root
 from organics.mesh import advising, concretely, require_unchecked
+from organics.printing import Lines, in_html, in_words, numbers
 from organics.stepping import Watchful, is_differentiated, resolution, room_for, survey
 
 Method = Literal["explicit", "implicit"]
@@ -54,6 +55,25 @@ class Trajectory(eqx.Module):
     end_time: Float[Array, "*batch"]
     rested: Bool[Array, "*batch"]
     interpolation: dfx.DenseInterpolation | None = None
+
+    def lines(self) -> Lines:
+        """In words."""
+        t, y = np.asarray(self.t), np.asarray(self.state.y)
+        rows = [("times", f"{t.shape[-1]} from {t.min():.6g} to {t.max():.6g} ms")]
+        if t.ndim == 1:
+            last = max(int(np.sum(np.all(np.isfinite(y), axis=1))) - 1, 0)
+            rows += [(f"{name} at {t[last]:.6g} ms", numbers(x[last]))
+                     for name, x in self.state._asdict().items()]  # fmt: skip
+            failed = f"failed ({self.failure_name}) at {float(self.end_time):.6g} ms"
+            done = f"at rest from {float(self.end_time):.6g} ms on" if self.rested else "simulated"
+            return Lines(done if self.ok else failed, tuple(rows))
+        return Lines(f"{np.sum(np.asarray(self.ok))} of {self.failure.size} simulated", tuple(rows))
+
+    def __str__(self) -> str:
+        return in_words(self)
+
+    def _repr_html_(self) -> str:
+        return in_html(self)
 
     @property
     def ok(self) -> Bool[Array, "*batch"]:
@@ -156,8 +176,9 @@ def simulate(
         times = save_times(circuit, t, samples)
         drive = as_time_course(circuit, z, times)
         start = initial_state(circuit, initial)
-        duration = times[-1] - times[0]
-    require_unchecked("`simulate`", (circuit, times, start, jax.eval_shape(drive, times[0])))
+    shape = jax.eval_shape(drive, jax.ShapeDtypeStruct((), times.dtype))
+    require_unchecked("`simulate`", (circuit, times, start, shape))
+    duration = None if isinstance(times, Tracer) else float(np.ptp(times))
     if until_steady and not isinstance(drive, Constant):
         raise ValueError("`until_steady` needs a constant drive: `z` must have shape (n,).")
     if isinstance(drive, Sampled) and max_steps < len(times):
@@ -167,7 +188,7 @@ def simulate(
         )
     room = None
     if isinstance(drive, Function) and max_step is None:
-        room = room_for(None if isinstance(duration, Tracer) else float(duration))
+        room = room_for(duration)
     trajectory = _integrate(
         circuit,
         drive,
@@ -176,10 +197,10 @@ def simulate(
         solver=_SOLVERS[method](),
         explicit=method == "explicit",
         # as arrays, other values of these need no new compilation
-        rtol=jnp.asarray(rtol, circuit.dtype),
-        atol=jnp.asarray(atol, circuit.dtype),
-        max_step=None if max_step is None else jnp.asarray(max_step, circuit.dtype),
-        steady_tolerance=jnp.asarray(steady_tolerance, circuit.dtype) if until_steady else None,
+        rtol=_number(rtol, circuit.dtype),
+        atol=_number(atol, circuit.dtype),
+        max_step=None if max_step is None else _number(max_step, circuit.dtype),
+        steady_tolerance=_number(steady_tolerance, circuit.dtype) if until_steady else None,
         max_steps=int(max_steps),
         dense=dense,
         room=room,
@@ -187,7 +208,7 @@ def simulate(
     trajectory = with_honest_end(trajectory)
     if not throw or known(trajectory.ok):
         return trajectory
-    return require_ok(trajectory, _reasons(trajectory, method, max_steps))
+    return require_ok(trajectory, reasons(trajectory, method, max_steps))
 
 
 class Constant(eqx.Module):
@@ -227,7 +248,8 @@ def as_time_course(
     """
     if callable(z):
         drive = Function(z)
-        given = jax.eval_shape(lambda t: jnp.asarray(z(t)), times[0])
+        moment = jax.ShapeDtypeStruct((), times.dtype)
+        given = jax.eval_shape(lambda t: jnp.asarray(z(t)), moment)
         if jnp.issubdtype(given.dtype, jnp.complexfloating):
             raise ValueError(f"`z` must return real numbers, not of type {given.dtype}.")
         shape = given.shape
@@ -242,7 +264,7 @@ def as_time_course(
             f"`z` must have shape ({circuit.n},), or ({len(times)}, {circuit.n}) with a sample for "
             f"each save time, not {samples.shape}."
         )
-    if known(jnp.all(jnp.isfinite(samples))) is False:
+    if not (isinstance(samples, Tracer) or np.all(np.isfinite(samples))):
         raise ValueError("`z` must be finite.")
     return Sampled(dfx.LinearInterpolation(times, samples))
 
@@ -252,19 +274,25 @@ def save_times(circuit: Circuit, t: Real[ArrayLike, "*times"], samples: int) -> 
 
     Raises `ValueError` if there are fewer than two, or they do not increase.
     """
-    t = as_real("t", t, circuit.dtype)
-    if t.ndim == 0:
-        t = jnp.linspace(jnp.zeros_like(t), t, samples)
-    if t.ndim != 1 or len(t) < 2:
+    times = as_real("t", t, circuit.dtype)
+    if not isinstance(times, Tracer):
+        times = np.asarray(times)  # JAX would compile a program for each shape
+    if times.ndim == 0:
+        with np.errstate(all="ignore"):  # what is not finite is refused below
+            evenly = jnp.linspace if isinstance(times, Tracer) else np.linspace
+            times = evenly(0, times, samples, dtype=times.dtype)
+    if times.ndim != 1 or len(times) < 2:
         raise ValueError(
             "`t` must be a duration, or save times of shape (t,) with at least two of them, "
-            f"not of shape {t.shape}."
+            f"not of shape {times.shape}."
         )
-    if known(jnp.all(jnp.isfinite(t)) & jnp.all(t[1:] > t[:-1])) is False:
+    if isinstance(times, Tracer):
+        return times
+    if not (np.all(np.isfinite(times)) and np.all(times[1:] > times[:-1])):
         raise ValueError(
-            f"`t` must be finite and increasing (as {t.dtype}); a duration must be > 0."
+            f"`t` must be finite and increasing (as {times.dtype}); a duration must be > 0."
         )
-    return t
+    return jax.device_put(times)
 
 
 def initial_state(circuit: Circuit, initial: State | None) -> State:
@@ -274,18 +302,29 @@ def initial_state(circuit: Circuit, initial: State | None) -> State:
     `(b0 sigma)^2` is out of range: an `a` that begins at 0 would stay there.
     """
     if initial is None:
-        in_range = (circuit.c >= jnp.finfo(circuit.dtype).tiny) & jnp.isfinite(circuit.c)
-        if known(jnp.all(in_range)) is False:
-            raise ValueError(
-                "`initial` must be given, as `b0 sigma` squared is out of the range of "
-                f"{circuit.dtype}."
-            )
-        return State(jnp.zeros_like(circuit.c), circuit.c)
+        start = _without_input(circuit)
+        if not isinstance(start.a, Tracer):
+            a = np.asarray(start.a)
+            if not np.all((a >= np.finfo(a.dtype).tiny) & np.isfinite(a)):
+                raise ValueError(
+                    "`initial` must be given, as `b0 sigma` squared is out of the range of "
+                    f"{circuit.dtype}."
+                )
+        return start
     if not isinstance(initial, State):
         raise ValueError(f"`initial` must be a `State`, not {initial!r}.")
     return State(
         as_drive(circuit, initial.y, "initial.y"), as_drive(circuit, initial.a, "initial.a")
     )
+
+
+@jax.jit
+def _without_input(circuit: Circuit) -> State:
+    return State(jnp.zeros_like(circuit.b), circuit.c)
+
+
+def _number(value, dtype) -> Array | np.ndarray:
+    return jnp.asarray(value, dtype) if isinstance(value, Tracer) else np.asarray(value, dtype)
 
 
 def known(condition: Bool[Array, ""]) -> bool | None:
@@ -352,7 +391,8 @@ def require_ok(trajectory: Trajectory, reasons: dict[int, tuple[str, str]]) -> T
     return trajectory
 
 
-def _reasons(trajectory: Trajectory, method: Method, max_steps: int) -> dict[int, tuple[str, str]]:
+def reasons(trajectory: Trajectory, method: Method, max_steps: int) -> dict[int, tuple[str, str]]:
+    """For each failure of a simulation, what happened and what would do."""
     dtype = trajectory.t.dtype
     stiff = "" if method == "implicit" else ", or, for a stiff circuit, choose `method='implicit'`"
     wider = "" if dtype == jnp.float64 else ", or compute in float64"

@@ -35,6 +35,7 @@ from organics.circuit import Circuit, State, as_drive, as_real, gate
 from organics.krylov import linearized, minimize_residual, neuron_blocks, solve_linearized
 from organics.linearization import determinant_sign, imbalance_jacobian
 from organics.mesh import advising, alike
+from organics.printing import Lines, in_html, in_words, numbers, verdict
 from organics.relaxation import select, try_step
 
 METHODS = ("closed form", "iteration", "newton", "relaxation")
@@ -70,6 +71,20 @@ class SteadyState(NamedTuple):
     converged: Bool[Array, ""]
     iterations: Int[Array, ""]
     method: Int[Array, ""]
+
+    def lines(self) -> Lines:
+        """In words."""
+        rows = [("y", numbers(self.state.y)), ("a", numbers(self.state.a))]
+        rows.append(("residual", numbers(self.residual)))
+        if np.ndim(self.method) == 0:
+            rows.append(("found by", f"{self.method_name}, {int(self.iterations)} iterations"))
+        return Lines(verdict(self.converged, "at rest", "no steady state found"), tuple(rows))
+
+    def __str__(self) -> str:
+        return in_words(self)
+
+    def _repr_html_(self) -> str:
+        return in_html(self)
 
     @property
     def method_name(self) -> str:
@@ -142,19 +157,15 @@ def steady_state(
     z = as_drive(circuit, z)
     tolerance = _as_tolerance(tolerance, circuit.dtype)
     if circuit.W_r is None:
-        state = closed_form(circuit, z)
-        found = _judge(circuit, state, z)
-        found = found._replace(converged=found.error <= tolerance)
-        method, count = jnp.int32(_CLOSED_FORM), jnp.int32(0)
-    else:
-        norm = None if spectral_norm is None else as_real("spectral_norm", spectral_norm, z.dtype)
-        if norm is not None and (norm.ndim or not (isinstance(norm, Tracer) or norm >= 0)):
-            raise ValueError(f"`spectral_norm` must be one number >= 0, not {spectral_norm}.")
-        circuit, z, norm = alike((circuit, z, norm))
-        fixed = jax.lax.stop_gradient((circuit, z, norm))
-        found, method, count = _search(*fixed, tolerance, relaxation_steps, matrix_free)
-        state = _implicit(circuit, z, found.state, matrix_free)
-    return SteadyState(state, found.residual, found.converged & _valid(circuit), count, method)
+        return _normalize(circuit, z, tolerance)
+    norm = None if spectral_norm is None else as_real("spectral_norm", spectral_norm, z.dtype)
+    if norm is not None and (norm.ndim or not (isinstance(norm, Tracer) or norm >= 0)):
+        raise ValueError(f"`spectral_norm` must be one number >= 0, not {spectral_norm}.")
+    circuit, z, norm = alike((circuit, z, norm))
+    fixed = jax.lax.stop_gradient((circuit, z, norm))
+    found, residual, method, count = _search(*fixed, tolerance, relaxation_steps, matrix_free)
+    state = _implicit(circuit, z, found.state, matrix_free)
+    return SteadyState(state, residual, found.converged, count, method)
 
 
 def _as_tolerance(tolerance: float | None, dtype: jnp.dtype) -> float:
@@ -163,9 +174,6 @@ def _as_tolerance(tolerance: float | None, dtype: jnp.dtype) -> float:
     if isinstance(tolerance, Tracer | str) or np.ndim(tolerance) or not 0 < tolerance < 1:
         raise ValueError(f"`tolerance` must be a number in (0, 1), not {tolerance!r}.")
     return float(tolerance)
-
-
-_valid = jax.jit(lambda circuit: circuit.valid)
 
 
 def algorithm_1_start(
@@ -241,11 +249,19 @@ def _judge(circuit: Circuit, state: State, z) -> _Candidate:
     return _Candidate(state, imbalance, terms, error, jnp.isnan(error) & ~jnp.isnan(error))
 
 
+@jax.jit  # as `_search`
+def _normalize(circuit: Circuit, z, tolerance) -> SteadyState:
+    state = closed_form(circuit, z)
+    found = _judge(circuit, state, z)
+    converged = (found.error <= tolerance) & circuit.valid
+    return SteadyState(state, found.residual, converged, jnp.int32(0), jnp.int32(_CLOSED_FORM))
+
+
 @advising
 @partial(jax.jit, static_argnums=(3, 5))  # compiled once for each size, also when called eagerly
 def _search(
     circuit: Circuit, z, norm, tolerance: float, relaxation_steps: ScalarLike, matrix_free: bool
-) -> tuple[_Candidate, Array, Array]:
+) -> tuple[_Candidate, Array, Array, Array]:
     """Two attempts, each a start and then Newton; which start goes first depends on `W_r`."""
     norm = _spectral_norm(circuit) if norm is None else norm
     contractive = norm <= 1 + 100 * float(jnp.finfo(z.dtype).eps)
@@ -283,7 +299,8 @@ def _search(
         checked = _may_be_stable(circuit, best.state) if small else jnp.bool_(True)
         begin = (none, best, best.converged & checked, method, sweeps + steps)
     _, best, _, method, count = jax.lax.while_loop(unfinished, attempt, alike(begin))
-    return best, method, count
+    best = best._replace(converged=best.converged & circuit.valid)
+    return best, best.residual, method, count
 
 
 def _may_be_stable(circuit: Circuit, state: State) -> Bool[Array, ""]:

@@ -7,6 +7,7 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from organics.kernels.padding import blank, going, hold
@@ -53,7 +54,7 @@ class RecurrentLayer(eqx.Module):
 
     def initial_state(self) -> Float[Array, " k"]:
         """The state before the first step, 0."""
-        return jnp.zeros(self.parts * self.hidden_size, self.bias.dtype)
+        return jax.device_put(np.zeros(self.parts * self.hidden_size, self.bias.dtype))
 
     def __call__(
         self,

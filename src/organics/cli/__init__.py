@@ -22,6 +22,7 @@ COMMANDS = {
     "analyze": "steady state, eigenvalues and certificate of a circuit file, for all its drives",
     "certify": "certificate of a circuit file, for all its drives; with --rigorous, a proof",
     "simulate": "trajectory of a circuit file, with or without noise",
+    "spectrum": "power spectra or coherence of the fluctuations of a circuit file",
     "portrait": "phase portrait and all fixed points of a circuit file with n = 1",
     "reproduce": "figures, tables and claims of the paper, each with its verdict",
     "stability": "how many random circuits are stable",

@@ -52,14 +52,22 @@ def one_drive(drives: Any, index: int) -> Any:
     return drives[index]
 
 
+FIGURES = (".png", ".svg", ".pdf")
+
+
 def check_figure_path(out: Path | None) -> None:
     """Refuse a figure that could not be written, before any work starts."""
-    if out is None:
-        return
-    if out.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"`out` must end in .png, .svg or .pdf, not {str(out)!r}.")
-    if not out.parent.is_dir():
-        raise ValueError(f"`out`: the folder {str(out.parent)!r} does not exist.")
+    check_outputs(() if out is None else (out,), FIGURES)
+
+
+def check_outputs(out: tuple[Path, ...], kinds: tuple[str, ...]) -> None:
+    """Refuse files that could not be written, before any work starts."""
+    for path in out:
+        if path.suffix.lower() not in kinds:
+            *most, last = kinds
+            raise ValueError(f"`out` must end in {', '.join(most)} or {last}, not {str(path)!r}.")
+        if not path.parent.is_dir():
+            raise ValueError(f"`out`: the folder {str(path.parent)!r} does not exist.")
 
 
 def certificate_evidence(circuit: "Circuit", z: Any, steady: Any) -> dict[str, Any]:

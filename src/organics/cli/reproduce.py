@@ -25,7 +25,7 @@ class Reproduce:
     all: bool = False
     """All of them."""
     list: bool = False
-    """Say what there is, what it needs, and what came of it so far."""
+    """Say what there is, what it needs, and what came of it so far, a line for each."""
     quick: bool = False
     """Smaller samples of the same code: all of them in a few minutes."""
     force: bool = False
@@ -87,7 +87,7 @@ class Reproduce:
             ],
         }
         verdicts = [result.document["verdict"] for result in results if result.document]
-        hold = "holds" in verdicts and set(verdicts) <= {"holds", "not run"}
+        hold = "holds" in verdicts and set(verdicts) <= {"holds", "not run", "undecided"}
         text = [_table(results), f"report: {page}"]
         return Answer(document, text, positive=not failed and (hold or not self.check))
 
@@ -160,7 +160,9 @@ def _overview(targets, out: Path) -> Answer:
 
     from organics.reproduction.runner import read, verdict_in_words
 
-    table = Table("target", "claim", "needs", "minutes", "last result", box=None)
+    table = Table(box=None)
+    for name in ("target", "what", "needs", "minutes", "last verdict"):
+        table.add_column(name, no_wrap=True)
     rows = []
     for target in targets:
         last = read(target, out)
@@ -175,10 +177,9 @@ def _overview(targets, out: Path) -> Answer:
             "last": None if last is None else _brief(last),
         }
         rows.append(row)
-        said = "" if last is None else f"{verdict_in_words(last)}: {last['here']}"
-        table.add_row(
-            target.name, target.claim, ", ".join(target.needs), f"{target.minutes:g}", said
-        )
+        said = "" if last is None else verdict_in_words(last)
+        needs, minutes = ", ".join(target.needs), f"{target.minutes:g}"
+        table.add_row(target.name, target.title, needs, minutes, said)
     return Answer({"out": out, "targets": rows}, [table])
 
 

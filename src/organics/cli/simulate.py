@@ -1,27 +1,40 @@
 """`organics simulate`"""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from organics.cli.answer import Answer, note
-from organics.cli.circuits import check_figure_path, describe, load, one_drive
+from organics.cli.circuits import FIGURES, about, check_outputs, describe, load, numbers, one_drive
 from organics.memory import require_memory
+
+_FINEST = 20_001  # moments at most that are looked at to tell a rhythm
 
 
 @dataclass(frozen=True)
 class Simulate:
-    """Trajectory of a circuit from rest under a constant input drive, with or without noise.
+    """Trajectory of a circuit under an input drive, with or without noise, and what it comes to.
 
-    Example: organics simulate examples/figure3b.json --duration 100 --out trajectory.png
+    The drive is one of the file's, multiplied from the times of --step on, or that of a table.
+
+    Example: organics simulate examples/figure3b.json --step 50:2 --out trajectory.png values.csv
     """
 
     file: Annotated[Path, tyro.conf.Positional]
     """Circuit file, .json or .npz."""
     drive: int = 0
     """Which of the file's input drives, from 0."""
+    drive_table: Path | None = None
+    """A .csv file in place of the drive: times in ms, then a column for each neuron; linear between
+    the times, constant beyond them."""
+    step: tuple[str, ...] = ()
+    """TIME:FACTOR, in ms: from then on the drive is FACTOR times as large as without steps."""
+    initial: tuple[str, ...] = ("rest",)
+    """State at the beginning: "rest" (of the circuit without input), "steady" (under the drive at
+    the beginning), or 2n numbers, all y and then all a."""
     duration: float = 100.0
     """In ms."""
     samples: int = 201
@@ -38,13 +51,35 @@ class Simulate:
     """Of the noise."""
     check: bool = False
     """Exit with 1 unless the trajectory ends at rest."""
-    out: Path | None = None
-    """Figure of the trajectory (.png, .svg or .pdf)."""
+    out: tuple[Path, ...] = ()
+    """Files to write: a figure (.png, .svg, .pdf), or the values (.csv, .npz)."""
     json: bool = False
     """One JSON document on standard output."""
 
     def run(self) -> Answer:
-        check_figure_path(self.out)
+        self._require()
+        from organics.cli.courses import Course, steps, table
+
+        changes = steps(self.step, self.duration)
+        ((circuit, drives),) = load(self.file)
+        import numpy as np
+
+        self._require_memory(circuit.n)
+        drive = np.asarray(one_drive(drives, self.drive))[None]
+        over_time = (np.zeros(1), drive)
+        if self.drive_table is not None:
+            over_time = table(self.drive_table, circuit.n)
+        course = Course(*over_time, *changes)
+        first, last = course(0.0), course(self.duration)
+        start = _start(circuit, first, self.initial)
+        if self.noise or self.noise_a:
+            result, comes_to = self._noisy(circuit, first if course.constant else course, start)
+        else:
+            result, comes_to = self._smooth(circuit, course, start)
+        return self._answer(circuit, last, result, comes_to)
+
+    def _require(self) -> None:
+        check_outputs(self.out, (*FIGURES, ".csv", ".npz"))
         if not 0 < self.duration < float("inf"):
             raise ValueError(f"`duration` must be finite and > 0 ms, not {self.duration}.")
         if self.samples < 2:
@@ -54,52 +89,72 @@ class Simulate:
                 raise ValueError(f"`{name}` must be finite and >= 0, not {level}.")
         if not 0 < self.dt < float("inf"):
             raise ValueError(f"`dt` must be finite and > 0 ms, not {self.dt}.")
-        ((circuit, drives),) = load(self.file)
-        z = one_drive(drives, self.drive)
-        neurons = 2 * circuit.n
+
+    def _require_memory(self, n: int) -> None:
         samples = f"a trajectory of {self.samples:,} samples"
-        require_memory(8 * self.samples * (1 + neurons), "samples", samples)
-        import math
+        require_memory(8 * self.samples * (1 + 2 * n), "samples", samples)
+        if self.noise or self.noise_a:
+            steps = self.duration / self.dt
+            require_memory(8 * steps * 2 * n, "dt", f"the noise of {steps:.3g} steps")
+
+    def _noisy(self, circuit, drive, start):
         import warnings
 
         import jax.random as jr
+
+        from organics.noise import Noise, simulate_noisy
+
+        interval = self.duration / (self.samples - 1)
+        save_every = math.ceil(interval / self.dt)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            result = simulate_noisy(
+                circuit,
+                drive,
+                Noise(self.noise, self.noise_a),
+                interval / save_every,
+                save_every * (self.samples - 1),
+                start,
+                key=jr.key(self.seed),
+                save_every=save_every,
+            )
+        for warning in said:
+            note(f"organics: {warning.message}")
+        return result, None
+
+    def _smooth(self, circuit, course, start):
+        """The trajectory at more times than are reported, and what it comes to."""
         import numpy as np
 
-        if self.noise or self.noise_a:
-            from organics.noise import Noise, simulate_noisy
+        from organics.settling import settling
+        from organics.simulation import DIVERGENCE, NONE, reasons, require_ok, simulate
 
-            interval = self.duration / (self.samples - 1)
-            steps = interval / self.dt
-            require_memory(8 * steps * neurons, "dt", f"the noise of {steps:.3g} steps")
-            save_every = math.ceil(steps)
-            with warnings.catch_warnings(record=True) as said:
-                warnings.simplefilter("always")
-                result = simulate_noisy(
-                    circuit,
-                    z,
-                    Noise(self.noise, self.noise_a),
-                    dt=interval / save_every,
-                    steps=save_every * (self.samples - 1),
-                    key=jr.key(self.seed),
-                    save_every=save_every,
-                )
-            for warning in said:
-                note(f"organics: {warning.message}")
-        else:
-            from organics.simulation import simulate
+        interval = self.duration / (self.samples - 1)
+        fastest = float(min(circuit.tau_y.min(), circuit.tau_a.min())) / 2
+        finer = min(math.ceil(interval / fastest), max(_FINEST // (self.samples - 1), 1))
+        times = np.linspace(0, self.duration, finer * (self.samples - 1) + 1)
+        drive = course(0.0) if course.constant else course
+        result = simulate(circuit, drive, times, start, method=self.method, throw=False)
+        if int(result.failure) not in (NONE, DIVERGENCE):
+            require_ok(result, reasons(result, self.method, 16_384))
+        since = course.last_change
+        comes_to = None
+        if np.sum(times >= since) >= 8:
+            comes_to = settling(circuit, course(self.duration), result, since=since)
+        return _every(result, finer), comes_to
 
-            times = np.linspace(0, self.duration, self.samples)
-            result = simulate(circuit, z, times, method=self.method)
+    def _answer(self, circuit, z, result, comes_to) -> Answer:
+        import numpy as np
+
         t, (y, a) = np.asarray(result.t), (np.asarray(x) for x in result.state)
-        last = type(result.state)(result.state.y[-1], result.state.a[-1])
+        good = np.all(np.isfinite(y) & np.isfinite(a), axis=1)
+        t, y, a = t[good], y[good], a[good]
+        for path in self.out:
+            _write(path, t, y, a)
+        last = type(result.state)(result.state.y[len(t) - 1], result.state.a[len(t) - 1])
         residual = float(np.linalg.norm(np.concatenate(circuit.imbalance(last, z))))
         at_rest = residual < 1e-4
-        if self.out is not None:
-            from organics.plots import save_figure, trajectory
-
-            save_figure(trajectory(t, y, a), self.out)
-        document = {
-            "file": self.file,
+        document = about(self.file, circuit) | {
             "z": z,
             "noise": self.noise,
             "noise_a": self.noise_a,
@@ -108,15 +163,64 @@ class Simulate:
             "a": a,
             "residual": residual,
             "at_rest": at_rest,
+            "comes_to": None if comes_to is None else comes_to.kind,
+            "frequency_hz": None if comes_to is None else comes_to.frequency,
         }
-        state = "at rest" if at_rest else "moving"
+        state = comes_to or ("at rest" if at_rest else "moving")
         text = [
-            describe(circuit),
-            f"after {self.duration:g} ms: {state} (residual {residual:.2e})",
-            f"y = {np.array2string(y[-1], precision=6, threshold=12)}",
-            f"a = {np.array2string(a[-1], precision=6, threshold=12)}",
+            f"{self.file}: {describe(circuit)}",
+            f"after {t[-1]:g} ms: {state} (residual {residual:.2e})",
+            f"y = {numbers(y[-1])}",
+            f"a = {numbers(a[-1])}",
         ]
-        return Answer(document, text, positive=at_rest or not self.check)
+        return Answer(document, text, at_rest or not self.check, self.out)
+
+
+def _start(circuit, z, words: tuple[str, ...]) -> Any:
+    """The state to begin with; None for the state of rest without input."""
+    import jax.numpy as jnp
+
+    from organics.circuit import State
+    from organics.steady_states import steady_state
+
+    if words == ("rest",):
+        return None
+    if words == ("steady",):
+        steady = steady_state(circuit, z)
+        if not steady.converged:
+            raise ValueError("`initial` steady: no steady state was found for the first drive.")
+        return steady.state
+    try:
+        values = [float(word) for word in words]
+    except ValueError:
+        values = []
+    if len(values) != 2 * circuit.n or not all(map(math.isfinite, values)):
+        raise ValueError(
+            f'`initial` must be "rest", "steady" or {2 * circuit.n} numbers, all y and then all a, '
+            f"not {' '.join(words)!r}."
+        )
+    return State(*jnp.split(jnp.asarray(values), 2))
+
+
+def _every(result, step: int) -> Any:
+    """A trajectory with the first of each `step` rows."""
+    import equinox as eqx
+    import jax
+
+    fewer = jax.tree.map(lambda x: x[::step], (result.t, result.state))
+    return eqx.tree_at(lambda path: (path.t, path.state), result, fewer)
+
+
+def _write(path: Path, t, y, a) -> None:
+    """A figure or the values, by the end of the name."""
+    if path.suffix.lower() in FIGURES:
+        from organics.plots import save_figure, trajectory
+
+        save_figure(trajectory(t, y, a), path)
+    else:
+        from organics.cli.tables import write_table
+
+        write_table(path, {"t": t, "y": y, "a": a})
 
 
 COMMANDS = Simulate

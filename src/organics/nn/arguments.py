@@ -119,20 +119,22 @@ def as_input(
     Raises `ValueError` for other shapes, with what to do about `further` axes, and if `x` is no
     array of real numbers.
     """
+    of_jax = any(isinstance(leaf, Array) for leaf in jax.tree.leaves(x))
     try:
-        x = jnp.asarray(x)
+        # without a type, `jnp.asarray` compiles a program for each shape
+        found = jnp.asarray(x) if of_jax else jax.device_put(np.asarray(x))
     except (TypeError, ValueError) as error:
         raise ValueError(f"`x` must be an array of real numbers: {error}") from None
-    if jnp.issubdtype(x.dtype, jnp.complexfloating):
-        raise ValueError(f"`x` must be real, not of type {x.dtype}.")
-    if not any(_fits(x.shape, axes) for axes in shapes):
+    if jnp.issubdtype(found.dtype, jnp.complexfloating):
+        raise ValueError(f"`x` must be real, not of type {found.dtype}.")
+    if not any(_fits(found.shape, axes) for axes in shapes):
         words = " or ".join(str(axes).replace("'", "") for axes in shapes)
-        too_many = x.ndim > max(map(len, shapes))
+        too_many = found.ndim > max(map(len, shapes))
         raise ValueError(
-            f"`x` must have shape {words}, with none of them 0, not {x.shape}."
+            f"`x` must have shape {words}, with none of them 0, not {found.shape}."
             + (f" {further}" if too_many else "")
         )
-    return x
+    return found
 
 
 def _fits(shape: tuple[int, ...], axes: Axes) -> bool:

@@ -1,8 +1,10 @@
 """A circuit's steady state as a feed-forward layer."""
 
+from functools import partial
 from typing import Literal
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax.typing import DTypeLike
@@ -92,16 +94,12 @@ class Normalization(eqx.Module):
         require_flag("rectified", rectified)
         require_among("recurrent", recurrent, ("identity", "bounded"))
         require_among("pool", pool, ("positive", "bounded"))
-        k_zx, k_bx, k_W = jr.split(key, 3)
-        kind = float_type(dtype)
-        self.W_zx = uniform_fan_in(k_zx, (size, input_size), input_size, kind)
         learned = gain == "input"
-        self.W_bx = uniform_fan_in(k_bx, (size, input_size), input_size, kind) if learned else None
+        kind = float_type(dtype)
+        self.W_zx, W_bx, W_r, self.log_W, self.beta = _draw(key, input_size, size, kind)
+        self.W_bx = W_bx if learned else None
         self.gain = 1.0 if learned else fixed_gain(gain)
-        self.W_r = jnp.eye(size, dtype=kind) if recurrent == "bounded" else None
-        off_diagonal = 1 - jnp.eye(size, dtype=kind)
-        self.log_W = off_diagonal * jr.uniform(k_W, (size, size), kind, minval=-1, maxval=0)
-        self.beta = jnp.zeros(size, kind)
+        self.W_r = W_r if recurrent == "bounded" else None
         self.pool = pool
         self.rectified = rectified
         self.sigma = float(sigma)
@@ -152,6 +150,16 @@ class Normalization(eqx.Module):
         if circuit.W_r is None:  # a closed form cannot fail to converge
             return rates
         return jnp.where(found.converged, rates, jnp.nan)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3))  # one program, instead of one for each array and step
+def _draw(key: PRNGKeyArray, input_size: int, size: int, dtype) -> tuple[Array, ...]:
+    """What a layer starts with: `W_zx`, `W_bx`, `W_r`, `log_W`, `beta`."""
+    k_zx, k_bx, k_W = jr.split(key, 3)
+    W_zx, W_bx = (uniform_fan_in(k, (size, input_size), input_size, dtype) for k in (k_zx, k_bx))
+    identity = jnp.eye(size, dtype=dtype)
+    log_W = (1 - identity) * jr.uniform(k_W, (size, size), dtype, minval=-1, maxval=0)
+    return W_zx, W_bx, identity, log_W, jnp.zeros(size, dtype)
 
 
 def uniform_fan_in(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, dtype) -> Array:

@@ -1,5 +1,6 @@
 """The gated circuit as a recurrent layer on sequences."""
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import equinox as eqx
@@ -41,6 +42,40 @@ class CellState(NamedTuple):
     a: Float[Array, "*batch n"]
     b0: Float[Array, "*batch n"]
     b: Float[Array, "*batch n"]
+
+
+class _Drawn(NamedTuple):
+    """What a cell starts with, as its attributes."""
+
+    of_input: tuple[Array, ...]
+    of_gates: tuple[Array, ...]
+    W_r: Array | None
+    log_W: Array
+    raw_rates: Array | None
+    start: CellState
+
+
+# one program, instead of one for each array and step to it
+@partial(jax.jit, static_argnums=(1, 2, 3, 4, 5))
+def _draw(
+    key: PRNGKeyArray, input_size: int, size: int, recurrent: bool, learn_rates: bool, dtype
+) -> _Drawn:
+    keys = iter(jr.split(key, 11))
+    W_zx, W_b0x, W_bx = (
+        uniform_fan_in(next(keys), (size, input_size), input_size, dtype) for _ in range(3)
+    )
+    of_gates = tuple(uniform_fan_in(next(keys), (size, size), size, dtype) for _ in range(4))
+    orthogonal = jax.nn.initializers.orthogonal()
+    k_r, k_W = next(keys), next(keys)
+    log_W = jnp.log(jnp.maximum(jr.uniform(k_W, (size, size), dtype), 1e-8))
+    return _Drawn(
+        of_input=(W_zx / jnp.linalg.norm(W_zx, 2), W_b0x, W_bx),
+        of_gates=of_gates,
+        W_r=orthogonal(k_r, (size, size), dtype) if recurrent else None,
+        log_W=log_W * (1 - jnp.eye(size, dtype=dtype)),
+        raw_rates=jr.normal(next(keys), (4, size), dtype) if learn_rates else None,
+        start=draw_start(next(keys), size, dtype),
+    )
 
 
 class Cell(eqx.Module):
@@ -85,22 +120,10 @@ class Cell(eqx.Module):
         key: PRNGKeyArray,
         dtype,
     ):
-        keys = iter(jr.split(key, 11))
-        W_zx = uniform_fan_in(next(keys), (size, input_size), input_size, dtype)
-        self.W_zx = W_zx / jnp.linalg.norm(W_zx, 2)
-        self.W_b0x, self.W_bx = (
-            uniform_fan_in(next(keys), (size, input_size), input_size, dtype) for _ in range(2)
-        )
-        self.W_b0y, self.W_b0a, self.W_by, self.W_ba = (
-            uniform_fan_in(next(keys), (size, size), size, dtype) for _ in range(4)
-        )
-        orthogonal = jax.nn.initializers.orthogonal()
-        k_r, k_W = next(keys), next(keys)
-        self.W_r = None if recurrent == "identity" else orthogonal(k_r, (size, size), dtype)
-        log_W = jnp.log(jnp.maximum(jr.uniform(k_W, (size, size), dtype), 1e-8))
-        self.log_W = log_W * (1 - jnp.eye(size, dtype=dtype))
-        self.raw_rates = jr.normal(next(keys), (4, size), dtype) if learn_rates else None
-        self.start = draw_start(next(keys), size, dtype)
+        drawn = _draw(key, input_size, size, recurrent != "identity", learn_rates, dtype)
+        self.W_zx, self.W_b0x, self.W_bx = drawn.of_input
+        self.W_b0y, self.W_b0a, self.W_by, self.W_ba = drawn.of_gates
+        self.W_r, self.log_W, self.raw_rates, self.start = drawn[2:]
         self.constraint = recurrent
         self.unit_drive = drive == "unit"
         self.sigma = sigma

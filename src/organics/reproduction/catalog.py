@@ -51,6 +51,7 @@ TARGETS: tuple[Target, ...] = (
         needs=("mnist",),
         network="two layers",
         alone=True,
+        trains=True,
     ),
     Target(
         name="fig6",
@@ -63,6 +64,7 @@ TARGETS: tuple[Target, ...] = (
         needs=("mnist",),
         network="two layers",
         alone=True,
+        trains=True,
     ),
     Target(
         name="fig7",
@@ -84,6 +86,7 @@ TARGETS: tuple[Target, ...] = (
         minutes=50.0,
         needs=("mnist",),
         alone=True,
+        trains=True,
     ),
     Target(
         name="table2",
@@ -125,6 +128,7 @@ TARGETS: tuple[Target, ...] = (
         "of a vanilla recurrent network and of an LSTM.",
         source="Section on training; the comparison is ours",
         minutes=0.7,
+        trains=True,
     ),
     Target(
         name="theorem1",

@@ -13,7 +13,7 @@ from organics.reproduction.portraits import (
     count_in_words,
     counts,
     draw_panels,
-    examine,
+    examine_all,
     point_checks,
     shared_legend,
 )
@@ -43,7 +43,7 @@ def cases(z: float = 1.0) -> list[Case]:
 def compute(job: Job) -> Outcome:
     """Every fixed point of the six circuits, and simulations of them."""
     with jax.enable_x64(True):
-        panels = [examine(case, across=5 if job.quick else 15) for case in cases()]
+        panels = examine_all(cases(), across=5 if job.quick else 15)
     return Outcome(
         here=count_in_words(counts(panels)),
         checks=[count_check(panels, PAPER, count_in_words(PAPER)), *point_checks(panels)],
@@ -54,11 +54,11 @@ def compute(job: Job) -> Outcome:
 
 @style()
 def draw(outcome: Outcome) -> Figure:
-    """Streamlines, the nullclines of y and a, stable fixed points (stars) and unstable ones
-    (circles), for three recurrent weights.
+    """Streamlines, the nullclines of y and a, stable fixed points (stars), saddles (crosses) and
+    other unstable ones (circles), for three recurrent weights.
     """
     figure = Figure(figsize=(2 * COLUMN, 4.6))
-    axes = figure.subplots(2, 3)
+    axes = figure.subplots(2, 3, sharex=True, sharey=True)
     draw_panels(outcome.data, axes.ravel())
     for row, model in zip(axes, ("main model", "rectified model"), strict=True):
         row[0].set_ylabel(f"{model}\n$a$")

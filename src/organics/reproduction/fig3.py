@@ -19,7 +19,7 @@ from organics.reproduction.portraits import (
     count_in_words,
     counts,
     draw_panels,
-    examine,
+    examine_all,
     point_checks,
     shared_legend,
 )
@@ -57,7 +57,7 @@ def cases() -> list[Case]:
 def compute(job: Job) -> Outcome:
     """The fixed points and their eigenvalues, and the way there from one and the same state."""
     with jax.enable_x64(True):
-        panels = [_with_path(examine(case, 5 if job.quick else 15)) for case in cases()]
+        panels = [_with_path(panel) for panel in examine_all(cases(), 5 if job.quick else 15)]
     rates = [panel.numbers["fixed_points"][0]["eigenvalues"][0][0] for panel in panels]
     return Outcome(
         here=f"{count_in_words(counts(panels))}; largest real parts "

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from organics.circuit import Circuit, State
 from organics.plain import as_number, rounded
-from organics.planar import FixedPoint2D, Portrait, portrait
+from organics.planar import FixedPoint2D, Limits, Portrait, portrait
 from organics.plots import letter, phase_portrait
 from organics.reproduction.target import Check
 from organics.simulation import simulate
@@ -66,13 +66,25 @@ def counts(panels: Sequence[Panel]) -> dict[str, tuple[int, int]]:
     return {name: (len(of), sum(point.stable for point in of)) for name, of in points.items()}
 
 
-def examine(case: Case, across: int = 9) -> Panel:
+def examine_all(cases: Sequence[Case], across: int = 9) -> list[Panel]:
+    """`examine` each in one and the same window, of as much as any of them needs."""
+    planes = [portrait(case.circuit, case.z).plane for case in cases]
+    y_limits, a_limits = (
+        (min(along[0] for along in axis), max(along[-1] for along in axis))
+        for axis in ([plane.y for plane in planes], [plane.a for plane in planes])
+    )
+    return [examine(case, across, y_limits, a_limits) for case in cases]
+
+
+def examine(
+    case: Case, across: int = 9, y_limits: Limits | None = None, a_limits: Limits | None = None
+) -> Panel:
     """All fixed points of a circuit, and simulations from beside them and from all over the window.
 
     `across` is the number of the latter along each axis. They begin with `a > 0`, where the circuit
     stays. Needs float64.
     """
-    circuit, found = case.circuit, portrait(case.circuit, case.z)
+    circuit, found = case.circuit, portrait(case.circuit, case.z, y_limits, a_limits)
     points = found.fixed_points
     (y_low, y_high), a_high = found.plane.y[[0, -1]], found.plane.a[-1]
     along_y = np.linspace(y_low, y_high, across)

@@ -30,7 +30,7 @@ table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0;
   border-bottom: 1px solid var(--line); }
 .holds { color: var(--holds); } .partly { color: var(--partly); }
-.does-not-hold { color: var(--fails); } .not-run, .faint { color: var(--faint); }
+.does-not-hold { color: var(--fails); } .not-run, .undecided, .faint { color: var(--faint); }
 .verdict { font-weight: 600; white-space: nowrap; }
 code { font-size: .9em; } .faint { font-size: .85rem; }
 """

@@ -14,7 +14,7 @@ from organics.atomic import write_atomically
 from organics.plain import as_plain
 from organics.plots import save_figure
 from organics.provenance import machine, versions
-from organics.reproduction.target import Job, Outcome, Target
+from organics.reproduction.target import Job, Outcome, Target, Verdict
 from organics.side_by_side import how_many, side_by_side
 
 _WORK = "under-way"  # folder, beside the results, for what unfinished targets keep
@@ -120,6 +120,12 @@ def read(target: Target, out: Path) -> dict[str, Any] | None:
     return document if isinstance(document, dict) and document.keys() >= _KEYS else None
 
 
+def verdict_of(outcome: Outcome, target: Target, quick: bool) -> Verdict:
+    """The verdict; "undecided" where networks that have hardly learned speak against the claim."""
+    against = outcome.verdict in ("partly", "does not hold")
+    return "undecided" if quick and target.trains and against else outcome.verdict
+
+
 def verdict_in_words(document: dict[str, Any]) -> str:
     """The verdict of a result, and that it is of smaller samples, if it is."""
     return document["verdict"] + (" (quick)" if document["quick"] else "")
@@ -128,7 +134,7 @@ def verdict_in_words(document: dict[str, Any]) -> str:
 def but_not(document: dict[str, Any]) -> str:
     """Which checks fail although the verdict is not that nothing holds; "" if none does."""
     failed = [check["what"] for check in document["checks"] if check["holds"] is False]
-    if not failed or document["verdict"] == "does not hold":
+    if not failed or document["verdict"] in ("does not hold", "undecided"):
         return ""
     return f"but not: {'; '.join(failed)}"
 
@@ -227,7 +233,7 @@ def _run(target: Target, job: Job) -> dict[str, Any]:
         "source": target.source,
         "paper": target.paper,
         "here": outcome.here,
-        "verdict": outcome.verdict,
+        "verdict": verdict_of(outcome, target, job.quick),
         "checks": [check._asdict() for check in outcome.checks],
         "table": None if outcome.table is None else outcome.table._asdict(),
         "command": " ".join(["organics reproduce", target.name, *options]),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-Verdict = Literal["holds", "partly", "does not hold", "not run"]
+Verdict = Literal["holds", "partly", "does not hold", "not run", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Target:
         minutes: about how long the whole takes on 2 cores.
         looks_for_runs: whether what it says depends on which trained runs there are, so that an
             earlier result is never taken for the answer.
+        trains: whether it trains networks: those of a `quick` run learn too little for a verdict
+            against the claim.
         network: name of the network that it trains and looks into, if others do so, too.
         alone: whether no other target is made beside it, as it is long and keeps all processors
             busy by itself, or takes the time of something.
@@ -35,6 +37,7 @@ class Target:
     paper: str | None = None
     needs: tuple[str, ...] = ()
     looks_for_runs: bool = False
+    trains: bool = False
     network: str | None = None
     alone: bool = False
 

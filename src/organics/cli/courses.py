@@ -1,0 +1,102 @@
+"""Drives that vary in time, as the command line has them; read and checked without JAX."""
+
+import io
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from organics.atomic import read_whole
+from organics.circuit_file import CircuitFileError
+
+_MOST_BYTES = 32 * 2**20  # of a table
+
+
+class Course(NamedTuple):
+    """The drive as a function of the time in ms.
+
+    Attributes
+        times, values: moments, shape (k,), and drives there, shape (k, n), linear in between.
+        steps, factors: from each of these moments on, rising, the drive is multiplied by that.
+    """
+
+    times: Float[np.ndarray, " k"]
+    values: Float[np.ndarray, "k n"]
+    steps: Float[np.ndarray, " s"]
+    factors: Float[np.ndarray, " s"]
+
+    @property
+    def constant(self) -> bool:
+        """Whether it never changes."""
+        return len(self.times) == 1 and not len(self.steps)
+
+    @property
+    def last_change(self) -> float:
+        """From when on it is constant, in ms."""
+        return max(self.times[-1], *self.steps, 0.0)
+
+    def __call__(self, t: Any) -> Any:
+        """The drive at a time; of the times of JAX, too."""
+        import jax.numpy as jnp
+
+        value = jnp.stack([jnp.interp(t, self.times, column) for column in self.values.T])
+        factors = jnp.concatenate([jnp.ones(1), jnp.asarray(self.factors)])
+        return value * factors[jnp.sum(t >= jnp.asarray(self.steps))]
+
+
+def steps(words: tuple[str, ...], duration: float) -> tuple[np.ndarray, np.ndarray]:
+    """Times and factors of `TIME:FACTOR` words, by rising time.
+
+    Raises `ValueError` if one is not as above, or not within the duration.
+    """
+    found = []
+    for word in words:
+        time, colon, factor = word.partition(":")
+        try:
+            pair = float(time), float(factor)
+        except ValueError:
+            pair = np.nan, np.nan
+        if not (colon and np.all(np.isfinite(pair)) and 0 <= pair[0] <= duration):
+            raise ValueError(
+                f"`step` must be TIME:FACTOR with a time from 0 to {duration:g} ms, as 50:2, "
+                f"not {word!r}."
+            )
+        found.append(pair)
+    found.sort(key=lambda pair: pair[0])
+    array = np.array(found, float).reshape(-1, 2)
+    return array[:, 0], array[:, 1]
+
+
+def table(path: Path, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Times in ms and drives, shapes (k,) and (k, n), of a .csv file; a line of names may head it.
+
+    Raises `CircuitFileError` if it is not such a table, `OSError` if it cannot be read.
+    """
+    try:
+        text = read_whole(path, _MOST_BYTES).decode("utf-8-sig")
+        head, _, rest = text.lstrip().partition("\n")
+        named = any(_is_word(cell) for cell in head.split(","))
+        lines = rest if named else text
+        if not lines.strip():
+            raise ValueError("has no line of numbers.")
+        values = np.loadtxt(io.StringIO(lines), delimiter=",", ndmin=2)
+        if values.shape[1] != n + 1:
+            raise ValueError(
+                f"must have {n + 1} columns, the time in ms and {n} drives, not {values.shape[1]}."
+            )
+        if not np.all(np.isfinite(values)):
+            raise ValueError("has a number that is not finite.")
+        if np.any(np.diff(values[:, 0]) <= 0):
+            raise ValueError("must have times that increase from line to line.")
+    except ValueError as error:
+        raise CircuitFileError(f"{path}: {error}") from None
+    return values[:, 0], values[:, 1:]
+
+
+def _is_word(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return bool(cell.strip())
+    return False

@@ -1,0 +1,137 @@
+"""`organics spectrum`"""
+
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from organics.cli.answer import Answer
+from organics.cli.circuits import FIGURES, about, check_outputs, describe, load, one_drive
+
+_SHOWN = 6  # neurons, if none are asked for
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Power spectra of a circuit's fluctuations about its steady state, or their coherence.
+
+    By linear theory, for additive noise. Densities are two-sided: over all frequencies, negative
+    ones too, they add up to the variance.
+
+    Example: organics spectrum examples/orientation_ring.json --drive 2 --neurons y1 y6 a6
+    """
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """Circuit file, .json or .npz."""
+    drive: int = 0
+    """Which of the file's input drives, from 0."""
+    noise: float = 0.1
+    """Level of additive noise in the principal neurons."""
+    noise_a: float = 0.0
+    """Level of additive noise in the modulator neurons."""
+    neurons: tuple[str, ...] = ()
+    """Which, as y1 or a2; by default the first of both kinds, at most six."""
+    coherence: bool = False
+    """Of each pair of these neurons, instead of the power of each."""
+    low: float = 1.0
+    """Lowest frequency, in Hz."""
+    high: float = 200.0
+    """Highest frequency, in Hz."""
+    points: int = 400
+    """Number of frequencies, evenly spaced on a logarithmic scale."""
+    out: tuple[Path, ...] = ()
+    """Files to write: a figure (.png, .svg, .pdf), or the values (.csv, .npz)."""
+    json: bool = False
+    """One JSON document on standard output."""
+
+    def run(self) -> Answer:
+        self._require()
+        ((circuit, drives),) = load(self.file)
+        import numpy as np
+
+        from organics import plots, spectra
+        from organics.cli.tables import write_table
+        from organics.noise import Noise
+
+        z = one_drive(drives, self.drive)
+        chosen = _chosen(self.neurons, circuit.n)
+        hertz = np.geomspace(self.low, self.high, self.points)
+        noise = Noise(self.noise, self.noise_a)
+        if self.coherence:
+            pairs = list(combinations(chosen, 2))
+            names = [f"{one} and {other}" for one, other in pairs]
+            every = np.asarray(spectra.coherence(circuit, z, hertz / 1000, noise))
+            values = np.stack([every[:, chosen[i], chosen[j]] for i, j in pairs], axis=1)
+            draw = plots.coherences
+        else:
+            names = list(chosen)
+            every = np.asarray(spectra.power_spectrum(circuit, z, hertz / 1000, noise))
+            values, draw = every[:, list(chosen.values())] / 1000, plots.power_spectra
+        peaks = {name: _peak(hertz, column) for name, column in zip(names, values.T, strict=True)}
+        for path in self.out:
+            if path.suffix.lower() in FIGURES:
+                shown = values if self.coherence else values * 1000
+                plots.save_figure(draw(hertz / 1000, shown, labels=names), path)
+            else:
+                columns = dict(zip(names, values.T, strict=True))
+                write_table(path, {"frequency_hz": hertz} | columns)
+        document = about(self.file, circuit) | {
+            "z": z,
+            "noise": self.noise,
+            "noise_a": self.noise_a,
+            "frequencies_hz": hertz,
+            "coherence" if self.coherence else "power_per_hz": dict(
+                zip(names, values.T, strict=True)
+            ),
+            "peaks_hz": peaks,
+        }
+        what = "coherence" if self.coherence else "power"
+        text = [f"{self.file}: {describe(circuit)}"]
+        text += [f"{name}: {what} {_in_words(peak)}" for name, peak in peaks.items()]
+        return Answer(document, text, wrote=self.out)
+
+    def _require(self) -> None:
+        check_outputs(self.out, (*FIGURES, ".csv", ".npz"))
+        for name in ("noise", "noise_a"):
+            if not 0 <= (level := getattr(self, name)) < float("inf"):
+                raise ValueError(f"`{name}` must be finite and >= 0, not {level}.")
+        if not self.noise and not self.noise_a:
+            raise ValueError(
+                "`noise` or `noise_a` must be above 0: without noise there is no power."
+            )
+        if not 0 < self.low < self.high < float("inf"):
+            raise ValueError(
+                f"`low` and `high` must be rising frequencies above 0 Hz, not {self.low} and "
+                f"{self.high}."
+            )
+        if not 2 <= self.points <= 100_000:
+            raise ValueError(f"`points` must be from 2 to 100,000, not {self.points}.")
+        if self.coherence and len(self.neurons) == 1:
+            raise ValueError("`neurons` must be at least two for `coherence`, not one.")
+
+
+def _chosen(names: tuple[str, ...], n: int) -> dict[str, int]:
+    """The neurons' places by name. Raises `ValueError` for one that there is not."""
+    places = {f"y{i + 1}": i for i in range(n)} | {f"a{i + 1}": n + i for i in range(n)}
+    if not names:
+        first = range(min(n, _SHOWN // 2))
+        return {f"{kind}{i + 1}": places[f"{kind}{i + 1}"] for kind in "ya" for i in first}
+    unknown = next((name for name in names if name not in places), None)
+    if unknown is not None:
+        raise ValueError(f"`neurons` must be of y1 to y{n} and a1 to a{n}, not {unknown!r}.")
+    return {name: places[name] for name in names}
+
+
+def _peak(hertz, values) -> float | None:
+    """Where the values are largest, unless that is at an end."""
+    place = int(values.argmax())
+    return float(hertz[place]) if 0 < place < len(hertz) - 1 else None
+
+
+def _in_words(peak: float | None) -> str:
+    return "has no peak in this range" if peak is None else f"peaks at {peak:.3g} Hz"
+
+
+COMMANDS = Spectrum
