@@ -382,9 +382,10 @@ def test_out_of_range():
     circuit = Circuit([[1.0]], [[1e-200]], b=1.0, b0=1.0, sigma=1.0)
     with pytest.raises(ArithmeticError, match="range of floating point"):
         fixed_points_2d(circuit, 10.0)
-    vanishing = Circuit([[1.0]], b0=1e-100, sigma=1e-100)
-    with pytest.raises(ArithmeticError, match="`b0 sigma` = 1e-200"):
-        fixed_points_2d(vanishing, 1.0)
+    for sigma in (1e-100, 1e-60):  # of the latter, the square is there, with a few digits
+        vanishing = Circuit([[1.0]], b0=1e-100, sigma=sigma)
+        with pytest.raises(ArithmeticError, match=f"`b0 sigma` = {1e-100 * sigma}"):
+            fixed_points_2d(vanishing, 0.0)
     flat = Circuit([[1.0]], [[1e-100]], b=1e-100, b0=1.0, sigma=1.0)
     with pytest.raises(ArithmeticError, match="range of floating point"):
         fixed_points_2d(flat, 1e-50)

@@ -506,3 +506,12 @@ def test_the_command(capsys, tmp_path):
     assert "proved: the enclosure holds exactly one" in text and "53 bits" in text
     assert cli.run(["certify", str(EXAMPLES / "figure3a.json")]) == 0
     assert "diagonal Lyapunov, holds" in capsys.readouterr().out
+
+
+def test_a_parameter_out_of_its_domain_proves_nothing():
+    circuit = Circuit(np.eye(1), np.full((1, 1), 0.5))
+    for name in ("b", "tau_a", "W"):
+        wrong = eqx.tree_at(lambda c, name=name: getattr(c, name), circuit, -getattr(circuit, name))
+        for refusing in (prove, fixed_points_2d):
+            with pytest.raises(ValueError, match=f"`{name}` must be .*-"):
+                refusing(wrong, np.ones(1))

@@ -362,3 +362,17 @@ def test_nothing_in_a_good_trajectory_is_infinite():
     for got in (simulate(circuit, z, 50.0), simulate(circuit, 0 * z, 10.0, until_steady=True)):
         assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(got))
     assert got.steady_time == 0
+
+
+def test_derivatives_are_right_where_nothing_moves():
+    """A step from rest has no error, however long; what is small must decay in it all the same."""
+    circuit, z = paper_circuit(3)
+    start = steady_state(circuit, z).state
+
+    @jax.jit
+    @jax.grad
+    def at_the_end(scale):
+        return jnp.sum(simulate(circuit, scale * z, times(2000.0), start).state.y[-1])
+
+    want = jax.grad(lambda scale: jnp.sum(steady_state(circuit, scale * z).state.y))
+    np.testing.assert_allclose(at_the_end(1.0), want(1.0), rtol=1e-8)

@@ -268,7 +268,7 @@ def test_float32():
 def recorded(x, dt=0.5):
     """A trajectory of one circuit of one neuron, whose `y` and `a` are the rows of `x`."""
     t, (y, a) = dt * np.arange(x.shape[1]), x[:, :, None]
-    t, y, a, none, end, never = map(jnp.asarray, (t, y, a, 0, t[-1], np.inf))
+    t, y, a, none, end, never = map(jnp.asarray, (t, y, a, 0, t[-1], False))
     return Trajectory(t, State(y, a), none, end, never)
 
 

@@ -46,6 +46,10 @@ def require_whole(name: str, value: Any, least: int = 1) -> None:
         raise ValueError(f"`{name}` must be at least {least}, not {value}.")
 
 
+# `tuple` alone, of no element type: where types are checked, an element is drawn at random, which
+# Hypothesis forbids while it draws circuits
+
+
 def require_square(name: str, shape: tuple, n: int | None = None) -> None:
     """Refuse what is no square matrix, or one of another size than `n`."""
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:

@@ -303,6 +303,21 @@ def as_drive(circuit: Circuit, z: Values, name: str = "z") -> Float[Array, " n"]
     return z
 
 
+def require_valid(circuit: Circuit) -> None:
+    """Refuse a circuit, by name, of which a parameter was replaced by what it may not be: nothing
+    looks when `eqx.tree_at` does that."""
+    Circuit(
+        circuit.W,
+        circuit.W_r,
+        circuit.b,
+        circuit.b0,
+        circuit.sigma,
+        circuit.tau_y,
+        circuit.tau_a,
+        circuit.rectified,
+    )
+
+
 def _require_whole(circuit: Circuit) -> None:
     """Refuse a circuit with parameters that were replaced by others of another shape, or converted
     to a type in which it does not compute."""

@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Complex, Float
 from scipy.optimize import brentq
 
-from organics.circuit import Circuit, State, Values
+from organics.circuit import Circuit, State, Values, require_valid
 
 EPS, TINY = float(np.finfo(float).eps), float(np.finfo(float).tiny)
 
@@ -223,6 +223,7 @@ def _planar(circuit: Circuit, z: Values) -> _Planar:
             f"`circuit` must have one principal neuron (n = 1); its `W` has shape "
             f"{circuit.W.shape}. For larger circuits use `steady_state`."
         )
+    require_valid(circuit)
     drive = np.asarray(z, float)
     if drive.size != 1 or not np.all(np.isfinite(drive)):
         raise ValueError(f"`z` must be one finite number for a circuit with n = 1, not {z!r}.")
@@ -231,7 +232,7 @@ def _planar(circuit: Circuit, z: Values) -> _Planar:
         raise ValueError(f"`W_r` must be >= 0 for a circuit with n = 1, not {w_r}.")
     p = float(circuit.b[0]) * float(drive.reshape(()))
     k = float(circuit.b0[0]) * float(circuit.sigma[0])
-    if not (math.isfinite(p) and 0 < k * k < math.inf):
+    if not (math.isfinite(p) and np.finfo(float).tiny <= k * k < math.inf):
         raise ArithmeticError(
             f"`b z` = {p} or `b0 sigma` = {k} squared is out of the range of floating point."
         )

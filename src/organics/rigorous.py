@@ -51,7 +51,8 @@ import numpy as np
 from flint import arb, arb_mat, ctx
 from jaxtyping import Array, ArrayLike, Float
 
-from organics.circuit import Circuit, State, as_drive
+from organics.arguments import require_whole
+from organics.circuit import Circuit, State, as_drive, require_valid
 from organics.printing import Lines, in_html, in_words
 from organics.rigorous_balls import (
     BallCircuit,
@@ -153,9 +154,9 @@ def prove(
 
     Raises `ValueError` if `z`, `steady`, `certificate` or `max_bits` is not as above.
     """
-    if max_bits < 2:
-        raise ValueError(f"`max_bits` must be at least 2, not {max_bits}.")
+    require_whole("max_bits", max_bits, least=2)
     z = as_drive(circuit, z)
+    require_valid(circuit)
     identity = circuit.W_r is None or np.array_equal(np.asarray(circuit.W_r), np.eye(circuit.n))
     wanted = None if certificate is None else _certificate(certificate, circuit.n, identity)
     claimed = None if steady is None else _claimed(circuit, steady)

@@ -19,7 +19,7 @@ from organics.arguments import require_whole
 from organics.circuit import Circuit, State, as_drive, as_real, root
 from organics.mesh import advising, concretely, require_unchecked
 from organics.printing import Lines, in_html, in_words, numbers
-from organics.stepping import Watchful, resolution, room_for, survey
+from organics.stepping import Watchful, is_differentiated, resolution, room_for, survey
 
 Method = Literal["explicit", "implicit"]
 Drive = Real[ArrayLike, "*samples n"] | Callable[[Float[Array, ""]], Array]
@@ -133,8 +133,9 @@ def simulate(
     """Integrate the circuit's differential equation, with adaptive steps.
 
     Can be jitted, mapped over circuits, drives and initial states, and differentiated in reverse
-    mode, through the steps that were taken. Inside of `jax.shard_map`, what differs between devices
-    needs `check_vma=False`, and has no derivatives.
+    mode, through the steps that were taken; of which there are then more where a circuit rests, as
+    the explicit method keeps them short enough for the derivative. Inside of `jax.shard_map`, what
+    differs between devices needs `check_vma=False`, and has no derivatives.
 
     Arguments
         z: input drive: constant, shape (n,); or sampled at the save times, shape (t, n), and linear
@@ -194,11 +195,12 @@ def simulate(
         times,
         start,
         solver=_SOLVERS[method](),
+        explicit=method == "explicit",
         # as arrays, other values of these need no new compilation
-        rtol=np.asarray(rtol, circuit.dtype),
-        atol=np.asarray(atol, circuit.dtype),
-        max_step=None if max_step is None else np.asarray(max_step, circuit.dtype),
-        steady_tolerance=np.asarray(steady_tolerance, circuit.dtype) if until_steady else None,
+        rtol=_number(rtol, circuit.dtype),
+        atol=_number(atol, circuit.dtype),
+        max_step=None if max_step is None else _number(max_step, circuit.dtype),
+        steady_tolerance=_number(steady_tolerance, circuit.dtype) if until_steady else None,
         max_steps=int(max_steps),
         dense=dense,
         room=room,
@@ -319,6 +321,10 @@ def initial_state(circuit: Circuit, initial: State | None) -> State:
 @jax.jit
 def _without_input(circuit: Circuit) -> State:
     return State(jnp.zeros_like(circuit.b), circuit.c)
+
+
+def _number(value, dtype) -> Array | np.ndarray:
+    return jnp.asarray(value, dtype) if isinstance(value, Tracer) else np.asarray(value, dtype)
 
 
 def known(condition: Bool[Array, ""]) -> bool | None:
@@ -490,6 +496,7 @@ def _integrate(
     initial,
     *,
     solver,
+    explicit,
     rtol,
     atol,
     max_step,
@@ -506,6 +513,8 @@ def _integrate(
         pull = lambda t: circuit.b * drive(t)  # noqa: E731
         course = survey(pull, times[0], times[-1], room, rtol=rtol, atol=atol)
     start, event, args = jnp.stack(initial), None, (circuit, drive)
+    given = circuit, times, initial, drive(times[0])
+    differentiated = is_differentiated(given) if explicit else None
     at_rest = jnp.bool_(False)
     if steady_tolerance is not None:
         at_rest = _excess(times[0], start, (*args, steady_tolerance)) <= 0
@@ -520,7 +529,7 @@ def _integrate(
         y0=start,
         args=args,
         saveat=dfx.SaveAt(subs=[dfx.SubSaveAt(ts=times), dfx.SubSaveAt(t1=True)], dense=dense),
-        stepsize_controller=Watchful(controller, course),  # pyright: ignore[reportCallIssue]
+        stepsize_controller=Watchful(controller, course, differentiated),  # pyright: ignore[reportCallIssue]
         event=event,
         max_steps=max_steps,
         throw=False,

@@ -15,7 +15,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int8
+from jaxtyping import Array, Bool, Float, Int8
+
+from organics.circuit import Circuit, State, gate, root
 
 LOOK = 0.9  # ms that a step may always have: whatever lasts 1 ms holds the end of such a step
 
@@ -26,6 +28,8 @@ _PART = 5  # doublings of a stretch, up to the longest, which is looked at at on
 _ROOM = 15  # doublings for which there is room where the duration is not known: 236 s
 _MOST_ROOM = 24  # and where it is: 33 hours
 _SHORTER = 0.2  # of a step that may have passed something by is tried
+_IDLE = 1e-4  # part of the error that a step may have, below which it tells nothing of the step
+_AT_REST = 2  # rates times the length of such a step, at most: below it, what is small decays
 _EXPLOSION = 1e4  # growth in a time constant beyond which a state that is still finite diverges
 
 
@@ -153,6 +157,23 @@ class _Course(NamedTuple):
     reach: Float[Array, ""]
 
 
+@jax.custom_jvp
+def _is_differentiated(x):
+    return jnp.zeros_like(x)
+
+
+@_is_differentiated.defjvp
+def _(primals, tangents):
+    del tangents
+    return jnp.ones_like(primals[0]), jnp.zeros_like(primals[0])
+
+
+def is_differentiated(tree: Any) -> Bool[Array, ""]:
+    """Whether JAX takes derivatives with respect to anything in a tree of arrays."""
+    numbers = [leaf for leaf in jax.tree.leaves(tree) if eqx.is_inexact_array(leaf)]
+    return _is_differentiated(sum(jnp.sum(leaf) for leaf in numbers)) > 0
+
+
 class Watchful(dfx.AbstractAdaptiveStepSizeController):
     """Limits the steps of another controller: to what is surveyed, and to what time resolves.
 
@@ -162,12 +183,16 @@ class Watchful(dfx.AbstractAdaptiveStepSizeController):
     else ends the simulation: `dt_min_reached`, `nonfinite` of the state, or `nonfinite_input` of
     the drive.
 
+    Errors of a circuit at rest say nothing of the steps, however long; where the trajectory is
+    `differentiated`, they are then kept so short that what is small decays, as derivatives are.
+
     The solver's `args` must be a circuit, a drive, and what else there is. Without a survey the
     drive counts as smooth.
     """
 
     controller: dfx.AbstractAdaptiveStepSizeController
     survey: Survey | None
+    differentiated: Bool[Array, ""] | None
 
     @property
     def rtol(self):  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -182,7 +207,7 @@ class Watchful(dfx.AbstractAdaptiveStepSizeController):
         return self.controller.norm
 
     def wrap(self, direction):
-        return Watchful(self.controller.wrap(direction), self.survey)  # pyright: ignore[reportCallIssue]
+        return Watchful(self.controller.wrap(direction), self.survey, self.differentiated)  # pyright: ignore[reportCallIssue]
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
         end, inner = self.controller.init(terms, t0, t1, y0, dt0, args, func, error_order)
@@ -193,6 +218,8 @@ class Watchful(dfx.AbstractAdaptiveStepSizeController):
         kept, begin, end, jumped, inner, result = self.controller.adapt_step_size(
             t0, t1, y0, y1_candidate, args, y_error, error_order, state.inner
         )
+        if (wanted := self.differentiated) is not None:
+            end = self._bounded_at_rest(wanted, begin, end, y0, y1_candidate, args, y_error)
         shortest = t1 - t0 <= 2 * resolution(t0)
         stuck, unknown = shortest & ~kept, t1 > state.reach
         end = _no_shorter(begin, end)
@@ -215,6 +242,16 @@ class Watchful(dfx.AbstractAdaptiveStepSizeController):
         )
         result = dfx.RESULTS.where(result == dfx.RESULTS.successful, outcome, result)
         return kept, begin, end, jumped, _Course(inner, reach), result
+
+    def _bounded_at_rest(self, wanted, begin, end, y0, y1, args, error):
+        """The end of a step; where the last one had no error to speak of, bounded by the rates."""
+        allowed = self.atol + self.rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))
+        idle = wanted & jnp.all(jnp.abs(error) <= _IDLE * allowed)
+
+        def bounded():
+            return jnp.minimum(end, begin + _AT_REST / _fastest(args[0], State(y1[0], y1[1])))
+
+        return jax.lax.cond(idle, bounded, lambda: end)
 
     def _limited(self, begin, end):
         """The end of a step, as limited by the survey, and the time until which that does not."""
@@ -248,6 +285,20 @@ class Watchful(dfx.AbstractAdaptiveStepSizeController):
         known = jnp.all(jnp.isfinite(before) & jnp.isfinite(after))
         why = dfx.RESULTS.where(known, why, dfx.RESULTS.nonfinite_input)  # pyright: ignore[reportArgumentType]
         return crossed, dfx.RESULTS.where(crossed, dfx.RESULTS.successful, why)
+
+
+def _fastest(circuit: Circuit, state: State) -> Float[Array, ""]:
+    """A bound on the rates, in 1/ms, of the linearized circuit: the largest sum of absolute values
+    in a row of its Jacobian, with `y` in units of the largest and each `a` in units of itself."""
+    y, a = state
+    q, s = jnp.abs(circuit.rectify(y)), root(a)
+    unit_y, unit_a = jnp.max(q), jnp.maximum(a, circuit.c)
+    unit_y = jnp.where(unit_y > 0, unit_y, 1)
+    own, others = jnp.abs(circuit.own_recurrence), circuit.from_others(jnp.ones_like(y), sizes=True)
+    of_y = 1 + jnp.abs(gate(a)) * (own + others) + jnp.abs(circuit.recur(q)) / unit_y * s / 2
+    of_a = 1 + circuit.W @ ((2 * q * unit_y + jnp.square(q)) * unit_a) / unit_a
+    rates = jnp.concatenate([of_y / circuit.tau_y, of_a / circuit.tau_a])
+    return jax.lax.stop_gradient(jnp.max(rates))
 
 
 def resolution(t: Float[Array, ""]) -> Float[Array, ""]:
