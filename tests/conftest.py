@@ -44,7 +44,7 @@ def pytest_collection_finish():
     less often, and not among what the modules hold."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 10, 10)
+    gc.set_threshold(100_000, 10, 10)
 
 
 _PAGES = Path("/proc/self/statm")  # on Linux: the memory of this process, in pages

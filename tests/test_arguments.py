@@ -35,8 +35,8 @@ def built(name):
 
 def input_of(layer):
     if isinstance(layer, NormalizationConv2d):
-        return jnp.ones((M, 4, 5))
-    return jnp.ones(M) if isinstance(layer, Normalization | SSN) else jnp.ones((4, M))
+        return jax.device_put(np.ones((M, 4, 5)))
+    return jax.device_put(np.ones(M if isinstance(layer, Normalization | SSN) else (4, M)))
 
 
 def shapes_of_input(layer):
@@ -55,6 +55,10 @@ def arrays_of(layer):
     for i, (where, leaf) in enumerate(leaves):
         name = jax.tree_util.keystr(where).removeprefix(".")
         yield name, leaf, lambda tree, i=i: jax.tree.leaves(tree, is_leaf=lambda x: x is None)[i]
+
+
+def converted(layer, dtype):
+    return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf).astype(dtype)), layer)
 
 
 def replaced(layer, where, value):
@@ -92,7 +96,7 @@ def test_an_array_replaced_by_what_the_options_do_not_say_is_refused(name):
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.int32])
 @pytest.mark.usefixtures("without_type_checks")
 def test_a_layer_converted_to_a_type_in_which_it_does_not_compute_is_refused(name, dtype):
-    layer = jax.tree.map(lambda leaf: leaf.astype(dtype), built(name))
+    layer = converted(built(name), dtype)
     with pytest.raises(ValueError, match=rf"must be float32 or float64, not {np.dtype(dtype)}"):
         layer(input_of(layer).astype(dtype))
 
@@ -172,7 +176,7 @@ def test_nan_that_is_traced_comes_out_as_nan(name):
 @pytest.mark.parametrize("name", ["normalization", "convolution"])
 @pytest.mark.usefixtures("without_type_checks")
 def test_pixels_and_numpy_arrays_are_taken_in_the_layers_type(name):
-    layer = jax.tree.map(lambda leaf: leaf.astype(np.float32), built(name))
+    layer = converted(built(name), np.float32)
     x = np.random.default_rng(0).integers(1, 256, input_of(layer).shape)
     want = layer(jnp.asarray(x, np.float32))
     for given in (x.astype(np.uint8), x.astype(np.float64), x.tolist()):

@@ -13,7 +13,8 @@ from organics.circuit import Circuit, State, as_drive, random_drive, root
 
 def velocity_by_hand(circuit, y, a, z):
     """The equations with explicit loops and both firing rates, independent of the library's."""
-    n, W_r = circuit.n, np.eye(circuit.n) if circuit.W_r is None else np.asarray(circuit.W_r)
+    n, circuit = circuit.n, jax.tree.map(np.asarray, circuit)
+    W_r = np.eye(n) if circuit.W_r is None else circuit.W_r
     dy, da = np.zeros(n), np.zeros(n)
     for i in range(n):
         recurrent = pool = 0.0
@@ -29,13 +30,16 @@ def velocity_by_hand(circuit, y, a, z):
     return dy, da
 
 
+velocity = jax.jit(lambda circuit, state, z: circuit.velocity(state, z))
+
+
 @pytest.mark.rounding
 @given(seed=seeds, n=sizes, rectified=st.booleans(), identity=st.booleans())
 def test_velocity_is_the_equations(seed, n, rectified, identity):
     circuit, z = wide_circuit(seed, n, recurrence=None if identity else 1.5, rectified=rectified)
     rng = np.random.default_rng(seed)
     y, a = rng.normal(size=n), rng.normal(size=n)
-    dy, da = circuit.velocity(State(jnp.asarray(y), jnp.asarray(a)), z)
+    dy, da = velocity(circuit, State(y, a), z)
     want_dy, want_da = velocity_by_hand(circuit, y, a, z)
     np.testing.assert_allclose(dy, want_dy, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(da, want_da, rtol=1e-12, atol=1e-12)
@@ -47,21 +51,14 @@ def test_permuting_the_neurons_permutes_the_velocity(seed, n, rectified):
     circuit, z = wide_circuit(seed, n, recurrence=1.0, rectified=rectified)
     rng = np.random.default_rng(seed)
     p = rng.permutation(n)
-    state = State(jnp.asarray(rng.normal(size=n)), jnp.asarray(rng.uniform(size=n)))
-    permuted = Circuit(
-        circuit.W[p][:, p],
-        circuit.W_r[p][:, p],
-        circuit.b[p],
-        circuit.b0[p],
-        circuit.sigma[p],
-        circuit.tau_y[p],
-        circuit.tau_a[p],
-        rectified,
+    state, z = State(rng.normal(size=n), rng.uniform(size=n)), np.asarray(z)
+    permuted = jax.tree.map(
+        lambda x: np.asarray(x)[p][:, p] if x.ndim == 2 else np.asarray(x)[p], circuit
     )
-    want = circuit.velocity(state, z)
-    got = permuted.velocity(State(state.y[p], state.a[p]), z[p])
-    np.testing.assert_allclose(got.y, want.y[p], rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(got.a, want.a[p], rtol=1e-12, atol=1e-12)
+    want = velocity(circuit, state, z)
+    got = velocity(permuted, State(state.y[p], state.a[p]), z[p])
+    np.testing.assert_allclose(got.y, np.asarray(want.y)[p], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(got.a, np.asarray(want.a)[p], rtol=1e-12, atol=1e-12)
 
 
 def test_firing_rates_reconstruct_the_potentials():

@@ -271,14 +271,14 @@ def test_gradients_reach_every_parameter(recurrent, time_constants):
         return jnp.sum(jnp.square(layer(x, sequence=False)[0]))
 
     for leaf in jax.tree.leaves(eqx.filter(gradient(layer), trainable(layer))):
-        assert np.all(np.isfinite(leaf)) and np.any(leaf != 0)
+        assert np.all(np.isfinite(leaf)) and np.any(np.asarray(leaf))
 
 
 recurrent_of = eqx.filter_jit(lambda cell: cell.recurrent)
 
 
 def test_bounded_stays_bounded_whatever_the_parameter():
-    layer = random_layer(6, n=8, recurrent="bounded")
+    layer = random_layer(6, recurrent="bounded")
     pushed = eqx.tree_at(
         lambda la: la.cells[0].W_r,
         layer,
@@ -292,15 +292,15 @@ def test_bounded_stays_bounded_whatever_the_parameter():
 @given(seed=st.integers(0, 10**6), size=st.sampled_from([0.1, 1.0, 100.0]))
 def test_with_semidefinite_weights_y_is_stable_for_any_a(seed, size):
     """What a negative eigenvalue of `W_r` does to y when `a > 4`, these weights cannot do."""
-    layer = random_layer(seed, n=6, recurrent="semidefinite")
+    layer = random_layer(seed, recurrent="semidefinite")
     rng = np.random.default_rng(seed)
-    drawn = jax.device_put(size * rng.normal(size=(6, 6)))
+    drawn = jax.device_put(size * rng.normal(size=(4, 4)))
     W_r = np.asarray(recurrent_of(eqx.tree_at(lambda c: c.W_r, layer.cells[0], drawn)))
     np.testing.assert_allclose(W_r, W_r.T, atol=1e-15)
     values = np.linalg.eigvalsh(W_r)
     assert values.min() > -1e-12 and values.max() <= 1 + 1e-12
-    a = np.exp(rng.normal(size=6, scale=3))
-    frozen = -np.eye(6) + (1 - np.sqrt(a))[:, None] * W_r
+    a = np.exp(rng.normal(size=4, scale=3))
+    frozen = -np.eye(4) + (1 - np.sqrt(a))[:, None] * W_r
     assert np.linalg.eigvals(frozen).real.max() < 0
 
 
@@ -308,8 +308,8 @@ def test_with_semidefinite_weights_y_is_stable_for_any_a(seed, size):
 def test_monitor_is_the_spectral_radius_and_norm(m):
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        layer = random_layer(seed, m=m, n=12, layers=2)
-        drawn = jax.device_put((rng.normal(size=(12, 12)), 10 * rng.normal(size=(12, m))))
+        layer = random_layer(seed, m=m, n=16, layers=2)
+        drawn = jax.device_put((rng.normal(size=(16, 16)), 10 * rng.normal(size=(16, m))))
         layer = eqx.tree_at(lambda la: (la.cells[0].W_r, la.cells[0].W_zx), layer, drawn)
         found = monitor(layer)
         radius = max(np.abs(np.linalg.eigvals(cell.W_r)).max() for cell in layer.cells)
@@ -374,7 +374,7 @@ def test_silence_and_inputs_far_too_large(recurrent, rectified):
     that is not stable before; with the rectified model's weights that have no negative direction
     it only comes far out. A unit drive, of which the next test is, has neither."""
     options = {"recurrent": recurrent, "rectified": rectified}
-    layer = ORGaNICs(1, 8, key=jr.key(8), **options)
+    layer = ORGaNICs(1, 16, key=jr.key(8), **options)
     outputs, _ = run(layer, np.zeros((200, 1)))
     assert np.all(np.isfinite(outputs))
     large = np.full((200, 1), 1e4)

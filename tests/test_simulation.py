@@ -295,16 +295,6 @@ def test_gradient_against_finite_differences():
         np.testing.assert_allclose(np.sum(gradient[k] * along), difference, rtol=1e-5, atol=1e-7)
 
 
-def test_gradient_through_a_drive_that_is_a_function():
-    circuit, rate = leaky()
-
-    def last(w):
-        return simulate(circuit, lambda t: jnp.full(N, w * t), 10.0).state.y[-1, 0]
-
-    want = 10 - (1 - np.exp(-10 * rate[0])) / rate[0]
-    np.testing.assert_allclose(jax.jit(jax.grad(last))(2.0), want, rtol=1e-5)
-
-
 def test_float32():
     circuit, z = paper_circuit(4)
     single = jax.tree.map(lambda x: x.astype(jnp.float32), circuit)

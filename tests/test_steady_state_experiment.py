@@ -28,7 +28,7 @@ def test_the_experiment_at_toy_size(tmp_path, monkeypatch):
         n=2,
         norms=(1.0, 3.0),
         trials=5,
-        time=300.0,
+        time=200.0,
         starts=1,
         rectified=(False,),
     )

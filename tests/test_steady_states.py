@@ -91,7 +91,7 @@ def test_equal_gains_cancel_and_give_the_normalization_equation():
     np.testing.assert_allclose(np.maximum(state.y, 0) ** 2, want, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("n", "rectified"), [(1, False), (10, True), (50, False)])
+@pytest.mark.parametrize(("n", "rectified"), [(1, False), (10, False), (50, True)])
 def test_spectral_norm_one_always_converges(n, rectified):
     circuits, drives = paper_trials(n, 100, 1.0, rectified=rectified, seed=n)
     found = solve_all(circuits, drives)

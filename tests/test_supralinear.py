@@ -13,7 +13,7 @@ from organics.nn import SSN
 from organics.training import TrainConfig, evaluate, train
 from organics.training.run_folder import RunFolder
 
-SIZES = st.sampled_from([(1, 1), (4, 1), (5, 5)])
+SIZES = st.sampled_from([(1, 1), (5, 3)])  # each compiles again
 SEEDS = st.integers(0, 2**16)
 
 

@@ -23,6 +23,7 @@ for one input x, so that stability can be asked of every part of it.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -380,7 +381,8 @@ def _score(
     return cross_entropy, jnp.mean(correct.astype(logits.dtype))
 
 
-def _stack(widths: Sequence[int], key: PRNGKeyArray, dtype) -> tuple[eqx.nn.Linear, ...]:
+@partial(jax.jit, static_argnums=(0, 2))  # one program, instead of several for each layer
+def _stack(widths: tuple[int, ...], key: PRNGKeyArray, dtype) -> tuple[eqx.nn.Linear, ...]:
     keys = jr.split(key, len(widths) - 1)
     pairs = zip(widths, widths[1:], keys, strict=False)
     return tuple(eqx.nn.Linear(m, n, key=k, dtype=dtype) for m, n, k in pairs)

@@ -272,7 +272,7 @@ def _simulate(
 
 @partial(jax.jit, static_argnums=(1, 2))
 def _times(dt: Float[Array, ""], save_every: int, rows: int) -> Float[Array, " rows"]:
-    return dt * save_every * jnp.arange(rows + 1, dtype=dt.dtype)
+    return dt * save_every * np.arange(rows + 1, dtype=dt.dtype)
 
 
 def _modes(circuit: Circuit, drive, times) -> Complex[Array, "drives m"]:

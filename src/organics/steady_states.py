@@ -232,6 +232,7 @@ class _Candidate(NamedTuple):
         return jnp.linalg.norm(self.imbalance)
 
 
+@jax.jit  # traced once for all the places that it is used in
 def _judge(circuit: Circuit, state: State, z) -> _Candidate:
     """Each equation by the terms of its own row; one without any terms balances.
 

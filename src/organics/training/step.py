@@ -58,7 +58,8 @@ def make_optimizer(config: AnyConfig, steps: int) -> optax.GradientTransformatio
 
     Where the settings have a `clip_norm`, the gradient itself is clipped to that first.
     """
-    schedule = (config.learning_rate, config.schedule, steps, steps // config.epochs)
+    lengths = (0, 0) if config.schedule == "constant" else (steps, steps // config.epochs)
+    schedule = (config.learning_rate, config.schedule, *lengths)
     clip_norm = config.clip_norm if isinstance(config, SequenceConfig) else None
     return _adam(config.weight_decay, clip_norm, schedule)
 
