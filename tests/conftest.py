@@ -49,7 +49,7 @@ def pytest_collection_finish():
 
 _PAGES = Path("/proc/self/statm")  # on Linux: the memory of this process, in pages
 _MAPS = Path("/proc/self/maps")  # and the pieces of it
-_MOST_MEMORY = 1200  # MB at the end of a file, from which on its programs do not stay
+_MOST_MEMORY = 1800  # MB at the end of a file, from which on its programs do not stay
 _MOST_MAPS = 30_000  # of 65,530 that it may have; each program that is compiled takes a few
 
 

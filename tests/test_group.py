@@ -96,7 +96,7 @@ class Linear(eqx.Module):
 
 
 @pytest.mark.rounding
-@given(batch=st.sampled_from([1, 2, 5, 8]), seed=st.integers(0, 99))
+@given(batch=st.sampled_from([1, 5, 8]), seed=st.integers(0, 99))
 @settings(max_examples=8)
 def test_steps_and_measures_are_those_of_one_device(batch, seed):
     rng = np.random.default_rng(seed)

@@ -192,6 +192,19 @@ def test_parameter_counts_are_the_papers():
         assert count(ORGaNICs, 1, n, time_constants="fixed") == recurrence - 4 * n
 
 
+def test_weights_start_as_they_are_said_to():
+    cell = jax.tree.map(np.asarray, random_layer(3).cells[0])
+    of_gates = cell.W_b0y, cell.W_b0a, cell.W_by, cell.W_ba
+    for drawn, fan_in in (((cell.W_b0x, cell.W_bx), 2), (of_gates, 4)):
+        for W in drawn:
+            assert np.std(W) > 0.2 / np.sqrt(fan_in) and np.all(np.abs(W) <= 1 / np.sqrt(fan_in))
+        assert len({W.tobytes() for W in drawn}) == len(drawn)
+    np.testing.assert_allclose(np.linalg.norm(cell.W_zx, 2), 1)
+    np.testing.assert_allclose(cell.W_r @ cell.W_r.T, np.eye(4), atol=1e-14)
+    assert np.all(np.diag(cell.log_W) == 0)
+    assert np.all(cell.log_W[~np.eye(4, dtype=bool)] < 0)
+
+
 def test_the_initial_state_is_drawn_once_and_is_no_parameter():
     layer = random_layer(3)
     first = layer.initial_state()[0]
