@@ -785,3 +785,10 @@ def test_a_stack_of_circuits_that_is_not_mapped_is_refused():
     ):
         with pytest.raises(ValueError, match=r"`circuit` must be one .*\(4, 4, 4\).*`jax.vmap"):
             call()
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_a_step_needs_the_eigenvalues_of_one_jacobian():
+    for wrong in (np.zeros(0, complex), np.zeros((2, 4), complex)):
+        with pytest.raises(ValueError, match="`eigenvalues` must be those of one Jacobian"):
+            largest_euler_step(wrong)

@@ -312,3 +312,12 @@ def test_welch_refuses():
         welch(eqx.tree_at(lambda t: t.failure, good, jnp.asarray(1)))
     with pytest.raises(ValueError, match="equal intervals"):
         welch(eqx.tree_at(lambda t: t.t, good, good.t**1.1))
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_what_is_no_frequency_and_no_noise_is_refused():
+    circuit, z = Circuit([[1.0]]), np.ones(1)
+    with pytest.raises(ValueError, match="`frequencies` must be real, not of type complex"):
+        power_spectrum(circuit, z, np.array([0.1 + 1j]), Noise(0.1))
+    with pytest.raises(ValueError, match="`noise` must be an `organics.Noise`, not 0.1"):
+        power_spectrum(circuit, z, np.array([0.1]), 0.1)  # pyright: ignore[reportArgumentType]

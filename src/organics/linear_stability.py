@@ -208,13 +208,24 @@ def _least_stable(
     return slopes(worst)
 
 
-@jax.jit
 def largest_euler_step(eigenvalues: Complex[Array, " m"]) -> Float[Array, ""]:
     """Largest step, in ms, below which explicit Euler steps of the circuit are stable.
 
     `min(-2 Re / |.|^2)` over the eigenvalues (1/ms) of the Jacobian at a steady state: for a
     smaller step each `|1 + dt lambda| < 1`. Not positive unless the steady state is stable.
+
+    Raises `ValueError` if there are none, or they are not one list of them.
     """
+    if np.ndim(eigenvalues) != 1 or not len(eigenvalues):
+        raise ValueError(
+            "`eigenvalues` must be those of one Jacobian, shape (2n,), "
+            f"not of shape {np.shape(eigenvalues)}."
+        )
+    return _largest_euler_step(eigenvalues)
+
+
+@jax.jit
+def _largest_euler_step(eigenvalues: Complex[Array, " m"]) -> Float[Array, ""]:
     size = jnp.square(jnp.abs(eigenvalues))
     steps = -2 * eigenvalues.real / jnp.where(size > 0, size, 1)  # 0 for the eigenvalue 0
     return jnp.min(steps)

@@ -24,7 +24,7 @@ import scipy.signal
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Real
 
-from organics.circuit import Circuit, State, as_drive
+from organics.circuit import Circuit, State, as_drive, as_real
 from organics.linear_stability import identity_recurrence, linearize
 from organics.linearization import jacobian
 from organics.noise import Noise
@@ -207,6 +207,8 @@ class _Linearized(NamedTuple):
 
 
 def _linearize(circuit: Circuit, z, noise: Noise) -> _Linearized:
+    if not isinstance(noise, Noise):
+        raise ValueError(f"`noise` must be an `organics.Noise`, not {noise!r}.")
     if isinstance(z, State):
         state = State(as_drive(circuit, z.y, "z.y"), as_drive(circuit, z.a, "z.a"))
         converged = jnp.asarray(True, bool)
@@ -240,7 +242,7 @@ def _linearized(circuit: Circuit, z, state: State, noise: Noise, converged) -> _
 
 def _spectra(circuit: Circuit, z, frequencies, noise: Noise, what: Callable) -> Array:
     """`what` of the spectra at each frequency, as in `_at`, once the arguments are looked at."""
-    frequencies = jnp.asarray(frequencies, circuit.dtype)
+    frequencies = as_real("frequencies", frequencies, circuit.dtype)
     if frequencies.ndim != 1:
         raise ValueError(f"`frequencies` must have shape (f,), not {frequencies.shape}.")
     if not isinstance(frequencies, Tracer) and not np.all(np.isfinite(frequencies)):
