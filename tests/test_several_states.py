@@ -96,3 +96,15 @@ def test_the_commands_say_that_there_are_others(tmp_path, capsys, command):
     assert any(state["stable"] for state in drive["others"]["states"])
     assert cli.run([command, str(file)]) == 0
     assert "there may be more" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("z", [[0.3, 0.31, 0.29], [1.0, 0.5, 0.2]])
+def test_nothing_is_found_far_away_where_the_recurrence_cancels(z):
+    """The columns of `W_r` add up to 0, and with them `(y - b z) / (1 - sqrt(a))`."""
+    W_r = np.array([[2.0, -1.0, -1.0], [-1.0, 2.0, -1.0], [-1.0, -1.0, 2.0]])
+    circuit = Circuit(0.9 * np.eye(3) + 0.1, W_r)
+    found, states = with_others(circuit, np.array(z))
+    assert len(found.states) > 3
+    for state, _ in states:
+        terms = (np.asarray(state.y) - 0.5 * np.array(z)) / (1 - np.sqrt(np.asarray(state.a)))
+        assert abs(terms.sum()) <= 1e-6 * np.abs(terms).sum()

@@ -515,3 +515,26 @@ def test_a_circuit_with_parameters_out_of_their_domains_has_no_steady_state():
             wrong = eqx.tree_at(lambda c, name=name: getattr(c, name), circuit, -jnp.ones(2))
             assert not steady_state(wrong, z).converged
         assert steady_state(circuit, z).converged
+
+
+def test_no_state_far_away_is_taken_for_one_where_the_recurrence_cancels():
+    """The columns of `W_r` add up to 0, and with them `(y - b z) / (1 - sqrt(a))`; in float32
+    states with `a` of 1e15 seemed to balance, of which all terms have one sign."""
+    rng, n, count = np.random.default_rng(5), 3, 300
+    L = rng.normal(size=(count, n, n)) * 10 ** rng.uniform(-1, 2, (count, 1, 1))
+    L -= L.mean(axis=1, keepdims=True)
+    b = 10 ** rng.uniform(-1, 1, (count, n))
+    z = rng.normal(size=(count, n)) * 10 ** rng.uniform(-2, 2, (count, 1))
+    given = [x.astype(np.float32) for x in (rng.uniform(size=(count, n, n)), L, b, z)]
+
+    @jax.jit
+    @jax.vmap
+    def solve_each(W, W_r, b, z):
+        found = steady_state(Circuit(W, W_r, b, b0=1.0), z, relaxation_steps=500)
+        return found.state, found.converged
+
+    (y, a), converged = jax.tree.map(np.asarray, solve_each(*given))
+    terms = (y - given[2] * given[3]).astype(float) / (1 - np.sqrt(a.astype(float)))
+    left = np.abs(terms.sum(axis=1)) / np.abs(terms).sum(axis=1)
+    assert 50 < converged.sum() < count
+    assert np.all(left[converged] < 0.1)

@@ -208,7 +208,7 @@ def _least_stable(
     return slopes(worst)
 
 
-def largest_euler_step(eigenvalues: Complex[Array, " m"]) -> Float[Array, ""]:
+def largest_euler_step(eigenvalues: Complex[Array | np.ndarray, "*m"]) -> Float[Array, ""]:
     """Largest step, in ms, below which explicit Euler steps of the circuit are stable.
 
     `min(-2 Re / |.|^2)` over the eigenvalues (1/ms) of the Jacobian at a steady state: for a

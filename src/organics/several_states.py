@@ -22,6 +22,7 @@ _STEPS = 60
 _FRACTIONS = (1.0, 0.5, 0.2, 0.05, 0.01)  # of a step of Newton's, of which the best is taken
 _BALANCED = 1e-9  # relative to the terms of each equation
 _SAME = 1e-6  # relative distance of two finds of one state
+_ROUNDING = 4 * np.finfo(float).eps
 
 
 class Others(NamedTuple):
@@ -115,6 +116,11 @@ def _search(circuit: Circuit, z: Float[np.ndarray, " n"], seed: int) -> list[Sta
             v = _newton_step(v, W, W_r, c, d)
         G, terms, s = _reduced(v, W, W_r, c, d)[:3]
         good = np.all(np.abs(G) <= _BALANCED * terms, axis=1) & np.all(np.isfinite(v), axis=1)
+        # where `W_r y` cancels, terms tell nothing: what their rounding does to `v` must be small
+        DG, singular = _derivative(v, W, W_r, c, d)
+        moved = (np.abs(np.linalg.inv(DG)) @ terms[..., None])[..., 0]
+        small = _ROUNDING * np.linalg.norm(moved, axis=1) <= _SAME * np.linalg.norm(v, axis=1)
+        good &= small & ~singular
     states: list[State] = []
     for v_i, s_i in zip(v[good], s[good], strict=True):
         state = State(jnp.asarray(v_i / s_i, circuit.dtype), jnp.asarray(s_i**2, circuit.dtype))
@@ -132,15 +138,22 @@ def _reduced(v, W, W_r, c, d):
     return y - (1 - s) * u - d, terms, s, y, u
 
 
-def _newton_step(v, W, W_r, c, d):
-    """Each row after that part of a step which leaves least."""
-    G, _, s, y, u = _reduced(v, W, W_r, c, d)
+def _derivative(v, W, W_r, c, d):
+    """`dG/dv` at each row, the identity where it is singular; and where it is."""
+    _, _, s, y, u = _reduced(v, W, W_r, c, d)
     identity = np.eye(v.shape[1])
     S = W * v[:, None, :] / s[:, :, None]  # ds/dv
     Y = (identity - y[:, :, None] * S) / s[:, :, None]  # dy/dv
     DG = Y - (1 - s)[:, :, None] * (W_r @ Y) + u[:, :, None] * S
     singular = ~np.isfinite(DG).all(axis=(1, 2)) | (np.linalg.det(np.nan_to_num(DG)) == 0)
     DG[singular] = identity
+    return DG, singular
+
+
+def _newton_step(v, W, W_r, c, d):
+    """Each row after that part of a step which leaves least."""
+    G = _reduced(v, W, W_r, c, d)[0]
+    DG, _ = _derivative(v, W, W_r, c, d)
     move = np.linalg.solve(DG, -G[..., None])[..., 0]
     tried = np.stack([v + part * move for part in _FRACTIONS])
     left = np.stack([np.linalg.norm(_reduced(one, W, W_r, c, d)[0], axis=1) for one in tried])

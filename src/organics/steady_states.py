@@ -59,7 +59,8 @@ class SteadyState(NamedTuple):
         state: `y` and `a`, each of shape (n,).
         residual: Euclidean norm of `circuit.imbalance`, the velocity scaled by the time constants.
         converged: whether each equation balances to within the tolerance, relative to the terms
-            that it sums, and the last step of Newton was small; never where a parameter of the
+            that it sums, and the last step of Newton was small, and what rounding does to the
+            state; never where a parameter of the
             circuit, traced or replaced, is out of its domain. If not, there is none nearby, or
             too few digits to tell, and `state` is only the best state that was found.
         iterations: total number of iterations of Algorithm 1 and of Newton.
@@ -367,10 +368,19 @@ def _newton(
         t = found.terms
         scaled = imbalance_jacobian(circuit, found.state) * (t[None, :] / t[:, None])
         factors = jax.scipy.linalg.lu_factor(-scaled)
-        step = t * jax.scipy.linalg.lu_solve(factors, found.imbalance / t)
-        return step, determinant_sign(*factors) > 0
+        solve = partial(jax.scipy.linalg.lu_solve, factors)
+        # what rounding of the terms does to the state, for a few choices of its signs
+        blur = 8 * jnp.finfo(t.dtype).eps * solve(_signs(t))
+        step = t * solve(found.imbalance / t)
+        return step, determinant_sign(*factors) > 0, jnp.max(jnp.abs(blur))
 
     return _descend(circuit, z, tolerance, start, wanted, move, _NEWTON_STEPS)
+
+
+def _signs(like: Float[Array, " m"]) -> Float[Array, "m 4"]:
+    """Columns of 1 and -1, in no order."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (len(like), 4))
+    return jnp.asarray(signs, like.dtype)
 
 
 def _newton_krylov(circuit: Circuit, z, tolerance, start: _Candidate) -> tuple[_Candidate, Array]:
@@ -381,7 +391,7 @@ def _newton_krylov(circuit: Circuit, z, tolerance, start: _Candidate) -> tuple[_
         product, blocks = linearized(circuit, z, found.state), neuron_blocks(circuit, found.state)
         scaled = (lambda x: product(t * x) / t), (lambda x: blocks(t * x) / t)
         step, _ = minimize_residual(*scaled, -found.imbalance / t, _FORCING)
-        return t * step, jnp.bool_(True)
+        return t * step, jnp.bool_(True), jnp.zeros((), t.dtype)
 
     wanted = jnp.bool_(True)
     found, _, count = _descend(circuit, z, tolerance, start, wanted, move, _NEWTON_KRYLOV_STEPS)
@@ -395,8 +405,9 @@ def _descend(
 
     The fraction of the step taken is quartered when the imbalance rises and the step taken back.
     A steady state is found where every equation balances and the last step was small: else it may
-    be far, or there may be none, as where two of them have just vanished. Also gives what `move`
-    said of the Jacobian before that step.
+    be far, or there may be none, as where two of them have just vanished; and where rounding moves
+    it as little: not where `W_r` is singular and `a` large. `move` gives the step, whether the
+    state may be stable, which is handed on, and how far rounding moves it, relative to the terms.
     """
     n = circuit.n
     small = tolerance ** (1 / 3)
@@ -408,9 +419,9 @@ def _descend(
     def step(carry):
         found, _, fraction, count = carry
         y, a = found.state
-        change, may_be_stable = move(found)
-        near = jnp.all(jnp.abs(change) <= small * found.terms)
+        change, may_be_stable, blur = move(found)
         dy, da = change[:n], change[n:]
+        near = jnp.all(jnp.abs(change) <= small * found.terms) & (blur <= small)
         to_boundary = jnp.min(jnp.where(da < 0, -0.9 * a / jnp.where(da < 0, da, -1), jnp.inf))
         length = jnp.minimum(fraction, to_boundary)
         tried = _judge(circuit, State(y + length * dy, a + length * da), z)

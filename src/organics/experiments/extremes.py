@@ -4,9 +4,10 @@
 
 Every parameter and drive of these random circuits is spread over ten decades; weights and drives
 may be absent. The matrix `W_r` is, each for a quarter of the circuits, spread as widely; close to
-the identity; or Gaussian with a norm from 0.1 to 10 (half of them); and some of its entries are
-absent. What the floating-point search says of a circuit is then held against ball arithmetic, which
-knows nothing of how a state was found:
+the identity; Gaussian with a norm from 0.1 to 10; or such and singular, its columns adding up to 0
+or its rank 1. Some of its entries, but for the singular ones, are absent. What the floating-point
+search says of a circuit is then held against ball arithmetic, which knows nothing of how a state
+was found:
 
 * the equations are evaluated at the state, and each must balance by the terms of its own row,
   `|b_i z_i|`, `|y_i|` and `|1 - sqrt(a_i)| sum_j |W_r,ij| |q_j|`, and likewise for `a_i`;
@@ -147,11 +148,16 @@ def random_circuits(
     wide = spread(n, n) * rng.choice([-1.0, 1.0], (count, n, n))
     near_identity = np.eye(n) + 0.3 * gauss * present(n, n, least=0.3)
     scaled = gauss * 10 ** rng.uniform(-1, 1, (count, 1, 1))
-    which = rng.integers(4, size=(count, 1, 1))
+    which = rng.integers(8, size=(count, 1, 1))
     masked = present(n, n, least=0.3)
+    rank_one = gauss[:, :, :1] * gauss[:, :1, :]
+    singular = np.where(which % 2 == 0, gauss - gauss.mean(axis=1, keepdims=True), rank_one)
+    singular *= 10 ** rng.uniform(-1, 2, (count, 1, 1))
     values = {name: spread(n) for name in _VECTORS}
     values["W"] = spread(n, n) * present(n, n, least=0.3)
-    values["W_r"] = np.where(which == 1, near_identity, np.where(which == 0, wide, scaled) * masked)
+    values["W_r"] = np.select(
+        [which < 2, which < 4, which < 6], [wide * masked, near_identity, scaled * masked], singular
+    )
     drives = spread(n) * rng.choice([-1.0, 1.0], (count, n)) * present(n, least=0.8)
     return {name: value.astype(kind) for name, value in values.items()}, drives.astype(kind)
 
