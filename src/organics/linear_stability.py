@@ -38,8 +38,9 @@ class Stability(NamedTuple):
             first that with the larger imaginary part.
         spectral_abscissa: largest real part, in 1/ms.
         stable: the steady state converged and is linearly stable: for identity recurrence always,
-            by the theorem; else if the spectral abscissa is negative and, in the rectified model,
-            activity at `y_i = 0` decays (see `stability`).
+            by the theorem; else if the spectral abscissa is negative, in float32 however the
+            Jacobian is rounded, and, in the rectified model, activity at `y_i = 0` decays (see
+            `stability`).
         frequencies: `|Im|/2 pi` of each eigenvalue, in kHz; 0 for a mode that does not oscillate.
         damping_ratios: `-Re/|.|` of each eigenvalue; 1 for a mode that decays and does not
             oscillate, negative for one that grows.
@@ -123,12 +124,22 @@ def linearize(
     """
     active, decays = slopes_at_zero(circuit, z, state)
     exact = rest_jacobian(circuit, z, state, active)
-    eigenvalues = spectrum(jnp.where(converged, exact, jacobian(circuit, state, active)))
+    J = jnp.where(converged, exact, jacobian(circuit, state, active))
+    eigenvalues = spectrum(J)
     if circuit.W_r is not None:
-        return eigenvalues, converged & decays & (eigenvalues[0].real < 0)
+        stable = converged & decays & (eigenvalues[0].real < 0)
+        if J.dtype == jnp.float32:  # products with a large `1 - sqrt(a)` may cancel
+            stable &= jnp.all(jax.vmap(spectrum)(_rounded(J))[:, 0].real < 0)
+        return eigenvalues, stable
     bound = oscillator_bound(circuit, state)
     rates = jnp.where(converged, jnp.minimum(eigenvalues.real, bound), eigenvalues.real)
     return descending(jax.lax.complex(rates, eigenvalues.imag)), converged
+
+
+def _rounded(J: Float[Array, "m m"]) -> Float[Array, "2 m m"]:
+    """What a matrix in single precision may have been: its entries rounded otherwise, twice."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (2, *J.shape))
+    return J[None] * jnp.asarray(1 + 4 * float(jnp.finfo(J.dtype).eps) * signs, J.dtype)
 
 
 def oscillator_bound(circuit: Circuit, state: State) -> Float[Array, ""]:

@@ -421,7 +421,7 @@ def _descend(
         y, a = found.state
         change, may_be_stable, blur = move(found)
         dy, da = change[:n], change[n:]
-        near = jnp.all(jnp.abs(change) <= small * found.terms) & (blur <= small)
+        near = jnp.all(jnp.abs(change) <= small * found.terms) & (blur <= small / 16)
         to_boundary = jnp.min(jnp.where(da < 0, -0.9 * a / jnp.where(da < 0, da, -1), jnp.inf))
         length = jnp.minimum(fraction, to_boundary)
         tried = _judge(circuit, State(y + length * dy, a + length * da), z)

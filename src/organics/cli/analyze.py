@@ -18,10 +18,14 @@ from organics.cli.circuits import (
     others_in_words,
 )
 
+_SHOWN = 10  # other states, in words
+
 
 @dataclass(frozen=True)
 class Analyze:
     """Steady state, eigenvalues, stability and certificate of a circuit, for each of its drives.
+
+    Other steady states are looked for, too, by Newton's method from many starts.
 
     Example: organics analyze examples/figure1a.json --check
     """
@@ -29,7 +33,7 @@ class Analyze:
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Circuit files, .json or .npz."""
     check: bool = False
-    """Exit with 1 unless every drive has a stable steady state."""
+    """Exit with 1 unless the steady state found for each drive is stable; others do not count."""
     out: Path | None = None
     """Figure of the eigenvalues, a colour for each drive (.png, .svg or .pdf)."""
     json: bool = False
@@ -109,9 +113,11 @@ def _in_words(index: int, result: dict[str, Any]) -> Any:
     table.add_row("certificate", certificate_in_words(result["certificate"]))
     others = result["others"]
     table.add_row("other states", others_in_words(others))
-    for state in others["states"]:
+    for state in others["states"][:_SHOWN]:
         words = "stable" if state["stable"] else "not stable"
         table.add_row("", f"y {numbers(state['y'])}, a {numbers(state['a'])}: {words}")
+    if len(others["states"]) > _SHOWN:
+        table.add_row("", f"and {len(others['states']) - _SHOWN} more: --json has them")
     return table
 
 

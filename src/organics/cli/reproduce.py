@@ -161,8 +161,10 @@ def _overview(targets, out: Path) -> Answer:
     from organics.reproduction.runner import read, verdict_in_words
 
     table = Table(box=None)
-    for name in ("target", "what", "needs", "minutes", "last verdict"):
-        table.add_column(name, no_wrap=True)
+    longest = max(len(target.name) for target in targets)  # of these nothing is cut
+    least = {"target": longest, "what": 10, "needs": 5, "minutes": 7, "last verdict": 12}
+    for name, width in least.items():
+        table.add_column(name, no_wrap=True, min_width=width)
     rows = []
     for target in targets:
         last = read(target, out)

@@ -17,8 +17,9 @@ _SHOWN = 6  # neurons, if none are asked for
 class Spectrum:
     """Power spectra of a circuit's fluctuations about its steady state, or their coherence.
 
-    By linear theory, for additive noise. Densities are two-sided: over all frequencies, negative
-    ones too, they add up to the variance.
+    By linear theory, for additive noise, `tau dx = f dt + level sqrt(tau) dB`. Densities are per Hz
+    (in Python per kHz) and two-sided: over all frequencies, negative ones too, they add up to the
+    variance.
 
     Example: organics spectrum examples/orientation_ring.json --drive 2 --neurons y1 y6 a6
     """
