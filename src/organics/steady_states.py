@@ -422,6 +422,8 @@ def _descend(
         change, may_be_stable, blur = move(found)
         dy, da = change[:n], change[n:]
         near = jnp.all(jnp.abs(change) <= small * found.terms) & (blur <= small / 16)
+        # of `y` as a whole, too: where terms cancel, a step that is small to them may be none to it
+        near &= jnp.max(jnp.abs(dy)) <= small * jnp.max(jnp.abs(y))
         to_boundary = jnp.min(jnp.where(da < 0, -0.9 * a / jnp.where(da < 0, da, -1), jnp.inf))
         length = jnp.minimum(fraction, to_boundary)
         tried = _judge(circuit, State(y + length * dy, a + length * da), z)
