@@ -14,9 +14,9 @@ from organics.cli.circuits import (
     check_figure_path,
     describe,
     load,
-    numbers,
     others_in_words,
 )
+from organics.printing import numbers
 
 _SHOWN = 10  # other states, in words
 

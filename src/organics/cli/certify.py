@@ -14,10 +14,10 @@ from organics.cli.circuits import (
     certificate_in_words,
     describe,
     load,
-    numbers,
     others_evidence,
     others_in_words,
 )
+from organics.printing import numbers
 
 _DIGITS = 12  # of a ball as it is shown
 

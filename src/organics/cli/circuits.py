@@ -60,6 +60,13 @@ def check_figure_path(out: Path | None) -> None:
     check_outputs(() if out is None else (out,), FIGURES)
 
 
+def check_noise(**levels: float) -> None:
+    """Refuse levels of noise, by name, that are not finite and >= 0."""
+    for name, level in levels.items():
+        if not 0 <= level < float("inf"):
+            raise ValueError(f"`{name}` must be finite and >= 0, not {level}.")
+
+
 def check_outputs(out: tuple[Path, ...], kinds: tuple[str, ...]) -> None:
     """Refuse files that could not be written, before any work starts."""
     for path in out:
@@ -134,10 +141,3 @@ def describe(circuit: "Circuit") -> str:
     recurrence = "identity recurrence" if circuit.W_r is None else "general recurrence"
     model = "rectified model" if circuit.rectified else "main model"
     return f"{circuit.n} + {circuit.n} neurons, {recurrence}, {model}"
-
-
-def numbers(values: Any) -> str:
-    """An array in words: its ends only, if it is long."""
-    import numpy as np
-
-    return np.array2string(np.asarray(values), precision=6, threshold=12, max_line_width=100)

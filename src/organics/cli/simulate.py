@@ -8,8 +8,17 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from organics.cli.answer import Answer, note
-from organics.cli.circuits import FIGURES, about, check_outputs, describe, load, numbers, one_drive
+from organics.cli.circuits import (
+    FIGURES,
+    about,
+    check_noise,
+    check_outputs,
+    describe,
+    load,
+    one_drive,
+)
 from organics.memory import require_memory
+from organics.printing import numbers
 
 _FINEST = 20_001  # moments at most that are looked at to tell a rhythm
 
@@ -84,9 +93,7 @@ class Simulate:
             raise ValueError(f"`duration` must be finite and > 0 ms, not {self.duration}.")
         if self.samples < 2:
             raise ValueError(f"`samples` must be at least 2, not {self.samples}.")
-        for name in ("noise", "noise_a"):
-            if not 0 <= (level := getattr(self, name)) < float("inf"):
-                raise ValueError(f"`{name}` must be finite and >= 0, not {level}.")
+        check_noise(noise=self.noise, noise_a=self.noise_a)
         if not 0 < self.dt < float("inf"):
             raise ValueError(f"`dt` must be finite and > 0 ms, not {self.dt}.")
 

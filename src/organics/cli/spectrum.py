@@ -8,7 +8,15 @@ from typing import Annotated
 import tyro
 
 from organics.cli.answer import Answer
-from organics.cli.circuits import FIGURES, about, check_outputs, describe, load, one_drive
+from organics.cli.circuits import (
+    FIGURES,
+    about,
+    check_noise,
+    check_outputs,
+    describe,
+    load,
+    one_drive,
+)
 
 _SHOWN = 6  # neurons, if none are asked for
 
@@ -95,9 +103,7 @@ class Spectrum:
 
     def _require(self) -> None:
         check_outputs(self.out, (*FIGURES, ".csv", ".npz"))
-        for name in ("noise", "noise_a"):
-            if not 0 <= (level := getattr(self, name)) < float("inf"):
-                raise ValueError(f"`{name}` must be finite and >= 0, not {level}.")
+        check_noise(noise=self.noise, noise_a=self.noise_a)
         if not self.noise and not self.noise_a:
             raise ValueError(
                 "`noise` or `noise_a` must be above 0: without noise there is no power."
