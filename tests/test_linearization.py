@@ -106,7 +106,7 @@ def test_eigenvalues_of_a_matrix_that_is_not_finite_are_nan(bad, value):
 
 def test_lapack_is_single_threaded_also_where_it_is_loaded_later():
     code = (
-        "from organics.linearization import single_threaded_lapack\n"
+        "from organics.lapack import single_threaded_lapack\n"
         "from threadpoolctl import threadpool_info\n"
         "def threads():\n"
         "    pools = threadpool_info()\n"

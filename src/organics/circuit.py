@@ -41,6 +41,9 @@ from organics.arguments import (
     require_vector,
     require_whole,
 )
+from organics.lapack import never_divide
+
+never_divide()  # before a program is compiled
 
 Values = ArrayLike | Sequence[Any]  # anything that makes an array; what it holds is checked
 

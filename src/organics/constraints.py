@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from organics.lapack import never_divide
 from organics.mesh import whole
+
+never_divide()  # before a program is compiled
 
 
 def positive(log_W: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

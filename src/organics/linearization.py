@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
-from threadpoolctl import threadpool_limits
 
 from organics.circuit import Circuit, State, gate, root
+from organics.lapack import single_threaded_lapack
 from organics.processors import available
 
 
@@ -158,14 +158,3 @@ def eigenvalues(jacobians: Float[np.ndarray, "*batch m m"]) -> Complex[np.ndarra
 def descending(values: Any) -> Any:
     """Complex values by falling real part, along the last axis; of a pair, the upper one first."""
     return -(np if isinstance(values, np.ndarray) else jnp).sort(-values)
-
-
-def single_threaded_lapack() -> threadpool_limits:
-    """A context in which LAPACK, that of NumPy and that of JAX, has no threads of its own.
-
-    They do not pay for matrices of some hundred rows, and where several cores call LAPACK at the
-    same time they stand in each other's way, up to a hundred times slower.
-    """
-    import scipy.linalg  # noqa: F401  JAX borrows its LAPACK; what is loaded later has no limit
-
-    return threadpool_limits(1, user_api="blas")

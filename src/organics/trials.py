@@ -15,7 +15,8 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from organics.arguments import float_type, require_whole
 from organics.circuit import Circuit, random_drive
-from organics.linearization import jacobian, single_threaded_lapack
+from organics.lapack import single_threaded_lapack
+from organics.linearization import jacobian
 from organics.memory import require_memory
 from organics.processors import available
 from organics.steady_states import METHODS, SteadyState, steady_state

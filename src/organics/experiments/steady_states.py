@@ -37,7 +37,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from organics.atomic import write_atomically
 from organics.circuit import Circuit, State, random_drive
 from organics.experiments.outcome import command, run_from_command_line, write
-from organics.linearization import eigenvalues, jacobian, single_threaded_lapack
+from organics.lapack import single_threaded_lapack
+from organics.linearization import eigenvalues, jacobian
 from organics.provenance import system, versions
 from organics.resting import comes_to_rest, near_rest, settle
 from organics.settings import Settings

@@ -27,7 +27,7 @@ from matplotlib.lines import Line2D
 
 from organics.circuit import Circuit, State
 from organics.circuit_file import save_circuit
-from organics.linearization import single_threaded_lapack
+from organics.lapack import single_threaded_lapack
 from organics.plain import rounded
 from organics.plots import BLACK, COLOURS, COLUMN, GREY, letter, style
 from organics.reproduction.hunt import (

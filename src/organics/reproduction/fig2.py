@@ -20,8 +20,9 @@ from matplotlib.figure import Figure
 from scipy.optimize import linear_sum_assignment
 
 from organics.circuit import Circuit, State, random_drive
+from organics.lapack import single_threaded_lapack
 from organics.linear_stability import diagonal_certificate, energy, oscillator
-from organics.linearization import eigenvalues, single_threaded_lapack
+from organics.linearization import eigenvalues
 from organics.plain import as_number, rounded
 from organics.plots import BLACK, BLUE, COLUMN, GREY, ORANGE, VERMILION, letter, style
 from organics.reproduction import fig1

@@ -18,7 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from organics.circuit import Circuit, State, random_drive
-from organics.linearization import imbalance_jacobian, single_threaded_lapack
+from organics.lapack import single_threaded_lapack
+from organics.linearization import imbalance_jacobian
 from organics.plain import as_number, rounded
 from organics.plots import BLUE, COLUMN, GREY, ORANGE, letter, style
 from organics.reproduction.portraits import shared_legend

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from organics.circuit_file import save_circuit
-from organics.linearization import single_threaded_lapack
+from organics.lapack import single_threaded_lapack
 from organics.plain import rounded
 from organics.plots import BLACK, BLUE, COLUMN, GREY, ORANGE, letter, style
 from organics.reproduction.hunt import TIME

@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from scipy.optimize import curve_fit
 
 from organics.circuit import Circuit, State, random_drive
+from organics.lapack import single_threaded_lapack
 from organics.linear_stability import stability
-from organics.linearization import single_threaded_lapack
 from organics.noise import Noise
 from organics.plain import as_number, rounded
 from organics.plots import BLACK, BLUE, COLOURS, COLUMN, ORANGE, VERMILION, letter, style

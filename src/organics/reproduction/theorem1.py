@@ -27,8 +27,9 @@ from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
 from organics.circuit import Circuit, State
+from organics.lapack import single_threaded_lapack
 from organics.linear_stability import diagonal_certificate
-from organics.linearization import eigenvalues, jacobian, single_threaded_lapack
+from organics.linearization import eigenvalues, jacobian
 from organics.plots import BLUE, COLUMN, GREY, VERMILION, letter, style
 from organics.reproduction.pieces import Piece, joined, kept
 from organics.reproduction.target import Check, Job, Outcome

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from organics.circuit import Circuit
-from organics.linearization import single_threaded_lapack
+from organics.lapack import single_threaded_lapack
 from organics.reproduction.pieces import kept
 from organics.reproduction.target import Job
 from organics.training import TrainConfig, train

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from organics import data
-from organics.linearization import single_threaded_lapack
+from organics.lapack import single_threaded_lapack
 from organics.models import count_parameters
 from organics.provenance import system, versions
 from organics.training.config import AnyConfig, TrainConfig

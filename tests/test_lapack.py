@@ -1,0 +1,105 @@
+"""LAPACK called on batches: no program waits for the threads that it occupies."""
+
+import os
+import re
+import subprocess
+import sys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+import pytest
+
+from organics.lapack import PRIMITIVES, most_at_once, never_divide
+
+never_divide()
+
+
+def symmetric(x):
+    return x + jnp.swapaxes(x, -1, -2)
+
+
+def triangular(x):
+    return jnp.tril(x) + 4 * jnp.eye(x.shape[-1], dtype=x.dtype)
+
+
+ROUTES = {
+    "eig": lambda x: jnp.sort(jnp.linalg.eigvals(x)),
+    "eigh": lambda x: jnp.linalg.eigvalsh(symmetric(x)),
+    "cholesky": lambda x: jnp.linalg.cholesky(
+        symmetric(x) + 40 * jnp.eye(x.shape[-1], dtype=x.dtype)
+    ),
+    "lu": lambda x: jnp.abs(jnp.diagonal(jax.scipy.linalg.lu_factor(x)[0])),
+    "svd": lambda x: jnp.linalg.svd(x, compute_uv=False),
+    "triangular_solve": lambda x: jax.scipy.linalg.solve_triangular(triangular(x), x[0]),
+}
+
+
+def test_every_primitive_has_a_test():
+    assert set(ROUTES) == set(PRIMITIVES)
+
+
+@pytest.mark.rounding
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_a_batch_is_that_of_its_matrices(name):
+    """Batches larger than a part, of a size that is no multiple of one, in one and two axes."""
+    size = most_at_once((9, 9))
+    assert 3 < size < 30
+    matrices = np.random.default_rng(0).normal(size=(2, size - 1, 9, 9))
+    alone = np.array([[ROUTES[name](x) for x in row] for row in matrices])
+    batched = jax.vmap(jax.vmap(ROUTES[name]))(matrices)
+    np.testing.assert_allclose(batched, alone, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.rounding
+def test_derivatives_of_a_batch_are_those_of_its_matrices():
+    matrices = np.random.default_rng(1).normal(size=(21, 9, 9))
+
+    def loss(x):
+        solved = jnp.linalg.solve(x, x[0]) / (1 + jnp.linalg.norm(jnp.linalg.inv(x)))
+        return jnp.sum(solved) + jnp.linalg.norm(x, 2) + jnp.max(jnp.linalg.eigvalsh(symmetric(x)))
+
+    alone = np.array([jax.grad(loss)(x) for x in matrices])
+    batched = jax.grad(lambda xs: jnp.sum(jax.vmap(loss)(xs)))(matrices)
+    np.testing.assert_allclose(batched, alone, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4), (3, 0, 4, 4), (6, 1, 1), (1, 40, 40)])
+def test_batches_of_none_and_of_one(shape):
+    x = np.random.default_rng(2).normal(size=shape)
+    assert jnp.linalg.eigvals(x).shape == shape[:-1]
+    assert jnp.linalg.inv(x).shape == shape
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_no_call_is_large_enough_to_be_divided(name, dtype):
+    """jaxlib divides from 200,000 operations on; for a matrix it counts at most 30 m^3 of them."""
+    if jaxlib.version.__version_info__ >= (0, 11, 1):
+        pytest.skip("this jaxlib divides nothing")
+    for m in (2, 7, 20, 72):
+        batch = jax.ShapeDtypeStruct((500, m, m), dtype)
+        program = jax.jit(jax.vmap(ROUTES[name])).lower(batch).compile().as_text()
+        calls = [line for line in program.splitlines() if 'target="lapack' in line]
+        sizes = [re.findall(rf"\[((?:\d+,)*){m},{m}\]", line) for line in calls]
+        counts = {int(np.prod([int(size) for size in axes.split(",")[:-1]]))
+                  for found in sizes for axes in found}  # fmt: skip
+        assert calls and all(sizes)
+        assert all(count == 1 or count * 30 * m**3 < 200_000 for count in counts)
+
+
+def test_eigenvalues_and_spectra_of_many_drives_end_on_two_cores():
+    """A program in which several batches are independent of each other."""
+    code = (
+        "import jax; jax.config.update('jax_enable_x64', True)\n"
+        "import numpy as np; from organics.reproduction import normalization as n\n"
+        "drives = np.array([n.grating(c) for c in n._OSCILLATING])\n"
+        "for _ in range(5):\n"
+        "    jax.block_until_ready(n._linearized(n.ring(), drives, n._FREQUENCIES))\n"
+    )
+    environment = {**os.environ, "PJRT_NPROC": "2"}
+    run = partial(subprocess.run, capture_output=True, text=True, timeout=100, env=environment)
+    done = run([sys.executable, "-c", code])
+    assert done.returncode == 0, done.stderr
