@@ -1,5 +1,6 @@
 """The benchmarks: what they refuse, and how they keep to their time. Numbers are in `results`."""
 
+import importlib
 import io
 import json
 import os
@@ -366,6 +367,12 @@ def test_stopped_it_leaves_what_is_finished_and_no_process(toys, tmp_path):
         left = [path.name for path in (tmp_path / stop.name).iterdir() if path.name != "pids"]
         assert left == ["benchmark_done.json"]
         assert json.loads((tmp_path / stop.name / left[0]).read_text())["benchmark"] == "done"
+
+
+@pytest.mark.parametrize("name", XX)
+def test_a_benchmark_can_begin(name):
+    """But for the one that needs PyTorch."""
+    assert callable(importlib.import_module(f"benchmarks.{name}").run)
 
 
 def test_a_result_is_not_replaced_by_one_without_the_peers(tmp_path):
