@@ -44,7 +44,7 @@ bench: $(WITH_PEERS)
 
 # the table of the paper's claims, from results/paper; with ARGS=--check, only whether it is there
 results-table: $(INSTALLED)
-	$(BIN)/python -m organics.reproduction.claims results/paper docs/claims.md $(ARGS)
+	$(BIN)/python -m organics.studies.harness.claims results/paper docs/claims.md $(ARGS)
 
 # the native kernel's tests with the sanitizers for addresses and undefined behaviour
 SANITIZED := build/sanitized/liborganics.so

@@ -24,7 +24,7 @@ from benchmarks._agenda import positive_seconds
 from benchmarks._common import FLAGS, exit_code, run_until
 from benchmarks._progress import Progress
 from organics.cli.answer import Answer, show
-from organics.side_by_side import apart
+from organics.machine.side_by_side import apart
 
 
 class Estimate(NamedTuple):

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import tyro
 
 from benchmarks._agenda import Agenda
-from organics import provenance
-from organics.atomic import write_atomically
+from organics.files.atomic import write_atomically
+from organics.machine import provenance
 
 FLAGS = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
 """How options are given on the command line."""

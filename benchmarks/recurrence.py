@@ -30,8 +30,8 @@ from benchmarks._agenda import Agenda, Measurement
 from benchmarks._common import command, command_line, conclude, spread, target, time_in_turn
 from organics.kernels import native, recurrence
 from organics.kernels.equations import Options
+from organics.machine.side_by_side import apart
 from organics.nn import ORGaNICs
-from organics.side_by_side import apart
 
 try:
     import torch

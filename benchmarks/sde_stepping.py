@@ -22,8 +22,8 @@ import lineax as lx
 
 from benchmarks._agenda import Agenda, Measurement
 from benchmarks._common import command, command_line, conclude, spread, target, time_in_turn
-from organics.circuit import Circuit, State, random_drive
-from organics.noise import Noise, simulate_noisy
+from organics.circuit.circuit import Circuit, State, random_drive
+from organics.simulation.noise import Noise, simulate_noisy
 
 LEVEL, DT = 1e-3, 0.02  # noise level of all neurons; step in ms
 CASES: dict[str, tuple[int, int | None, int]] = {  # neurons, trials in a batch, steps

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from hypothesis import strategies as st
 
-from organics.circuit import Circuit
+from organics.circuit.circuit import Circuit
 
 sizes = st.sampled_from([1, 2, 12])  # each new size compiles again
 seeds = st.integers(0, 2**32 - 1)

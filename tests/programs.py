@@ -8,7 +8,7 @@ import numpy as np
 import scipy.optimize
 
 from organics.linear_stability import stability
-from organics.steady_states import steady_state
+from organics.rest.search import steady_state
 from organics.training.evaluation import load_dataset
 from organics.trials import trial
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from organics.atomic import append, naming, read_whole, remove_leftovers, write_atomically
+from organics.files.atomic import append, naming, read_whole, remove_leftovers, write_atomically
 
 
 @pytest.fixture

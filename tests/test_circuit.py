@@ -8,7 +8,7 @@ from circuits import seeds, sizes, wide_circuit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from organics.circuit import Circuit, State, as_drive, random_drive, root
+from organics.circuit.circuit import Circuit, State, as_drive, random_drive, root
 
 
 def velocity_by_hand(circuit, y, a, z):

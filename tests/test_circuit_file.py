@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from organics import circuit_file
-from organics.circuit import Circuit
-from organics.circuit_file import KEYS, CircuitFileError, load_circuit, save_circuit
+from organics.circuit import file as circuit_file
+from organics.circuit.circuit import Circuit
+from organics.circuit.file import KEYS, CircuitFileError, load_circuit, save_circuit
 
 SUFFIXES = (".json", ".npz")
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 from organics import cli
-from organics.circuit import Circuit
-from organics.circuit_file import load_circuit, save_circuit
+from organics.circuit.circuit import Circuit
+from organics.circuit.file import load_circuit, save_circuit
 from organics.cli import compiled
 from organics.cli.answer import Answer, show
 from organics.cli.reproduce import _BRIEF
 from organics.data.store import places
-from organics.noise import Noise
-from organics.reproduction import runner
-from organics.reproduction.catalog import TARGETS
-from organics.reproduction.runner import Result
-from organics.simulation import simulate
+from organics.simulation.noise import Noise
+from organics.simulation.ode import simulate
 from organics.spectra import coherence, power_spectrum
+from organics.studies.harness import runner
+from organics.studies.harness.runner import Result
+from organics.studies.paper.catalog import TARGETS
 from organics.training import SequenceConfig, TrainConfig
 from organics.training.run_folder import RunFolder
 

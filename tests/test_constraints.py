@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from organics.constraints import (
+from organics.circuit.constraints import (
     at_most_one,
     cap_spectral_norm,
     positive,

@@ -8,7 +8,7 @@ from programs import solve
 
 from organics.linear_stability import certify
 from organics.nn import NormalizationConv2d
-from organics.steady_states import steady_state
+from organics.rest.search import steady_state
 
 HEIGHT, WIDTH = 4, 6  # not square
 

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 import organics.data as data
 from organics.data import archive, catalog, idx
-from organics.lock import alone_in
+from organics.files.lock import alone_in
 
 REAL_MNIST = Path(os.environ.get("ORGANICS_DATA") or "/nonexistent") / "mnist"
 

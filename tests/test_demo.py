@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from organics import cli
-from organics.experiments import demo
 from organics.linear_stability import Verification
+from organics.studies.ours import demo
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from organics.discretization import in_words, largest_step, variance_error
 from organics.linear_stability import largest_euler_step
+from organics.simulation.discretization import in_words, largest_step, variance_error
 
 
 def rotating(rate, turn):

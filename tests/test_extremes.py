@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from organics.circuit import Circuit
-from organics.experiments import extremes
+from organics.circuit.circuit import Circuit
+from organics.studies.ours import extremes
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 

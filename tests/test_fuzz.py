@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 
 from organics import cli, data
-from organics.circuit import Circuit
-from organics.circuit_file import load_circuit, save_circuit
+from organics.circuit.circuit import Circuit
+from organics.circuit.file import load_circuit, save_circuit
 from organics.data import catalog, idx
-from organics.documents import sealed
+from organics.files.documents import sealed
 from organics.training import TrainConfig, train
 
 SECONDS = float(os.environ.get("ORGANICS_FUZZ_SECONDS", "8")) / 4  # for each of the tests below

@@ -4,9 +4,9 @@ import pytest
 from circuits import seeds, wide_circuit
 from hypothesis import given, settings
 
-from organics.circuit import Circuit, State
-from organics.krylov import linearized, minimize_residual, neuron_blocks, solve_linearized
-from organics.linearization import imbalance_jacobian
+from organics.circuit.circuit import Circuit, State
+from organics.linear.jacobian import imbalance_jacobian
+from organics.linear.krylov import linearized, minimize_residual, neuron_blocks, solve_linearized
 
 
 def circuit_at_a_state(seed, n, *, rectified=False, dtype=np.float64):

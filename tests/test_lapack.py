@@ -12,7 +12,7 @@ import jaxlib
 import numpy as np
 import pytest
 
-from organics.lapack import PRIMITIVES, most_at_once, never_divide
+from organics.machine.lapack import PRIMITIVES, most_at_once, never_divide
 
 never_divide()
 
@@ -94,7 +94,7 @@ def test_eigenvalues_and_spectra_of_many_drives_end_on_two_cores():
     """A program in which several batches are independent of each other."""
     code = (
         "import jax; jax.config.update('jax_enable_x64', True)\n"
-        "import numpy as np; from organics.reproduction import normalization as n\n"
+        "import numpy as np; from organics.studies.paper import normalization as n\n"
         "drives = np.array([n.grating(c) for c in n._OSCILLATING])\n"
         "for _ in range(5):\n"
         "    jax.block_until_ready(n._linearized(n.ring(), drives, n._FREQUENCIES))\n"

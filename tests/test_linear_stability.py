@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from organics.circuit import Circuit, State, random_drive
+from organics.circuit.circuit import Circuit, State, random_drive
+from organics.linear.jacobian import imbalance_jacobian, jacobian
 from organics.linear_stability import (
     certify,
     energy,
@@ -20,10 +21,9 @@ from organics.linear_stability import (
     stability,
     verify,
 )
-from organics.linearization import imbalance_jacobian, jacobian
 from organics.planar import fixed_points_2d
-from organics.simulation import simulate
-from organics.steady_states import SteadyState, closed_form, steady_state
+from organics.rest.search import SteadyState, closed_form, steady_state
+from organics.simulation.ode import simulate
 
 sizes = st.sampled_from([1, 2, 12])  # a new size costs seconds, whatever is computed
 few_sizes = st.sampled_from([2, 5])

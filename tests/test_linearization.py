@@ -10,8 +10,8 @@ from circuits import seeds, sizes, wide_circuit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from organics.circuit import Circuit, State
-from organics.linearization import eigenvalues, jacobian, rest_jacobian, spectrum
+from organics.circuit.circuit import Circuit, State
+from organics.linear.jacobian import eigenvalues, jacobian, rest_jacobian, spectrum
 
 
 def autodiff(circuit, state, z, mode):
@@ -106,7 +106,7 @@ def test_eigenvalues_of_a_matrix_that_is_not_finite_are_nan(bad, value):
 
 def test_lapack_is_single_threaded_also_where_it_is_loaded_later():
     code = (
-        "from organics.lapack import single_threaded_lapack\n"
+        "from organics.machine.lapack import single_threaded_lapack\n"
         "from threadpoolctl import threadpool_info\n"
         "def threads():\n"
         "    pools = threadpool_info()\n"

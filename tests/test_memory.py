@@ -1,10 +1,10 @@
 import jax.random as jr
 import pytest
 
-from organics import memory
-from organics.circuit import Circuit
-from organics.memory import require_memory
-from organics.noise import Noise, simulate_noisy
+from organics.circuit.circuit import Circuit
+from organics.machine import memory
+from organics.machine.memory import require_memory
+from organics.simulation.noise import Noise, simulate_noisy
 from organics.trials import run_trials
 
 

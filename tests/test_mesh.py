@@ -10,11 +10,11 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from organics.baselines.lstm import LSTM
-from organics.circuit import Circuit
-from organics.constraints import semidefinite
+from organics.circuit.circuit import Circuit
+from organics.circuit.constraints import semidefinite
 from organics.nn import SSN, Normalization, ORGaNICs
-from organics.noise import Noise, simulate_noisy
-from organics.simulation import simulate
+from organics.simulation.noise import Noise, simulate_noisy
+from organics.simulation.ode import simulate
 
 ROWS = jr.uniform(jr.key(1), (4, 5))
 SEQUENCES = jr.uniform(jr.key(1), (4, 3, 5))

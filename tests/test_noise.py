@@ -5,9 +5,9 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from organics.circuit import Circuit, State, random_drive
-from organics.noise import Noise, simulate_increments, simulate_noisy
-from organics.simulation import FAILURES, simulate
+from organics.circuit.circuit import Circuit, State, random_drive
+from organics.simulation.noise import Noise, simulate_increments, simulate_noisy
+from organics.simulation.ode import FAILURES, simulate
 
 N = 2
 TRIALS = 200

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from organics.linear_stability import certify, energy, stability
 from organics.nn import Normalization
-from organics.simulation import simulate
-from organics.steady_states import steady_state
+from organics.rest.search import steady_state
+from organics.simulation.ode import simulate
 
 m, n = 5, 4
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from organics.circuit import Circuit, State
-from organics.circuit_file import load_circuit
-from organics.linearization import jacobian
+from organics.circuit.circuit import Circuit, State
+from organics.circuit.file import load_circuit
+from organics.linear.jacobian import jacobian
 from organics.planar import fixed_points_2d, nullclines, phase_plane, portrait
 
 velocity = jax.jit(lambda circuit, y, a, z: circuit.velocity(State(y[None], a[None]), z[None]))

@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from organics import plots
-from organics.circuit import Circuit
+from organics.circuit.circuit import Circuit
 from organics.planar import portrait
 
 FIGURE_1B = Circuit([[1.0]], [[2.0]])

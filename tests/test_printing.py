@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import organics
-from organics.circuit import Circuit
+from organics.circuit.circuit import Circuit
 from organics.printing import Lines, numbers
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

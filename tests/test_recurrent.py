@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from organics import certify, stability
-from organics.circuit import State
+from organics.circuit.circuit import State
 from organics.models import count_parameters
 from organics.nn import CellState, ORGaNICs, circuit_at, trainable, trajectory
 from organics.nn.dynamics import spectra, spectral_abscissa

@@ -12,9 +12,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from organics import cli
-from organics.reproduction import catalog, claims, report, runner
-from organics.reproduction.runner import reproduce
-from organics.reproduction.target import Check, Outcome, Table, Target
+from organics.studies.harness import claims, report, runner
+from organics.studies.harness.runner import reproduce
+from organics.studies.harness.target import Check, Outcome, Table, Target
+from organics.studies.paper import catalog
 
 
 def target(name):
@@ -54,7 +55,7 @@ def modules(monkeypatch):
 
     for name, function in (("toy", compute), ("broken", fail)):
         module = SimpleNamespace(compute=function, draw=draw)
-        monkeypatch.setitem(sys.modules, f"organics.reproduction.{name}", module)
+        monkeypatch.setitem(sys.modules, f"organics.studies.paper.{name}", module)
     for module in (catalog, claims, report):
         monkeypatch.setattr(module, "TARGETS", (BROKEN, TOY))
     return jobs
@@ -223,7 +224,7 @@ def test_the_command(tmp_path, capsys):
 
 
 def test_the_catalog_is_in_order_and_names_modules():
-    targets = sys.modules["organics.reproduction.catalog"]
+    targets = sys.modules["organics.studies.paper.catalog"]
     folder = Path(targets.__file__).parent
     names = [line.split('"')[1] for line in Path(targets.__file__).read_text().splitlines()
              if line.strip().startswith('name="')]  # fmt: skip

@@ -6,14 +6,14 @@ import pytest
 from programs import stability_of_trial
 from scipy.stats import binom
 
-from organics.circuit import Circuit
-from organics.circuit_file import load_circuit
+from organics.circuit.circuit import Circuit
+from organics.circuit.file import load_circuit
 from organics.linear_stability import stability
 from organics.plots import save_figure
-from organics.reproduction import conjecture, hunt, survey
-from organics.reproduction.hunt import Hunt, all_found, alone, constrained, random_start
-from organics.reproduction.survey import Piecework, fractions, pieces
-from organics.reproduction.target import Job
+from organics.studies.harness.target import Job
+from organics.studies.paper import conjecture, hunt, survey
+from organics.studies.paper.hunt import Hunt, all_found, alone, constrained, random_start
+from organics.studies.paper.survey import Piecework, fractions, pieces
 
 PIECES = [Piecework(2, norm, False, 0, 40) for norm in (0.5, 5.0)]
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from organics.circuit_file import load_circuit
+from organics.circuit.file import load_circuit
 from organics.plots import save_figure
-from organics.reproduction import fig1
-from organics.reproduction.portraits import count_check, point_checks
-from organics.reproduction.target import Job
+from organics.studies.harness.target import Job
+from organics.studies.paper import fig1
+from organics.studies.paper.portraits import count_check, point_checks
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 REFERENCE = {  # (y, a) and the first eigenvalue, by rising y

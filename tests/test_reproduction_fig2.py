@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from organics.plots import save_figure
-from organics.reproduction import fig2
-from organics.reproduction.target import Job
+from organics.studies.harness.target import Job
+from organics.studies.paper import fig2
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from organics.circuit_file import load_circuit
+from organics.circuit.file import load_circuit
 from organics.plots import save_figure
-from organics.reproduction import fig3
-from organics.reproduction.target import Job
+from organics.studies.harness.target import Job
+from organics.studies.paper import fig3
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 Y, A = 0.995037, 0.2525

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from organics.plots import save_figure
-from organics.reproduction import gradients
-from organics.reproduction.target import Job
+from organics.studies.harness.target import Job
+from organics.studies.paper import gradients
 from organics.training import Diverged, SequenceConfig
 from organics.training.run_folder import RunFolder
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from programs import solve
 
-from organics.circuit_file import load_circuit
+from organics.circuit.file import load_circuit
 from organics.linear_stability import stability
 from organics.plots import save_figure
-from organics.reproduction import normalization
-from organics.reproduction.target import Job
+from organics.studies.harness.target import Job
+from organics.studies.paper import normalization
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "orientation_ring.json"
 

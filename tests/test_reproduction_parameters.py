@@ -11,8 +11,8 @@ import pytest
 
 from organics.nn import Normalization
 from organics.plots import save_figure
-from organics.reproduction import parameters, table4, table5, table7
-from organics.reproduction.target import Job
+from organics.studies.harness.target import Job
+from organics.studies.paper import parameters, table4, table5, table7
 from organics.training import SequenceConfig, TrainConfig
 
 

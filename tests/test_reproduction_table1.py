@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from programs import as_many_to_test
 
-from organics.experiments import mnist_static
 from organics.plots import save_figure, table
-from organics.reproduction import table1
-from organics.reproduction.target import Job
+from organics.studies.harness.target import Job
+from organics.studies.ours import mnist_static
+from organics.studies.paper import table1
 from organics.training import evaluation, loop
 from organics.training.run_folder import RunFolder
 

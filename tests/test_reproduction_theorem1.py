@@ -3,12 +3,12 @@ import numpy as np
 import pytest
 from programs import solve
 
-from organics.circuit import Circuit
+from organics.circuit.circuit import Circuit
 from organics.linear_stability import certify, verify
 from organics.plots import save_figure
-from organics.reproduction import theorem1
-from organics.reproduction.pieces import joined, kept
-from organics.reproduction.target import Job
+from organics.studies.harness.pieces import joined, kept
+from organics.studies.harness.target import Job
+from organics.studies.paper import theorem1
 
 N, COUNT = 3, 20
 

@@ -3,9 +3,9 @@ import pytest
 from scipy.optimize import brentq
 
 from organics.plots import save_figure
-from organics.reproduction import theorem2d
-from organics.reproduction.target import Job
-from organics.reproduction.theorem2d import (
+from organics.studies.harness.target import Job
+from organics.studies.paper import theorem2d
+from organics.studies.paper.theorem2d import (
     Sets,
     by_eigenvalues,
     by_trace,

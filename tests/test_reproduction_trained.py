@@ -9,9 +9,9 @@ import pytest
 
 from organics import cli
 from organics.plots import save_figure
-from organics.reproduction import fig7, table2
-from organics.reproduction.target import Job
-from organics.reproduction.trained import command, in_words, trained
+from organics.studies.harness.target import Job
+from organics.studies.paper import fig7, table2
+from organics.studies.paper.trained import command, in_words, trained
 from organics.training import Report, SequenceConfig, step
 from organics.training.checkpoint import save_tree
 from organics.training.config import TrainConfig

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from organics import resting
-from organics.circuit import Circuit, State
-from organics.resting import comes_to_rest, settle
-from organics.simulation import simulate
-from organics.steady_states import closed_form
+from organics.circuit.circuit import Circuit, State
+from organics.rest.search import closed_form
+from organics.simulation import resting
+from organics.simulation.ode import simulate
+from organics.simulation.resting import comes_to_rest, settle
 
 pytestmark = pytest.mark.usefixtures("standard_promotion", "small_batches")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from organics.circuit_file import load_circuit
+from organics.circuit.file import load_circuit
 from organics.data import DataUnavailable, load_sequences
 from organics.training import evaluation
 from organics.training.run_folder import RunFolder

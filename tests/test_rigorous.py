@@ -15,17 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from organics import cli
-from organics.circuit import Circuit, State
-from organics.circuit_file import load_circuit, save_circuit
+from organics.circuit.circuit import Circuit, State
+from organics.circuit.file import load_circuit, save_circuit
+from organics.linear.jacobian import imbalance_jacobian, jacobian
 from organics.linear_stability import oscillator
-from organics.linearization import imbalance_jacobian, jacobian
 from organics.planar import fixed_points_2d
-from organics.rigorous import STABLE, UNIQUE, UNSTABLE, prove
-from organics.rigorous_balls import BallCircuit, Box, exact
-from organics.rigorous_balls import imbalance as ball_imbalance
-from organics.rigorous_balls import imbalance_jacobian as ball_jacobian
-from organics.rigorous_existence import NONE_EXISTS, NONE_STABLE
-from organics.steady_states import SteadyState, closed_form, steady_state
+from organics.proofs.balls import BallCircuit, Box, exact
+from organics.proofs.balls import imbalance as ball_imbalance
+from organics.proofs.balls import imbalance_jacobian as ball_jacobian
+from organics.proofs.existence import NONE_EXISTS, NONE_STABLE
+from organics.proofs.proof import STABLE, UNIQUE, UNSTABLE, prove
+from organics.rest.search import SteadyState, closed_form, steady_state
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = 1e-9  # real parts, in 1/ms, whose sign float64 tells for the circuits here

@@ -2,14 +2,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from organics.circuit import Circuit
-from organics.circuit_file import load_circuit
-from organics.linearization import jacobian
+from organics.circuit.circuit import Circuit
+from organics.circuit.file import load_circuit
+from organics.linear.jacobian import jacobian
 from organics.planar import fixed_points_2d
-from organics.rigorous import UNSTABLE, prove
-from organics.rigorous_existence import NONE_STABLE
-from organics.rigorous_pairs import steady_states_of_two
-from organics.steady_states import steady_state
+from organics.proofs.existence import NONE_STABLE
+from organics.proofs.pairs import steady_states_of_two
+from organics.proofs.proof import UNSTABLE, prove
+from organics.rest.search import steady_state
 from organics.trials import trial
 
 

@@ -4,8 +4,8 @@ from flint import arb, ctx, fmpq, fmpq_poly
 from hypothesis import given
 from hypothesis import strategies as st
 
-from organics import rigorous_roots
-from organics.rigorous_roots import positive_roots
+from organics.proofs import roots as rigorous_roots
+from organics.proofs.roots import positive_roots
 
 sizes = st.builds(
     lambda mantissa, exponent: fmpq(mantissa) * (fmpq(2) ** exponent),

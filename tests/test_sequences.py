@@ -18,8 +18,6 @@ from programs import whole_batches
 from organics import data, models
 from organics.baselines import LSTM, AntisymmetricRNN, CoRNN, LipschitzRNN, Tanh
 from organics.data import sequences
-from organics.experiments import runs, schedules, step_sizes
-from organics.experiments import sequences as experiment
 from organics.models import (
     SequenceClassifier,
     SequenceModelName,
@@ -28,6 +26,9 @@ from organics.models import (
 )
 from organics.nn import trainable
 from organics.nn.dynamics import spectra
+from organics.studies.harness import runs
+from organics.studies.ours import schedules, step_sizes
+from organics.studies.ours import sequences as experiment
 from organics.training import Diverged, SequenceConfig, TrainConfig, config, evaluate, loop, train
 from organics.training.evaluation import build_model, input_shape, load_model
 from organics.training.run_folder import RunFolder

@@ -7,15 +7,9 @@ from typing import Annotated, Literal
 
 import pytest
 
-from organics.documents import parse_object, sealed, unsealed
-from organics.experiments import (
-    mnist_static,
-    schedules,
-    sequences,
-    steady_states,
-    step_sizes,
-)
+from organics.files.documents import parse_object, sealed, unsealed
 from organics.settings import Needs, Settings, check, fields_of
+from organics.studies.ours import mnist_static, schedules, sequences, steady_states, step_sizes
 
 
 @dataclass(frozen=True)

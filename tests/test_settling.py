@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import organics
-from organics.circuit import Circuit, State
-from organics.settling import Settling, settling
-from organics.simulation import Trajectory
+from organics.circuit.circuit import Circuit, State
+from organics.simulation.ode import Trajectory
+from organics.simulation.settling import Settling, settling
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 ONE = Circuit([[1.0]], b=1.0, b0=1.0, sigma=0.1)

@@ -9,8 +9,8 @@ from circuits import seeds, wide_circuit
 from hypothesis import given, settings
 
 from organics import cli, stability, steady_state
-from organics.circuit import Circuit, State
-from organics.several_states import other_states
+from organics.circuit.circuit import Circuit, State
+from organics.rest.others import other_states
 
 THREE = {
     "W": [[1, 0.5, 0.3], [0.5, 1, 0.5], [0.3, 0.5, 1]],

@@ -13,10 +13,10 @@ import jax
 import pytest
 from processes import leave, refuse, running, wait_for
 
-from organics.experiments import mnist_static
-from organics.processors import available
-from organics.reproduction.runner import reproduce
-from organics.side_by_side import apart, side_by_side
+from organics.machine.processors import available
+from organics.machine.side_by_side import apart, side_by_side
+from organics.studies.harness.runner import reproduce
+from organics.studies.ours import mnist_static
 from organics.training import Diverged, TrainConfig
 from organics.training.run_folder import RunFolder
 
@@ -67,7 +67,8 @@ def test_a_call_apart_returns_or_raises_what_it_does():
 
 def test_the_others_end_when_the_first_is_killed(tmp_path):
     program = (
-        "import sys; from pathlib import Path; from organics.side_by_side import side_by_side; "
+        "import sys; from pathlib import Path; "
+        "from organics.machine.side_by_side import side_by_side; "
         "from processes import stay; folder = Path(sys.argv[1]); "
         "side_by_side(stay, [(folder, 0), (folder, 1)], processes=2)"
     )

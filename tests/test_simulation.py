@@ -9,9 +9,9 @@ from circuits import seeds, wide_circuit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from organics.circuit import Circuit, State, random_drive
-from organics.simulation import save_times, simulate
-from organics.steady_states import steady_state
+from organics.circuit.circuit import Circuit, State, random_drive
+from organics.rest.search import steady_state
+from organics.simulation.ode import save_times, simulate
 
 # One size and one number of save times for most tests, since each other one compiles again.
 N, ROWS = 3, 101

@@ -10,10 +10,11 @@ from circuits import seeds, wide_circuit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from organics.circuit import Circuit, State
-from organics.linearization import jacobian
-from organics.noise import Noise, simulate_noisy
-from organics.simulation import Trajectory
+from organics.circuit.circuit import Circuit, State
+from organics.linear.jacobian import jacobian
+from organics.rest.search import steady_state
+from organics.simulation.noise import Noise, simulate_noisy
+from organics.simulation.ode import Trajectory
 from organics.spectra import (
     SpectralEstimate,
     coherence,
@@ -23,7 +24,6 @@ from organics.spectra import (
     stationary_covariance,
     welch,
 )
-from organics.steady_states import steady_state
 
 N = 2
 F = np.array([-0.3, 0.0, 0.05, 2.0])  # frequencies in kHz: each other number of them compiles again

@@ -6,9 +6,9 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from organics import resting
-from organics.circuit import Circuit, State
-from organics.experiments import steady_states as experiment
+from organics.circuit.circuit import Circuit, State
+from organics.simulation import resting
+from organics.studies.ours import steady_states as experiment
 
 pytestmark = pytest.mark.usefixtures("standard_promotion", "small_batches")
 

@@ -11,9 +11,9 @@ from circuits import seeds, sizes, wide_circuit
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from organics.circuit import Circuit, State, random_drive
-from organics.linearization import jacobian
-from organics.steady_states import (
+from organics.circuit.circuit import Circuit, State, random_drive
+from organics.linear.jacobian import jacobian
+from organics.rest.search import (
     METHODS,
     _judge,
     _newton_krylov,

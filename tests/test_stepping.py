@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from organics.circuit import Circuit, State
-from organics.simulation import STEPS, Trajectory, require_ok, simulate, with_honest_end
+from organics.circuit.circuit import Circuit, State
+from organics.simulation.ode import STEPS, Trajectory, require_ok, simulate, with_honest_end
 
 ONE = Circuit([[1.0]])
 

@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from organics import data
+from organics.files.lock import alone_in
 from organics.linear_stability import stability
-from organics.lock import alone_in
 from organics.models import build
 from organics.training import BadCheckpoint, Diverged, SequenceConfig, TrainConfig, evaluate, train
 from organics.training.checkpoint import load_tree, read_arrays, save_tree
@@ -547,7 +547,7 @@ def test_more_than_memory_holds_is_refused_before_there_is_a_folder(tmp_path, mo
         with pytest.raises(ValueError, match=f"`{name}` asks for too much memory"):
             quiet(config, tmp_path / "run")
         assert not (tmp_path / "run").exists()
-    monkeypatch.setattr("organics.memory.available", lambda: 10**7)
+    monkeypatch.setattr("organics.machine.memory.available", lambda: 10**7)
     wide = SequenceConfig(task="sdigits", units=60, batch_size=10**12)
     with pytest.raises(ValueError, match="`batch_size` asks for .* a batch of 1350 needs 0.1 GB"):
         quiet(wide, tmp_path / "run")

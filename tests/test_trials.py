@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from programs import stability_of_trial
 
-from organics.steady_states import METHODS
+from organics.rest.search import METHODS
 from organics.trials import Trials, fraction_interval, run_trials, trial
 
 

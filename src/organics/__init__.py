@@ -13,40 +13,35 @@ if TYPE_CHECKING:
     from organics import nn as nn
     from organics import plots as plots
     from organics import training as training
-    from organics.circuit import Circuit as Circuit
-    from organics.circuit import FiringRates as FiringRates
-    from organics.circuit import State as State
-    from organics.circuit import random_drive as random_drive
-    from organics.circuit_file import load_circuit as load_circuit
-    from organics.circuit_file import save_circuit as save_circuit
+    from organics.circuit.circuit import Circuit as Circuit
+    from organics.circuit.circuit import FiringRates as FiringRates
+    from organics.circuit.circuit import State as State
+    from organics.circuit.circuit import random_drive as random_drive
+    from organics.circuit.file import load_circuit as load_circuit
+    from organics.circuit.file import save_circuit as save_circuit
+    from organics.linear.jacobian import jacobian as jacobian
     from organics.linear_stability import certify as certify
     from organics.linear_stability import energy as energy
     from organics.linear_stability import largest_euler_step as largest_euler_step
     from organics.linear_stability import oscillator as oscillator
     from organics.linear_stability import stability as stability
     from organics.linear_stability import verify as verify
-    from organics.linearization import jacobian as jacobian
-    from organics.noise import Noise as Noise
-    from organics.noise import simulate_noisy as simulate_noisy
     from organics.planar import fixed_points_2d as fixed_points_2d
-    from organics.rigorous import prove as prove
-    from organics.simulation import simulate as simulate
+    from organics.proofs.proof import prove as prove
+    from organics.rest.search import closed_form as closed_form
+    from organics.rest.search import steady_state as steady_state
+    from organics.simulation.noise import Noise as Noise
+    from organics.simulation.noise import simulate_noisy as simulate_noisy
+    from organics.simulation.ode import simulate as simulate
     from organics.spectra import coherence as coherence
     from organics.spectra import power_spectrum as power_spectrum
-    from organics.steady_states import closed_form as closed_form
-    from organics.steady_states import steady_state as steady_state
     from organics.trials import run_trials as run_trials
 
 _MODULES = ("data", "nn", "plots", "training")
 _HOMES = {
-    "circuit": ("Circuit", "FiringRates", "State", "random_drive"),
-    "circuit_file": ("load_circuit", "save_circuit"),
-    "linearization": ("jacobian",),
-    "noise": ("Noise", "simulate_noisy"),
-    "planar": ("fixed_points_2d",),
-    "rigorous": ("prove",),
-    "simulation": ("simulate",),
-    "spectra": ("coherence", "power_spectrum"),
+    "circuit.circuit": ("Circuit", "FiringRates", "State", "random_drive"),
+    "circuit.file": ("load_circuit", "save_circuit"),
+    "linear.jacobian": ("jacobian",),
     "linear_stability": (
         "certify",
         "energy",
@@ -55,7 +50,12 @@ _HOMES = {
         "stability",
         "verify",
     ),
-    "steady_states": ("closed_form", "steady_state"),
+    "planar": ("fixed_points_2d",),
+    "proofs.proof": ("prove",),
+    "rest.search": ("closed_form", "steady_state"),
+    "simulation.noise": ("Noise", "simulate_noisy"),
+    "simulation.ode": ("simulate",),
+    "spectra": ("coherence", "power_spectrum"),
     "trials": ("run_trials",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -20,11 +20,11 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float
 
-from organics.circuit import Circuit, State, as_drive, gate, root
-from organics.linearization import descending, jacobian, own_leak, rest_jacobian, spectrum
-from organics.mesh import alike
+from organics.circuit.circuit import Circuit, State, as_drive, gate, root
+from organics.linear.jacobian import descending, jacobian, own_leak, rest_jacobian, spectrum
+from organics.machine.mesh import alike
 from organics.printing import Lines, in_html, in_words, numbers, verdict
-from organics.steady_states import SteadyState, steady_state
+from organics.rest.search import SteadyState, steady_state
 
 _MOST_OPEN = 6  # neurons whose sign is open: more of them would take too many combinations
 
@@ -377,7 +377,7 @@ def diagonal_certificate(
 ) -> tuple[Float[Array, " n"], Float[Array, ""], dict[str, Bool[Array, ""]]]:
     """`T`, `margin` and the structural `checks` of a `Certificate`, without any eigenvalue.
 
-    For many inputs at once; `organics.linearization.eigenvalues` is faster for their spectra.
+    For many inputs at once; `organics.linear.jacobian.eigenvalues` is faster for their spectra.
     """
     circuit = _with_identity_recurrence("diagonal_certificate", circuit)
     as_drive(circuit, z)

@@ -34,15 +34,15 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from organics.circuit import Circuit
-from organics.linearization import jacobian
-from organics.memory import require_memory
+from organics.circuit.circuit import Circuit
+from organics.linear.jacobian import jacobian
+from organics.machine.memory import require_memory
 from organics.nn.arguments import require_sizes
 from organics.nn.dynamics import spectra
 from organics.nn.normalization import Normalization, Recurrence
 from organics.nn.recurrent import ORGaNICs, trainable
 from organics.nn.supralinear import SSN
-from organics.steady_states import steady_state
+from organics.rest.search import steady_state
 
 ModelName = Literal["organics", "mlp", "ssn"]
 SequenceModelName = Literal[

@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Complex, Float
 from scipy.optimize import brentq
 
-from organics.circuit import Circuit, State, Values, require_valid
+from organics.circuit.circuit import Circuit, State, Values, require_valid
 
 EPS, TINY = float(np.finfo(float).eps), float(np.finfo(float).tiny)
 

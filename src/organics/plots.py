@@ -22,7 +22,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from organics.atomic import write_atomically
+from organics.files.atomic import write_atomically
 from organics.planar import FixedPoint2D, Nullclines, PhasePlane
 
 COLUMN = 3.4  # width of a printed column, in inches

@@ -21,7 +21,7 @@ from typing import (
     get_type_hints,
 )
 
-from organics.documents import parse_object, unsealed
+from organics.files.documents import parse_object, unsealed
 
 _Kind = TypeVar("_Kind", bound="Settings")
 

@@ -1,7 +1,7 @@
 r"""Spectra of the circuit's fluctuations about a steady state: linear theory, and estimates.
 
 With `J` the Jacobian at the steady state and `Q = L D(1/tau) L^T` the covariance rate of the noise
-(`organics.noise`), the fluctuations have the cross-spectral density
+(`organics.simulation.noise`), the fluctuations have the cross-spectral density
 
     S(f) = (i w - J)^-1 Q (-i w - J)^-T,    w = 2 pi f,
 
@@ -24,12 +24,12 @@ import scipy.signal
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Real
 
-from organics.circuit import Circuit, State, as_drive, as_real
+from organics.circuit.circuit import Circuit, State, as_drive, as_real
+from organics.linear.jacobian import jacobian
 from organics.linear_stability import identity_recurrence, linearize
-from organics.linearization import jacobian
-from organics.noise import Noise
-from organics.simulation import Trajectory, known
-from organics.steady_states import steady_state
+from organics.rest.search import steady_state
+from organics.simulation.noise import Noise
+from organics.simulation.ode import Trajectory, known
 
 _BATCH = 64  # frequencies whose linear systems are held in memory at once
 _DOUBLINGS = 60  # more than any spectrum that floating-point numbers can hold will need

@@ -14,12 +14,12 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from organics.arguments import float_type, require_whole
-from organics.circuit import Circuit, random_drive
-from organics.lapack import single_threaded_lapack
-from organics.linearization import jacobian
-from organics.memory import require_memory
-from organics.processors import available
-from organics.steady_states import METHODS, SteadyState, steady_state
+from organics.circuit.circuit import Circuit, random_drive
+from organics.linear.jacobian import jacobian
+from organics.machine.lapack import single_threaded_lapack
+from organics.machine.memory import require_memory
+from organics.machine.processors import available
+from organics.rest.search import METHODS, SteadyState, steady_state
 
 
 class Trials(NamedTuple):
@@ -29,8 +29,8 @@ class Trials(NamedTuple):
         spectral_abscissa: largest real part of the Jacobian's eigenvalues, in 1/ms, at the steady
             state, or at the best state found where there is none.
         converged: whether a steady state was found.
-        residual: of that state, see `organics.steady_states.SteadyState`.
-        method: index into `organics.steady_states.METHODS`.
+        residual: of that state, see `organics.rest.search.SteadyState`.
+        method: index into `organics.rest.search.METHODS`.
     """
 
     spectral_abscissa: Float[np.ndarray, " trials"]

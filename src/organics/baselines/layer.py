@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from organics.kernels.padding import blank, going, hold
-from organics.mesh import alike, by_shares
+from organics.machine.mesh import alike, by_shares
 from organics.nn.arguments import Built, require_as_built, require_state
 from organics.nn.sequences import Lengths, as_rows, as_sequences
 

@@ -14,8 +14,8 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from organics.atomic import naming
 from organics.cli import compiled
+from organics.files.atomic import naming
 
 COMMANDS = {
     "demo": "train on handwritten digits, certify every test input, draw it (start here)",

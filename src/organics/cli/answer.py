@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from organics.atomic import naming
-from organics.plain import as_plain
+from organics.files.atomic import naming
+from organics.files.plain import as_plain
 
 _LEAST_WIDTH = 80  # of a table; a narrower terminal breaks its lines
 

@@ -73,7 +73,7 @@ class _Found(NamedTuple):
 
 
 def _float(circuit, z) -> _Found:
-    from organics.steady_states import steady_state
+    from organics.rest.search import steady_state
 
     steady = steady_state(circuit, z)
     document = {"z": z, "converged": bool(steady.converged), "residual": steady.residual}
@@ -96,7 +96,7 @@ def _float(circuit, z) -> _Found:
 
 
 def _prove(circuit, z, *, max_bits: int) -> _Found:
-    from organics.rigorous import prove
+    from organics.proofs.proof import prove
 
     proof = prove(circuit, z, max_bits=max_bits)
     balls = {

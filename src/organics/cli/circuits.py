@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from organics.circuit import Circuit
+    from organics.circuit.circuit import Circuit
 
 
 def in_double_precision() -> None:
@@ -20,7 +20,7 @@ def load(*files: Path) -> "list[tuple[Circuit, Any]]":
     A `W_r` that is written out and is the identity is the same as none. What is wrong in a file is
     said before JAX is imported.
     """
-    from organics.circuit_file import build, read
+    from organics.circuit.file import build, read
 
     if not files:
         raise ValueError("`files` must name at least one circuit file.")
@@ -112,7 +112,7 @@ def certificate_in_words(evidence: dict[str, Any]) -> str:
 def others_evidence(circuit: "Circuit", z: Any, steady: Any) -> dict[str, Any]:
     """What a quick look says of the steady states beside this one."""
     from organics.linear_stability import stability
-    from organics.several_states import other_states
+    from organics.rest.others import other_states
 
     found = other_states(circuit, z, steady.state)
     states = [

@@ -6,7 +6,7 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-from organics.cache import user_cache
+from organics.files.cache import user_cache
 
 LIMIT = 512 * 2**20  # bytes, of which the oldest half goes when they are exceeded
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from organics.atomic import read_whole
-from organics.circuit_file import CircuitFileError
+from organics.circuit.file import CircuitFileError
+from organics.files.atomic import read_whole
 
 _MOST_BYTES = 32 * 2**20  # of a table
 

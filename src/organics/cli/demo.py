@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from organics.cli.answer import Answer, note
-from organics.plain import as_plain
+from organics.files.plain import as_plain
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Demo:
     """One JSON document on standard output."""
 
     def run(self) -> Answer:
-        from organics.experiments import demo
+        from organics.studies.ours import demo
 
         config = demo.Demo(epochs=25 if self.quick else 150, seed=self.seed)
         self.out.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ class Demo:
             "independently_verified": result.verified,
             "pictures": pictures,
         }
-        from organics.atomic import write_atomically
+        from organics.files.atomic import write_atomically
 
         text = json.dumps(as_plain(document), indent=2, allow_nan=False) + "\n"
         write_atomically(self.out / "demo.json", text.encode())

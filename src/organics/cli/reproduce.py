@@ -48,7 +48,7 @@ class Reproduce:
     """One JSON document on standard output."""
 
     def run(self) -> Answer:
-        from organics.reproduction.catalog import TARGETS, named
+        from organics.studies.paper.catalog import TARGETS, named
 
         wanted = named(self.targets)  # refuses unknown names
         if self.list:
@@ -58,8 +58,8 @@ class Reproduce:
         return self._reproduce(TARGETS if self.all else wanted)
 
     def _reproduce(self, targets) -> Answer:
-        from organics.reproduction import report
-        from organics.reproduction.runner import reproduce
+        from organics.studies.harness import report
+        from organics.studies.harness.runner import reproduce
 
         with _Bars(len(targets), visible=not self.quiet) as bars:
             results = reproduce(
@@ -138,7 +138,7 @@ def _brief(document: dict[str, Any]) -> dict[str, Any]:
 def _table(results):
     from rich.table import Table
 
-    from organics.reproduction.runner import but_not, verdict_in_words
+    from organics.studies.harness.runner import but_not, verdict_in_words
 
     table = Table("target", "paper", "here", "verdict", box=None)
     for result in results:
@@ -158,7 +158,7 @@ def _table(results):
 def _overview(targets, out: Path) -> Answer:
     from rich.table import Table
 
-    from organics.reproduction.runner import read, verdict_in_words
+    from organics.studies.harness.runner import read, verdict_in_words
 
     table = Table(box=None)
     longest = max(len(target.name) for target in targets)  # of these nothing is cut

@@ -17,7 +17,7 @@ from organics.cli.circuits import (
     load,
     one_drive,
 )
-from organics.memory import require_memory
+from organics.machine.memory import require_memory
 from organics.printing import numbers
 
 _FINEST = 20_001  # moments at most that are looked at to tell a rhythm
@@ -109,7 +109,7 @@ class Simulate:
 
         import jax.random as jr
 
-        from organics.noise import Noise, simulate_noisy
+        from organics.simulation.noise import Noise, simulate_noisy
 
         interval = self.duration / (self.samples - 1)
         save_every = math.ceil(interval / self.dt)
@@ -133,8 +133,8 @@ class Simulate:
         """The trajectory at more times than are reported, and what it comes to."""
         import numpy as np
 
-        from organics.settling import settling
-        from organics.simulation import DIVERGENCE, NONE, reasons, require_ok, simulate
+        from organics.simulation.ode import DIVERGENCE, NONE, reasons, require_ok, simulate
+        from organics.simulation.settling import settling
 
         interval = self.duration / (self.samples - 1)
         fastest = float(min(circuit.tau_y.min(), circuit.tau_a.min())) / 2
@@ -187,8 +187,8 @@ def _start(circuit, z, words: tuple[str, ...]) -> Any:
     """The state to begin with; None for the state of rest without input."""
     import jax.numpy as jnp
 
-    from organics.circuit import State
-    from organics.steady_states import steady_state
+    from organics.circuit.circuit import State
+    from organics.rest.search import steady_state
 
     if words == ("rest",):
         return None

@@ -62,7 +62,7 @@ class Spectrum:
 
         from organics import plots, spectra
         from organics.cli.tables import write_table
-        from organics.noise import Noise
+        from organics.simulation.noise import Noise
 
         z = one_drive(drives, self.drive)
         chosen = _chosen(self.neurons, circuit.n)

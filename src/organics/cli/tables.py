@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from organics.atomic import write_atomically
+from organics.files.atomic import write_atomically
 
 
 def write_table(path: Path, columns: Mapping[str, Any]) -> None:

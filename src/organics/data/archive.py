@@ -17,9 +17,9 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from organics import npy
 from organics.data.convert import Shapes, from_npy, from_table, is_table
 from organics.data.idx import GZIP_MAGIC, UNSIGNED_BYTE, read_one
+from organics.files import npy
 
 MAX_FILES = 20_000
 """Files looked at before a folder or an archive is refused."""

@@ -9,8 +9,8 @@ from itertools import chain, islice
 
 import numpy as np
 
-from organics import npy
 from organics.data.idx import encode
+from organics.files import npy
 
 Shapes = Sequence[tuple[int, ...]]
 """Of the four files: training images, training labels, test images, test labels."""

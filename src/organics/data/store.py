@@ -6,10 +6,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from organics.atomic import LEFTOVERS, naming, remove_leftovers, write_atomically
-from organics.cache import user_cache
 from organics.data.catalog import ENVIRONMENT_VARIABLE, IdxDataset, IdxFile, unavailable
-from organics.lock import Taken, alone_in
+from organics.files.atomic import LEFTOVERS, naming, remove_leftovers, write_atomically
+from organics.files.cache import user_cache
+from organics.files.lock import Taken, alone_in
 
 
 class Contents(NamedTuple):

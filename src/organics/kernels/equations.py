@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from organics.circuit import root
+from organics.circuit.circuit import root
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int32
 
 from organics.kernels import refusals
 from organics.kernels.equations import Options, Weights
-from organics.mesh import alike
+from organics.machine.mesh import alike
 
 LIBRARY = Path(
     # another build of it, such as one with sanitizers

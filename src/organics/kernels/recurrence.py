@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int32
 from organics.kernels import native, refusals, scan
 from organics.kernels.equations import Options, Weights
 from organics.kernels.padding import blank, going
-from organics.mesh import alike, by_shares
+from organics.machine.mesh import alike, by_shares
 
 Backend = Literal["auto", "native", "scan"]
 

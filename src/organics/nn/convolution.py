@@ -9,8 +9,8 @@ import jax.random as jr
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from organics.circuit import Circuit
-from organics.constraints import positive, unit_interval
+from organics.circuit.circuit import Circuit
+from organics.circuit.constraints import positive, unit_interval
 from organics.nn.arguments import (
     Built,
     as_built,
@@ -115,7 +115,7 @@ class NormalizationConv2d(eqx.Module):
         arrays of the layer were replaced by what its options do not say.
         """
         del key
-        # the closed form of `organics.steady_states`, with the pool as a convolution
+        # the closed form of `organics.rest.search`, with the pool as a convolution
         z, b = self._drive_and_gain(x)
         d = b * z
         q = jax.nn.relu(d) if self.rectified else d

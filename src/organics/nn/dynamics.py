@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from organics.circuit import Circuit
+from organics.circuit.circuit import Circuit
 from organics.kernels.equations import project, step
-from organics.linearization import eigenvalues
+from organics.linear.jacobian import eigenvalues
 from organics.nn.arguments import as_input, require_finite, require_type
 from organics.nn.recurrent import CellState, ORGaNICs
 

@@ -10,8 +10,14 @@ import jax.random as jr
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from organics.circuit import Circuit
-from organics.constraints import at_most_one, cap_spectral_norm, positive, unit_interval, unit_norm
+from organics.circuit.circuit import Circuit
+from organics.circuit.constraints import (
+    at_most_one,
+    cap_spectral_norm,
+    positive,
+    unit_interval,
+    unit_norm,
+)
 from organics.nn.arguments import (
     Built,
     as_built,
@@ -24,7 +30,7 @@ from organics.nn.arguments import (
     require_positive,
     require_sizes,
 )
-from organics.steady_states import steady_state
+from organics.rest.search import steady_state
 
 Recurrence = Literal["identity", "bounded"]
 

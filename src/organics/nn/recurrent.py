@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from organics.constraints import at_most_one, cap_spectral_norm, semidefinite
+from organics.circuit.constraints import at_most_one, cap_spectral_norm, semidefinite
 from organics.kernels import recurrence
 from organics.kernels.equations import Options, Weights, project, step
 from organics.nn.arguments import (

@@ -11,9 +11,9 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from organics.constraints import positive
-from organics.linearization import determinant_sign
-from organics.mesh import advising, alike
+from organics.circuit.constraints import positive
+from organics.linear.jacobian import determinant_sign
+from organics.machine.mesh import advising, alike
 from organics.nn.arguments import (
     Built,
     as_built,
@@ -25,7 +25,7 @@ from organics.nn.arguments import (
     require_sizes,
 )
 from organics.nn.normalization import uniform_fan_in
-from organics.relaxation import select, try_step
+from organics.rest.relaxation import select, try_step
 
 _RELAXATION_TIME = 2000.0  # ms; a hundred times the slower time constant
 _RELAXATION_STEPS = 500

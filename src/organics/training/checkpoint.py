@@ -14,9 +14,9 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import PyTree
 
-from organics.atomic import read_whole, write_atomically
-from organics.documents import canonical, parse_object
-from organics.memory import available
+from organics.files.atomic import read_whole, write_atomically
+from organics.files.documents import canonical, parse_object
+from organics.machine.memory import available
 from organics.nn.recurrent import draw_start
 
 _ENTRY = "organics"  # of the file's metadata

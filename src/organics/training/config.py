@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from organics.documents import parse_object, unsealed
+from organics.files.documents import parse_object, unsealed
 from organics.settings import Needs, Settings, fields_of
 
 DatasetName = Literal["digits", "mnist", "fashion-mnist"]

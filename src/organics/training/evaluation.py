@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from organics import data, models
-from organics.linearization import eigenvalues
+from organics.linear.jacobian import eigenvalues
 from organics.training.config import AnyConfig, SequenceConfig
 from organics.training.group import Group
 from organics.training.run_folder import RunFolder

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from organics.atomic import append, read_whole, write_atomically
-from organics.documents import canonical, parse_object
-from organics.plain import as_plain
+from organics.files.atomic import append, read_whole, write_atomically
+from organics.files.documents import canonical, parse_object
+from organics.files.plain import as_plain
 from organics.settings import is_real
 
 METRICS, STEPS = "metrics.jsonl", "steps.jsonl"

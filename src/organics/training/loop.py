@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from organics import data
-from organics.lapack import single_threaded_lapack
+from organics.machine.lapack import single_threaded_lapack
+from organics.machine.provenance import system, versions
 from organics.models import count_parameters
-from organics.provenance import system, versions
 from organics.training.config import AnyConfig, TrainConfig
 from organics.training.evaluation import (
     as_examples,

@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from organics.plain import as_plain
+from organics.files.plain import as_plain
 from organics.settings import fields_of
 
 

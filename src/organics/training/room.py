@@ -5,7 +5,7 @@ import math
 import equinox as eqx
 import jax
 
-from organics.memory import require_memory
+from organics.machine.memory import require_memory
 from organics.training.config import AnyConfig, SequenceConfig
 from organics.training.evaluation import build_model, input_shape
 

@@ -28,16 +28,16 @@ from typing import Any
 
 from jaxtyping import PyTree
 
-from organics.atomic import (
+from organics.files.atomic import (
     LEFTOVERS,
     naming,
     read_whole,
     remove_leftovers,
     write_atomically,
 )
-from organics.documents import parse_object, sealed, unsealed
-from organics.lock import NAME as LOCK
-from organics.lock import Taken, alone_in
+from organics.files.documents import parse_object, sealed, unsealed
+from organics.files.lock import NAME as LOCK
+from organics.files.lock import Taken, alone_in
 from organics.settings import fields_of
 from organics.training.checkpoint import BadCheckpoint, load_tree, read_arrays, save_tree
 from organics.training.config import AnyConfig, read_config

@@ -1,0 +1,1 @@
+"""The circuit: its equations, its parameters, its files."""

@@ -1,0 +1,388 @@
+"""The circuit: its parameters, its state, and the one place where its equations stand.
+
+Symbols are those of Rawat, Heeger & Martiniani (NeurIPS 2024, arXiv 2409.18946):
+
+=========  =======  =========  ==============================================================
+symbol     shape    domain     meaning
+=========  =======  =========  ==============================================================
+`y`        n        real       membrane potentials of the principal (excitatory) neurons
+`a`        n        > 0        membrane potentials of the modulator (inhibitory) neurons
+`z`        n        real       input drive
+`b`, `b0`  n        > 0        input gain of `z`, input gain of `sigma`
+`sigma`    n        > 0        semi-saturation constant
+`W`        n x n    >= 0       normalization weights; row i is the pool of neuron i
+`W_r`      n x n    real       recurrent weights
+`tau_y`    n        > 0        time constants of `y`, in ms
+`tau_a`    n        > 0        time constants of `a`, in ms
+=========  =======  =========  ==============================================================
+
+Time is in milliseconds, so eigenvalues are in 1/ms and frequencies in kHz.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax.core import Tracer
+from jax.typing import DTypeLike
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, ScalarLike
+
+from organics.arguments import (
+    float_type,
+    is_positive,
+    require_entries,
+    require_float_type,
+    require_square,
+    require_vector,
+    require_whole,
+)
+from organics.machine.lapack import never_divide
+
+never_divide()  # before a program is compiled
+
+Values = ArrayLike | Sequence[Any]  # anything that makes an array; what it holds is checked
+
+
+class State(NamedTuple):
+    """Membrane potentials: `y` (principal neurons) and `a` (modulator neurons), each of shape (n,).
+
+    Functions of this library also return stacked states, with leading axes for time or batch.
+    """
+
+    y: Float[Array, "*batch n"]
+    a: Float[Array, "*batch n"]
+
+
+class FiringRates(NamedTuple):
+    """Firing rates, each of shape (n,): `y_plus = relu(y)^2`, `y_minus = relu(-y)^2` (zero in the
+    rectified model, which has no such neurons) and `a_plus = sqrt(relu(a))`."""
+
+    y_plus: Float[Array, "*batch n"]
+    y_minus: Float[Array, "*batch n"]
+    a_plus: Float[Array, "*batch n"]
+
+
+def root(a: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`sqrt(relu(a))`, with derivative 0 (not infinite, not NaN) where `a <= 0`."""
+    safe = jnp.where(a > 0, a, 1)  # both branches of a `where` are differentiated
+    return jnp.where(a > 0, jnp.sqrt(safe), 0)
+
+
+def gate(a: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`1 - sqrt(relu(a))`, to within rounding of itself also where `a` is close to 1."""
+    return (1 - jax.nn.relu(a)) / (1 + root(a))
+
+
+class Circuit(eqx.Module):
+    r"""An ORGaNICs circuit of n principal and n modulator neurons.
+
+    Main model (firing rates written out, `sqrt` of a negative `a` read as 0):
+
+        tau_y dy/dt = -y + b z + (1 - sqrt(a)) * (W_r y)
+        tau_a da/dt = -a + (b0 sigma)^2 + W (y^2 a)
+
+    The rectified model, which has no `y_minus` neurons, replaces `y` by `relu(y)` in both
+    recurrent terms.
+
+    Arguments
+        W: normalization weights, shape (n, n), entries >= 0.
+        W_r: recurrent weights, shape (n, n); `None` is the identity, the case in which the
+            circuit is stable whatever its parameters and its steady state has a closed form.
+        b, b0, sigma: input gain, gain of the semi-saturation constant, semi-saturation constant;
+            scalars or shape (n,), > 0. The defaults are those of the paper's Figure 1.
+        tau_y, tau_a: time constants in ms; scalars or shape (n,), > 0.
+        rectified: the rectified model instead of the main one.
+
+    The floating-point type of all parameters is that of `W`. Values are checked unless they are
+    being traced by a JAX transformation.
+
+    Raises `ValueError`, naming the argument, if a shape or a value is not as above.
+
+    Source: Rawat et al. 2024, equations of the main and of the rectified model.
+    """
+
+    W: Float[Array, "n n"]
+    W_r: Float[Array, "n n"] | None
+    b: Float[Array, " n"]
+    b0: Float[Array, " n"]
+    sigma: Float[Array, " n"]
+    tau_y: Float[Array, " n"]
+    tau_a: Float[Array, " n"]
+    rectified: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        W: Values,
+        W_r: Values | None = None,
+        b: Values = 0.5,
+        b0: Values = 0.5,
+        sigma: Values = 0.1,
+        tau_y: Values = 2.0,
+        tau_a: Values = 2.0,
+        rectified: bool = False,
+    ):
+        self.W = _matrix("W", W, None, None)
+        n, dtype = self.W.shape[0], self.W.dtype
+        _require("W", self.W, lambda W: W >= 0, "be >= 0")
+        self.W_r = None if W_r is None else _matrix("W_r", W_r, n, dtype)
+        self.b = _positive_vector("b", b, n, dtype)
+        self.b0 = _positive_vector("b0", b0, n, dtype)
+        self.sigma = _positive_vector("sigma", sigma, n, dtype)
+        self.tau_y = _positive_vector("tau_y", tau_y, n, dtype)
+        self.tau_a = _positive_vector("tau_a", tau_a, n, dtype)
+        if not isinstance(rectified, bool | np.bool_):
+            raise ValueError(f"`rectified` must be True or False, not {rectified!r}.")
+        self.rectified = bool(rectified)
+
+    @classmethod
+    def random(
+        cls,
+        key: PRNGKeyArray,
+        n: int,
+        spectral_norm: ScalarLike | None = 1.0,
+        *,
+        tau_y: Values = 2.0,
+        tau_a: Values = 2.0,
+        rectified: bool = False,
+        dtype: DTypeLike | None = None,
+    ) -> "Circuit":
+        """A random circuit under the law of the paper's trials (its Figure 4).
+
+        `b, b0, sigma ~ U(0, 1)`, `W ~ U(0, 1)` entrywise, `W_r` Gaussian scaled to the given
+        largest singular value (`spectral_norm=None`: the identity). `dtype` defaults to JAX's
+        default float. Can be mapped over keys: `jax.vmap(lambda k: Circuit.random(k, 10))(keys)`.
+
+        Raises `ValueError` if `n` is no whole number above 0, or `dtype` neither float32 nor a
+        float64 that JAX has.
+        """
+        require_whole("n", n)
+        W, W_r, b, b0, sigma = _draw(key, n, spectral_norm, float_type(dtype))
+        return cls(W, W_r, b, b0, sigma, tau_y, tau_a, rectified)
+
+    @property
+    def n(self) -> int:
+        """Number of principal neurons."""
+        return self.W.shape[-1]
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Floating-point type of the parameters."""
+        return self.W.dtype
+
+    @property
+    def c(self) -> Float[Array, "*batch n"]:
+        """Tonic drive of the modulator neurons, `(b0 sigma)^2`; every steady state has `a >= c`."""
+        return jnp.square(self.b0 * self.sigma)
+
+    @property
+    def valid(self) -> Bool[Array, ""]:
+        """Whether all parameters are in their domains: for what is being traced, or was replaced,
+        nothing else looks."""
+        found = jnp.all(self.W >= 0)
+        for positive in (self.b, self.b0, self.sigma, self.tau_y, self.tau_a):
+            found &= jnp.all(positive > 0)
+        return found
+
+    def rectify(self, y: Float[Array, " n"]) -> Float[Array, " n"]:
+        """What the recurrent terms see of `y`: `relu(y)` in the rectified model, else `y`."""
+        return jax.nn.relu(y) if self.rectified else y
+
+    def active(self, y: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Derivative of `rectify`: 1, or 0 where the rectified model has `y <= 0`."""
+        return (y > 0).astype(y.dtype) if self.rectified else jnp.ones_like(y)
+
+    def recur(self, q: Float[Array, " n"]) -> Float[Array, " n"]:
+        """`W_r q`."""
+        return q if self.W_r is None else self.W_r @ q
+
+    @property
+    def own_recurrence(self) -> Float[Array, " n"]:
+        """What is on the diagonal of `W_r`."""
+        return jnp.ones_like(self.b) if self.W_r is None else jnp.diagonal(self.W_r)
+
+    def own_gain(self, a: Float[Array, " n"]) -> Float[Array, " n"]:
+        """`(1 - sqrt(a_i)) W_r,ii - 1`: how the imbalance of `y_i` changes with an active `y_i`.
+
+        For `W_r,ii = 1` it is `-sqrt(a_i)`, of which nothing is lost to rounding, small as it is.
+        """
+        s, own = root(a), self.own_recurrence
+        return jnp.where(s < 0.5, (own - 1) - own * s, own * gate(a) - 1)
+
+    def from_others(self, q: Float[Array, " n"], *, sizes: bool = False) -> Float[Array, " n"]:
+        """`W_r q` without the diagonal of `W_r`; with `sizes`, of the absolute values of both."""
+        if self.W_r is None:
+            return jnp.zeros_like(q)
+        others = jnp.where(jnp.eye(self.n, dtype=bool), 0, self.W_r)
+        return jnp.abs(others) @ jnp.abs(q) if sizes else others @ q
+
+    def imbalance(self, state: State, z: Float[Array, " n"]) -> State:
+        """Right-hand sides of the circuit's equations, before division by the time constants.
+
+        Dimensionless; zero exactly at the steady states, which do not depend on time constants.
+        Arranged so that rounding is small compared with `terms`, the terms of each equation.
+        """
+        y, a = state
+        q = self.rectify(y)
+        own, others = self.own_gain(a) * q, gate(a) * self.from_others(q)
+        return State(
+            y=self.b * z - (y - q) + own + others,
+            a=-a + self.c + self.W @ jnp.square(root(a) * q),
+        )
+
+    def terms(self, state: State, z: Float[Array, " n"]) -> State:
+        """The sum of the absolute values of what `imbalance` adds up in each equation."""
+        y, a = state
+        q, w = self.rectify(y), jnp.abs(self.own_recurrence)
+        beside = jnp.abs(self.own_recurrence - 1) + w * root(a)
+        own = jnp.minimum(beside, 1 + w * jnp.abs(gate(a))) * jnp.abs(q)
+        others = jnp.abs(gate(a)) * self.from_others(q, sizes=True)
+        return State(
+            y=jnp.abs(self.b * z) + jnp.abs(y - q) + own + others,
+            # the pooled terms are all positive; where the equation balances, they are `a - c`
+            a=2 * jnp.abs(a) + self.c,
+        )
+
+    def velocity(self, state: State, z: Float[Array, " n"]) -> State:
+        """Time derivative `(dy/dt, da/dt)` per ms at `state`, for the input drive `z`."""
+        dy, da = self.imbalance(state, z)
+        return State(dy / self.tau_y, da / self.tau_a)
+
+    def firing_rates(self, state: State) -> FiringRates:
+        """Firing rates of all neurons at `state`."""
+        y, a = state
+        y_minus = jnp.zeros_like(y) if self.rectified else jnp.square(jax.nn.relu(-y))
+        return FiringRates(jnp.square(jax.nn.relu(y)), y_minus, root(a))
+
+
+@partial(jax.jit, static_argnums=(1, 3))  # one program, instead of one for each array and step
+def _draw(key: PRNGKeyArray, n: int, spectral_norm: ScalarLike | None, real):
+    """What `Circuit.random` draws: `W`, `W_r`, `b`, `b0` and `sigma`."""
+    k_b, k_b0, k_sigma, k_W, k_W_r = jr.split(key, 5)
+    # the open interval: the circuit's gains must not vanish
+    uniform = lambda k: jr.uniform(k, (n,), real, minval=jnp.finfo(real).eps)  # noqa: E731
+    W_r = None
+    if spectral_norm is not None:
+        W_r = jr.normal(k_W_r, (n, n), real)
+        W_r = W_r * (jnp.asarray(spectral_norm, real) / jnp.linalg.norm(W_r, 2))
+    return jr.uniform(k_W, (n, n), real), W_r, uniform(k_b), uniform(k_b0), uniform(k_sigma)
+
+
+@partial(jax.jit, static_argnums=(1,), static_argnames=("dtype",))
+def random_drive(
+    key: PRNGKeyArray, n: int, norm: ScalarLike = 1.0, *, dtype: DTypeLike | None = None
+) -> Float[Array, " n"]:
+    """A Gaussian input drive of shape (n,), scaled to Euclidean norm `norm`."""
+    require_whole("n", n)
+    z = jr.normal(key, (n,), float_type(dtype))
+    return norm * z / jnp.linalg.norm(z)
+
+
+def as_drive(circuit: Circuit, z: Values, name: str = "z") -> Float[Array, " n"]:
+    """`z` as an array of the circuit's type and of shape (n,).
+
+    Raises `ValueError` naming the argument if the shape differs or a value is not finite, or if
+    `circuit` is a stack of circuits, or none, or had parameters replaced that do not fit.
+    """
+    if not isinstance(circuit, Circuit):
+        raise ValueError(f"`circuit` must be a `Circuit`, not {circuit!r}.")
+    if circuit.W.ndim != 2:
+        raise ValueError(
+            f"`circuit` must be one circuit, not a stack of them (`W` has shape "
+            f"{circuit.W.shape}): map over them, as in `jax.vmap(steady_state)(circuits, drives)`."
+        )
+    _require_whole(circuit)
+    z = as_real(name, z, circuit.dtype)
+    if z.shape != (circuit.n,):
+        raise ValueError(
+            f"`{name}` must have shape ({circuit.n},), one input drive per neuron, not {z.shape}. "
+            "For several drives use `jax.vmap`."
+        )
+    _require(name, z, np.isfinite, "be finite")
+    return z
+
+
+def require_valid(circuit: Circuit) -> None:
+    """Refuse a circuit, by name, of which a parameter was replaced by what it may not be: nothing
+    looks when `eqx.tree_at` does that."""
+    Circuit(
+        circuit.W,
+        circuit.W_r,
+        circuit.b,
+        circuit.b0,
+        circuit.sigma,
+        circuit.tau_y,
+        circuit.tau_a,
+        circuit.rectified,
+    )
+
+
+def _require_whole(circuit: Circuit) -> None:
+    """Refuse a circuit with parameters that were replaced by others of another shape, or converted
+    to a type in which it does not compute."""
+    n = circuit.n
+    shapes = {name: (n,) for name in ("b", "b0", "sigma", "tau_y", "tau_a")} | {"W": (n, n)}
+    if circuit.W_r is not None:
+        shapes["W_r"] = (n, n)
+    for name, shape in shapes.items():
+        value = getattr(circuit, name)
+        if value.shape != shape:
+            raise ValueError(f"`{name}` of a circuit must have shape {shape}, not {value.shape}.")
+        require_float_type(name, value.dtype)
+
+
+def _matrix(name: str, value, n: int | None, dtype) -> Array:
+    value = as_real(name, value, dtype)
+    require_square(name, value.shape, n)
+    _require(name, value, np.isfinite, "be finite")
+    return value
+
+
+def _positive_vector(name: str, value, n: int, dtype) -> Array:
+    value = as_real(name, value, dtype)
+    require_vector(name, value.shape, n)
+    _require(name, value, is_positive, "be finite and > 0")
+    if value.ndim == 1:
+        return value
+    if isinstance(value, Tracer):
+        return jnp.broadcast_to(value, (n,))
+    return jax.device_put(np.full(n, value))
+
+
+def as_real(name: str, value, dtype) -> Array:
+    """`value` as an array of a floating-point type, by default its own or JAX's.
+
+    Raises `ValueError`, naming the argument, for what are no real numbers.
+    """
+    if np.ma.is_masked(value):
+        raise ValueError(f"`{name}` must have no masked entries.")
+    try:
+        # by NumPy, if it can: without a type, `jnp.asarray` compiles a program for each shape
+        of_jax = any(isinstance(leaf, Array) for leaf in jax.tree.leaves(value))
+        value = jnp.asarray(value) if of_jax else np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must be an array of real numbers: {error}") from None
+    if jnp.issubdtype(value.dtype, jnp.complexfloating):
+        raise ValueError(f"`{name}` must be real, not of type {value.dtype}.")
+    # NumPy counts durations, of any unit, among the numbers
+    numbers = jnp.issubdtype(value.dtype, jnp.number) and value.dtype.kind != "m"
+    if not (numbers or value.dtype == bool):
+        raise ValueError(f"`{name}` must be an array of real numbers, not of type {value.dtype}.")
+    if dtype is None:
+        dtype = value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else np.dtype(float)
+        require_float_type(name, dtype)
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    return jnp.asarray(value, dtype) if of_jax else jax.device_put(value.astype(dtype))
+
+
+def _require(name: str, value: Array, valid: Callable[[np.ndarray], Any], what: str) -> None:
+    """Refuse `value` unless all of it is `valid`; says nothing of values that are being traced.
+
+    Looked at by NumPy, as JAX would compile a program for each shape.
+    """
+    if not isinstance(value, Tracer):
+        require_entries(name, np.asarray(value), valid, what)

@@ -1,0 +1,397 @@
+"""Circuit files: a circuit and its input drives, as JSON or `.npz`. Nothing in a file is trusted.
+
+A circuit file has these keys (members, in an `.npz` archive), of which all but `W` and `z` may be
+left out:
+
+==================================  ==============================================================
+key                                 value
+==================================  ==============================================================
+`W`                                 n x n matrix
+`W_r`                               n x n matrix; the identity, as when left out, is `null` or
+                                    `"identity"` in JSON, or in both an array without entries,
+                                    such as `zeros((0, 0))`
+`b`, `b0`, `sigma`,                 n numbers, or one that stands for n equal ones;
+`tau_y`, `tau_a`                    the time constants in ms
+`rectified`                         `true` or `false`, or 1 or 0
+`z`                                 one input drive (n numbers, or one that stands for n equal
+                                    ones) or a list of them (k x n)
+`name`, `comment`                   words, which are not looked at
+==================================  ==============================================================
+
+Some programs write n numbers as a row or a column, one number as a matrix, and a matrix of one
+entry as a number. All that is read where it has one meaning only: an `n x k` array of drives, for
+instance, is refused, as it could not be told from the others if k were n.
+
+The bounds on values, and what is left out, are those of `Circuit`. Any other key is an error, so
+that a misspelt one cannot pass as a default. No pickle is ever opened, and no memory is claimed on
+the word of the file.
+"""
+
+import io
+import json
+import reprlib
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from organics.arguments import (
+    float_type,
+    is_positive,
+    nearest,
+    require_entries,
+    require_square,
+    require_vector,
+)
+from organics.files import npy
+from organics.files.atomic import read_whole, write_atomically
+from organics.files.documents import parse_object
+
+if TYPE_CHECKING:
+    from jaxtyping import Array
+
+    from organics.circuit.circuit import Circuit, Values
+
+VECTORS = ("b", "b0", "sigma", "tau_y", "tau_a")
+KEYS = ("W", "W_r", *VECTORS, "rectified", "z")
+_COMPULSORY = ("W", "z")
+_WORDS = ("name", "comment")
+
+# An .npz file may not exceed its limit in memory, either, where every number has 64 bits. A number
+# of JSON, two characters with its comma, becomes an object of 32 bytes: hence the lower limit.
+MAX_JSON_BYTES = 32 * 2**20
+MAX_NPZ_BYTES = 256 * 2**20
+
+Content = dict[str, Any]
+
+
+class CircuitFileError(ValueError):
+    """A file is not a circuit file; the message names the file, the key and the value."""
+
+
+def load_circuit(path: str | Path, dtype: Any = None) -> "tuple[Circuit, Array]":
+    """The circuit and the input drives, shape (drives, n), of a circuit file.
+
+    Arguments
+        path: a file whose name ends in `.json` or `.npz`.
+        dtype: float32 or float64; by default JAX's default float.
+
+    Raises
+        `CircuitFileError`, a `ValueError`, if the content is not that of a circuit file.
+        `ValueError` if the suffix or the `dtype` is none of the above, or JAX is set to 32 bits
+            and `dtype` is float64.
+        `OSError` if the file cannot be read.
+    """
+    _format(Path(path))
+    dtype = float_type(dtype)
+    return build(path, read(path), dtype)
+
+
+def read(path: str | Path) -> Content:
+    """Arrays by key, in float64, as they are in a circuit file; all are looked at, without JAX.
+
+    Raises as `load_circuit` does.
+    """
+    path = Path(path)
+    parse, _, limit = _format(path)
+    try:
+        return _shaped(parse(read_whole(path, limit)))
+    except ValueError as error:
+        raise CircuitFileError(f"{path}: {error}") from None
+
+
+def build(path: str | Path, content: Content, dtype: Any = None) -> "tuple[Circuit, Array]":
+    """Circuit and drives of what `read` found in a file.
+
+    Raises `CircuitFileError` if the values are too large for the type, or too small.
+    """
+    import jax.numpy as jnp
+
+    from organics.circuit.circuit import Circuit
+
+    dtype = float_type(dtype)
+    try:
+        numbers = {
+            key: _cast(key, value, dtype)
+            for key, value in content.items()
+            if isinstance(value, np.ndarray)
+        }
+        z = numbers.pop("z")
+        circuit = Circuit(**numbers, rectified=content.get("rectified", False))
+        return circuit, jnp.asarray(z, z.dtype)
+    except ValueError as error:
+        raise CircuitFileError(f"{path}: {error}") from None
+
+
+def save_circuit(path: str | Path, circuit: "Circuit", drives: "Values") -> None:
+    """Write a circuit and its input drives, shape (n,) or (drives, n), to a circuit file.
+
+    `path` ends in `.json` or `.npz`. Every value is read back bit by bit by `load_circuit` in the
+    same type. The file appears whole or not at all.
+
+    Raises
+        `ValueError` if the suffix is another, the circuit is not a single one, or has a parameter
+            that it may not have, the drives do not fit it or are not finite, or the file would be
+            too large to be loaded.
+        `OSError` if the file cannot be written.
+    """
+    path = Path(path)
+    _, dump, limit = _format(path)
+    if circuit.W.ndim != 2 or circuit.dtype not in (np.float32, np.float64):
+        raise ValueError(
+            "`circuit` must be one circuit in float32 or float64, not one with `W` of shape "
+            f"{circuit.W.shape} and type {circuit.dtype}."
+        )
+    values: Content = {key: np.asarray(getattr(circuit, key)) for key in ("W", *VECTORS)}
+    values["W_r"] = None if circuit.W_r is None else np.asarray(circuit.W_r)
+    values["rectified"] = circuit.rectified
+    values["z"] = _drives(_finite("drives", np.asarray(drives)), circuit.n, "drives")
+    _shaped(values)  # else it could not be read back, as after a parameter was replaced
+    data = dump({key: values[key] for key in KEYS})
+    if len(data) > limit:
+        raise ValueError(
+            f"`circuit` takes {len(data)} bytes as {path.suffix}, more than the {limit} that are "
+            "read back" + ("; save it as .npz." if path.suffix == ".json" else ".")
+        )
+    write_atomically(path, data)
+
+
+def _format(path: Path) -> "tuple[Callable[[bytes], Content], Callable[[Content], bytes], int]":
+    """Parser, writer and size limit for this kind of file."""
+    if path.suffix.lower() == ".json":
+        return _parse_json, _dump_json, MAX_JSON_BYTES
+    if path.suffix.lower() == ".npz":
+        return _parse_npz, _dump_npz, MAX_NPZ_BYTES
+    raise ValueError(
+        f"`path` must end in .json or .npz to be a circuit file: {path}. (In MATLAB, `jsonencode` "
+        "of a struct with the fields of one writes such a .json.)"
+    )
+
+
+def _shaped(values: Content) -> Content:
+    """The values in the shapes that a circuit takes, and `z` as a list of drives."""
+    numbers = {
+        key: _finite(key, value)
+        for key, value in values.items()
+        if key != "rectified" and value is not None
+    }
+    W = numbers["W"] = _matrix(numbers["W"])
+    require_square("W", W.shape)
+    require_entries("W", W, lambda entries: entries >= 0, "be >= 0")
+    n = len(W)
+    if "W_r" in numbers:
+        numbers["W_r"] = _matrix(numbers["W_r"]) if n == 1 else numbers["W_r"]
+        require_square("W_r", numbers["W_r"].shape, n)
+    for key in numbers.keys() & set(VECTORS):
+        numbers[key] = _vector(numbers[key], n)
+        require_vector(key, numbers[key].shape, n)
+        require_entries(key, numbers[key], is_positive, "be finite and > 0")
+    numbers["z"] = _drives(numbers["z"], n, "z")
+    return numbers | {key: values[key] for key in values.keys() & {"rectified"}}
+
+
+def _matrix(array: np.ndarray) -> np.ndarray:
+    """A single number as the 1 x 1 matrix that it can only be."""
+    return array.reshape(1, 1) if array.size == 1 else array
+
+
+def _vector(array: np.ndarray, n: int) -> np.ndarray:
+    """A row or a column of n numbers as a vector; one number in a matrix as a number."""
+    if array.shape == (1, 1):
+        return array.reshape(())
+    return array.reshape(n) if array.shape in ((1, n), (n, 1)) else array
+
+
+def _finite(key: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"`{key}` must be made of real numbers, not of {array.dtype}.")
+    if not np.all(np.isfinite(array)):
+        where = np.argwhere(~np.isfinite(array))[0]
+        entry = "".join(f"[{i}]" for i in where)
+        raise ValueError(f"`{key}{entry}` must be finite, not {array[tuple(where)]}.")
+    return array
+
+
+def _cast(key: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    with np.errstate(over="ignore", under="ignore"):
+        cast = array.astype(dtype)
+    if not np.all(np.isfinite(cast)):
+        raise ValueError(f"`{key}` has {np.max(np.abs(array))}, which is too large for {dtype}.")
+    return cast
+
+
+def _drives(z: np.ndarray, n: int, name: str) -> np.ndarray:
+    if n == 1 and z.size and z.size == max(z.shape, default=1):  # however they lie, one a drive
+        return z.reshape(-1, 1)
+    z = z if len(z.shape) == 2 and n in z.shape[1:] else _vector(z, n)
+    drives = np.full((1, n), z) if z.ndim == 0 else np.atleast_2d(z)
+    if drives.ndim != 2 or drives.shape[1] != n or not len(drives):
+        transposed = " Its transpose is." if drives.ndim == 2 and len(drives) == n else ""
+        raise ValueError(
+            f"`{name}` must be one input drive, shape ({n},), or a list of k >= 1 of them, shape "
+            f"(k, {n}), not of shape {z.shape}.{transposed}"
+        )
+    return drives
+
+
+def _check_keys(found: list[str], what: str) -> None:
+    missing = [key for key in _COMPULSORY if key not in found]
+    unknown = sorted(set(found) - {*KEYS, *_WORDS})
+    if missing or unknown:
+        faults = [f"lacks {', '.join(missing)}"] if missing else []
+        faults += [f"has the unknown {what} {reprlib.repr(unknown)}"] if unknown else []
+        like = "".join(nearest(key, KEYS) for key in unknown[:1])
+        raise ValueError(f"{' and '.join(faults)}{like or '.'} Its {what} are {', '.join(KEYS)}.")
+
+
+def _parse_json(data: bytes) -> Content:
+    document = parse_object(data, only_floats=True)
+    _check_keys(list(document), "keys")
+    values: Content = {
+        key: _json_array(key, document[key])
+        for key in KEYS
+        if key in document and key != "rectified"
+    }
+    if "rectified" not in document:
+        return values
+    rectified = document["rectified"]
+    if rectified not in (True, False):  # as 1.0 and 0.0 are
+        raise ValueError(f"`rectified` must be true or false, not {_show(rectified)}.")
+    return values | {"rectified": bool(rectified)}
+
+
+def _json_array(key: str, value: Any) -> np.ndarray | None:
+    if key == "W_r" and (value is None or value == "identity"):
+        return None
+    if isinstance(value, float):
+        return np.array(value)
+    if not isinstance(value, list):
+        identity = ' (null or "identity" is the identity)' if key == "W_r" else ""
+        raise ValueError(
+            f"`{key}` must be a number or a list of numbers{identity}, not {_show(value)}."
+        )
+    if key == "W_r" and value in ([], [[]]):
+        return None
+    if not any(isinstance(row, list) for row in value):
+        return np.array(_json_row(key, value), float)
+    rows = [_json_row(f"{key}[{i}]", row) for i, row in enumerate(value)]
+    for i, row in enumerate(rows):
+        if len(row) != len(rows[0]):
+            raise ValueError(
+                f"`{key}[{i}]` must have {len(rows[0])} entries like `{key}[0]`, not {len(row)}."
+            )
+    return np.array(rows, float)
+
+
+def _json_row(where: str, row: Any) -> list[float]:
+    if not isinstance(row, list):
+        raise ValueError(f"`{where}` must be a list of numbers, not {_show(row)}.")
+    for j, item in enumerate(row):
+        if not isinstance(item, float):
+            raise ValueError(f"`{where}[{j}]` must be a number, not {_show(item)}.")
+    return row
+
+
+def _show(value: Any) -> str:
+    """A value as JSON has it, shortened."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return {list: "a list", dict: "an object"}.get(type(value), reprlib.repr(value))
+
+
+def _dump_json(values: Content) -> bytes:
+    lines = [f"  {json.dumps(key)}: {_json_text(value)}" for key, value in values.items()]
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+
+def _json_text(value: Any) -> str:
+    """One line for a vector, one for each row of a matrix. float64 holds every float32 exactly."""
+    if isinstance(value, np.ndarray) and value.ndim == 2:
+        rows = ",\n".join(f"    {json.dumps(row, allow_nan=False)}" for row in value.tolist())
+        return f"[\n{rows}\n  ]"
+    return json.dumps(value.tolist() if isinstance(value, np.ndarray) else value, allow_nan=False)
+
+
+def _parse_npz(data: bytes) -> Content:
+    try:
+        _check_directory(data)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return _read_archive(archive)
+    except ValueError:
+        raise
+    except Exception as error:  # a broken archive provokes errors of zlib, struct, tokenize, ...
+        why = str(error)[:200] or type(error).__name__
+        raise ValueError(f"is not a complete .npz archive: {why}.") from None
+
+
+def _check_directory(data: bytes) -> None:
+    """Refuse an archive with a long directory before `zipfile` makes an object of each entry."""
+    end = struct.Struct("<4s4H2LH")  # the record that ends an archive; last, the comment's length
+    tail = data[-end.size :]
+    if len(tail) < end.size or not tail.startswith(b"PK\5\6") or not tail.endswith(b"\0\0"):
+        raise ValueError("is not a complete .npz archive: its end record is missing.")
+    directory_size = end.unpack(tail)[5]
+    is_zip64 = data[-end.size - 20 :].startswith(b"PK\6\7")
+    if is_zip64 or directory_size > 512 * len((*KEYS, *_WORDS)):
+        raise ValueError(f"has too long a directory for an archive of {', '.join(KEYS)}.")
+
+
+def _read_archive(archive: zipfile.ZipFile) -> Content:
+    members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+    _check_keys(list(members), "members")
+    if len(archive.infolist()) > len(members):
+        raise ValueError("has a member more than once.")
+    members = {key: members[key] for key in KEYS if key in members}
+    numbers = sum(_read_header(archive, member, key).size for key, member in members.items())
+    if 8 * numbers > MAX_NPZ_BYTES:
+        raise ValueError(f"has {8 * numbers} bytes in memory; at most {MAX_NPZ_BYTES} are read.")
+    values: Content = {key: _read_member(archive, members[key], key) for key in members}
+    if "W_r" in values and values["W_r"].size == 0:
+        values["W_r"] = None
+    if "rectified" not in values:
+        return values
+    (rectified,) = values["rectified"].flat
+    if rectified not in (True, False):  # as 1 and 0 are
+        raise ValueError(f"`rectified` must be True or False, not {rectified}.")
+    return values | {"rectified": bool(rectified)}
+
+
+def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) -> npy.Header:
+    """What an array declares, of which nothing is accepted before it is checked."""
+    with npy.open_member(archive, member, key) as stream:
+        header = npy.read_header(stream, member.file_size, key)
+    kind = "biuf" if key == "rectified" else "iuf"
+    if header.dtype.hasobject:
+        raise ValueError(f"`{key}` holds Python objects, which are never opened{_instead(key)}.")
+    if header.dtype.kind not in kind or header.dtype.itemsize > 8:
+        what = "one boolean" if key == "rectified" else "real numbers of at most 64 bits"
+        raise ValueError(f"`{key}` must be {what}, not of type {header.dtype}{_instead(key)}.")
+    if key == "rectified" and header.size != 1:
+        raise ValueError(f"`{key}` must be one boolean, not {header.size}.")
+    if len(header.shape) > 2:
+        shape = reprlib.repr(header.shape)
+        raise ValueError(f"`{key}` must have at most 2 axes, not shape {shape}.")
+    return header
+
+
+def _instead(key: str) -> str:
+    """What to write for a value that NumPy keeps as something else."""
+    if key == "rectified":
+        return "; write np.array(True) or np.array(False)"
+    identity = ", or for the identity np.zeros((0, 0))" if key == "W_r" else ""
+    return f"; write np.asarray({key}, float){identity}"
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) -> np.ndarray:
+    with npy.open_member(archive, member, key) as stream:
+        return npy.read_entries(stream, npy.read_header(stream, member.file_size, key), key)
+
+
+def _dump_npz(values: Content) -> bytes:
+    arrays: Content = {k: np.zeros((0, 0)) if v is None else v for k, v in values.items()}
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()

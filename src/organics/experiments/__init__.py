@@ -1,1 +1,0 @@
-"""One file an experiment; `runs` and `outcome` have what they share."""

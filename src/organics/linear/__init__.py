@@ -1,0 +1,1 @@
+"""Linear algebra of the circuit: Jacobian, eigenvalues, Krylov methods."""

@@ -1,0 +1,160 @@
+"""The circuit's Jacobian, analytic in blocks, and its eigenvalues by the thousand."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float, Int
+
+from organics.circuit.circuit import Circuit, State, gate, root
+from organics.machine.lapack import single_threaded_lapack
+from organics.machine.processors import available
+
+
+def imbalance_jacobian(
+    circuit: Circuit, state: State, active: Float[Array, " n"] | None = None
+) -> Float[Array, "two_n two_n"]:
+    """Derivative of `circuit.imbalance` with respect to `(y, a)`: the Jacobian without `1/tau`.
+
+    In the rectified model the slope at `y_i = 0` exactly is the left one, where neuron i is silent
+    (as automatic differentiation has it), unless `active`, the derivative of `rectify` at each
+    neuron, says otherwise.
+    """
+    active = circuit.active(state.y) if active is None else active
+    n, (y, a) = circuit.n, state
+    s = root(a)
+    q = circuit.rectify(y)
+    identity = jnp.eye(n, dtype=y.dtype)
+    W_r = identity if circuit.W_r is None else circuit.W_r
+    # d sqrt(relu(a)) / da is 0 where a <= 0, as in `root`
+    slope = jnp.where(a > 0, 1 / jnp.where(a > 0, 2 * s, 1), 0)
+    own = circuit.own_gain(a) * active - (1 - active)
+    y_from_y = jnp.where(identity > 0, own[:, None], gate(a)[:, None] * W_r * active[None, :])
+    y_from_a = jnp.diag(-circuit.recur(q) * slope)
+    a_from_y = circuit.W * (2 * q * jax.nn.relu(a))[None, :]
+    a_from_a = circuit.W * jnp.where(a > 0, jnp.square(q), 0)[None, :] - identity
+    return jnp.block([[y_from_y, y_from_a], [a_from_y, a_from_a]])
+
+
+def jacobian(
+    circuit: Circuit, state: State, active: Float[Array, " n"] | None = None
+) -> Float[Array, "two_n two_n"]:
+    """Jacobian of `circuit.velocity` at `state`, rows and columns ordered `(y, a)`, in 1/ms.
+
+    Defined at any state; it is the derivative of the flow wherever that is differentiable, that is
+    for `a > 0` and, in the rectified model, `y != 0`; at `y_i = 0` the slope is the left one, or
+    that which `active` says, see `imbalance_jacobian`.
+
+    Source: Rawat et al. 2024; theory of the linearization for general `W_r`.
+    """
+    tau = jnp.concatenate([circuit.tau_y, circuit.tau_a])
+    return imbalance_jacobian(circuit, state, active) / tau[:, None]
+
+
+def rest_jacobian(
+    circuit: Circuit,
+    z: Float[Array, " n"],
+    state: State,
+    active: Float[Array, " n"] | None = None,
+) -> Float[Array, "two_n two_n"]:
+    """`jacobian` at the steady state for `z`, with more digits where neurons nearly sustain
+    themselves: where `(1 - sqrt(a_i)) W_r,ii` or `W_ii y_i^2` is close to 1.
+
+    `active` as in `imbalance_jacobian`.
+    """
+    n = circuit.n
+    active = circuit.active(state.y) if active is None else active
+    tau = jnp.concatenate([circuit.tau_y, circuit.tau_a])
+    J = imbalance_jacobian(circuit, state, active)
+    own_y = jnp.where(active > 0, _own_gain(circuit, z, state), jnp.diagonal(J)[:n])
+    own = jnp.concatenate([own_y, -own_leak(circuit, state)])
+    return jnp.where(jnp.eye(2 * n, dtype=bool), own[:, None], J) / tau[:, None]
+
+
+def _own_gain(circuit: Circuit, z: Float[Array, " n"], state: State) -> Float[Array, " n"]:
+    """`Circuit.own_gain` at a steady state: as it stands there, or, if that has smaller terms, what
+    the equation of `y_i` has besides, divided by `-y_i`."""
+    y, a = state
+    q, own, g = circuit.rectify(y), circuit.own_recurrence, gate(a)
+    size = jnp.minimum(jnp.abs(own - 1) + jnp.abs(own) * root(a), 1 + jnp.abs(own * g))
+    heard = circuit.b * z + g * circuit.from_others(q)
+    terms = jnp.abs(circuit.b * z) + jnp.abs(g) * circuit.from_others(q, sizes=True)
+    better = (q != 0) & (terms < size * jnp.abs(q))
+    return jnp.where(better, -heard / jnp.where(better, y, 1), circuit.own_gain(a))
+
+
+def own_leak(circuit: Circuit, state: State) -> Float[Array, " n"]:
+    """`1 - W_ii q_i^2` at a steady state, none of which is lost to rounding: `a_i` times that is
+    what the equation of `a_i` has besides, a sum of positive terms."""
+    pooled = jnp.square(root(state.a) * circuit.rectify(state.y))
+    others = jnp.where(jnp.eye(circuit.n, dtype=bool), 0, circuit.W) @ pooled
+    return (circuit.c + others) / state.a
+
+
+def determinant_sign(factors: Float[Array, "m m"], pivots: Int[Array, " m"]) -> Float[Array, ""]:
+    """Of the matrix that `jax.scipy.linalg.lu_factor` factorized: 1, -1 or 0."""
+    swaps = jnp.sum(pivots != jnp.arange(len(pivots), dtype=pivots.dtype))
+    return jnp.prod(jnp.sign(jnp.diagonal(factors))) * jnp.where(swaps % 2 == 0, 1, -1)
+
+
+@jax.custom_jvp
+def spectrum(J: Float[Array, "m m"]) -> Complex[Array, " m"]:
+    """Eigenvalues by falling real part, of equal ones first that with the larger imaginary part.
+
+    Computed in double precision, whatever the type of `J`: rates over many decades need it. Can be
+    jitted, mapped, and differentiated once.
+    """
+    return _decompose(J, vectors=False)[0]
+
+
+@spectrum.defjvp
+def _(primals, tangents):
+    (J,), (t_J,) = primals, tangents
+    values, right, left = _decompose(J, vectors=True)
+    return values, jnp.einsum("ij,jk,ki->i", left, t_J.astype(left.dtype), right)
+
+
+def _decompose(J: Float[Array, "m m"], *, vectors: bool) -> tuple[Array, ...]:
+    """Sorted eigenvalues; with `vectors` also eigenvectors as columns and, as rows, the inverse."""
+    kind = np.result_type(J.dtype, np.complex64)
+    # the fast before the slow, from where the QR algorithm does least harm to the slow
+    order = jnp.argsort(-jnp.abs(jnp.diagonal(J)))
+    J = J[order][:, order]
+    with jax.enable_x64(True):
+        double = J.astype(jnp.float64)
+        if not vectors:
+            values = jnp.linalg.eigvals(double)
+            return (descending(values).astype(kind),)
+        values, right = jnp.linalg.eig(double)
+        first = jnp.argsort(-values)
+        right = right[jnp.argsort(order)][:, first]
+        return values[first].astype(kind), right.astype(kind), jnp.linalg.inv(right).astype(kind)
+
+
+def eigenvalues(jacobians: Float[np.ndarray, "*batch m m"]) -> Complex[np.ndarray, "*batch m"]:
+    """Eigenvalues of stacked matrices, by falling real part, computed on all processors.
+
+    Those of a matrix that is not finite are NaN: LAPACK cannot be asked, and the other matrices
+    have theirs all the same.
+
+    For thousands of circuits this is several times faster than eigenvalues inside of a compiled
+    function: NumPy's LAPACK on one matrix a core.
+    """
+    cores = len(available())
+    stack = jacobians.reshape(-1, *jacobians.shape[-2:])
+    finite = np.isfinite(stack).all(axis=(1, 2))
+    known = stack[finite]
+    pieces = np.array_split(known, max(1, min(len(known), 8 * cores)))
+    with single_threaded_lapack(), ThreadPoolExecutor(cores) as pool:
+        parts = list(pool.map(np.linalg.eigvals, pieces))
+    kind = np.result_type(jacobians.dtype, np.complex64)
+    found = np.full(stack.shape[:-1], complex(np.nan, np.nan), kind)
+    found[finite] = descending(np.concatenate(parts))
+    return found.reshape(jacobians.shape[:-1])
+
+
+def descending(values: Any) -> Any:
+    """Complex values by falling real part, along the last axis; of a pair, the upper one first."""
+    return -(np if isinstance(values, np.ndarray) else jnp).sort(-values)

@@ -1,0 +1,172 @@
+"""Linear systems in the circuit's Jacobian `J`, solved by products with `W` and `W_r` only.
+
+Under `vmap` over the drives of one circuit such a product is one of two matrices, as all drives
+share `W` and `W_r`, while a factorization is one for each drive. The method is that of generalized
+conjugate residuals with restarts (Eisenstat, Elman & Schultz 1983), which finds what GMRES finds,
+preconditioned by the 2 x 2 block that couples a neuron's `y` and `a`: for `W_r = I` what is left is
+close to a matrix of rank 1. Loops run while any drive needs them, and arrays that no loop carries
+are not copied for those that do not: hence cycles that are unrolled.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from organics.circuit.circuit import Circuit, State, root
+from organics.linear.jacobian import imbalance_jacobian
+from organics.machine.mesh import alike
+
+Linear = Callable[[Array], Array]
+
+_CYCLE = 4  # products with `J` between restarts
+_CYCLES = 20
+
+
+def solve_linearized(
+    circuit: Circuit, z: Float[Array, " n"], state: State, rhs: Float[Array, " two_n"]
+) -> Float[Array, " two_n"]:
+    """`x` in `J x = rhs`, for `J` the Jacobian of `circuit.imbalance` at `state`.
+
+    To a residual of some hundred roundings of `|rhs| + |x|`; by a factorization where that is not
+    reached. Can be differentiated to any order in forward and reverse mode.
+    """
+    product = linearized(circuit, z, state)
+    accuracy = 100 * float(jnp.finfo(rhs.dtype).eps)
+
+    def solver(transposed):
+        blocks = neuron_blocks(circuit, state, transposed=transposed)
+
+        def solve(product, b):
+            x, solved = minimize_residual(product, blocks, b, accuracy)
+            return _by_factorization(circuit, state, b, x, ~solved, transposed=transposed)
+
+        return solve
+
+    return jax.lax.custom_linear_solve(product, rhs, solver(False), solver(True))
+
+
+def linearized(circuit: Circuit, z: Float[Array, " n"], state: State) -> Linear:
+    """The map `x -> J x`, for `J` as in `solve_linearized`."""
+
+    def imbalance(x):
+        return jnp.concatenate(circuit.imbalance(State(*jnp.split(x, 2)), z))
+
+    _, product = jax.linearize(imbalance, jnp.concatenate(state))
+    return product
+
+
+def neuron_blocks(circuit: Circuit, state: State, *, transposed: bool = False) -> Linear:
+    """The map `x -> B^-1 x`, or `B^-T x`, where `B` is the part of `J` within each neuron.
+
+    Where the 2 x 2 block of a neuron is close to singular, minus the identity is in its place.
+    """
+    y, a = state
+    s = root(a)
+    q = circuit.rectify(y)
+    W = jnp.diagonal(circuit.W)
+    positive = a > 0
+    active = circuit.active(y)
+    y_from_y = circuit.own_gain(a) * active - (1 - active)
+    y_from_a = jnp.where(positive, -circuit.recur(q) / jnp.where(positive, 2 * s, 1), 0)
+    a_from_y = 2 * W * q * jax.nn.relu(a)
+    a_from_a = jnp.where(positive, W * jnp.square(q), 0) - 1
+    determinant = y_from_y * a_from_a - y_from_a * a_from_y
+    size = jnp.abs(y_from_y * a_from_a) + jnp.abs(y_from_a * a_from_y)
+    regular = jnp.abs(determinant) > 0.01 * jnp.maximum(size, 1)
+    scale = 1 / jnp.where(regular, determinant, 1)
+    if transposed:
+        y_from_a, a_from_y = a_from_y, y_from_a
+
+    def inverse(x):
+        dy, da = jnp.split(x, 2)
+        return jnp.concatenate(
+            [
+                jnp.where(regular, scale * (a_from_a * dy - y_from_a * da), -dy),
+                jnp.where(regular, scale * (y_from_y * da - a_from_y * dy), -da),
+            ]
+        )
+
+    return inverse
+
+
+def minimize_residual(
+    product: Linear, precondition: Linear, b: Float[Array, " m"], accuracy: float
+) -> tuple[Float[Array, " m"], Bool[Array, ""]]:
+    """`x` with `|b - A x| <= accuracy * (|b| + |x|)`, and whether it is that good.
+
+    `product` is `x -> A x` and `precondition` nearly its inverse. Gives up when a cycle no longer
+    halves the residual.
+    """
+
+    def solved(x, size):
+        return size <= accuracy * (jnp.linalg.norm(b) + jnp.linalg.norm(x))
+
+    def unfinished(carry):
+        x, _, size, before, count = carry
+        return ~solved(x, size) & (size < before / 2) & (count < _CYCLES)
+
+    def step(carry):
+        x, r, size, _, count = carry
+        x = x + _cycle(product, precondition, r)
+        r = b - product(x)
+        return x, r, jnp.linalg.norm(r), size, count + 1
+
+    size = jnp.linalg.norm(b)
+    begin = (jnp.zeros_like(b), b, size, 3 * size, jnp.int32(0))  # the first cycle is always tried
+    x, _, size, _, _ = jax.lax.while_loop(unfinished, step, alike(begin))
+    return x, solved(x, size)
+
+
+def _cycle(product: Linear, precondition: Linear, r: Float[Array, " m"]) -> Float[Array, " m"]:
+    """The `x` of smallest `|r - A x|` among a few preconditioned products with `A`.
+
+    Each new direction is made such that its image is orthogonal to those before; it comes from
+    what is left of `r`, or from the last image if that has hardly made `r` smaller.
+    """
+    x, source, directions, images = jnp.zeros_like(r), r, [], []
+    rounding = 10 * float(jnp.finfo(r.dtype).eps)
+    for _ in range(_CYCLE):
+        direction = precondition(source)
+        image = product(direction)
+        before = jnp.linalg.norm(image)
+        for earlier, its_image in zip(directions, images, strict=True):
+            share = image @ its_image
+            image, direction = image - share * its_image, direction - share * earlier
+        size = jnp.linalg.norm(image)
+        new = size > rounding * before  # else only roundings are left of it
+        scale = jnp.where(new, 1 / jnp.where(new, size, 1), 0)
+        image, direction = scale * image, scale * direction
+        share = r @ image
+        x, left = x + share * direction, r - share * image
+        source = jnp.where(jnp.linalg.norm(left) < 0.9 * jnp.linalg.norm(r), left, image)
+        r = left
+        directions.append(direction)
+        images.append(image)
+    return x
+
+
+def _by_factorization(
+    circuit: Circuit,
+    state: State,
+    b: Float[Array, " two_n"],
+    x: Float[Array, " two_n"],
+    needed: Bool[Array, ""],
+    *,
+    transposed: bool,
+) -> Float[Array, " two_n"]:
+    """`x`, or if needed what solves `J x = b`, or `J^T x = b`, by a factorization.
+
+    A loop, as under `vmap` both branches of a `cond` are computed. That it changes `state` keeps
+    the factorization in it: the compiler takes what does not depend on the pass out of a loop.
+    """
+
+    def compute(carry):
+        needed, state, _ = carry
+        J = imbalance_jacobian(circuit, state)
+        x = jnp.linalg.solve(J.T if transposed else J, b)
+        return jnp.zeros_like(needed), jax.tree.map(jnp.zeros_like, state), x
+
+    *_, x = jax.lax.while_loop(lambda carry: carry[0], compute, alike((needed, state, x)))
+    return x

@@ -1,0 +1,1 @@
+"""The machine: its processors and memory, LAPACK's threads, processes and devices side by side."""

@@ -1,0 +1,261 @@
+"""One circuit and one drive in ball arithmetic: every number is an interval around the true one.
+
+Parameters and drive are taken as the exact floating-point numbers that they are. What is computed
+from them with `flint.ctx.prec` bits is a ball, a midpoint and a radius that bounds all rounding, so
+a comparison of balls is true only if it is true of the numbers. The equations are those of
+`Circuit.imbalance`, which the tests hold against this second writing of them.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
+from typing import NamedTuple
+
+import numpy as np
+from flint import arb, arb_mat, ctx
+from jaxtyping import Array, Float
+
+from organics.circuit.circuit import Circuit
+
+_INFLATIONS = 8  # of the box in which a steady state is looked for
+
+
+class BallCircuit(NamedTuple):
+    """A circuit under one drive: exact parameters, and `d = b z`, `c = (b0 sigma)^2` as balls.
+
+    `W_r` is `None` for identity recurrence. `undriven` are the neurons without recurrent input,
+    whose row of `W_r` is zero.
+    """
+
+    W: arb_mat
+    W_r: arb_mat | None
+    d: list[arb]
+    c: list[arb]
+    tau_y: list[arb]
+    tau_a: list[arb]
+    rectified: bool
+    undriven: list[int]
+
+    @classmethod
+    def of(cls, circuit: Circuit, z: Float[Array, " n"]) -> "BallCircuit":
+        """The circuit with products rounded outwards to the working precision."""
+        W_r = np.eye(circuit.n) if circuit.W_r is None else np.asarray(circuit.W_r, np.float64)
+        identity = np.array_equal(W_r, np.eye(circuit.n))
+        gains = zip(exact(circuit.b0), exact(circuit.sigma), strict=True)
+        return cls(
+            W=exact_matrix(circuit.W),
+            W_r=None if identity else exact_matrix(W_r),
+            d=[b * z for b, z in zip(exact(circuit.b), exact(z), strict=True)],
+            c=[(b0 * sigma) ** 2 for b0, sigma in gains],
+            tau_y=exact(circuit.tau_y),
+            tau_a=exact(circuit.tau_a),
+            rectified=circuit.rectified,
+            undriven=[i for i, row in enumerate(W_r) if not row.any()],
+        )
+
+    @property
+    def n(self) -> int:
+        """Number of principal neurons."""
+        return len(self.d)
+
+    def responds(self, i: int) -> bool:
+        """Whether the recurrent terms see neuron i where `y_i` has the sign of `d_i`.
+
+        Rounding to any precision leaves the sign of a product as it is, so the answer is exact.
+        """
+        return not self.rectified or bool(self.d[i] > 0)
+
+    def alone(self, i: int) -> "BallCircuit":
+        """Neuron i as a circuit of its own."""
+        W_r = None if self.W_r is None else arb_mat([[self.W_r[i, i]]])
+        d, c, tau_y, tau_a = ([v[i]] for v in (self.d, self.c, self.tau_y, self.tau_a))
+        undriven = [0] if i in self.undriven else []
+        return BallCircuit(
+            arb_mat([[self.W[i, i]]]), W_r, d, c, tau_y, tau_a, self.rectified, undriven
+        )
+
+
+class Box(NamedTuple):
+    """An enclosure of a state: `y` and `a` as n balls each."""
+
+    y: list[arb]
+    a: list[arb]
+
+    @classmethod
+    def of(cls, balls: Sequence[arb]) -> "Box":
+        """The box whose 2n balls are those of `y`, then those of `a`."""
+        n = len(balls) // 2
+        return cls(list(balls[:n]), list(balls[n:]))
+
+
+class Inequality(NamedTuple):
+    """An inequality and what it leaves over.
+
+    Attributes
+        name: the inequality in words.
+        holds: true or false if that is certain, `None` if the ball does not tell.
+        margin: a ball around what must be positive (or not negative) for it to hold.
+    """
+
+    name: str
+    holds: bool | None
+    margin: arb
+
+    @classmethod
+    def positive(cls, name: str, margin: arb) -> "Inequality":
+        """`margin > 0`."""
+        return cls(name, True if margin > 0 else False if margin <= 0 else None, margin)
+
+    @classmethod
+    def not_negative(cls, name: str, margin: arb) -> "Inequality":
+        """`margin >= 0`."""
+        return cls(name, True if margin >= 0 else False if margin < 0 else None, margin)
+
+
+def exact(values) -> list[arb]:
+    """The floating-point numbers of a vector, each as a ball of radius 0."""
+    return [arb(value) for value in np.asarray(values, np.float64).tolist()]
+
+
+def exact_matrix(values) -> arb_mat:
+    """The floating-point numbers of a matrix, each as a ball of radius 0."""
+    return arb_mat(np.asarray(values, np.float64).tolist())
+
+
+def floats(matrix: arb_mat) -> Float[np.ndarray, "rows columns"]:
+    """The midpoints of a matrix, rounded to float64."""
+    entries = [float(entry.mid()) for entry in matrix.entries()]
+    return np.array(entries).reshape(matrix.nrows(), matrix.ncols())
+
+
+def column(values: Iterable[arb]) -> arb_mat:
+    """The matrix with this one column."""
+    return arb_mat([[value] for value in values])
+
+
+def least(values: Iterable[arb]) -> arb:
+    """A ball around the smallest of some numbers."""
+    return reduce(arb.min, values)
+
+
+def from_entries(n: int, entry: Callable[[int, int], arb | int]) -> arb_mat:
+    """The n x n matrix with these entries."""
+    return arb_mat([[entry(i, j) for j in range(n)] for i in range(n)])
+
+
+def imbalance(circuit: BallCircuit, state: Box) -> list[arb]:
+    """`Circuit.imbalance` at every state of the box, 2n balls."""
+    y, a = state
+    q = _seen(circuit, y)
+    recurrent = (q if circuit.W_r is None else circuit.W_r * q).entries()
+    pooled = (circuit.W * column(q * q * a for q, a in zip(q.entries(), a, strict=True))).entries()
+    first = [
+        -y + d + (1 - a.sqrt()) * r for y, a, d, r in zip(y, a, circuit.d, recurrent, strict=True)
+    ]
+    return first + [-a + c + p for a, c, p in zip(a, circuit.c, pooled, strict=True)]
+
+
+def imbalance_jacobian(circuit: BallCircuit, state: Box) -> arb_mat:
+    """Derivative of `imbalance` with respect to `(y, a)`, at every state of the box.
+
+    Where the rectified model has `y_i = 0` exactly the left slope is taken; a ball around 0 that
+    is not 0 gives NaN, as there is no derivative in all of it.
+    """
+    n, (y, a) = circuit.n, state
+    q = _seen(circuit, y)
+    recurrent = (q if circuit.W_r is None else circuit.W_r * q).entries()
+    q, s = q.entries(), [a.sqrt() for a in a]
+    active = [arb(1)] * n
+    if circuit.rectified:
+        active = [arb(1) if y > 0 else arb(0) if y <= 0 else arb.nan() for y in y]
+
+    def entry(i: int, j: int) -> arb | int:
+        k, m = i % n, j % n
+        leak = -1 if i == j else 0
+        if i < n and j < n:
+            weight = int(k == m) if circuit.W_r is None else circuit.W_r[k, m]
+            return (1 - s[k]) * weight * active[m] + leak
+        if i < n:
+            return -recurrent[k] / (2 * s[k]) if k == m else 0
+        if j < n:
+            return circuit.W[k, m] * 2 * q[m] * a[m]
+        return circuit.W[k, m] * q[m] * q[m] + leak
+
+    return from_entries(2 * n, entry)
+
+
+def jacobian(circuit: BallCircuit, state: Box) -> arb_mat:
+    """The Jacobian of the velocity, in 1/ms, at every state of the box."""
+    tau = circuit.tau_y + circuit.tau_a
+    J = imbalance_jacobian(circuit, state)
+    return from_entries(2 * circuit.n, lambda i, j: J[i, j] / tau[i])
+
+
+def enclose(
+    circuit: BallCircuit, y: Float[np.ndarray, " n"], a: Float[np.ndarray, " n"]
+) -> tuple[Box | None, Inequality]:
+    """A box around a state in which one steady state lies, and only one; `None` if that fails.
+
+    Newton's method takes the state to the working precision; then Krawczyk's operator
+    `K(X) = x - C F(x) + (I - C F'(X)) (X - x)` must map a box `X` around it into the interior of
+    `X`. All of `X` must lie where `F` is smooth: `a > 0`, and no sign of a rectified `y` open.
+    """
+    n = circuit.n
+    name = "Krawczyk: |K(X) - x| < radius of X"
+    nothing = None, Inequality(name, None, arb.nan())
+    tiny = arb(2) ** (4 - ctx.prec)
+    x = [*exact(y), *exact(a)]
+    try:
+        x = _newton(circuit, x)
+        J = imbalance_jacobian(circuit, Box.of(x)).mid()
+        C = J.solve(from_entries(2 * n, lambda i, j: int(i == j)), algorithm="approx").mid()
+    except ZeroDivisionError:
+        return nothing
+    move = C * column(imbalance(circuit, Box.of(x)))
+    shift = [-move[i, 0] for i in range(2 * n)]
+    if not all(value.is_finite() for value in shift):
+        return nothing
+    size = max(float(abs(y)) for y in x[:n]) or 1.0
+    floor = [abs(value) * tiny if value != 0 else arb(size) * tiny * tiny for value in x]
+    radius = [(2 * abs(s) + f).abs_upper() for s, f in zip(shift, floor, strict=True)]
+    found = nothing
+    for _ in range(_INFLATIONS):
+        around = [arb(0, r) for r in radius]
+        box = Box.of([x + r for x, r in zip(x, around, strict=True)])
+        if not all(a > 0 for a in box.a):
+            return found
+        if circuit.rectified and not all(y > 0 or y < 0 for y in box.y):
+            gap = least(abs(x) - r for x, r in zip(x[:n], radius[:n], strict=True))
+            return None, Inequality("no y_i = 0 in the enclosure", None, gap)
+        CJ = C * imbalance_jacobian(circuit, box)
+        spread = from_entries(2 * n, lambda i, j, CJ=CJ: int(i == j) - CJ[i, j]) * column(around)
+        moved = [s + spread[i, 0] for i, s in enumerate(shift)]
+        if not all(value.is_finite() for value in moved):
+            return found
+        margin = least(1 - m.abs_upper() / r for m, r in zip(moved, radius, strict=True))
+        inequality = Inequality.positive(name, margin)
+        if inequality.holds:
+            return Box.of([x + m for x, m in zip(x, moved, strict=True)]), inequality
+        found = None, Inequality(name, None, margin)  # that it fails in this box decides nothing
+        radius = [arb.max(2 * abs(m), r).abs_upper() for m, r in zip(moved, radius, strict=True)]
+    return found
+
+
+def _newton(circuit: BallCircuit, x: list[arb]) -> list[arb]:
+    """Midpoints near `x` that solve the equations about as well as the precision allows."""
+    steps = 3 + max(0, ctx.prec // 26).bit_length()  # the digits double, from those of float64
+    for _ in range(steps):
+        state = Box.of(x)
+        J = imbalance_jacobian(circuit, state).mid()
+        step = J.solve(column(imbalance(circuit, state)).mid(), algorithm="approx").mid()
+        moved = [(value - step[i, 0]).mid() for i, value in enumerate(x)]
+        if not all(v.is_finite() for v in moved) or not all(a > 0 for a in Box.of(moved).a):
+            return x
+        x = moved
+    return x
+
+
+def _seen(circuit: BallCircuit, y: list[arb]) -> arb_mat:
+    """What the recurrent terms see of `y`."""
+    if not circuit.rectified:
+        return column(y)
+    return column(arb.max(y, arb(0)) for y in y)

@@ -1,0 +1,331 @@
+"""Proofs about one circuit, in ball arithmetic: rounding cannot have changed what they say.
+
+`prove` encloses the steady state of a circuit under a drive and decides whether it is stable. Each
+answer rests on inequalities between balls (`organics.proofs.balls`), of which the result shows
+all. Where the balls are too wide to tell, they are computed again with twice the bits; if that does
+not help up to `max_bits`, the answer is "undecided".
+
+*Identity recurrence.* The steady state is unique and has a closed form, evaluated in balls. It is
+stable by the theorem of the paper if, for a positive `T`, `S = T B + B^T T` is positive definite
+and `K > 0`. `S` is a symmetric Z-matrix, so one positive vector `v` with `S v > 0` suffices; here
+`v = a_s`. In the rectified model a neuron with `z_i = 0` exactly rests where its equation has a
+kink. It is proved stable too: near the steady state `y_i^2` decays at a positive rate on either
+side, whatever the others do, and they feel it to second order only, while their own linearization
+is stable; so the sum of their quadratic Lyapunov function and a multiple of `y_i^2` decreases.
+
+*General recurrence.* Krawczyk's test proves that a box holds one and only one steady state. For the
+Jacobian `J` in all of the box and an exact symmetric matrix `P`, `P J + J^T P - 2 g P` is shown to
+be negative definite. If `P` is positive definite, the real part of every eigenvalue of `J` is
+below `g < 0`. If instead `x^T P x < 0` for some `x` and `g >= 0`, some eigenvalue has a real part
+above `g`: otherwise `P` would be the integral of positive definite matrices. Definiteness itself is
+Gershgorin's theorem after a congruence. The rectified model is smooth where no `y_i` is 0; if a
+sign stays open, so does the answer.
+
+*No steady state, or none that is stable*: from a part of the circuit, by
+`organics.proofs.existence`; for two neurons, going through all that may be steady states, by
+`organics.proofs.pairs`.
+
+**What became of the conjecture.** The paper conjectures a stable steady state wherever the largest
+singular value of `W_r` is at most 1 and `|z| <= 1`. That is false, as `W` needs a bound:
+`examples/no_steady_state.json` (`W_r = diag(1, 0)`, `W = 5 I`, `b = 1`, `z = (0.6, 0.8)`) has no
+steady state. The *bounded conjecture* is
+
+    if `0 <= W_ij <= 1`, `0 < b, b0, sigma < 1`, `tau_y, tau_a > 0`, the largest singular value of
+    `W_r` is at most 1 and `|z| <= 1`, there is a locally asymptotically stable steady state.
+
+`Circuit.random` draws within these bounds. It is false too: `examples/no_stable_state.json`
+(`n = 1`, `W_r = -1`, `W = b = b0 = sigma = 0.9`, `z = 1`) has one steady state, a saddle, and in
+the rectified model none. No larger circuit has a stable one if such a neuron, hearing only itself,
+is a part of it. There the recurrence opposes the drive while `a < 1` and adds to it where `a > 1`,
+and nothing stops `a`. `prove` disproves these files. For `n = 1` and `0 <= W_r <= 1` the bounded
+conjecture is a theorem. For symmetric positive semidefinite `W_r`, the next larger class, it is
+false: `examples/no_stable_state_semidefinite.json` (`n = 2`) has one steady state, an unstable one.
+
+Source: Rawat, Heeger & Martiniani 2024 (theorem, conjecture); Krawczyk 1969 (existence test).
+"""
+
+from functools import reduce
+from typing import Literal, NamedTuple
+
+import numpy as np
+from flint import arb, arb_mat, ctx
+from jaxtyping import Array, ArrayLike, Float
+
+from organics.arguments import require_whole
+from organics.circuit.circuit import Circuit, State, as_drive, require_valid
+from organics.printing import Lines, in_html, in_words
+from organics.proofs.balls import (
+    BallCircuit,
+    Box,
+    Inequality,
+    column,
+    enclose,
+    exact,
+    from_entries,
+    jacobian,
+    least,
+)
+from organics.proofs.existence import NONE_EXISTS, NONE_STABLE, absence
+from organics.proofs.lyapunov import candidates, conclude, given
+from organics.proofs.pairs import BITS as PAIRS_BITS
+from organics.proofs.pairs import steady_states_of_two
+from organics.rest.search import SteadyState, steady_state
+
+MAX_BITS, _FIRST_BITS = 848, 53
+
+Verdict = Literal["proved", "disproved", "undecided"]
+
+UNIQUE = "the only steady state is locally asymptotically stable"
+STABLE = "the enclosure holds exactly one steady state, and it is locally asymptotically stable"
+UNSTABLE = "the enclosure holds exactly one steady state, and it is unstable"
+
+
+class Proof(NamedTuple):
+    """What was proved of a circuit under one drive.
+
+    Attributes
+        verdict: "proved" if a stable steady state is enclosed; "disproved" if no stable one exists,
+            or the one that was found is unstable (another may be stable); else "undecided".
+        statement: what exactly is proved, or why nothing is.
+        decided_by: the inequality on which the verdict rests, or at which it stopped.
+        inequalities: all that were evaluated.
+        bits: the precision in use.
+        enclosure: balls around `y` and `a` of the steady state, `None` if there is none.
+        certificate: what was verified, as exact numbers: the diagonal of `T`, shape (n, 1), or `P`,
+            shape (2n, 2n), or `w`, shape (n, 1), of `organics.proofs.existence`; `None` if
+            nothing was needed or found.
+    """
+
+    verdict: Verdict
+    statement: str
+    decided_by: Inequality
+    inequalities: tuple[Inequality, ...]
+    bits: int
+    enclosure: Box | None
+    certificate: arb_mat | None
+
+    def lines(self) -> Lines:
+        """In words; the balls with 12 digits."""
+        rows = [("decided by", f"{self.decided_by.name}, margin {self.decided_by.margin}")]
+        rows.append(("precision", f"{self.bits} bits"))
+        if self.enclosure is not None:
+            for name, balls in zip("ya", self.enclosure, strict=True):
+                rows.append((name, ", ".join(ball.str(12) for ball in balls)))
+        return Lines(f"{self.verdict}: {self.statement}", tuple(rows))
+
+    def __str__(self) -> str:
+        return in_words(self)
+
+    def _repr_html_(self) -> str:
+        return in_html(self)
+
+
+class _Attempt(NamedTuple):
+    """A proof at one precision."""
+
+    verdict: Verdict
+    statement: str
+    inequalities: list[Inequality]
+    enclosure: Box | None = None
+    certificate: arb_mat | None = None
+
+
+def prove(
+    circuit: Circuit,
+    z: Float[ArrayLike, " n"],
+    steady: SteadyState | State | None = None,
+    *,
+    certificate: ArrayLike | None = None,
+    max_bits: int = MAX_BITS,
+) -> Proof:
+    """Prove or disprove that the circuit has a stable steady state under the drive `z`, shape (n,).
+
+    Parameters and drive are the exact floating-point numbers that the circuit holds (`z` in the
+    circuit's type).
+
+    Arguments
+        steady: the steady state that is meant, near enough for Newton's method, where there may be
+            several; by default the one that `steady_state` finds. A state that is not near a steady
+            state proves nothing.
+        certificate: to be verified instead of one that is looked for: the diagonal of `T`, shape
+            (n,), for identity recurrence, as from `certify`; else a symmetric `P`, shape (2n, 2n),
+            with `P J + J^T P` negative definite. A wrong one proves nothing.
+        max_bits: the highest precision tried. The first is 53 bits, then it doubles.
+
+    Raises `ValueError` if `z`, `steady`, `certificate` or `max_bits` is not as above.
+    """
+    require_whole("max_bits", max_bits, least=2)
+    z = as_drive(circuit, z)
+    require_valid(circuit)
+    identity = circuit.W_r is None or np.array_equal(np.asarray(circuit.W_r), np.eye(circuit.n))
+    wanted = None if certificate is None else _certificate(certificate, circuit.n, identity)
+    claimed = None if steady is None else _claimed(circuit, steady)
+    start, bits = claimed, 0
+    attempt = None
+    while attempt is None or (attempt.verdict == "undecided" and bits < max_bits):
+        bits = min(2 * bits or _FIRST_BITS, max_bits)
+        with ctx.workprec(bits):
+            balls = BallCircuit.of(circuit, z)
+            missing = absence(circuit, z, balls)
+            if missing is not None:
+                attempt = _Attempt(
+                    "disproved", missing.statement, [missing.inequality], None, missing.certificate
+                )
+            elif balls.W_r is None:
+                attempt = _identity(balls, wanted)
+            else:
+                start = steady_state(circuit, z).state if start is None else start
+                attempt = _general(balls, start, wanted)
+            if claimed is not None and attempt.enclosure is not None:
+                attempt = _if_near(attempt, attempt.enclosure, claimed)
+    if steady is None and certificate is None and max_bits >= PAIRS_BITS:
+        told = _none_of_two(circuit, z, attempt)
+        attempt, bits = (attempt, bits) if told is None else (told, PAIRS_BITS)
+    decisive = next((i for i in attempt.inequalities if not i.holds), attempt.inequalities[-1])
+    return Proof(
+        attempt.verdict,
+        attempt.statement,
+        decisive,
+        tuple(attempt.inequalities),
+        bits,
+        attempt.enclosure,
+        attempt.certificate,
+    )
+
+
+def _identity(circuit: BallCircuit, certificate: np.ndarray | None) -> _Attempt:
+    """The certificate of `organics.certify`, each inequality of its proof in balls."""
+    n, d, tau_y, tau_a = circuit.n, circuit.d, circuit.tau_y, circuit.tau_a
+    responds = [circuit.responds(i) for i in range(n)]
+    squares = [d**2 if r else arb(0) for d, r in zip(d, responds, strict=True)]
+    pooled = (circuit.W * column(squares)).entries()
+    a = [c + p for c, p in zip(circuit.c, pooled, strict=True)]
+    y = [d / a.sqrt() if r else d for d, a, r in zip(d, a, responds, strict=True)]
+    leak = [a.sqrt() if r else arb(1) for a, r in zip(a, responds, strict=True)]
+    rate = [square / a for square, a in zip(squares, a, strict=True)]  # `y^2` as others see it
+    hears = from_entries(n, lambda i, j: circuit.W[i, j] * rate[j] / tau_a[i])
+    B = from_entries(
+        n, lambda i, j: (leak[i] / tau_y[i] + 1 / tau_a[i] if i == j else 0) - hears[i, j]
+    )
+    T = _diagonal(B, a) if certificate is None else exact(certificate)
+    M = from_entries(n, lambda i, j: T[i] * B[i, j])
+    S = from_entries(n, lambda i, j: M[i, j] + M[j, i])
+    others = [hears[i, j] for i in range(n) for j in range(n) if i != j]
+    inequalities = [
+        Inequality.not_negative("off-diagonals of B <= 0", least(others or [arb(0)])),
+        Inequality.positive("B a_s > 0", _relative(B, a)),
+        Inequality.positive("T > 0", least(T)),
+        Inequality.positive(
+            "K > 0", least(k / (ty * ta) for k, ty, ta in zip(leak, tau_y, tau_a, strict=True))
+        ),
+    ]
+    kinks = [i for i in range(n) if circuit.rectified and d[i] == 0]
+    if kinks:
+        slopes = (arb.min(arb(1), a[i].sqrt()) / tau_y[i] for i in kinks)
+        inequalities.append(
+            Inequality.positive("both slopes of a neuron under zero drive < 0", least(slopes))
+        )
+    inequalities.append(Inequality.positive("(T B + B^T T) a_s > 0", _relative(S, a)))
+    holds = all(inequality.holds for inequality in inequalities)
+    return _Attempt(
+        "proved" if holds else "undecided",
+        UNIQUE if holds else "the certificate was not verified",
+        inequalities,
+        Box(y, a),
+        column(T),
+    )
+
+
+def _diagonal(B: arb_mat, a: list[arb]) -> list[arb]:
+    """Exact numbers close to `T = B^-T 1 / a_s`."""
+    try:
+        u = B.transpose().mid().solve(column([arb(1)] * len(a)), algorithm="approx")
+    except ZeroDivisionError:  # at very few bits; any other positive numbers may still do
+        return [arb(1)] * len(a)
+    return [(u[i, 0] / a[i]).mid() for i in range(len(a))]
+
+
+def _relative(matrix: arb_mat, v: list[arb]) -> arb:
+    """Smallest entry of `matrix v`, relative to what the diagonal contributes; `v` is positive.
+
+    For a symmetric Z-matrix with positive diagonal, by Gershgorin's theorem, a lower bound on the
+    smallest eigenvalue after scaling the diagonal to 1.
+    """
+    image = (matrix * column(v)).entries()
+    return least(image[i] / (abs(matrix[i, i]) * v[i]) for i in range(len(v)))
+
+
+def _general(circuit: BallCircuit, start: State, P: np.ndarray | None) -> _Attempt:
+    """Krawczyk's test around `start`, then a Lyapunov inequality in all of the box."""
+    box, inside = enclose(circuit, np.asarray(start.y), np.asarray(start.a))
+    if box is None:
+        return _Attempt("undecided", "no steady state could be enclosed", [inside])
+    J = jacobian(circuit, box)
+    evaluated = [inside]
+    for candidate in candidates(J) if P is None else given(J, P):
+        stable, inequalities = conclude(J, candidate)
+        evaluated = [inside, *inequalities]
+        if stable is not None:
+            verdict, statement = ("proved", STABLE) if stable else ("disproved", UNSTABLE)
+            return _Attempt(verdict, statement, evaluated, box, candidate.P)
+    return _Attempt(
+        "undecided", "a steady state was enclosed, but its stability not decided", evaluated, box
+    )
+
+
+def _none_of_two(circuit: Circuit, z: Array, attempt: _Attempt) -> _Attempt | None:
+    """The attempt, if a circuit of two neurons has no steady state but unstable ones."""
+    if circuit.n != 2 or circuit.rectified:
+        return None
+    if attempt.verdict == "proved" or attempt.statement in (NONE_EXISTS, NONE_STABLE):
+        return None
+    pairs = steady_states_of_two(circuit, z)
+    if pairs is None or not pairs.none_stable:
+        return None
+    return attempt._replace(
+        verdict="disproved",
+        statement=NONE_STABLE if pairs.enclosures else NONE_EXISTS,
+        inequalities=[*(i for i in attempt.inequalities if i.holds), pairs.inequality],
+    )
+
+
+def _if_near(attempt: _Attempt, found: Box, claimed: State) -> _Attempt:
+    """The attempt, if the steady state that it is about is the one that was meant."""
+    tolerance = arb(float(np.finfo(claimed.a.dtype).eps) ** 0.25)  # as `a` may have few digits
+    y, a = exact(claimed.y), exact(claimed.a)
+    largest = reduce(arb.max, [abs(y) for y in y])
+    sizes = [largest if largest > 0 else arb(1)] * len(y) + a
+    margin = least(
+        tolerance - abs(x - claim) / size
+        for x, claim, size in zip([*found.y, *found.a], [*y, *a], sizes, strict=True)
+    )
+    near = Inequality.positive("the given state is near the enclosed one", margin)
+    if near.holds:
+        return attempt._replace(inequalities=[near, *attempt.inequalities])
+    return _Attempt("undecided", "the given state is not near a steady state", [near])
+
+
+def _claimed(circuit: Circuit, steady: SteadyState | State) -> State:
+    state = steady.state if isinstance(steady, SteadyState) else steady
+    for name, value in zip(state._fields, state, strict=True):
+        if value.shape != (circuit.n,) or not np.all(np.isfinite(value)):
+            raise ValueError(
+                f"`steady.{name}` must be finite and of shape ({circuit.n},), not {value}."
+            )
+    if not np.all(np.asarray(state.a) > 0):
+        raise ValueError(f"`steady.a` must be > 0, not {state.a}.")
+    return state
+
+
+def _certificate(value: ArrayLike, n: int, identity: bool) -> np.ndarray:
+    matrix = np.asarray(value, np.float64)
+    shape = (n,) if identity else (2 * n, 2 * n)
+    what = "the diagonal of `T`" if identity else "a symmetric `P`"
+    if matrix.shape != shape or not np.all(np.isfinite(matrix)):
+        raise ValueError(
+            f"`certificate` must be {what}, finite and of shape {shape}, not of shape "
+            f"{matrix.shape}."
+        )
+    if not identity and not np.array_equal(matrix, matrix.T):
+        raise ValueError("`certificate` must be a symmetric `P`; this matrix is not symmetric.")
+    return matrix

@@ -1,0 +1,1 @@
+"""Where a circuit rests."""

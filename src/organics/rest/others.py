@@ -1,0 +1,161 @@
+"""Whether a steady state is the only one, and which others a search from many starts finds.
+
+With `v = sqrt(a) y` the steady states of the main model are the zeros, in all of R^n, of
+
+    G(v) = y - (1 - s) (W_r y) - b z,    s = sqrt((b0 sigma)^2 + W v^2),    y = v / s,
+
+to which Newton's method goes from states of any size, as `a > 0` holds by itself.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import ArrayLike, Float
+
+from organics.circuit.circuit import Circuit, State, as_drive
+from organics.linear_stability import identity_recurrence
+
+STARTS = 200
+_STEPS = 60
+_FRACTIONS = (1.0, 0.5, 0.2, 0.05, 0.01)  # of a step of Newton's, of which the best is taken
+_BALANCED = 1e-9  # relative to the terms of each equation
+_SAME = 1e-6  # relative distance of two finds of one state
+_ROUNDING = 4 * np.finfo(float).eps
+
+
+class Others(NamedTuple):
+    """What is known of the steady states beside a given one.
+
+    Attributes
+        unique: `True` if it is proved that there is no other, `False` if others were found, `None`
+            if none was found although there may be some.
+        why: the reason, in words.
+        states: the others that were found, by rising `|a|`.
+    """
+
+    unique: bool | None
+    why: str
+    states: list[State]
+
+
+def other_states(
+    circuit: Circuit, z: Float[ArrayLike, " n"], state: State, *, seed: int = 0
+) -> Others:
+    """The steady states for the drive `z` beside `state`, as far as a quick look finds them.
+
+    Unique by proof is the state for `W_r = I`; with one pool for all neurons (all entries of `W`
+    the same, and of `b0 sigma`) also for a nonsingular `W_r` with a norm of `2 W_r - I` of at most
+    1. For n = 1 all states are known. Otherwise Newton's method starts from states of all sizes;
+    that it finds no other is no proof. The rectified model with n > 1 is not searched.
+
+    In float64, on concrete values. Raises `ValueError` if `z` has the wrong shape.
+    """
+    drive = np.asarray(as_drive(circuit, z), np.float64)
+    if identity_recurrence(circuit) is not None:
+        return Others(True, "with W_r = I there is one steady state", [])
+    if _is_shared_pool_without_poles(circuit):
+        return Others(True, "with one pool and |2 W_r - I| <= 1 there is one steady state", [])
+    assert circuit.W_r is not None  # it would be the identity
+    planar = circuit.n == 1 and float(circuit.W_r[0, 0]) >= 0
+    if planar:
+        from organics.planar import fixed_points_2d
+
+        points = fixed_points_2d(circuit, drive)
+        found = [State(jnp.full(1, p.y), jnp.full(1, p.a)) for p in points]
+    elif circuit.rectified:
+        return Others(None, "others may exist: the rectified model is not searched", [])
+    else:
+        found = _search(circuit, drive, seed)
+    others = [other for other in found if _distance(other, state) > _SAME]
+    others.sort(key=lambda other: float(np.linalg.norm(other.a)))
+    if planar:
+        return Others(not others, "as all are known with one neuron", others)
+    from_starts = f"found by Newton's method from {STARTS} starts"
+    if others:
+        return Others(False, f"{from_starts}; there may be more", others)
+    return Others(None, f"others may exist: none was {from_starts}", [])
+
+
+_c = jax.jit(lambda circuit: circuit.c)  # one program, instead of one for each step
+
+
+def _is_shared_pool_without_poles(circuit: Circuit) -> bool:
+    W, c = np.asarray(circuit.W, np.float64), np.asarray(_c(circuit), np.float64)
+    if circuit.rectified or not (np.all(W[0, 0] == W) and W[0, 0] > 0 and np.all(c == c[0])):
+        return False
+    W_r = np.asarray(circuit.W_r, np.float64)
+    regular = np.linalg.cond(W_r) < 1e12
+    return bool(regular and np.linalg.norm(2 * W_r - np.eye(circuit.n), 2) <= 1)
+
+
+def _distance(one: State, other: State) -> float:
+    """The largest difference of `sqrt(a) y`, `a` of two states, relative to their sizes."""
+    pairs = [
+        (np.sqrt(np.asarray(s.a, np.float64)) * np.asarray(s.y, np.float64), np.asarray(s.a))
+        for s in (one, other)
+    ]
+    return max(
+        float(np.linalg.norm(a - b) / max(np.linalg.norm(a) + np.linalg.norm(b), 1e-300))
+        for a, b in zip(*pairs, strict=True)
+    )
+
+
+def _search(circuit: Circuit, z: Float[np.ndarray, " n"], seed: int) -> list[State]:
+    """What Newton's method on `G` comes to from starts of all sizes; each state once."""
+    W, W_r, c, b = (
+        np.asarray(x, np.float64) for x in (circuit.W, circuit.W_r, _c(circuit), circuit.b)
+    )
+    d = b * z
+    rng = np.random.default_rng(seed)
+    v = rng.normal(size=(STARTS, circuit.n)) * 10 ** rng.uniform(-1.5, 3.5, (STARTS, 1))
+    v[0] = d
+    with np.errstate(all="ignore"):
+        for _ in range(_STEPS):
+            v = _newton_step(v, W, W_r, c, d)
+        G, terms, s = _reduced(v, W, W_r, c, d)[:3]
+        good = np.all(np.abs(G) <= _BALANCED * terms, axis=1) & np.all(np.isfinite(v), axis=1)
+        # where `W_r y` cancels, terms tell nothing: what their rounding does to `v` must be small
+        DG, singular = _derivative(v, W, W_r, c, d)
+        moved = (np.abs(np.linalg.inv(DG)) @ terms[..., None])[..., 0]
+        small = _ROUNDING * np.linalg.norm(moved, axis=1) <= _SAME * np.linalg.norm(v, axis=1)
+        good &= small & ~singular
+    states: list[State] = []
+    for v_i, s_i in zip(v[good], s[good], strict=True):
+        state = State(jnp.asarray(v_i / s_i, circuit.dtype), jnp.asarray(s_i**2, circuit.dtype))
+        if all(_distance(state, known) > _SAME for known in states):
+            states.append(state)
+    return states
+
+
+def _reduced(v, W, W_r, c, d):
+    """`G`, the size of its terms, `s`, `y` and `W_r y` at each row of `v`."""
+    s = np.sqrt(c + v**2 @ W.T)
+    y = v / s
+    u = y @ W_r.T
+    terms = np.abs(y) + (1 + s) * (np.abs(y) @ np.abs(W_r).T) + np.abs(d)
+    return y - (1 - s) * u - d, terms, s, y, u
+
+
+def _derivative(v, W, W_r, c, d):
+    """`dG/dv` at each row, the identity where it is singular; and where it is."""
+    _, _, s, y, u = _reduced(v, W, W_r, c, d)
+    identity = np.eye(v.shape[1])
+    S = W * v[:, None, :] / s[:, :, None]  # ds/dv
+    Y = (identity - y[:, :, None] * S) / s[:, :, None]  # dy/dv
+    DG = Y - (1 - s)[:, :, None] * (W_r @ Y) + u[:, :, None] * S
+    singular = ~np.isfinite(DG).all(axis=(1, 2)) | (np.linalg.det(np.nan_to_num(DG)) == 0)
+    DG[singular] = identity
+    return DG, singular
+
+
+def _newton_step(v, W, W_r, c, d):
+    """Each row after that part of a step which leaves least."""
+    G = _reduced(v, W, W_r, c, d)[0]
+    DG, _ = _derivative(v, W, W_r, c, d)
+    move = np.linalg.solve(DG, -G[..., None])[..., 0]
+    tried = np.stack([v + part * move for part in _FRACTIONS])
+    left = np.stack([np.linalg.norm(_reduced(one, W, W_r, c, d)[0], axis=1) for one in tried])
+    best = np.argmin(np.where(np.isfinite(left), left, np.inf), axis=0)
+    return tried[best, np.arange(len(v))]

@@ -1,0 +1,446 @@
+r"""Noise in the circuit, and its stochastic differential equation integrated by a scan.
+
+With the state `x = (y, a)`, the circuit's velocity `f` and independent Wiener processes `dB`,
+
+    dx = f(x) dt + L(x) S dB,    S = sqrt(D(1/tau)),    L = D(level of each neuron),
+
+so that the covariance of the noise grows at the rate `Q = L D(1/tau) L^T`. A level has the unit of
+its potential: a leaky neuron by itself, `f = -x/tau`, fluctuates with variance `level^2 / 2`,
+whatever its time constant.
+"""
+
+import math
+import warnings
+from functools import partial
+from typing import get_args
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int, PRNGKeyArray, Real
+
+from organics.arguments import require_whole
+from organics.circuit.circuit import Circuit, State, as_real, root
+from organics.machine.memory import require_memory
+from organics.machine.mesh import advising, alike, concretely
+from organics.simulation.discretization import (
+    Scheme,
+    in_words,
+    largest_step,
+    modes,
+    unstable,
+    variance_error,
+)
+from organics.simulation.ode import (
+    DIVERGENCE,
+    DRIVE,
+    DRIVE_NOT_FINITE,
+    MODULATOR,
+    NONE,
+    STABILITY,
+    Constant,
+    Drive,
+    Function,
+    Trajectory,
+    as_time_course,
+    initial_state,
+    known,
+    require_ok,
+    with_honest_end,
+)
+from organics.simulation.stepping import APART
+
+_BIAS = 0.1  # relative error of a variance, by the steps, that goes without a word
+
+# Steps whose noise is drawn at once. On a CPU a draw per step takes several times as long as the
+# step itself; from a few hundred steps on the time no longer falls, while the memory grows.
+_CHUNK = 512
+
+
+class Noise(eqx.Module):
+    """Noise levels of the neurons, each a scalar or of shape (n,), >= 0.
+
+    The level of neuron i at the potential `x_i` is `sqrt(additive_i^2 + (multiplicative_i x_i)^2)`:
+    two independent sources, one constant and one in proportion to the potential. `x` is `y` for the
+    principal and `a` for the modulator neurons.
+
+    Arguments
+        additive_y, additive_a: constant part, in the unit of the potential.
+        multiplicative_y, multiplicative_a: part proportional to the potential, dimensionless; none
+            by default.
+
+    Raises `ValueError`, naming the argument, if a level is negative or not finite.
+    """
+
+    additive_y: Float[Array, "*n"]
+    additive_a: Float[Array, "*n"]
+    multiplicative_y: Float[Array, "*n"] | None
+    multiplicative_a: Float[Array, "*n"] | None
+
+    def __init__(
+        self,
+        additive_y: Real[ArrayLike, "*n_y"] = 0.0,
+        additive_a: Real[ArrayLike, "*n_a"] = 0.0,
+        multiplicative_y: Real[ArrayLike, "*n_my"] | None = None,
+        multiplicative_a: Real[ArrayLike, "*n_ma"] | None = None,
+    ):
+        self.additive_y = _level("additive_y", additive_y)
+        self.additive_a = _level("additive_a", additive_a)
+        self.multiplicative_y, self.multiplicative_a = None, None
+        if multiplicative_y is not None:
+            self.multiplicative_y = _level("multiplicative_y", multiplicative_y)
+        if multiplicative_a is not None:
+            self.multiplicative_a = _level("multiplicative_a", multiplicative_a)
+
+    def levels(self, circuit: Circuit, state: State) -> State:
+        """The diagonal of `L` at `state`: the noise level of each neuron, shape (n,) each.
+
+        Raises `ValueError` if a level has neither shape () nor (n,).
+        """
+
+        def level(additive, multiplicative, x, name):
+            size = _per_neuron(f"additive_{name}", additive, circuit)
+            if multiplicative is None:
+                return size
+            share = _per_neuron(f"multiplicative_{name}", multiplicative, circuit)
+            return root(jnp.square(size) + jnp.square(share * x))
+
+        return State(
+            level(self.additive_y, self.multiplicative_y, state.y, "y"),
+            level(self.additive_a, self.multiplicative_a, state.a, "a"),
+        )
+
+    def amplitudes(self, circuit: Circuit, state: State) -> State:
+        """The diagonal of `L S` at `state`: `level / sqrt(tau)`, `y` and `a` of shape (n,)."""
+        y, a = self.levels(circuit, state)
+        return State(y / jnp.sqrt(circuit.tau_y), a / jnp.sqrt(circuit.tau_a))
+
+
+def simulate_noisy(
+    circuit: Circuit,
+    z: Drive,
+    noise: Noise,
+    dt: Real[ArrayLike, ""],
+    steps: int,
+    initial: State | None = None,
+    *,
+    key: PRNGKeyArray,
+    scheme: Scheme = "euler-maruyama",
+    save_every: int = 1,
+    throw: bool = True,
+) -> Trajectory:
+    """Integrate the circuit with noise, in `steps` steps of `dt` ms.
+
+    "euler-maruyama" converges to the solution in the sense of Itô: strongly of order 1 with
+    additive noise, of order 1/2 with multiplicative noise. "heun" converges to that in the sense of
+    Stratonovich, strongly of order 1 in either case; it evaluates the velocity twice. With additive
+    noise the two solutions are the same, and the linear theory of `organics.spectra` describes it.
+
+    Unlike the circuit without noise, this one can reach `a <= 0`: by too large a step, or by noise
+    that is large against `(b0 sigma)^2`. `a` is not clipped: the trajectory is then not `ok` from
+    its last saved row before, `end_time`, on (every step is looked at, not only the saved ones).
+    Multiplicative noise alone cannot do that to `a`, if the steps are small enough.
+
+    Steps change the variances of the fluctuations, and too long ones are unstable. Both are judged
+    by the linearized circuit at the steady state for `z`; where `z` varies, for the weakest and the
+    strongest of its values at the save times. Unstable steps are an error under a constant `z`.
+    Under one that varies, and where the variance of a mode changes by more than 10 %, there is a
+    warning. Both name steps that would do. Where `circuit`, `z` or `dt` is being traced, there is
+    no warning, and the trajectory of unstable steps is not `ok`. Nothing is said where no stable
+    steady state is found.
+
+    Can be jitted, mapped (over keys for repeated trials) and differentiated. The noise is a
+    function of `key` and the step, whatever `save_every`.
+
+    Arguments
+        z: input drive: constant, shape (n,); or sampled at the save times, shape
+            (steps / save_every + 1, n), and linear between them; or a function of the time in ms,
+            traced and mapped over times by JAX. It is taken at the beginning of each step; of a
+            step of more than 0.45 ms, as its mean over times at most so far apart.
+        initial: state at time 0, with `a > 0`; by default `y = 0` and `a = (b0 sigma)^2`.
+        save_every: steps from one saved row to the next; must divide `steps`. The first saved row
+            is `initial`. The noise of at least this many steps is held in memory.
+        throw: raise if the trajectory is not `ok`.
+
+    Raises
+        ValueError: naming the argument, if one is not as above; not for values being traced.
+        RuntimeError: if `throw` and the trajectory is not `ok`; or if `z` is a function and `dt` is
+            traced and more than 0.45 ms.
+    """
+    dt = _step(circuit, dt)
+    return _simulate(
+        circuit, z, noise, dt, steps, initial, _Drawn(key, dt, circuit.n), scheme, save_every, throw
+    )
+
+
+def simulate_increments(
+    circuit: Circuit,
+    z: Drive,
+    noise: Noise,
+    dt: Real[ArrayLike, ""],
+    increments: Float[Array, "steps 2 m"],
+    initial: State | None = None,
+    *,
+    scheme: Scheme = "euler-maruyama",
+    save_every: int = 1,
+    throw: bool = True,
+) -> Trajectory:
+    """`simulate_noisy` along a given path of the Wiener processes.
+
+    `increments[k]` holds the increments during step k, one row for `y` and one for `a`, each of
+    variance `dt`. Sums of successive increments drive the same path with a longer step.
+    """
+    if increments.shape[1:] != (2, circuit.n):
+        raise ValueError(
+            f"`increments` must have shape (steps, 2, {circuit.n}), not {increments.shape}."
+        )
+    dt = _step(circuit, dt)
+    given = _Given(increments.astype(circuit.dtype))
+    steps = len(increments)
+    return _simulate(circuit, z, noise, dt, steps, initial, given, scheme, save_every, throw)
+
+
+class _Drawn(eqx.Module):
+    """Increments of step k as a function of the key and k alone."""
+
+    key: PRNGKeyArray
+    dt: Float[Array, ""]
+    n: int
+
+    def __call__(self, step: Int[Array, ""]) -> Float[Array, "2 n"]:
+        return jnp.sqrt(self.dt) * jr.normal(jr.fold_in(self.key, step), (2, self.n), self.dt.dtype)
+
+
+class _Given(eqx.Module):
+    increments: Float[Array, "steps 2 n"]
+
+    def __call__(self, step: Int[Array, ""]) -> Float[Array, "2 n"]:
+        return self.increments[step]
+
+
+def _simulate(
+    circuit, z, noise, dt, steps, initial, increments, scheme, save_every, throw
+) -> Trajectory:
+    if scheme not in get_args(Scheme):
+        raise ValueError(f"`scheme` must be one of {list(get_args(Scheme))}, not {scheme!r}.")
+    require_whole("steps", steps)
+    require_whole("save_every", save_every)
+    if steps % save_every:
+        raise ValueError(
+            f"`steps` must be a multiple of `save_every`, not {steps} and {save_every}."
+        )
+    if not isinstance(noise, Noise):
+        raise ValueError(f"`noise` must be a `Noise`, not {noise!r}.")
+    rows = steps // save_every
+    neuron_bytes = 2 * circuit.n * dt.dtype.itemsize
+    require_memory(rows * neuron_bytes, "steps", f"a trajectory of {rows:,} rows")
+    require_memory(save_every * neuron_bytes, "save_every", f"the noise of {save_every:,} steps")
+    with concretely():  # what is concrete stays so inside a traced function
+        times = _times(dt, save_every, rows)
+        drive = as_time_course(circuit, z, times)
+        start = initial_state(circuit, initial)
+        if not (isinstance(start.a, Tracer) or np.all(np.asarray(start.a) > 0)):
+            raise ValueError("`initial.a` must be > 0 in a simulation with noise.")
+        jax.eval_shape(noise.levels, circuit, start)  # refuses shapes before any work starts
+        eigenvalues = _modes(circuit, drive, times)
+    constant = isinstance(drive, Constant)
+    if not isinstance(dt, Tracer) and not isinstance(eigenvalues, Tracer):
+        _judge(np.asarray(eigenvalues), float(dt), scheme, noise, constant, throw)
+    looks, dt = _looks(drive, dt)
+    trajectory = _integrate(
+        circuit, drive, noise, dt, times, start, increments, scheme, rows, save_every, looks
+    )
+    if constant:
+        trajectory = _nothing_if(unstable(eigenvalues, dt, scheme)[0], trajectory)
+    trajectory = with_honest_end(trajectory)
+    if not throw:
+        return trajectory
+    shorter = "Take shorter steps `dt`, or less noise."
+    return require_ok(
+        trajectory,
+        {
+            DIVERGENCE: ("the state diverged", shorter),
+            DRIVE: DRIVE_NOT_FINITE,
+            MODULATOR: ("some `a` is not positive", shorter),
+            STABILITY: ("steps of `dt` are unstable", "Take shorter ones."),
+        },
+    )
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _times(dt: Float[Array, ""], save_every: int, rows: int) -> Float[Array, " rows"]:
+    return dt * save_every * np.arange(rows + 1, dtype=dt.dtype)
+
+
+def _modes(circuit: Circuit, drive, times) -> Complex[Array, "drives m"]:
+    """Eigenvalues under the drive, or under the weakest and the strongest of its values."""
+    if isinstance(drive, Constant):
+        return modes(circuit, drive.value[None])
+    return modes(circuit, _weakest_and_strongest(circuit.b, drive, times))
+
+
+@eqx.filter_jit
+def _weakest_and_strongest(gain: Float[Array, " n"], drive, times) -> Float[Array, "2 n"]:
+    values = jax.vmap(drive)(times)
+    size = jnp.linalg.norm(gain[None] * values, axis=1)
+    return values[jnp.stack([jnp.argmin(size), jnp.argmax(size)])]
+
+
+def _judge(
+    eigenvalues, dt: float, scheme: Scheme, noise: Noise, constant: bool, throw: bool
+) -> None:
+    """Refuse steps that are unstable, and warn of those that change a variance too much."""
+    error = variance_error(eigenvalues, dt, scheme)
+    if error <= _BIAS:
+        return
+    fair = largest_step(eigenvalues, dt, scheme, _BIAS)
+    would_do = f"Steps of up to {in_words(fair)} change no variance by more than {_BIAS:.0%}."
+    if np.isfinite(error):
+        if not _silent(noise):
+            warnings.warn(
+                f"steps of `dt` = {dt:g} ms change the variance of a mode of the linearized "
+                f"circuit by {error:.0%}. {would_do}",
+                stacklevel=4,
+            )
+        return
+    largest = largest_step(eigenvalues, dt, scheme, np.inf)
+    bound = f"{in_words(largest)}, as longer steps of the linearized circuit are unstable"
+    if not constant:
+        warnings.warn(
+            f"`dt` should be at most {bound} under some of `z`, not {dt:g}. {would_do}",
+            stacklevel=4,
+        )
+    elif throw:
+        raise ValueError(f"`dt` must be at most {bound}, not {dt:g}. {would_do}")
+
+
+def _silent(noise: Noise) -> bool:
+    """Whether there is known to be no noise."""
+    levels = jax.tree.leaves(noise)
+    return not any(isinstance(level, Tracer) or np.any(np.asarray(level)) for level in levels)
+
+
+def _looks(drive, dt: Float[Array, ""]) -> tuple[int, Float[Array, ""]]:
+    """How often a step looks at the drive, to miss nothing; and `dt`.
+
+    A `dt` that is traced, and too long for one look, is an error when it is computed.
+    """
+    if not isinstance(drive, Function):
+        return 1, dt
+    if not isinstance(dt, Tracer):
+        return max(1, math.ceil(float(dt) / APART)), dt
+    message = f"`dt` must be at most {APART} ms, or not traced, where `z` is a function."
+    return 1, eqx.error_if(dt, dt > APART, message)
+
+
+def _nothing_if(unstable: Bool[Array, ""], trajectory: Trajectory) -> Trajectory:
+    """The trajectory, of which nothing is good if its steps are unstable."""
+    return eqx.tree_at(
+        lambda path: (path.failure, path.end_time),
+        trajectory,
+        (
+            jnp.where(unstable, STABILITY, trajectory.failure),
+            jnp.where(unstable, trajectory.t[0], trajectory.end_time),
+        ),
+    )
+
+
+# The state is stacked, (2, n) with rows y and a: a scan pays for every array it carries.
+
+
+def _step_function(circuit: Circuit, noise: Noise, dt, scheme: Scheme):
+    """One step from `x` at time `t`, where the drive is `z`, to `t + dt`, where it is `z_next`."""
+
+    def drift(x, z):
+        return jnp.stack(circuit.velocity(State(x[0], x[1]), z))
+
+    def diffusion(x):
+        return jnp.stack(noise.amplitudes(circuit, State(x[0], x[1])))
+
+    def euler_maruyama(x, z, z_next, dB):
+        del z_next
+        return x + dt * drift(x, z) + diffusion(x) * dB
+
+    def heun(x, z, z_next, dB):
+        f, g = drift(x, z), diffusion(x)
+        guess = x + dt * f + g * dB
+        return x + dt * (f + drift(guess, z_next)) / 2 + (g + diffusion(guess)) * dB / 2
+
+    return heun if scheme == "heun" else euler_maruyama
+
+
+@advising
+@eqx.filter_jit
+def _integrate(
+    circuit, drive, noise, dt, times, start, increments, scheme, rows, save_every, looks
+) -> Trajectory:
+    step = _step_function(circuit, noise, dt, scheme)
+    chunks = -(-rows // max(1, _CHUNK // save_every))
+    rows_per_chunk = -(-rows // chunks)
+    steps_per_chunk = rows_per_chunk * save_every
+
+    def advance(x, inputs):
+        x = step(x, *inputs)
+        return x, x
+
+    def mean(z):  # over the looks of each step
+        return z if looks == 1 else jnp.mean(z.reshape(steps_per_chunk, looks, -1), axis=1)
+
+    def chunk(x, index):
+        first = index * steps_per_chunk
+        look = first * looks + jnp.arange(steps_per_chunk * looks + 1)
+        z = jax.vmap(drive)(times[0] + dt / looks * look.astype(dt.dtype))
+        dB = jax.vmap(increments)(first + jnp.arange(steps_per_chunk))
+        x, path = jax.lax.scan(advance, x, (mean(z[:-1]), mean(z[1:]), dB))
+        path = path.reshape(rows_per_chunk, save_every, *x.shape)
+        driven = jnp.all(jnp.isfinite(z[1:] + z[:-1]).reshape(rows_per_chunk, -1), axis=1)
+        return x, (path[:, -1], jnp.min(path[:, :, 1], axis=(1, 2)), driven)
+
+    # what the loop carries varies over a mesh of devices as does all that it is computed from
+    given = circuit, noise, dt, drive(times[0]), increments(jnp.int32(0))
+    begin, _ = alike((jnp.stack(start), given))
+    _, outcome = jax.lax.scan(chunk, begin, jnp.arange(chunks))
+    # the last chunk may have gone past the end
+    saved, lowest, driven = (x.reshape(-1, *x.shape[2:])[:rows] for x in outcome)
+    good = (lowest > 0) & jnp.all(jnp.isfinite(saved), axis=(1, 2))
+    saved = jnp.concatenate([jnp.stack(start)[None], saved])
+    saved = jnp.where(jnp.isfinite(saved), saved, jnp.nan)
+    ok, bad = jnp.all(good), jnp.argmin(good)
+    failure = jnp.where(lowest[bad] <= 0, MODULATOR, DIVERGENCE)
+    failure = jnp.where(driven[bad], failure, DRIVE)
+    return Trajectory(
+        t=times,
+        state=State(saved[:, 0], saved[:, 1]),
+        failure=jnp.where(ok, NONE, failure),
+        end_time=jnp.where(ok, times[-1], times[bad]),
+        rested=jnp.zeros_like(ok),
+    )
+
+
+def _step(circuit: Circuit, dt) -> Float[Array, ""]:
+    with concretely():  # concrete, if it is, inside a traced function, too
+        dt = as_real("dt", dt, circuit.dtype)
+        if dt.ndim:
+            raise ValueError(f"`dt` must be one number, not of shape {dt.shape}.")
+        valid = jnp.isfinite(dt) & (dt > 0)
+    if known(valid) is False:
+        raise ValueError(f"`dt` must be finite and > 0 ms, not {float(dt)}.")
+    return dt
+
+
+def _level(name: str, value) -> Float[Array, "*n"]:
+    value = as_real(name, value, None)
+    if not (isinstance(value, Tracer) or np.all(np.isfinite(value) & (np.asarray(value) >= 0))):
+        raise ValueError(f"`{name}` must be finite and >= 0, not {value}.")
+    return value
+
+
+def _per_neuron(name: str, value: Array, circuit: Circuit) -> Float[Array, " n"]:
+    if value.shape not in ((), (circuit.n,)):
+        raise ValueError(
+            f"`{name}` must be a scalar or have shape ({circuit.n},), not {value.shape}."
+        )
+    return jnp.broadcast_to(value.astype(circuit.dtype), (circuit.n,))

@@ -1,0 +1,564 @@
+"""Trajectories of the circuit: its differential equation, integrated by Diffrax.
+
+`organics.simulation.noise` has the same with noise; both return a `Trajectory`.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import diffrax as dfx
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optimistix as optx
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
+
+from organics.arguments import require_whole
+from organics.circuit.circuit import Circuit, State, as_drive, as_real, root
+from organics.machine.mesh import advising, concretely, require_unchecked
+from organics.printing import Lines, in_html, in_words, numbers
+from organics.simulation.stepping import Watchful, is_differentiated, resolution, room_for, survey
+
+Method = Literal["explicit", "implicit"]
+Drive = Real[ArrayLike, "*samples n"] | Callable[[Float[Array, ""]], Array]
+
+_SOLVERS = {"explicit": dfx.Tsit5, "implicit": dfx.Kvaerno5}
+_SAMPLES = 101  # saved when `t` is only a duration
+
+FAILURES = ("none", "steps", "resolution", "divergence", "drive", "modulator", "stability")
+NONE, STEPS, RESOLUTION, DIVERGENCE, DRIVE, MODULATOR, STABILITY = range(len(FAILURES))
+
+
+class Trajectory(eqx.Module):
+    """States of a circuit along time.
+
+    A batch of trajectories, made by `jax.vmap`, has leading axes on every field. A time that is not
+    there to be differentiated, `end_time` of a failure or `steady_time` of a circuit that did not
+    come to rest, raises an error when its derivative is computed.
+
+    Attributes
+        t: save times, in ms, shape (t,).
+        state: `y` and `a`, each of shape (t, n); NaN after a failure of the solver, the state of
+            rest after `steady_time`.
+        failure: index into `FAILURES`, 0 if there is none; `failure_name` has the word.
+        end_time: how far the trajectory is good, in ms: the last save time, `steady_time`, or the
+            time of the failure.
+        rested: whether the circuit came to rest and was asked to stop there.
+        interpolation: what calling the trajectory evaluates; `None` unless it was asked for.
+    """
+
+    t: Float[Array, "*batch t"]
+    state: State
+    failure: Int[Array, "*batch"]
+    end_time: Float[Array, "*batch"]
+    rested: Bool[Array, "*batch"]
+    interpolation: dfx.DenseInterpolation | None = None
+
+    def lines(self) -> Lines:
+        """In words."""
+        t, y = np.asarray(self.t), np.asarray(self.state.y)
+        rows = [("times", f"{t.shape[-1]} from {t.min():.6g} to {t.max():.6g} ms")]
+        if t.ndim == 1:
+            last = max(int(np.sum(np.all(np.isfinite(y), axis=1))) - 1, 0)
+            rows += [(f"{name} at {t[last]:.6g} ms", numbers(x[last]))
+                     for name, x in self.state._asdict().items()]  # fmt: skip
+            failed = f"failed ({self.failure_name}) at {float(self.end_time):.6g} ms"
+            done = f"at rest from {float(self.end_time):.6g} ms on" if self.rested else "simulated"
+            return Lines(done if self.ok else failed, tuple(rows))
+        return Lines(f"{np.sum(np.asarray(self.ok))} of {self.failure.size} simulated", tuple(rows))
+
+    def __str__(self) -> str:
+        return in_words(self)
+
+    def _repr_html_(self) -> str:
+        return in_html(self)
+
+    @property
+    def ok(self) -> Bool[Array, "*batch"]:
+        """Whether it can be trusted: it came to its end, is finite, and no `a` that began positive
+        was found at or below 0. The circuit itself cannot do that: either the steps were too large,
+        or noise did it. `a` is never clipped."""
+        return jnp.asarray(self.failure == NONE)
+
+    @property
+    def steady_time(self) -> Float[Array, "*batch"]:
+        """When the circuit came to rest, in ms; `inf` if it did not, or was not asked to stop."""
+        time = jnp.where(self.rested, self.end_time, jnp.inf)
+        return _determined(self.rested, time, self.state.y)
+
+    @property
+    def failure_name(self) -> str:
+        """What went wrong: one of `FAILURES`. Needs concrete values."""
+        return FAILURES[int(self.failure)]
+
+    def __call__(self, t: Real[ArrayLike, ""]) -> State:
+        """State at a time `t` in ms, by the solver's own interpolation. Needs `dense=True`.
+
+        For several times use `jax.vmap`, under which a time that is out of range gives NaN.
+
+        Raises `ValueError` if there is no interpolation, or if `t` is outside what was simulated.
+        """
+        if self.interpolation is None:
+            raise ValueError("This trajectory has no interpolation; simulate with `dense=True`.")
+        t = jnp.asarray(t, self.t.dtype)
+        last = jnp.where(self.rested, self.t[-1], self.end_time)
+        inside = (t >= self.t[0]) & (t <= last)
+        if known(inside) is False:
+            raise ValueError(
+                f"`t` must be between {float(self.t[0])} and {float(last)} ms, where the circuit "
+                f"was simulated, not {float(t)}."
+            )
+        held = jnp.where(inside & self.rested, jnp.minimum(t, self.end_time), t)
+        return State(*self.interpolation.evaluate(held))
+
+
+def simulate(
+    circuit: Circuit,
+    z: Drive,
+    t: Real[ArrayLike, "*times"],
+    initial: State | None = None,
+    *,
+    method: Method = "explicit",
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    max_step: float | None = None,
+    max_steps: int = 16_384,
+    dense: bool = False,
+    until_steady: bool = False,
+    steady_tolerance: float = 1e-5,
+    throw: bool = True,
+) -> Trajectory:
+    """Integrate the circuit's differential equation, with adaptive steps.
+
+    Can be jitted, mapped over circuits, drives and initial states, and differentiated in reverse
+    mode, through the steps that were taken; of which there are then more where a circuit rests, as
+    the explicit method keeps them short enough for the derivative. Inside of `jax.shard_map`, what
+    differs between devices needs `check_vma=False`, and has no derivatives.
+
+    Arguments
+        z: input drive: constant, shape (n,); or sampled at the save times, shape (t, n), and linear
+            between them (steps end at the samples, so that none is overlooked); or a function of
+            the time in ms, that returns shape (n,) and can be traced and mapped over times by JAX.
+            A function may jump, be periodic, or be on for a moment only: nothing that it does for
+            1 ms or longer is stepped over (for briefer things see `max_step`), since it is looked
+            at every 0.45 ms and long steps are taken only where it is smooth. That is done for the
+            first 33 hours, or 236 s where `t` is traced; later, steps are at most 0.9 ms long.
+            JAX takes the derivative with respect to the times of its jumps to be 0.
+        t: increasing save times in ms, the first being that of `initial`; or a duration in ms, for
+            evenly spaced times from 0: as many as `z` has samples, else 101.
+        initial: state at the first time. By default `y = 0` and `a = (b0 sigma)^2`, a steady state
+            of the circuit without input. Any `a` is allowed, negative ones too.
+        method: "explicit" (Tsit5) or "implicit" (Kvaerno5, for stiff circuits: time constants far
+            apart, or very large `a`), both of order 5.
+        rtol, atol: relative and absolute error allowed per step.
+        max_step: longest step, in ms. For a function `z` it takes the place of the looks at it:
+            nothing that lasts as long is stepped over; `inf` trusts the function to be smooth.
+        max_steps: number of steps, accepted or not, after which to give up.
+        dense: keep the interpolation, so that the trajectory can be called at any time. Takes the
+            memory of `max_steps` steps.
+        until_steady: stop integrating where a step first ends at rest, at the moment in that step
+            at which rest begins; later rows hold that state. Needs a constant drive.
+        steady_tolerance: rest is where the Euclidean norm of `circuit.imbalance`, the velocity
+            scaled by the time constants (the `residual` of a `SteadyState`), is at most this.
+            Below about `10 rtol` it may not be reached for the errors of the steps.
+        throw: raise if the trajectory is not `ok`.
+
+    Raises
+        ValueError: naming the argument, if one is not as above; not for values being traced.
+        RuntimeError: if `throw` and the trajectory is not `ok`. Says why, and what would do; and,
+            unless it is being traced, how far it came.
+    """
+    _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance)
+    samples = _SAMPLES if callable(z) or np.ndim(z) != 2 else np.shape(z)[0]
+    with concretely():  # what is concrete stays so inside a traced function
+        times = save_times(circuit, t, samples)
+        drive = as_time_course(circuit, z, times)
+        start = initial_state(circuit, initial)
+    shape = jax.eval_shape(drive, jax.ShapeDtypeStruct((), times.dtype))
+    require_unchecked("`simulate`", (circuit, times, start, shape))
+    duration = None if isinstance(times, Tracer) else float(np.ptp(times))
+    if until_steady and not isinstance(drive, Constant):
+        raise ValueError("`until_steady` needs a constant drive: `z` must have shape (n,).")
+    if isinstance(drive, Sampled) and max_steps < len(times):
+        raise ValueError(
+            f"`max_steps` must be at least {len(times)}, the number of samples in `z`, "
+            f"not {max_steps}."
+        )
+    room = None
+    if isinstance(drive, Function) and max_step is None:
+        room = room_for(duration)
+    trajectory = _integrate(
+        circuit,
+        drive,
+        times,
+        start,
+        solver=_SOLVERS[method](),
+        explicit=method == "explicit",
+        # as arrays, other values of these need no new compilation
+        rtol=_number(rtol, circuit.dtype),
+        atol=_number(atol, circuit.dtype),
+        max_step=None if max_step is None else _number(max_step, circuit.dtype),
+        steady_tolerance=_number(steady_tolerance, circuit.dtype) if until_steady else None,
+        max_steps=int(max_steps),
+        dense=dense,
+        room=room,
+    )
+    trajectory = with_honest_end(trajectory)
+    if not throw or known(trajectory.ok):
+        return trajectory
+    return require_ok(trajectory, reasons(trajectory, method, max_steps))
+
+
+class Constant(eqx.Module):
+    """A drive that does not change."""
+
+    value: Float[Array, " n"]
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, " n"]:
+        del t
+        return self.value
+
+
+class Sampled(eqx.Module):
+    """A drive that is linear between samples."""
+
+    path: dfx.LinearInterpolation
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, " n"]:
+        return self.path.evaluate(t)
+
+
+class Function(eqx.Module):
+    """A drive computed by the user's function, in the circuit's type."""
+
+    function: Callable
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, " n"]:
+        return jnp.asarray(self.function(t)).astype(t.dtype)
+
+
+def as_time_course(
+    circuit: Circuit, z: Drive, times: Float[Array, " t"]
+) -> Constant | Sampled | Function:
+    """`z` in any of its three forms (see `simulate`) as a callable of the time in ms.
+
+    Raises `ValueError` if its shape, or what it returns, does not fit the circuit or the times.
+    """
+    if callable(z):
+        drive = Function(z)
+        moment = jax.ShapeDtypeStruct((), times.dtype)
+        given = jax.eval_shape(lambda t: jnp.asarray(z(t)), moment)
+        if jnp.issubdtype(given.dtype, jnp.complexfloating):
+            raise ValueError(f"`z` must return real numbers, not of type {given.dtype}.")
+        shape = given.shape
+        if shape != (circuit.n,):
+            raise ValueError(f"`z` must return shape ({circuit.n},) at each time, not {shape}.")
+        return drive
+    if np.ndim(z) != 2:
+        return Constant(as_drive(circuit, z))
+    samples = as_real("z", z, circuit.dtype)
+    if samples.shape != (len(times), circuit.n):
+        raise ValueError(
+            f"`z` must have shape ({circuit.n},), or ({len(times)}, {circuit.n}) with a sample for "
+            f"each save time, not {samples.shape}."
+        )
+    if not (isinstance(samples, Tracer) or np.all(np.isfinite(samples))):
+        raise ValueError("`z` must be finite.")
+    return Sampled(dfx.LinearInterpolation(times, samples))
+
+
+def save_times(circuit: Circuit, t: Real[ArrayLike, "*times"], samples: int) -> Float[Array, " t"]:
+    """`t` as save times in the circuit's type: a duration becomes `samples` times from 0.
+
+    Raises `ValueError` if there are fewer than two, or they do not increase.
+    """
+    times = as_real("t", t, circuit.dtype)
+    if not isinstance(times, Tracer):
+        times = np.asarray(times)  # JAX would compile a program for each shape
+    if times.ndim == 0:
+        with np.errstate(all="ignore"):  # what is not finite is refused below
+            evenly = jnp.linspace if isinstance(times, Tracer) else np.linspace
+            times = evenly(0, times, samples, dtype=times.dtype)
+    if times.ndim != 1 or len(times) < 2:
+        raise ValueError(
+            "`t` must be a duration, or save times of shape (t,) with at least two of them, "
+            f"not of shape {times.shape}."
+        )
+    if isinstance(times, Tracer):
+        return times
+    if not (np.all(np.isfinite(times)) and np.all(times[1:] > times[:-1])):
+        raise ValueError(
+            f"`t` must be finite and increasing (as {times.dtype}); a duration must be > 0."
+        )
+    return jax.device_put(times)
+
+
+def initial_state(circuit: Circuit, initial: State | None) -> State:
+    """`initial` in the circuit's type; `y = 0`, `a = (b0 sigma)^2` if it is not given.
+
+    Raises `ValueError` if a shape is not (n,) or a value is not finite; without `initial`, also if
+    `(b0 sigma)^2` is out of range: an `a` that begins at 0 would stay there.
+    """
+    if initial is None:
+        start = _without_input(circuit)
+        if not isinstance(start.a, Tracer):
+            a = np.asarray(start.a)
+            if not np.all((a >= np.finfo(a.dtype).tiny) & np.isfinite(a)):
+                raise ValueError(
+                    "`initial` must be given, as `b0 sigma` squared is out of the range of "
+                    f"{circuit.dtype}."
+                )
+        return start
+    if not isinstance(initial, State):
+        raise ValueError(f"`initial` must be a `State`, not {initial!r}.")
+    return State(
+        as_drive(circuit, initial.y, "initial.y"), as_drive(circuit, initial.a, "initial.a")
+    )
+
+
+@jax.jit
+def _without_input(circuit: Circuit) -> State:
+    return State(jnp.zeros_like(circuit.b), circuit.c)
+
+
+def _number(value, dtype) -> Array | np.ndarray:
+    return jnp.asarray(value, dtype) if isinstance(value, Tracer) else np.asarray(value, dtype)
+
+
+def known(condition: Bool[Array, ""]) -> bool | None:
+    """The condition as a Python bool, or `None` if it is being traced."""
+    return None if isinstance(condition, Tracer) else bool(condition)
+
+
+def with_honest_end(trajectory: Trajectory) -> Trajectory:
+    """The trajectory, refusing to have the derivative of an end that nothing determines.
+
+    To be called outside of what is compiled, so that the refusal is an error of the caller's.
+    """
+    determined = trajectory.rested | trajectory.ok
+    end = _determined(determined, trajectory.end_time, trajectory.state.y)
+    return eqx.tree_at(lambda path: path.end_time, trajectory, end)
+
+
+@jax.custom_vjp
+def _determined(determined, time, y):
+    """`time`. Where it is not `determined`, its derivative with respect to all that `y` depends on
+    is an error, instead of 0."""
+    del determined, y
+    return time
+
+
+def _forward(determined, time, y):
+    return time, (determined, jnp.zeros_like(y))
+
+
+def _backward(residuals, cotangent):
+    determined, zeros = residuals
+    message = (
+        "`steady_time` and `end_time` have no derivative where the circuit did not come to rest "
+        "or the simulation failed."
+    )
+    # the error goes with both: of what is compiled, a part that nothing depends on is left out
+    refused = jnp.any(~determined & (cotangent != 0))
+    return None, *eqx.error_if((cotangent, zeros), refused, message)
+
+
+_determined.defvjp(_forward, _backward)
+
+
+def require_ok(trajectory: Trajectory, reasons: dict[int, tuple[str, str]]) -> Trajectory:
+    """The trajectory, or a `RuntimeError` if it is not `ok`; under tracing, when it is computed.
+
+    `reasons` has, for each failure that there can be, what happened and what would do.
+    """
+    if known(trajectory.ok) is False:
+        what, remedy = reasons[int(trajectory.failure)]
+        _, end, last = _course(trajectory)
+        far = "" if end is None else f" It is good until t = {end:.6g} of {last:.6g} ms."
+        error = RuntimeError(f"the simulation failed: {what}.{far} {remedy}")
+        # for who wrote the call, not for who typed a command
+        error.add_note("`throw=False` returns what there is.")
+        raise error
+    if known(trajectory.ok) is None:
+        require_unchecked("`throw=True`", trajectory.ok)
+        messages = [
+            "the simulation failed: {}. {}".format(*reasons.get(failure, ("", "")))
+            for failure in range(len(FAILURES))
+        ]
+        return eqx.branched_error_if(trajectory, ~trajectory.ok, trajectory.failure, messages)
+    return trajectory
+
+
+def reasons(trajectory: Trajectory, method: Method, max_steps: int) -> dict[int, tuple[str, str]]:
+    """For each failure of a simulation, what happened and what would do."""
+    dtype = trajectory.t.dtype
+    stiff = "" if method == "implicit" else ", or, for a stiff circuit, choose `method='implicit'`"
+    wider = "" if dtype == jnp.float64 else ", or compute in float64"
+    return {
+        STEPS: (
+            f"`max_steps` = {max_steps} steps were taken",
+            f"Raise `max_steps`{_needed(trajectory, max_steps)}{stiff}.",
+        ),
+        RESOLUTION: (
+            f"steps of the shortest length that a time in {dtype} can tell are not accurate enough",
+            f"Raise `rtol` and `atol`{wider}.",
+        ),
+        DIVERGENCE: (
+            "the state diverged",
+            "With this drive it may have no stable steady state: see `organics.stability`.",
+        ),
+        DRIVE: DRIVE_NOT_FINITE,
+        MODULATOR: (
+            "some `a` is not positive, as the steps were too long",
+            "Lower `rtol` and `atol`.",
+        ),
+    }
+
+
+DRIVE_NOT_FINITE = "the drive `z` is not finite", "It must be, at all times."
+
+
+def _needed(trajectory: Trajectory, max_steps: int) -> str:
+    """How many steps it takes at the pace so far, if that is known."""
+    begin, end, last = _course(trajectory)
+    if begin is None or end is None or last is None or not end > begin:
+        return ""
+    steps = max_steps * (last - begin) / (end - begin)
+    return f" (at this pace it takes some {steps:,.0f})" if steps < 1e12 else ""
+
+
+def _course(trajectory: Trajectory) -> tuple[float, float, float] | tuple[None, None, None]:
+    """When the simulation began, how far it came, when it should have ended; if that is known.
+
+    It is while derivatives are taken, and not while a function is compiled or mapped.
+    """
+    t, end = trajectory.t, trajectory.end_time
+    times = jax.lax.stop_gradient((t[..., 0], end, t[..., -1]))
+    if any(isinstance(time, Tracer) for time in times):
+        return None, None, None
+    begin, end, last = map(float, times)
+    return begin, end, last
+
+
+def _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance) -> None:
+    if method not in _SOLVERS:
+        raise ValueError(f"`method` must be one of {list(_SOLVERS)}, not {method!r}.")
+    for name, value in (("rtol", rtol), ("atol", atol), ("steady_tolerance", steady_tolerance)):
+        if not isinstance(value, Tracer) and not (np.isfinite(value) and value > 0):
+            raise ValueError(f"`{name}` must be finite and > 0, not {value}.")
+    if max_step is not None and not isinstance(max_step, Tracer) and not max_step > 0:
+        raise ValueError(f"`max_step` must be > 0 ms, or None, not {max_step}.")
+    require_whole("max_steps", max_steps)
+
+
+# The state is stacked, (2, n) with rows y and a: the solver pays for every array it carries.
+
+
+def _velocity(t, x, args):
+    circuit, drive, *_ = args
+    return jnp.stack(circuit.velocity(State(x[0], x[1]), drive(t)))
+
+
+def _above_rest(t, y, args, t0, **_):
+    """By how much the imbalance is more than rest allows.
+
+    For a start at rest, which is to end as soon as it has begun, the time until then.
+    """
+    *_, at_rest = args
+    soon = t0 + resolution(t0) / 4 + jnp.finfo(t0.dtype).tiny
+    return jnp.where(at_rest, soon - t, _excess(t, y, args))
+
+
+def _excess(t, y, args):
+    circuit, drive, tolerance, *_ = args
+    imbalance = jnp.stack(circuit.imbalance(State(y[0], y[1]), drive(t)))
+    return root(jnp.sum(jnp.square(imbalance))) - tolerance  # has a derivative at 0
+
+
+class _Bisection(optx.Bisection):
+    """Bisection to the resolution of time."""
+
+    def terminate(self, fn, y, args, options, state, tags):
+        del fn, y, args, tags
+        largest = jnp.maximum(jnp.abs(options["lower"]), jnp.abs(options["upper"]))
+        finest = 4 * jnp.finfo(largest.dtype).eps * largest
+        return state.upper - state.lower <= finest, optx.RESULTS.successful
+
+
+@advising
+@eqx.filter_jit
+def _integrate(
+    circuit,
+    drive,
+    times,
+    initial,
+    *,
+    solver,
+    explicit,
+    rtol,
+    atol,
+    max_step,
+    steady_tolerance,
+    max_steps,
+    dense,
+    room,
+) -> Trajectory:
+    controller = dfx.PIDController(rtol=rtol, atol=atol, dtmax=max_step)
+    if isinstance(drive, Sampled):
+        controller = dfx.ClipStepSizeController(controller, step_ts=times)
+    course = None
+    if room is not None:
+        pull = lambda t: circuit.b * drive(t)  # noqa: E731
+        course = survey(pull, times[0], times[-1], room, rtol=rtol, atol=atol)
+    start, event, args = jnp.stack(initial), None, (circuit, drive)
+    given = circuit, times, initial, drive(times[0])
+    differentiated = is_differentiated(given) if explicit else None
+    at_rest = jnp.bool_(False)
+    if steady_tolerance is not None:
+        at_rest = _excess(times[0], start, (*args, steady_tolerance)) <= 0
+        args = (*args, steady_tolerance, at_rest)
+        event = dfx.Event(_above_rest, _Bisection(rtol=0.0, atol=0.0, flip=True), direction=False)
+    solution = dfx.diffeqsolve(
+        dfx.ODETerm(_velocity),
+        solver,
+        t0=times[0],
+        t1=times[-1],
+        dt0=None,
+        y0=start,
+        args=args,
+        saveat=dfx.SaveAt(subs=[dfx.SubSaveAt(ts=times), dfx.SubSaveAt(t1=True)], dense=dense),
+        stepsize_controller=Watchful(controller, course, differentiated),  # pyright: ignore[reportCallIssue]
+        event=event,
+        max_steps=max_steps,
+        throw=False,
+    )
+    assert solution.ts is not None and solution.ys is not None
+    (saved_times, (end_time,)), (saved, (last,)) = solution.ts, solution.ys
+    steady = solution.result == dfx.RESULTS.event_occurred
+    end_time = jnp.where(at_rest, times[0], end_time)
+    last = jnp.where(at_rest, start, last)
+    saved_times = jnp.where(at_rest, jnp.inf, saved_times)
+    rest = jnp.where(steady, last, jnp.nan)
+    rows = jnp.where(jnp.isfinite(saved_times)[:, None, None], saved, rest)
+    y, a = rows[:, 0], rows[:, 1]
+    crossed = jnp.any((a <= 0) & (initial.a > 0)[None, :], axis=1)
+    last_good = times[jnp.maximum(jnp.argmax(crossed) - 1, 0)]
+    good = dfx.is_okay(solution.result) & jnp.all(jnp.isfinite(rows))
+    failure = jnp.where(good, NONE, DIVERGENCE)
+    for result, meaning in (
+        (dfx.RESULTS.max_steps_reached, STEPS),
+        (dfx.RESULTS.dt_min_reached, RESOLUTION),
+        (dfx.RESULTS.nonfinite_input, DRIVE),
+    ):
+        failure = jnp.where(solution.result == result, meaning, failure)
+    failure = jnp.where(jnp.any(crossed), MODULATOR, failure)
+    return Trajectory(
+        t=times,
+        state=State(y, a),
+        failure=failure,
+        end_time=jnp.where(jnp.any(crossed), last_good, end_time),
+        rested=steady,
+        interpolation=solution.interpolation,
+    )

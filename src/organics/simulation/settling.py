@@ -1,0 +1,93 @@
+"""What a trajectory comes to under a drive that no longer changes: rest, a rhythm, or infinity."""
+
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import ArrayLike, Float
+
+from organics.circuit.circuit import Circuit, State, as_drive
+from organics.simulation.ode import DIVERGENCE, NONE, Trajectory
+
+Kind = Literal["rests", "decays", "oscillates", "grows", "moves", "diverges"]
+
+_STEADY = 0.8  # the speed in the last quarter, of that in the one before, if it lasts
+_CYCLES = 3  # that are seen at least, where a rhythm is named
+
+
+class Settling(NamedTuple):
+    """What a trajectory comes to.
+
+    Attributes
+        kind: "rests" at a steady state; "decays" towards one; "oscillates" on and on; "grows";
+            "diverges" to infinity; or "moves", where what was simulated is too short to tell.
+        frequency: of the cycles in the second half, in Hz; 0 if there are fewer than three.
+    """
+
+    kind: Kind
+    frequency: float
+
+    def __str__(self) -> str:
+        words = {"rests": "at rest", "decays": "still decaying", "oscillates": "oscillating"}
+        words |= {"grows": "growing", "moves": "moving", "diverges": "diverging"}
+        rhythm = f", {self.frequency:.3g} Hz" if self.frequency else ""
+        return words[self.kind] + rhythm
+
+
+@jax.jit
+def _speeds(circuit: Circuit, z, states: State) -> Float[jax.Array, "t two_n"]:
+    imbalance = jax.vmap(circuit.imbalance, (0, None))(states, z)
+    return jax.numpy.concatenate(imbalance, axis=1)
+
+
+def settling(
+    circuit: Circuit,
+    z: Float[ArrayLike, " n"],
+    trajectory: Trajectory,
+    *,
+    since: float = -np.inf,
+    tolerance: float = 1e-4,
+) -> Settling:
+    """What the circuit comes to in a trajectory whose drive is `z` from `since` on, in ms.
+
+    It rests where the Euclidean norm of `circuit.imbalance`, the velocity scaled by the time
+    constants, is at most `tolerance` at the end. Else the largest of it in the last quarter of that
+    time is held against that in the quarter before. The save times must be dense: a few in each
+    cycle.
+
+    Needs concrete values, and no noise. Raises `ValueError` if the trajectory failed otherwise than
+    by diverging, or has fewer than 8 save times from then on.
+    """
+    failure, t = int(trajectory.failure), np.asarray(trajectory.t)
+    if failure == DIVERGENCE:
+        return Settling("diverges", 0.0)
+    if failure != NONE:
+        raise ValueError(f"`trajectory` must not have failed: {trajectory.failure_name!r}.")
+    after = t >= since
+    if np.sum(after) < 8:
+        raise ValueError(f"`trajectory` must have at least 8 save times, not {np.sum(after)}.")
+    t, states = t[after], jax.tree.map(lambda x: np.asarray(x)[after], trajectory.state)
+    velocity = np.asarray(_speeds(circuit, as_drive(circuit, z), states))
+    speed = np.linalg.norm(velocity, axis=1)
+    if speed[-1] <= tolerance:
+        return Settling("rests", 0.0)
+    half = t >= (t[0] + t[-1]) / 2
+    last = t >= (t[0] + 3 * t[-1]) / 4
+    kept = np.max(speed[last]) / np.max(speed[half & ~last])
+    if kept < _STEADY:
+        return Settling("decays", _frequency(t[half], velocity[half]))
+    if kept > 1 / _STEADY:
+        return Settling("grows", _frequency(t[half], velocity[half]))
+    frequency = _frequency(t[half], np.concatenate(states, axis=1)[half])
+    return Settling("oscillates" if frequency else "moves", frequency)
+
+
+def _frequency(t: Float[np.ndarray, " t"], values: Float[np.ndarray, "t m"]) -> float:
+    """In Hz, of the column that varies most: how often it rises through its mean, here or 0."""
+    x = values[:, np.argmax(np.std(values, axis=0))]
+    x = x - np.mean(x)
+    rises = np.flatnonzero((x[:-1] < 0) & (x[1:] >= 0))
+    if len(rises) <= _CYCLES:
+        return 0.0
+    moments = t[rises] - x[rises] * (t[rises + 1] - t[rises]) / (x[rises + 1] - x[rises])
+    return float(1000 * (len(rises) - 1) / (moments[-1] - moments[0]))

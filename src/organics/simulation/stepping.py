@@ -1,0 +1,312 @@
+"""How long the steps of a simulation may be: nothing that the drive does is stepped over.
+
+An adaptive solver knows the drive only where its stages look, so that the long steps of a circuit
+at rest would pass a pulse by. Here the drive is surveyed before the first step, all along the
+simulation, and a step goes no farther than the drive is as smooth as the solver takes it to be.
+"""
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import diffrax as dfx
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int8
+
+from organics.circuit.circuit import Circuit, State, gate, root
+
+LOOK = 0.9  # ms that a step may always have: whatever lasts 1 ms holds the end of such a step
+
+APART = LOOK / 2  # ms between two looks at the drive, at most
+_CELLS = 16  # from look to look, in the shortest stretch whose smoothness is judged
+_STEP_CELLS = 8  # the same, in a single step
+_PART = 5  # doublings of a stretch, up to the longest, which is looked at at once
+_ROOM = 15  # doublings for which there is room where the duration is not known: 236 s
+_MOST_ROOM = 24  # and where it is: 33 hours
+_SHORTER = 0.2  # of a step that may have passed something by is tried
+_IDLE = 1e-4  # part of the error that a step may have, below which it tells nothing of the step
+_AT_REST = 2  # rates times the length of such a step, at most: below it, what is small decays
+_EXPLOSION = 1e4  # growth in a time constant beyond which a state that is still finite diverges
+
+
+@cache
+def _pulses(cells: int) -> Float[np.ndarray, "looks looks"]:
+    """The matrix that leaves of values at evenly spaced looks what is not smooth.
+
+    Smooth is a polynomial of a degree that is 5/8 of the number of cells. The matrix is scaled so
+    that of a pulse of height 1, wherever it is on, at least 1 is left at some look.
+    """
+    x = np.linspace(-1, 1, cells + 1)
+    basis, _ = np.linalg.qr(np.polynomial.chebyshev.chebvander(x, 5 * cells // 8))
+    rest = np.eye(len(x)) - basis @ basis.T
+    sums = np.cumsum(np.pad(rest, ((0, 0), (1, 0))), axis=1)
+    on = [(i, j) for j in range(len(x) + 1) for i in range(j) if j - i < len(x)]
+    return rest / min(np.max(np.abs(sums[:, j] - sums[:, i])) for i, j in on)
+
+
+class Survey(eqx.Module):
+    """Where a drive is smooth.
+
+    Attributes
+        start: of the simulation, in ms.
+        length: of the shortest stretches, in ms.
+        doublings: for each of these, shape (stretches,), how often it can be doubled, to a multiple
+            of the length so reached, and all of it be smooth; -1 where it is not smooth itself.
+    """
+
+    start: Float[Array, ""]
+    length: Float[Array, ""]
+    doublings: Int8[Array, " stretches"]
+
+    def reach(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        """Where the smooth stretch that holds `t` ends; `t` itself if there is none."""
+        k = ((t - self.start) / self.length).astype(jnp.int32)
+        doublings = self.doublings.at[k].get(mode="fill", fill_value=-1).astype(jnp.int32)
+        size = 1 << jnp.maximum(doublings, 0)
+        end = self.start + self.length * ((k // size + 1) * size).astype(t.dtype)
+        return jnp.where(doublings < 0, t, end)
+
+
+def room_for(duration: float | None) -> int:
+    """Doublings of the shortest stretch in `duration` ms; `None`, if it is traced, is 236 s.
+
+    What there is no room for counts as not smooth.
+    """
+    if duration is None:
+        return _ROOM
+    return min(_MOST_ROOM, math.ceil(math.log2(max(1, duration / (APART * _CELLS)))))
+
+
+def survey(
+    pull: Callable[[Float[Array, ""]], Float[Array, " n"]],
+    start: Float[Array, ""],
+    end: Float[Array, ""],
+    room: int,
+    *,
+    rtol: Float[Array, ""],
+    atol: Float[Array, ""],
+) -> Survey:
+    """Look at `pull` from `start` to `end`; `room` is that for the duration (`room_for`).
+
+    It is smooth where it is a polynomial to within `atol` and `rtol` of its largest value nearby,
+    each neuron's for itself, and to within the rounding of the time. It is not differentiated.
+    """
+    dtype, part = start.dtype, min(room, _PART)
+    stretches, looks = 1 << part, _CELLS << part
+    needed = jnp.ceil((end - start) / (APART * _CELLS))
+    apart = (end - start) / (needed * _CELLS)
+
+    def look(state):
+        index, doublings = state
+        t = start + apart * (index * looks + jnp.arange(looks + 1, dtype=jnp.int32)).astype(dtype)
+        values = jax.lax.stop_gradient(jax.vmap(pull)(jnp.minimum(t, end)))
+        found = _smooth_doublings(values, apart, resolution(end), rtol, atol)
+        return index + 1, jax.lax.dynamic_update_slice(doublings, found, (index * stretches,))
+
+    def unfinished(state):
+        index, _ = state
+        return index * stretches < jnp.minimum(needed, 1 << room).astype(jnp.int32)
+
+    begin = jnp.int32(0), jnp.full(1 << room, -1, jnp.int8)
+    _, doublings = jax.lax.while_loop(unfinished, look, begin)
+    return Survey(start, apart * _CELLS, doublings)
+
+
+def _smooth_doublings(
+    values: Float[Array, "looks n"], apart, blur, rtol, atol
+) -> Int8[Array, " stretches"]:
+    """The `doublings` of a `Survey` for looks at times `apart`, each uncertain by `blur`."""
+    stretches = len(values) // _CELLS
+    levels = [stretches >> k for k in range(stretches.bit_length())]  # stretches on each
+    looks = [
+        (_CELLS * i + np.arange(_CELLS + 1)) << k for k, m in enumerate(levels) for i in range(m)
+    ]
+    each = values[np.stack(looks, axis=1)]  # (looks, stretches, n)
+    allowed = atol + rtol * jnp.max(jnp.abs(each), axis=0)
+    # longer stretches have their looks farther apart, but nothing in them is as short
+    smooth = jnp.all(_hidden_pulse(each, apart, blur) <= allowed, axis=1)
+    good, found = jnp.ones(2 * stretches, bool), jnp.full(stretches, -1, jnp.int8)
+    for k, also in enumerate(jnp.split(smooth, np.cumsum(levels)[:-1])):
+        good = also & jnp.all(good.reshape(-1, 2), axis=1)
+        found = jnp.where(jnp.repeat(good, 1 << k), jnp.int8(k), found)
+    return found
+
+
+def _hidden_pulse(values: Float[Array, "looks *some n"], apart, blur) -> Float[Array, "*some n"]:
+    """The height of the pulse that there may be on top of a polynomial through the looks, at most.
+
+    What may be the rounding of the values, or of times uncertain by `blur`, is not counted.
+    """
+    pulses = _pulses(len(values) - 1)
+    off = jnp.max(jnp.abs(jnp.tensordot(jnp.asarray(pulses, values.dtype), values, 1)), axis=0)
+    slope = jnp.max(jnp.abs(jnp.diff(values, axis=0)), axis=0) / apart
+    size = jnp.max(jnp.abs(values), axis=0)
+    rounding = 8 * jnp.finfo(values.dtype).eps * size + slope * blur
+    return jnp.maximum(off - float(np.max(pulses)) * rounding, 0)
+
+
+class _Course(NamedTuple):
+    """What a controller carries along: `inner` of the one that it limits; and the time until which
+    it need not ask the survey."""
+
+    inner: Any
+    reach: Float[Array, ""]
+
+
+@jax.custom_jvp
+def _is_differentiated(x):
+    return jnp.zeros_like(x)
+
+
+@_is_differentiated.defjvp
+def _(primals, tangents):
+    del tangents
+    return jnp.ones_like(primals[0]), jnp.zeros_like(primals[0])
+
+
+def is_differentiated(tree: Any) -> Bool[Array, ""]:
+    """Whether JAX takes derivatives with respect to anything in a tree of arrays."""
+    numbers = [leaf for leaf in jax.tree.leaves(tree) if eqx.is_inexact_array(leaf)]
+    return _is_differentiated(sum(jnp.sum(leaf) for leaf in numbers)) > 0
+
+
+class Watchful(dfx.AbstractAdaptiveStepSizeController):
+    """Limits the steps of another controller: to what is surveyed, and to what time resolves.
+
+    A step ends no later than the smooth stretch that it begins in, or `LOOK` after its begin:
+    whatever lasts longer is met at the end of such a step. No step is shorter than rounding allows
+    a time to move. There, a jump of the drive is crossed, with the error that this means; anything
+    else ends the simulation: `dt_min_reached`, `nonfinite` of the state, or `nonfinite_input` of
+    the drive.
+
+    Errors of a circuit at rest say nothing of the steps, however long; where the trajectory is
+    `differentiated`, they are then kept so short that what is small decays, as derivatives are.
+
+    The solver's `args` must be a circuit, a drive, and what else there is. Without a survey the
+    drive counts as smooth.
+    """
+
+    controller: dfx.AbstractAdaptiveStepSizeController
+    survey: Survey | None
+    differentiated: Bool[Array, ""] | None
+
+    @property
+    def rtol(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.controller.rtol
+
+    @property
+    def atol(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.controller.atol
+
+    @property
+    def norm(self):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.controller.norm
+
+    def wrap(self, direction):
+        return Watchful(self.controller.wrap(direction), self.survey, self.differentiated)  # pyright: ignore[reportCallIssue]
+
+    def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
+        end, inner = self.controller.init(terms, t0, t1, y0, dt0, args, func, error_order)
+        end, reach = self._limited(t0, _no_shorter(t0, end))
+        return end, _Course(inner, reach)
+
+    def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, state):  # pyright: ignore[reportIncompatibleMethodOverride]
+        kept, begin, end, jumped, inner, result = self.controller.adapt_step_size(
+            t0, t1, y0, y1_candidate, args, y_error, error_order, state.inner
+        )
+        if (wanted := self.differentiated) is not None:
+            end = self._bounded_at_rest(wanted, begin, end, y0, y1_candidate, args, y_error)
+        shortest = t1 - t0 <= 2 * resolution(t0)
+        stuck, unknown = shortest & ~kept, t1 > state.reach
+        end = _no_shorter(begin, end)
+
+        def careful():
+            crossed, outcome = self._cross(t0, t1, y0, y1_candidate, args, y_error)
+            hiding = kept & ~shortest & unknown & self._hides(t0, t1, y0, y1_candidate, args)
+            keep = (kept & ~hiding) | (stuck & crossed)
+            start = jnp.where(keep, t1, t0)
+            stop = jnp.where(stuck & crossed, t1 + (t1 - t0), end)
+            stop = jnp.where(hiding, t0 + (t1 - t0) * _SHORTER, stop)
+            why = dfx.RESULTS.where(stuck, outcome, dfx.RESULTS.successful)
+            return keep, start, *self._limited(start, stop), why
+
+        # all in one, and only where needed: this is done at every step
+        kept, begin, end, reach, outcome = jax.lax.cond(
+            stuck | unknown | (end > state.reach),
+            careful,
+            lambda: (kept, begin, end, state.reach, dfx.RESULTS.successful),
+        )
+        result = dfx.RESULTS.where(result == dfx.RESULTS.successful, outcome, result)
+        return kept, begin, end, jumped, _Course(inner, reach), result
+
+    def _bounded_at_rest(self, wanted, begin, end, y0, y1, args, error):
+        """The end of a step; where the last one had no error to speak of, bounded by the rates."""
+        allowed = self.atol + self.rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))
+        idle = wanted & jnp.all(jnp.abs(error) <= _IDLE * allowed)
+
+        def bounded():
+            return jnp.minimum(end, begin + _AT_REST / _fastest(args[0], State(y1[0], y1[1])))
+
+        return jax.lax.cond(idle, bounded, lambda: end)
+
+    def _limited(self, begin, end):
+        """The end of a step, as limited by the survey, and the time until which that does not."""
+        if self.survey is None:
+            return end, jnp.full_like(end, jnp.inf)
+        reach = self.survey.reach(begin)
+        return jnp.minimum(end, jnp.maximum(reach, begin + LOOK)), reach
+
+    def _hides(self, t0, t1, y0, y1, args):
+        """Whether the drive may have done something in a step that its error does not tell."""
+        if self.survey is None:
+            return jnp.bool_(False)
+        circuit, drive, *_ = args
+        length = t1 - t0
+        looks = t0 + length * jnp.linspace(0, 1, _STEP_CELLS + 1, dtype=length.dtype)
+        pulse = _hidden_pulse(jax.vmap(drive)(looks), length / _STEP_CELLS, resolution(t1))
+        allowed = self.atol + self.rtol * jnp.maximum(jnp.abs(y0[0]), jnp.abs(y1[0]))
+        return jnp.any(length * circuit.b * pulse / circuit.tau_y > allowed)
+
+    def _cross(self, t0, t1, y0, y1, args, error):
+        """Whether the shortest of steps, although refused, is to be kept; if not, why."""
+        circuit, drive, *_ = args
+        before, after = drive(t0), drive(t1)
+        allowed = self.atol + self.rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))
+        jump = (t1 - t0) * circuit.b * jnp.abs(after - before) / circuit.tau_y
+        crossed = jnp.all(error <= allowed + jnp.stack([jump, jnp.zeros_like(jump)]))
+        # nothing in a circuit that comes to rest is that much faster than its time constants
+        growth = jnp.min(jnp.minimum(circuit.tau_y, circuit.tau_a)) / (t1 - t0)
+        bounded = growth * jnp.max(jnp.abs(y1 - y0)) <= _EXPLOSION * jnp.max(jnp.abs(y0))
+        why = dfx.RESULTS.where(bounded, dfx.RESULTS.dt_min_reached, dfx.RESULTS.nonfinite)  # pyright: ignore[reportArgumentType]
+        known = jnp.all(jnp.isfinite(before) & jnp.isfinite(after))
+        why = dfx.RESULTS.where(known, why, dfx.RESULTS.nonfinite_input)  # pyright: ignore[reportArgumentType]
+        return crossed, dfx.RESULTS.where(crossed, dfx.RESULTS.successful, why)
+
+
+def _fastest(circuit: Circuit, state: State) -> Float[Array, ""]:
+    """A bound on the rates, in 1/ms, of the linearized circuit: the largest sum of absolute values
+    in a row of its Jacobian, with `y` in units of the largest and each `a` in units of itself."""
+    y, a = state
+    q, s = jnp.abs(circuit.rectify(y)), root(a)
+    unit_y, unit_a = jnp.max(q), jnp.maximum(a, circuit.c)
+    unit_y = jnp.where(unit_y > 0, unit_y, 1)
+    own, others = jnp.abs(circuit.own_recurrence), circuit.from_others(jnp.ones_like(y), sizes=True)
+    of_y = 1 + jnp.abs(gate(a)) * (own + others) + jnp.abs(circuit.recur(q)) / unit_y * s / 2
+    of_a = 1 + circuit.W @ ((2 * q * unit_y + jnp.square(q)) * unit_a) / unit_a
+    rates = jnp.concatenate([of_y / circuit.tau_y, of_a / circuit.tau_a])
+    return jax.lax.stop_gradient(jnp.max(rates))
+
+
+def resolution(t: Float[Array, ""]) -> Float[Array, ""]:
+    """A few times the least by which a time can move."""
+    return 4 * jnp.finfo(t.dtype).eps * jnp.abs(t)
+
+
+def _no_shorter(begin, end):
+    """The end of a step, at least the shortest one's; also where it is NaN."""
+    least = begin + resolution(begin)
+    return jnp.where(end > least, end, least)

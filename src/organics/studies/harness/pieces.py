@@ -1,0 +1,42 @@
+"""What a long target has computed so far, piece by piece, so that it can be interrupted."""
+
+import io
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from organics.files.atomic import write_atomically
+
+Piece = dict[str, np.ndarray]
+
+
+def kept(folder: Path, name: str, make: Callable[[], Mapping[str, np.ndarray]]) -> Piece:
+    """The arrays of the piece `name`: read from `folder` if it is there, else made and written.
+
+    A name must say all that the piece depends on. Pieces made elsewhere count like any other.
+    """
+    path = _path(folder, name)
+    if path.exists():
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    piece = dict(make())
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **piece)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content.getvalue())
+    return piece
+
+
+def count_kept(folder: Path, names: Iterable[str]) -> int:
+    """How many of the pieces of these names are there."""
+    return sum(_path(folder, name).exists() for name in names)
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.npz"
+
+
+def joined(pieces: list[Piece]) -> Piece:
+    """Arrays of the same name one after the other."""
+    return {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}

@@ -1,0 +1,261 @@
+"""Running targets: each into its own files, one failure not stopping the others."""
+
+import json
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from organics.files.atomic import write_atomically
+from organics.files.plain import as_plain
+from organics.machine.provenance import machine, versions
+from organics.machine.side_by_side import how_many, side_by_side
+from organics.plots import save_figure
+from organics.studies.harness.target import Job, Outcome, Target, Verdict
+
+_WORK = "under-way"  # folder, beside the results, for what unfinished targets keep
+
+
+# of a result: a file that lacks some is of another version, or was never one
+_KEYS = {"name", "title", "claim", "source", "paper", "here", "verdict", "checks", "table",
+         "command", "quick", "seed", "seconds", "versions", "machine", "pictures", "numbers",
+         "caption"}  # fmt: skip
+
+
+class Result(NamedTuple):
+    """What became of one target.
+
+    Attributes
+        target: which one.
+        document: what its JSON file says; None if it failed.
+        error: what went wrong, if it failed.
+        kept: whether it was complete already and not run again.
+    """
+
+    target: Target
+    document: dict[str, Any] | None
+    error: str | None = None
+    kept: bool = False
+
+
+def reproduce(
+    targets: Sequence[Target],
+    out: Path,
+    *,
+    quick: bool = False,
+    seed: int = 0,
+    runs: Sequence[Path] = (Path("runs"),),
+    force: bool = False,
+    processes: int | None = 1,
+    on_progress: Callable[[Target, float, str], None] | None = None,
+    on_result: Callable[[Result], None] | None = None,
+) -> list[Result]:
+    """Run `targets`, each of which leaves NAME.png, NAME.svg and NAME.json in the folder `out`.
+
+    A target that is complete there with the same seed (and, unless `quick`, at its full size) is
+    not run again unless `force`, which also throws away what it has computed piece by piece, or
+    unless it `looks_for_runs`. Trained runs are never made again: remove their folder for that.
+    One that fails is reported, and the others go on.
+
+    With several `processes`, several targets are made at once, each in a process with a processor
+    of its own; those that are better made `alone` then one after another. `None` leaves it to
+    `organics.machine.side_by_side` how many.
+
+    Raises `ValueError` if `processes` is less than 1.
+    """
+    at_once = how_many(processes)
+    out.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Result] = {}
+
+    def settle(result: Result) -> None:
+        results[result.target.name] = result
+        if on_result is not None:
+            on_result(result)
+
+    todo = []
+    for target in targets:
+        kept = None if force or target.looks_for_runs else finished(target, out, quick, seed)
+        if kept is not None:
+            settle(Result(target, kept, kept=True))
+            continue
+        job = Job(
+            folder=out / _WORK / f"{target.name}{'-quick' if quick else ''}-seed{seed}",
+            quick=quick,
+            seed=seed,
+            runs=tuple(runs),
+            out=out,
+            processes=at_once if target.alone and not quick else 1,
+            progress=_tell(target, on_progress),
+        )
+        if force:
+            shutil.rmtree(job.folder, ignore_errors=True)
+        todo.append((target, job))
+    if at_once > 1:
+        _make_at_once([one for one in todo if quick or not one[0].alone], at_once, settle)
+    for target, job in todo:
+        if target.name not in results:
+            settle(_attempt(target, job))
+    return [results[target.name] for target in targets]
+
+
+def finished(target: Target, out: Path, quick: bool, seed: int) -> dict[str, Any] | None:
+    """What the target's JSON file says, if it is complete and answers the same question."""
+    document = read(target, out)
+    if document is None or not all((out / name).exists() for name in document["pictures"]):
+        return None
+    fits = document["seed"] == seed and (quick or not document["quick"])
+    return document if fits else None
+
+
+def read(target: Target, out: Path) -> dict[str, Any] | None:
+    """What the target's JSON file in `out` says; None if there is none that this version wrote."""
+    try:
+        document = json.loads((out / f"{target.name}.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) and document.keys() >= _KEYS else None
+
+
+def verdict_of(outcome: Outcome, target: Target, quick: bool) -> Verdict:
+    """The verdict; "undecided" where networks that have hardly learned speak against the claim."""
+    against = outcome.verdict in ("partly", "does not hold")
+    return "undecided" if quick and target.trains and against else outcome.verdict
+
+
+def verdict_in_words(document: dict[str, Any]) -> str:
+    """The verdict of a result, and that it is of smaller samples, if it is."""
+    return document["verdict"] + (" (quick)" if document["quick"] else "")
+
+
+def but_not(document: dict[str, Any]) -> str:
+    """Which checks fail although the verdict is not that nothing holds; "" if none does."""
+    failed = [check["what"] for check in document["checks"] if check["holds"] is False]
+    if not failed or document["verdict"] in ("does not hold", "undecided"):
+        return ""
+    return f"but not: {'; '.join(failed)}"
+
+
+class _Note(NamedTuple):
+    """What the process that makes a target says of it, in a file."""
+
+    fraction: float
+    what: str = ""
+    over: bool = False
+    error: str | None = None
+
+
+def _make_at_once(
+    todo: Sequence[tuple[Target, Job]], processes: int, settle: Callable[[Result], None]
+) -> None:
+    """Make targets in other processes, those that look into one network in one of them.
+
+    None if one process would do: then the caller makes them, and sees how far they are.
+    """
+    waiting = {target.name: (target, job) for target, job in todo}
+    groups: dict[str, list[tuple[Target, Job]]] = {}
+    for target, job in todo:
+        _note_file(job).unlink(missing_ok=True)
+        silent = replace(job, progress=Job.progress)  # what tells it here cannot be sent
+        groups.setdefault(target.network or target.name, []).append((target, silent))
+    if len(groups) < 2:
+        return
+
+    def look() -> None:
+        for target, job in list(waiting.values()):
+            if (note := _read_note(job)) is None:
+                continue
+            if note.over:
+                del waiting[target.name]
+                document = read(target, job.out) if note.error is None else None
+                settle(Result(target, document, note.error))
+            else:
+                job.progress(note.fraction, note.what)
+
+    longest_first = sorted(groups.values(), key=lambda group: -sum(t.minutes for t, _ in group))
+    side_by_side(_make, [(group,) for group in longest_first], processes=processes, watch=look)
+    look()
+
+
+def _make(group: Sequence[tuple[Target, Job]]) -> None:
+    for target, job in group:
+
+        def progress(fraction: float, what: str = "", *, job: Job = job) -> None:
+            _leave_note(job, _Note(fraction, what))
+
+        progress(0.0)
+        result = _attempt(target, replace(job, progress=progress))
+        _leave_note(job, _Note(1.0, over=True, error=result.error))
+
+
+def _note_file(job: Job) -> Path:
+    return job.folder.with_name(f"{job.folder.name}.note.json")
+
+
+def _leave_note(job: Job, note: _Note) -> None:
+    path = _note_file(job)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(note).encode())
+
+
+def _read_note(job: Job) -> _Note | None:
+    try:
+        return _Note(*json.loads(_note_file(job).read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def _attempt(target: Target, job: Job) -> Result:
+    try:
+        return Result(target, _run(target, job))
+    except Exception as error:  # whatever it is, the other targets are to go on
+        log = job.out / _WORK / f"{target.name}.error.txt"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(log, traceback.format_exc().encode())
+        return Result(target, None, f"{type(error).__name__}: {error} (see {log})")
+
+
+def _run(target: Target, job: Job) -> dict[str, Any]:
+    module = import_module(f"organics.studies.paper.{target.name}")
+    begin = time.perf_counter()
+    outcome: Outcome = module.compute(job)
+    seconds = time.perf_counter() - begin
+    figure = module.draw(outcome)
+    pictures = [f"{target.name}.{kind}" for kind in ("png", "svg")]
+    options = [*(["--quick"] if job.quick else []), *([f"--seed {job.seed}"] if job.seed else [])]
+    document = {
+        "name": target.name,
+        "title": target.title,
+        "claim": target.claim,
+        "source": target.source,
+        "paper": target.paper,
+        "here": outcome.here,
+        "verdict": verdict_of(outcome, target, job.quick),
+        "checks": [check._asdict() for check in outcome.checks],
+        "table": None if outcome.table is None else outcome.table._asdict(),
+        "command": " ".join(["organics reproduce", target.name, *options]),
+        "quick": job.quick,
+        "seed": job.seed,
+        "seconds": round(seconds, 1),
+        "versions": versions(),
+        "machine": machine(),
+        "pictures": pictures,
+        "caption": " ".join((module.draw.__doc__ or "").split()),
+        "numbers": outcome.numbers,
+    }
+    text = json.dumps(as_plain(document), indent=1, allow_nan=False) + "\n"
+    for name in pictures:
+        save_figure(figure, job.out / name)
+    write_atomically(job.out / f"{target.name}.json", text.encode())  # last: all is there
+    return json.loads(text)
+
+
+def _tell(target: Target, on_progress: Callable[[Target, float, str], None] | None):
+    def progress(fraction: float, what: str = "") -> None:
+        if on_progress is not None:
+            on_progress(target, fraction, what)
+
+    return progress

@@ -1,0 +1,364 @@
+"""Is "converged" or "stable" ever said where it is not so? Circuits over ten decades, judged.
+
+    python -m organics.studies.ours.extremes
+
+Every parameter and drive of these random circuits is spread over ten decades; weights and drives
+may be absent. The matrix `W_r` is, each for a quarter of the circuits, spread as widely; close to
+the identity; Gaussian with a norm from 0.1 to 10; or such and singular, its columns adding up to 0
+or its rank 1. Some of its entries, but for the singular ones, are absent. What the floating-point
+search says of a circuit is then held against ball arithmetic, which knows nothing of how a state
+was found:
+
+* the equations are evaluated at the state, and each must balance by the terms of its own row,
+  `|b_i z_i|`, `|y_i|` and `|1 - sqrt(a_i)| sum_j |W_r,ij| |q_j|`, and likewise for `a_i`;
+* Krawczyk's test must enclose a steady state around it, with the same active neurons, and the state
+  must be near it, relative to the same terms;
+* the Lyapunov inequality of `organics.proofs.lyapunov` tells whether it is stable; in the
+  rectified model, where some `y_i` is 0, for each combination of their slopes, unless it is clear
+  that these neurons fade.
+
+Also counted is what is lost: steady states that are found but not called stable although they are.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flint import arb, ctx
+from jaxtyping import Array, Bool, Float, ScalarLike
+
+from organics.circuit.circuit import Circuit, State
+from organics.linear_stability import stability
+from organics.machine.provenance import system, versions
+from organics.proofs.balls import (
+    BallCircuit,
+    Box,
+    column,
+    enclose,
+    exact,
+    exact_matrix,
+    from_entries,
+    jacobian,
+)
+from organics.proofs.lyapunov import candidates, conclude
+from organics.rest.search import steady_state
+from organics.studies.harness.outcome import command, run_from_command_line, write
+
+Kind = Literal["float32", "float64"]
+Values = dict[str, np.ndarray]
+
+_DECADES = 10
+_BATCH = 500  # circuits that are solved at once
+_BITS = (106, 424, 1696)  # of the balls, until they tell
+_ROUNDING = 0.75  # a tolerance is `eps` to this power, and "near" a third of that power
+_VECTORS = ("b", "b0", "sigma", "tau_y", "tau_a")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Judge what the search says of circuits whose parameters are spread over ten decades."""
+
+    results: Path = Path("results/extremes.json")
+    """File for the outcome."""
+    circuits: int = 100_000
+    """How many, shared equally by the sizes, types and models."""
+    sizes: tuple[int, ...] = (1, 2, 3, 6)
+    """Neurons."""
+    kinds: tuple[Kind, ...] = ("float32", "float64")
+    """Floating-point types."""
+    rectified: tuple[bool, ...] = (False, True)
+    """Which models."""
+    relaxation_steps: int = 2000
+    """Limit of the integration in the search: these circuits are too stiff to gain by more."""
+    seed: int = 0
+    """Decides all the circuits and drives."""
+
+
+class Claim(NamedTuple):
+    """What the search says of some circuits, each with a leading axis."""
+
+    state: State
+    converged: Bool[Array | np.ndarray, " circuits"]
+    stable: Bool[Array | np.ndarray, " circuits"]
+
+
+class Judgement(NamedTuple):
+    """What balls say of one claimed steady state.
+
+    Attributes
+        imbalance: the largest part of its terms that an equation leaves over.
+        distance: to the steady state that was enclosed, relative to the terms; infinite if none.
+        stable: whether that is stable, `None` if the balls do not tell.
+    """
+
+    imbalance: float
+    distance: float
+    stable: bool | None
+
+
+def compute(config: Config, progress: bool = True) -> dict[str, Any]:
+    """Draw, solve and judge; the outcome is also in `config.results`."""
+    groups: list[tuple[Kind, bool, int]] = [
+        (kind, rectified, n)
+        for kind in config.kinds
+        for rectified in config.rectified
+        for n in config.sizes
+    ]
+    rows = []
+    for kind, rectified, n in groups:
+        row = _judged(config, kind, rectified, n, config.circuits // len(groups))
+        rows.append(row)
+        if progress:
+            print(row, flush=True)
+        jax.clear_caches()
+    summary = {
+        "command": command("extremes"),
+        "decades": _DECADES,
+        "relaxation_steps": config.relaxation_steps,
+        "seed": config.seed,
+        "total": {key: sum(row[key] for row in rows) for key in rows[0] if key in _COUNTS},
+        "rows": rows,
+        "versions": versions(),
+        "platform": system(),
+    }
+    write(config.results, summary)
+    return summary
+
+
+def random_circuits(
+    rng: np.random.Generator, n: int, count: int, kind: Kind
+) -> tuple[Values, Float[np.ndarray, "count n"]]:
+    """Parameters by name, and drives, over ten decades around 1."""
+
+    def spread(*shape: int) -> np.ndarray:
+        return 10 ** rng.uniform(-_DECADES / 2, _DECADES / 2, (count, *shape))
+
+    def present(*shape: int, least: float) -> np.ndarray:
+        density = rng.choice([least, (1 + least) / 2, 1.0], (count, *(1 for _ in shape)))
+        return rng.uniform(size=(count, *shape)) < density
+
+    gauss = rng.normal(size=(count, n, n))
+    gauss /= np.linalg.norm(gauss, 2, axis=(1, 2))[:, None, None]
+    wide = spread(n, n) * rng.choice([-1.0, 1.0], (count, n, n))
+    near_identity = np.eye(n) + 0.3 * gauss * present(n, n, least=0.3)
+    scaled = gauss * 10 ** rng.uniform(-1, 1, (count, 1, 1))
+    which = rng.integers(8, size=(count, 1, 1))
+    masked = present(n, n, least=0.3)
+    rank_one = gauss[:, :, :1] * gauss[:, :1, :]
+    singular = np.where(which % 2 == 0, gauss - gauss.mean(axis=1, keepdims=True), rank_one)
+    singular *= 10 ** rng.uniform(-1, 2, (count, 1, 1))
+    values = {name: spread(n) for name in _VECTORS}
+    values["W"] = spread(n, n) * present(n, n, least=0.3)
+    values["W_r"] = np.select(
+        [which < 2, which < 4, which < 6], [wide * masked, near_identity, scaled * masked], singular
+    )
+    drives = spread(n) * rng.choice([-1.0, 1.0], (count, n)) * present(n, least=0.8)
+    return {name: value.astype(kind) for name, value in values.items()}, drives.astype(kind)
+
+
+def claims(
+    values: Values, drives: Float[np.ndarray, "count n"], rectified: bool, relaxation_steps: int
+) -> Claim:
+    """What `steady_state` and `stability` say, in the type of the values."""
+
+    with jax.enable_x64(bool(drives.dtype == np.float64)):
+        found = []
+        for start in range(0, len(drives), _BATCH):
+            # filled up with what is there already, so that it compiles once
+            chosen = np.resize(np.arange(len(drives))[start : start + _BATCH], _BATCH)
+            parts = {name: jnp.asarray(value[chosen]) for name, value in values.items()}
+            z = jnp.asarray(drives[chosen])
+            found.append(jax.device_get(_claims(parts, z, relaxation_steps, rectified)))
+        return jax.tree.map(lambda *x: np.concatenate(x)[: len(drives)], *found)
+
+
+@partial(jax.jit, static_argnums=3)
+def _claims(
+    values: dict[str, Array], drives: Float[Array, "count n"], steps: ScalarLike, rectified: bool
+) -> Claim:
+    def one(values, z):
+        circuit = Circuit(**values, rectified=rectified)
+        steady = steady_state(circuit, z, relaxation_steps=steps)
+        return Claim(steady.state, steady.converged, stability(circuit, z, steady).stable)
+
+    return jax.vmap(one)(values, drives)
+
+
+def judge(
+    values: Values,
+    z: Float[np.ndarray, " n"],
+    y: Float[np.ndarray, " n"],
+    a: Float[np.ndarray, " n"],
+    rectified: bool,
+) -> Judgement:
+    """Judge one claim, of a circuit with these parameters, in ball arithmetic."""
+    active = y > 0 if rectified else np.ones(len(y), bool)
+    found, imbalance = None, float("inf")
+    for bits in _BITS:
+        with ctx.workprec(bits):
+            # with its silent neurons heard by nobody, the circuit is one of the main model
+            circuit = _balls(values, z, active)
+            claimed = Box(exact(y), exact(a))
+            imbalance = _largest(*_imbalance(values, circuit, claimed, active))
+            box, _ = enclose(circuit, np.asarray(y, float), np.asarray(a, float))
+            if box is None or not _consistent(box, active, rectified):
+                continue
+            moved = [abs(x - x_0) for x, x_0 in zip([*box.y, *box.a], [*y, *a], strict=True)]
+            _, terms = _imbalance(values, circuit, box, active)
+            distance = _largest(moved, terms)
+            stable = _stable(values, z, box, active)
+            found = Judgement(imbalance, distance, stable)
+            if stable is not None:
+                return found
+    return Judgement(imbalance, float("inf"), None) if found is None else found
+
+
+_COUNTS = (
+    "circuits", "converged", "converged_wrongly", "stable", "stable_wrongly",
+    "stable_not_decided", "stable_but_not_said_so",
+)  # fmt: skip
+
+
+def _judged(config: Config, kind: Kind, rectified: bool, n: int, count: int) -> dict[str, Any]:
+    rng = np.random.default_rng([config.seed, n, rectified, np.dtype(kind).itemsize])
+    values, drives = random_circuits(rng, n, count, kind)
+    claim = claims(values, drives, rectified, config.relaxation_steps)
+    tolerance = float(np.finfo(kind).eps) ** _ROUNDING
+    counts: Counter[str] = Counter()
+    imbalances, distances, wrong = [0.0], [0.0], []
+    for i in np.flatnonzero(claim.converged):
+        one = {name: value[i] for name, value in values.items()}
+        y, a = (np.asarray(x[i]) for x in claim.state)
+        found = judge(one, drives[i], y, a, rectified)
+        there = found.imbalance <= 2 * tolerance and found.distance <= tolerance ** (1 / 3)
+        said = bool(claim.stable[i])
+        counts["converged_wrongly"] += not there
+        counts["stable"] += said
+        counts["stable_wrongly"] += said and (not there or found.stable is False)
+        counts["stable_not_decided"] += said and there and found.stable is None
+        counts["stable_but_not_said_so"] += found.stable is True and not said
+        if not there or (said and not found.stable):
+            wrong.append(int(i))
+        imbalances.append(found.imbalance)
+        distances.append(found.distance)
+    counts["circuits"], counts["converged"] = count, int(claim.converged.sum())
+    return {
+        "type": kind,
+        "rectified": rectified,
+        "n": n,
+        **{name: counts[name] for name in _COUNTS},
+        "largest_imbalance": float(f"{max(imbalances):.2e}"),
+        "largest_distance": float(f"{max(distances):.2e}"),
+        "indices_to_look_at": wrong,
+    }
+
+
+def _balls(values: Values, z: np.ndarray, heard: Bool[np.ndarray, " n"]) -> BallCircuit:
+    """The circuit of the main model in which only these neurons are heard."""
+    b, b0, sigma, tau_y, tau_a = (exact(values[name]) for name in _VECTORS)
+    return BallCircuit(
+        W=exact_matrix(values["W"].astype(float) * heard),
+        W_r=exact_matrix(values["W_r"].astype(float) * heard),
+        d=[gain * drive for gain, drive in zip(b, exact(z), strict=True)],
+        c=[(gain * value) ** 2 for gain, value in zip(b0, sigma, strict=True)],
+        tau_y=tau_y,
+        tau_a=tau_a,
+        rectified=False,
+        undriven=[],
+    )
+
+
+def _imbalance(
+    values: Values, circuit: BallCircuit, state: Box, active: Bool[np.ndarray, " n"]
+) -> tuple[list[arb], list[arb]]:
+    """What each equation leaves over at a state, and the sum of its terms, written out here."""
+    y, a = state
+    q = [y if on else arb(0) for y, on in zip(y, active, strict=True)]
+    left, terms = [], []
+    for i, row in enumerate(exact(row) for row in values["W_r"]):
+        gate = 1 - a[i].sqrt()
+        heard = [gate * w * q for w, q in zip(row, q, strict=True)]
+        left.append(circuit.d[i] - y[i] + _sum(heard))
+        terms.append(abs(circuit.d[i]) + abs(y[i]) + _sum(map(abs, heard)))
+    for i, row in enumerate(exact(row) for row in values["W"]):
+        pooled = circuit.c[i] + _sum(w * q * q * a for w, q, a in zip(row, q, a, strict=True))
+        left.append(pooled - a[i])
+        terms.append(pooled + a[i])
+    return left, terms
+
+
+def _sum(balls: Any) -> arb:
+    return sum(balls, arb(0))
+
+
+def _largest(parts: list[arb], terms: list[arb]) -> float:
+    """The largest part of its terms; what may be nothing is nothing."""
+    pairs = zip(parts, terms, strict=True)
+    ratios = (
+        0.0 if part.contains(0) else float((abs(part) / whole).mid()) for part, whole in pairs
+    )
+    return max(value if value == value else float("inf") for value in ratios)
+
+
+def _consistent(box: Box, active: Bool[np.ndarray, " n"], rectified: bool) -> bool:
+    """Whether the neurons taken as active are, and no other is."""
+    pairs = zip(box.y, active, strict=True)
+    return not rectified or all(y > 0 if on else not y > 0 for y, on in pairs)
+
+
+def _stable(values: Values, z: np.ndarray, box: Box, active: Bool[np.ndarray, " n"]) -> bool | None:
+    """With silent neurons that may have `y_i = 0`: each combination of slopes is stable; or those
+    neurons, which nothing reaches, fade, and the circuit without them is stable."""
+    open_signs = [i for i, y in enumerate(box.y) if not active[i] and not y < 0]
+    left = _verdict(_balls(values, z, active), box)
+    if not open_signs or left is not True:
+        return left
+    subsets = (s for k in range(1, len(open_signs) + 1) for s in combinations(open_signs, k))
+    verdicts = []
+    for chosen in subsets:
+        heard = active.copy()
+        heard[list(chosen)] = True
+        verdicts.append(_verdict(_balls(values, z, heard), box))
+    if all(verdicts) or _fade(values, z, box, active, open_signs):
+        return True
+    return False if False in verdicts else None
+
+
+def _fade(
+    values: Values, z: np.ndarray, box: Box, active: Bool[np.ndarray, " n"], which: list[int]
+) -> bool:
+    """Whether neurons that nothing reaches fade, as `relu(y)` does no worse than a linear system
+    with the weights that excite: `x - relu(M) x > 0` for the positive `x` of a linear solve."""
+    W_r, k = values["W_r"], len(which)
+    if np.any(z[which]) or np.any(W_r[which][:, active]):
+        return False
+    gates = [1 - box.a[i].sqrt() for i in which]
+    weights = exact_matrix(W_r[np.ix_(which, which)])
+
+    def weight(i: int, j: int) -> arb:
+        w = gates[i] * weights[i, j]
+        return w if i == j else arb.max(w, arb(0))
+
+    M = from_entries(k, weight)
+    gap = from_entries(k, lambda i, j: int(i == j) - M[i, j])
+    try:
+        x = gap.solve(column([arb(1)] * k), algorithm="approx").mid()
+    except ZeroDivisionError:
+        return False
+    return all(x > 0 for x in x.entries()) and all(x > 0 for x in (gap * x).entries())
+
+
+def _verdict(circuit: BallCircuit, box: Box) -> bool | None:
+    J = jacobian(circuit, box)
+    verdicts = (conclude(J, candidate).stable for candidate in candidates(J))
+    return next((stable for stable in verdicts if stable is not None), None)
+
+
+if __name__ == "__main__":
+    run_from_command_line(compute, Config)

@@ -1,0 +1,288 @@
+"""Random circuits: is a steady state always found, is it stable, does the circuit get there?
+
+    python -m organics.studies.ours.steady_states
+
+Two questions, of the main and of the rectified model:
+
+* search: circuits of each size, of which one half has the largest singular value of `W_r` and the
+  norm of the drive at the bound 1 of the conjecture, and the other half anywhere below. Is every
+  steady state found, and with what residual?
+* stability: circuits with the largest singular value of `W_r` at 1, 2 and 3 (those of
+  `organics stability`). How many have a stable steady state, and is it where a long simulation
+  ends? The simulation is by another integrator than that of the search, with tight tolerances,
+  until the circuit's velocity vanishes or the time is up.
+
+A circuit without a stable steady state is simulated from several starts, and a stable steady state
+at which the simulation does not end, from nearby and for ten times as long: it must go back there.
+
+What is complete is kept in a folder, so that an interrupted run goes on where it was.
+
+Source: Rawat et al. 2024, the conjecture on general recurrence, and the trials behind it.
+"""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from organics.circuit.circuit import Circuit, State, random_drive
+from organics.files.atomic import write_atomically
+from organics.linear.jacobian import eigenvalues, jacobian
+from organics.machine.lapack import single_threaded_lapack
+from organics.machine.provenance import system, versions
+from organics.rest.search import METHODS, SteadyState, steady_state
+from organics.settings import Settings
+from organics.simulation.resting import comes_to_rest, near_rest, settle
+from organics.studies.harness.outcome import command, run_from_command_line, write
+from organics.trials import fraction_interval, trial
+
+BOUND = 1e-10
+"""What the residual of every steady state of the search is meant to be below."""
+
+_PATIENCE = 10  # times the time, for a state that is approached slowly
+_SAME = 1e-4  # largest difference between two states that count as the same, relative to their size
+
+
+@dataclass(frozen=True)
+class Config(Settings):
+    """Steady states of random circuits: found, stable, and where a long simulation ends."""
+
+    out: Path = Path("runs/steady_states")
+    """Folder for what is complete."""
+    results: Path = Path("results/steady_states.json")
+    """File for the outcome."""
+    largest: int = 50
+    """The search goes over all sizes from 1 to this."""
+    circuits_per_size: int = 200
+    """Circuits of the search, for each size and model."""
+    n: int = 10
+    """Size of the circuits that are simulated."""
+    norms: tuple[float, ...] = (1.0, 2.0, 3.0)
+    """Largest singular values of their `W_r`."""
+    trials: int = 1000
+    """How many of them are simulated, for each norm and model."""
+    time: float = 4000.0
+    """How long, in ms; the time constants are 2 ms."""
+    starts: int = 5
+    """Where no stable steady state is found, so many simulations more, from random states."""
+    rectified: tuple[bool, ...] = (False, True)
+    """Which models."""
+    seed: int = 0
+    """Decides all the circuits, drives and random states."""
+
+
+def compute(config: Config, progress: bool = True) -> dict[str, Any]:
+    """Answer what is not answered yet; the outcome is also in `config.results`."""
+    outcome: dict[str, Any] = {"search": [], "stability": []}
+    with jax.enable_x64(True), single_threaded_lapack():
+        for rectified in config.rectified:
+            kept = partial(_kept, config, progress)
+            by_size = [
+                kept(_search, n=n, circuits=config.circuits_per_size, rectified=rectified)
+                for n in range(1, config.largest + 1)
+            ]
+            outcome["search"].append(_together(by_size))
+            outcome["stability"] += [
+                kept(
+                    _stability,
+                    n=config.n,
+                    spectral_norm=norm,
+                    trials=config.trials,
+                    rectified=rectified,
+                )
+                for norm in config.norms
+            ]
+    summary = {
+        "command": command("steady_states"),
+        "seed": config.seed,
+        **outcome,
+        "versions": versions(),
+        "platform": f"{system()}, {os.cpu_count()} cores",
+    }
+    write(config.results, summary)
+    return summary
+
+
+def _kept(config: Config, progress: bool, question, **settings) -> dict[str, Any]:
+    """The answer to a question with these settings, from the folder if it is there."""
+    name = "-".join([question.__name__.strip("_"), *map(str, settings.values())])
+    shared = f"seed{config.seed}-{config.starts}-{config.time:g}"
+    path = config.out / shared / f"{name}.json"
+    if not path.exists():
+        if progress:
+            print(name, file=sys.stderr)
+        answer = question(**settings, starts=config.starts, time=config.time, seed=config.seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(answer) + "\n").encode())
+        if question is _search:
+            # every size compiles anew, and a process may map only so many pieces of code
+            jax.clear_caches()
+    return json.loads(path.read_text())
+
+
+def _search(n: int, circuits: int, rectified: bool, starts: int, time: float, seed: int):
+    """What is found of `circuits` circuits of n neurons inside the bounds of the conjecture."""
+    found, J, (circuit, z) = _find(jr.key(seed), jnp.arange(circuits), n, rectified)
+    converged, residual = np.asarray(found.converged), np.asarray(found.residual)
+    abscissa = _abscissa(J)
+    stable = converged & (abscissa < 0)
+    return {
+        "n": n,
+        "circuits": circuits,
+        "rectified": rectified,
+        "converged": int(converged.sum()),
+        "within_bound": int(np.sum(converged & (residual <= BOUND))),
+        "stable": int(stable.sum()),
+        "not_stable": np.flatnonzero(~stable).tolist(),
+        "not_stable_but_rests_in_a_simulation": _resting(
+            circuit, z, found.state, ~stable, starts, time, seed
+        ),
+        "largest_residual": float(residual[converged].max()),
+        "largest_spectral_abscissa": float(abscissa[stable].max()),
+        "most_iterations": int(np.max(np.asarray(found.iterations)[converged])),
+        "methods": np.bincount(np.asarray(found.method)[stable], minlength=len(METHODS)).tolist(),
+    }
+
+
+# compiled for each size and run once: the compiler need not optimise
+@partial(jax.jit, static_argnums=(2, 3), compiler_options={"xla_backend_optimization_level": 0})
+def _find(key, indices, n: int, rectified: bool) -> tuple[SteadyState, Array, tuple]:
+    def one(index):
+        circuit, z = inside_bounds(jr.fold_in(jr.fold_in(key, n), index), index, n, rectified)
+        found = steady_state(circuit, z)
+        return found, jacobian(circuit, found.state), (circuit, z)
+
+    return jax.vmap(one)(indices)
+
+
+def inside_bounds(
+    key: PRNGKeyArray, index: Int[Array, ""], n: int, rectified: bool
+) -> tuple[Circuit, Float[Array, " n"]]:
+    """A random circuit and drive, both norms at the bound 1 if `index` is even, else below."""
+    k_norms, k_circuit, k_drive = jr.split(key, 3)
+    norm, size = jnp.where(index % 2 == 0, 1, jr.uniform(k_norms, (2,), float))
+    circuit = Circuit.random(k_circuit, n, norm, rectified=rectified)
+    return circuit, size * random_drive(k_drive, n)
+
+
+def _together(by_size: list[dict[str, Any]]) -> dict[str, Any]:
+    """One row for all sizes."""
+    total = lambda name: sum(row[name] for row in by_size)  # noqa: E731
+    most = lambda name: max(row[name] for row in by_size)  # noqa: E731
+    methods = np.sum([row["methods"] for row in by_size], axis=0).tolist()
+    return {
+        "rectified": by_size[0]["rectified"],
+        "sizes": [by_size[0]["n"], by_size[-1]["n"]],
+        "circuits": total("circuits"),
+        "converged": total("converged"),
+        f"residual_at_most_{BOUND:g}": total("within_bound"),
+        "stable": total("stable"),
+        "stable_by_method": dict(zip(METHODS, methods, strict=True)),
+        "not_stable_by_size": {row["n"]: row["not_stable"] for row in by_size if row["not_stable"]},
+        "not_stable_but_rests_in_a_simulation": total("not_stable_but_rests_in_a_simulation"),
+        "largest_residual": most("largest_residual"),
+        "largest_spectral_abscissa_of_the_stable": most("largest_spectral_abscissa"),
+        "most_iterations": most("most_iterations"),
+        "largest_residual_by_size": [float(f"{row['largest_residual']:.2e}") for row in by_size],
+    }
+
+
+def _stability(
+    n: int,
+    spectral_norm: float,
+    trials: int,
+    rectified: bool,
+    starts: int,
+    time: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Stable steady states of random circuits, against simulations."""
+    draw = lambda index: trial(seed, index, n, spectral_norm, rectified=rectified)  # noqa: E731
+    circuits, drives = jax.jit(jax.vmap(draw))(jnp.arange(trials))
+    found, J = _solve(circuits, drives)
+    converged = np.asarray(found.converged)
+    stable = converged & (_abscissa(J) < 0)
+    ends, rests = settle(circuits, drives, near_rest(circuits), time)
+    there = rests & _same(found.state, ends)
+    elsewhere = stable & ~there
+    return {
+        "n": n,
+        "spectral_norm": spectral_norm,
+        "rectified": rectified,
+        "circuits": trials,
+        "stable": int(stable.sum()),
+        "fraction_stable": float(stable.mean()),
+        "interval_95": fraction_interval(int(stable.sum()), trials),
+        "largest_residual_of_the_stable": float(np.asarray(found.residual)[stable].max()),
+        "stable_and_a_simulation_of_it": {
+            "ends_there": int(np.sum(stable & there)),
+            "ends_at_another_state": int(np.sum(elsewhere & rests)),
+            "never_rests": int(np.sum(elsewhere & ~rests)),
+            "of_the_last_two_ends_there_from_nearby": _returning(
+                circuits, drives, found.state, elsewhere, _PATIENCE * time
+            ),
+        },
+        "not_stable": int(np.sum(~stable)),
+        "not_stable_and_a_simulation_of_it": {
+            "never_rests": int(np.sum(~stable & ~rests)),
+            "rests": int(np.sum(~stable & rests)),
+            "rests_from_one_of_several_starts": _resting(
+                circuits, drives, found.state, ~stable, starts, time, seed
+            ),
+        },
+    }
+
+
+@jax.jit
+def _solve(circuits: Circuit, drives: Array) -> tuple[SteadyState, Array]:
+    def one(circuit, z):
+        found = steady_state(circuit, z)
+        return found, jacobian(circuit, found.state)
+
+    return jax.vmap(one)(circuits, drives)
+
+
+def _abscissa(J: Array) -> Float[np.ndarray, " circuits"]:
+    return np.real(eigenvalues(np.asarray(J))).max(axis=1)
+
+
+def _same(one: State, other: State) -> Bool[np.ndarray, " circuits"]:
+    x, y = (np.concatenate([np.asarray(s.y), np.asarray(s.a)], axis=1) for s in (one, other))
+    size = np.maximum(1, np.max(np.abs(x), axis=1))
+    return np.max(np.abs(x - y), axis=1) <= _SAME * size
+
+
+def _resting(circuits, drives, states: State, which, starts: int, time: float, seed: int) -> int:
+    """How many of the circuits come to rest in one of several simulations."""
+    circuits, drives, states = _choose(which, (circuits, drives, states))
+    if not len(drives):
+        return 0
+    return int(comes_to_rest(circuits, drives, states, time, starts=starts, seed=seed).sum())
+
+
+def _returning(circuits, drives, states: State, which, time: float) -> int:
+    """How many of the circuits come back to a state from a thousandth beside it."""
+    circuits, drives, states = _choose(which, (circuits, drives, states))
+    if not len(drives):
+        return 0
+    y = states.y + 1e-3 * np.max(np.abs(states.y), axis=1, keepdims=True)
+    ends, rests = settle(circuits, drives, State(y, 1.001 * states.a), time)
+    return int(np.sum(rests & _same(states, ends)))
+
+
+def _choose(which, stacked):
+    chosen = np.flatnonzero(which)
+    return jax.tree.map(lambda leaf: leaf[chosen], jax.device_get(stacked))
+
+
+if __name__ == "__main__":
+    run_from_command_line(compute, Config)

@@ -1,0 +1,184 @@
+"""The targets of `organics reproduce`, in the paper's order. Imports nothing heavy."""
+
+from organics.studies.harness.target import Target
+
+TARGETS: tuple[Target, ...] = (
+    Target(
+        name="fig1",
+        title="Phase portraits of the two-dimensional circuit",
+        claim="With positive drive there is a stable fixed point whatever the recurrent weight, "
+        "and without rectification a strong one can add two unstable ones.",
+        source="Figure 1",
+        paper="b: 1 stable, 2 unstable; a, c to f: 1 stable, 0 unstable",
+        minutes=0.1,
+    ),
+    Target(
+        name="fig2",
+        title="Identity recurrence as coupled damped oscillators",
+        claim="With identity recurrence every circuit is a stable system of coupled damped "
+        "oscillators; with n = 1 it also has a stable fixed point under negative and zero drive, "
+        "whatever the recurrent weight. The energy along trajectories is ours.",
+        source="Figure 2; the energy panels are ours",
+        paper="stable for all parameters",
+        minutes=0.5,
+    ),
+    Target(
+        name="fig3",
+        title="Time constants of the two-dimensional rectified circuit",
+        claim="The normalized response is a stable fixed point whichever of the time constants "
+        "is the longer one.",
+        source="Figure 3",
+        paper="one stable fixed point for tau_y =, < and > tau_a",
+        minutes=0.1,
+    ),
+    Target(
+        name="fig4",
+        title="Convergence of Algorithm 1",
+        claim="The iteration finds the steady state of circuits with general recurrence within a "
+        "few steps.",
+        source="Figure 4",
+        paper="errors about 0 from iteration 5 on",
+        minutes=0.1,
+    ),
+    Target(
+        name="fig5",
+        title="Stability of a trained network at every test input",
+        claim="The circuits of a network that learns `W_r`, with a spectral norm of at most 1, are "
+        "stable at every test input, in both layers.",
+        source="Figure 5",
+        paper="all stable; layer 1 from about -0.295 to -0.23 per ms",
+        minutes=11.0,
+        needs=("mnist",),
+        network="two layers",
+        alone=True,
+        trains=True,
+    ),
+    Target(
+        name="fig6",
+        title="Stability while training",
+        claim="The circuits of a network that learns `W_r`, with a spectral norm of at most 1, are "
+        "stable at every test input after every epoch of training.",
+        source="Figure 6",
+        paper="all stable; largest -0.28 to -0.22 (layer 1), -0.27 to -0.10 (layer 2) per ms",
+        minutes=4.0,
+        needs=("mnist",),
+        network="two layers",
+        alone=True,
+        trains=True,
+    ),
+    Target(
+        name="fig7",
+        title="Hidden states of the recurrent network",
+        claim="The hidden states of trained networks stay bounded along the whole sequence.",
+        source="Figure 7",
+        paper="bounded: about -4 to 2 and -2 to 2",
+        minutes=0.1,
+        needs=("mnist", "trained runs"),
+        looks_for_runs=True,
+    ),
+    Target(
+        name="table1",
+        title="Static classification of MNIST",
+        claim="Circuits at rest classify MNIST as well as the paper says, and better than "
+        "supralinear networks at rest.",
+        source="Table 1",
+        paper="circuits 98.1 to 98.2 %, supralinear networks 94.9 and 95.2 %",
+        minutes=50.0,
+        needs=("mnist",),
+        alone=True,
+        trains=True,
+    ),
+    Target(
+        name="table2",
+        title="Sequential MNIST",
+        claim="As a recurrent network the circuit learns sequential MNIST about as well as an "
+        "LSTM, without gradient clipping.",
+        source="Table 2",
+        paper="64 units: 97.7 % and 89.9 %",
+        minutes=0.3,
+        needs=("mnist", "trained runs"),
+        looks_for_runs=True,
+        alone=True,
+    ),
+    Target(
+        name="table4",
+        title="Parameters of the static layer",
+        claim="The static layer has the paper's parameters, initialisation and constraints.",
+        source="Table 4",
+        minutes=0.1,
+    ),
+    Target(
+        name="table5",
+        title="Parameters of the recurrent layer",
+        claim="The recurrent layer has the paper's parameters, initialisation and constraints.",
+        source="Table 5",
+        minutes=0.1,
+    ),
+    Target(
+        name="table7",
+        title="Hyperparameters",
+        claim="Training has the paper's hyperparameters by default.",
+        source="Table 7",
+        minutes=0.1,
+    ),
+    Target(
+        name="gradients",
+        title="Gradients of backpropagation through time",
+        claim="On one task and without clipping, the gradients of circuits stay smaller than those "
+        "of a vanilla recurrent network and of an LSTM.",
+        source="Section on training; the comparison is ours",
+        minutes=0.7,
+        trains=True,
+    ),
+    Target(
+        name="theorem1",
+        title="Unconditional stability with identity recurrence",
+        claim="With `W_r = I` every circuit is stable, whatever its other parameters.",
+        source="Theorem (unconditional stability), Section 4",
+        paper="all stable, by proof",
+        minutes=0.7,
+    ),
+    Target(
+        name="theorem2d",
+        title="Stability of the two-dimensional circuit",
+        claim="For n = 1 and every `w_r > 0` there is a stable fixed point.",
+        source="Theorem for n = 1, Sections 4 and 5",
+        paper="all, by proof",
+        minutes=0.2,
+    ),
+    Target(
+        name="conjecture",
+        title="The conjecture on general recurrence",
+        claim="With the spectral norm of `W_r` and the norm of `z` at most 1 there is a stable "
+        "steady state.",
+        source="Conjecture, and the trials behind it",
+        paper="100 % of trials at norms 1 and 2, fewer at 3",
+        minutes=23.0,
+        alone=True,
+    ),
+    Target(
+        name="normalization",
+        title="Divisive normalization, and what follows from it",
+        claim="With identity recurrence the steady state is the normalization equation: responses "
+        "saturate, are suppressed by an orthogonal mask, and oscillate the faster the higher the "
+        "contrast. They leave the equation gradually as the recurrence leaves the identity.",
+        source="Sections 2-3; the ring is ours",
+        paper="exactly normalization for W_r = I",
+        minutes=0.1,
+    ),
+)
+"""All of them."""
+
+
+def named(names: tuple[str, ...]) -> tuple[Target, ...]:
+    """The targets of these names, in the catalog's order.
+
+    Raises `ValueError` for a name that is not one.
+    """
+    known = {target.name for target in TARGETS}
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"`targets` must be among {', '.join(t.name for t in TARGETS)}, not {name!r}."
+            )
+    return tuple(target for target in TARGETS if target.name in names)
