@@ -18,6 +18,7 @@ from organics.circuit.circuit import State
 from organics.models import count_parameters
 from organics.nn import CellState, ORGaNICs, circuit_at, trainable, trajectory
 from organics.nn.dynamics import spectra, spectral_abscissa
+from organics.rest.search import steady_state
 from organics.training.evaluation import load_model
 from organics.training.run_folder import RunFolder
 
@@ -464,7 +465,7 @@ def test_a_layer_of_identity_circuits_is_certified_anywhere():
     x = sequence_of(9, 6, 2)
     _, state = run(layer, x)
     circuit, z = frozen_at(layer, x[-1], state)
-    assert certify(circuit, z).holds and stability(circuit, z).stable
+    assert certify(steady_state(circuit, z)).holds and stability(steady_state(circuit, z)).stable
 
 
 def test_the_trajectory_has_the_jacobian_of_the_theory():
