@@ -92,7 +92,10 @@ def test_spectral_norm_one_always_converges(n, rectified):
     found = solve_all(circuits, drives)
     assert np.all(found.converged)
     assert np.max(found.residual) <= 1e-10
-    assert set(np.asarray(found.found.method)) <= {METHODS.index("iteration"), METHODS.index("newton")}
+    assert set(np.asarray(found.found.method)) <= {
+        METHODS.index("iteration"),
+        METHODS.index("newton"),
+    }
     assert np.all(np.asarray(found.state.a) >= np.asarray(circuits.c) * (1 - 1e-12))
 
 

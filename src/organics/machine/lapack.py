@@ -18,11 +18,11 @@ import jaxlib
 from jax.interpreters import mlir
 from threadpoolctl import threadpool_limits
 
-PRIMITIVES = ("cholesky", "eig", "eigh", "lu", "svd", "triangular_solve")
-"""Those of `jax.lax.linalg` that the library uses, or a library that it uses."""
+PRIMITIVES = {"cholesky": 1, "eig": 10, "eigh": 12, "lu": 3, "svd": 30, "triangular_solve": 3}
+"""Those of `jax.lax.linalg` that the library uses, or a library that it uses; and the work that
+jaxlib counts for an m x m matrix, which is at most this times m^3."""
 
-_WORK = 200_000  # jaxlib's own number: batches of less work than this are not divided
-_COST = 30  # times m^3, the most work that it counts for an m x m matrix: complex singular values
+_WORK = 200_000  # batches of less work than this are not divided
 
 
 def single_threaded_lapack() -> threadpool_limits:
@@ -36,10 +36,10 @@ def single_threaded_lapack() -> threadpool_limits:
     return threadpool_limits(1, user_api="blas")
 
 
-def most_at_once(*shapes: tuple[int, ...]) -> int:
+def most_at_once(name: str, *shapes: tuple[int, ...]) -> int:
     """The most matrices of these shapes that jaxlib does not divide; at least 1, as for one."""
     largest = max(size for shape in shapes for size in shape[-2:])
-    return max(1, (_WORK - 1) // (_COST * max(1, largest) ** 3))
+    return max(1, (_WORK - 1) // (PRIMITIVES[name] * max(1, largest) ** 3))
 
 
 def _in_parts(primitive: Any, *arrays: jax.Array, **parameters: Any) -> Any:
@@ -47,7 +47,8 @@ def _in_parts(primitive: Any, *arrays: jax.Array, **parameters: Any) -> Any:
     batch = arrays[0].shape[:-2]
     flat = [array.reshape(-1, *array.shape[-2:]) for array in arrays]
     each = lambda matrices: primitive.bind(*matrices, **parameters)  # noqa: E731
-    found = jax.lax.map(each, flat, batch_size=most_at_once(*(array.shape for array in arrays)))
+    at_once = most_at_once(primitive.name, *(array.shape for array in arrays))
+    found = jax.lax.map(each, flat, batch_size=at_once)
     return jax.tree.map(lambda array: array.reshape(*batch, *array.shape[1:]), found)
 
 
@@ -59,7 +60,7 @@ def _undivided(primitive: Any, lowering: Callable) -> Callable:
     def lower(ctx: Any, *operands: Any, **parameters: Any) -> Any:
         shapes = [aval.shape for aval in ctx.avals_in]
         known = all(isinstance(size, int) for shape in shapes for size in shape)
-        if not known or math.prod(shapes[0][:-2]) <= most_at_once(*shapes):
+        if not known or math.prod(shapes[0][:-2]) <= most_at_once(primitive.name, *shapes):
             return lowering(ctx, *operands, **parameters)
         return in_parts(ctx, *operands, **parameters)
 
