@@ -17,7 +17,8 @@ from organics import certify, stability
 from organics.circuit.circuit import State
 from organics.models import count_parameters
 from organics.nn import CellState, ORGaNICs, circuit_at, trainable, trajectory
-from organics.nn.dynamics import spectra, spectral_abscissa
+from organics.nn.dynamics import spectral_abscissa
+from organics.nn.moments import spectra
 from organics.training.evaluation import load_model
 from organics.training.run_folder import RunFolder
 

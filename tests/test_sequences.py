@@ -24,8 +24,8 @@ from organics.models import (
     build_sequence,
     count_parameters,
 )
-from organics.nn import trainable
-from organics.nn.dynamics import spectra
+from organics.nn import recurrent, trainable
+from organics.nn.moments import spectra
 from organics.studies.harness import runs
 from organics.studies.ours import schedules, step_sizes
 from organics.studies.ours import sequences as experiment
@@ -204,7 +204,7 @@ def test_the_diagnosis_looks_at_as_many_moments_as_are_worth_it(
     seen = []
     monkeypatch.setattr(models, "_output_range", lambda *_: (0.0, 1.0))
     monkeypatch.setattr(
-        models, "spectra", lambda _, x: seen.append(x.shape) or (np.zeros(2), np.ones(2))
+        recurrent, "spectra", lambda _, x: seen.append(x.shape) or (np.zeros(2), np.ones(2))
     )
     found = model.diagnose(jax.device_put(np.zeros((sequences, time, 2))))
     assert found["spectral_moments"] == moments and seen == [(moments, time, 2)]
@@ -222,17 +222,24 @@ def test_what_overflows_is_diagnosed_as_not_finite():
     assert np.isnan([found["largest_spectral_abscissa"], found["largest_step_radius"]]).all()
 
 
-def test_another_layer_is_diagnosed_by_its_outputs_and_not_monitored():
+def test_another_layer_is_diagnosed_by_its_outputs_and_by_itself():
     class Doubled(eqx.Module):
         hidden_size: int = 2
 
         def __call__(self, x, sequence=True):
             return (2 * x if sequence else 2 * x[:, -1]), None
 
+        def monitor(self):
+            return {}
+
+        def diagnose(self, x):
+            return {"sequences": len(x)}
+
     model = SequenceClassifier(Doubled(), key=jr.key(0))
     assert model.diagnose(jnp.arange(-3.0, 5).reshape(1, 4, 2)) == {
         "output_min": -6.0,
         "output_max": 8.0,
+        "sequences": 1,
     }
     assert model.monitor() == {}
 

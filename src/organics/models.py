@@ -1,48 +1,24 @@
-"""Classifiers by name.
-
-A classifier is an Equinox module with
-
-    loss(inputs, labels) -> (scalar, metrics)
-
-for inputs in [0, 1] of shape (batch, input_size), or of sequences (batch, time, input_size), and
-integer labels of shape (batch,); `metrics` is a dictionary of scalars with at least "accuracy",
-each a mean over the batch. That is all that the trainer has to know of it. It may also have
-
-    monitor() -> scalars by name
-    diagnose(inputs) -> numbers by name
-
-of which the first, compiled into every step, tells of its parameters, and the second, asked for
-after every epoch, of where its state goes on inputs that it is not trained on, in about the time
-that a step of training on them takes. One that is made of circuits at rest has
-
-    circuits(x) -> a list of (Circuit, z)
-    jacobians(x) -> a list of (Jacobian, whether the steady state was found, whether it is stable by
-                    theorem, whatever eigenvalues are computed)
-
-for one input x, so that stability can be asked of every part of it.
-"""
+"""Classifiers by name, and what the trainer asks of any."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from organics.circuit.circuit import Circuit
-from organics.linear.jacobian import jacobian
 from organics.machine.memory import require_memory
 from organics.nn.arguments import require_sizes
-from organics.nn.dynamics import spectra
 from organics.nn.normalization import Normalization, Recurrence
+from organics.nn.protocols import Linearization, SequenceLayer, Settled, StaticLayer
 from organics.nn.recurrent import ORGaNICs, trainable
 from organics.nn.supralinear import SSN
-from organics.rest.search import steady_state
 
 ModelName = Literal["organics", "mlp", "ssn"]
 SequenceModelName = Literal[
@@ -51,25 +27,68 @@ SequenceModelName = Literal[
 
 CLASSES = 10
 _AT_ONCE = 500  # sequences whose outputs are in memory together
-_MOST_MOMENTS = 64
-# The eigenvalues at a moment take as long as training for so many time steps, times the number of
-# neurons: of 64 neurons 20 ms on one core.
-_STEPS_PER_NEURON = 200
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What the trainer asks of a classifier, which is an Equinox module.
+
+    Inputs are in [0, 1], of shape (batch, m), or of sequences (batch, time, m); labels are whole
+    numbers (batch,).
+    """
+
+    def loss(
+        self, inputs: Float[Array, "batch ..."], labels: Int[Array, " batch"]
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """The mean over the batch of what is made small, and that of some metrics by name, with at
+        least "accuracy"."""
+        ...
+
+    def monitor(self) -> dict[str, Float[Array, ""]]:
+        """What it says of its parameters, by name; compiled into every step."""
+        ...
+
+    def diagnose(self, inputs: Float[Array, "batch ..."]) -> dict[str, int | float]:
+        """Where its state goes on inputs that it is not trained on, by name; asked for after every
+        epoch, so in about the time that a step of training on them takes."""
+        ...
+
+    def circuit_sizes(self) -> list[int]:
+        """Number of neurons of each layer that comes to rest; none if it has no such layers."""
+        ...
+
+    def linearize(self, x: Float[Array, "..."]) -> list[Linearization]:
+        """Each of these layers near rest, when the network sees the input `x`."""
+        ...
 
 
 class Dense(eqx.Module):
     """`relu(W x + b)`: what takes a circuit layer's place in the control network."""
 
     linear: eqx.nn.Linear
+    may_be_lost: ClassVar[bool] = False
 
     def __init__(self, input_size: int, size: int, *, key: PRNGKeyArray, dtype=None):
         self.linear = eqx.nn.Linear(input_size, size, key=key, dtype=dtype)
 
+    @property
+    def units(self) -> None:
+        """None: it has no circuit."""
+
     def __call__(self, x: Float[Array, " m"]) -> Float[Array, " n"]:
         return jax.nn.relu(self.linear(x))
 
+    def settle(self, x: Float[Array, " m"]) -> Settled:
+        """The rates, which there always are."""
+        return Settled(self(x), jnp.asarray(True))
 
-Layer = Normalization | Dense | SSN
+    def circuit(self, x: Float[Array, " m"]) -> None:
+        """None."""
+        del x
+
+    def linearize(self, x: Float[Array, " m"]) -> None:
+        """None."""
+        del x
 
 
 class Prediction(NamedTuple):
@@ -78,7 +97,7 @@ class Prediction(NamedTuple):
     Attributes
         logits: class scores, (10,); all 0 if the input is lost.
         reconstruction: the input as it is reconstructed from the code, (input_size,).
-        lost: whether a layer that need not come to rest, an `SSN`, did not.
+        lost: whether a layer that `may_be_lost`, an `SSN`, did not come to rest.
     """
 
     logits: Float[Array, " classes"]
@@ -105,14 +124,14 @@ class StaticClassifier(eqx.Module):
     """
 
     encoder: tuple[eqx.nn.Linear, ...]
-    layers: tuple[Layer, ...]
+    layers: tuple[StaticLayer, ...]
     readout: eqx.nn.Linear
     decoder: tuple[eqx.nn.Linear, ...]
 
     def __init__(
         self,
         input_size: int,
-        layers: Sequence[Layer],
+        layers: Sequence[StaticLayer],
         encoder: Sequence[int] = (360, 120, 40),
         *,
         size: int | None = None,
@@ -136,11 +155,8 @@ class StaticClassifier(eqx.Module):
         code = self.encode(x)
         rates, lost = code, jnp.asarray(False)
         for layer in self.layers:
-            if isinstance(layer, SSN):
-                u, found = layer.rest(rates)
-                rates, lost = layer.rates(u)[: layer.size], lost | ~found
-            else:
-                rates = layer(rates)
+            rates, found = layer.settle(rates)
+            lost = lost | ~found
         logits = jnp.where(lost, 0, self.readout(rates))
         return Prediction(logits, _sigmoid_network(self.decoder, code), lost)
 
@@ -160,46 +176,34 @@ class StaticClassifier(eqx.Module):
             "cross_entropy": cross_entropy,
             "reconstruction_error": error,
         }
-        if any(isinstance(layer, SSN) for layer in self.layers):
+        if any(layer.may_be_lost for layer in self.layers):
             metrics["lost"] = jnp.mean(lost.astype(error.dtype))
         return cross_entropy + error, metrics
 
     def circuits(self, x: Float[Array, " pixels"]) -> list[tuple[Circuit, Float[Array, " n"]]]:
-        """The circuit of each circuit layer, and its drive, when the network sees the input `x`."""
-        return [
-            layer.circuit(rates)
-            for layer, rates in self._seen(x)
-            if isinstance(layer, Normalization)
-        ]
+        """The circuit of each layer that has one, and its drive, when the network sees `x`."""
+        found = (layer.circuit(rates) for layer, rates in self._seen(x))
+        return [pair for pair in found if pair is not None]
 
-    @property
     def circuit_sizes(self) -> list[int]:
         """Number of neurons of each layer that is a circuit: principal ones, or units."""
-        return [
-            layer.units if isinstance(layer, SSN) else layer.size
-            for layer in self.layers
-            if not isinstance(layer, Dense)
-        ]
+        return [layer.units for layer in self.layers if layer.units is not None]
 
-    def jacobians(
-        self, x: Float[Array, " pixels"]
-    ) -> list[tuple[Float[Array, "k k"], Bool[Array, ""], Bool[Array, ""]]]:
-        """Of each layer that is a circuit, when the network sees the input `x`: the Jacobian at
-        its steady state, in 1/ms, whether that was found, and whether it is stable by theorem, as
-        with identity recurrence."""
-        linearized = []
-        for layer, rates in self._seen(x):
-            if isinstance(layer, Normalization):
-                circuit, z = layer.circuit(rates)
-                steady = steady_state(circuit, z)
-                J, by_theorem = jacobian(circuit, steady.state), jnp.asarray(circuit.W_r is None)
-                linearized.append((J, steady.converged, by_theorem))
-            elif isinstance(layer, SSN):
-                u, found = layer.rest(rates)
-                linearized.append((layer.jacobian(u), found, jnp.asarray(False)))
-        return linearized
+    def linearize(self, x: Float[Array, " pixels"]) -> list[Linearization]:
+        """Each of these layers near rest, when the network sees the input `x`."""
+        found = (layer.linearize(rates) for layer, rates in self._seen(x))
+        return [near for near in found if near is not None]
 
-    def _seen(self, x: Float[Array, " pixels"]) -> Iterator[tuple[Any, Array]]:
+    def monitor(self) -> dict[str, Float[Array, ""]]:
+        """Nothing is said of its parameters."""
+        return {}
+
+    def diagnose(self, inputs: Float[Array, "batch pixels"]) -> dict[str, int | float]:
+        """Nothing: it has no state."""
+        del inputs
+        return {}
+
+    def _seen(self, x: Float[Array, " pixels"]) -> Iterator[tuple[StaticLayer, Array]]:
         """Each layer, and what it sees when the network sees the input `x`."""
         rates = self.encode(x)
         for i, layer in enumerate(self.layers):
@@ -212,15 +216,15 @@ class SequenceClassifier(eqx.Module):
     """A recurrent layer, and a linear readout of its last output. Trained on the cross-entropy.
 
     Arguments
-        layer: `ORGaNICs`, or a module that is called in the same way and has its `hidden_size`.
+        layer: `ORGaNICs`, or another `SequenceLayer`.
 
     Source: Rawat et al. 2024, sequential classification.
     """
 
-    layer: Any
+    layer: SequenceLayer
     readout: eqx.nn.Linear
 
-    def __init__(self, layer: Any, *, key: PRNGKeyArray, dtype: type | None = None):
+    def __init__(self, layer: SequenceLayer, *, key: PRNGKeyArray, dtype: type | None = None):
         self.layer = layer
         self.readout = eqx.nn.Linear(layer.hidden_size, CLASSES, key=key, dtype=dtype)
 
@@ -237,42 +241,28 @@ class SequenceClassifier(eqx.Module):
         return cross_entropy, {"accuracy": accuracy}
 
     def monitor(self) -> dict[str, Float[Array, ""]]:
-        """What the layer says of its parameters, if it does."""
-        return self.layer.monitor() if hasattr(self.layer, "monitor") else {}
+        """What the layer says of its parameters."""
+        return self.layer.monitor()
 
-    def diagnose(self, inputs: Float[Array, "batch time m"]) -> dict[str, float]:
-        """Where the layer goes on some sequences.
-
-        "output_min" and "output_max" are the range of its outputs at any step. Of ORGaNICs, whose
-        outputs are `y`, also the largest spectral abscissa (the largest real part of an eigenvalue
-        of the Jacobian of all equations, in 1/ms) and the largest magnitude of an eigenvalue of an
-        Euler step, at `spectral_moments` moments, at most 64 and as many as take about the time of
-        a step of training on these sequences; and the least, median and largest time constants of
-        y, a, b0 and b over the neurons, in steps. What has overflowed is not finite.
-        """
+    def diagnose(self, inputs: Float[Array, "batch time m"]) -> dict[str, int | float]:
+        """Where the layer goes on some sequences: "output_min" and "output_max", the range of its
+        outputs at any step, and what the layer itself says of it."""
         ranges = [
             _output_range(self.layer, inputs[start : start + _AT_ONCE])
             for start in range(0, len(inputs), _AT_ONCE)
         ]
         low, high = np.asarray(ranges).T
-        found = {"output_min": float(low.min()), "output_max": float(high.max())}
-        if isinstance(self.layer, ORGaNICs):
-            affordable = inputs.shape[0] * inputs.shape[1]
-            affordable //= _STEPS_PER_NEURON * self.layer.hidden_size
-            moments = max(1, min(affordable, _MOST_MOMENTS, len(inputs)))
-            abscissae, radii = spectra(self.layer, inputs[:moments])
-            found["spectral_moments"] = moments
-            found["largest_spectral_abscissa"] = float(abscissae.max())
-            found["largest_step_radius"] = float(radii.max())
-            with np.errstate(divide="ignore"):  # a rate that underflows to 0 is of no motion
-                steps = np.concatenate(
-                    [1 / np.asarray(cell.rates) for cell in self.layer.cells], axis=1
-                )
-            for name, values in zip(("y", "a", "b0", "b"), steps, strict=True):
-                found[f"tau_{name}_min"] = float(values.min())
-                found[f"tau_{name}_median"] = float(np.median(values))
-                found[f"tau_{name}_max"] = float(values.max())
-        return found
+        extremes = {"output_min": float(low.min()), "output_max": float(high.max())}
+        return extremes | self.layer.diagnose(inputs)
+
+    def circuit_sizes(self) -> list[int]:
+        """None: the layer is read while it moves."""
+        return []
+
+    def linearize(self, x: Float[Array, "time m"]) -> list[Linearization]:
+        """None, likewise."""
+        del x
+        return []
 
 
 def build(
@@ -358,7 +348,7 @@ def build_sequence(
     return SequenceClassifier(layer, key=k_readout, dtype=dtype)
 
 
-def count_parameters(model: eqx.Module) -> int:
+def count_parameters(model: PyTree) -> int:
     """Number of trainable parameters: the floating-point entries of what is `trainable`."""
     return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, trainable(model))))
 

@@ -1,7 +1,7 @@
 """A circuit's steady state as a feed-forward layer."""
 
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -18,6 +18,7 @@ from organics.circuit.constraints import (
     unit_interval,
     unit_norm,
 )
+from organics.linear.jacobian import jacobian
 from organics.nn.arguments import (
     Built,
     as_built,
@@ -30,6 +31,7 @@ from organics.nn.arguments import (
     require_positive,
     require_sizes,
 )
+from organics.nn.protocols import Linearization, Settled
 from organics.rest.search import steady_state
 
 Recurrence = Literal["identity", "bounded"]
@@ -80,6 +82,7 @@ class Normalization(eqx.Module):
     sigma: float = eqx.field(static=True)
     tau: float = eqx.field(static=True)
     built: Built = eqx.field(static=True, repr=False)
+    may_be_lost: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -116,6 +119,11 @@ class Normalization(eqx.Module):
     def size(self) -> int:
         """Number of principal neurons, n."""
         return self.W_zx.shape[0]
+
+    @property
+    def units(self) -> int:
+        """The same: each is a unit of the circuit."""
+        return self.size
 
     def circuit(self, x: Float[Array, " m"]) -> tuple[Circuit, Float[Array, " n"]]:
         """The circuit that the input `x` sets up, and the input drive `z` it receives.
@@ -156,6 +164,17 @@ class Normalization(eqx.Module):
         if circuit.W_r is None:  # a closed form cannot fail to converge
             return rates
         return jnp.where(found.converged, rates, jnp.nan)
+
+    def settle(self, x: Float[Array, " m"]) -> Settled:
+        """The rates, and that they are there: where no steady state is found they are NaN."""
+        return Settled(self(x), jnp.asarray(True))
+
+    def linearize(self, x: Float[Array, " m"]) -> Linearization:
+        """The circuit near the steady state for the input `x`; its Jacobian is (2 n, 2 n)."""
+        circuit, z = self.circuit(x)
+        steady = steady_state(circuit, z)
+        by_theorem = jnp.asarray(circuit.W_r is None)
+        return Linearization(jacobian(circuit, steady.state), steady.converged, by_theorem)
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3))  # one program, instead of one for each array and step

@@ -25,11 +25,17 @@ from organics.nn.arguments import (
     require_sizes,
     require_state,
 )
+from organics.nn.moments import spectra
 from organics.nn.normalization import uniform_fan_in
 from organics.nn.sequences import Lengths, as_rows, as_sequences
 
 Recurrent = Literal["free", "identity", "bounded", "semidefinite"]
 Drive = Literal["signed", "rectified", "unit"]
+
+_MOST_MOMENTS = 64
+# The eigenvalues at a moment take as long as training for so many time steps, times the number of
+# neurons: of 64 neurons 20 ms on one core.
+_STEPS_PER_NEURON = 200
 
 
 class CellState(NamedTuple):
@@ -438,6 +444,30 @@ class ORGaNICs(eqx.Module):
             "recurrent_spectral_norm": jnp.max(jnp.stack(norms)),
             "input_spectral_norm": jnp.max(jnp.stack(inputs)),
         }
+
+    def diagnose(self, x: Float[Array, "batch time m"]) -> dict[str, int | float]:
+        """Where it goes on some sequences: the largest spectral abscissa (the largest real part of
+        an eigenvalue of the Jacobian of all equations, in 1/ms) and the largest magnitude of an
+        eigenvalue of an Euler step, at `spectral_moments` moments, at most 64 and as many as take
+        about the time of a step of training on these sequences; and the least, median and largest
+        time constants of y, a, b0 and b over the neurons, in steps. What has overflowed is not
+        finite. Along the way the first two are a diagnostic: no stability follows from them.
+        """
+        affordable = x.shape[0] * x.shape[1] // (_STEPS_PER_NEURON * self.hidden_size)
+        moments = max(1, min(affordable, _MOST_MOMENTS, len(x)))
+        abscissae, radii = spectra(self, x[:moments])
+        found = {
+            "spectral_moments": moments,
+            "largest_spectral_abscissa": float(abscissae.max()),
+            "largest_step_radius": float(radii.max()),
+        }
+        with np.errstate(divide="ignore"):  # a rate that underflows to 0 is of no motion
+            steps = np.concatenate([1 / np.asarray(cell.rates) for cell in self.cells], axis=1)
+        for name, values in zip(CellState._fields, steps, strict=True):
+            found[f"tau_{name}_min"] = float(values.min())
+            found[f"tau_{name}_median"] = float(np.median(values))
+            found[f"tau_{name}_max"] = float(values.max())
+        return found
 
     def _pack(
         self, state: tuple[CellState, ...] | None, batch: int, batched: bool

@@ -1,7 +1,7 @@
 """The stabilized supralinear network at rest, as a feed-forward layer: what ORGaNICs replace."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -25,6 +25,7 @@ from organics.nn.arguments import (
     require_sizes,
 )
 from organics.nn.normalization import uniform_fan_in
+from organics.nn.protocols import Linearization, Settled
 from organics.rest.relaxation import select, try_step
 
 _RELAXATION_TIME = 2000.0  # ms; a hundred times the slower time constant
@@ -89,6 +90,7 @@ class SSN(eqx.Module):
     tau_E: float = eqx.field(static=True)
     tau_I: float = eqx.field(static=True)
     built: Built = eqx.field(static=True, repr=False)
+    may_be_lost: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -179,6 +181,20 @@ class SSN(eqx.Module):
         del key
         u, found = self.rest(x)
         return jnp.where(found, self.rates(u)[: self.excitatory], jnp.nan)
+
+    def settle(self, x: Float[Array, " m"]) -> Settled:
+        """Rates of the E units at rest for the input `x`, and whether it comes to rest; else 0."""
+        u, found = self.rest(x)
+        return Settled(self.rates(u)[: self.excitatory], found)
+
+    def circuit(self, x: Float[Array, " m"]) -> None:
+        """None: it is no `Circuit`."""
+        del x
+
+    def linearize(self, x: Float[Array, " m"]) -> Linearization:
+        """The network near rest for the input `x`; its Jacobian is (n, n)."""
+        u, found = self.rest(x)
+        return Linearization(self.jacobian(u), found, jnp.asarray(False))
 
 
 class _Candidate(NamedTuple):

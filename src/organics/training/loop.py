@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,8 +15,8 @@ import numpy as np
 from organics import data
 from organics.machine.lapack import single_threaded_lapack
 from organics.machine.provenance import system, versions
-from organics.models import count_parameters
-from organics.training.config import AnyConfig, TrainConfig
+from organics.models import Model, count_parameters
+from organics.training.config import AnyConfig
 from organics.training.evaluation import (
     as_examples,
     build_model,
@@ -72,7 +71,7 @@ class Diverged(RuntimeError):
             else f"the loss or its gradient is not finite at step {step} (in epoch {epoch})"
         )
         kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint yet"
-        super().__init__(f"{what}; {kept}. Lower `learning_rate`.{_other_remedy(config)}")
+        super().__init__(f"{what}; {kept}. Lower `learning_rate`.{config.other_remedy}")
 
     def __reduce__(self):
         # by default it would be made anew from its message alone, when another process raised it
@@ -85,27 +84,13 @@ def _diverged(message: str, step: int, checkpoint: Path | None) -> Diverged:
     return error
 
 
-def _other_remedy(config: AnyConfig) -> str:
-    """What to do about divergence besides lowering the learning rate, if there is something."""
-    if config.model != "organics":
-        return ""
-    if isinstance(config, TrainConfig):
-        return "" if config.recurrent == "identity" else (
-            " It may also be that a circuit's steady state was not found; that does not happen "
-            "with `recurrent='identity'`."
-        )  # fmt: skip
-    if config.recurrent == "identity":
-        return ""
-    return " With `recurrent='identity'`, which makes circuits stable, runs diverge less often."
-
-
 def train(
     config: AnyConfig,
     out: str | Path,
     resume: bool = False,
     progress: bool = True,
     devices: int = 1,
-    on_epoch: Callable[[int, eqx.Module], None] | None = None,
+    on_epoch: Callable[[int, Model], None] | None = None,
 ) -> Report:
     """Train a model and leave everything about it in the folder `out`; see `run_folder`.
 
@@ -159,7 +144,7 @@ def _train(
     group: Group,
     shape: tuple[int, ...],
     progress: bool,
-    on_epoch: Callable[[int, eqx.Module], None] | None,
+    on_epoch: Callable[[int, Model], None] | None,
 ) -> dict[str, Any]:
     """Train and test; the report as it is stored."""
     dataset = load_dataset(config)
@@ -192,7 +177,7 @@ def _train(
         found = Report(
             dataset=dataset.name,
             model=config.model,
-            layers=_sizes(config),
+            layers=config.sizes,
             recurrent=config.recurrent,
             seed=config.seed,
             parameters=count_parameters(model),
@@ -226,7 +211,7 @@ class _Run:
         group: Group,
         training: Examples,
         validation: Examples,
-        on_epoch: Callable[[int, eqx.Module], None] | None = None,
+        on_epoch: Callable[[int, Model], None] | None = None,
     ):
         self.config = config
         self.folder = folder
@@ -381,11 +366,6 @@ class _Run:
         checkpoints = [] if self.folder is None else self.folder.checkpoints()
         checkpoint = checkpoints[-1] if checkpoints else None
         return Diverged(step, epoch, checkpoint, self.config, validation=validation)
-
-
-def _sizes(config: AnyConfig) -> tuple[int, ...]:
-    """Number of neurons in each layer between input and readout."""
-    return config.layers if isinstance(config, TrainConfig) else (config.units,) * config.layers
 
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:
