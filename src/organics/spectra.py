@@ -25,6 +25,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Real
 
 from organics.circuit.circuit import Circuit, State, as_drive, as_real
+from organics.errors import NoSteadyState
 from organics.linear.jacobian import jacobian
 from organics.linear_stability import identity_recurrence, linearize
 from organics.rest.search import steady_state
@@ -217,14 +218,14 @@ def _linearize(circuit: Circuit, z, noise: Noise) -> _Linearized:
         z = as_drive(circuit, z)
         state, residual, converged, *_ = steady_state(circuit, z)
         if known(converged) is False:
-            raise RuntimeError(
+            raise NoSteadyState(
                 "no steady state was found for `z`; the best state has the residual "
                 f"{float(residual):.3g}. There is no linear theory without one."
             )
     circuit = identity_recurrence(circuit) or circuit
     linear = _linearized(circuit, z, state, noise, converged)
     if known(linear.valid) is False:
-        raise RuntimeError(
+        raise NoSteadyState(
             "the steady state is not stable: its spectral abscissa is "
             f"{float(linear.abscissa):.3g} per ms. Fluctuations about it are not stationary."
         )

@@ -10,6 +10,13 @@ import jax.random as jr
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from organics.arguments import (
+    float_type,
+    require_among,
+    require_flag,
+    require_positive,
+    require_sizes,
+)
 from organics.circuit.circuit import Circuit
 from organics.circuit.constraints import (
     at_most_one,
@@ -19,22 +26,10 @@ from organics.circuit.constraints import (
     unit_norm,
 )
 from organics.linear.jacobian import jacobian
-from organics.nn.arguments import (
-    Built,
-    as_built,
-    as_input,
-    float_type,
-    require_among,
-    require_as_built,
-    require_finite,
-    require_flag,
-    require_positive,
-    require_sizes,
-)
+from organics.names import PoolWeights, StaticRecurrence
+from organics.nn.arguments import Built, as_built, as_input, require_as_built, require_finite
 from organics.nn.protocols import Linearization, Settled
 from organics.rest.search import steady_state
-
-Recurrence = Literal["identity", "bounded"]
 
 
 class Normalization(eqx.Module):
@@ -77,7 +72,7 @@ class Normalization(eqx.Module):
     log_W: Float[Array, "n n"]
     beta: Float[Array, " n"]
     gain: float = eqx.field(static=True)  # where it is fixed: where `W_bx` is None
-    pool: Literal["positive", "bounded"] = eqx.field(static=True)
+    pool: PoolWeights = eqx.field(static=True)
     rectified: bool = eqx.field(static=True)
     sigma: float = eqx.field(static=True)
     tau: float = eqx.field(static=True)
@@ -90,9 +85,9 @@ class Normalization(eqx.Module):
         size: int,
         *,
         key: PRNGKeyArray,
-        recurrent: Recurrence = "identity",
+        recurrent: StaticRecurrence = "identity",
         gain: Literal["input"] | float = "input",
-        pool: Literal["positive", "bounded"] = "positive",
+        pool: PoolWeights = "positive",
         rectified: bool = False,
         sigma: float = 1.0,
         tau: float = 2.0,
@@ -101,8 +96,8 @@ class Normalization(eqx.Module):
         require_sizes(input_size=input_size, size=size)
         require_positive(sigma=sigma, tau=tau)
         require_flag("rectified", rectified)
-        require_among("recurrent", recurrent, ("identity", "bounded"))
-        require_among("pool", pool, ("positive", "bounded"))
+        require_among("recurrent", recurrent, StaticRecurrence)
+        require_among("pool", pool, PoolWeights)
         learned = gain == "input"
         kind = float_type(dtype)
         self.W_zx, W_bx, W_r, self.log_W, self.beta = _draw(key, input_size, size, kind)

@@ -11,19 +11,11 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from organics.arguments import float_type, require_positive, require_sizes
 from organics.circuit.constraints import positive
 from organics.linear.jacobian import determinant_sign
 from organics.machine.mesh import advising, alike
-from organics.nn.arguments import (
-    Built,
-    as_built,
-    as_input,
-    float_type,
-    require_as_built,
-    require_finite,
-    require_positive,
-    require_sizes,
-)
+from organics.nn.arguments import Built, as_built, as_input, require_as_built, require_finite
 from organics.nn.normalization import uniform_fan_in
 from organics.nn.protocols import Linearization, Settled
 from organics.rest.relaxation import select, try_step

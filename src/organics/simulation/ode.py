@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import diffrax as dfx
 import equinox as eqx
@@ -15,13 +14,14 @@ import optimistix as optx
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
-from organics.arguments import require_whole
+from organics.arguments import require_among, require_whole
 from organics.circuit.circuit import Circuit, State, as_drive, as_real, root
+from organics.errors import SimulationFailed
 from organics.machine.mesh import advising, concretely, require_unchecked
+from organics.names import Method
 from organics.printing import Lines, in_html, in_words, numbers
 from organics.simulation.stepping import Watchful, is_differentiated, resolution, room_for, survey
 
-Method = Literal["explicit", "implicit"]
 Drive = Real[ArrayLike, "*samples n"] | Callable[[Float[Array, ""]], Array]
 
 _SOLVERS = {"explicit": dfx.Tsit5, "implicit": dfx.Kvaerno5}
@@ -377,7 +377,7 @@ def require_ok(trajectory: Trajectory, reasons: dict[int, tuple[str, str]]) -> T
         what, remedy = reasons[int(trajectory.failure)]
         _, end, last = _course(trajectory)
         far = "" if end is None else f" It is good until t = {end:.6g} of {last:.6g} ms."
-        error = RuntimeError(f"the simulation failed: {what}.{far} {remedy}")
+        error = SimulationFailed(f"the simulation failed: {what}.{far} {remedy}")
         # for who wrote the call, not for who typed a command
         error.add_note("`throw=False` returns what there is.")
         raise error
@@ -443,8 +443,7 @@ def _course(trajectory: Trajectory) -> tuple[float, float, float] | tuple[None, 
 
 
 def _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance) -> None:
-    if method not in _SOLVERS:
-        raise ValueError(f"`method` must be one of {list(_SOLVERS)}, not {method!r}.")
+    require_among("method", method, Method)
     for name, value in (("rtol", rtol), ("atol", atol), ("steady_tolerance", steady_tolerance)):
         if not isinstance(value, Tracer) and not (np.isfinite(value) and value > 0):
             raise ValueError(f"`{name}` must be finite and > 0, not {value}.")

@@ -4,19 +4,24 @@ import dataclasses
 import math
 import struct
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from organics.files.documents import parse_object, unsealed
+from organics.names import (
+    Backend,
+    DatasetName,
+    Drive,
+    Memory,
+    ModelName,
+    Rectification,
+    Recurrence,
+    Schedule,
+    SequenceModelName,
+    StaticRecurrence,
+    TaskName,
+    TimeConstants,
+)
 from organics.settings import Needs, Settings, fields_of
-
-DatasetName = Literal["digits", "mnist", "fashion-mnist"]
-ModelName = Literal["organics", "mlp", "ssn"]
-Recurrence = Literal["identity", "bounded"]
-Schedule = Literal["constant", "cosine", "step", "warmup-cosine", "trapezoid"]
-TaskName = Literal["smnist", "psmnist", "sdigits"]
-SequenceModelName = Literal[
-    "organics", "lstm", "antisymmetric", "antisymmetric-gated", "cornn", "lipschitz", "rnn"
-]
 
 
 def _single(value: float) -> float:
@@ -96,7 +101,7 @@ class _StaticNetwork(Settings):
     layers: Sizes = (50,)
     """Size of each layer between the encoder and the readout; of "ssn", the two numbers of its
     excitatory and inhibitory units."""
-    recurrent: Recurrence = "identity"
+    recurrent: StaticRecurrence = "identity"
     """Recurrent weights of the circuits: "identity", always stable, or "bounded", learned with
     spectral norm at most 1 (a few times slower: the steady states are then searched for)."""
     encoder: Sizes = (360, 120, 40)
@@ -190,16 +195,16 @@ class _SequenceNetwork(Settings):
     rows: bool = False
     """A row of the image at each step, instead of a pixel."""
     rectified: bool = True
-    """ORGaNICs with `relu(y)` in the recurrent terms."""
-    recurrent: Literal["free", "identity", "bounded", "semidefinite"] = "free"
+    """`relu(y)` in the recurrent terms of ORGaNICs; with --no-rectified, `y` itself."""
+    recurrent: Recurrence = "free"
     """Recurrent weights of ORGaNICs: "free"; "identity"; "bounded", with a spectral norm of at
     most 1; or "semidefinite", symmetric with eigenvalues from 0 to 1."""
-    time_constants: Literal["learned", "fixed"] = "learned"
+    time_constants: TimeConstants = "learned"
     """Of ORGaNICs, for each neuron."""
-    rectification: Literal["inside", "outside"] = "inside"
+    rectification: Rectification = "inside"
     """Recurrent input: "inside", `W_r relu(y)`, is the paper's equation, "outside", `relu(W_r y)`,
     its code."""
-    drive: Literal["signed", "rectified", "unit"] = "signed"
+    drive: Drive = "signed"
     """Input drive: "signed", `W_zx x`, is the paper's equation, "rectified", `relu(W_zx x)`, its
     code; "unit" is `W_zx x` with a norm of at most 1."""
     layers: Layers = 1
@@ -220,9 +225,9 @@ class _SequenceNetwork(Settings):
     ] = ()
     """Of another model than ORGaNICs: names and values, those of the layer's numbers; what is not
     named has its default."""
-    backend: Literal["auto", "native", "scan"] = "auto"
+    backend: Backend = "auto"
     """Implementation of the recurrence of ORGaNICs."""
-    memory: Literal["more", "less"] = "more"
+    memory: Memory = "more"
     """"less" trains ORGaNICs in memory that grows with the root of the number of steps; slower."""
     clip_norm: Positive | None = None
     """Scale larger gradients down to this norm. Not for ORGaNICs, which need no such thing."""

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from organics import data
+from organics.errors import Diverged
 from organics.machine.lapack import single_threaded_lapack
 from organics.machine.provenance import system, versions
 from organics.models import Model, count_parameters
@@ -46,42 +47,17 @@ _PIECES = 20  # of an epoch, between which progress is shown and divergence is l
 _DIAGNOSED = 0.02  # of the number of training examples: a bound on the time that diagnoses take
 
 
-class Diverged(RuntimeError):
-    """The loss or the gradient is not finite; or with `validation`, the loss after an epoch.
-
-    Attributes
-        step: number of the step, from 0, at which, or after which, that was first so.
-        checkpoint: the last good checkpoint; None if there is none yet.
-    """
-
-    def __init__(
-        self,
-        step: int,
-        epoch: int,
-        checkpoint: Path | None,
-        config: AnyConfig,
-        *,
-        validation: bool = False,
-    ):
-        self.step = step
-        self.checkpoint = checkpoint
-        what = (
-            f"the validation loss is not finite after step {step} (the last of epoch {epoch})"
-            if validation
-            else f"the loss or its gradient is not finite at step {step} (in epoch {epoch})"
-        )
-        kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint yet"
-        super().__init__(f"{what}; {kept}. Lower `learning_rate`.{config.other_remedy}")
-
-    def __reduce__(self):
-        # by default it would be made anew from its message alone, when another process raised it
-        return _diverged, (str(self), self.step, self.checkpoint)
-
-
-def _diverged(message: str, step: int, checkpoint: Path | None) -> Diverged:
-    error = Diverged.__new__(Diverged, message)
-    error.step, error.checkpoint = step, checkpoint
-    return error
+def _diverged(
+    step: int, epoch: int, checkpoint: Path | None, config: AnyConfig, *, validation: bool = False
+) -> Diverged:
+    what = (
+        f"the validation loss is not finite after step {step} (the last of epoch {epoch})"
+        if validation
+        else f"the loss or its gradient is not finite at step {step} (in epoch {epoch})"
+    )
+    kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint yet"
+    message = f"{what}; {kept}. Lower `learning_rate`.{config.other_remedy}"
+    return Diverged(message, step, checkpoint)
 
 
 def train(
@@ -365,7 +341,7 @@ class _Run:
     def _diverged(self, step: int, epoch: int, validation: bool = False) -> Diverged:
         checkpoints = [] if self.folder is None else self.folder.checkpoints()
         checkpoint = checkpoints[-1] if checkpoints else None
-        return Diverged(step, epoch, checkpoint, self.config, validation=validation)
+        return _diverged(step, epoch, checkpoint, self.config, validation=validation)
 
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:
