@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from organics.arguments import float_type, require_positive, require_sizes
 from organics.circuit.constraints import positive
@@ -197,6 +197,24 @@ class _Candidate(NamedTuple):
     error: Float[Array, ""]
 
 
+class _OnTheWay(NamedTuple):
+    """A trajectory after the steps `taken`: where and when it is, and the length of the next."""
+
+    found: _Candidate
+    time: Float[Array, ""]
+    step: Float[Array, ""]
+    taken: Int[Array, ""]
+
+
+class _Polished(NamedTuple):
+    """What Newton has after the factorizations `taken`; `improving`: whether the last helped."""
+
+    found: _Candidate
+    saddle: Bool[Array, ""]
+    improving: Bool[Array, ""]
+    taken: Int[Array, ""]
+
+
 @advising
 @partial(jax.jit, static_argnames=("excitatory", "k"))
 def _search(W, h, tau, *, excitatory: int, k: float) -> tuple[Array, Array]:
@@ -233,20 +251,20 @@ def _relax(judge, u: Array, tau: Array) -> _Candidate:
     def slope(u):
         return with_slope(u)[1]
 
-    def unfinished(carry):
-        found, time, step, count = carry
-        going = (time < _RELAXATION_TIME) & (step > shortest) & (count < _RELAXATION_STEPS)
-        return going & (found.error > _CLOSE)
+    def unfinished(now: _OnTheWay):
+        going = (now.time < _RELAXATION_TIME) & (now.step > shortest)
+        return going & (now.taken < _RELAXATION_STEPS) & (now.found.error > _CLOSE)
 
-    def advance(carry):
-        found, time, step, count = carry
-        begin = found.imbalance / tau
-        accept, (_, _, moved), following = try_step(slope, with_slope, found.u, begin, step, _CLOSE)
-        found, time = select(accept, (moved, time + step), (found, time))
-        return found, time, following, count + 1
+    def advance(now: _OnTheWay):
+        begin = now.found.imbalance / tau
+        accept, (_, _, moved), following = try_step(
+            slope, with_slope, now.found.u, begin, now.step, _CLOSE
+        )
+        found, time = select(accept, (moved, now.time + now.step), (now.found, now.time))
+        return _OnTheWay(found, time, following, now.taken + 1)
 
-    begin = (judge(u), jnp.zeros((), u.dtype), 0.1 * jnp.min(tau), jnp.int32(0))
-    return jax.lax.while_loop(unfinished, advance, alike(begin))[0]
+    begin = _OnTheWay(judge(u), jnp.zeros((), u.dtype), 0.1 * jnp.min(tau), jnp.int32(0))
+    return jax.lax.while_loop(unfinished, advance, alike(begin)).found
 
 
 def _newton(
@@ -257,21 +275,22 @@ def _newton(
     Also whether `det(-J)` is negative, as at a saddle, or 0, where it was last factorized.
     """
 
-    def unfinished(carry):
-        found, _, improving, count = carry
-        return improving & ((found.error > tolerance) | (count == 0)) & (count < _FACTORIZATIONS)
+    def unfinished(now: _Polished):
+        wanted = (now.found.error > tolerance) | (now.taken == 0)
+        return now.improving & wanted & (now.taken < _FACTORIZATIONS)
 
-    def advance(carry):
-        found, _, _, count = carry
-        before = found.error
+    def advance(now: _Polished):
+        found, before = now.found, now.found.error
         factors = jax.scipy.linalg.lu_factor(-jacobian(found.u))
         for _ in range(_STEPS):
             tried = judge(found.u + jax.scipy.linalg.lu_solve(factors, found.imbalance))
             found = select(tried.error < found.error, tried, found)
-        return found, determinant_sign(*factors) <= 0, found.error < before, count + 1
+        saddle, improving = determinant_sign(*factors) <= 0, found.error < before
+        return _Polished(found, saddle, improving, now.taken + 1)
 
-    begin = (start, jnp.bool_(False), start.error <= _CLOSE, jnp.int32(0))
-    return jax.lax.while_loop(unfinished, advance, alike(begin))[:2]
+    begin = _Polished(start, jnp.bool_(False), start.error <= _CLOSE, jnp.int32(0))
+    end = jax.lax.while_loop(unfinished, advance, alike(begin))
+    return end.found, end.saddle
 
 
 def _imbalance_jacobian(k: float, W: Array, u: Array) -> Array:

@@ -133,45 +133,12 @@ def _train(
     run = _Run(config, folder, group, training, validation, on_epoch)
     with single_threaded_lapack():  # for the singular values of bounded weights
         run.complete(progress and group.first)
-    model = run.state.evaluated
-
-    def best() -> None:
-        nonlocal model
-        assert folder is not None  # it is the first process that calls this
-        model = load_model(folder, run.best_epoch)
-
-    group.agree(best)
-    model = group.of_first(model)
+    model = run.best_model()
     test = as_examples(dataset.test_images, dataset.test_labels, dataset.max_value, shape)
     tested = mean_metrics(
         group.replicate(model), group.replicate(test), len(dataset.test_labels), group
     )
-
-    def report() -> dict[str, Any]:
-        assert folder is not None  # it is the first process that calls this
-        seconds = [line["seconds"] for line in folder.lines("metrics.jsonl")]
-        found = Report(
-            dataset=dataset.name,
-            model=config.model,
-            layers=config.sizes,
-            recurrent=config.recurrent,
-            seed=config.seed,
-            parameters=count_parameters(model),
-            epochs=config.epochs,
-            best_epoch=run.best_epoch,
-            validation_accuracy=run.best["accuracy"],
-            test_accuracy=tested["accuracy"],
-            test_loss=tested["loss"],
-            seconds_per_epoch=float(np.median(seconds)),
-            device=jax.devices()[0].device_kind,
-            platform=f"{system()}, {os.cpu_count()} cores",
-            versions=versions(),
-            devices=group.size,
-        ).to_document()
-        folder.save_report(found)
-        return found
-
-    return group.agree(report)
+    return group.agree(lambda: run.report(dataset.name, count_parameters(model), tested))
 
 
 class _Run:
@@ -206,7 +173,7 @@ class _Run:
 
         def resume() -> dict[str, Any]:
             nonlocal state
-            assert folder is not None  # it is the first process that calls this
+            folder = self._own_folder
             begin = {"accuracy": -1.0, "loss": math.inf}
             notes = {"epoch": 0, "best": begin, "best_epoch": 0, "sums": {}}
             if (found := folder.load_checkpoint(state)) is not None:
@@ -228,6 +195,47 @@ class _Run:
         with bar:
             while self.done < self.config.epochs:
                 self._epoch(self.done + 1, bar)
+
+    def best_model(self) -> Model:
+        """The model of the best epoch, in all processes."""
+        model = self.state.evaluated
+
+        def load() -> None:
+            nonlocal model
+            model = load_model(self._own_folder, self.best_epoch)
+
+        self.group.agree(load)
+        return self.group.of_first(model)
+
+    def report(self, dataset: str, parameters: int, tested: dict[str, float]) -> dict[str, Any]:
+        """The outcome, which is written down, as it is stored. For the first process."""
+        config = self.config
+        seconds = [line["seconds"] for line in self._own_folder.lines("metrics.jsonl")]
+        found = Report(
+            dataset=dataset,
+            model=config.model,
+            layers=config.sizes,
+            recurrent=config.recurrent,
+            seed=config.seed,
+            parameters=parameters,
+            epochs=config.epochs,
+            best_epoch=self.best_epoch,
+            validation_accuracy=self.best["accuracy"],
+            test_accuracy=tested["accuracy"],
+            test_loss=tested["loss"],
+            seconds_per_epoch=float(np.median(seconds)),
+            device=jax.devices()[0].device_kind,
+            platform=f"{system()}, {os.cpu_count()} cores",
+            versions=versions(),
+            devices=self.group.size,
+        ).to_document()
+        self._own_folder.save_report(found)
+        return found
+
+    @property
+    def _own_folder(self) -> RunFolder:
+        assert self.folder is not None  # it is the first process that asks
+        return self.folder
 
     def _epoch(self, epoch: int, bar: ProgressBar) -> None:
         begin = time.perf_counter()
@@ -263,8 +271,7 @@ class _Run:
         improved: bool,
     ) -> None:
         """Put down the epoch that is done."""
-        folder = self.folder
-        assert folder is not None  # it is the first process that calls this
+        folder = self._own_folder
         state = self.group.local(self.state)
         if improved:
             folder.save_model(state.evaluated, self.done)
