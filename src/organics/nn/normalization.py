@@ -184,6 +184,8 @@ def _draw(key: PRNGKeyArray, input_size: int, size: int, dtype) -> tuple[Array, 
 
 def uniform_fan_in(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, dtype) -> Array:
     """Uniform on +-1/sqrt(fan_in): Kaiming's uniform initialisation with slope sqrt(5)."""
+    # `jax.nn.initializers.variance_scaling(1/3, "fan_in", "uniform")` differs in the last place for
+    # some sizes, with which no network would be what it was
     limit = 1 / fan_in**0.5
     return jr.uniform(key, shape, dtype, minval=-limit, maxval=limit)
 

@@ -157,6 +157,8 @@ def _move(average: Model, model: Model, averaging: float, step: Array) -> Model:
     taken = step.astype(floating_dtype(model))
     weight = 1 - jnp.minimum(averaging, taken / (9 + taken))
 
+    # `optax.incremental_update` rounds otherwise, so that no average would be what it was; and it
+    # would move what is not trained, as both of its terms are rounded
     def move(old, new):
         return old + weight.astype(old.dtype) * (new - old) if eqx.is_inexact_array(old) else new
 
