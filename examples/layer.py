@@ -30,4 +30,5 @@ def step(model, state):
 
 for _ in range(100):
     loss, model, state = step(model, state)
-print(f"loss {loss:.4f}; stable for x[0]: {organics.certify(*model[0].circuit(x[0])).holds}")
+point = organics.steady_state(*model[0].circuit(x[0]))  # of the layer's circuit and its drive
+print(f"loss {loss:.4f}; stable for x[0]: {organics.certify(point).holds}")

@@ -35,4 +35,5 @@ for _ in range(100):
     loss, model, state = step(model, state)
 _, state = model[0](x[0])
 circuit, z = organics.nn.circuit_at(model[0], x[0, -1], state)
-print(f"loss {loss:.4f}; stable at the end of x[0]: {organics.certify(circuit, z).holds}")
+point = organics.steady_state(circuit, z)
+print(f"loss {loss:.4f}; stable at the end of x[0]: {organics.certify(point).holds}")

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import scipy.optimize
 
-from organics.linear_stability import stability
+from organics.linear_stability.spectrum import stability
 from organics.rest.search import steady_state
 from organics.training.evaluation import load_dataset
 from organics.trials import trial
@@ -19,7 +19,7 @@ solve = jax.jit(steady_state)
 @partial(jax.jit, static_argnums=(0, 2))
 def stability_of_trial(seed, index, n, spectral_norm):
     """Of one circuit by itself, as `organics.trials` draws it."""
-    return stability(*trial(seed, index, n, spectral_norm))
+    return stability(steady_state(*trial(seed, index, n, spectral_norm)))
 
 
 class Silent(eqx.Module):

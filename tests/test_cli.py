@@ -17,6 +17,7 @@ from organics.cli import compiled
 from organics.cli.answer import Answer, show
 from organics.cli.reproduce import _BRIEF
 from organics.data.store import places
+from organics.rest.search import steady_state
 from organics.simulation.noise import Noise
 from organics.simulation.ode import simulate
 from organics.spectra import coherence, power_spectrum
@@ -508,7 +509,7 @@ def test_spectrum(capsys, tmp_path):
     circuit, drives = load_circuit(ring)
     hertz = np.array(found["frequencies_hz"])
     assert hertz[0] == 1 and hertz[-1] == 200 and list(found["power_per_hz"]) == ["a6", "y1"]
-    expected = power_spectrum(circuit, drives[2], hertz / 1000, Noise(0.1, 0.01))
+    expected = power_spectrum(steady_state(circuit, drives[2]), hertz / 1000, Noise(0.1, 0.01))
     np.testing.assert_allclose(found["power_per_hz"]["a6"], expected[:, 15] / 1000, rtol=1e-9)
     peak = hertz[np.argmax(expected[:, 15])]
     np.testing.assert_allclose(found["peaks_hz"]["a6"], peak)
@@ -518,7 +519,7 @@ def test_spectrum(capsys, tmp_path):
     options = ("--drive", 2, "--coherence", "--points", 50, "--out", figure)
     found = document(capsys, "spectrum", ring, *options)
     hertz = np.array(found["frequencies_hz"])
-    both = coherence(circuit, drives[2], hertz / 1000, Noise(0.1))[:, 0, 11]
+    both = coherence(steady_state(circuit, drives[2]), hertz / 1000, Noise(0.1))[:, 0, 11]
     assert len(found["coherence"]) == 15
     np.testing.assert_allclose(found["coherence"]["y1 and a2"], both, rtol=1e-9)
 

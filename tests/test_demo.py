@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from organics import cli
-from organics.linear_stability import Verification
+from organics.linear_stability.verification import Verification
 from organics.studies.ours import demo
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from organics.linear_stability import largest_euler_step
+from organics.linear_stability.spectrum import largest_euler_step
 from organics.simulation.discretization import in_words, largest_step, variance_error
 
 

@@ -13,16 +13,15 @@ from scipy.optimize import linear_sum_assignment
 
 from organics.circuit.circuit import Circuit, State, random_drive
 from organics.linear.jacobian import imbalance_jacobian, jacobian
-from organics.linear_stability import (
-    certify,
-    energy,
-    largest_euler_step,
-    oscillator,
-    stability,
-    verify,
-)
+from organics.linear_stability.certificate import certify
+from organics.linear_stability.energy import energy
+from organics.linear_stability.oscillator import oscillator
+from organics.linear_stability.spectrum import largest_euler_step, stability
+from organics.linear_stability.verification import verify
 from organics.planar import fixed_points_2d
-from organics.rest.search import SteadyState, closed_form, steady_state
+from organics.rest.closed_form import closed_form
+from organics.rest.point import OperatingPoint, SteadyState
+from organics.rest.search import steady_state
 from organics.simulation.ode import simulate
 
 sizes = st.sampled_from([1, 2, 12])  # a new size costs seconds, whatever is computed
@@ -34,9 +33,9 @@ rest = st.sampled_from([False, False, False, True])  # whether some neurons get 
 def analyze(circuit, z):
     steady = steady_state(circuit, z)
     return (
-        stability(circuit, z, steady),
-        oscillator(circuit, z, steady),
-        certify(circuit, z, steady),
+        stability(steady),
+        oscillator(steady),
+        certify(steady),
         jacobian(circuit, steady.state),
     )
 
@@ -73,14 +72,16 @@ def at(circuit, z, y, a):
         imbalance = jnp.concatenate(circuit.imbalance(here, z))
         state = state - jnp.linalg.solve(imbalance_jacobian(circuit, here), imbalance)
     residual = jnp.linalg.norm(imbalance)
-    return SteadyState(
+    found = SteadyState(
         State(state[:n], state[n:]), residual, residual < 1e-12, jnp.int32(20), jnp.int32(2)
     )
+    return OperatingPoint(circuit, z, found)
 
 
-def given_state(state):
-    """A steady state as somebody claims it."""
-    return SteadyState(state, jnp.zeros(()), jnp.array(True), jnp.int32(0), jnp.int32(0))
+def claimed(circuit, z, state):
+    """A steady state as somebody claims it, true or not."""
+    found = SteadyState(state, jnp.zeros(()), jnp.array(True), jnp.int32(0), jnp.int32(0))
+    return OperatingPoint(circuit, jnp.asarray(z), found)
 
 
 def mismatch(got, want):
@@ -98,7 +99,7 @@ def mismatch(got, want):
 def test_every_step_of_the_proof_holds(seed, n, rectified, rest):
     circuit, z = drawn_circuit(seed, n, rectified, rest)
     linear, oscillators, certificate, _ = analyze(circuit, z)
-    y, a = np.asarray(linear.steady_state.state.y), np.asarray(linear.steady_state.state.a)
+    y, a = np.asarray(linear.point.state.y), np.asarray(linear.point.state.a)
     B, T = np.asarray(oscillators.B), np.asarray(certificate.T)
     diagonal = np.diag(B)
     assert np.all(B - np.diag(diagonal) <= 0)
@@ -125,8 +126,8 @@ def test_every_step_of_the_proof_holds(seed, n, rectified, rest):
 def test_verification_agrees_with_the_construction(seed, n, rectified, rest):
     circuit, z = drawn_circuit(seed, n, rectified, rest)
     linear, oscillators, certificate, _ = analyze(circuit, z)
-    steady = linear.steady_state
-    outcome = verify(circuit, z, steady, certificate.T)
+    steady = linear.point
+    outcome = verify(steady, certificate.T)
     assert outcome.valid and outcome.failures == ()
     # it looks at the responding neurons alone: a principal submatrix has no smaller eigenvalue
     assert float(certificate.margin) * (1 - 1e-6) <= outcome.margin <= 1 + 1e-12
@@ -135,7 +136,7 @@ def test_verification_agrees_with_the_construction(seed, n, rectified, rest):
     # any positive right-hand side makes a certificate
     rng = np.random.default_rng(seed)
     u = np.linalg.solve(np.asarray(oscillators.B).T, 10 ** rng.uniform(-2, 2, n))
-    assert verify(circuit, z, steady, u / np.asarray(steady.state.a)).valid
+    assert verify(steady, u / np.asarray(steady.state.a)).valid
 
 
 def chain():
@@ -147,42 +148,42 @@ def chain():
 
 def test_verification_refuses_a_wrong_certificate():
     circuit, z, steady = chain()
-    T = certify(circuit, z, steady).T
-    assert verify(circuit, z, steady, T).valid
-    assert verify(circuit, z, steady, 1e-6 * T).valid  # a factor is free
+    T = certify(steady).T
+    assert verify(steady, T).valid
+    assert verify(steady, 1e-6 * T).valid  # a factor is free
     for wrong in (-T, T.at[0].set(-1e-9), T.at[1].set(0.0), T.at[0].set(jnp.nan), T[:1], T[None]):
-        outcome = verify(circuit, z, steady, wrong)
+        outcome = verify(steady, wrong)
         assert not outcome.valid and "`T` is not a positive vector" in outcome.failures
     # weights that would suit the chain the other way round
     mirrored = Circuit(circuit.W.T, b=1.0, b0=1.0, sigma=0.1)
-    of_another = certify(mirrored, z).T
+    of_another = certify(steady_state(mirrored, z)).T
     for wrong in (of_another, jnp.ones(2)):
-        outcome = verify(circuit, z, steady, wrong)
+        outcome = verify(steady, wrong)
         assert not outcome.valid and outcome.margin < 0
         assert outcome.failures == ("T B + B^T T is not positive definite",)
 
 
 def test_verification_refuses_a_wrong_steady_state():
     circuit, z = moderate_circuit(0, 5)
-    steady, T = steady_state(circuit, z), certify(circuit, z).T
+    steady, T = steady_state(circuit, z), certify(steady_state(circuit, z)).T
     y, a = steady.state
-    assert verify(circuit, z, steady, T).valid
+    assert verify(steady, T).valid
     for state in (State(1.001 * y, a), State(y, 1.001 * a), steady_state(circuit, 2 * z).state):
-        outcome = verify(circuit, z, given_state(state), T)
+        outcome = verify(claimed(circuit, z, state), T)
         assert "the velocity at the steady state is not zero" in outcome.failures
         assert not outcome.valid
     for state in (State(y, -a), State(jnp.nan * y, a), State(y, jnp.inf * a)):
-        assert not verify(circuit, z, given_state(state), T).valid
+        assert not verify(claimed(circuit, z, state), T).valid
 
 
 def test_verification_refuses_a_general_recurrence():
     circuit, z = wide_circuit(1, 2, recurrence=1.0)
-    outcome = verify(circuit, z, steady_state(circuit, z), np.ones(2))
+    outcome = verify(steady_state(circuit, z), np.ones(2))
     assert not outcome.valid and "the stiffness is not diagonal" in outcome.failures
     # a neuron that receives no recurrent input is not governed by its modulator
     circuit = Circuit(np.full((2, 2), 0.3), [[0.0, 0.0], [0.0, 1.0]])
     z = jnp.ones(2)
-    assert not verify(circuit, z, steady_state(circuit, z), np.ones(2)).valid
+    assert not verify(steady_state(circuit, z), np.ones(2)).valid
 
 
 def test_verification_sees_a_resting_neuron_that_others_listen_to():
@@ -190,20 +191,20 @@ def test_verification_sees_a_resting_neuron_that_others_listen_to():
     W_r = np.eye(5)
     W_r[:2, 2] = W_r[2, :2] = 4
     z = jnp.array([1.0, -1.0, 0.0, 0.5, 0.5])
-    steady = given_state(closed_form(Circuit(0.5 * np.eye(5)), z))
     circuit = Circuit(0.5 * np.eye(5), W_r)
+    steady = claimed(circuit, z, closed_form(Circuit(0.5 * np.eye(5)), z))
     assert np.abs(np.concatenate(circuit.imbalance(steady.state, z))).max() < 1e-13
-    assert stability(circuit, z, steady).spectral_abscissa > 1
-    outcome = verify(circuit, z, steady, np.ones(5))
+    assert stability(steady).spectral_abscissa > 1
+    outcome = verify(steady, np.ones(5))
     assert not outcome.valid and "a neuron at rest is not decoupled" in outcome.failures
 
 
 def test_verification_where_no_neuron_responds():
     for circuit in (Circuit(np.ones((2, 2))), Circuit(np.ones((2, 2)), rectified=True)):
         z = jnp.zeros(2)
-        certificate = certify(circuit, z)
+        certificate = certify(steady_state(circuit, z))
         assert certificate.holds
-        assert verify(circuit, z, steady_state(circuit, z), certificate.T).valid
+        assert verify(steady_state(circuit, z), certificate.T).valid
 
 
 # spectrum of the oscillators
@@ -228,7 +229,7 @@ def test_oscillators_have_the_spectrum_of_the_jacobian(seed, n, rectified, rest)
         np.testing.assert_allclose(sign / sign_2 * np.exp(log - log_2), 1, rtol=1e-10)
 
     # neurons at rest: nobody listens to them, and they have two real eigenvalues each
-    y, a = np.asarray(linear.steady_state.state.y), np.asarray(linear.steady_state.state.a)
+    y, a = np.asarray(linear.point.state.y), np.asarray(linear.point.state.a)
     coupled = np.asarray(oscillators.coupled)
     np.testing.assert_array_equal(coupled, np.asarray(z) > 0 if rectified else np.asarray(z) != 0)
     assert not np.any((B - np.diag(np.diag(B)))[:, ~coupled])
@@ -294,10 +295,10 @@ def planar(w_r=None, rectified=False, **parameters):
 def test_reference_values_in_two_dimensions(case, rectified):
     parameters, (y, a), (real, imaginary) = case
     circuit, z = planar(rectified=rectified, **parameters), jnp.ones(1)
-    linear = stability(circuit, z, at(circuit, z, [y], [a]))
+    linear = stability(at(circuit, z, [y], [a]))
     assert linear.stable
-    np.testing.assert_allclose(linear.steady_state.state.y, y, atol=6e-7)
-    np.testing.assert_allclose(linear.steady_state.state.a, a, atol=6e-7)
+    np.testing.assert_allclose(linear.point.state.y, y, atol=6e-7)
+    np.testing.assert_allclose(linear.point.state.a, a, atol=6e-7)
     pair = [real + 1j * imaginary, real - 1j * imaginary]
     assert mismatch(linear.eigenvalues, pair) < 1e-6
     np.testing.assert_allclose(linear.spectral_abscissa, real, atol=6e-7)
@@ -307,26 +308,26 @@ def test_reference_values_in_two_dimensions(case, rectified):
 
 def test_unstable_steady_states_are_reported_as_such():
     circuit, z = planar(2.0), jnp.ones(1)
-    focus = stability(circuit, z, at(circuit, z, [-0.978886], [0.059833]))
-    assert focus.steady_state.converged and not focus.stable
+    focus = stability(at(circuit, z, [-0.978886], [0.059833]))
+    assert focus.point.converged and not focus.stable
     assert mismatch(focus.eigenvalues, [0.117250 + 0.313226j, 0.117250 - 0.313226j]) < 1e-6
     assert np.all(focus.damping_ratios < 0) and largest_euler_step(focus.eigenvalues) < 0
-    saddle = stability(circuit, z, at(circuit, z, [-0.569235], [0.003698]))
-    assert saddle.steady_state.converged and not saddle.stable
+    saddle = stability(at(circuit, z, [-0.569235], [0.003698]))
+    assert saddle.point.converged and not saddle.stable
     assert mismatch(saddle.eigenvalues, [0.426294, -0.325094]) < 1e-6
     np.testing.assert_array_equal(saddle.frequencies, 0)
     np.testing.assert_allclose(sorted(saddle.damping_ratios), [-1, 1])
-    certificate = certify(circuit, z, focus.steady_state)
+    certificate = certify(focus.point)
     assert not certificate.holds and not certificate.checks["spectral abscissa < 0"]
-    assert certificate.residual == focus.steady_state.residual  # handed on as it is
+    assert certificate.residual == focus.point.residual  # handed on as it is
 
 
 def test_nothing_is_stable_where_there_is_no_steady_state():
     # the pool gain of neuron 2 is 5 * 0.8^2 > 1 and nothing reduces it: its a grows
     circuit = Circuit(5 * np.eye(2), np.diag([1.0, 0.0]), b=1.0, b0=1.0, sigma=0.5)
-    linear = stability(circuit, np.array([0.6, 0.8]))
-    assert not linear.steady_state.converged and not linear.stable
-    certificate = certify(circuit, np.array([0.6, 0.8]), linear.steady_state)
+    linear = stability(steady_state(circuit, np.array([0.6, 0.8])))
+    assert not linear.point.converged and not linear.stable
+    certificate = certify(linear.point)
     assert not certificate.holds and not certificate.checks["steady state converged"]
 
 
@@ -335,28 +336,33 @@ def test_nothing_is_stable_where_there_is_no_steady_state():
 
 def test_general_recurrence_has_the_spectral_certificate_only():
     circuit, z = wide_circuit(3, 2, recurrence=0.9)
-    certificate = certify(circuit, z)
+    certificate = certify(steady_state(circuit, z))
     assert certificate.kind == "spectral" and certificate.holds
     assert certificate.T is None and certificate.margin is None
     assert set(certificate.checks) == {"steady state converged", "spectral abscissa < 0"}
     state = steady_state(circuit, z).state
     with pytest.raises(ValueError, match=r"`oscillator` exists only for identity recurrence"):
-        oscillator(circuit, z)
+        oscillator(steady_state(circuit, z))
     with pytest.raises(ValueError, match=r"`energy` exists only for identity recurrence"):
-        energy(circuit, z, state)
+        energy(steady_state(circuit, z), state)
 
 
 def test_an_explicit_identity_counts_as_identity_recurrence():
     circuit, z = moderate_circuit(5, 2)
     explicit = eqx.tree_at(lambda c: c.W_r, circuit, jnp.eye(2), is_leaf=lambda leaf: leaf is None)
-    want, got = certify(circuit, z), certify(explicit, z)
+    want, got = certify(steady_state(circuit, z)), certify(steady_state(explicit, z))
     assert got.kind == "diagonal Lyapunov" and got.holds and set(got.checks) == set(want.checks)
     np.testing.assert_allclose(got.T, want.T, rtol=1e-9)
-    np.testing.assert_allclose(oscillator(explicit, z).B, oscillator(circuit, z).B, atol=1e-9)
+    np.testing.assert_allclose(
+        oscillator(steady_state(explicit, z)).B, oscillator(steady_state(circuit, z)).B, atol=1e-9
+    )
     state = State(z, jnp.ones(2))
-    np.testing.assert_allclose(energy(explicit, z, state), energy(circuit, z, state), rtol=1e-9)
+    np.testing.assert_allclose(
+        energy(steady_state(explicit, z), state), energy(steady_state(circuit, z), state), rtol=1e-9
+    )
     # under a trace nobody can know that it is the identity
-    assert eqx.filter_jit(certify)(explicit, z).kind == "spectral"
+    traced = eqx.filter_jit(lambda circuit, z: certify(steady_state(circuit, z)))
+    assert traced(explicit, z).kind == "spectral"
 
 
 # energy
@@ -366,13 +372,13 @@ def test_an_explicit_identity_counts_as_identity_recurrence():
 def energy_and_form(circuit, z):
     """Energy, gradient and Hessian at the steady state; the Hessian that the theory predicts."""
     steady = steady_state(circuit, z)
-    B, K, coupled = oscillator(circuit, z, steady)
-    T, J = certify(circuit, z, steady).T, jacobian(circuit, steady.state)
+    B, K, coupled = oscillator(steady)
+    T, J = certify(steady).T, jacobian(circuit, steady.state)
     y, a = steady.state
     n = circuit.n
 
     def of_vector(x):
-        return energy(circuit, z, State(x[:n], x[n:]), steady)
+        return energy(steady, State(x[:n], x[n:]))
 
     at_rest = jnp.concatenate([y, a])
     # E = x'^T T x' + x^T T K x in terms of (y - y_s, a - a_s): x = C (y - y_s), x' from J
@@ -411,13 +417,13 @@ def test_energy_is_the_quadratic_form_of_the_oscillators(seed, n, rectified, res
 def test_energy_is_zero_at_rest_and_positive_elsewhere(seed, n):
     circuit, z = moderate_circuit(seed, n)
     state = steady_state(circuit, z).state
-    assert 0 <= energy(circuit, z, state) < 1e-25
+    assert 0 <= energy(steady_state(circuit, z), state) < 1e-25
     rng = np.random.default_rng(seed)
     for size in (1e-3, 1.0, 100.0):
         move = size * rng.normal(size=(2, n))
         moved = State(state.y + move[0], state.a * jnp.exp(jnp.asarray(move[1] / 100)))
-        assert energy(circuit, z, moved) > 1e-10 * size**2
-    assert energy(circuit, z, State(state.y, 1.01 * state.a)) > 0
+        assert energy(steady_state(circuit, z), moved) > 1e-10 * size**2
+    assert energy(steady_state(circuit, z), State(state.y, 1.01 * state.a)) > 0
 
 
 @eqx.filter_jit
@@ -438,7 +444,7 @@ def energies_nearby(circuit, z, directions, distance, steps=400):
         mean = State(
             *((a + 2 * b + 2 * c + d) / 6 for a, b, c, d in zip(k1, k2, k3, k4, strict=True))
         )
-        return moved(mean, dt), energy(circuit, z, state, steady)
+        return moved(mean, dt), energy(steady, state)
 
     def from_direction(direction):
         move = distance * size * direction
@@ -468,8 +474,10 @@ def test_energy_may_rise_at_third_order_only(distance):
     y, a = steady_state(circuit, z).state
     y = y * (1 + distance)
     state = State(y, jnp.square((circuit.b * z + distance**3) / y))
-    _, rise = jax.jvp(lambda s: energy(circuit, z, s), (state,), (circuit.velocity(state, z),))
-    T = certify(circuit, z).T
+    _, rise = jax.jvp(
+        lambda s: energy(steady_state(circuit, z), s), (state,), (circuit.velocity(state, z),)
+    )
+    T = certify(steady_state(circuit, z)).T
     y_s, a_s, tau_a = circuit.b * z / jnp.sqrt(a), a, circuit.tau_a
     leading = T * a_s / y_s * jnp.sqrt(a_s) * distance**5 / tau_a
     np.testing.assert_allclose(jnp.sum(leading), rise, rtol=10 * distance)
@@ -481,20 +489,24 @@ def test_energy_at_the_edges_of_floating_point_and_of_the_state_space():
     circuit = planar()
     for z in (jnp.array([1e-170]), jnp.array([1e90])):  # the square of the first underflows
         y, a = steady_state(circuit, z).state
-        elsewhere = energy(circuit, z, State(y * 1.1, a))
+        elsewhere = energy(steady_state(circuit, z), State(y * 1.1, a))
         assert 0 < elsewhere < 1e100
-        assert energy(circuit, z, State(y, a)) <= 1e-25 * elsewhere
+        assert energy(steady_state(circuit, z), State(y, a)) <= 1e-25 * elsewhere
     z = jnp.ones(1)
-    assert np.isfinite(energy(circuit, z, State(z, -jnp.ones(1))))  # `sqrt(a)` counts as 0 there
+    assert np.isfinite(
+        energy(steady_state(circuit, z), State(z, -jnp.ones(1)))
+    )  # `sqrt(a)` counts as 0 there
 
 
 def test_energy_refuses_stacked_states():
     circuit, z = moderate_circuit(0, 2)
     states = State(jnp.ones((5, 2)), jnp.ones((5, 2)))
     with pytest.raises(ValueError, match=r"`state.y` must have shape \(2,\), not \(5, 2\).*vmap"):
-        energy(circuit, z, states)
-    mapped = jax.jit(jax.vmap(lambda state: energy(circuit, z, state)))
-    np.testing.assert_allclose(mapped(states), energy(circuit, z, State(jnp.ones(2), jnp.ones(2))))
+        energy(steady_state(circuit, z), states)
+    mapped = jax.jit(jax.vmap(lambda state: energy(steady_state(circuit, z), state)))
+    np.testing.assert_allclose(
+        mapped(states), energy(steady_state(circuit, z), State(jnp.ones(2), jnp.ones(2)))
+    )
 
 
 # explicit Euler
@@ -519,9 +531,9 @@ def test_euler_iteration_converges_below_and_leaves_above(n, w_r):
         circuit = eqx.tree_at(
             lambda c: c.W_r, circuit, w_r * jnp.eye(n), is_leaf=lambda leaf: leaf is None
         )
-    linear = stability(circuit, z)
+    linear = stability(steady_state(circuit, z))
     assert linear.stable
-    at_rest = linear.steady_state.state
+    at_rest = linear.point.state
     limit = largest_euler_step(linear.eigenvalues)
 
     @jax.jit
@@ -556,8 +568,8 @@ def test_compiled_and_mapped_equal_the_plain_call(norm):
     drives = jax.vmap(lambda k: random_drive(k, 2))(keys)
 
     def everything(circuit, z):
-        linear = stability(circuit, z)
-        found = certify(circuit, z, linear.steady_state)
+        linear = stability(steady_state(circuit, z))
+        found = certify(linear.point)
         return linear, found.holds, found.T, found.margin
 
     mapped = jax.jit(jax.vmap(everything))(circuits, drives)
@@ -592,22 +604,26 @@ def test_single_precision(rectified):
         assert linear.stable and certificate.holds
         assert mismatch(linear.eigenvalues, want[0].eigenvalues) < 1e-3
         np.testing.assert_allclose(certificate.T, want[2].T, rtol=1e-3)
-        steady = linear.steady_state
-        outcome = verify(single, z.astype(jnp.float32), steady, certificate.T)
+        steady = linear.point
+        outcome = verify(steady, certificate.T)
         assert outcome.valid
         np.testing.assert_allclose(certificate.margin, want[2].margin, rtol=1e-3)
         state = State(2 * steady.state.y, steady.state.a)
-        value = energy(single, z.astype(jnp.float32), state)
+        value = energy(steady_state(single, z.astype(jnp.float32)), state)
         assert value.dtype == jnp.float32 and (value > 0) == np.any(oscillators.coupled)
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_refusals():
     circuit = Circuit(np.ones((2, 2)))
+    points = jax.vmap(steady_state, (None, 0))(circuit, np.ones((3, 2)))
     for function in (stability, oscillator, certify):
-        with pytest.raises(ValueError, match="`z` must have shape"):
-            function(circuit, np.ones(3))
-        with pytest.raises(ValueError, match="`z` must be finite"):
-            function(circuit, np.array([1.0, np.nan]))
+        with pytest.raises(ValueError, match="`point` must be an `OperatingPoint`"):
+            function(circuit)
+        with pytest.raises(ValueError, match="`point` must be one operating point"):
+            function(points)
+    with pytest.raises(ValueError, match="one of the kind 'spectral' has none"):
+        verify(steady_state(circuit, np.ones(2)), None)
 
 
 def test_eigenvalues_fall_so_that_the_leading_frequency_can_be_followed():
@@ -615,7 +631,7 @@ def test_eigenvalues_fall_so_that_the_leading_frequency_can_be_followed():
     circuit = Circuit(W=rng.uniform(size=(3, 3)), sigma=0.1, tau_y=10.0, tau_a=2.0)
     z = rng.normal(size=3)
     contrasts = np.geomspace(0.02, 2, 400)
-    found = jax.jit(jax.vmap(lambda c: stability(circuit, c * z)))(contrasts)
+    found = jax.jit(jax.vmap(lambda c: stability(steady_state(circuit, c * z))))(contrasts)
     values = np.asarray(found.eigenvalues)
     np.testing.assert_allclose(values[:, 0].real, found.spectral_abscissa)
     assert np.all(np.diff(values.real, axis=1) <= 0)
@@ -634,11 +650,11 @@ def test_eigenvalues_fall_so_that_the_leading_frequency_can_be_followed():
 
 def test_a_state_that_is_stable_on_one_side_of_zero_only_is_not_stable():
     circuit = Circuit([[1.0]], [[-0.5]], b=1.0, b0=1.0, sigma=10.0, rectified=True)
-    linear = stability(circuit, np.zeros(1))
+    linear = stability(steady_state(circuit, np.zeros(1)))
     # the right slope: (1 - sqrt(a)) W_r - 1, with sqrt(a) = 10
     np.testing.assert_allclose(linear.spectral_abscissa, (-9 * -0.5 - 1) / 2, rtol=1e-12)
-    assert linear.steady_state.converged and not linear.stable
-    assert not certify(circuit, np.zeros(1)).holds
+    assert linear.point.converged and not linear.stable
+    assert not certify(steady_state(circuit, np.zeros(1))).holds
     start = State(jnp.full(1, 1e-6), circuit.c)
     assert simulate(circuit, np.zeros(1), 5.0, start).state.y[-1, 0] > 1e-3
 
@@ -665,8 +681,7 @@ def test_of_neurons_at_zero_all_combinations_of_slopes_are_looked_at(seed):
 
 @jax.jit
 def slopes_at(circuit, z, state):
-    steady = steady_state(circuit, z)
-    return stability(circuit, z, steady._replace(state=state, converged=jnp.bool_(True)))
+    return stability(claimed(circuit, z, state))
 
 
 def zero_drive_circuits(count):
@@ -750,10 +765,10 @@ def test_with_more_neurons_at_zero_than_are_looked_at_nothing_is_called_stable()
     a = np.r_[np.full(11, 0.25), 1 / 3]
     z = np.r_[np.full(11, -0.25), 0.5 / np.sqrt(3)]
     state = State(jnp.asarray(np.r_[np.zeros(11), 0.5]), jnp.asarray(a))
-    steady = steady_state(circuit, z)._replace(state=state, converged=jnp.bool_(True))
-    linear = stability(circuit, z, steady)
+    steady = claimed(circuit, z, state)
+    linear = stability(steady)
     assert linear.spectral_abscissa < 0 and not linear.stable
-    certificate = certify(circuit, z, steady)
+    certificate = certify(steady)
     assert not certificate.holds and not certificate.checks["activity at y = 0 decays"]
 
 
@@ -766,21 +781,21 @@ def test_identity_recurrence_is_stable_by_structure_whatever_rounding_does():
     @jax.jit
     @jax.vmap
     def linear(W, z, sigma, tau_y, tau_a):
-        return stability(Circuit(W, sigma=sigma, tau_y=tau_y, tau_a=tau_a), z)
+        return stability(steady_state(Circuit(W, sigma=sigma, tau_y=tau_y, tau_a=tau_a), z))
 
     found = linear(W, z, sigma, tau_y, tau_a)
-    assert np.all(found.steady_state.converged) and np.all(found.stable)
+    assert np.all(found.point.converged) and np.all(found.stable)
     assert np.all(found.spectral_abscissa < 0)  # as eigenvalues are computed in double precision
     explicit = Circuit(W[0], np.eye(12), sigma=sigma[0], tau_y=tau_y[0], tau_a=tau_a[0])
-    assert stability(explicit, z[0]).stable
+    assert stability(steady_state(explicit, z[0])).stable
 
 
 def test_a_stack_of_circuits_that_is_not_mapped_is_refused():
     stack = jax.vmap(lambda W: Circuit(W, np.eye(4)))(np.ones((4, 4, 4)))
     for call in (
         lambda: steady_state(stack, np.ones(4)),
-        lambda: stability(stack, np.ones(4)),
-        lambda: certify(stack, np.ones(4)),
+        lambda: stability(steady_state(stack, np.ones(4))),
+        lambda: certify(steady_state(stack, np.ones(4))),
         lambda: simulate(stack, np.ones(4), 1.0),
     ):
         with pytest.raises(ValueError, match=r"`circuit` must be one .*\(4, 4, 4\).*`jax.vmap"):

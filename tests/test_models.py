@@ -4,10 +4,11 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from organics.linear_stability import stability
+from organics.linear_stability.spectrum import stability
 from organics.models import StaticClassifier, build, count_parameters
 from organics.models.score import score
 from organics.nn import Normalization
+from organics.rest.search import steady_state
 
 SMALL = {"encoder": (12, 6), "layers": (5, 4)}
 
@@ -103,10 +104,10 @@ def test_circuits_are_those_that_the_layers_settle_in():
     assert [circuit.n for circuit, _ in found] == [5, 4]
     apply = eqx.filter_jit(lambda layer, rates: layer(rates))
     for layer, (circuit, z) in zip(model.layers, found, strict=True):
-        settled = stability(circuit, z)
+        settled = stability(steady_state(circuit, z))
         assert settled.stable
         rates = apply(layer, rates)
-        y_plus = circuit.firing_rates(settled.steady_state.state).y_plus
+        y_plus = circuit.firing_rates(settled.point.state).y_plus
         np.testing.assert_allclose(rates, y_plus, rtol=1e-12)
     assert make("mlp").circuits(jax.device_put(INPUTS[0])) == []
 

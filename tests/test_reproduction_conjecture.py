@@ -8,8 +8,9 @@ from scipy.stats import binom
 
 from organics.circuit.circuit import Circuit
 from organics.circuit.file import load_circuit
-from organics.linear_stability import stability
+from organics.linear_stability.spectrum import stability
 from organics.plots import save_figure
+from organics.rest.search import steady_state
 from organics.studies.harness.target import Job
 from organics.studies.paper import conjecture, hunt, survey
 from organics.studies.paper.hunt import Hunt, all_found, alone, constrained, random_start
@@ -114,13 +115,13 @@ def test_a_hunt_ascends_and_finds_an_exception(hunted):
     assert len(piece["W"]) == what.starts and not piece["found"].all()
     for index in np.flatnonzero(~piece["found"] & piece["converged"])[:2]:
         circuit, z = hunt.circuit_of(piece, int(index))
-        found = stability(circuit, z)
+        found = stability(steady_state(circuit, z))
         assert not found.stable
         assert alone(piece, int(index)) == []
         least = all_found(circuit, z, 0, 30)[0]
         assert least.abscissa > 0
         if np.isclose(least.abscissa, found.spectral_abscissa):
-            np.testing.assert_allclose(least.state.y, found.steady_state.state.y, rtol=1e-6)
+            np.testing.assert_allclose(least.state.y, found.point.state.y, rtol=1e-6)
 
 
 def test_a_neuron_without_a_stable_steady_state_is_noticed():
@@ -171,7 +172,7 @@ def test_outcome_and_drawing(surveyed, hunted, tmp_path):
     assert (line["kind"], line["none_up_to"], line["first"]) == ("semidefinite", None, 1.0)
     assert outcome.table is not None and outcome.table.rows[-1][2:] == ["none", "1", "1"]
     circuit, drives = load_circuit(tmp_path / row["worst"]["file"])
-    growth = float(stability(circuit, drives[0]).spectral_abscissa)
+    growth = float(stability(steady_state(circuit, drives[0])).spectral_abscissa)
     np.testing.assert_allclose(growth, row["worst"]["abscissa"], rtol=1e-3)
     save_figure(conjecture.draw(outcome), tmp_path / "conjecture.png")
     assert (tmp_path / "conjecture.png").stat().st_size > 10_000

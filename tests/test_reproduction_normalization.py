@@ -7,7 +7,7 @@ import pytest
 from programs import solve
 
 from organics.circuit.file import load_circuit
-from organics.linear_stability import stability
+from organics.linear_stability.spectrum import stability
 from organics.plots import save_figure
 from organics.studies.harness.target import Job
 from organics.studies.paper import normalization
@@ -45,7 +45,7 @@ def test_responses_are_those_of_the_equation(outcome):
 def test_leading_pair_is_that_of_the_spectrum(outcome):
     found = outcome.numbers["oscillation"]
     ring, drive = normalization.ring(), normalization.grating(found["contrast"][-1])
-    linear = stability(ring, drive, solve(ring, drive))
+    linear = stability(solve(ring, drive))
     values = np.asarray(linear.eigenvalues)
     oscillating = values[values.imag > 1e-9]
     leading = oscillating[oscillating.real.argmax()]

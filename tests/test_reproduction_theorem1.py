@@ -4,7 +4,8 @@ import pytest
 from programs import solve
 
 from organics.circuit.circuit import Circuit
-from organics.linear_stability import certify, verify
+from organics.linear_stability.certificate import certify
+from organics.linear_stability.verification import verify
 from organics.plots import save_figure
 from organics.studies.harness.pieces import joined, kept
 from organics.studies.harness.target import Job
@@ -62,10 +63,10 @@ def test_the_numbers_are_those_of_circuits_one_by_one(outcome, rectified):
         circuit = Circuit(**{k: v[i] for k, v in parameters.items()}, rectified=rectified)
         z = jax.numpy.asarray(drives[i])
         steady = solve(circuit, z)
-        certificate = certify(circuit, z, steady)
+        certificate = certify(steady)
         assert certificate.T is not None and certificate.margin is not None
         if certificate.holds:
-            found = verify(circuit, z, steady, certificate.T)
+            found = verify(steady, certificate.T)
             # that of a principal submatrix, of the neurons that respond, is no smaller
             assert found.margin >= certificate.margin * (1 - 1e-6)
             if not rectified or np.all(steady.state.y > 0):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from organics.circuit.circuit import Circuit, State
-from organics.rest.search import closed_form
+from organics.rest.closed_form import closed_form
 from organics.simulation import resting
 from organics.simulation.ode import simulate
 from organics.simulation.resting import comes_to_rest, settle

@@ -18,14 +18,15 @@ from organics import cli
 from organics.circuit.circuit import Circuit, State
 from organics.circuit.file import load_circuit, save_circuit
 from organics.linear.jacobian import imbalance_jacobian, jacobian
-from organics.linear_stability import oscillator
+from organics.linear_stability.oscillator import oscillator
 from organics.planar import fixed_points_2d
 from organics.proofs.balls import BallCircuit, Box, exact
 from organics.proofs.balls import imbalance as ball_imbalance
 from organics.proofs.balls import imbalance_jacobian as ball_jacobian
 from organics.proofs.existence import NONE_EXISTS, NONE_STABLE
 from organics.proofs.proof import STABLE, UNIQUE, UNSTABLE, prove
-from organics.rest.search import SteadyState, closed_form, steady_state
+from organics.rest.closed_form import closed_form
+from organics.rest.search import given_state, steady_state
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = 1e-9  # real parts, in 1/ms, whose sign float64 tells for the circuits here
@@ -108,7 +109,7 @@ def test_the_balls_hold_the_imbalance_and_its_derivative(n, seed, rectified, ide
 @given(n=st.sampled_from([1, 4, 12]), seed=seeds, rectified=models)
 def test_identity_recurrence_is_always_proved(n, seed, rectified):
     circuit, z = wide_circuit(seed, n, rectified=rectified)
-    proof = prove(circuit, z)
+    proof = prove(steady_state(circuit, z))
     assert (proof.verdict, proof.statement) == ("proved", UNIQUE)
     assert all(inequality.holds for inequality in proof.inequalities)
     state = closed_form(circuit, z)
@@ -117,8 +118,8 @@ def test_identity_recurrence_is_always_proved(n, seed, rectified):
             assert holds(ball, value, 1e-13 * abs(float(value)))
             assert float(ball.rad()) <= 1e-13 * abs(float(value))
     # the margin is a lower bound on the smallest eigenvalue after scaling the diagonal to 1
-    found = SteadyState(state, jnp.zeros(()), jnp.array(True), jnp.int32(0), jnp.int32(0))
-    S = diagonal(proof)[:, None] * np.asarray(oscillators(circuit, z, found).B)
+    found = given_state(circuit, z, state)
+    S = diagonal(proof)[:, None] * np.asarray(oscillators(found).B)
     S = S + S.T
     scale = 1 / np.sqrt(np.diag(S))
     smallest = np.linalg.eigvalsh(scale[:, None] * S * scale[None, :])[0]
@@ -130,17 +131,17 @@ def test_identity_recurrence_is_always_proved(n, seed, rectified):
 def test_a_range_where_float64_overflows_is_no_obstacle(seed, scale, rectified):
     circuit, z = wide_circuit(seed, 4, rectified=rectified)
     circuit = eqx.tree_at(lambda c: c.sigma, circuit, circuit.sigma * 10.0**scale)
-    assert prove(circuit, z * 10.0 ** (-scale)).verdict == "proved"
+    assert prove(steady_state(circuit, z * 10.0 ** (-scale))).verdict == "proved"
 
 
 def test_an_explicit_identity_and_float32():
     circuit, z = wide_circuit(4, 4, dtype=np.float32)
-    proof = prove(circuit, z)
+    proof = prove(steady_state(circuit, z))
     assert proof.verdict == "proved"
     explicit = eqx.tree_at(
         lambda c: c.W_r, circuit, jnp.eye(4, dtype="float32"), is_leaf=lambda x: x is None
     )
-    again = prove(explicit, z)
+    again = prove(steady_state(explicit, z))
     assert again.statement == UNIQUE
     assert all(a.overlaps(b) for a, b in zip(proof.enclosure.a, again.enclosure.a, strict=True))
 
@@ -151,7 +152,7 @@ def test_neurons_under_zero_drive(rectified):
     W = np.random.default_rng(7).uniform(size=(4, 4))
     circuit = Circuit(W, sigma=0.5, tau_y=[1.0, 5.0, 2.0, 3.0], rectified=rectified)
     z = jnp.array([0.5, 0.0, -0.8, 0.0])
-    proof = prove(circuit, z)
+    proof = prove(steady_state(circuit, z))
     assert proof.verdict == "proved"
     slopes = [i for i in proof.inequalities if "both slopes" in i.name]
     assert len(slopes) == rectified
@@ -161,23 +162,23 @@ def test_neurons_under_zero_drive(rectified):
         start = State(state.y.at[jnp.array([1, 3])].set(side * size), state.a)
         end = euler(circuit, z, start, 0.1, 5000)
         assert float(jnp.max(jnp.abs(end.y - state.y))) < 0.01 * float(size)
-    silent = prove(circuit, jnp.zeros(4))
+    silent = prove(steady_state(circuit, jnp.zeros(4)))
     assert silent.verdict == "proved"
 
 
 @given(seed=seeds)
 def test_a_wrong_diagonal_proves_nothing(seed):
     circuit, z = wide_circuit(seed, 4)
-    T = diagonal(prove(circuit, z))
-    assert prove(circuit, z, certificate=T).verdict == "proved"
+    T = diagonal(prove(steady_state(circuit, z)))
+    assert prove(steady_state(circuit, z), certificate=T).verdict == "proved"
     rng = np.random.default_rng(seed)
     for wrong in (-T, np.where(np.arange(4) == 2, 0, T), np.where(np.arange(4) == 1, -T, T)):
-        proof = prove(circuit, z, certificate=wrong, max_bits=106)
+        proof = prove(steady_state(circuit, z), certificate=wrong, max_bits=106)
         assert proof.verdict == "undecided" and not proof.decided_by.holds
     # a random one may be right: then `T B + B^T T` is positive definite in float64, too
     other = T * 10 ** rng.uniform(-3, 3, 4)
-    proof = prove(circuit, z, certificate=other, max_bits=106)
-    S = other[:, None] * np.asarray(oscillators(circuit, z).B)
+    proof = prove(steady_state(circuit, z), certificate=other, max_bits=106)
+    S = other[:, None] * np.asarray(oscillators(steady_state(circuit, z)).B)
     scale = 1 / np.sqrt(np.diag(S))
     smallest = np.linalg.eigvalsh(scale[:, None] * (S + S.T) * scale[None, :])[0]
     assert proof.verdict == "undecided" or smallest > 0
@@ -191,7 +192,7 @@ def test_a_wrong_diagonal_proves_nothing(seed):
 def test_general_recurrence_agrees_with_the_eigenvalues(n, seed, rectified, norm):
     circuit, z = wide_circuit(seed, n, recurrence=norm, rectified=rectified)
     steady = steady_state(circuit, z)
-    proof = prove(circuit, z, max_bits=212)
+    proof = prove(steady_state(circuit, z), max_bits=212)
     if not steady.converged:
         assert proof.verdict != "proved"
         return
@@ -214,7 +215,8 @@ def test_general_recurrence_agrees_with_the_eigenvalues(n, seed, rectified, norm
 
 def test_some_circuits_of_large_norm_are_disproved():
     verdicts = {
-        prove(*wide_circuit(seed, 4, recurrence=6.0), max_bits=53).verdict for seed in range(20)
+        prove(steady_state(*wide_circuit(seed, 4, recurrence=6.0)), max_bits=53).verdict
+        for seed in range(20)
     }
     assert {"proved", "disproved"} <= verdicts
 
@@ -224,18 +226,18 @@ def test_only_the_right_matrix_and_the_right_state_prove_anything(seed):
     n = 4
     circuit, z = wide_circuit(seed, n, recurrence=0.9)
     steady = steady_state(circuit, z)
-    proof = prove(circuit, z, steady)
+    proof = prove(steady)
     assert proof.verdict == "proved"
     P = np.array([[float(proof.certificate[i, j]) for j in range(2 * n)] for i in range(2 * n)])
-    assert prove(circuit, z, certificate=P).verdict == "proved"
+    assert prove(steady_state(circuit, z), certificate=P).verdict == "proved"
     saddle = P - 2 * np.max(np.linalg.eigvalsh(P)) * np.eye(2 * n)[:, :1] * np.eye(2 * n)[:1]
     J = np.asarray(rates(circuit, steady.state))
     growing = np.linalg.inv(J @ J.T)  # positive definite, but nothing says that it decreases
     growing = (growing + growing.T) / 2
     for wrong in (-P, 0 * P, saddle):
-        tampered = prove(circuit, z, certificate=wrong, max_bits=106)
+        tampered = prove(steady_state(circuit, z), certificate=wrong, max_bits=106)
         assert tampered.verdict == "undecided"
-    tampered = prove(circuit, z, certificate=growing, max_bits=106)
+    tampered = prove(steady_state(circuit, z), certificate=growing, max_bits=106)
     decrease = np.linalg.eigvalsh(growing @ J + (growing @ J).T)[-1]
     assert (tampered.verdict == "proved") == (decrease < 0)
     for wrong in (
@@ -243,7 +245,7 @@ def test_only_the_right_matrix_and_the_right_state_prove_anything(seed):
         State(steady.state.y, steady.state.a * 2),
         State(-steady.state.y, steady.state.a),
     ):
-        tampered = prove(circuit, z, wrong, max_bits=106)
+        tampered = prove(given_state(circuit, z, wrong), max_bits=106)
         assert tampered.verdict == "undecided" and tampered.decided_by.holds is not True
     # a stable circuit's matrix says nothing of an unstable one
     unstable = next(
@@ -252,8 +254,8 @@ def test_only_the_right_matrix_and_the_right_state_prove_anything(seed):
         if bool((found := steady_state(*pair)).converged)
         and spectral_abscissa(pair[0], found.state) > 1e-3
     )
-    assert prove(*unstable, max_bits=53).verdict == "disproved"
-    assert prove(*unstable, certificate=P, max_bits=53).verdict == "undecided"
+    assert prove(steady_state(*unstable), max_bits=53).verdict == "disproved"
+    assert prove(steady_state(*unstable), certificate=P, max_bits=53).verdict == "undecided"
 
 
 def test_each_of_several_steady_states():
@@ -262,7 +264,8 @@ def test_each_of_several_steady_states():
     points = fixed_points_2d(circuit, drives[0])
     assert [point.stable for point in points] == [False, False, True]
     for point in points:
-        proof = prove(circuit, drives[0], State(jnp.array([point.y]), jnp.array([point.a])))
+        state = State(jnp.array([point.y]), jnp.array([point.a]))
+        proof = prove(given_state(circuit, drives[0], state))
         assert proof.verdict == ("proved" if point.stable else "disproved")
         assert holds(proof.enclosure.y[0], point.y, 1e-12)
         g, margin = bound_on_real_parts(proof)
@@ -275,13 +278,13 @@ def test_each_of_several_steady_states():
 
 def test_too_few_bits_are_undecided_and_more_decide():
     circuit, z = wide_circuit(1, 4, recurrence=0.9)
-    low = prove(circuit, z, max_bits=8)
+    low = prove(steady_state(circuit, z), max_bits=8)
     assert (low.verdict, low.bits) == ("undecided", 8) and low.decided_by.holds is None
-    assert prove(circuit, z, max_bits=53).verdict == "proved"
+    assert prove(steady_state(circuit, z), max_bits=53).verdict == "proved"
     circuit, z = wide_circuit(1, 12)
-    low = prove(circuit, z, max_bits=2)
+    low = prove(steady_state(circuit, z), max_bits=2)
     assert low.verdict == "undecided" and low.decided_by.holds is None
-    assert prove(circuit, z).verdict == "proved"
+    assert prove(steady_state(circuit, z)).verdict == "proved"
 
 
 @pytest.mark.rounding
@@ -304,7 +307,8 @@ def test_a_hopf_bifurcation_within_rounding_is_decided_with_more_bits(turn):
     critical = -D * s * s * 2 / exact_c  # `tau_y` at which |D| / tau_y = c / (a tau_a)
     tau_y = float(critical) * (1 + turn * 2.0**-52)
     circuit, z = planar(w_r, c=c, p=p, tau_y=tau_y)
-    proof = prove(circuit, z, State(jnp.array([focus.y]), jnp.array([focus.a])))
+    state = State(jnp.array([focus.y]), jnp.array([focus.a]))
+    proof = prove(given_state(circuit, z, state))
     assert proof.bits > 53
     stable = Decimal(tau_y) > critical
     assert proof.verdict == ("proved" if stable else "disproved")
@@ -314,17 +318,19 @@ def test_a_hopf_bifurcation_within_rounding_is_decided_with_more_bits(turn):
 def test_what_cannot_be_decided_is_not(rectified):
     """An eigenvalue that is exactly 0 (a pitchfork); in the rectified model, a kink besides."""
     circuit = Circuit([[1.0]], [[2.0]], b0=0.5, sigma=1.0, rectified=rectified)
-    proof = prove(circuit, jnp.zeros(1), max_bits=106)
+    proof = prove(steady_state(circuit, jnp.zeros(1)), max_bits=106)
     assert (proof.verdict, proof.bits) == ("undecided", 106)
     assert proof.decided_by.holds is None and proof.certificate is None
 
 
 def test_zero_drive_and_neurons_that_do_not_interact():
     """An enclosure around `y = 0`, and a Jacobian with a defective eigenvalue."""
-    proof = prove(Circuit([[0.5]], [[0.7]], b0=1.0, sigma=1.3), jnp.zeros(1), max_bits=106)
+    proof = prove(
+        steady_state(Circuit([[0.5]], [[0.7]], b0=1.0, sigma=1.3), jnp.zeros(1)), max_bits=106
+    )
     assert proof.verdict == "proved" and float(proof.enclosure.y[0].mid()) == 0
     chain = Circuit(np.zeros((2, 2)), [[0.5, 1.0], [0.0, 0.5]], b0=1.0, sigma=0.5)
-    assert prove(chain, jnp.ones(2)).verdict == "proved"
+    assert prove(steady_state(chain, jnp.ones(2))).verdict == "proved"
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -334,9 +340,9 @@ def test_entries_over_a_hundred_decades_are_decided_or_left_undecided(seed):
     spread = lambda *shape: 10 ** rng.uniform(-50, 50, shape)  # noqa: E731
     W_r = spread(2, 2) * rng.choice([-1.0, 1.0], (2, 2))
     circuit = Circuit(spread(2, 2), W_r, b=spread(2), b0=spread(2), sigma=spread(2))
-    proof = prove(circuit, jnp.asarray(spread(2)))
+    proof = prove(steady_state(circuit, jnp.asarray(spread(2))))
     assert proof.verdict in ("proved", "disproved", "undecided")
-    assert prove(circuit, jnp.ones(2), max_bits=53).bits == 53
+    assert prove(steady_state(circuit, jnp.ones(2)), max_bits=53).bits == 53
 
 
 # no steady state, or none that is stable
@@ -346,22 +352,22 @@ def test_entries_over_a_hundred_decades_are_decided_or_left_undecided(seed):
 def test_the_counterexample_without_steady_state(rectified):
     circuit, drives = load_circuit(EXAMPLES / "no_steady_state.json")
     circuit = Circuit(circuit.W, circuit.W_r, b=1.0, rectified=rectified)
-    proof = prove(circuit, drives[0])
+    proof = prove(steady_state(circuit, drives[0]))
     assert (proof.verdict, proof.statement) == ("disproved", NONE_EXISTS)
     assert holds(proof.decided_by.margin, 5 * 0.8**2 - 1, 1e-14)
     assert [float(w) for w in proof.certificate.entries()] == [0, 1]
     if rectified:  # a neuron that is silenced excites no modulator
-        assert prove(circuit, -drives[0]).verdict == "proved"
+        assert prove(steady_state(circuit, -drives[0])).verdict == "proved"
         return
     # weak recurrence brings a steady state back, far away
     weak = Circuit(circuit.W, jnp.diag(jnp.array([1.0, 0.1])), b=1.0)
-    proof = prove(weak, drives[0])
+    proof = prove(steady_state(weak, drives[0]))
     assert proof.verdict == "proved" and proof.enclosure.a[1] > 50
 
 
 @pytest.mark.parametrize("gain, exists", [(1 - 2**-53, True), (1.0, False), (1 + 2**-52, False)])
 def test_the_edge_of_existence_is_exact(gain, exists):
-    proof = prove(Circuit([[gain]], [[0.0]], b=1.0, b0=1.0, sigma=0.5), jnp.ones(1))
+    proof = prove(steady_state(Circuit([[gain]], [[0.0]], b=1.0, b0=1.0, sigma=0.5), jnp.ones(1)))
     assert proof.statement == (STABLE if exists else NONE_EXISTS)
 
 
@@ -377,7 +383,7 @@ def test_neurons_without_recurrent_input(seed, rectified):
     circuit = Circuit(W, W_r, b=1.0, sigma=0.5, rectified=rectified)
     q = np.maximum(z, 0) if rectified else z
     gain = np.max(np.abs(np.linalg.eigvals(W[np.ix_(rows, rows)] * q[rows] ** 2)))
-    proof = prove(circuit, jnp.asarray(z), max_bits=53)
+    proof = prove(steady_state(circuit, jnp.asarray(z)), max_bits=53)
     if gain > 1 + 1e-9:
         assert proof.statement == NONE_EXISTS
         w = np.array([float(x) for x in proof.certificate.entries()])
@@ -413,7 +419,7 @@ def test_one_neuron_that_opposes_its_drive(seed, rectified):
     count, stable, near = stable_points(circuit, z, rectified)
     if near:
         return
-    proof = prove(circuit, z, max_bits=106)
+    proof = prove(steady_state(circuit, z), max_bits=106)
     if stable:
         assert proof.statement not in (NONE_EXISTS, NONE_STABLE)
     else:
@@ -429,7 +435,7 @@ def test_the_counterexample_to_the_bounded_conjecture(rectified):
     assert abs(float(drives[0][0])) <= 1
     circuit = Circuit(circuit.W, circuit.W_r, circuit.b, circuit.b0, circuit.sigma,
                       rectified=rectified)  # fmt: skip
-    proof = prove(circuit, drives[0])
+    proof = prove(steady_state(circuit, drives[0]))
     assert proof.statement == (NONE_EXISTS if rectified else NONE_STABLE)
     state = State(jnp.zeros(1), circuit.c)
     earlier, later = (euler(circuit, drives[0], state, 0.001, steps) for steps in (8000, 12_000))
@@ -438,25 +444,27 @@ def test_the_counterexample_to_the_bounded_conjecture(rectified):
     W = np.array([[0.9, 0, 0], [0.3, 0.5, 0.2], [0.1, 0.2, 0.7]])
     W_r = np.array([[-1.0, 0, 0], [0, 0.3, 0.2], [0, -0.1, 0.4]])
     larger = Circuit(W, W_r, b=0.9, b0=0.9, sigma=0.9, rectified=rectified)
-    whole = prove(larger, jnp.array([1.0, 0.0, 0.0]))
+    whole = prove(steady_state(larger, jnp.array([1.0, 0.0, 0.0])))
     assert (whole.verdict, whole.statement) == ("disproved", proof.statement)
 
 
 # arguments and the command
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_refused_arguments():
     circuit, z = wide_circuit(0, 2)
     general, _ = wide_circuit(0, 2, recurrence=0.9)
     steady = steady_state(circuit, z).state
     for words, call in {
-        "max_bits": lambda: prove(circuit, z, max_bits=1),
-        r"shape \(2,\)": lambda: prove(circuit, z, certificate=np.ones(3)),
-        r"shape \(4, 4\)": lambda: prove(general, z, certificate=np.ones(2)),
-        "symmetric": lambda: prove(general, z, certificate=np.triu(np.ones((4, 4)))),
-        r"steady\.y": lambda: prove(circuit, z, State(jnp.full(2, np.nan), steady.a)),
-        r"steady\.a": lambda: prove(circuit, z, State(steady.y, -steady.a)),
-        "`z`": lambda: prove(circuit, jnp.ones(3)),
+        "max_bits": lambda: prove(steady_state(circuit, z), max_bits=1),
+        r"shape \(2,\)": lambda: prove(steady_state(circuit, z), certificate=np.ones(3)),
+        r"shape \(4, 4\)": lambda: prove(steady_state(general, z), certificate=np.ones(2)),
+        "symmetric": lambda: prove(steady_state(general, z), certificate=np.triu(np.ones((4, 4)))),
+        r"state\.y": lambda: given_state(circuit, z, State(jnp.full(2, np.nan), steady.a)),
+        r"state\.a": lambda: given_state(circuit, z, State(steady.y, -steady.a)),
+        "`point`": lambda: prove(circuit),
+        "`z`": lambda: prove(steady_state(circuit, jnp.ones(3))),
     }.items():
         with pytest.raises(ValueError, match=words):
             call()
@@ -512,6 +520,7 @@ def test_a_parameter_out_of_its_domain_proves_nothing():
     circuit = Circuit(np.eye(1), np.full((1, 1), 0.5))
     for name in ("b", "tau_a", "W"):
         wrong = eqx.tree_at(lambda c, name=name: getattr(c, name), circuit, -getattr(circuit, name))
-        for refusing in (prove, fixed_points_2d):
-            with pytest.raises(ValueError, match=f"`{name}` must be .*-"):
-                refusing(wrong, np.ones(1))
+        with pytest.raises(ValueError, match=f"`{name}` must be .*-"):
+            prove(steady_state(wrong, np.ones(1)))
+        with pytest.raises(ValueError, match=f"`{name}` must be .*-"):
+            fixed_points_2d(wrong, np.ones(1))

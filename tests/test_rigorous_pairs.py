@@ -9,7 +9,7 @@ from organics.planar import fixed_points_2d
 from organics.proofs.existence import NONE_STABLE
 from organics.proofs.pairs import steady_states_of_two
 from organics.proofs.proof import UNSTABLE, prove
-from organics.rest.search import steady_state
+from organics.rest.search import given_state, steady_state
 from organics.trials import trial
 
 
@@ -26,14 +26,14 @@ def test_no_stable_state_with_semidefinite_recurrence():
     assert low > 0.003 and high < 0.997 and np.linalg.norm(drives[0]) < 0.998
     pairs = steady_states_of_two(circuit, drives[0])
     assert pairs is not None and pairs.none_stable
-    proof = prove(circuit, drives[0])
+    proof = prove(steady_state(circuit, drives[0]))
     assert (proof.verdict, proof.statement) == ("disproved", NONE_STABLE)
     # the margin is a lower bound on the growth that simulations start with
     J = jacobian(circuit, steady_state(circuit, drives[0]).state)
     growth = np.max(np.linalg.eigvals(J).real)
     assert 0 < float(proof.decided_by.margin.mid()) <= growth and proof.enclosure is not None
-    given_state = prove(circuit, drives[0], steady_state(circuit, drives[0]))
-    assert given_state.statement == UNSTABLE  # of this one alone
+    state = steady_state(circuit, drives[0]).state
+    assert prove(given_state(circuit, drives[0], state)).statement == UNSTABLE  # of this one alone
     found = [
         all(one.overlaps(other) for one, other in zip(box.y + box.a, [*proof.enclosure.y,
             *proof.enclosure.a], strict=True))
@@ -60,7 +60,7 @@ def test_what_is_proved_stable_is_among_them(norm):
     for index in range(8):
         circuit, z = trial(5, index, 2, norm)
         pairs = steady_states_of_two(circuit, z)
-        proof = prove(circuit, z)
+        proof = prove(steady_state(circuit, z))
         if pairs is None or proof.verdict != "proved":
             continue
         assert not pairs.none_stable and proof.enclosure is not None

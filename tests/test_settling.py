@@ -28,8 +28,8 @@ def made_up(y, t):
 def test_a_circuit_rings_at_its_leading_frequency_while_it_decays():
     circuit = Circuit([[1.0]], b=1.0, b0=1.0, sigma=0.1, tau_y=20.0, tau_a=0.2)
     z = np.ones(1)
-    linear = organics.stability(circuit, z)
-    near = State(linear.steady_state.state.y * 1.01, linear.steady_state.state.a)
+    linear = organics.stability(organics.steady_state(circuit, z))
+    near = State(linear.point.state.y * 1.01, linear.point.state.a)
     t = np.linspace(0, 200, 2001)
     found = settling(circuit, z, organics.simulate(circuit, z, t, near), tolerance=1e-9)
     assert found.kind == "decays"

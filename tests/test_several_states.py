@@ -8,7 +8,7 @@ import pytest
 from circuits import seeds, wide_circuit
 from hypothesis import given, settings
 
-from organics import cli, stability, steady_state
+from organics import cli, given_state, stability, steady_state
 from organics.circuit.circuit import Circuit, State
 from organics.rest.others import other_states
 
@@ -22,11 +22,9 @@ THREE = {
 def with_others(circuit, z):
     """The state that is found, and all others, each with its stability."""
     steady = steady_state(circuit, z)
-    found = other_states(circuit, z, steady.state)
-    states = [steady.state, *found.states]
-    return found, [
-        (s, bool(stability(circuit, z, steady._replace(state=s)).stable)) for s in states
-    ]
+    found = other_states(steady)
+    points = [steady, *found.points]
+    return found, [(point.state, bool(stability(point).stable)) for point in points]
 
 
 def test_two_stable_states_and_a_saddle_of_one_neuron():
@@ -62,8 +60,10 @@ def test_two_stable_states_where_the_norms_are_below_1():
 @given(seed=seeds)
 def test_what_is_found_rests(seed):
     circuit, z = wide_circuit(seed, 2, recurrence=2.0)
-    nowhere = State(jnp.zeros(2), jnp.zeros(2))
-    for state in other_states(circuit, np.asarray(z), nowhere).states:
+    nowhere = given_state(circuit, z, State(jnp.zeros(2), jnp.full(2, 1e-30)))
+    for point in other_states(nowhere).points:
+        state = point.state
+        assert point.converged
         left = np.concatenate(circuit.imbalance(state, z))
         size = np.concatenate([np.abs(state.y) * (2 + np.sqrt(state.a)), 2 * state.a]) + 1e-3
         assert np.all(np.abs(left) <= 1e-7 * size.max())
@@ -104,7 +104,7 @@ def test_nothing_is_found_far_away_where_the_recurrence_cancels(z):
     W_r = np.array([[2.0, -1.0, -1.0], [-1.0, 2.0, -1.0], [-1.0, -1.0, 2.0]])
     circuit = Circuit(0.9 * np.eye(3) + 0.1, W_r)
     found, states = with_others(circuit, np.array(z))
-    assert len(found.states) > 3
+    assert len(found.points) > 3
     for state, _ in states:
         terms = (np.asarray(state.y) - 0.5 * np.array(z)) / (1 - np.sqrt(np.asarray(state.a)))
         assert abs(terms.sum()) <= 1e-6 * np.abs(terms).sum()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from organics.circuit.circuit import Circuit, State
 from organics.linear.jacobian import jacobian
-from organics.rest.search import steady_state
+from organics.rest.search import given_state, steady_state
 from organics.simulation.noise import Noise, simulate_noisy
 from organics.simulation.ode import Trajectory
 from organics.spectra import (
@@ -48,6 +48,12 @@ def unstable():
     return circuit, State(jnp.array([-0.978886]), jnp.array([0.059833]))
 
 
+def resting(circuit, state):
+    """The operating point at a state that is known to a few digits, under the drive it needs."""
+    imbalance = circuit.imbalance(state, jnp.zeros_like(state.y))
+    return given_state(circuit, -imbalance.y / circuit.b, state, tolerance=1e-4)
+
+
 def paper_circuit():
     """The one whose spectra the theory was checked with: circuit, drive, noise."""
     circuit = Circuit(W=np.ones((1, 1)), b=0.5, b0=0.5, sigma=0.1, tau_y=2.0, tau_a=10.0)
@@ -74,7 +80,9 @@ def test_spectrum_agrees_with_welch_of_a_long_simulation(estimate):
     circuit, z, noise = paper_circuit()
     band = (estimate.frequencies >= 0.02) & (estimate.frequencies <= 0.4)
     assert np.sum(band) > 50
-    ratio = estimate.power[band] / power_spectrum(circuit, z, estimate.frequencies[band], noise)
+    ratio = estimate.power[band] / power_spectrum(
+        steady_state(circuit, z), estimate.frequencies[band], noise
+    )
     np.testing.assert_allclose(np.median(ratio, axis=0), 1, atol=0.02)
     assert np.all(np.quantile(np.abs(ratio - 1), 0.95, axis=0) < 0.08)
 
@@ -82,7 +90,9 @@ def test_spectrum_agrees_with_welch_of_a_long_simulation(estimate):
 def test_cross_spectrum_agrees_with_welch_in_size_and_phase(estimate):
     circuit, z, noise = paper_circuit()
     band = (estimate.frequencies >= 0.02) & (estimate.frequencies <= 0.1)
-    want = np.asarray(cross_spectrum(circuit, z, estimate.frequencies[band], noise))[:, 0, 1]
+    want = np.asarray(cross_spectrum(steady_state(circuit, z), estimate.frequencies[band], noise))[
+        :, 0, 1
+    ]
     # one sign of the phase throughout: conjugation would be seen
     assert np.all(want.imag / np.abs(want) > 0.5)
     np.testing.assert_allclose(estimate.cross[band][:, 0, 1] / want, 1, atol=0.1)
@@ -91,7 +101,7 @@ def test_cross_spectrum_agrees_with_welch_in_size_and_phase(estimate):
 def test_coherence_agrees_with_welch(estimate):
     circuit, z, noise = paper_circuit()
     band = (estimate.frequencies >= 0.02) & (estimate.frequencies <= 0.4)
-    want = coherence(circuit, z, estimate.frequencies[band], noise)
+    want = coherence(steady_state(circuit, z), estimate.frequencies[band], noise)
     assert 0.2 < np.max(want[:, 0, 1]) < 0.99
     np.testing.assert_allclose(estimate.coherence[band], want, atol=0.04)
 
@@ -99,7 +109,7 @@ def test_coherence_agrees_with_welch(estimate):
 def test_covariance_agrees_with_a_long_simulation(trials):
     circuit, z, noise = paper_circuit()
     x = np.concatenate([trials.state.y, trials.state.a], axis=-1)[:, 1000:].reshape(-1, 2)
-    P = np.asarray(stationary_covariance(circuit, z, noise))
+    P = np.asarray(stationary_covariance(steady_state(circuit, z), noise))
     np.testing.assert_allclose(np.cov(x.T) / P, 1, atol=0.03)
 
 
@@ -108,9 +118,9 @@ def test_the_integral_of_the_spectrum_is_the_covariance():
     # all frequencies, as f = tan(theta) / 10
     theta = (np.arange(2000) + 0.5) * np.pi / 2000 - np.pi / 2
     weight = np.pi / 2000 / np.cos(theta) ** 2 / 10
-    S = np.asarray(cross_spectrum(circuit, z, np.tan(theta) / 10, noise))
+    S = np.asarray(cross_spectrum(steady_state(circuit, z), np.tan(theta) / 10, noise))
     integral = np.einsum("f,fij->ij", weight, S)
-    P = np.asarray(stationary_covariance(circuit, z, noise))
+    P = np.asarray(stationary_covariance(steady_state(circuit, z), noise))
     np.testing.assert_allclose(integral, P, rtol=1e-6, atol=1e-12)
 
 
@@ -125,31 +135,33 @@ def test_spectrum_is_that_of_the_formula():
     multiplicative = np.array([1e-3, 1e-3, 2e-3, 1e-3])
     tau = np.concatenate([circuit.tau_y, circuit.tau_a])
     Q = np.diag((additive**2 + (multiplicative * x) ** 2) / tau)
-    cross = np.asarray(cross_spectrum(circuit, z, F, noise))
+    cross = np.asarray(cross_spectrum(steady_state(circuit, z), F, noise))
     for k, w in enumerate(2 * np.pi * F):
         A = np.linalg.inv(1j * w * np.eye(2 * N) - J)
         want = A @ Q @ np.linalg.inv(-1j * w * np.eye(2 * N) - J).T
         np.testing.assert_allclose(cross[k], want, rtol=1e-9)
     diagonal = np.einsum("fii->fi", cross).real
-    np.testing.assert_allclose(power_spectrum(circuit, z, F, noise), diagonal, rtol=1e-12)
+    np.testing.assert_allclose(
+        power_spectrum(steady_state(circuit, z), F, noise), diagonal, rtol=1e-12
+    )
     sizes = np.abs(cross) ** 2 / (diagonal[:, :, None] * diagonal[:, None, :])
-    np.testing.assert_allclose(coherence(circuit, z, F, noise), sizes, rtol=1e-9)
+    np.testing.assert_allclose(coherence(steady_state(circuit, z), F, noise), sizes, rtol=1e-9)
 
 
 def test_a_leaky_neuron_has_a_lorentzian_spectrum():
     circuit = Circuit(W=np.zeros((1, 1)), b0=1.0, sigma=1.0, tau_a=5.0)
-    got = np.asarray(power_spectrum(circuit, np.zeros(1), F, Noise(additive_a=0.1)))
+    got = np.asarray(power_spectrum(steady_state(circuit, np.zeros(1)), F, Noise(additive_a=0.1)))
     want = 0.1**2 / 5 / ((1 / 5) ** 2 + (2 * np.pi * F) ** 2)
     np.testing.assert_allclose(got[:, 1], want, rtol=1e-12)
     np.testing.assert_array_equal(got[:, 0], 0)
-    between = np.asarray(coherence(circuit, np.zeros(1), F, Noise(additive_a=0.1)))
+    between = np.asarray(coherence(steady_state(circuit, np.zeros(1)), F, Noise(additive_a=0.1)))
     np.testing.assert_array_equal(between[:, 0], 0)
 
 
 @jax.jit
 def jacobian_and_covariance(circuit, z):
     state = steady_state(circuit, z).state
-    return jacobian(circuit, state), stationary_covariance(circuit, state, Noise(0.3, 0.2))
+    return jacobian(circuit, state), stationary_covariance(resting(circuit, state), Noise(0.3, 0.2))
 
 
 @pytest.mark.rounding
@@ -181,8 +193,8 @@ def test_derivatives():
 
     def loss(z, level):
         noise = Noise(level, 1e-3)
-        P = stationary_covariance(circuit, z, noise)
-        S = power_spectrum(circuit, z, np.array([0.05]), noise)
+        P = stationary_covariance(steady_state(circuit, z), noise)
+        S = power_spectrum(steady_state(circuit, z), np.array([0.05]), noise)
         return 1e5 * (P[0, 1] + P[0, 0] + S[0, 3])
 
     at = (z, np.asarray(2e-3))
@@ -206,63 +218,75 @@ def test_maps_over_drives_and_has_nan_where_it_could_not_raise():
     @jax.jit
     @jax.vmap
     def both(s):
-        return power_spectrum(circuit, s, F, noise), stationary_covariance(circuit, s, noise)
+        point = resting(circuit, s)
+        return power_spectrum(point, F, noise), stationary_covariance(point, noise)
 
     power, covariance = (np.asarray(found) for found in both(states))
-    np.testing.assert_allclose(power[0], power_spectrum(circuit, stable, F, noise))
+    np.testing.assert_allclose(power[0], power_spectrum(resting(circuit, stable), F, noise))
     assert np.all(np.isnan(power[1]))
     assert np.all(np.isfinite(covariance[0])) and np.all(np.isnan(covariance[1]))
 
 
 def test_a_known_steady_state_is_taken():
     circuit, z, noise = example()
-    state = steady_state(circuit, z).state
+    point = steady_state(circuit, z)
+    known = given_state(circuit, z, point.state)
+    assert known.converged and known.method_name == "given"
     for function in (power_spectrum, cross_spectrum, coherence):
-        np.testing.assert_allclose(
-            function(circuit, state, F, noise), function(circuit, z, F, noise)
-        )
+        np.testing.assert_allclose(function(known, F, noise), function(point, F, noise))
 
 
 def test_refuses_what_is_not_stable_or_has_no_steady_state():
     circuit, rest = unstable()
     with pytest.raises(RuntimeError, match=r"not stable: its spectral abscissa is 0.117 per ms"):
-        power_spectrum(circuit, rest, np.ones(1), Noise(1e-3))
+        power_spectrum(resting(circuit, rest), np.ones(1), Noise(1e-3))
     nowhere = Circuit(W=5 * np.eye(2), W_r=np.diag([1.0, 0.0]), b=1.0)
     with pytest.raises(RuntimeError, match="no steady state was found"):
-        stationary_covariance(nowhere, np.array([0.6, 0.8]), Noise(1e-3))
+        stationary_covariance(steady_state(nowhere, np.array([0.6, 0.8])), Noise(1e-3))
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"z": np.ones(3)}, r"`z` must have shape \(2,\)"),
-        (
-            {"z": State(jnp.asarray(np.ones(2)), jnp.asarray(np.ones(3)))},
-            r"`z.a` must have shape \(2,\)",
-        ),
-        ({"z": np.array([1.0, np.nan])}, "`z` must be finite"),
+        ({"point": Circuit(W=np.ones((2, 2)))}, "`point` must be an `OperatingPoint`"),
         ({"frequencies": np.array([0.1, np.inf])}, "`frequencies` must be finite"),
         ({"noise": Noise(np.ones(3))}, "`additive_y` must be a scalar or have shape"),
     ],
 )
+@pytest.mark.usefixtures("without_type_checks")
 def test_refusals(changed, message):
-    ones = jnp.asarray(np.ones(2))
-    arguments = {"z": State(ones, ones), "frequencies": np.ones(1), "noise": Noise(0.1)} | changed
+    point = steady_state(Circuit(W=np.ones((2, 2))), np.ones(2))
+    arguments = {"point": point, "frequencies": np.ones(1), "noise": Noise(0.1)} | changed
     with pytest.raises(ValueError, match=message):
-        power_spectrum(Circuit(W=np.ones((2, 2))), **arguments)
+        power_spectrum(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("z", "state", "message"),
+    [
+        (np.ones(3), State(np.ones(2), np.ones(2)), r"`z` must have shape \(2,\)"),
+        (np.array([1.0, np.nan]), State(np.ones(2), np.ones(2)), "`z` must be finite"),
+        (np.ones(2), State(np.ones(2), np.ones(3)), r"`state.a` must have shape \(2,\)"),
+        (np.ones(2), State(np.ones(2), -np.ones(2)), "`state.a` must be > 0"),
+    ],
+)
+@pytest.mark.usefixtures("without_type_checks")
+def test_a_given_state_that_cannot_be_one_is_refused(z, state, message):
+    with pytest.raises(ValueError, match=message):
+        given_state(Circuit(W=np.ones((2, 2))), z, state)
 
 
 def test_float32():
     circuit, z, noise = example()
     single = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float32)), circuit)
-    z = steady_state(circuit, z).state
+    of_double, of_single = steady_state(circuit, z), steady_state(single, z)
     for function in (power_spectrum, coherence, cross_spectrum):
-        got, want = (np.asarray(function(one, z, F, noise)) for one in (single, circuit))
+        got, want = (np.asarray(function(one, F, noise)) for one in (of_single, of_double))
         assert got.dtype.itemsize == want.dtype.itemsize // 2
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3 * np.max(np.abs(want)))
-    got = stationary_covariance(single, z, noise)
+    got = stationary_covariance(of_single, noise)
     assert got.dtype == jnp.float32
-    np.testing.assert_allclose(got, stationary_covariance(circuit, z, noise), rtol=1e-3)
+    np.testing.assert_allclose(got, stationary_covariance(of_double, noise), rtol=1e-3)
 
 
 def recorded(x, dt=0.5):
@@ -318,6 +342,6 @@ def test_welch_refuses():
 def test_what_is_no_frequency_and_no_noise_is_refused():
     circuit, z = Circuit([[1.0]]), np.ones(1)
     with pytest.raises(ValueError, match="`frequencies` must be real, not of type complex"):
-        power_spectrum(circuit, z, np.array([0.1 + 1j]), Noise(0.1))
+        power_spectrum(steady_state(circuit, z), np.array([0.1 + 1j]), Noise(0.1))
     with pytest.raises(ValueError, match="`noise` must be an `organics.Noise`, not 0.1"):
-        power_spectrum(circuit, z, np.array([0.1]), 0.1)  # pyright: ignore[reportArgumentType]
+        power_spectrum(steady_state(circuit, z), np.array([0.1]), 0.1)  # pyright: ignore[reportArgumentType]

@@ -13,16 +13,11 @@ from hypothesis import strategies as st
 
 from organics.circuit.circuit import Circuit, State, random_drive
 from organics.linear.jacobian import jacobian
-from organics.rest.search import (
-    METHODS,
-    _judge,
-    _newton_krylov,
-    _sweep,
-    algorithm_1_start,
-    algorithm_1_step,
-    closed_form,
-    steady_state,
-)
+from organics.rest import algorithm1, balance, newton
+from organics.rest.algorithm1 import algorithm_1_start, algorithm_1_step
+from organics.rest.closed_form import closed_form
+from organics.rest.point import METHODS
+from organics.rest.search import steady_state
 
 # each compiled once for a kind of circuit and a size
 solve = eqx.filter_jit(steady_state)
@@ -97,7 +92,10 @@ def test_spectral_norm_one_always_converges(n, rectified):
     found = solve_all(circuits, drives)
     assert np.all(found.converged)
     assert np.max(found.residual) <= 1e-10
-    assert set(np.asarray(found.method)) <= {METHODS.index("iteration"), METHODS.index("newton")}
+    assert set(np.asarray(found.found.method)) <= {
+        METHODS.index("iteration"),
+        METHODS.index("newton"),
+    }
     assert np.all(np.asarray(found.state.a) >= np.asarray(circuits.c) * (1 - 1e-12))
 
 
@@ -112,7 +110,7 @@ def test_a_known_spectral_norm_changes_nothing_and_a_wrong_one_nothing_that_coun
     circuits, drives = paper_trials(5, 16, norm, seed=8)
     want = solve_all(circuits, drives)
     got, wrong = (solve_with_norm(circuits, drives, known) for known in (norm, 3 - norm))
-    np.testing.assert_array_equal(got.method, want.method)
+    np.testing.assert_array_equal(got.found.method, want.found.method)
     np.testing.assert_allclose(got.state.y, want.state.y, atol=1e-9)
     np.testing.assert_allclose(got.state.a, want.state.a, atol=1e-9)
     residual = residual_by_hand(circuits, wrong.state, drives)
@@ -421,7 +419,8 @@ def test_matrix_free_derivatives_are_those_of_finite_differences():
     np.testing.assert_allclose(along, differences(second)[0], rtol=1e-6)
 
 
-judge, sweep = jax.jit(_judge), jax.jit(_sweep)
+judge, sweep = jax.jit(balance.judge), jax.jit(algorithm1.sweep)
+krylov = jax.jit(newton.newton_krylov)
 
 
 def test_sweeps_go_on_while_the_residual_rises_for_a_moment():
@@ -445,10 +444,10 @@ def test_matrix_free_falls_back_to_the_other_routes():
     circuit = Circuit(5 * np.eye(2), np.diag([1.0, 0.05]), b=1.0, b0=1.0, sigma=0.5)
     z = jnp.array([0.6, 0.8])
     swept, _ = sweep(circuit, z, 1e-12, judge(circuit, algorithm_1_start(circuit, z), z))
-    direct, _ = jax.jit(_newton_krylov)(circuit, z, 1e-12, swept)
+    direct = krylov(circuit, z, 1e-12, swept).found
     assert not direct.converged
     want, got = solve(circuit, z), matrix_free(circuit, z)
-    assert got.converged and got.method == want.method
+    assert got.converged and got.found.method == want.found.method
     np.testing.assert_allclose(got.state.a, want.state.a, rtol=1e-9)
     # and where there is no steady state, none is reported
     circuit = Circuit(5 * np.eye(2), np.diag([1.0, 0.0]), b=1.0, b0=1.0, sigma=0.5)

@@ -22,8 +22,9 @@ from programs import Silent
 
 from organics import data
 from organics.files.lock import alone_in
-from organics.linear_stability import stability
+from organics.linear_stability.spectrum import stability
 from organics.models import build
+from organics.rest.search import steady_state
 from organics.training import BadCheckpoint, Diverged, SequenceConfig, TrainConfig, evaluate, train
 from organics.training.checkpoint import load_tree, read_arrays, save_tree
 from organics.training.evaluation import (
@@ -221,7 +222,9 @@ def test_evaluate_repeats_the_test_and_asks_for_stability_everywhere(complete):
     inputs = digits.test_images[:5].reshape(5, 64).astype(np.float32) / 16
     for x, abscissa in zip(inputs, abscissae[:5], strict=True):
         ((circuit, z),) = circuits(model, x)
-        np.testing.assert_allclose(abscissa, stability(circuit, z).spectral_abscissa, rtol=1e-4)
+        np.testing.assert_allclose(
+            abscissa, stability(steady_state(circuit, z)).spectral_abscissa, rtol=1e-4
+        )
     assert np.all(stable)
     assert "stability" not in evaluate(folder, with_stability=False).summary
 

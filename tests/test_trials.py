@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 from programs import stability_of_trial
 
-from organics.rest.search import METHODS
+from organics.rest.point import METHODS
 from organics.trials import Trials, fraction_interval, run_trials, trial
 
 
 def assert_equal(outcome, index, alone):
     assert outcome.stable[index] == alone.stable
-    assert outcome.converged[index] == alone.steady_state.converged
-    assert outcome.method[index] == alone.steady_state.method
+    assert outcome.converged[index] == alone.point.converged
+    assert outcome.method[index] == alone.point.found.method
     assert outcome.residual[index] < 1e-11
     np.testing.assert_allclose(outcome.spectral_abscissa[index], alone.spectral_abscissa, rtol=1e-7)
 

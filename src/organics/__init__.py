@@ -21,18 +21,25 @@ if TYPE_CHECKING:
     from organics.circuit.file import load_circuit as load_circuit
     from organics.circuit.file import save_circuit as save_circuit
     from organics.linear.jacobian import jacobian as jacobian
-    from organics.linear_stability import certify as certify
-    from organics.linear_stability import energy as energy
-    from organics.linear_stability import largest_euler_step as largest_euler_step
-    from organics.linear_stability import oscillator as oscillator
-    from organics.linear_stability import stability as stability
-    from organics.linear_stability import verify as verify
+    from organics.linear_stability.certificate import Certificate as Certificate
+    from organics.linear_stability.certificate import certify as certify
+    from organics.linear_stability.energy import energy as energy
+    from organics.linear_stability.oscillator import oscillator as oscillator
+    from organics.linear_stability.spectrum import Stability as Stability
+    from organics.linear_stability.spectrum import largest_euler_step as largest_euler_step
+    from organics.linear_stability.spectrum import stability as stability
+    from organics.linear_stability.verification import verify as verify
     from organics.planar import fixed_points_2d as fixed_points_2d
+    from organics.proofs.proof import Proof as Proof
     from organics.proofs.proof import prove as prove
-    from organics.rest.search import closed_form as closed_form
+    from organics.rest.closed_form import closed_form as closed_form
+    from organics.rest.others import other_states as other_states
+    from organics.rest.point import OperatingPoint as OperatingPoint
+    from organics.rest.search import given_state as given_state
     from organics.rest.search import steady_state as steady_state
     from organics.simulation.noise import Noise as Noise
     from organics.simulation.noise import simulate_noisy as simulate_noisy
+    from organics.simulation.ode import Trajectory as Trajectory
     from organics.simulation.ode import simulate as simulate
     from organics.spectra import coherence as coherence
     from organics.spectra import power_spectrum as power_spectrum
@@ -43,29 +50,34 @@ _HOMES = {
     "circuit.circuit": ("Circuit", "FiringRates", "State", "random_drive"),
     "circuit.file": ("load_circuit", "save_circuit"),
     "linear.jacobian": ("jacobian",),
-    "linear_stability": (
-        "certify",
-        "energy",
-        "largest_euler_step",
-        "oscillator",
-        "stability",
-        "verify",
-    ),
+    "linear_stability.certificate": ("Certificate", "certify"),
+    "linear_stability.energy": ("energy",),
+    "linear_stability.oscillator": ("oscillator",),
+    "linear_stability.spectrum": ("Stability", "largest_euler_step", "stability"),
+    "linear_stability.verification": ("verify",),
     "planar": ("fixed_points_2d",),
-    "proofs.proof": ("prove",),
-    "rest.search": ("closed_form", "steady_state"),
+    "proofs.proof": ("Proof", "prove"),
+    "rest.closed_form": ("closed_form",),
+    "rest.others": ("other_states",),
+    "rest.point": ("OperatingPoint",),
+    "rest.search": ("given_state", "steady_state"),
     "simulation.noise": ("Noise", "simulate_noisy"),
-    "simulation.ode": ("simulate",),
+    "simulation.ode": ("Trajectory", "simulate"),
     "spectra": ("coherence", "power_spectrum"),
     "trials": ("run_trials",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Certificate",
     "Circuit",
     "FiringRates",
     "Noise",
+    "OperatingPoint",
+    "Proof",
+    "Stability",
     "State",
+    "Trajectory",
     "baselines",
     "certify",
     "closed_form",
@@ -73,11 +85,13 @@ __all__ = [
     "data",
     "energy",
     "fixed_points_2d",
+    "given_state",
     "jacobian",
     "largest_euler_step",
     "load_circuit",
     "nn",
     "oscillator",
+    "other_states",
     "plots",
     "power_spectrum",
     "prove",

@@ -24,11 +24,11 @@ import scipy.signal
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Real
 
-from organics.circuit.circuit import Circuit, State, as_drive, as_real
+from organics.circuit.circuit import as_real
 from organics.errors import NoSteadyState
 from organics.linear.jacobian import jacobian
-from organics.linear_stability import identity_recurrence, linearize
-from organics.rest.search import steady_state
+from organics.linear_stability.spectrum import linearize
+from organics.rest.point import OperatingPoint, require_point
 from organics.simulation.noise import Noise
 from organics.simulation.ode import Trajectory, known
 
@@ -37,8 +37,7 @@ _DOUBLINGS = 60  # more than any spectrum that floating-point numbers can hold w
 
 
 def power_spectrum(
-    circuit: Circuit,
-    z: Real[ArrayLike, " n"] | State,
+    point: OperatingPoint,
     frequencies: Real[ArrayLike, " f"],
     noise: Noise,
 ) -> Float[Array, "f m"]:
@@ -46,18 +45,14 @@ def power_spectrum(
 
     In squared units of the potential per kHz, two-sided. Can be jitted, mapped and differentiated.
 
-    `z` is the input drive, or the steady state itself if it is already known (its residual is then
-    not looked at).
-
-    Raises `ValueError` if an argument has the wrong shape or is not finite, `RuntimeError` if no
-    steady state was found or it is not stable; where values are being traced, NaN instead of that.
+    Raises `ValueError` if an argument has the wrong shape or is not finite, `RuntimeError` if the
+    point is no steady state or not stable; where values are being traced, NaN instead of that.
     """
-    return _spectra(circuit, z, frequencies, noise, _power)
+    return _spectra(point, frequencies, noise, _power)
 
 
 def cross_spectrum(
-    circuit: Circuit,
-    z: Real[ArrayLike, " n"] | State,
+    point: OperatingPoint,
     frequencies: Real[ArrayLike, " f"],
     noise: Noise,
 ) -> Complex[Array, "f m m"]:
@@ -65,12 +60,11 @@ def cross_spectrum(
 
     `scipy.signal.csd(x_i, x_j)` conjugates its first argument and so estimates `S_ji`.
     """
-    return _spectra(circuit, z, frequencies, noise, _cross)
+    return _spectra(point, frequencies, noise, _cross)
 
 
 def coherence(
-    circuit: Circuit,
-    z: Real[ArrayLike, " n"] | State,
+    point: OperatingPoint,
     frequencies: Real[ArrayLike, " f"],
     noise: Noise,
 ) -> Float[Array, "f m m"]:
@@ -78,17 +72,15 @@ def coherence(
 
     A neuron that no noise reaches has coherence 0 with every neuron, itself included.
     """
-    return _spectra(circuit, z, frequencies, noise, _cross_coherence)
+    return _spectra(point, frequencies, noise, _cross_coherence)
 
 
-def stationary_covariance(
-    circuit: Circuit, z: Real[ArrayLike, " n"] | State, noise: Noise
-) -> Float[Array, "m m"]:
+def stationary_covariance(point: OperatingPoint, noise: Noise) -> Float[Array, "m m"]:
     """Covariance of the fluctuations of all neurons; arguments as in `power_spectrum`.
 
     The solution `P` of the Lyapunov equation `J P + P J^T + Q = 0`.
     """
-    return _covariance(_linearize(circuit, z, noise))
+    return _covariance(_linearize(point, noise))
 
 
 class SpectralEstimate(NamedTuple):
@@ -207,23 +199,15 @@ class _Linearized(NamedTuple):
     valid: Bool[Array, ""]
 
 
-def _linearize(circuit: Circuit, z, noise: Noise) -> _Linearized:
+def _linearize(point: OperatingPoint, noise: Noise) -> _Linearized:
     if not isinstance(noise, Noise):
         raise ValueError(f"`noise` must be an `organics.Noise`, not {noise!r}.")
-    if isinstance(z, State):
-        state = State(as_drive(circuit, z.y, "z.y"), as_drive(circuit, z.a, "z.a"))
-        converged = jnp.asarray(True, bool)
-        z = None
-    else:
-        z = as_drive(circuit, z)
-        state, residual, converged, *_ = steady_state(circuit, z)
-        if known(converged) is False:
-            raise NoSteadyState(
-                "no steady state was found for `z`; the best state has the residual "
-                f"{float(residual):.3g}. There is no linear theory without one."
-            )
-    circuit = identity_recurrence(circuit) or circuit
-    linear = _linearized(circuit, z, state, noise, converged)
+    if known(require_point(point).converged) is False:
+        raise NoSteadyState(
+            "no steady state was found for `z`; the best state has the residual "
+            f"{float(point.residual):.3g}. There is no linear theory without one."
+        )
+    linear = _linearized(point, noise)
     if known(linear.valid) is False:
         raise NoSteadyState(
             "the steady state is not stable: its spectral abscissa is "
@@ -233,22 +217,22 @@ def _linearize(circuit: Circuit, z, noise: Noise) -> _Linearized:
 
 
 @jax.jit  # as are those below: also when called eagerly, one program for each size
-def _linearized(circuit: Circuit, z, state: State, noise: Noise, converged) -> _Linearized:
-    if z is None:  # the drive under which it rests
-        z = -circuit.imbalance(state, jnp.zeros_like(state.y)).y / circuit.b
-    eigenvalues, stable = linearize(*jax.lax.stop_gradient((circuit, z, state, converged)))
+def _linearized(point: OperatingPoint, noise: Noise) -> _Linearized:
+    circuit, state = point.system, point.state
+    fixed = jax.lax.stop_gradient((circuit, point.z, state, point.converged))
+    eigenvalues, stable = linearize(*fixed)
     amplitude = jnp.concatenate(noise.amplitudes(circuit, state))
     return _Linearized(jacobian(circuit, state), amplitude, eigenvalues[0].real, stable)
 
 
-def _spectra(circuit: Circuit, z, frequencies, noise: Noise, what: Callable) -> Array:
+def _spectra(point: OperatingPoint, frequencies, noise: Noise, what: Callable) -> Array:
     """`what` of the spectra at each frequency, as in `_at`, once the arguments are looked at."""
-    frequencies = as_real("frequencies", frequencies, circuit.dtype)
+    frequencies = as_real("frequencies", frequencies, require_point(point).z.dtype)
     if frequencies.ndim != 1:
         raise ValueError(f"`frequencies` must have shape (f,), not {frequencies.shape}.")
     if not isinstance(frequencies, Tracer) and not np.all(np.isfinite(frequencies)):
         raise ValueError("`frequencies` must be finite.")
-    return _at(_linearize(circuit, z, noise), frequencies, what)
+    return _at(_linearize(point, noise), frequencies, what)
 
 
 @partial(jax.jit, static_argnums=2)

@@ -19,7 +19,8 @@ from organics.linear.jacobian import jacobian
 from organics.machine.lapack import single_threaded_lapack
 from organics.machine.memory import require_memory
 from organics.machine.processors import available
-from organics.rest.search import METHODS, SteadyState, steady_state
+from organics.rest.point import METHODS, SteadyState
+from organics.rest.search import steady_state
 
 
 class Trials(NamedTuple):
@@ -29,8 +30,8 @@ class Trials(NamedTuple):
         spectral_abscissa: largest real part of the Jacobian's eigenvalues, in 1/ms, at the steady
             state, or at the best state found where there is none.
         converged: whether a steady state was found.
-        residual: of that state, see `organics.rest.search.SteadyState`.
-        method: index into `organics.rest.search.METHODS`.
+        residual: of that state, see `organics.rest.point.SteadyState`.
+        method: index into `organics.rest.point.METHODS`.
     """
 
     spectral_abscissa: Float[np.ndarray, " trials"]
@@ -123,7 +124,7 @@ def _solve(key, indices, law):
 
     def one(index):
         circuit, z = _draw(key, index, *law)
-        found = steady_state(circuit, z, spectral_norm=spectral_norm)
+        found = steady_state(circuit, z, spectral_norm=spectral_norm).found
         return found, jacobian(circuit, found.state)
 
     return jax.vmap(one)(indices)

@@ -306,6 +306,17 @@ def as_drive(circuit: Circuit, z: Values, name: str = "z") -> Float[Array, " n"]
     return z
 
 
+def identity_recurrence(circuit: Circuit) -> Circuit | None:
+    """The circuit with `W_r=None` if its recurrence is known to be the identity, else `None`."""
+    if circuit.W_r is None:
+        return circuit
+    if isinstance(circuit.W_r, Tracer):
+        return None
+    if np.array_equal(np.asarray(circuit.W_r), np.eye(circuit.n)):
+        return eqx.tree_at(lambda c: c.W_r, circuit, None)
+    return None
+
+
 def require_valid(circuit: Circuit) -> None:
     """Refuse a circuit, by name, of which a parameter was replaced by what it may not be: nothing
     looks when `eqx.tree_at` does that."""

@@ -68,26 +68,27 @@ def _of_one_drive(circuit, z) -> dict[str, Any]:
     import numpy as np
 
     from organics.cli.circuits import others_evidence
-    from organics.linear_stability import largest_euler_step, stability
+    from organics.linear_stability.spectrum import largest_euler_step, stability
+    from organics.rest.search import steady_state
 
-    linear = stability(circuit, z)
-    steady = linear.steady_state
-    converged = bool(steady.converged)
+    point = steady_state(circuit, z)
+    linear = stability(point)
+    converged = bool(point.converged)
     return {
         "z": z,
-        "y": steady.state.y,
-        "a": steady.state.a,
-        "residual": steady.residual,
+        "y": point.state.y,
+        "a": point.state.a,
+        "residual": point.residual,
         "converged": converged,
-        "method": steady.method_name,
-        "iterations": int(steady.iterations),
+        "method": point.method_name,
+        "iterations": int(point.iterations),
         "eigenvalues": np.asarray(linear.eigenvalues),
         "spectral_abscissa": linear.spectral_abscissa,
         "stable": bool(linear.stable),
         "leading_frequency_hz": linear.leading_frequency,
         "largest_euler_step": largest_euler_step(linear.eigenvalues),
-        "others": others_evidence(circuit, z, steady) if converged else None,
-        "certificate": certificate_evidence(circuit, z, steady) if converged else None,
+        "others": others_evidence(point) if converged else None,
+        "certificate": certificate_evidence(point, linear) if converged else None,
     }
 
 

@@ -75,19 +75,19 @@ class _Found(NamedTuple):
 def _float(circuit, z) -> _Found:
     from organics.rest.search import steady_state
 
-    steady = steady_state(circuit, z)
-    document = {"z": z, "converged": bool(steady.converged), "residual": steady.residual}
+    point = steady_state(circuit, z)
+    document = {"z": z, "converged": bool(point.converged), "residual": point.residual}
     rows = [("z", numbers(z))]
-    if not steady.converged:
-        words = f"none found (best residual {float(steady.residual):.2e})"
+    if not point.converged:
+        words = f"none found (best residual {float(point.residual):.2e})"
         return _Found(
             document | {"certificate": None, "others": None},
             [*rows, ("steady state", words)],
             False,
         )
-    evidence = certificate_evidence(circuit, z, steady)
-    others = others_evidence(circuit, z, steady)
-    rows += [("y", numbers(steady.state.y)), ("a", numbers(steady.state.a))]
+    evidence = certificate_evidence(point)
+    others = others_evidence(point)
+    rows += [("y", numbers(point.state.y)), ("a", numbers(point.state.a))]
     rows += [("certificate", certificate_in_words(evidence))]
     rows += [("other states", others_in_words(others))]
     rows += [(name, "holds" if passed else "FAILS") for name, passed in evidence["checks"].items()]
@@ -97,8 +97,9 @@ def _float(circuit, z) -> _Found:
 
 def _prove(circuit, z, *, max_bits: int) -> _Found:
     from organics.proofs.proof import prove
+    from organics.rest.search import steady_state
 
-    proof = prove(circuit, z, max_bits=max_bits)
+    proof = prove(steady_state(circuit, z), max_bits=max_bits)
     balls = {
         name: None
         if proof.enclosure is None

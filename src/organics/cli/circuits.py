@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from organics.circuit.circuit import Circuit
+    from organics.rest.point import OperatingPoint
 
 
 def in_double_precision() -> None:
@@ -26,7 +27,7 @@ def load(*files: Path) -> "list[tuple[Circuit, Any]]":
         raise ValueError("`files` must name at least one circuit file.")
     contents = [read(file) for file in files]
     in_double_precision()
-    from organics.linear_stability import identity_recurrence
+    from organics.circuit.circuit import identity_recurrence
 
     found = [build(file, content) for file, content in zip(files, contents, strict=True)]
     return [(identity_recurrence(circuit) or circuit, drives) for circuit, drives in found]
@@ -77,20 +78,21 @@ def check_outputs(out: tuple[Path, ...], kinds: tuple[str, ...]) -> None:
             raise ValueError(f"`out`: the folder {str(path.parent)!r} does not exist.")
 
 
-def certificate_evidence(circuit: "Circuit", z: Any, steady: Any) -> dict[str, Any]:
+def certificate_evidence(point: "OperatingPoint", linear: Any = None) -> dict[str, Any]:
     """What `certify` and, if there is a `T`, `verify` say of a steady state."""
     import numpy as np
 
-    from organics.linear_stability import certify, verify
+    from organics.linear_stability.certificate import certify
+    from organics.linear_stability.verification import verify
 
-    certificate = certify(circuit, z, steady)
+    certificate = certify(point, linear)
     evidence: dict[str, Any] = {
         "kind": certificate.kind,
         "holds": bool(certificate.holds),
         "checks": {name: bool(passed) for name, passed in certificate.checks.items()},
     }
     if certificate.T is not None:
-        verified = verify(circuit, z, steady, np.asarray(certificate.T))
+        verified = verify(point, np.asarray(certificate.T))
         evidence |= {
             "T": certificate.T,
             "margin": certificate.margin,
@@ -109,21 +111,21 @@ def certificate_in_words(evidence: dict[str, Any]) -> str:
     return f"{evidence['kind']}, {state}, margin {float(evidence['margin']):.4g}"
 
 
-def others_evidence(circuit: "Circuit", z: Any, steady: Any) -> dict[str, Any]:
+def others_evidence(point: "OperatingPoint") -> dict[str, Any]:
     """What a quick look says of the steady states beside this one."""
-    from organics.linear_stability import stability
+    from organics.linear_stability.spectrum import stability
     from organics.rest.others import other_states
 
-    found = other_states(circuit, z, steady.state)
+    found = other_states(point)
     states = [
         {
-            "y": state.y,
-            "a": state.a,
+            "y": other.state.y,
+            "a": other.state.a,
             "stable": bool(linear.stable),
             "spectral_abscissa": linear.spectral_abscissa,
         }
-        for state in found.states
-        for linear in [stability(circuit, z, steady._replace(state=state))]
+        for other in found.points
+        for linear in [stability(other)]
     ]
     return {"unique": found.unique, "why": found.why, "states": states}
 

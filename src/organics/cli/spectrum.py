@@ -62,21 +62,22 @@ class Spectrum:
 
         from organics import plots, spectra
         from organics.cli.tables import write_table
+        from organics.rest.search import steady_state
         from organics.simulation.noise import Noise
 
         z = one_drive(drives, self.drive)
         chosen = _chosen(self.neurons, circuit.n)
         hertz = np.geomspace(self.low, self.high, self.points)
-        noise = Noise(self.noise, self.noise_a)
+        noise, point = Noise(self.noise, self.noise_a), steady_state(circuit, z)
         if self.coherence:
             pairs = list(combinations(chosen, 2))
             names = [f"{one} and {other}" for one, other in pairs]
-            every = np.asarray(spectra.coherence(circuit, z, hertz / 1000, noise))
+            every = np.asarray(spectra.coherence(point, hertz / 1000, noise))
             values = np.stack([every[:, chosen[i], chosen[j]] for i, j in pairs], axis=1)
             draw = plots.coherences
         else:
             names = list(chosen)
-            every = np.asarray(spectra.power_spectrum(circuit, z, hertz / 1000, noise))
+            every = np.asarray(spectra.power_spectrum(point, hertz / 1000, noise))
             values, draw = every[:, list(chosen.values())] / 1000, plots.power_spectra
         peaks = {name: _peak(hertz, column) for name, column in zip(names, values.T, strict=True)}
         for path in self.out:

@@ -43,7 +43,7 @@ class Stability:
         from rich.console import Console
         from rich.progress import Progress
 
-        from organics.rest.search import METHODS
+        from organics.rest.point import METHODS
         from organics.trials import fraction_interval, run_trials
 
         with Progress(console=Console(stderr=True), transient=True) as progress:

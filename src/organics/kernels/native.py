@@ -5,11 +5,13 @@ Without it everything works by `scan`.
 """
 
 import ctypes
+import dataclasses
 import functools
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -125,7 +127,7 @@ def run(
         blocks = _products(weights)
         size = blocks * (H + extra) * x.shape[0] * x.shape[1] * x.dtype.itemsize
         keep_products = H >= _KEEP_PRODUCTS and size <= _KEPT_AT_MOST
-    call = _differentiable(options, sequence, segment, keep_products, threads)
+    call = _differentiable(_Kernel(options, sequence, segment, keep_products, threads))
     weights, x, state = refusals.guarded((weights, x, state), gradients=True)
     if extra == 0:
         return call(weights, x, state, lengths)
@@ -162,20 +164,18 @@ def _blocks(array: Array, axis: int, count: int, extra: int) -> Array:
     return jnp.pad(split, padding).reshape(*shape[:axis], count * (H + extra), *shape[axis + 1 :])
 
 
-@functools.cache
-def _differentiable(
-    options: Options, sequence: bool, segment: int, keep_products: bool, threads: int
-):
+@dataclasses.dataclass(frozen=True)
+class _Kernel:
     """The native recurrence for one set of static arguments, with its backward pass."""
-    attributes = {
-        "segment": np.int64(segment),
-        "threads": np.int64(threads),
-        "rectified": options.rectified,
-        "rectified_after": options.rectified_after,
-        "rectified_drive": options.rectified_drive,
-    }
 
-    def call(target: str, results, *arguments):
+    options: Options
+    sequence: bool
+    segment: int
+    keep_products: bool
+    threads: int
+
+    def call(self, target: str, results: list, *arguments: Array) -> Any:
+        """The kernel's answer: arrays of the shapes `results`."""
         arguments = refusals.guarded(alike(arguments), gradients=False)
         given = jax.typeof(arguments[0])
         mesh = given.sharding.mesh
@@ -187,33 +187,29 @@ def _differentiable(
             for shape in results
         ]
         kernel = jax.ffi.ffi_call(target, shapes, vmap_method="sequential")
-        return kernel(*arguments, **attributes)
+        return kernel(
+            *arguments,
+            segment=np.int64(self.segment),
+            threads=np.int64(self.threads),
+            rectified=self.options.rectified,
+            rectified_after=self.options.rectified_after,
+            rectified_drive=self.options.rectified_drive,
+        )
 
-    def unpack(weights: Weights, lengths):
-        # an empty matrix says that the recurrent weights are the identity, and no lengths that all
-        # sequences are as long as they can be
-        W_r = jnp.zeros((0, 0), weights.offset.dtype)
-        W_r = W_r if weights.recurrent is None else weights.recurrent
-        lengths = jnp.zeros(0, jnp.int32) if lengths is None else lengths
-        return lengths, W_r, *weights[1:]
-
-    def advance(weights: Weights, x, state, lengths, keep: bool):
+    def advance(self, weights: Weights, x, state, lengths, keep: bool):
+        """What `run` returns, and what is kept for the backward pass."""
         steps, batch, _ = x.shape
-        kept = (-(-steps // min(segment, steps)) if keep else 0, *state.shape)
+        kept = (-(-steps // min(self.segment, steps)) if keep else 0, *state.shape)
         H = weights.offset.shape[0]
-        count = _products(weights) * H
-        products = (steps if keep and keep_products else 0, batch, count)
-        outputs = (steps if sequence else 0, batch, H)
+        products = (steps if keep and self.keep_products else 0, batch, _products(weights) * H)
+        outputs = (steps if self.sequence else 0, batch, H)
         results = [state.shape, kept, products, outputs]
-        arguments = (x, state, *unpack(weights, lengths))
-        final, *kept, outputs = call("organics_forward", results, *arguments)
-        return (final, outputs if sequence else None), kept
+        arguments = (x, state, *_as_arguments(weights, lengths))
+        final, *kept, outputs = self.call("organics_forward", results, *arguments)
+        return (final, outputs if self.sequence else None), kept
 
-    @jax.custom_vjp
-    def run(weights: Weights, x, state, lengths):
-        return advance(weights, x, state, lengths, keep=False)[0]
-
-    def forward(weights, x, state, lengths):
+    def forward(self, weights, x, state, lengths):
+        """As `jax.custom_vjp` calls it: what is differentiated is marked."""
         # JAX says which arguments are being differentiated: the input's gradient costs extra. The
         # shape tells `backward`, as JAX may mistake the residuals' tree for that of another call
         wanted = jnp.zeros((x.value.shape[0] if x.perturbed else 0, 0))
@@ -221,10 +217,11 @@ def _differentiable(
             jax.tree.map(lambda leaf: leaf.value, tree, is_leaf=lambda leaf: hasattr(leaf, "value"))
             for tree in (weights, x, state, lengths)
         )
-        result, kept = advance(weights, x, state, lengths, keep=True)
+        result, kept = self.advance(weights, x, state, lengths, keep=True)
         return result, (weights, x, lengths, kept, wanted)
 
-    def backward(residuals, cotangents):
+    def backward(self, residuals, cotangents):
+        """Gradients of all arguments but `lengths`."""
         weights, x, lengths, kept, wanted = residuals
         d_final, d_outputs = cotangents
         _, batch, inputs = x.shape
@@ -233,18 +230,34 @@ def _differentiable(
             d_final = jnp.zeros(d_final.shape, x.dtype)
         if d_outputs is None or isinstance(d_outputs, SymbolicZero):
             d_outputs = jnp.zeros((0, batch, H), x.dtype)
-        arguments = unpack(weights, lengths)
+        arguments = _as_arguments(weights, lengths)
         shapes = [
             (wanted.shape[0], batch, inputs),
             d_final.shape,
             *(argument.shape for argument in arguments[1:]),
         ]
-        d_x, d_state, d_recurrent, *d_weights = call(
+        d_x, d_state, d_recurrent, *d_weights = self.call(
             "organics_backward", shapes, x, *kept, *arguments, d_final, d_outputs
         )
         d_recurrent = None if weights.recurrent is None else d_recurrent
         return Weights(d_recurrent, *d_weights), d_x if len(wanted) else None, d_state, None
 
-    run.defvjp(forward, backward, symbolic_zeros=True)
+
+def _as_arguments(weights: Weights, lengths: Array | None) -> tuple[Array, ...]:
+    """An empty matrix says that the recurrent weights are the identity, and no lengths that all
+    sequences are as long as they can be."""
+    W_r = jnp.zeros((0, 0), weights.offset.dtype)
+    W_r = W_r if weights.recurrent is None else weights.recurrent
+    lengths = jnp.zeros(0, jnp.int32) if lengths is None else lengths
+    return lengths, W_r, *weights[1:]
+
+
+@functools.cache
+def _differentiable(kernel: _Kernel):
+    @jax.custom_vjp
+    def run(weights: Weights, x, state, lengths):
+        return kernel.advance(weights, x, state, lengths, keep=False)[0]
+
+    run.defvjp(kernel.forward, kernel.backward, symbolic_zeros=True)
     # outside of `jit`, `jax.shard_map` would not take a function with symbolic zeros
     return jax.jit(run, inline=True)

@@ -18,7 +18,8 @@ from organics.machine.mesh import advising, alike
 from organics.nn.arguments import Built, as_built, as_input, require_as_built, require_finite
 from organics.nn.normalization import uniform_fan_in
 from organics.nn.protocols import Linearization, Settled
-from organics.rest.relaxation import select, try_step
+from organics.rest.implicit import Equations, implicit
+from organics.rest.relaxation import relax, select
 
 _RELAXATION_TIME = 2000.0  # ms; a hundred times the slower time constant
 _RELAXATION_STEPS = 500
@@ -161,7 +162,7 @@ class SSN(eqx.Module):
         u, found = _search(
             *jax.lax.stop_gradient((W, h)), self.tau, excitatory=self.excitatory, k=self.k
         )
-        return Rest(_implicit(self.k, W, h, jnp.where(found, u, 0)), found)
+        return Rest(implicit(_EQUATIONS, (self.k, W, h), jnp.where(found, u, 0)), found)
 
     def __call__(
         self, x: Float[Array, " m"], *, key: PRNGKeyArray | None = None
@@ -197,15 +198,6 @@ class _Candidate(NamedTuple):
     error: Float[Array, ""]
 
 
-class _OnTheWay(NamedTuple):
-    """A trajectory after the steps `taken`: where and when it is, and the length of the next."""
-
-    found: _Candidate
-    time: Float[Array, ""]
-    step: Float[Array, ""]
-    taken: Int[Array, ""]
-
-
 class _Polished(NamedTuple):
     """What Newton has after the factorizations `taken`; `improving`: whether the last helped."""
 
@@ -231,40 +223,23 @@ def _search(W, h, tau, *, excitatory: int, k: float) -> tuple[Array, Array]:
             u, imbalance, jnp.max(jnp.abs(imbalance) / jnp.where(terms > 0, terms, 1))
         )
 
-    close = _relax(judge, jnp.zeros_like(h), tau)
-    tolerance = float(jnp.finfo(h.dtype).eps) ** 0.75
-    found, saddle = _newton(judge, partial(_imbalance_jacobian, k, W), close, tolerance)
-    return found.u, (found.error <= tolerance) & ~saddle
-
-
-def _relax(judge, u: Array, tau: Array) -> _Candidate:
-    """The network's own trajectory, until it hardly moves, runs away, or time is up.
-
-    A rate that runs away is infinite after a finite time, which the steps only ever approach.
-    """
-    shortest = 1e-6 * jnp.min(tau)
-
     def with_slope(u):
         judged = judge(u)
         return judged, judged.imbalance / tau
 
-    def slope(u):
-        return with_slope(u)[1]
-
-    def unfinished(now: _OnTheWay):
-        going = (now.time < _RELAXATION_TIME) & (now.step > shortest)
-        return going & (now.taken < _RELAXATION_STEPS) & (now.found.error > _CLOSE)
-
-    def advance(now: _OnTheWay):
-        begin = now.found.imbalance / tau
-        accept, (_, _, moved), following = try_step(
-            slope, with_slope, now.found.u, begin, now.step, _CLOSE
-        )
-        found, time = select(accept, (moved, now.time + now.step), (now.found, now.time))
-        return _OnTheWay(found, time, following, now.taken + 1)
-
-    begin = _OnTheWay(judge(u), jnp.zeros((), u.dtype), 0.1 * jnp.min(tau), jnp.int32(0))
-    return jax.lax.while_loop(unfinished, advance, alike(begin)).found
+    close = relax(
+        with_slope,
+        lambda judged: judged.error <= _CLOSE,
+        jnp.zeros_like(h),
+        step=0.1 * jnp.min(tau),
+        longest=_RELAXATION_TIME,
+        most=_RELAXATION_STEPS,
+        accuracy=_CLOSE,
+        shortest=1e-6 * jnp.min(tau),
+    ).judged
+    tolerance = float(jnp.finfo(h.dtype).eps) ** 0.75
+    found, saddle = _newton(judge, partial(_imbalance_jacobian, k, W), close, tolerance)
+    return found.u, (found.error <= tolerance) & ~saddle
 
 
 def _newton(
@@ -298,17 +273,14 @@ def _imbalance_jacobian(k: float, W: Array, u: Array) -> Array:
     return W * (2 * k * jax.nn.relu(u))[None, :] - jnp.eye(u.shape[0], dtype=u.dtype)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _implicit(k: float, W: Array, h: Array, u: Array) -> Array:
-    """`u`, differentiated as the implicit function of `W` and `h` that it is."""
-    del k, W, h
-    return u
+def _imbalance(parameters, u: Array) -> Array:
+    k, W, h = parameters
+    return h + W @ (k * jnp.square(jax.nn.relu(u))) - u
 
 
-@_implicit.defjvp
-def _(k, primals, tangents):
-    W, h, u = primals
-    t_W, t_h, _ = tangents
-    u = _implicit(k, W, h, u)  # so that the rule can itself be differentiated
-    pushed = t_W @ (k * jnp.square(jax.nn.relu(u))) + t_h
-    return u, -jnp.linalg.solve(_imbalance_jacobian(k, W, u), pushed)
+def _solve(parameters, u: Array, b: Array) -> Array:
+    k, W, _ = parameters
+    return jnp.linalg.solve(_imbalance_jacobian(k, W, u), b)
+
+
+_EQUATIONS = Equations(_imbalance, _solve)

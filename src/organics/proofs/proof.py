@@ -49,10 +49,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from flint import arb, arb_mat, ctx
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike
 
 from organics.arguments import require_whole
-from organics.circuit.circuit import Circuit, State, as_drive, require_valid
+from organics.circuit.circuit import Circuit, State, require_valid
 from organics.printing import Lines, in_html, in_words
 from organics.proofs.balls import (
     BallCircuit,
@@ -69,7 +69,7 @@ from organics.proofs.existence import NONE_EXISTS, NONE_STABLE, absence
 from organics.proofs.lyapunov import candidates, conclude, given
 from organics.proofs.pairs import BITS as PAIRS_BITS
 from organics.proofs.pairs import steady_states_of_two
-from organics.rest.search import SteadyState, steady_state
+from organics.rest.point import GIVEN, OperatingPoint, require_point
 
 MAX_BITS, _FIRST_BITS = 848, 53
 
@@ -131,37 +131,30 @@ class _Attempt(NamedTuple):
 
 
 def prove(
-    circuit: Circuit,
-    z: Float[ArrayLike, " n"],
-    steady: SteadyState | State | None = None,
-    *,
-    certificate: ArrayLike | None = None,
-    max_bits: int = MAX_BITS,
+    point: OperatingPoint, *, certificate: ArrayLike | None = None, max_bits: int = MAX_BITS
 ) -> Proof:
-    """Prove or disprove that the circuit has a stable steady state under the drive `z`, shape (n,).
+    """Prove or disprove that a circuit has a stable steady state under its drive.
 
-    Parameters and drive are the exact floating-point numbers that the circuit holds (`z` in the
-    circuit's type).
+    Parameters and drive are the exact floating-point numbers that the point holds.
 
     Arguments
-        steady: the steady state that is meant, near enough for Newton's method, where there may be
-            several; by default the one that `steady_state` finds. A state that is not near a steady
-            state proves nothing.
+        point: what `steady_state` found, converged or not, where the proof begins; or that of
+            `given_state`: then only the steady state that is near the given one is meant, and a
+            state that is not near any proves nothing.
         certificate: to be verified instead of one that is looked for: the diagonal of `T`, shape
             (n,), for identity recurrence, as from `certify`; else a symmetric `P`, shape (2n, 2n),
             with `P J + J^T P` negative definite. A wrong one proves nothing.
         max_bits: the highest precision tried. The first is 53 bits, then it doubles.
 
-    Raises `ValueError` if `z`, `steady`, `certificate` or `max_bits` is not as above.
+    Raises `ValueError` if `point`, `certificate` or `max_bits` is not as above.
     """
     require_whole("max_bits", max_bits, least=2)
-    z = as_drive(circuit, z)
+    circuit, z = require_point(point).system, point.z
     require_valid(circuit)
-    identity = circuit.W_r is None or np.array_equal(np.asarray(circuit.W_r), np.eye(circuit.n))
+    identity = circuit.W_r is None
     wanted = None if certificate is None else _certificate(certificate, circuit.n, identity)
-    claimed = None if steady is None else _claimed(circuit, steady)
-    start, bits = claimed, 0
-    attempt = None
+    meant = int(point.found.method) == GIVEN
+    bits, attempt = 0, None
     while attempt is None or (attempt.verdict == "undecided" and bits < max_bits):
         bits = min(2 * bits or _FIRST_BITS, max_bits)
         with ctx.workprec(bits):
@@ -174,11 +167,10 @@ def prove(
             elif balls.W_r is None:
                 attempt = _identity(balls, wanted)
             else:
-                start = steady_state(circuit, z).state if start is None else start
-                attempt = _general(balls, start, wanted)
-            if claimed is not None and attempt.enclosure is not None:
-                attempt = _if_near(attempt, attempt.enclosure, claimed)
-    if steady is None and certificate is None and max_bits >= PAIRS_BITS:
+                attempt = _general(balls, point.state, wanted)
+            if attempt.enclosure is not None and meant:
+                attempt = _if_near(attempt, attempt.enclosure, point.state)
+    if not meant and certificate is None and max_bits >= PAIRS_BITS:
         told = _none_of_two(circuit, z, attempt)
         attempt, bits = (attempt, bits) if told is None else (told, PAIRS_BITS)
     decisive = next((i for i in attempt.inequalities if not i.holds), attempt.inequalities[-1])
@@ -303,18 +295,6 @@ def _if_near(attempt: _Attempt, found: Box, claimed: State) -> _Attempt:
     if near.holds:
         return attempt._replace(inequalities=[near, *attempt.inequalities])
     return _Attempt("undecided", "the given state is not near a steady state", [near])
-
-
-def _claimed(circuit: Circuit, steady: SteadyState | State) -> State:
-    state = steady.state if isinstance(steady, SteadyState) else steady
-    for name, value in zip(state._fields, state, strict=True):
-        if value.shape != (circuit.n,) or not np.all(np.isfinite(value)):
-            raise ValueError(
-                f"`steady.{name}` must be finite and of shape ({circuit.n},), not {value}."
-            )
-    if not np.all(np.asarray(state.a) > 0):
-        raise ValueError(f"`steady.a` must be > 0, not {state.a}.")
-    return state
 
 
 def _certificate(value: ArrayLike, n: int, identity: bool) -> np.ndarray:

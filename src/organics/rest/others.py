@@ -12,10 +12,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from jaxtyping import Float
 
-from organics.circuit.circuit import Circuit, State, as_drive
-from organics.linear_stability import identity_recurrence
+from organics.circuit.circuit import Circuit, State
+from organics.rest.point import OperatingPoint, require_point
+from organics.rest.search import given_state
 
 STARTS = 200
 _STEPS = 60
@@ -32,32 +33,30 @@ class Others(NamedTuple):
         unique: `True` if it is proved that there is no other, `False` if others were found, `None`
             if none was found although there may be some.
         why: the reason, in words.
-        states: the others that were found, by rising `|a|`.
+        points: the others that were found, by rising `|a|`.
     """
 
     unique: bool | None
     why: str
-    states: list[State]
+    points: list[OperatingPoint]
 
 
-def other_states(
-    circuit: Circuit, z: Float[ArrayLike, " n"], state: State, *, seed: int = 0
-) -> Others:
-    """The steady states for the drive `z` beside `state`, as far as a quick look finds them.
+def other_states(point: OperatingPoint, *, seed: int = 0) -> Others:
+    """The steady states beside the one of `point`, as far as a quick look finds them.
 
     Unique by proof is the state for `W_r = I`; with one pool for all neurons (all entries of `W`
     the same, and of `b0 sigma`) also for a nonsingular `W_r` with a norm of `2 W_r - I` of at most
     1. For n = 1 all states are known. Otherwise Newton's method starts from states of all sizes;
     that it finds no other is no proof. The rectified model with n > 1 is not searched.
 
-    In float64, on concrete values. Raises `ValueError` if `z` has the wrong shape.
+    In float64, on concrete values.
     """
-    drive = np.asarray(as_drive(circuit, z), np.float64)
-    if identity_recurrence(circuit) is not None:
+    circuit, state = require_point(point).system, point.state
+    drive = np.asarray(point.z, np.float64)
+    if circuit.W_r is None:
         return Others(True, "with W_r = I there is one steady state", [])
     if _is_shared_pool_without_poles(circuit):
         return Others(True, "with one pool and |2 W_r - I| <= 1 there is one steady state", [])
-    assert circuit.W_r is not None  # it would be the identity
     planar = circuit.n == 1 and float(circuit.W_r[0, 0]) >= 0
     if planar:
         from organics.planar import fixed_points_2d
@@ -68,8 +67,9 @@ def other_states(
         return Others(None, "others may exist: the rectified model is not searched", [])
     else:
         found = _search(circuit, drive, seed)
-    others = [other for other in found if _distance(other, state) > _SAME]
-    others.sort(key=lambda other: float(np.linalg.norm(other.a)))
+    found = [other for other in found if _distance(other, state) > _SAME]
+    found.sort(key=lambda other: float(np.linalg.norm(other.a)))
+    others = [given_state(circuit, drive, other, tolerance=_BALANCED) for other in found]
     if planar:
         return Others(not others, "as all are known with one neuron", others)
     from_starts = f"found by Newton's method from {STARTS} starts"

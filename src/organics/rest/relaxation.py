@@ -1,35 +1,83 @@
-"""A step of a system on its way to rest: third-order Runge-Kutta, of a length that fits.
+"""A system on its way to rest: steps of third-order Runge-Kutta, each of a length that fits.
 
 Source: Bogacki & Shampine 1989, with its embedded estimate of the error.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int, ScalarLike
+
+from organics.machine.mesh import alike
+
+Judge = Callable[[Float[Array, " n"]], tuple[Any, Float[Array, " n"]]]
+"""What there is to say of a state, and the slope there."""
 
 
-def try_step(
-    slope: Callable[[Array], Array],
-    judge: Callable[[Array], tuple[Any, Array]],
+class Path(NamedTuple):
+    """How far the system came: the state, the slope there and what else is said of it, the time,
+    the length of the next step, and how many were tried."""
+
+    x: Float[Array, " n"]
+    slope: Float[Array, " n"]
+    judged: Any
+    time: Float[Array, ""]
+    step: Float[Array, ""]
+    steps: Int[Array, ""]
+
+
+def relax(
+    judge: Judge,
+    rests: Callable[[Any], Bool[Array, ""]],
     x: Float[Array, " n"],
-    begin: Float[Array, " n"],
-    length: Float[Array, ""],
+    *,
+    step: Float[Array, ""],
+    longest: ScalarLike,
+    most: ScalarLike,
     accuracy: float,
-) -> tuple[Bool[Array, ""], tuple[Float[Array, " n"], Float[Array, " n"], Any], Float[Array, ""]]:
-    """Whether a step from `x`, where the slope is `begin`, is accurate enough to be taken; where it
-    leads, the slope there, and what else `judge` says of that, which gives it with the slope; and
-    the length to try next.
+    shortest: ScalarLike = 0.0,
+    wanted: bool | Bool[Array, ""] = True,
+) -> Path:
+    """The system's own trajectory from `x`, until it rests, by what `judge` says of it.
 
-    The error allowed is `accuracy`, relative to `0.01 + |x|`.
+    Arguments
+        step: the length of the first step.
+        longest: the time after which it ends, rest or not.
+        most: steps, after as many of which it ends.
+        accuracy: of a step, relative to `0.01 + |x|`.
+        shortest: the length of a step at which it ends, as what runs away is infinite after a
+            finite time, which the steps only ever approach.
+        wanted: whether there is to be any step.
     """
-    k2 = slope(x + length / 2 * begin)
-    k3 = slope(x + 3 * length / 4 * k2)
-    moved = x + length / 9 * (2 * begin + 3 * k2 + 4 * k3)
+
+    def unfinished(path):
+        going = (path.time < longest) & (path.step > shortest) & (path.steps < most)
+        return wanted & going & ~rests(path.judged)
+
+    def advance(path):
+        accept, moved, following = _try_step(judge, path, accuracy)
+        x, slope, judged = select(accept, moved, (path.x, path.slope, path.judged))
+        time = jnp.where(accept, path.time + path.step, path.time)
+        return Path(x, slope, judged, time, following, path.steps + 1)
+
+    judged, slope = judge(x)
+    begin = Path(x, slope, judged, jnp.zeros((), x.dtype), step, jnp.int32(0))
+    return jax.lax.while_loop(unfinished, advance, alike(begin))
+
+
+def _try_step(
+    judge: Judge, path: Path, accuracy: float
+) -> tuple[Bool[Array, ""], tuple[Float[Array, " n"], Float[Array, " n"], Any], Float[Array, ""]]:
+    """Whether the next step is accurate enough to be taken; where it leads, with the slope there
+    and what is said of it; and the length to try next."""
+    x, k1, length = path.x, path.slope, path.step
+    _, k2 = judge(x + length / 2 * k1)
+    _, k3 = judge(x + 3 * length / 4 * k2)
+    moved = x + length / 9 * (2 * k1 + 3 * k2 + 4 * k3)
     judged, k4 = judge(moved)
-    error = length / 72 * (-5 * begin + 6 * k2 + 8 * k3 - 9 * k4)
+    error = length / 72 * (-5 * k1 + 6 * k2 + 8 * k3 - 9 * k4)
     size = jnp.max(jnp.abs(error) / (accuracy * (0.01 + jnp.abs(x))))
     change = jnp.clip(0.9 * jnp.maximum(size, 1e-9) ** (-1 / 3), 0.2, 5)
     following = length * jnp.where(jnp.isfinite(change), change, 0.2)

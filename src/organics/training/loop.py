@@ -47,7 +47,7 @@ _PIECES = 20  # of an epoch, between which progress is shown and divergence is l
 _DIAGNOSED = 0.02  # of the number of training examples: a bound on the time that diagnoses take
 
 
-def _diverged(
+def _divergence(
     step: int, epoch: int, checkpoint: Path | None, config: AnyConfig, *, validation: bool = False
 ) -> Diverged:
     what = (
@@ -348,7 +348,7 @@ class _Run:
     def _diverged(self, step: int, epoch: int, validation: bool = False) -> Diverged:
         checkpoints = [] if self.folder is None else self.folder.checkpoints()
         checkpoint = checkpoints[-1] if checkpoints else None
-        return _diverged(step, epoch, checkpoint, self.config, validation=validation)
+        return _divergence(step, epoch, checkpoint, self.config, validation=validation)
 
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:

@@ -12,12 +12,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from organics import data
-from organics.circuit.circuit import Circuit
 from organics.files.lock import NAME as LOCK
 from organics.files.lock import Taken, alone_in
 from organics.linear.jacobian import eigenvalues, jacobian
-from organics.linear_stability import diagonal_certificate, energy, verify
+from organics.linear_stability.certificate import diagonal_certificate
+from organics.linear_stability.energy import energy
+from organics.linear_stability.verification import verify
 from organics.plots import abscissa_histogram, save_figure, style, training_curves, trajectory
+from organics.rest.point import OperatingPoint
 from organics.rest.search import steady_state
 from organics.settings import Settings
 from organics.simulation.ode import Trajectory, simulate
@@ -94,9 +96,9 @@ def compute(config: Demo, out: Path, progress: bool = True) -> Result:
         certified = [certificates(model, pixels, i) for i in range(len(report.layers))]
         proofs = [proof for proof, _ in certified]
         verified = sum(verify_some(evidence, every=15) for _, evidence in certified)
-        circuit, z = jax.tree.map(lambda leaf: leaf[0], certified[0][1][:2])
-        relaxation = simulate(circuit, z, 40.0)
-        energies = _energies(circuit, z, relaxation)
+        point = jax.tree.map(lambda leaf: leaf[0], certified[0][1][0])
+        relaxation = simulate(point.system, point.z, 40.0)
+        energies = _energies(point, relaxation)
     return Result(report, list(run.lines("metrics.jsonl")), proofs, verified, relaxation, energies)
 
 
@@ -111,7 +113,7 @@ def _clear_if_complete(folder: Path, training: TrainConfig) -> None:
 def certificates(model: Any, inputs: jax.Array, layer: int) -> tuple[Proof, tuple]:
     """A proof for one circuit layer at every input; `inputs` has shape (inputs, pixels).
 
-    With the proofs goes what `verify` needs: circuits, drives, steady states and `T`.
+    With the proofs goes what `verify` needs: operating points and `T`.
     """
     J, holds, margin, evidence = _construct(model, inputs, layer)
     abscissa = np.real(eigenvalues(np.asarray(J))).max(axis=1)
@@ -122,10 +124,10 @@ def certificates(model: Any, inputs: jax.Array, layer: int) -> tuple[Proof, tupl
 def _construct(model: Any, inputs: jax.Array, layer: int):
     def at(x):
         circuit, z = model.circuits(x)[layer]
-        steady = steady_state(circuit, z)
-        T, margin, checks = diagonal_certificate(circuit, z, steady)
-        holds = steady.converged & jnp.all(jnp.stack(list(checks.values())))
-        return jacobian(circuit, steady.state), holds, margin, (circuit, z, steady, T)
+        point = steady_state(circuit, z)
+        T, margin, checks = diagonal_certificate(point)
+        holds = point.converged & jnp.all(jnp.stack(list(checks.values())))
+        return jacobian(circuit, point.state), holds, margin, (point, T)
 
     return jax.vmap(at)(inputs)
 
@@ -142,9 +144,8 @@ def verify_some(evidence: tuple, every: int) -> int:
 
 
 @eqx.filter_jit
-def _energies(circuit: Circuit, z, relaxation: Trajectory):
-    steady = steady_state(circuit, z)
-    return jax.vmap(lambda state: energy(circuit, z, state, steady))(relaxation.state)
+def _energies(point: OperatingPoint, relaxation: Trajectory):
+    return jax.vmap(lambda state: energy(point, state))(relaxation.state)
 
 
 @style()

@@ -34,7 +34,7 @@ from flint import arb, ctx
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 from organics.circuit.circuit import Circuit, State
-from organics.linear_stability import stability
+from organics.linear_stability.spectrum import stability
 from organics.machine.provenance import system, versions
 from organics.proofs.balls import (
     BallCircuit,
@@ -184,8 +184,8 @@ def _claims(
 ) -> Claim:
     def one(values, z):
         circuit = Circuit(**values, rectified=rectified)
-        steady = steady_state(circuit, z, relaxation_steps=steps)
-        return Claim(steady.state, steady.converged, stability(circuit, z, steady).stable)
+        point = steady_state(circuit, z, relaxation_steps=steps)
+        return Claim(point.state, point.converged, stability(point).stable)
 
     return jax.vmap(one)(values, drives)
 

@@ -39,7 +39,8 @@ from organics.files.atomic import write_atomically
 from organics.linear.jacobian import eigenvalues, jacobian
 from organics.machine.lapack import single_threaded_lapack
 from organics.machine.provenance import system, versions
-from organics.rest.search import METHODS, SteadyState, steady_state
+from organics.rest.point import METHODS, SteadyState
+from organics.rest.search import steady_state
 from organics.settings import Settings
 from organics.simulation.resting import comes_to_rest, near_rest, settle
 from organics.studies.harness.outcome import command, run_from_command_line, write
@@ -158,7 +159,7 @@ def _search(n: int, circuits: int, rectified: bool, starts: int, time: float, se
 def _find(key, indices, n: int, rectified: bool) -> tuple[SteadyState, Array, tuple]:
     def one(index):
         circuit, z = inside_bounds(jr.fold_in(jr.fold_in(key, n), index), index, n, rectified)
-        found = steady_state(circuit, z)
+        found = steady_state(circuit, z).found
         return found, jacobian(circuit, found.state), (circuit, z)
 
     return jax.vmap(one)(indices)
@@ -245,7 +246,7 @@ def _stability(
 @jax.jit
 def _solve(circuits: Circuit, drives: Array) -> tuple[SteadyState, Array]:
     def one(circuit, z):
-        found = steady_state(circuit, z)
+        found = steady_state(circuit, z).found
         return found, jacobian(circuit, found.state)
 
     return jax.vmap(one)(circuits, drives)

@@ -33,7 +33,7 @@ from organics.machine.side_by_side import side_by_side
 from organics.plots import BLACK, COLOURS, COLUMN, GREY, letter, style
 from organics.proofs.existence import NONE_EXISTS, NONE_STABLE
 from organics.proofs.proof import prove
-from organics.rest.search import steady_state
+from organics.rest.search import given_state, steady_state
 from organics.simulation.resting import comes_to_rest
 from organics.studies.harness.pieces import Piece, count_kept
 from organics.studies.harness.target import Check, Job, Outcome, Table
@@ -405,7 +405,7 @@ def _proofs() -> dict[str, dict[str, Any]]:
 
 
 def _proof(circuit: Circuit, z: jax.Array, state: State | None = None) -> dict[str, Any]:
-    proof = prove(circuit, z, state)
+    proof = prove(steady_state(circuit, z) if state is None else given_state(circuit, z, state))
     return {"verdict": proof.verdict, "statement": proof.statement, "bits": proof.bits}
 
 

@@ -22,7 +22,9 @@ from scipy.optimize import linear_sum_assignment
 from organics.circuit.circuit import Circuit, State, random_drive
 from organics.files.plain import as_number, rounded
 from organics.linear.jacobian import eigenvalues
-from organics.linear_stability import diagonal_certificate, energy, oscillator
+from organics.linear_stability.certificate import diagonal_certificate
+from organics.linear_stability.energy import energy
+from organics.linear_stability.oscillator import oscillator
 from organics.machine.lapack import single_threaded_lapack
 from organics.plots import BLACK, BLUE, COLUMN, GREY, ORANGE, VERMILION, letter, style
 from organics.rest.search import steady_state
@@ -290,11 +292,11 @@ _once = {"xla_backend_optimization_level": 0}
 def _linearize(key, indices, n: int, rectified: bool):
     def one(index):
         circuit, z = _random(key, index, n, rectified)
-        steady = steady_state(circuit, z)
-        _, margin, checks = diagonal_certificate(circuit, z, steady)
-        proven = steady.converged & jnp.all(jnp.stack(list(checks.values())))
-        companion = oscillator(circuit, z, steady).companion
-        return differentiated(circuit, steady.state, z), companion, margin, proven
+        point = steady_state(circuit, z)
+        _, margin, checks = diagonal_certificate(point)
+        proven = point.converged & jnp.all(jnp.stack(list(checks.values())))
+        companion = oscillator(point).companion
+        return differentiated(circuit, point.state, z), companion, margin, proven
 
     return jax.vmap(one)(indices)
 
@@ -334,10 +336,10 @@ def _at_rest(key, indices, n: int):
 
     def one(index):
         circuit, z = _random(key, index, n, False)
-        steady = steady_state(circuit, z)
-        of_vector = lambda x: energy(circuit, z, State(*jnp.split(x, 2)), steady)  # noqa: E731
-        rest = jnp.concatenate(steady.state)
-        return rest, differentiated(circuit, steady.state, z), jax.hessian(of_vector)(rest) / 2
+        point = steady_state(circuit, z)
+        of_vector = lambda x: energy(point, State(*jnp.split(x, 2)))  # noqa: E731
+        rest = jnp.concatenate(point.state)
+        return rest, differentiated(circuit, point.state, z), jax.hessian(of_vector)(rest) / 2
 
     return jax.vmap(one)(indices)
 
@@ -348,7 +350,7 @@ def _follow(key, indices, starts, ends, n: int):
 
     def one(index, starts, end):
         circuit, z = _random(key, index, n, False)
-        steady = steady_state(circuit, z)
+        point = steady_state(circuit, z)
         times = jnp.linspace(0, end, _SAMPLES)
 
         def along(start):
@@ -356,7 +358,7 @@ def _follow(key, indices, starts, ends, n: int):
                 circuit, z, times, State(*jnp.split(start, 2)), rtol=1e-10, atol=1e-14,
                 max_steps=200_000, throw=False,
             )  # fmt: skip
-            found = jax.vmap(lambda state: energy(circuit, z, state, steady))(path.state)
+            found = jax.vmap(lambda state: energy(point, state))(path.state)
             return jnp.where(path.ok, found, jnp.nan)
 
         return jax.vmap(along)(starts)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from organics.circuit.circuit import Circuit, State
 from organics.files.plain import rounded
 from organics.plots import BLACK, COLUMN, PURPLE, letter, style
-from organics.rest.search import closed_form
+from organics.rest.closed_form import closed_form
 from organics.simulation.ode import simulate
 from organics.studies.harness.target import Check, Job, Outcome
 from organics.studies.paper.portraits import (

@@ -22,7 +22,7 @@ from organics.files.plain import as_number, rounded
 from organics.linear.jacobian import imbalance_jacobian
 from organics.machine.lapack import single_threaded_lapack
 from organics.plots import BLUE, COLUMN, GREY, ORANGE, letter, style
-from organics.rest.search import algorithm_1_start, algorithm_1_step
+from organics.rest.algorithm1 import algorithm_1_start, algorithm_1_step
 from organics.simulation.resting import settle
 from organics.studies.harness.target import Check, Job, Outcome
 from organics.studies.paper.portraits import shared_legend

@@ -28,7 +28,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 from organics.circuit.circuit import Circuit, State
 from organics.circuit.constraints import cap_spectral_norm, unit_interval
 from organics.linear.jacobian import jacobian
-from organics.rest.search import SteadyState, steady_state
+from organics.rest.point import SteadyState
+from organics.rest.search import steady_state
 from organics.simulation.resting import comes_to_rest
 from organics.studies.harness.pieces import Piece, kept
 
@@ -111,7 +112,7 @@ def _aim(
 ) -> tuple[Float[Array, ""], _Found]:
     """What is raised; and the spectral abscissa with the steady state it belongs to."""
     circuit, z = constrained(free, spectral_norm, kind, free_tau)
-    found = steady_state(circuit, z, relaxation_steps=steps)
+    found = steady_state(circuit, z, relaxation_steps=steps).found
     rates = jnp.linalg.eigvals(jacobian(circuit, found.state))
     growth = jnp.real(rates)
     size = jnp.where(slowing, 1, _SLOW + jnp.abs(rates))

@@ -22,7 +22,7 @@ from scipy.optimize import curve_fit
 
 from organics.circuit.circuit import Circuit, State, random_drive
 from organics.files.plain import as_number, rounded
-from organics.linear_stability import stability
+from organics.linear_stability.spectrum import stability
 from organics.machine.lapack import single_threaded_lapack
 from organics.plots import BLACK, BLUE, COLOURS, COLUMN, ORANGE, VERMILION, letter, style
 from organics.rest.search import steady_state
@@ -286,8 +286,8 @@ def _random_steady_states(key, indices, mixtures, norms):
         W_r = (1 - mixture) * jnp.eye(_N) + mixture * R / jnp.linalg.norm(R, 2)
         circuit = Circuit(jr.uniform(k_W, (_N, _N), float), W_r)
         z = norm * random_drive(k_z, _N)
-        found = stability(circuit, z, steady_state(circuit, z))
-        rates = circuit.firing_rates(found.steady_state.state).y_plus
+        found = stability(steady_state(circuit, z))
+        rates = circuit.firing_rates(found.point.state).y_plus
         pool = jnp.square(circuit.sigma) + circuit.W @ jnp.square(z)
         return rates, jnp.square(jax.nn.relu(z)) / pool, found.stable
 
@@ -396,10 +396,10 @@ def _linearized(circuit: Circuit, drives, frequencies):
     """Eigenvalues, and the power of the fluctuations of the population's response `y_s . y`."""
 
     def of_drive(z):
-        linear = stability(circuit, z)
-        state = linear.steady_state.state
+        linear = stability(steady_state(circuit, z))
+        state = linear.point.state
         weights = state.y / jnp.linalg.norm(state.y)
-        S = cross_spectrum(circuit, state, frequencies, Noise(additive_y=0.01))
+        S = cross_spectrum(linear.point, frequencies, Noise(additive_y=0.01))
         S = S[:, : circuit.n, : circuit.n].real  # the imaginary part cancels in the quadratic form
         return linear.eigenvalues, jnp.einsum("i,fij,j->f", weights, S, weights)
 

@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 
 from organics.circuit.circuit import Circuit, State
 from organics.linear.jacobian import eigenvalues, jacobian
-from organics.linear_stability import diagonal_certificate
+from organics.linear_stability.certificate import diagonal_certificate
 from organics.machine.lapack import single_threaded_lapack
 from organics.plots import BLUE, COLUMN, GREY, VERMILION, letter, style
 from organics.proofs.proof import prove
@@ -200,7 +200,8 @@ def _judged(seed: int, n: int, rectified: bool, index: int, count: int, proofs: 
     bits = np.zeros(count, np.int16)
     for i in np.flatnonzero(doubtful | (np.arange(count) < proofs)):
         values = {name: jnp.asarray(value[i]) for name, value in parameters.items()}
-        found = prove(Circuit(**values, rectified=rectified), jnp.asarray(drives[i]))
+        circuit = Circuit(**values, rectified=rectified)
+        found = prove(steady_state(circuit, jnp.asarray(drives[i])))
         proof[i], bits[i] = _VERDICTS.index(found.verdict), found.bits
     return {
         "residual": residual, "margin": margin, "certified": passed.all(axis=1),
@@ -215,7 +216,7 @@ def _structure(
     def one(values, z):
         circuit = Circuit(**values, rectified=rectified)
         found = steady_state(circuit, z)
-        _, margin, checks = diagonal_certificate(circuit, z, found)
+        _, margin, checks = diagonal_certificate(found)
         residual = _relative_imbalance(circuit, found.state, z)
         passed = jnp.stack([found.converged, *checks.values()])
         return residual, margin, passed, jacobian(circuit, found.state)

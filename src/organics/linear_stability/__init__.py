@@ -1,0 +1,1 @@
+"""Stability of a steady state: spectrum, oscillators, certificate, verification, energy."""

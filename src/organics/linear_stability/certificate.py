@@ -1,0 +1,153 @@
+"""Certificates of stability: for identity recurrence, the diagonal Lyapunov matrix of the proof.
+
+Source: Rawat, Heeger & Martiniani 2024, section on unconditional stability.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from organics.circuit.circuit import Circuit, State
+from organics.linear_stability.oscillator import (
+    leak_and_rate,
+    oscillator_at,
+    with_identity_recurrence,
+)
+from organics.linear_stability.spectrum import Stability, slopes_at_zero, stability
+from organics.printing import Lines, in_html, in_words, numbers, verdict
+from organics.rest.point import OperatingPoint
+
+
+class Certificate(NamedTuple):
+    """Why a steady state is stable.
+
+    Attributes
+        kind: "diagonal Lyapunov" is a proof (up to rounding) that follows from the structure of the
+            circuit with identity recurrence, "spectral" only the eigenvalues as computed: for a
+            general `W_r` no other certificate is known.
+        holds: whether every check below passed.
+        spectral_abscissa: largest real part of the Jacobian's eigenvalues, in 1/ms.
+        residual: of the steady state, see `SteadyState`.
+        T: positive diagonal such that `T B + B^T T` is positive definite, shape (n,); it gives the
+            quadratic form `x'^T T x' + x^T T K x`, which never increases. `None` if spectral.
+        margin: smallest eigenvalue of `T B + B^T T` after scaling its diagonal to 1, so that it
+            lies in (0, 1]. `None` if spectral.
+        checks: each inequality of the proof by name, and whether it was found to hold.
+    """
+
+    kind: str
+    holds: Bool[Array, ""]
+    spectral_abscissa: Float[Array, ""]
+    residual: Float[Array, ""]
+    T: Float[Array, " n"] | None
+    margin: Float[Array, ""] | None
+    checks: dict[str, Bool[Array, ""]]
+
+    def lines(self) -> Lines:
+        """In words."""
+        rows = [(name, verdict(passed, "holds", "FAILS")) for name, passed in self.checks.items()]
+        if self.margin is not None:
+            rows.insert(0, ("margin", numbers(self.margin)))
+        rows.append(("largest real part", numbers(self.spectral_abscissa, "1/ms")))
+        kind = f"certificate ({self.kind})"
+        return Lines(f"{kind}: {verdict(self.holds, 'holds', 'does NOT hold')}", tuple(rows))
+
+    def __str__(self) -> str:
+        return in_words(self)
+
+    def _repr_html_(self) -> str:
+        return in_html(self)
+
+
+def certify(point: OperatingPoint, linear: Stability | None = None) -> Certificate:
+    """Certificate of stability of a circuit at rest.
+
+    For identity recurrence it is constructed, not searched for: `B a_s > 0` makes `B` an M-matrix,
+    so `u = B^-T 1` is positive, and `T = u / a_s` makes `T B + B^T T` positive definite. Each
+    step of the argument is checked on the numbers; `verify` checks the result without the argument.
+    For general `W_r` the certificate is of kind "spectral".
+
+    `linear` is the point's `stability`, if it is known already. The kinds and checks are Python
+    values, so under `jax.jit` return the arrays you need.
+    """
+    linear = stability(point) if linear is None else linear
+    T, margin, checks, holds = _certificate(linear)
+    return Certificate(
+        kind="spectral" if T is None else "diagonal Lyapunov",
+        holds=holds,
+        spectral_abscissa=linear.spectral_abscissa,
+        residual=linear.point.residual,
+        T=T,
+        margin=margin,
+        checks=checks,
+    )
+
+
+@jax.jit
+def _certificate(linear: Stability):
+    """`T`, `margin`, `checks` and `holds` of a `Certificate`."""
+    point, T, margin = linear.point, None, None
+    circuit = point.system
+    checks = {
+        "steady state converged": point.converged,
+        "spectral abscissa < 0": linear.spectral_abscissa < 0,
+    }
+    if circuit.W_r is None:
+        T, margin, structural = diagonal_certificate_at(circuit, point.state)
+        checks |= structural
+    elif circuit.rectified:
+        _, checks["activity at y = 0 decays"] = slopes_at_zero(circuit, point.z, point.state)
+    return T, margin, checks, jnp.all(jnp.stack(list(checks.values())))
+
+
+def diagonal_certificate(
+    point: OperatingPoint,
+) -> tuple[Float[Array, " n"], Float[Array, ""], dict[str, Bool[Array, ""]]]:
+    """`T`, `margin` and the structural `checks` of a `Certificate`, without any eigenvalue.
+
+    For many inputs at once; `organics.linear.jacobian.eigenvalues` is faster for their spectra.
+    """
+    circuit = with_identity_recurrence("diagonal_certificate", point)
+    return diagonal_certificate_at(circuit, point.state)
+
+
+@jax.jit
+def diagonal_certificate_at(circuit: Circuit, state: State):
+    B, K, _ = oscillator_at(circuit, state)
+    y, a = state
+    leak, _ = leak_and_rate(circuit, y, a)
+    explicit = leak * a / circuit.tau_y + circuit.c / circuit.tau_a
+    # B a is a difference of terms as large as these, which diag(B) a may not be: rounding is
+    # relative to them
+    terms = leak * a / circuit.tau_y + a / circuit.tau_a
+    rounding = 100 * circuit.n * float(jnp.finfo(a.dtype).eps) * terms
+    u = jnp.linalg.solve(B.T, jnp.ones_like(a))
+    T = u / a
+    off_diagonal = B - jnp.diag(jnp.diag(B))
+    margin = _scaled_definiteness(T[:, None] * B)
+    return (
+        T,
+        margin,
+        {
+            "off-diagonals of B <= 0": jnp.all(off_diagonal <= 0),
+            "B a_s > 0": jnp.all(explicit > 0) & jnp.all(jnp.abs(B @ a - explicit) <= rounding),
+            "B^-T 1 > 0": jnp.all(u > 0),
+            "T B + B^T T > 0": margin > 0,
+            "K > 0": jnp.all(jnp.diag(K) > 0),
+        },
+    )
+
+
+def _scaled_definiteness(M: Float[Array, "n n"]) -> Float[Array, ""]:
+    """Smallest eigenvalue of `M + M^T` after scaling its diagonal to 1; NaN-free, -inf if hopeless.
+
+    Without the scaling, parameters over several decades make the test ill-conditioned.
+    """
+    S = M + M.T
+    diagonal = jnp.diag(S)
+    possible = jnp.all(diagonal > 0) & jnp.all(jnp.isfinite(S))
+    scale = jnp.where(possible, 1 / jnp.sqrt(jnp.where(possible, diagonal, 1)), 0)
+    S = jnp.where(possible, scale[:, None] * S * scale[None, :], 0)
+    return jnp.where(possible, jnp.linalg.eigvalsh(S)[0], -jnp.inf)

@@ -1,0 +1,224 @@
+"""The eigenvalues of a circuit at rest, and what they say."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Complex, Float
+
+from organics.circuit.circuit import Circuit, State, gate
+from organics.linear.jacobian import descending, jacobian, own_leak, rest_jacobian, spectrum
+from organics.linear_stability.oscillator import leak_and_rate
+from organics.machine.mesh import alike
+from organics.printing import Lines, in_html, in_words, numbers, verdict
+from organics.rest.point import OperatingPoint, require_point
+
+_MOST_OPEN = 6  # neurons whose sign is open: more of them would take too many combinations
+
+
+class Stability(NamedTuple):
+    """Linear stability of a circuit at rest.
+
+    Attributes
+        point: the circuit, its drive and its steady state.
+        eigenvalues: of the Jacobian, shape (2n,), in 1/ms, by falling real part, of equal ones
+            first that with the larger imaginary part.
+        spectral_abscissa: largest real part, in 1/ms.
+        stable: the steady state converged and is linearly stable: for identity recurrence always,
+            by the theorem; else if the spectral abscissa is negative, in float32 however the
+            Jacobian is rounded, and, in the rectified model, activity at `y_i = 0` decays (see
+            `stability`).
+        frequencies: `|Im|/2 pi` of each eigenvalue, in kHz; 0 for a mode that does not oscillate.
+        damping_ratios: `-Re/|.|` of each eigenvalue; 1 for a mode that decays and does not
+            oscillate, negative for one that grows.
+        leading_frequency: of the mode damped least among those that oscillate, in Hz (not kHz); 0
+            if none does.
+    """
+
+    point: OperatingPoint
+    eigenvalues: Complex[Array, " two_n"]
+    spectral_abscissa: Float[Array, ""]
+    stable: Bool[Array, ""]
+    frequencies: Float[Array, " two_n"]
+    damping_ratios: Float[Array, " two_n"]
+    leading_frequency: Float[Array, ""]
+
+    def lines(self) -> Lines:
+        """In words."""
+        rows = (
+            ("largest real part", numbers(self.spectral_abscissa, "1/ms")),
+            ("leading frequency", numbers(self.leading_frequency, "Hz")),
+            ("eigenvalues", numbers(self.eigenvalues, "1/ms")),
+        )
+        return Lines(verdict(self.stable, "stable", "NOT stable"), rows + self.point.lines().rows)
+
+    def __str__(self) -> str:
+        return in_words(self)
+
+    def _repr_html_(self) -> str:
+        return in_html(self)
+
+
+def stability(point: OperatingPoint) -> Stability:
+    """Spectrum of a circuit at rest, at what `steady_state` found.
+
+    Can be jitted and mapped. Where no steady
+    state was found the spectrum is that at the best state found, and `stable` is false.
+
+    For identity recurrence (`W_r=None`, or an explicit identity that is not being traced) no real
+    part is above `oscillator_bound`, whatever rounding makes of the eigenvalues.
+
+    In the rectified model the velocity has two slopes where some `y_i` is 0 to rounding. Neurons
+    that nothing reaches, of any number, decay if they do so without any inhibition among them. Of
+    the others with two slopes, and of all where these do not decay, the eigenvalues are those of
+    the least stable combination of slopes. With more than 6 of the others `stable` is false.
+
+    Raises `ValueError` for what is no `OperatingPoint`.
+    """
+    return _stability(require_point(point))
+
+
+@jax.jit  # as what else computes here: also when called eagerly, one program for each size
+def _stability(point: OperatingPoint) -> Stability:
+    eigenvalues, stable = linearize(point.system, point.z, point.state, point.converged)
+    size = jnp.abs(eigenvalues)
+    frequencies = jnp.abs(eigenvalues.imag) / (2 * np.pi)
+    # equal real eigenvalues may come out as a pair, half of their digits apart
+    oscillates = jnp.abs(eigenvalues.imag) > 4 * np.sqrt(jnp.finfo(size.dtype).eps) * size
+    return Stability(
+        point=point,
+        eigenvalues=eigenvalues,
+        spectral_abscissa=eigenvalues[0].real,
+        stable=stable,
+        frequencies=frequencies,
+        damping_ratios=-eigenvalues.real / jnp.where(size > 0, size, 1),
+        leading_frequency=1000 * jnp.where(oscillates, frequencies, 0)[jnp.argmax(oscillates)],
+    )
+
+
+def linearize(
+    circuit: Circuit, z: Float[Array, " n"], state: State, converged: Bool[Array, ""]
+) -> tuple[Complex[Array, " two_n"], Bool[Array, ""]]:
+    """`eigenvalues` and `stable` of `Stability` at a state, where it rests if `converged`.
+
+    Identity recurrence is one with `W_r=None` here.
+    """
+    active, decays = slopes_at_zero(circuit, z, state)
+    exact = rest_jacobian(circuit, z, state, active)
+    J = jnp.where(converged, exact, jacobian(circuit, state, active))
+    eigenvalues = spectrum(J)
+    if circuit.W_r is not None:
+        stable = converged & decays & (eigenvalues[0].real < 0)
+        if J.dtype == jnp.float32:  # products with a large `1 - sqrt(a)` may cancel
+            stable &= jnp.all(jax.vmap(spectrum)(_rounded(J))[:, 0].real < 0)
+        return eigenvalues, stable
+    bound = oscillator_bound(circuit, state)
+    rates = jnp.where(converged, jnp.minimum(eigenvalues.real, bound), eigenvalues.real)
+    return descending(jax.lax.complex(rates, eigenvalues.imag)), converged
+
+
+def _rounded(J: Float[Array, "m m"]) -> Float[Array, "2 m m"]:
+    """What a matrix in single precision may have been: its entries rounded otherwise, twice."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (2, *J.shape))
+    return J[None] * jnp.asarray(1 + 4 * float(jnp.finfo(J.dtype).eps) * signs, J.dtype)
+
+
+def oscillator_bound(circuit: Circuit, state: State) -> Float[Array, ""]:
+    """A negative bound on the spectral abscissa, for identity recurrence, in 1/ms.
+
+    Let `(l^2 + l B + K) x = 0` and `|x_i| / a_i` be largest for neuron i. As row i of `B` has its
+    positive entry on the diagonal only, and `(B a)_i / a_i = r_i > 0`, that equation divided by
+    `l x_i` gives `|l + K_i / l + B_ii| <= B_ii - r_i`. Hence `-Re l >= r_i |l|^2 / (|l|^2 + K_i)`,
+    and `|l|^2 + 2 B_ii |l| >= K_i`. It is built of positive terms, so rounding leaves its sign.
+    """
+    leak, _ = leak_and_rate(circuit, *state)
+    rate = leak / circuit.tau_y
+    r = rate + circuit.c / state.a / circuit.tau_a
+    ratio = (rate + own_leak(circuit, state) / circuit.tau_a) / jnp.sqrt(rate / circuit.tau_a)
+    least = jnp.square(1 / (ratio + jnp.hypot(ratio, 1.0)))  # |l|^2 / K_i
+    return -jnp.min(r * least / (1 + least))
+
+
+@jax.jit
+def slopes_at_zero(
+    circuit: Circuit, z: Float[Array, " n"], state: State
+) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
+    """The derivative of `rectify` at each neuron, and whether activity at `y_i = 0` decays.
+
+    The sign of `y_i` is open if it is 0 to within the tolerance of its equation's terms. Neurons
+    that nothing reaches are a threshold-linear network of their own, `tau y' = -y + M relu(y)`,
+    which drives the others. With `M` without its negative entries off the diagonal it decays if
+    `I - M` is an M-matrix, and `relu(y)` is nowhere above what it is then: their derivative is 0.
+    Of other neurons with open signs it is that of all combinations which has the largest spectral
+    abscissa. True in the main model and, by the theorem, for identity recurrence.
+    """
+    active = circuit.active(state.y)
+    if not circuit.rectified or circuit.W_r is None:
+        return active, jnp.bool_(True)
+    W_r = jax.lax.stop_gradient(circuit.W_r)
+    circuit, z, (y, a) = jax.lax.stop_gradient((circuit, z, state))
+    rounding = float(jnp.finfo(y.dtype).eps) ** 0.75
+    slope = jnp.maximum(jnp.abs(circuit.own_gain(a)), 1)
+    open_sign = jnp.abs(y) * slope <= rounding * circuit.terms(state, z).y
+    q = jnp.where(open_sign, 0, circuit.rectify(y))
+    unreached = open_sign & (circuit.b * z == 0) & (jnp.abs(W_r) @ q == 0)
+    others = open_sign & ~unreached
+    reached = jnp.abs(W_r) @ others.astype(y.dtype) > 0
+    others = jnp.where(jnp.any(unreached & reached), open_sign, others)
+    alone = (open_sign & ~others).astype(y.dtype)
+    M = gate(a)[:, None] * W_r * alone[:, None] * alone[None, :]
+    M = jnp.where(jnp.eye(circuit.n, dtype=bool), M, jax.nn.relu(M))
+    # positive if and only if `I - M` is a nonsingular M-matrix
+    grown = jnp.linalg.solve(jnp.eye(circuit.n, dtype=y.dtype) - M, jnp.ones_like(y))
+    decays = jnp.all(jnp.isfinite(grown) & (grown > 0))
+    seen = jnp.where(decays | (jnp.sum(open_sign) > _MOST_OPEN), others, open_sign)
+    few = jnp.sum(seen) <= _MOST_OPEN
+    return _least_stable(circuit, z, State(y, a), seen & few), decays & few
+
+
+def _least_stable(
+    circuit: Circuit, z: Float[Array, " n"], state: State, which: Bool[Array, " n"]
+) -> Float[Array, " n"]:
+    """The slopes, 0 or 1 at the neurons that are meant, with the largest spectral abscissa."""
+    active = circuit.active(state.y)
+    rank = jnp.cumsum(which, dtype=jnp.int32) - 1
+    combinations = 2 ** jnp.sum(which, dtype=jnp.int32)
+
+    def slopes(i):
+        return jnp.where(which, ((i >> rank) & 1).astype(active.dtype), active)
+
+    def compare(carry):
+        i, worst, largest = carry
+        abscissa = spectrum(rest_jacobian(circuit, z, state, slopes(i)))[0].real
+        above = (abscissa > largest) | (i == 0)
+        return i + 1, jnp.where(above, i, worst), jnp.where(above, abscissa, largest)
+
+    # nearly always there is only one combination, which need not be looked at
+    begin = jnp.where(combinations > 1, 0, 1).astype(jnp.int32)
+    begin = alike((begin, jnp.int32(0), jnp.zeros((), active.dtype)))
+    *_, worst, _ = jax.lax.while_loop(lambda carry: carry[0] < combinations, compare, begin)
+    return slopes(worst)
+
+
+def largest_euler_step(eigenvalues: Complex[Array | np.ndarray, "*m"]) -> Float[Array, ""]:
+    """Largest step, in ms, below which explicit Euler steps of the circuit are stable.
+
+    `min(-2 Re / |.|^2)` over the eigenvalues (1/ms) of the Jacobian at a steady state: for a
+    smaller step each `|1 + dt lambda| < 1`. Not positive unless the steady state is stable.
+
+    Raises `ValueError` if there are none, or they are not one list of them.
+    """
+    if np.ndim(eigenvalues) != 1 or not len(eigenvalues):
+        raise ValueError(
+            "`eigenvalues` must be those of one Jacobian, shape (2n,), "
+            f"not of shape {np.shape(eigenvalues)}."
+        )
+    return _largest_euler_step(eigenvalues)
+
+
+@jax.jit
+def _largest_euler_step(eigenvalues: Complex[Array, " m"]) -> Float[Array, ""]:
+    size = jnp.square(jnp.abs(eigenvalues))
+    steps = -2 * eigenvalues.real / jnp.where(size > 0, size, 1)  # 0 for the eigenvalue 0
+    return jnp.min(steps)

@@ -1,0 +1,116 @@
+"""A check of certificates that trusts neither them nor how they were built."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from organics.circuit.circuit import Circuit, State
+from organics.rest.point import OperatingPoint, require_point
+
+
+class Verification(NamedTuple):
+    """Outcome of `verify`: `valid`, the margin found, and what failed (empty if nothing did)."""
+
+    valid: bool
+    margin: float
+    failures: tuple[str, ...]
+
+    def __str__(self) -> str:
+        said = ("valid" if self.valid else "NOT valid", f"margin {self.margin:.6g}", *self.failures)
+        return "\n  ".join(said)
+
+
+class _Linearization(NamedTuple):
+    """The Jacobian in blocks, in float64; which neurons respond; how far numbers are trusted."""
+
+    A11: Float[np.ndarray, "n n"]
+    A12: Float[np.ndarray, "n n"]
+    A21: Float[np.ndarray, "n n"]
+    A22: Float[np.ndarray, "n n"]
+    on: Bool[np.ndarray, " n"]
+    tolerance: float
+
+
+def verify(point: OperatingPoint, T: Float[ArrayLike, "..."]) -> Verification:
+    """Check a diagonal certificate `T` without trusting how `T`, `B` and `K` were derived.
+
+    The Jacobian is taken by automatic differentiation of the velocity; eliminating the modulators
+    from it gives the damping and the stiffness of the responding neurons numerically; then
+    `T B + B^T T` must be positive definite and `K` diagonal and positive. Neurons at rest must
+    decay, and no other may listen to them. A `T` of another shape than (n,) is refused like any
+    other that is wrong. A plain NumPy computation in float64 on concrete values.
+
+    Raises `ValueError` for a `T` that is `None`, as in a certificate of the kind "spectral".
+    """
+    circuit = require_point(point).system
+    if T is None:
+        raise ValueError("`T` must be that of a certificate; one of the kind 'spectral' has none.")
+    y, a = (np.asarray(x, np.float64) for x in point.state)
+    if not (np.all(np.isfinite(y)) and np.all(np.isfinite(a)) and np.all(a > 0)):
+        return Verification(False, -np.inf, ("the steady state is not finite with a > 0",))
+    linear, failures = _linearize(point, y, a)
+    T = np.asarray(T, np.float64)
+    if T.shape != (circuit.n,) or not np.all(np.isfinite(T)) or not np.all(T > 0):
+        return Verification(False, -np.inf, (*failures, "`T` is not a positive vector"))
+    if not np.any(linear.on):
+        return Verification(not failures, 1.0, tuple(failures))
+    if not np.all(np.diag(linear.A12)[linear.on]):
+        failures.append("a responding neuron has no gain from its modulator")
+        return Verification(False, -np.inf, tuple(failures))
+    to_x = (np.asarray(circuit.tau_y) * np.sqrt(a))[linear.on] / y[linear.on]
+    B, more = _damping(linear, to_x)
+    failures += more
+    S = T[linear.on][:, None] * B
+    S = S + S.T
+    if not (np.all(np.isfinite(S)) and np.all(np.diag(S) > 0)):
+        return Verification(False, -np.inf, (*failures, "the damping is not positive"))
+    scaling = 1 / np.sqrt(np.diag(S))
+    margin = float(np.linalg.eigvalsh(scaling[:, None] * S * scaling[None, :])[0])
+    if margin <= 0:
+        failures.append("T B + B^T T is not positive definite")
+    return Verification(not failures, margin, tuple(failures))
+
+
+def _linearize(point: OperatingPoint, y, a) -> tuple[_Linearization, list[str]]:
+    """About the state, which must be one of rest; and neurons that do not respond must decay."""
+    circuit, failures = point.system, []
+    J, imbalance = _differentiated(circuit, point.state, point.z)
+    A11, A12, A21, A22 = (np.asarray(m, np.float64) for row in J for m in row)
+    tolerance = 1e4 * circuit.n * float(jnp.finfo(circuit.dtype).eps)
+    imbalance = np.abs(np.concatenate(imbalance))
+    scale = np.concatenate([np.abs(y) + np.asarray(circuit.b) * np.abs(point.z), 2 * a])
+    if not np.all(imbalance <= tolerance * np.maximum(scale, 1e-300)):
+        failures.append("the velocity at the steady state is not zero")
+    on = (y > 0) if circuit.rectified else (y != 0)
+    # the columns of a neuron at rest may hold its own decay, nothing else: the spectrum is then
+    # that of the responding neurons and those decay rates
+    to_others = (A11 - np.diag(np.diag(A11)), A12, A21, A22 - np.diag(np.diag(A22)))
+    if any(np.any(block[:, ~on]) for block in to_others):
+        failures.append("a neuron at rest is not decoupled")
+    if not (np.all(np.diag(A11)[~on] < 0) and np.all(np.diag(A22)[~on] < 0)):
+        failures.append("a neuron at rest does not decay")
+    return _Linearization(A11, A12, A21, A22, on, tolerance), failures
+
+
+def _damping(linear: _Linearization, to_x) -> tuple[Float[np.ndarray, "m m"], list[str]]:
+    """`B` of the neurons that respond, in the coordinates `x`; `K` must be diagonal, positive."""
+    A11, A12, A21, A22 = (block[np.ix_(linear.on, linear.on)] for block in linear[:4])
+    failures, gain, ratio = [], np.diag(A12), to_x[:, None] / to_x[None, :]
+    passed = A22 * gain[:, None] / gain[None, :]  # A12 A22 A12^-1, as A12 is diagonal
+    K_terms = passed @ A11, gain[:, None] * A21
+    K = (K_terms[0] - K_terms[1]) * ratio
+    K_size = (np.abs(K_terms[0]) + np.abs(K_terms[1])) * np.abs(ratio)
+    if np.any(np.abs(K - np.diag(np.diag(K))) > linear.tolerance * K_size):
+        failures.append("the stiffness is not diagonal")
+    if not np.all(np.diag(K) > 0):
+        failures.append("the stiffness is not positive")
+    return -(A11 + passed) * ratio, failures
+
+
+@jax.jit
+def _differentiated(circuit: Circuit, state: State, z: Float[Array, " n"]):
+    """The Jacobian of the velocity, in blocks; and the imbalance itself."""
+    return jax.jacfwd(lambda s: circuit.velocity(s, z))(state), circuit.imbalance(state, z)

@@ -1,0 +1,108 @@
+"""The paper's Algorithm 1, and sweeps: the same without its factorization."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from organics.circuit.circuit import Circuit, State, gate
+from organics.machine.mesh import alike
+from organics.rest.balance import Candidate, judge
+from organics.rest.relaxation import select
+
+_ITERATIONS = 6  # before Newton takes over: it gains a factor of 2 to 4 each time
+_SWEEPS = 20  # each is a fifth of the work of a Newton-Krylov step
+_PATIENCE = 4  # sweeps that may bring nothing, as the first ones often do
+
+
+def algorithm_1_start(
+    circuit: Circuit, z: Float[Array, " n"], norm: Float[Array, ""] | None = None
+) -> State:
+    """First iterate of the paper's Algorithm 1: exact if `W_r = I`.
+
+    `y` is the exact response to `a` if `W_r` is a multiple of the identity. `norm` is the largest
+    singular value of `W_r`, if it is already known.
+    """
+    norm = spectral_norm_of(circuit) if norm is None else norm
+    drive = circuit.recur(circuit.b * z)
+
+    def response(a):
+        scale = norm - norm**2 + norm**2 * jnp.sqrt(a)
+        return drive / jnp.where(scale == 0, 1, scale)  # an arbitrary start where it is undefined
+
+    a = circuit.c
+    a = circuit.c + circuit.W @ (a * jnp.square(circuit.rectify(response(a))))
+    return State(response(a), a)
+
+
+def algorithm_1_step(circuit: Circuit, state: State, z: Float[Array, " n"]) -> State:
+    """One iteration of the paper's Algorithm 1: the exact `y` for this `a`, then `a` from this `y`.
+
+    In the rectified model `y` solves the equation of the neurons active before the step.
+    """
+    y, a = state
+    W_r = jnp.eye(circuit.n, dtype=y.dtype) if circuit.W_r is None else circuit.W_r
+    gated = gate(a)[:, None] * W_r * circuit.active(y)[None, :]
+    y = jnp.linalg.solve(jnp.eye(circuit.n, dtype=y.dtype) - gated, circuit.b * z)
+    return State(y, circuit.c + circuit.W @ (jnp.square(circuit.rectify(y)) * a))
+
+
+def iterate(circuit: Circuit, z, tolerance, first: Candidate, wanted) -> tuple[Candidate, Array]:
+    """A few steps of the algorithm; how many, too."""
+
+    def unfinished(carry):
+        found, count = carry
+        return wanted & (count < _ITERATIONS) & ~(found.error <= tolerance)
+
+    def step(carry):
+        found, count = carry
+        state = algorithm_1_step(circuit, found.state, z)
+        return judge(circuit, state, z), count + 1
+
+    return jax.lax.while_loop(unfinished, step, alike((first, jnp.int32(0))))
+
+
+class _Sweeps(NamedTuple):
+    """The state, the least residual so far, and how many sweeps have not fallen below it."""
+
+    found: Candidate
+    least: Float[Array, ""]
+    idle: Int[Array, ""]
+    sweeps: Int[Array, ""]
+
+
+def sweep(circuit: Circuit, z, tolerance, first: Candidate) -> tuple[Candidate, Array]:
+    """Algorithm 1 without its factorization, for as long as that brings the residual down.
+
+    `y` is exact for this `a` but for the recurrence between neurons, which is that of the `y`
+    before: of `W_r`, only what is on its diagonal, limited to [0, 1], is solved for.
+    """
+    own = jnp.clip(circuit.own_recurrence, 0, 1)
+
+    def unfinished(at):
+        return ~(at.found.error <= tolerance) & (at.idle < _PATIENCE) & (at.sweeps < _SWEEPS)
+
+    def step(at):
+        y, a = at.found.state
+        q = circuit.rectify(y)
+        others = circuit.b * z + gate(a) * (circuit.recur(q) - own * q)
+        alone = others / ((1 - own) + own * jnp.sqrt(a))
+        y = jnp.where(others > 0, alone, others) if circuit.rectified else alone
+        state = State(y, circuit.c + circuit.W @ (jnp.square(circuit.rectify(y)) * a))
+        found = judge(circuit, state, z)
+        falling = found.residual < 0.9 * at.least
+        least = jnp.where(falling, found.residual, at.least)
+        return _Sweeps(found, least, jnp.where(falling, 0, at.idle + 1), at.sweeps + 1)
+
+    begin = _Sweeps(first, first.residual, jnp.int32(0), jnp.int32(0))
+    end = jax.lax.while_loop(unfinished, step, alike(begin))
+    closer = (end.found.error <= tolerance) | (end.found.residual < first.residual)
+    return select(closer, end.found, first), end.sweeps
+
+
+def spectral_norm_of(circuit: Circuit) -> Float[Array, ""]:
+    """The largest singular value of `W_r`."""
+    if circuit.W_r is None:
+        return jnp.ones((), circuit.dtype)
+    return jnp.linalg.norm(circuit.W_r, 2)
