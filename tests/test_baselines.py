@@ -304,6 +304,7 @@ def test_single_precision_stays_single(name):
         ("lstm", {"forget_bias": np.nan}, "forget_bias"),
     ],
 )
+@pytest.mark.usefixtures("without_type_checks")
 def test_bad_arguments_are_named(name, options, argument):
     with pytest.raises(ValueError, match=f"`{argument}`"):
         build(name, **{"input_size": 1, "hidden_size": 3, "key": jr.key(0), **options})

@@ -416,6 +416,29 @@ def test_the_nearest_command_is_suggested(capsys):
     assert "no command 'analyse'; did you mean 'analyze'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train digist", "no `organics train digist`; did you mean 'digits'? There are: digits,"),
+        ("data", "Missing subcommand"),
+        ("data lst", "did you mean 'list'?"),
+        ("train digits --lr 1", "no option '--lr'; did you mean '--learning-rate'?"),
+        ("train digits --epoch=1", "no option '--epoch'; did you mean '--epochs'?"),
+        ("train smnist --rectified", "did you mean '--no-rectified'?"),
+        ("train digits --xyz", "no option '--xyz'. See `organics train digits --help`."),
+        ("train digits --device 2", "did you mean '--devices'?"),
+        ("evaluate runs --chek", "did you mean '--check'? See `organics evaluate --help`."),
+        ("evaluate runs more", "'more' is a word too many; see `organics evaluate --help`."),
+        ("reproduce fgi1", "not 'fgi1'; did you mean 'fig1'?"),
+        ("reproduce xyz", "not 'xyz'."),
+    ],
+)
+def test_a_word_that_is_not_known_is_refused_with_the_nearest(words, said, capsys):
+    assert cli.run(words.split()) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err and not shown.out
+
+
 def test_a_wrong_file_is_refused_before_jax_is_imported(tmp_path):
     (tmp_path / "bad.json").write_text('{"W": [[1.0, 0.5], [0.5, -1.0]], "z": [1.0, 1.0]}')
     program = (
@@ -530,4 +553,7 @@ def test_a_user_without_a_home_has_no_cache_and_no_other_trouble(tmp_path, monke
     assert [place.kind for place in places(None)] == ["environment"]
     monkeypatch.delenv("ORGANICS_DATA")
     with pytest.raises(ValueError, match="no folder for data.*: set ORGANICS_DATA"):
+        places(None)
+    monkeypatch.setenv("ORGANICS_DATA", "~nobody-of-this-name/data")
+    with pytest.raises(ValueError, match="~nobody-of-this-name/data: no such user"):
         places(None)

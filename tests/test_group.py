@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
+from programs import Silent
 
 from organics.training import SequenceConfig, TrainConfig, train
 from organics.training.evaluation import mean_metrics
@@ -85,7 +85,7 @@ def test_arrays_lie_whole_or_in_shares():
     assert Group(1).mesh is None and group.agree(lambda: "as it is") == "as it is"
 
 
-class Linear(eqx.Module):
+class Linear(Silent):
     """Linear regression on the labels."""
 
     w: jax.Array

@@ -4,13 +4,11 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from organics import models
 from organics.linear_stability.spectrum import stability
-from organics.models import ModelName, StaticClassifier, build, count_parameters
+from organics.models import StaticClassifier, build, count_parameters
+from organics.models.score import score
 from organics.nn import Normalization
-from organics.nn.normalization import Recurrence
 from organics.rest.search import steady_state
-from organics.training import config
 
 SMALL = {"encoder": (12, 6), "layers": (5, 4)}
 
@@ -149,16 +147,11 @@ def test_wrong_sizes_are_refused(wrong):
         build("mlp", 8, key=jr.key(0), **wrong)
 
 
-def test_the_settings_offer_what_there_is():
-    # `config` repeats these, so as to import nothing heavy
-    assert config.ModelName == ModelName and config.Recurrence == Recurrence
-
-
 def test_what_is_lost_is_not_right():
     """An input at which the layer did not come to rest does not count, whatever class it gets."""
     logits = np.array([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0], [2.0, 0.0]])
     labels, valid = np.array([0, 1, 0, 1]), np.array([True, False, False, True])
-    loss, accuracy = jax.jit(models._score)(logits, labels, valid)
+    loss, accuracy = jax.jit(score)(logits, labels, valid)
     assert accuracy == 1 / 4
     right, wrong = np.log1p(np.exp(-2.0)), np.log1p(np.exp(2.0))
     np.testing.assert_allclose(loss, (3 * right + wrong) / 4, rtol=1e-12)

@@ -1,6 +1,7 @@
 """The package as a whole: public names, import graph, what importing it does, how it is built."""
 
 import ast
+import importlib
 import importlib.util
 import platform
 import subprocess
@@ -61,6 +62,18 @@ def test_every_public_name_is_there():
     assert callable(organics.steady_state) and callable(organics.stability)
     assert set(organics.__all__) == {*organics._MODULES, *organics._HOME_OF} == set(dir(organics))
     assert organics.__version__.count(".") == 2
+
+
+@pytest.mark.parametrize("name", ["", *(f".{name}" for name in organics._MODULES)])
+def test_a_public_module_shows_what_there_is_and_nothing_else(name):
+    """Each name is there, has words, and is in the list once; what is imported is not shown."""
+    module = importlib.import_module(f"organics{name}")
+    assert dir(module) == sorted(module.__all__) and len(set(module.__all__)) == len(module.__all__)
+    for shown in module.__all__:
+        value = getattr(module, shown)
+        assert not callable(value) or value.__doc__
+    with pytest.raises(AttributeError):
+        module.nothing_of_this_name  # noqa: B018
 
 
 def test_importing_everything_leaves_jax_as_it_was_and_does_not_need_pyplot():

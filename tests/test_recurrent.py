@@ -17,7 +17,8 @@ from organics import certify, stability
 from organics.circuit.circuit import State
 from organics.models import count_parameters
 from organics.nn import CellState, ORGaNICs, circuit_at, trainable, trajectory
-from organics.nn.dynamics import spectra, spectral_abscissa
+from organics.nn.dynamics import spectral_abscissa
+from organics.nn.moments import spectra
 from organics.rest.search import steady_state
 from organics.training.evaluation import load_model
 from organics.training.run_folder import RunFolder
@@ -567,7 +568,7 @@ def test_a_step_refuses_the_inputs_that_a_sequence_of_them_would_be_refused_for(
     layer = random_layer(11)
     state = layer.initial_state()
     for shape in ((3,), (5, 3), (), (0, 2), (2, 5, 2)):
-        with pytest.raises(ValueError, match=r"`x` must have shape \(2,\) or \(batch, 2\), with"):
+        with pytest.raises(ValueError, match=r"`x` must have shape \(2,\) or \(batch, 2\), not"):
             layer.step(jnp.zeros(shape), state)
     for dtype in (jnp.float32, jnp.int32):
         with pytest.raises(ValueError, match="`x` must be of the layer's type float64, not"):
@@ -590,7 +591,7 @@ def test_bad_inputs_are_refused():
     with pytest.raises(ValueError, match=r"`state\[0\].y` must have shape \(4,\), not \(5,\)"):
         layer(jnp.zeros((5, 2)), random_layer(0, n=5).initial_state())
     for x in (jnp.zeros((5, 3)), jnp.zeros((2, 5, 2)), jnp.zeros((0, 2))):
-        with pytest.raises(ValueError, match=r"`x` must have shape \(time, 2\), with"):
+        with pytest.raises(ValueError, match=r"`x` must have shape \(time, 2\), not"):
             trajectory(layer, x)
     with pytest.raises(ValueError, match="`x` must be of the layer's type float64, not int32"):
         trajectory(layer, jnp.zeros((5, 2), jnp.int32))

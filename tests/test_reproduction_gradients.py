@@ -33,7 +33,7 @@ def test_every_run_of_one_target_has_a_folder_of_its_own(tmp_path, monkeypatch):
         folders.append(folder)
         if len(folders) > 1:  # the first diverges before its first checkpoint
             RunFolder.create(folder, config)
-        raise Diverged(3, 1, None, config)
+        raise Diverged("not finite at step 3", 3, None)
 
     monkeypatch.setattr(gradients, "train", pretend)
     outcome = gradients.compute(Job(tmp_path / "kept", runs=(tmp_path / "runs",)))

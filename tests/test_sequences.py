@@ -15,17 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from programs import whole_batches
 
-from organics import data, models
+from organics import data
 from organics.baselines import LSTM, AntisymmetricRNN, CoRNN, LipschitzRNN, Tanh
 from organics.data import sequences
 from organics.models import (
     SequenceClassifier,
-    SequenceModelName,
     build_sequence,
     count_parameters,
 )
-from organics.nn import trainable
-from organics.nn.dynamics import spectra
+from organics.names import Schedule
+from organics.nn import recurrent, trainable
+from organics.nn.moments import spectra
 from organics.studies.harness import runs
 from organics.studies.ours import schedules, step_sizes
 from organics.studies.ours import sequences as experiment
@@ -130,7 +130,7 @@ def test_shapes_are_known_without_the_data(arguments, shape):
 def test_a_size_that_does_not_divide_is_refused(task, resize):
     with pytest.raises(ValueError, match=f"`resize` must be one of 2, 4, .*, not {resize}"):
         data.load_sequences(task, resize)
-    with pytest.raises(ValueError, match="`task` must be one of smnist, .*, not 'mnist'"):
+    with pytest.raises(ValueError, match="`task` must be one of 'smnist', .*, not 'mnist'"):
         data.sequence_shape("mnist")
 
 
@@ -202,9 +202,9 @@ def test_the_diagnosis_looks_at_as_many_moments_as_are_worth_it(
 ):
     model = make(2, 5, key=jr.key(0), backend="scan", layers=2)
     seen = []
-    monkeypatch.setattr(models, "_output_range", lambda *_: (0.0, 1.0))
+    monkeypatch.setattr("organics.models.sequence._output_range", lambda *_: (0.0, 1.0))
     monkeypatch.setattr(
-        models, "spectra", lambda _, x: seen.append(x.shape) or (np.zeros(2), np.ones(2))
+        recurrent, "spectra", lambda _, x: seen.append(x.shape) or (np.zeros(2), np.ones(2))
     )
     found = model.diagnose(jax.device_put(np.zeros((sequences, time, 2))))
     assert found["spectral_moments"] == moments and seen == [(moments, time, 2)]
@@ -222,17 +222,24 @@ def test_what_overflows_is_diagnosed_as_not_finite():
     assert np.isnan([found["largest_spectral_abscissa"], found["largest_step_radius"]]).all()
 
 
-def test_another_layer_is_diagnosed_by_its_outputs_and_not_monitored():
+def test_another_layer_is_diagnosed_by_its_outputs_and_by_itself():
     class Doubled(eqx.Module):
         hidden_size: int = 2
 
         def __call__(self, x, sequence=True):
             return (2 * x if sequence else 2 * x[:, -1]), None
 
+        def monitor(self):
+            return {}
+
+        def diagnose(self, x):
+            return {"sequences": len(x)}
+
     model = SequenceClassifier(Doubled(), key=jr.key(0))
     assert model.diagnose(jnp.arange(-3.0, 5).reshape(1, 4, 2)) == {
         "output_min": -6.0,
         "output_max": 8.0,
+        "sequences": 1,
     }
     assert model.monitor() == {}
 
@@ -298,10 +305,8 @@ def test_wrong_settings_are_refused_by_name(values, words):
         config.read_config(json.dumps(stored))
 
 
-def test_the_settings_offer_what_there_is():
+def test_the_settings_know_the_numbers_of_each_layer():
     # `config` repeats these, so as to import nothing heavy
-    assert config.SequenceModelName == SequenceModelName
-    assert set(get_args(config.TaskName)) == set(sequences.TASKS)
     layers = {
         "lstm": LSTM,
         "antisymmetric": AntisymmetricRNN,
@@ -352,7 +357,7 @@ def test_options_reach_the_layer():
     assert (layer.memory, layer.backend, layer.cells[0].log_W.dtype) == ("less", "scan", np.float32)
 
 
-@pytest.mark.parametrize("schedule", get_args(config.Schedule))
+@pytest.mark.parametrize("schedule", get_args(Schedule))
 def test_schedules_by_their_formula(schedule):
     epochs, steps_per_epoch = 100, 7
     settings = SequenceConfig(epochs=epochs, schedule=schedule, learning_rate=0.3)
@@ -555,7 +560,7 @@ def test_the_comparison_of_step_sizes_is_of_every_pair(tmp_path, monkeypatch):
 
     def diverges(setting, out, **_):
         trained[out.name] = setting
-        raise Diverged(5, 2, None, setting, validation=True)
+        raise Diverged("not finite at step 5", 5, None)
 
     monkeypatch.setattr(runs, "train", diverges)
     config = step_sizes.Config(
@@ -572,8 +577,8 @@ def test_the_comparison_of_step_sizes_is_of_every_pair(tmp_path, monkeypatch):
 
 
 def test_the_comparison_of_models_goes_on_after_a_run_that_diverged(tmp_path, monkeypatch):
-    def overflows(setting, *_, **__):
-        raise Diverged(5, 2, None, setting, validation=True)
+    def overflows(*_, **__):
+        raise Diverged("not finite at step 5", 5, None)
 
     monkeypatch.setattr(runs, "train", overflows)
     config = experiment.Config(

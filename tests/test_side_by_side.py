@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import pickle
 import subprocess
 import sys
 import time
@@ -17,7 +16,6 @@ from organics.machine.processors import available
 from organics.machine.side_by_side import apart, side_by_side
 from organics.studies.harness.runner import reproduce
 from organics.studies.ours import mnist_static
-from organics.training import Diverged, TrainConfig
 from organics.training.run_folder import RunFolder
 
 
@@ -80,12 +78,6 @@ def test_the_others_end_when_the_first_is_killed(tmp_path):
     first.kill()
     first.wait()
     wait_for(lambda: [pid for pid in pids if not running(pid)], 2)
-
-
-def test_divergence_survives_the_way_between_processes(tmp_path):
-    error = Diverged(7, 2, tmp_path, TrainConfig())
-    other = pickle.loads(pickle.dumps(error))
-    assert str(other) == str(error) and (other.step, other.checkpoint) == (7, tmp_path)
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ import pytest
 import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import Silent
 
 from organics import data
 from organics.files.lock import alone_in
@@ -89,7 +90,7 @@ def interrupt_after(monkeypatch):
 # --- one step -------------------------------------------------------------------------------------
 
 
-class Linear(eqx.Module):
+class Linear(Silent):
     """A model that the trainer has never seen: linear regression on the labels."""
 
     w: jax.Array

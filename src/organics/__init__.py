@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from organics import baselines as baselines
     from organics import data as data
     from organics import nn as nn
     from organics import plots as plots
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from organics.spectra import power_spectrum as power_spectrum
     from organics.trials import run_trials as run_trials
 
-_MODULES = ("data", "nn", "plots", "training")
+_MODULES = ("baselines", "data", "nn", "plots", "training")
 _HOMES = {
     "circuit.circuit": ("Circuit", "FiringRates", "State", "random_drive"),
     "circuit.file": ("load_circuit", "save_circuit"),
@@ -77,6 +78,7 @@ __all__ = [
     "Stability",
     "State",
     "Trajectory",
+    "baselines",
     "certify",
     "closed_form",
     "coherence",

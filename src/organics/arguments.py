@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -46,6 +46,54 @@ def require_whole(name: str, value: Any, least: int = 1) -> None:
         raise ValueError(f"`{name}` must be at least {least}, not {value}.")
 
 
+def require_sizes(**values: Any) -> None:
+    """Refuse, by name, what is no whole number above 0."""
+    for name, value in values.items():
+        require_whole(name, value)
+
+
+def require_positive(**values: Any) -> None:
+    """Refuse, by name, what is no number, not positive, or infinite."""
+    for name, value in values.items():
+        _require_number(name, value)
+        if not value > 0:
+            raise ValueError(f"`{name}` must be > 0, not {value}.")
+        _require_finite(name, value)
+
+
+def require_not_negative(**values: Any) -> None:
+    """Refuse, by name, what is no number, below 0, or infinite."""
+    for name, value in values.items():
+        _require_number(name, value)
+        if not value >= 0:
+            raise ValueError(f"`{name}` must be >= 0, not {value}.")
+        _require_finite(name, value)
+
+
+def _require_number(name: str, value: Any) -> None:
+    if isinstance(value, str) or np.ndim(value):
+        raise ValueError(f"`{name}` must be one number, not {value!r}.")
+
+
+def _require_finite(name: str, value: Any) -> None:
+    if not np.isfinite(value):
+        raise ValueError(f"`{name}` must be finite, not {value}.")
+
+
+def require_flag(name: str, value: Any) -> None:
+    """Refuse what is neither True nor False: every text would be true."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"`{name}` must be True or False, not {value!r}.")
+
+
+def require_among(name: str, value: Any, words: Any) -> None:
+    """Refuse what is none of the words of a `Literal`."""
+    choices = get_args(words)
+    if value not in choices:
+        known = ", ".join(map(repr, choices))
+        raise ValueError(f"`{name}` must be one of {known}, not {value!r}.")
+
+
 # `tuple` alone, of no element type: where types are checked, an element is drawn at random, which
 # Hypothesis forbids while it draws circuits
 
@@ -84,6 +132,14 @@ def is_positive(entries: np.ndarray) -> np.ndarray | np.bool_:
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """`; did you mean ...?` if one of the words is like this one, else nothing."""
-    close = get_close_matches(word, list(words), n=1)
+    """`; did you mean ...?` if one of the words is like this one, or it has its initials; else
+    nothing. Dashes at the beginning do not count."""
+    plain = {other.lstrip("-"): other for other in words}
+    word = word.lstrip("-")
+    close = [other for other in plain if "-" in other and _initials(other) == word]
+    close = [plain[like] for like in close or get_close_matches(word, plain, n=1)]
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _initials(words: str) -> str:
+    return "".join(word[:1] for word in words.split("-"))

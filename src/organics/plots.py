@@ -25,6 +25,31 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from organics.files.atomic import write_atomically
 from organics.planar import FixedPoint2D, Nullclines, PhasePlane
 
+__all__ = [
+    "BLACK",
+    "BLUE",
+    "COLOURS",
+    "COLUMN",
+    "GREEN",
+    "GREY",
+    "ORANGE",
+    "PURPLE",
+    "SKY",
+    "STYLE",
+    "VERMILION",
+    "abscissa_histogram",
+    "coherences",
+    "letter",
+    "phase_portrait",
+    "power_spectra",
+    "save_figure",
+    "spectrum_plane",
+    "style",
+    "table",
+    "training_curves",
+    "trajectory",
+]
+
 COLUMN = 3.4  # width of a printed column, in inches
 _CHARACTERS = 115  # of a table, in the width of two columns
 
@@ -55,6 +80,10 @@ STYLE: Any = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
 }
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 @contextmanager

@@ -37,6 +37,9 @@ class Needs(NamedTuple):
     words: str
     holds: Callable[[Any], bool] = lambda _: True
 
+    def __repr__(self) -> str:
+        return repr(self.words)  # as `help` shows the settings
+
 
 @dataclass(frozen=True)
 class Settings:

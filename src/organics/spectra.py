@@ -25,6 +25,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Real
 
 from organics.circuit.circuit import as_real
+from organics.errors import NoSteadyState
 from organics.linear.jacobian import jacobian
 from organics.linear_stability.spectrum import linearize
 from organics.rest.point import OperatingPoint, require_point
@@ -202,13 +203,13 @@ def _linearize(point: OperatingPoint, noise: Noise) -> _Linearized:
     if not isinstance(noise, Noise):
         raise ValueError(f"`noise` must be an `organics.Noise`, not {noise!r}.")
     if known(require_point(point).converged) is False:
-        raise RuntimeError(
+        raise NoSteadyState(
             "no steady state was found for `z`; the best state has the residual "
             f"{float(point.residual):.3g}. There is no linear theory without one."
         )
     linear = _linearized(point, noise)
     if known(linear.valid) is False:
-        raise RuntimeError(
+        raise NoSteadyState(
             "the steady state is not stable: its spectral abscissa is "
             f"{float(linear.abscissa):.3g} per ms. Fluctuations about it are not stationary."
         )

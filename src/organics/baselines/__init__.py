@@ -1,12 +1,27 @@
 """The recurrent networks that people compare with: one protocol, that of `organics.nn.ORGaNICs`."""
 
-from organics.baselines.antisymmetric import AntisymmetricRNN as AntisymmetricRNN
-from organics.baselines.catalog import build as build
-from organics.baselines.cornn import CoRNN as CoRNN
-from organics.baselines.layer import RecurrentLayer as RecurrentLayer
-from organics.baselines.lipschitz import LipschitzRNN as LipschitzRNN
-from organics.baselines.lstm import LSTM as LSTM
-from organics.baselines.recipes import PUBLISHED as PUBLISHED
-from organics.baselines.recipes import TUNED as TUNED
-from organics.baselines.recipes import Recipe as Recipe
-from organics.baselines.tanh import Tanh as Tanh
+from organics.baselines.antisymmetric import AntisymmetricRNN
+from organics.baselines.catalog import build
+from organics.baselines.cornn import CoRNN
+from organics.baselines.layer import RecurrentLayer
+from organics.baselines.lipschitz import LipschitzRNN
+from organics.baselines.lstm import LSTM
+from organics.baselines.recipes import PUBLISHED, TUNED, Recipe
+from organics.baselines.tanh import Tanh
+
+__all__ = [
+    "AntisymmetricRNN",
+    "CoRNN",
+    "LSTM",
+    "LipschitzRNN",
+    "PUBLISHED",
+    "Recipe",
+    "RecurrentLayer",
+    "TUNED",
+    "Tanh",
+    "build",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,21 +1,21 @@
 """The comparison models by name."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import Literal, get_args
 
 from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
+from organics.arguments import require_among
 from organics.baselines.antisymmetric import AntisymmetricRNN
 from organics.baselines.cornn import CoRNN
 from organics.baselines.layer import RecurrentLayer
 from organics.baselines.lipschitz import LipschitzRNN
 from organics.baselines.lstm import LSTM
 from organics.baselines.tanh import Tanh
+from organics.names import BaselineName
 
-Name = Literal["lstm", "antisymmetric", "antisymmetric-gated", "cornn", "lipschitz", "rnn"]
-
-_MODELS = {
+_MODELS: dict[BaselineName, Callable[..., RecurrentLayer]] = {
     "lstm": LSTM,
     "antisymmetric": AntisymmetricRNN,
     "antisymmetric-gated": partial(AntisymmetricRNN, gated=True),
@@ -26,7 +26,7 @@ _MODELS = {
 
 
 def build(
-    name: str,
+    name: BaselineName,
     input_size: int,
     hidden_size: int,
     *,
@@ -38,7 +38,5 @@ def build(
 
     Raises `ValueError` for another name, and as the layer does.
     """
-    if name not in _MODELS:
-        known = ", ".join(map(repr, get_args(Name)))
-        raise ValueError(f"`name` must be one of {known}, not {name!r}.")
+    require_among("name", name, BaselineName)
     return _MODELS[name](input_size, hidden_size, key=key, dtype=dtype, **options)

@@ -120,6 +120,15 @@ class RecurrentLayer(eqx.Module):
         after = self.advance(self.matrix(), rows, self._rows(state, rows.shape[0], batched))
         return after if batched else after[0]
 
+    def monitor(self) -> dict[str, Float[Array, ""]]:
+        """Nothing is said of its parameters."""
+        return {}
+
+    def diagnose(self, x: Float[Array, "batch time m"]) -> dict[str, int | float]:
+        """Nothing is said of where it goes, besides its outputs."""
+        del x
+        return {}
+
     def _rows(self, state: Array | None, batch: int, batched: bool) -> Float[Array, "batch k"]:
         if state is None:
             state = self.initial_state()

@@ -6,14 +6,9 @@ import jax.random as jr
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from organics.arguments import float_type, require_not_negative, require_positive, require_sizes
 from organics.baselines.layer import RecurrentLayer, drive
-from organics.nn.arguments import (
-    as_built,
-    float_type,
-    require_not_negative,
-    require_positive,
-    require_sizes,
-)
+from organics.nn.arguments import as_built
 from organics.nn.normalization import uniform_fan_in
 
 

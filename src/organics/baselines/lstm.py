@@ -6,8 +6,9 @@ import jax.random as jr
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from organics.arguments import float_type, require_sizes
 from organics.baselines.layer import RecurrentLayer, drive
-from organics.nn.arguments import as_built, float_type, require_finite, require_sizes
+from organics.nn.arguments import as_built, require_finite
 from organics.nn.normalization import uniform_fan_in
 
 

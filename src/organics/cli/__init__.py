@@ -5,14 +5,17 @@ flags. A command's module is imported when it is called, and JAX when there is w
 asking for help is quick.
 """
 
+import dataclasses
 import gc
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import reduce
 from importlib import import_module
-from typing import Any
+from operator import or_
+from typing import Any, get_type_hints
 
 from organics.cli import compiled
 from organics.files.atomic import naming
@@ -31,7 +34,10 @@ COMMANDS = {
     "data": "list the data sets, add one from files, or say where it lies",
     "info": "versions and devices",
 }
-_GROUPS = ("data",)  # commands with commands of their own
+_GROUPS = ("data", "train")  # commands with commands of their own
+
+# of its errors, which are all of one class: for want of memory, and of a device that was asked for
+_OF_JAX = ("RESOURCE_EXHAUSTED", "Unable to initialize backend")
 
 _DONE, _NEGATIVE, _REFUSED, _BROKEN, _INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -89,10 +95,7 @@ def _run(arguments: Sequence[str]) -> int:
         print(__version__)
         return _DONE
     if name not in COMMANDS:
-        from organics.arguments import nearest
-
-        like = nearest(name, COMMANDS) or "."
-        commands = ", ".join(COMMANDS)
+        like, commands = _like(name, COMMANDS), ", ".join(COMMANDS)
         print(f"organics: no command {name!r}{like} Commands: {commands}.", file=sys.stderr)
         return _REFUSED
     from organics.cli.answer import show
@@ -112,37 +115,72 @@ def _run(arguments: Sequence[str]) -> int:
 def _parse(name: str, rest: Sequence[str]) -> Any:
     """The command, with its flags.
 
-    Raises `SystemExit` after --help or for a usage error, and `ValueError` for a number that no
-    flag takes (NaN, infinite, beyond 64 bits) or that the settings refuse.
+    Raises `SystemExit` after --help or for a usage error, and `ValueError` for a word or a flag
+    that is not known, a number that no flag takes (NaN, infinite, beyond 64 bits) or one that the
+    settings refuse.
     """
     import tyro
 
     from organics.settings import check
 
     commands = import_module(f"organics.cli.{name}").COMMANDS
-    prog = f"organics {name}"
-    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
     if name in _GROUPS:
-        command = tyro.extras.subcommand_cli_from_dict(
-            commands, prog=prog, args=rest, config=config
-        )
-    else:
-        command = tyro.cli(commands, prog=prog, args=rest, config=config)
+        _require_known(name, rest, commands)
+        commands = reduce(or_, commands.values())
+    asked = " ".join(["organics", name, *rest[:1]] if name in _GROUPS else ["organics", name])
+    command, unknown = tyro.cli(
+        commands,
+        prog=f"organics {name}",
+        args=rest,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+        return_unknown_args=True,
+    )
+    if unknown:
+        raise ValueError(_not_known(asked, unknown[0], type(command)))
     check(type(command), vars(command))
     return command
 
 
+def _require_known(name: str, rest: Sequence[str], commands: Iterable[str]) -> None:
+    """Refuse what is none of a command's own commands."""
+    if not rest or rest[0].startswith("-") or rest[0] in commands:
+        return
+    like, known = _like(rest[0], commands), ", ".join(commands)
+    raise ValueError(f"no `organics {name} {rest[0]}`{like} There are: {known}.")
+
+
+def _not_known(asked: str, word: str, command: type) -> str:
+    """What is wrong with a word that the command does not know."""
+    if not word.startswith("-"):
+        return f"{word!r} is a word too many; see `{asked} --help`."
+    flag = word.partition("=")[0]
+    return f"no option {flag!r}{_like(flag, _flags(command))} See `{asked} --help`."
+
+
+def _like(word: str, words: Iterable[str]) -> str:
+    """The end of a sentence: which of the words may have been meant."""
+    from organics.arguments import nearest
+
+    return nearest(word, words) or "."
+
+
+def _flags(command: type) -> Iterator[str]:
+    """The options of a command, those of the settings in it among them."""
+    hints = get_type_hints(command)
+    for field in dataclasses.fields(command):
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from _flags(hints[field.name])
+        else:
+            no = "no-" if field.default is True else ""
+            yield f"--{no}{field.name.replace('_', '-')}"
+
+
 def _expected(error: Exception) -> bool:
     """Whether the error says what is wrong with the input or the machine, not with the program."""
-    from organics.data.catalog import DataUnavailable
+    from organics.errors import Failed
 
-    return (
-        isinstance(error, ValueError | OSError | ArithmeticError | MemoryError | DataUnavailable)
-        # raised by solvers and by training, with what was reached and a hint
-        or type(error) is RuntimeError
-        or type(error).__name__ == "Diverged"
-        or "RESOURCE_EXHAUSTED" in str(error)  # JAX's for want of memory
-    )
+    expected = isinstance(error, ValueError | OSError | ArithmeticError | MemoryError | Failed)
+    return expected or any(words in str(error) for words in _OF_JAX)
 
 
 def _help() -> str:

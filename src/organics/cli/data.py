@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -78,4 +78,7 @@ class Path_:
         return Answer({"name": self.name, "path": folder}, [str(folder)])
 
 
-COMMANDS = {"list": List, "add": Add, "path": Path_}
+COMMANDS: dict[str, Any] = {
+    name: Annotated[command, tyro.conf.subcommand(name)]
+    for name, command in (("list", List), ("add", Add), ("path", Path_))
+}

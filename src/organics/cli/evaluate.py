@@ -69,7 +69,8 @@ class Evaluate:
                 dynamics[f"largest_{n}"] for n in ("spectral_abscissa", "step_radius")
             )
             text.append(
-                f"largest real part along the way {largest:.4g} 1/ms, of a step {radius:.4g}"
+                f"largest real part along the way {largest:.4g} 1/ms, of a step {radius:.4g} "
+                "(each with the input held, a diagnostic: above 0 or 1 is not yet unstable)"
             )
         return Answer({"run": self.run_folder, **result}, text, positive=stable or not self.check)
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
@@ -18,6 +18,7 @@ from organics.cli.circuits import (
     one_drive,
 )
 from organics.machine.memory import require_memory
+from organics.names import Method
 from organics.printing import numbers
 
 _FINEST = 20_001  # moments at most that are looked at to tell a rhythm
@@ -48,7 +49,7 @@ class Simulate:
     """In ms."""
     samples: int = 201
     """Number of evenly spaced times to report, both ends included."""
-    method: Literal["explicit", "implicit"] = "explicit"
+    method: Method = "explicit"
     """Solver without noise: "implicit" for stiff circuits."""
     noise: float = 0.0
     """Level of additive noise in the principal neurons."""

@@ -2,13 +2,14 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args
+from typing import Annotated, Any, get_args
 
 import tyro
 
 from organics.cli.answer import Answer
 from organics.cli.devices import Devices, only_answers_on_standard_output
-from organics.training.config import AnyConfig, DatasetName, SequenceConfig, TaskName, TrainConfig
+from organics.names import DatasetName, TaskName
+from organics.training.config import AnyConfig, SequenceConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -97,19 +98,21 @@ def _command(name: str, what: str, example: str) -> Any:
     return Annotated[type(default), tyro.conf.subcommand(name, default=default, description=text)]
 
 
-COMMANDS: Any = Union[  # noqa: UP007
-    _command("digits", "Circuits at rest, on 8 x 8 images of digits.", "--layers 50 --epochs 20"),
-    _command("mnist", "Circuits at rest, on MNIST.", "--layers 120 60"),
-    _command("fashion-mnist", "Circuits at rest, on Fashion-MNIST.", "--seed 1"),
-    _command(
+_DATA = (
+    ("digits", "Circuits at rest, on 8 x 8 images of digits.", "--layers 50 --epochs 20"),
+    ("mnist", "Circuits at rest, on MNIST.", "--layers 120 60"),
+    ("fashion-mnist", "Circuits at rest, on Fashion-MNIST.", "--seed 1"),
+    (
         "sdigits",
         "Recurrent, on 8 x 8 images of digits, a pixel a step.",
         "--recurrent identity --batch-size 32 --learning-rate 0.02 --epochs 20",
     ),
-    _command(
+    (
         "smnist",
         "Recurrent, on MNIST, a pixel a step.",
         "--resize 14 --epochs 20 --schedule warmup-cosine",
     ),
-    _command("psmnist", "Recurrent, on MNIST, a pixel a step in permuted order.", "--units 128"),
-]
+    ("psmnist", "Recurrent, on MNIST, a pixel a step in permuted order.", "--units 128"),
+)
+
+COMMANDS = {name: _command(name, what, example) for name, what, example in _DATA}

@@ -5,7 +5,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from organics.arguments import require_among
 from organics.data.idx import header_size, unpack
+from organics.errors import DataUnavailable
+from organics.names import DatasetName
 
 DIGITS = "digits"
 ENVIRONMENT_VARIABLE = "ORGANICS_DATA"
@@ -70,13 +73,6 @@ class IdxDataset:
     mirrors: tuple[str, ...]
     n_validation: int
     example: str = ""
-
-
-class DataUnavailable(RuntimeError):
-    """A data set is not on this machine and could not be brought here.
-
-    The message says where it was looked for, and every way to provide it.
-    """
 
 
 def unavailable(dataset: IdxDataset, reasons: Iterable[str]) -> DataUnavailable:
@@ -145,7 +141,5 @@ def idx_dataset(name: str) -> IdxDataset:
     """The data set of IDX files called `name`; `ValueError` if there is none."""
     if name == DIGITS:
         raise ValueError(f"`name`: {DIGITS!r} is embedded in scikit-learn and has no files.")
-    if name not in IDX_DATASETS:
-        known = ", ".join((DIGITS, *IDX_DATASETS))
-        raise ValueError(f"`name` must be one of {known}, not {name!r}.")
+    require_among("name", name, DatasetName)
     return IDX_DATASETS[name]

@@ -20,7 +20,7 @@ from organics.data.catalog import (
 )
 from organics.data.idx import decode
 from organics.data.order import torch_randperm
-from organics.data.store import Place, places
+from organics.data.store import Place, expanded, places
 
 _DIGITS_SHAPE = (1_500, 297, 8, 8)
 _DIGITS_VALIDATION = 150
@@ -110,7 +110,7 @@ def add(name: str, path: str | Path, root: str | Path | None = None) -> Path:
     by_sum = {file.sha256: file for file in dataset.files}
     found: dict[str, bytes] = {}
     refused: list[str] = []
-    path = Path(path).expanduser()
+    path = expanded(path)
     with closing(candidates(path, [file.shape for file in dataset.files])) as offered:
         for candidate in offered:
             content = candidate.content
@@ -269,4 +269,4 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 
 
 def _as_path(root: str | Path | None) -> Path | None:
-    return None if root is None else Path(root).expanduser()
+    return None if root is None else expanded(root)

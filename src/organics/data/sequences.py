@@ -13,8 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt, UInt8
 
+from organics.arguments import require_among
 from organics.data.datasets import Dataset, image_shape, load
 from organics.data.order import torch_randperm
+from organics.names import TaskName
 
 
 class Task(NamedTuple):
@@ -24,7 +26,7 @@ class Task(NamedTuple):
     permuted: bool
 
 
-TASKS = {
+TASKS: dict[str, Task] = {
     "smnist": Task("mnist", False),
     "psmnist": Task("mnist", True),
     "sdigits": Task("digits", False),
@@ -36,8 +38,7 @@ def sequence_shape(task: str, resize: int | None = None, rows: bool = False) -> 
 
     Raises `ValueError` as `load_sequences` does.
     """
-    if task not in TASKS:
-        raise ValueError(f"`task` must be one of {', '.join(TASKS)}, not {task!r}.")
+    require_among("task", task, TaskName)
     side = image_shape(TASKS[task].dataset)[0]
     if resize is not None:
         _block(side, resize)

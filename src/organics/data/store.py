@@ -85,7 +85,7 @@ def places(root: Path | None) -> list[Place]:
         return [Place("root", root)]
     found = []
     if variable := os.environ.get(ENVIRONMENT_VARIABLE):
-        found.append(Place("environment", Path(variable).expanduser()))
+        found.append(Place("environment", expanded(variable)))
     if (cache := user_cache()) is not None:
         found.append(Place("cache", cache))
     if not found:
@@ -93,6 +93,17 @@ def places(root: Path | None) -> list[Place]:
             f"there is no folder for data, as the user has no home: set {ENVIRONMENT_VARIABLE}."
         )
     return found
+
+
+def expanded(path: str | Path) -> Path:
+    """The path, with the folder of a user for `~`.
+
+    Raises `ValueError`, naming it, if there is none.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path}: no such user, or one without a home.") from None
 
 
 def _read(folder: Path, file: IdxFile) -> bytes | None:

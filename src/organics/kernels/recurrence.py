@@ -2,18 +2,18 @@
 
 import math
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
+from organics.arguments import require_among
 from organics.kernels import native, refusals, scan
 from organics.kernels.equations import Options, Weights
 from organics.kernels.padding import blank, going
 from organics.machine.mesh import alike, by_shares
-
-Backend = Literal["auto", "native", "scan"]
+from organics.names import Backend, Memory
 
 
 def choose(backend: Backend) -> Literal["native", "scan"]:
@@ -21,9 +21,7 @@ def choose(backend: Backend) -> Literal["native", "scan"]:
 
     Raises `ValueError` for another name, and if "native" is asked for by name and is not there.
     """
-    if backend not in get_args(Backend):
-        names = ", ".join(map(repr, get_args(Backend)))
-        raise ValueError(f"`backend` must be one of {names}, not {backend!r}.")
+    require_among("backend", backend, Backend)
     if backend == "native" and (reason := native.unavailable()) is not None:
         raise ValueError(f"`backend` must not be 'native' here: {reason}.")
     if backend == "auto":
@@ -41,7 +39,7 @@ def run(
     *,
     sequence: bool = True,
     backend: Backend = "auto",
-    memory: Literal["more", "less"] = "more",
+    memory: Memory = "more",
 ) -> tuple[Float[Array, "batch four_H"], Float[Array, "steps batch H"] | None]:
     """Carry `state` through all steps of `x`: the final state, and with `sequence` every `y`.
 

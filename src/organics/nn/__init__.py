@@ -1,10 +1,22 @@
 """Circuits as layers: at their steady state (static), or step by step on sequences (recurrent)."""
 
-from organics.nn.convolution import NormalizationConv2d as NormalizationConv2d
-from organics.nn.dynamics import circuit_at as circuit_at
-from organics.nn.dynamics import trajectory as trajectory
-from organics.nn.normalization import Normalization as Normalization
-from organics.nn.recurrent import CellState as CellState
-from organics.nn.recurrent import ORGaNICs as ORGaNICs
-from organics.nn.recurrent import trainable as trainable
-from organics.nn.supralinear import SSN as SSN
+from organics.nn.convolution import NormalizationConv2d
+from organics.nn.dynamics import circuit_at, trajectory
+from organics.nn.normalization import Normalization
+from organics.nn.recurrent import CellState, ORGaNICs, trainable
+from organics.nn.supralinear import SSN
+
+__all__ = [
+    "CellState",
+    "Normalization",
+    "NormalizationConv2d",
+    "ORGaNICs",
+    "SSN",
+    "circuit_at",
+    "trainable",
+    "trajectory",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,4 +1,4 @@
-"""What the layers require of their arguments and of their own arrays: each is refused by name."""
+"""What the layers require of arrays, those they are given and their own: refused by name."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +11,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from organics.arguments import float_type as float_type
-from organics.arguments import require_float_type, require_whole
+from organics.arguments import require_float_type
 
 Axes = tuple[int | str, ...]
 Built = tuple[tuple[str, tuple[int, ...] | None], ...]
@@ -69,55 +68,16 @@ def require_type(name: str, value: Array, dtype: np.dtype) -> None:
         raise ValueError(f"`{name}` must be of the layer's type {dtype}, not {value.dtype}.")
 
 
-def require_sizes(**values: int) -> None:
-    """Refuse, by name, what is no whole number above 0."""
-    for name, value in values.items():
-        require_whole(name, value)
-
-
-def require_positive(**values: int | float) -> None:
-    """Refuse, by name, what is no number, not positive, or infinite."""
-    for name, value in values.items():
-        _require_number(name, value)
-        if not value > 0:
-            raise ValueError(f"`{name}` must be > 0, not {value}.")
-        require_finite(name, value)
-
-
-def require_not_negative(**values: float) -> None:
-    """Refuse, by name, what is no number, below 0, or infinite."""
-    for name, value in values.items():
-        _require_number(name, value)
-        if not value >= 0:
-            raise ValueError(f"`{name}` must be >= 0, not {value}.")
-        require_finite(name, value)
-
-
-def _require_number(name: str, value: Any) -> None:
-    if isinstance(value, str) or np.ndim(value):
-        raise ValueError(f"`{name}` must be one number, not {value!r}.")
-
-
-def require_flag(name: str, value: Any) -> None:
-    """Refuse what is neither True nor False: every text would be true."""
-    if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"`{name}` must be True or False, not {value!r}.")
-
-
-def require_among(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is none of the choices."""
-    if value not in choices:
-        words = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"`{name}` must be one of {words}, not {value!r}.")
-
-
 def as_input(
-    x: ArrayLike | Sequence[Any], *shapes: Axes, further: str = "For a batch use `jax.vmap`."
+    x: ArrayLike | Sequence[Any],
+    *shapes: Axes,
+    further: str = "For a batch use `jax.vmap`.",
+    fewer: str = "",
 ) -> Array:
     """`x` as an array of one of the shapes, whose axes are numbers or, of any length, names.
 
-    Raises `ValueError` for other shapes, with what to do about `further` axes, and if `x` is no
-    array of real numbers.
+    Raises `ValueError` for other shapes, with what to do about `further` axes, or `fewer`, and if
+    `x` is no array of real numbers.
     """
     of_jax = any(isinstance(leaf, Array) for leaf in jax.tree.leaves(x))
     try:
@@ -129,10 +89,11 @@ def as_input(
         raise ValueError(f"`x` must be real, not of type {found.dtype}.")
     if not any(_fits(found.shape, axes) for axes in shapes):
         words = " or ".join(str(axes).replace("'", "") for axes in shapes)
-        too_many = found.ndim > max(map(len, shapes))
+        empty = ": no axis may be of length 0" if 0 in found.shape else ""
+        too_many, too_few = found.ndim > max(map(len, shapes)), found.ndim < min(map(len, shapes))
+        advice = further if too_many else fewer if too_few else ""
         raise ValueError(
-            f"`x` must have shape {words}, with none of them 0, not {found.shape}."
-            + (f" {further}" if too_many else "")
+            f"`x` must have shape {words}, not {found.shape}{empty}." + (advice and f" {advice}")
         )
     return found
 

@@ -1,7 +1,5 @@
 """Circuits on images: neurons with local receptive fields and local normalization pools."""
 
-from typing import Literal
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,20 +7,17 @@ import jax.random as jr
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from organics.circuit.circuit import Circuit
-from organics.circuit.constraints import positive, unit_interval
-from organics.nn.arguments import (
-    Built,
-    as_built,
-    as_input,
+from organics.arguments import (
     float_type,
     require_among,
-    require_as_built,
-    require_finite,
     require_flag,
     require_positive,
     require_sizes,
 )
+from organics.circuit.circuit import Circuit
+from organics.circuit.constraints import positive, unit_interval
+from organics.names import Padding, PoolReach
+from organics.nn.arguments import Built, as_built, as_input, require_as_built, require_finite
 from organics.nn.normalization import uniform_fan_in
 
 
@@ -55,8 +50,8 @@ class NormalizationConv2d(eqx.Module):
     k_gain: Float[Array, "c_out c_in kh kw"]
     log_pool: Float[Array, "c_out pooled ph pw"]
     beta: Float[Array, " c_out"]
-    pool: Literal["across", "within"] = eqx.field(static=True)
-    padding: Literal["same", "valid"] = eqx.field(static=True)
+    pool: PoolReach = eqx.field(static=True)
+    padding: Padding = eqx.field(static=True)
     rectified: bool = eqx.field(static=True)
     sigma: float = eqx.field(static=True)
     tau: float = eqx.field(static=True)
@@ -70,8 +65,8 @@ class NormalizationConv2d(eqx.Module):
         pool_size: int | tuple[int, int] = 5,
         *,
         key: PRNGKeyArray,
-        pool: Literal["across", "within"] = "across",
-        padding: Literal["same", "valid"] = "same",
+        pool: PoolReach = "across",
+        padding: Padding = "same",
         rectified: bool = False,
         sigma: float = 1.0,
         tau: float = 2.0,
@@ -81,8 +76,8 @@ class NormalizationConv2d(eqx.Module):
         require_sizes(in_channels=in_channels, out_channels=out_channels)
         require_positive(sigma=sigma, tau=tau)
         require_flag("rectified", rectified)
-        require_among("pool", pool, ("across", "within"))
-        require_among("padding", padding, ("same", "valid"))
+        require_among("pool", pool, PoolReach)
+        require_among("padding", padding, Padding)
         if window[0] % 2 == 0 or window[1] % 2 == 0:
             raise ValueError(f"`pool_size` must be odd, so that a pool has a centre, not {window}.")
         k_in, k_gain, k_pool = jr.split(key, 3)

@@ -2,16 +2,14 @@
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from organics.circuit.circuit import Circuit
-from organics.kernels.equations import project, step
 from organics.linear.jacobian import eigenvalues
 from organics.nn.arguments import as_input, require_finite, require_type
+from organics.nn.moments import jacobians, states
 from organics.nn.recurrent import CellState, ORGaNICs
 
 
@@ -93,28 +91,12 @@ def trajectory(layer: ORGaNICs, x: Float[Array, "time m"], every: int = 1) -> Tr
     require_type("x", x, layer.cells[0].log_W.dtype)
     require_finite("x", x)
     times = np.arange(0, x.shape[0], every)
-    states = _states(layer, x)
-    states = jax.tree.map(lambda leaf: leaf[times], states)
-    J = np.asarray(_jacobians(layer, x[times], states))
+    chosen = jax.tree.map(lambda leaf: leaf[times], states(layer, x))
+    J = np.asarray(jacobians(layer, x[times], chosen))
     spectrum = eigenvalues(J)
     radius = np.max(np.abs(1 + spectrum), axis=-1)
     abscissa = np.max(np.real(spectrum), axis=-1) / layer.dt
-    return Trajectory(times, states, abscissa, radius, radius < 1)
-
-
-def spectra(
-    layer: ORGaNICs, x: Float[Array, "batch time m"]
-) -> tuple[Float[np.ndarray, "batch circuits"], Float[np.ndarray, "batch circuits"]]:
-    """Spectral abscissa, in 1/ms, and step radius, as in `Trajectory`, at one moment of each of
-    some sequences: the last of the first, and earlier and earlier ones of the others. NaN where
-    the numbers have overflowed.
-    """
-    batch, time, _ = x.shape
-    sequence = np.arange(batch)
-    times = time - 1 - sequence * time // batch
-    states = jax.tree.map(lambda leaf: leaf[sequence, times], _states_of_all(layer, x))
-    spectrum = eigenvalues(np.asarray(_jacobians(layer, x[sequence, times], states)))
-    return np.max(np.real(spectrum), axis=-1) / layer.dt, np.max(np.abs(1 + spectrum), axis=-1)
+    return Trajectory(times, chosen, abscissa, radius, radius < 1)
 
 
 def spectral_abscissa(
@@ -125,42 +107,5 @@ def spectral_abscissa(
     `x` is (batch, m), and the arrays of `states` are (batch, n). NaN where a Jacobian is not
     finite.
     """
-    J = np.asarray(_jacobians(layer, x, states))
+    J = np.asarray(jacobians(layer, x, states))
     return np.max(np.real(eigenvalues(J)), axis=-1) / layer.dt
-
-
-@eqx.filter_jit
-def _states(layer: ORGaNICs, x: Float[Array, "time m"]) -> tuple[CellState, ...]:
-    """The state before each step."""
-
-    def body(state, x):
-        return layer.step(x, state), state
-
-    return jax.lax.scan(body, layer.initial_state(), x)[1]
-
-
-@eqx.filter_jit
-def _states_of_all(layer: ORGaNICs, x: Float[Array, "batch time m"]) -> tuple[CellState, ...]:
-    """The state before each step, arrays (batch, time, n)."""
-    return jax.vmap(lambda one: _states(layer, one))(x)
-
-
-@eqx.filter_jit
-def _jacobians(
-    layer: ORGaNICs, x: Float[Array, "moments m"], states: tuple[CellState, ...]
-) -> Float[Array, "moments circuits four_n four_n"]:
-    """Jacobian of one step minus the identity, (4 n, 4 n), of each circuit with its input fixed."""
-
-    def at(x, state):
-        found = []
-        after = layer.step(x, state)
-        for i, (cell, before) in enumerate(zip(layer.cells, state, strict=True)):
-            weights = cell.weights()
-            fed = x if i == 0 else after[i - 1].y
-            projected = project(weights, cell.inputs(fed)[None, None])[0]
-            advance = lambda s, w=weights, p=projected: step(layer.options, w, p, s[None])[0]  # noqa: E731
-            J = jax.jacfwd(advance)(jnp.concatenate(before))
-            found.append(J - jnp.eye(J.shape[0], dtype=J.dtype))
-        return jnp.stack(found)
-
-    return jax.vmap(at)(x, states)

@@ -1,7 +1,7 @@
 """A circuit's steady state as a feed-forward layer."""
 
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -10,6 +10,13 @@ import jax.random as jr
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from organics.arguments import (
+    float_type,
+    require_among,
+    require_flag,
+    require_positive,
+    require_sizes,
+)
 from organics.circuit.circuit import Circuit
 from organics.circuit.constraints import (
     at_most_one,
@@ -18,21 +25,11 @@ from organics.circuit.constraints import (
     unit_interval,
     unit_norm,
 )
-from organics.nn.arguments import (
-    Built,
-    as_built,
-    as_input,
-    float_type,
-    require_among,
-    require_as_built,
-    require_finite,
-    require_flag,
-    require_positive,
-    require_sizes,
-)
+from organics.linear.jacobian import jacobian
+from organics.names import PoolWeights, StaticRecurrence
+from organics.nn.arguments import Built, as_built, as_input, require_as_built, require_finite
+from organics.nn.protocols import Linearization, Settled
 from organics.rest.search import steady_state
-
-Recurrence = Literal["identity", "bounded"]
 
 
 class Normalization(eqx.Module):
@@ -75,11 +72,12 @@ class Normalization(eqx.Module):
     log_W: Float[Array, "n n"]
     beta: Float[Array, " n"]
     gain: float = eqx.field(static=True)  # where it is fixed: where `W_bx` is None
-    pool: Literal["positive", "bounded"] = eqx.field(static=True)
+    pool: PoolWeights = eqx.field(static=True)
     rectified: bool = eqx.field(static=True)
     sigma: float = eqx.field(static=True)
     tau: float = eqx.field(static=True)
     built: Built = eqx.field(static=True, repr=False)
+    may_be_lost: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -87,9 +85,9 @@ class Normalization(eqx.Module):
         size: int,
         *,
         key: PRNGKeyArray,
-        recurrent: Recurrence = "identity",
+        recurrent: StaticRecurrence = "identity",
         gain: Literal["input"] | float = "input",
-        pool: Literal["positive", "bounded"] = "positive",
+        pool: PoolWeights = "positive",
         rectified: bool = False,
         sigma: float = 1.0,
         tau: float = 2.0,
@@ -98,8 +96,8 @@ class Normalization(eqx.Module):
         require_sizes(input_size=input_size, size=size)
         require_positive(sigma=sigma, tau=tau)
         require_flag("rectified", rectified)
-        require_among("recurrent", recurrent, ("identity", "bounded"))
-        require_among("pool", pool, ("positive", "bounded"))
+        require_among("recurrent", recurrent, StaticRecurrence)
+        require_among("pool", pool, PoolWeights)
         learned = gain == "input"
         kind = float_type(dtype)
         self.W_zx, W_bx, W_r, self.log_W, self.beta = _draw(key, input_size, size, kind)
@@ -116,6 +114,11 @@ class Normalization(eqx.Module):
     def size(self) -> int:
         """Number of principal neurons, n."""
         return self.W_zx.shape[0]
+
+    @property
+    def units(self) -> int:
+        """The same: each is a unit of the circuit."""
+        return self.size
 
     def circuit(self, x: Float[Array, " m"]) -> tuple[Circuit, Float[Array, " n"]]:
         """The circuit that the input `x` sets up, and the input drive `z` it receives.
@@ -157,6 +160,17 @@ class Normalization(eqx.Module):
             return rates
         return jnp.where(found.converged, rates, jnp.nan)
 
+    def settle(self, x: Float[Array, " m"]) -> Settled:
+        """The rates, and that they are there: where no steady state is found they are NaN."""
+        return Settled(self(x), jnp.asarray(True))
+
+    def linearize(self, x: Float[Array, " m"]) -> Linearization:
+        """The circuit near the steady state for the input `x`; its Jacobian is (2 n, 2 n)."""
+        circuit, z = self.circuit(x)
+        steady = steady_state(circuit, z)
+        by_theorem = jnp.asarray(circuit.W_r is None)
+        return Linearization(jacobian(circuit, steady.state), steady.converged, by_theorem)
+
 
 @partial(jax.jit, static_argnums=(1, 2, 3))  # one program, instead of one for each array and step
 def _draw(key: PRNGKeyArray, input_size: int, size: int, dtype) -> tuple[Array, ...]:
@@ -170,6 +184,8 @@ def _draw(key: PRNGKeyArray, input_size: int, size: int, dtype) -> tuple[Array, 
 
 def uniform_fan_in(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, dtype) -> Array:
     """Uniform on +-1/sqrt(fan_in): Kaiming's uniform initialisation with slope sqrt(5)."""
+    # `jax.nn.initializers.variance_scaling(1/3, "fan_in", "uniform")` differs in the last place for
+    # some sizes, with which no network would be what it was
     limit = 1 / fan_in**0.5
     return jr.uniform(key, shape, dtype, minval=-limit, maxval=limit)
 

@@ -52,7 +52,11 @@ def as_sequences(
     not finite before the ends of the sequences.
     """
     x = as_input(
-        x, ("time", size), ("batch", "time", size), further="For further axes use `jax.vmap`."
+        x,
+        ("time", size),
+        ("batch", "time", size),
+        further="For further axes use `jax.vmap`.",
+        fewer="For one step use `layer.step(x, state)`.",
     )
     require_type("x", x, dtype)
     batched = x.ndim == 3

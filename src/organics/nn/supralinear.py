@@ -1,7 +1,7 @@
 """The stabilized supralinear network at rest, as a feed-forward layer: what ORGaNICs replace."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -9,22 +9,15 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from organics.arguments import float_type, require_positive, require_sizes
 from organics.circuit.constraints import positive
 from organics.linear.jacobian import determinant_sign
 from organics.machine.mesh import advising, alike
-from organics.nn.arguments import (
-    Built,
-    as_built,
-    as_input,
-    float_type,
-    require_as_built,
-    require_finite,
-    require_positive,
-    require_sizes,
-)
+from organics.nn.arguments import Built, as_built, as_input, require_as_built, require_finite
 from organics.nn.normalization import uniform_fan_in
+from organics.nn.protocols import Linearization, Settled
 from organics.rest.implicit import Equations, implicit
 from organics.rest.relaxation import relax, select
 
@@ -90,6 +83,7 @@ class SSN(eqx.Module):
     tau_E: float = eqx.field(static=True)
     tau_I: float = eqx.field(static=True)
     built: Built = eqx.field(static=True, repr=False)
+    may_be_lost: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -181,6 +175,20 @@ class SSN(eqx.Module):
         u, found = self.rest(x)
         return jnp.where(found, self.rates(u)[: self.excitatory], jnp.nan)
 
+    def settle(self, x: Float[Array, " m"]) -> Settled:
+        """Rates of the E units at rest for the input `x`, and whether it comes to rest; else 0."""
+        u, found = self.rest(x)
+        return Settled(self.rates(u)[: self.excitatory], found)
+
+    def circuit(self, x: Float[Array, " m"]) -> None:
+        """None: it is no `Circuit`."""
+        del x
+
+    def linearize(self, x: Float[Array, " m"]) -> Linearization:
+        """The network near rest for the input `x`; its Jacobian is (n, n)."""
+        u, found = self.rest(x)
+        return Linearization(self.jacobian(u), found, jnp.asarray(False))
+
 
 class _Candidate(NamedTuple):
     """Potentials, their imbalance `-u + h + W_s r`, and that relative to the terms it sums."""
@@ -188,6 +196,15 @@ class _Candidate(NamedTuple):
     u: Float[Array, " n"]
     imbalance: Float[Array, " n"]
     error: Float[Array, ""]
+
+
+class _Polished(NamedTuple):
+    """What Newton has after the factorizations `taken`; `improving`: whether the last helped."""
+
+    found: _Candidate
+    saddle: Bool[Array, ""]
+    improving: Bool[Array, ""]
+    taken: Int[Array, ""]
 
 
 @advising
@@ -233,21 +250,22 @@ def _newton(
     Also whether `det(-J)` is negative, as at a saddle, or 0, where it was last factorized.
     """
 
-    def unfinished(carry):
-        found, _, improving, count = carry
-        return improving & ((found.error > tolerance) | (count == 0)) & (count < _FACTORIZATIONS)
+    def unfinished(now: _Polished):
+        wanted = (now.found.error > tolerance) | (now.taken == 0)
+        return now.improving & wanted & (now.taken < _FACTORIZATIONS)
 
-    def advance(carry):
-        found, _, _, count = carry
-        before = found.error
+    def advance(now: _Polished):
+        found, before = now.found, now.found.error
         factors = jax.scipy.linalg.lu_factor(-jacobian(found.u))
         for _ in range(_STEPS):
             tried = judge(found.u + jax.scipy.linalg.lu_solve(factors, found.imbalance))
             found = select(tried.error < found.error, tried, found)
-        return found, determinant_sign(*factors) <= 0, found.error < before, count + 1
+        saddle, improving = determinant_sign(*factors) <= 0, found.error < before
+        return _Polished(found, saddle, improving, now.taken + 1)
 
-    begin = (start, jnp.bool_(False), start.error <= _CLOSE, jnp.int32(0))
-    return jax.lax.while_loop(unfinished, advance, alike(begin))[:2]
+    begin = _Polished(start, jnp.bool_(False), start.error <= _CLOSE, jnp.int32(0))
+    end = jax.lax.while_loop(unfinished, advance, alike(begin))
+    return end.found, end.saddle
 
 
 def _imbalance_jacobian(k: float, W: Array, u: Array) -> Array:

@@ -12,7 +12,6 @@ whatever its time constant.
 import math
 import warnings
 from functools import partial
-from typing import get_args
 
 import equinox as eqx
 import jax
@@ -22,7 +21,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int, PRNGKeyArray, Real
 
-from organics.arguments import require_whole
+from organics.arguments import require_among, require_whole
 from organics.circuit.circuit import Circuit, State, as_real, root
 from organics.machine.memory import require_memory
 from organics.machine.mesh import advising, alike, concretely
@@ -224,8 +223,7 @@ class _Given(eqx.Module):
 def _simulate(
     circuit, z, noise, dt, steps, initial, increments, scheme, save_every, throw
 ) -> Trajectory:
-    if scheme not in get_args(Scheme):
-        raise ValueError(f"`scheme` must be one of {list(get_args(Scheme))}, not {scheme!r}.")
+    require_among("scheme", scheme, Scheme)
     require_whole("steps", steps)
     require_whole("save_every", save_every)
     if steps % save_every:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any
 
 import diffrax as dfx
 import equinox as eqx
@@ -15,13 +15,14 @@ import optimistix as optx
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
-from organics.arguments import require_whole
+from organics.arguments import require_among, require_whole
 from organics.circuit.circuit import Circuit, State, as_drive, as_real, root
+from organics.errors import SimulationFailed
 from organics.machine.mesh import advising, concretely, require_unchecked
+from organics.names import Method
 from organics.printing import Lines, in_html, in_words, numbers
 from organics.simulation.stepping import Watchful, is_differentiated, resolution, room_for, survey
 
-Method = Literal["explicit", "implicit"]
 Drive = Real[ArrayLike, "*samples n"] | Callable[[Float[Array, ""]], Array]
 
 _SOLVERS = {"explicit": dfx.Tsit5, "implicit": dfx.Kvaerno5}
@@ -189,22 +190,18 @@ def simulate(
     room = None
     if isinstance(drive, Function) and max_step is None:
         room = room_for(duration)
-    trajectory = _integrate(
-        circuit,
-        drive,
-        times,
-        start,
-        solver=_SOLVERS[method](),
-        explicit=method == "explicit",
-        # as arrays, other values of these need no new compilation
+    asked = _Asked(
         rtol=_number(rtol, circuit.dtype),
         atol=_number(atol, circuit.dtype),
         max_step=None if max_step is None else _number(max_step, circuit.dtype),
-        steady_tolerance=_number(steady_tolerance, circuit.dtype) if until_steady else None,
+        steady_tolerance=_number(steady_tolerance, circuit.dtype),
+        method=method,
         max_steps=int(max_steps),
         dense=dense,
+        until_steady=until_steady,
         room=room,
     )
+    trajectory = _integrate(circuit, drive, times, start, asked)
     trajectory = with_honest_end(trajectory)
     if not throw or known(trajectory.ok):
         return trajectory
@@ -323,7 +320,8 @@ def _without_input(circuit: Circuit) -> State:
     return State(jnp.zeros_like(circuit.b), circuit.c)
 
 
-def _number(value, dtype) -> Array | np.ndarray:
+def _number(value, dtype) -> Any:
+    """As an array: another value of it needs no new compilation."""
     return jnp.asarray(value, dtype) if isinstance(value, Tracer) else np.asarray(value, dtype)
 
 
@@ -377,7 +375,7 @@ def require_ok(trajectory: Trajectory, reasons: dict[int, tuple[str, str]]) -> T
         what, remedy = reasons[int(trajectory.failure)]
         _, end, last = _course(trajectory)
         far = "" if end is None else f" It is good until t = {end:.6g} of {last:.6g} ms."
-        error = RuntimeError(f"the simulation failed: {what}.{far} {remedy}")
+        error = SimulationFailed(f"the simulation failed: {what}.{far} {remedy}")
         # for who wrote the call, not for who typed a command
         error.add_note("`throw=False` returns what there is.")
         raise error
@@ -443,8 +441,7 @@ def _course(trajectory: Trajectory) -> tuple[float, float, float] | tuple[None, 
 
 
 def _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance) -> None:
-    if method not in _SOLVERS:
-        raise ValueError(f"`method` must be one of {list(_SOLVERS)}, not {method!r}.")
+    require_among("method", method, Method)
     for name, value in (("rtol", rtol), ("atol", atol), ("steady_tolerance", steady_tolerance)):
         if not isinstance(value, Tracer) and not (np.isfinite(value) and value > 0):
             raise ValueError(f"`{name}` must be finite and > 0, not {value}.")
@@ -487,58 +484,71 @@ class _Bisection(optx.Bisection):
         return state.upper - state.lower <= finest, optx.RESULTS.successful
 
 
+class _Asked(eqx.Module):
+    """How to integrate; see `simulate`. `room` is that for looks at the drive, if there are any."""
+
+    rtol: Any  # arrays
+    atol: Any
+    max_step: Any
+    steady_tolerance: Any
+    method: Method = eqx.field(static=True)
+    max_steps: int = eqx.field(static=True)
+    dense: bool = eqx.field(static=True)
+    until_steady: bool = eqx.field(static=True)
+    room: int | None = eqx.field(static=True)
+
+
 @advising
 @eqx.filter_jit
-def _integrate(
-    circuit,
-    drive,
-    times,
-    initial,
-    *,
-    solver,
-    explicit,
-    rtol,
-    atol,
-    max_step,
-    steady_tolerance,
-    max_steps,
-    dense,
-    room,
-) -> Trajectory:
-    controller = dfx.PIDController(rtol=rtol, atol=atol, dtmax=max_step)
-    if isinstance(drive, Sampled):
-        controller = dfx.ClipStepSizeController(controller, step_ts=times)
-    course = None
-    if room is not None:
-        pull = lambda t: circuit.b * drive(t)  # noqa: E731
-        course = survey(pull, times[0], times[-1], room, rtol=rtol, atol=atol)
-    start, event, args = jnp.stack(initial), None, (circuit, drive)
-    given = circuit, times, initial, drive(times[0])
-    differentiated = is_differentiated(given) if explicit else None
-    at_rest = jnp.bool_(False)
-    if steady_tolerance is not None:
-        at_rest = _excess(times[0], start, (*args, steady_tolerance)) <= 0
-        args = (*args, steady_tolerance, at_rest)
+def _integrate(circuit, drive, times, initial, asked: _Asked) -> Trajectory:
+    start, args = jnp.stack(initial), (circuit, drive)
+    event, at_rest = None, jnp.bool_(False)
+    if asked.until_steady:
+        at_rest = _excess(times[0], start, (*args, asked.steady_tolerance)) <= 0
+        args = (*args, asked.steady_tolerance, at_rest)
         event = dfx.Event(_above_rest, _Bisection(rtol=0.0, atol=0.0, flip=True), direction=False)
     solution = dfx.diffeqsolve(
         dfx.ODETerm(_velocity),
-        solver,
+        _SOLVERS[asked.method](),
         t0=times[0],
         t1=times[-1],
         dt0=None,
         y0=start,
         args=args,
-        saveat=dfx.SaveAt(subs=[dfx.SubSaveAt(ts=times), dfx.SubSaveAt(t1=True)], dense=dense),
-        stepsize_controller=Watchful(controller, course, differentiated),  # pyright: ignore[reportCallIssue]
+        saveat=dfx.SaveAt(
+            subs=[dfx.SubSaveAt(ts=times), dfx.SubSaveAt(t1=True)], dense=asked.dense
+        ),
+        stepsize_controller=_controller(circuit, drive, times, initial, asked),
         event=event,
-        max_steps=max_steps,
+        max_steps=asked.max_steps,
         throw=False,
     )
+    return _as_trajectory(solution, times, initial, at_rest)
+
+
+def _controller(circuit, drive, times, initial, asked: _Asked) -> Any:
+    """Of the lengths of steps: by their errors, the samples of the drive and looks at it."""
+    controller = dfx.PIDController(rtol=asked.rtol, atol=asked.atol, dtmax=asked.max_step)
+    if isinstance(drive, Sampled):
+        controller = dfx.ClipStepSizeController(controller, step_ts=times)
+    course = None
+    if asked.room is not None:
+        pull = lambda t: circuit.b * drive(t)  # noqa: E731
+        course = survey(pull, times[0], times[-1], asked.room, rtol=asked.rtol, atol=asked.atol)
+    given = circuit, times, initial, drive(times[0])
+    differentiated = is_differentiated(given) if asked.method == "explicit" else None
+    return Watchful(controller, course, differentiated)  # pyright: ignore[reportCallIssue]
+
+
+def _as_trajectory(
+    solution: dfx.Solution, times: Array, initial: State, at_rest: Bool[Array, ""]
+) -> Trajectory:
+    """The states that were saved, those of rest, and what is wrong; `at_rest` from the start."""
     assert solution.ts is not None and solution.ys is not None
     (saved_times, (end_time,)), (saved, (last,)) = solution.ts, solution.ys
     steady = solution.result == dfx.RESULTS.event_occurred
     end_time = jnp.where(at_rest, times[0], end_time)
-    last = jnp.where(at_rest, start, last)
+    last = jnp.where(at_rest, jnp.stack(initial), last)
     saved_times = jnp.where(at_rest, jnp.inf, saved_times)
     rest = jnp.where(steady, last, jnp.nan)
     rows = jnp.where(jnp.isfinite(saved_times)[:, None, None], saved, rest)
@@ -546,14 +556,7 @@ def _integrate(
     crossed = jnp.any((a <= 0) & (initial.a > 0)[None, :], axis=1)
     last_good = times[jnp.maximum(jnp.argmax(crossed) - 1, 0)]
     good = dfx.is_okay(solution.result) & jnp.all(jnp.isfinite(rows))
-    failure = jnp.where(good, NONE, DIVERGENCE)
-    for result, meaning in (
-        (dfx.RESULTS.max_steps_reached, STEPS),
-        (dfx.RESULTS.dt_min_reached, RESOLUTION),
-        (dfx.RESULTS.nonfinite_input, DRIVE),
-    ):
-        failure = jnp.where(solution.result == result, meaning, failure)
-    failure = jnp.where(jnp.any(crossed), MODULATOR, failure)
+    failure = jnp.where(jnp.any(crossed), MODULATOR, _failure(solution.result, good))
     return Trajectory(
         t=times,
         state=State(y, a),
@@ -562,3 +565,15 @@ def _integrate(
         rested=steady,
         interpolation=solution.interpolation,
     )
+
+
+def _failure(result: dfx.RESULTS, good: Bool[Array, ""]) -> Int[Array, ""]:
+    """What the solver says, as an index into `FAILURES`."""
+    failure = jnp.where(good, NONE, DIVERGENCE)
+    for said, meaning in (
+        (dfx.RESULTS.max_steps_reached, STEPS),
+        (dfx.RESULTS.dt_min_reached, RESOLUTION),
+        (dfx.RESULTS.nonfinite_input, DRIVE),
+    ):
+        failure = jnp.where(result == said, meaning, failure)
+    return failure

@@ -4,19 +4,24 @@ import dataclasses
 import math
 import struct
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar
 
 from organics.files.documents import parse_object, unsealed
+from organics.names import (
+    Backend,
+    DatasetName,
+    Drive,
+    Memory,
+    ModelName,
+    Rectification,
+    Recurrence,
+    Schedule,
+    SequenceModelName,
+    StaticRecurrence,
+    TaskName,
+    TimeConstants,
+)
 from organics.settings import Needs, Settings, fields_of
-
-DatasetName = Literal["digits", "mnist", "fashion-mnist"]
-ModelName = Literal["organics", "mlp", "ssn"]
-Recurrence = Literal["identity", "bounded"]
-Schedule = Literal["constant", "cosine", "step", "warmup-cosine", "trapezoid"]
-TaskName = Literal["smnist", "psmnist", "sdigits"]
-SequenceModelName = Literal[
-    "organics", "lstm", "antisymmetric", "antisymmetric-gated", "cornn", "lipschitz", "rnn"
-]
 
 
 def _single(value: float) -> float:
@@ -56,26 +61,9 @@ StepSize = Annotated[float, Needs("in (0, 1]", lambda value: 0 < value <= 1), _I
 
 
 @dataclass(frozen=True)
-class TrainConfig(Settings):
-    """Settings of a training run; the defaults are the paper's for one layer of 50 on MNIST, but
-    for `recurrent` (the paper learns `W_r`) and the number of epochs (up to 200 there).
+class Optimization(Settings):
+    """How a model is trained, whatever it is and learns."""
 
-    Raises `ValueError`, naming the field, for a value outside of its range.
-    """
-
-    dataset: DatasetName = "mnist"
-    """Data set to train on."""
-    model: ModelName = "organics"
-    """"organics"; "mlp": the same network with dense ReLU layers in place of the circuits; or
-    "ssn": with one stabilized supralinear network in place of them."""
-    layers: Sizes = (50,)
-    """Size of each layer between the encoder and the readout; of "ssn", the two numbers of its
-    excitatory and inhibitory units."""
-    recurrent: Recurrence = "identity"
-    """Recurrent weights of the circuits: "identity", always stable, or "bounded", learned with
-    spectral norm at most 1 (a few times slower: the steady states are then searched for)."""
-    encoder: Sizes = (360, 120, 40)
-    """Widths of the encoder; the decoder mirrors them."""
     epochs: Epochs = 60
     """How often the training images are all seen."""
     batch_size: Count = 256
@@ -83,8 +71,8 @@ class TrainConfig(Settings):
     learning_rate: Positive = 1e-3
     """Of Adam; the largest, if it is scheduled."""
     schedule: Schedule = "constant"
-    """Learning rate over the run: "constant"; "cosine": falling to 0 along half a cosine; "step":
-    times 0.8 every 30 epochs; "warmup-cosine": rising for a tenth of the run, then "cosine";
+    """Learning rate over the run: "constant"; "step": times 0.8 every 30 epochs; "cosine": falling
+    to 0 along half a cosine; "warmup-cosine": rising for a tenth of the run, then "cosine";
     "trapezoid": rising for a twentieth, constant, and falling to 0 over the last three tenths."""
     weight_decay: NotNegative = 1e-5
     """Added to the gradient as this times the parameters (L2), before Adam scales it."""
@@ -94,6 +82,41 @@ class TrainConfig(Settings):
     none, 0."""
     seed: Seed = 0
     """Decides the initial parameters and the order of the images."""
+
+    @property
+    def clipped_at(self) -> float | None:
+        """The norm to which larger gradients are scaled down; None if they are not."""
+        return None
+
+
+@dataclass(frozen=True)
+class _StaticNetwork(Settings):
+    """What learns images, and which."""
+
+    dataset: DatasetName = "mnist"
+    """Data set to train on."""
+    model: ModelName = "organics"
+    """"organics"; "mlp": the same network with dense ReLU layers in place of the circuits; or
+    "ssn": with one stabilized supralinear network in place of them."""
+    layers: Sizes = (50,)
+    """Size of each layer between the encoder and the readout; of "ssn", the two numbers of its
+    excitatory and inhibitory units."""
+    recurrent: StaticRecurrence = "identity"
+    """Recurrent weights of the circuits: "identity", always stable, or "bounded", learned with
+    spectral norm at most 1 (a few times slower: the steady states are then searched for)."""
+    encoder: Sizes = (360, 120, 40)
+    """Widths of the encoder; the decoder mirrors them."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(Optimization, _StaticNetwork):  # the fields of the last come first
+    """Settings of a training run; the defaults are the paper's for one layer of 50 on MNIST, but
+    for `recurrent` (the paper learns `W_r`) and the number of epochs (up to 200 there).
+
+    Raises `ValueError`, naming the field, for a value outside of its range.
+    """
+
+    kind: ClassVar[str] = "images"
 
     def __post_init__(self):
         super().__post_init__()
@@ -107,6 +130,21 @@ class TrainConfig(Settings):
     def has_circuits_at_rest(self) -> bool:
         """Whether there are circuits, of which each comes to rest for every input."""
         return self.model != "mlp"
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of neurons in each layer between input and readout."""
+        return self.layers
+
+    @property
+    def other_remedy(self) -> str:
+        """What to do about divergence besides lowering the learning rate, if there is something."""
+        if self.model != "organics" or self.recurrent == "identity":
+            return ""
+        return (
+            " It may also be that a circuit's steady state was not found; that does not happen "
+            "with `recurrent='identity'`."
+        )
 
     @property
     def name(self) -> str:
@@ -142,12 +180,8 @@ HYPERPARAMETERS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class SequenceConfig(Settings):
-    """Settings of a training run on sequences; the defaults are the paper's, for 64 neurons.
-
-    Raises `ValueError`, naming the field, for a value outside of its range or one that the model
-    has no use for.
-    """
+class _SequenceNetwork(Settings):
+    """What learns sequences, and which."""
 
     task: TaskName = "smnist"
     """Sequences to classify."""
@@ -161,16 +195,16 @@ class SequenceConfig(Settings):
     rows: bool = False
     """A row of the image at each step, instead of a pixel."""
     rectified: bool = True
-    """ORGaNICs with `relu(y)` in the recurrent terms."""
-    recurrent: Literal["free", "identity", "bounded", "semidefinite"] = "free"
+    """`relu(y)` in the recurrent terms of ORGaNICs; with --no-rectified, `y` itself."""
+    recurrent: Recurrence = "free"
     """Recurrent weights of ORGaNICs: "free"; "identity"; "bounded", with a spectral norm of at
     most 1; or "semidefinite", symmetric with eigenvalues from 0 to 1."""
-    time_constants: Literal["learned", "fixed"] = "learned"
+    time_constants: TimeConstants = "learned"
     """Of ORGaNICs, for each neuron."""
-    rectification: Literal["inside", "outside"] = "inside"
+    rectification: Rectification = "inside"
     """Recurrent input: "inside", `W_r relu(y)`, is the paper's equation, "outside", `relu(W_r y)`,
     its code."""
-    drive: Literal["signed", "rectified", "unit"] = "signed"
+    drive: Drive = "signed"
     """Input drive: "signed", `W_zx x`, is the paper's equation, "rectified", `relu(W_zx x)`, its
     code; "unit" is `W_zx x` with a norm of at most 1."""
     layers: Layers = 1
@@ -191,30 +225,27 @@ class SequenceConfig(Settings):
     ] = ()
     """Of another model than ORGaNICs: names and values, those of the layer's numbers; what is not
     named has its default."""
-    backend: Literal["auto", "native", "scan"] = "auto"
+    backend: Backend = "auto"
     """Implementation of the recurrence of ORGaNICs."""
-    memory: Literal["more", "less"] = "more"
+    memory: Memory = "more"
     """"less" trains ORGaNICs in memory that grows with the root of the number of steps; slower."""
-    epochs: Epochs = 500
-    """How often the training images are all seen."""
-    batch_size: Count = 256
-    """Images per step."""
-    learning_rate: Positive = 1e-2
-    """Of Adam; the largest, if it is scheduled."""
-    schedule: Schedule = "step"
-    """Learning rate over the run: "step": times 0.8 every 30 epochs; "constant"; "cosine": falling
-    to 0 along half a cosine; "warmup-cosine": rising for a tenth of the run, then "cosine";
-    "trapezoid": rising for a twentieth, constant, and falling to 0 over the last three tenths."""
-    weight_decay: NotNegative = 1e-5
-    """Added to the gradient as this times the parameters (L2), before Adam scales it."""
     clip_norm: Positive | None = None
     """Scale larger gradients down to this norm. Not for ORGaNICs, which need no such thing."""
-    averaging: Decay = 0.0
-    """If above 0, an exponential average of the parameters over the steps, with this decay per
-    step, is what is validated, tested and saved; the training itself is the same. The paper has
-    none, 0."""
-    seed: Seed = 0
-    """Decides the initial parameters and the order of the images."""
+
+
+@dataclass(frozen=True)
+class SequenceConfig(Optimization, _SequenceNetwork):  # the fields of the last come first
+    """Settings of a training run on sequences; the defaults are the paper's, for 64 neurons.
+
+    Raises `ValueError`, naming the field, for a value outside of its range or one that the model
+    has no use for.
+    """
+
+    kind: ClassVar[str] = "sequences"
+
+    epochs: Epochs = 500
+    learning_rate: Positive = 1e-2
+    schedule: Schedule = "step"
 
     def __post_init__(self):
         super().__post_init__()
@@ -251,6 +282,23 @@ class SequenceConfig(Settings):
     def has_circuits_at_rest(self) -> bool:
         """Never: the circuits are read while they move."""
         return False
+
+    @property
+    def clipped_at(self) -> float | None:
+        """The norm to which larger gradients are scaled down; None if they are not."""
+        return self.clip_norm
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of neurons in each layer between input and readout."""
+        return (self.units,) * self.layers
+
+    @property
+    def other_remedy(self) -> str:
+        """What to do about divergence besides lowering the learning rate, if there is something."""
+        if self.model != "organics" or self.recurrent == "identity":
+            return ""
+        return " With `recurrent='identity'`, which makes circuits stable, runs diverge less often."
 
     @property
     def name(self) -> str:

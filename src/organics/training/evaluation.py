@@ -6,16 +6,18 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from organics import data, models
+from organics import data
 from organics.linear.jacobian import eigenvalues
-from organics.training.config import AnyConfig, SequenceConfig
+from organics.models import Model
+from organics.nn.protocols import Linearization
+from organics.training.config import AnyConfig
 from organics.training.group import Group
 from organics.training.run_folder import RunFolder
 from organics.training.step import Examples, floating_dtype, measure
+from organics.training.task import task_of
 
 _BATCH = 1000
 _STABILITY_BATCH = 200
@@ -55,7 +57,7 @@ def evaluate(path: str | Path, *, with_stability: bool = True) -> Evaluation:
     result = {"dataset": dataset.name, "images": count, **mean_metrics(model, examples, count)}
     if with_stability and (dynamics := diagnose(model, examples, count)):
         result["dynamics"] = dynamics
-    sizes = getattr(model, "circuit_sizes", [])
+    sizes = model.circuit_sizes()
     if not (with_stability and sizes):
         return Evaluation(result, [])
     abscissae, stable = spectral_abscissae(model, examples)
@@ -74,41 +76,17 @@ def evaluate(path: str | Path, *, with_stability: bool = True) -> Evaluation:
 
 def load_dataset(config: AnyConfig) -> data.Dataset:
     """The data set of a run, as its model sees it. Raises what `organics.data.load` raises."""
-    if isinstance(config, SequenceConfig):
-        return data.load_sequences(config.task, config.resize, config.rows)
-    return data.load(config.dataset)
+    return task_of(config).load()
 
 
 def input_shape(config: AnyConfig) -> tuple[int, ...]:
     """The shape of one input: (pixels,), or (steps, values at each)."""
-    if isinstance(config, SequenceConfig):
-        return data.sequence_shape(config.task, config.resize, config.rows)
-    height, width = data.image_shape(config.dataset)
-    return (height * width,)
+    return task_of(config).input_shape()
 
 
-def build_model(config: AnyConfig) -> eqx.Module:
+def build_model(config: AnyConfig) -> Model:
     """The untrained model of a run. Its parameters are float32 whatever JAX's default is."""
-    shape = input_shape(config)
-    if isinstance(config, SequenceConfig):
-        steps, size = shape
-        return models.build_sequence(
-            config.model,
-            size,
-            config.units,
-            key=jr.key(config.seed),
-            dtype=np.float32,
-            **config.layer_options(steps),
-        )
-    return models.build(
-        config.model,
-        shape[0],
-        layers=config.layers,
-        encoder=config.encoder,
-        recurrent=config.recurrent,
-        key=jr.key(config.seed),
-        dtype=np.float32,
-    )
+    return task_of(config).build()
 
 
 def load_model(folder: RunFolder, epoch: int | None = None) -> Any:
@@ -128,7 +106,7 @@ def as_examples(
 
 
 def mean_metrics(
-    model: eqx.Module, examples: Examples, count: int, group: Group | None = None
+    model: Model, examples: Examples, count: int, group: Group | None = None
 ) -> dict[str, float]:
     """Loss and metrics of a model over the first `count` examples.
 
@@ -149,19 +127,17 @@ def mean_metrics(
     return {name: total / count for name, total in totals.items()}
 
 
-def diagnose(model: Any, examples: Examples, count: int) -> dict[str, float]:
-    """What the model says of where it goes on the first `count` examples, if it has a `diagnose`.
+def diagnose(model: Model, examples: Examples, count: int) -> dict[str, int | float]:
+    """What the model says of where it goes on the first `count` examples.
 
     It takes about the time that training on so many examples takes.
     """
-    if not hasattr(model, "diagnose"):
-        return {}
     indices = jnp.arange(count, dtype=jnp.int32)
     return model.diagnose(examples.take(indices, floating_dtype(model))[0])
 
 
 def spectral_abscissae(
-    model: Any, examples: Examples
+    model: Model, examples: Examples
 ) -> tuple[list[Float[np.ndarray, " inputs"]], list[Bool[np.ndarray, " inputs"]]]:
     """For each circuit layer, the spectral abscissa (1/ms) at every example and whether stable."""
     pieces = []
@@ -180,9 +156,9 @@ def spectral_abscissae(
 
 
 @eqx.filter_jit
-def _linearize(model: Any, examples: Examples, indices: Array) -> list[tuple[Array, Array, Array]]:
-    """What `model.jacobians` says of each input."""
-    return jax.vmap(model.jacobians)(examples.take(indices, floating_dtype(model))[0])
+def _linearize(model: Model, examples: Examples, indices: Array) -> list[Linearization]:
+    """What `model.linearize` says of each input."""
+    return jax.vmap(model.linearize)(examples.take(indices, floating_dtype(model))[0])
 
 
 def _batches(count: int, size: int) -> list[Array]:

@@ -8,16 +8,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from organics import data
+from organics.errors import Diverged
 from organics.machine.lapack import single_threaded_lapack
 from organics.machine.provenance import system, versions
-from organics.models import count_parameters
-from organics.training.config import AnyConfig, TrainConfig
+from organics.models import Model, count_parameters
+from organics.training.config import AnyConfig
 from organics.training.evaluation import (
     as_examples,
     build_model,
@@ -47,56 +47,17 @@ _PIECES = 20  # of an epoch, between which progress is shown and divergence is l
 _DIAGNOSED = 0.02  # of the number of training examples: a bound on the time that diagnoses take
 
 
-class Diverged(RuntimeError):
-    """The loss or the gradient is not finite; or with `validation`, the loss after an epoch.
-
-    Attributes
-        step: number of the step, from 0, at which, or after which, that was first so.
-        checkpoint: the last good checkpoint; None if there is none yet.
-    """
-
-    def __init__(
-        self,
-        step: int,
-        epoch: int,
-        checkpoint: Path | None,
-        config: AnyConfig,
-        *,
-        validation: bool = False,
-    ):
-        self.step = step
-        self.checkpoint = checkpoint
-        what = (
-            f"the validation loss is not finite after step {step} (the last of epoch {epoch})"
-            if validation
-            else f"the loss or its gradient is not finite at step {step} (in epoch {epoch})"
-        )
-        kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint yet"
-        super().__init__(f"{what}; {kept}. Lower `learning_rate`.{_other_remedy(config)}")
-
-    def __reduce__(self):
-        # by default it would be made anew from its message alone, when another process raised it
-        return _diverged, (str(self), self.step, self.checkpoint)
-
-
-def _diverged(message: str, step: int, checkpoint: Path | None) -> Diverged:
-    error = Diverged.__new__(Diverged, message)
-    error.step, error.checkpoint = step, checkpoint
-    return error
-
-
-def _other_remedy(config: AnyConfig) -> str:
-    """What to do about divergence besides lowering the learning rate, if there is something."""
-    if config.model != "organics":
-        return ""
-    if isinstance(config, TrainConfig):
-        return "" if config.recurrent == "identity" else (
-            " It may also be that a circuit's steady state was not found; that does not happen "
-            "with `recurrent='identity'`."
-        )  # fmt: skip
-    if config.recurrent == "identity":
-        return ""
-    return " With `recurrent='identity'`, which makes circuits stable, runs diverge less often."
+def _divergence(
+    step: int, epoch: int, checkpoint: Path | None, config: AnyConfig, *, validation: bool = False
+) -> Diverged:
+    what = (
+        f"the validation loss is not finite after step {step} (the last of epoch {epoch})"
+        if validation
+        else f"the loss or its gradient is not finite at step {step} (in epoch {epoch})"
+    )
+    kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint yet"
+    message = f"{what}; {kept}. Lower `learning_rate`.{config.other_remedy}"
+    return Diverged(message, step, checkpoint)
 
 
 def train(
@@ -105,7 +66,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     devices: int = 1,
-    on_epoch: Callable[[int, eqx.Module], None] | None = None,
+    on_epoch: Callable[[int, Model], None] | None = None,
 ) -> Report:
     """Train a model and leave everything about it in the folder `out`; see `run_folder`.
 
@@ -159,7 +120,7 @@ def _train(
     group: Group,
     shape: tuple[int, ...],
     progress: bool,
-    on_epoch: Callable[[int, eqx.Module], None] | None,
+    on_epoch: Callable[[int, Model], None] | None,
 ) -> dict[str, Any]:
     """Train and test; the report as it is stored."""
     dataset = load_dataset(config)
@@ -172,45 +133,12 @@ def _train(
     run = _Run(config, folder, group, training, validation, on_epoch)
     with single_threaded_lapack():  # for the singular values of bounded weights
         run.complete(progress and group.first)
-    model = run.state.evaluated
-
-    def best() -> None:
-        nonlocal model
-        assert folder is not None  # it is the first process that calls this
-        model = load_model(folder, run.best_epoch)
-
-    group.agree(best)
-    model = group.of_first(model)
+    model = run.best_model()
     test = as_examples(dataset.test_images, dataset.test_labels, dataset.max_value, shape)
     tested = mean_metrics(
         group.replicate(model), group.replicate(test), len(dataset.test_labels), group
     )
-
-    def report() -> dict[str, Any]:
-        assert folder is not None  # it is the first process that calls this
-        seconds = [line["seconds"] for line in folder.lines("metrics.jsonl")]
-        found = Report(
-            dataset=dataset.name,
-            model=config.model,
-            layers=_sizes(config),
-            recurrent=config.recurrent,
-            seed=config.seed,
-            parameters=count_parameters(model),
-            epochs=config.epochs,
-            best_epoch=run.best_epoch,
-            validation_accuracy=run.best["accuracy"],
-            test_accuracy=tested["accuracy"],
-            test_loss=tested["loss"],
-            seconds_per_epoch=float(np.median(seconds)),
-            device=jax.devices()[0].device_kind,
-            platform=f"{system()}, {os.cpu_count()} cores",
-            versions=versions(),
-            devices=group.size,
-        ).to_document()
-        folder.save_report(found)
-        return found
-
-    return group.agree(report)
+    return group.agree(lambda: run.report(dataset.name, count_parameters(model), tested))
 
 
 class _Run:
@@ -226,7 +154,7 @@ class _Run:
         group: Group,
         training: Examples,
         validation: Examples,
-        on_epoch: Callable[[int, eqx.Module], None] | None = None,
+        on_epoch: Callable[[int, Model], None] | None = None,
     ):
         self.config = config
         self.folder = folder
@@ -245,7 +173,7 @@ class _Run:
 
         def resume() -> dict[str, Any]:
             nonlocal state
-            assert folder is not None  # it is the first process that calls this
+            folder = self._own_folder
             begin = {"accuracy": -1.0, "loss": math.inf}
             notes = {"epoch": 0, "best": begin, "best_epoch": 0, "sums": {}}
             if (found := folder.load_checkpoint(state)) is not None:
@@ -267,6 +195,47 @@ class _Run:
         with bar:
             while self.done < self.config.epochs:
                 self._epoch(self.done + 1, bar)
+
+    def best_model(self) -> Model:
+        """The model of the best epoch, in all processes."""
+        model = self.state.evaluated
+
+        def load() -> None:
+            nonlocal model
+            model = load_model(self._own_folder, self.best_epoch)
+
+        self.group.agree(load)
+        return self.group.of_first(model)
+
+    def report(self, dataset: str, parameters: int, tested: dict[str, float]) -> dict[str, Any]:
+        """The outcome, which is written down, as it is stored. For the first process."""
+        config = self.config
+        seconds = [line["seconds"] for line in self._own_folder.lines("metrics.jsonl")]
+        found = Report(
+            dataset=dataset,
+            model=config.model,
+            layers=config.sizes,
+            recurrent=config.recurrent,
+            seed=config.seed,
+            parameters=parameters,
+            epochs=config.epochs,
+            best_epoch=self.best_epoch,
+            validation_accuracy=self.best["accuracy"],
+            test_accuracy=tested["accuracy"],
+            test_loss=tested["loss"],
+            seconds_per_epoch=float(np.median(seconds)),
+            device=jax.devices()[0].device_kind,
+            platform=f"{system()}, {os.cpu_count()} cores",
+            versions=versions(),
+            devices=self.group.size,
+        ).to_document()
+        self._own_folder.save_report(found)
+        return found
+
+    @property
+    def _own_folder(self) -> RunFolder:
+        assert self.folder is not None  # it is the first process that asks
+        return self.folder
 
     def _epoch(self, epoch: int, bar: ProgressBar) -> None:
         begin = time.perf_counter()
@@ -302,8 +271,7 @@ class _Run:
         improved: bool,
     ) -> None:
         """Put down the epoch that is done."""
-        folder = self.folder
-        assert folder is not None  # it is the first process that calls this
+        folder = self._own_folder
         state = self.group.local(self.state)
         if improved:
             folder.save_model(state.evaluated, self.done)
@@ -380,12 +348,7 @@ class _Run:
     def _diverged(self, step: int, epoch: int, validation: bool = False) -> Diverged:
         checkpoints = [] if self.folder is None else self.folder.checkpoints()
         checkpoint = checkpoints[-1] if checkpoints else None
-        return Diverged(step, epoch, checkpoint, self.config, validation=validation)
-
-
-def _sizes(config: AnyConfig) -> tuple[int, ...]:
-    """Number of neurons in each layer between input and readout."""
-    return config.layers if isinstance(config, TrainConfig) else (config.units,) * config.layers
+        return _divergence(step, epoch, checkpoint, self.config, validation=validation)
 
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:

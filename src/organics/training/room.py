@@ -3,11 +3,11 @@
 import math
 
 import equinox as eqx
-import jax
 
 from organics.machine.memory import require_memory
-from organics.training.config import AnyConfig, SequenceConfig
-from organics.training.evaluation import build_model, input_shape
+from organics.training.config import AnyConfig
+from organics.training.evaluation import build_model
+from organics.training.task import bytes_of, task_of
 
 _MOST_STEPS = 2**31 - 1  # the step is a whole number of 32 bits
 
@@ -19,12 +19,7 @@ def require_room_for_model(config: AnyConfig) -> None:
     """
     model = eqx.filter_eval_shape(build_model, config)
     copies = 4 if config.averaging == 0 else 5
-    size = copies * _bytes_of(model)
-    if isinstance(config, SequenceConfig):
-        name = "units"
-    else:
-        coders = _bytes_of((model.encoder, model.decoder))
-        name = "encoder" if 2 * copies * coders > size else "layers"
+    size, name = copies * bytes_of(model), task_of(config).setting_of_size(model)
     require_memory(size, name, "a model of this size in training")
 
 
@@ -40,19 +35,7 @@ def require_room_for_batches(config: AnyConfig, count: int) -> None:
             f"`epochs` must give at most {_MOST_STEPS} steps, not {steps}: {config.epochs} epochs "
             f"of batches of {config.batch_size}."
         )
-    numbers = math.prod(input_shape(config))
-    if isinstance(config, SequenceConfig) and config.model == "organics":
-        numbers += input_shape(config)[0] * config.units * config.layers * _states_kept(config)
+    task = task_of(config)
+    numbers = math.prod(task.input_shape()) + task.states_kept()
     batch = min(count, config.batch_size)
     require_memory(4 * batch * numbers, "batch_size", f"a batch of {batch}")
-
-
-def _states_kept(config: SequenceConfig) -> int:
-    """Of each neuron at each step: y, a, b0 and b, or with less memory only what comes out."""
-    return 4 if config.memory == "more" else 1
-
-
-def _bytes_of(tree) -> int:
-    return sum(
-        leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype")
-    )

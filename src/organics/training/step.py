@@ -10,8 +10,9 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree, UInt
 
+from organics.models import Model
 from organics.nn import trainable
-from organics.training.config import AnyConfig, SequenceConfig
+from organics.training.config import AnyConfig
 from organics.training.group import AXIS, batch_spec
 
 Metrics = dict[str, Array]
@@ -41,14 +42,14 @@ class TrainState(eqx.Module):
     the rate `1 - averaging` per step; `None` if `averaging` is 0.
     """
 
-    model: eqx.Module
-    average: eqx.Module | None
+    model: Model
+    average: Model | None
     optimizer: PyTree
     step: Int[Array, ""]
     averaging: float = eqx.field(static=True)
 
     @property
-    def evaluated(self) -> eqx.Module:
+    def evaluated(self) -> Model:
         """The model that is validated, tested and saved: the average, if there is one."""
         return self.model if self.average is None else self.average
 
@@ -56,12 +57,11 @@ class TrainState(eqx.Module):
 def make_optimizer(config: AnyConfig, steps: int) -> optax.GradientTransformation:
     """Adam with L2 weight decay in the gradient, over a run of so many steps.
 
-    Where the settings have a `clip_norm`, the gradient itself is clipped to that first.
+    Where the settings have it `clipped_at` a norm, the gradient itself is clipped to that first.
     """
     lengths = (0, 0) if config.schedule == "constant" else (steps, steps // config.epochs)
     schedule = (config.learning_rate, config.schedule, *lengths)
-    clip_norm = config.clip_norm if isinstance(config, SequenceConfig) else None
-    return _adam(config.weight_decay, clip_norm, schedule)
+    return _adam(config.weight_decay, config.clipped_at, schedule)
 
 
 def learning_rate(config: AnyConfig, steps: int) -> optax.Schedule:
@@ -99,7 +99,7 @@ def _schedule(rate: float, name: str, steps: int, steps_per_epoch: int) -> optax
 
 
 def initial_state(
-    model: eqx.Module, optimizer: optax.GradientTransformation, averaging: float = 0.0
+    model: Model, optimizer: optax.GradientTransformation, averaging: float = 0.0
 ) -> TrainState:
     """The state before the first step."""
     return TrainState(
@@ -111,7 +111,7 @@ def initial_state(
     )
 
 
-def floating_dtype(model: eqx.Module) -> jnp.dtype:
+def floating_dtype(model: Model) -> jnp.dtype:
     """Floating-point type of the model's parameters."""
     return jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))[0].dtype
 
@@ -127,11 +127,11 @@ def update(
     """One step on one batch, or on equal shares of it on the devices along `axis`.
 
     The metrics are "loss" and "gradient_norm", those of the model's `loss`, and what its `monitor`
-    says, if it has one: all of the model before the step.
+    says: all of the model before the step.
     """
 
     def loss_of(model):
-        found = _loss(model, inputs, labels)
+        found = model.loss(inputs, labels)
         # before it is differentiated: the gradient is then that of the whole batch
         return found if axis is None else jax.lax.pmean(found, axis)
 
@@ -143,7 +143,7 @@ def update(
         "loss": loss,
         "gradient_norm": optax.tree.norm(gradient),
         **metrics,
-        **monitor(state.model),
+        **state.model.monitor(),
     }
     step = state.step + 1
     average = state.average
@@ -152,11 +152,13 @@ def update(
     return TrainState(model, average, optimizer_state, step, state.averaging), metrics
 
 
-def _move(average: eqx.Module, model: eqx.Module, averaging: float, step: Array) -> eqx.Module:
+def _move(average: Model, model: Model, averaging: float, step: Array) -> Model:
     # at first only over the steps taken so far, to forget the random start
     taken = step.astype(floating_dtype(model))
     weight = 1 - jnp.minimum(averaging, taken / (9 + taken))
 
+    # `optax.incremental_update` rounds otherwise, so that no average would be what it was; and it
+    # would move what is not trained, as both of its terms are rounded
     def move(old, new):
         return old + weight.astype(old.dtype) * (new - old) if eqx.is_inexact_array(old) else new
 
@@ -225,7 +227,7 @@ def metric_dtypes(
 
 @eqx.filter_jit
 def measure(
-    model: eqx.Module,
+    model: Model,
     examples: Examples,
     indices: Int[Array, " batch"],
     mesh: Mesh | None = None,
@@ -235,7 +237,7 @@ def measure(
     dtype = floating_dtype(model)
 
     def run(arrays, examples, indices):
-        loss, metrics = _loss(eqx.combine(arrays, static), *examples.take(indices, dtype))
+        loss, metrics = eqx.combine(arrays, static).loss(*examples.take(indices, dtype))
         found = {"loss": loss, **metrics}
         return found if mesh is None else jax.lax.pmean(found, AXIS)
 
@@ -243,15 +245,6 @@ def measure(
     return everywhere(arrays, examples, indices)
 
 
-def monitor(model: Any) -> Metrics:
-    """What the model says of its parameters, if it has a `monitor`."""
-    return model.monitor() if hasattr(model, "monitor") else {}
-
-
 def _trained(tree: PyTree) -> PyTree:
     """What is trained of a model, or its part of a gradient; None elsewhere."""
     return eqx.filter(tree, trainable(tree))
-
-
-def _loss(model, inputs: Array, labels: Array) -> tuple[Array, Metrics]:
-    return model.loss(inputs, labels)

@@ -23,11 +23,11 @@ from rich.progress import Progress
 
 from organics.files.atomic import write_atomically
 from organics.machine.side_by_side import side_by_side
+from organics.names import DatasetName, ModelName, StaticRecurrence
 from organics.settings import Settings
 from organics.studies.harness.outcome import command, run_from_command_line, write
 from organics.studies.harness.runs import accuracies, in_common, lines, where
 from organics.training import Report, TrainConfig, evaluate, train
-from organics.training.config import DatasetName, ModelName, Recurrence
 
 SIZES: dict[ModelName, tuple[tuple[int, ...], ...]] = {
     "organics": ((50,), (80,), (120, 60)),
@@ -60,7 +60,7 @@ class Config(Settings):
     """Only so many of the sizes of each network, the first of them; by default all."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One run of each network and size for each of these."""
-    recurrent: Recurrence = "identity"
+    recurrent: StaticRecurrence = "identity"
     """Recurrent weights of the circuits; the paper's are "bounded"."""
     epochs: int = 40
     """Epochs of each run ..."""

@@ -14,11 +14,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from organics.names import Schedule
 from organics.settings import Settings
 from organics.studies.harness.outcome import command, run_from_command_line, write
 from organics.studies.harness.runs import Run, accuracies, in_common, reports, run, where
 from organics.training import SequenceConfig
-from organics.training.config import Schedule
 
 SCHEDULES: tuple[Schedule, ...] = ("step", "warmup-cosine", "trapezoid")
 

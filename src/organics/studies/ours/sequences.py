@@ -16,9 +16,10 @@ Source: after Rawat et al. 2024, Table 2, on images of 14 x 14 pixels.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from organics.baselines import TUNED
+from organics.names import TaskName
 from organics.settings import Settings
 from organics.studies.harness.outcome import command, run_from_command_line, write
 from organics.studies.harness.runs import Run, accuracies, reports, run, where
@@ -79,8 +80,7 @@ PAPER = {
 """Test accuracies of the paper's Table 2: on 784 steps, ORGaNICs with 64 units, others with 128."""
 
 
-Task = Literal["smnist", "psmnist", "sdigits"]
-_TASKS = get_args(Task)
+_TASKS = get_args(TaskName)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Config(Settings):
     """Folder for the folders of the runs."""
     results: Path = Path("results/sequences.json")
     """File for the outcome."""
-    tasks: tuple[Task, ...] = ("smnist", "psmnist")
+    tasks: tuple[TaskName, ...] = ("smnist", "psmnist")
     """Tasks."""
     models: tuple[str, ...] = tuple(MODELS)
     """Rows."""

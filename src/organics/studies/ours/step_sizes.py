@@ -10,9 +10,9 @@ the discrete network is the circuit of which stability is proved. Interrupt and 
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from organics.nn.recurrent import Recurrent
+from organics.names import Recurrence, TaskName
 from organics.settings import Settings
 from organics.studies.harness.outcome import command, run_from_command_line, write
 from organics.studies.harness.runs import Run, in_common, lines, reports, run, where
@@ -27,11 +27,11 @@ class Config(Settings):
     """Folder for the folders of the runs; a run that is complete in it is not repeated."""
     results: Path = Path("results/step_sizes.json")
     """File for the outcome."""
-    task: Literal["smnist", "psmnist", "sdigits"] = "psmnist"
+    task: TaskName = "psmnist"
     """Task."""
     resize: int = 14
     """Pixels a side of MNIST's images."""
-    recurrent: tuple[Recurrent, ...] = ("identity", "semidefinite", "bounded")
+    recurrent: tuple[Recurrence, ...] = ("identity", "semidefinite", "bounded")
     """Kinds of recurrent weights."""
     dt_tau_max_y: tuple[float, ...] = (0.2, 0.4, 0.8)
     """Largest step sizes of `y` over its time constant."""
@@ -69,7 +69,7 @@ def compute(config: Config, progress: bool = True) -> dict[str, Any]:
     return summary
 
 
-def _setting(config: Config, kind: Recurrent, y: float, a: float) -> SequenceConfig:
+def _setting(config: Config, kind: Recurrence, y: float, a: float) -> SequenceConfig:
     return SequenceConfig(
         task=config.task,
         resize=None if config.task == "sdigits" else config.resize,

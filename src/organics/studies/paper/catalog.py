@@ -1,5 +1,6 @@
 """The targets of `organics reproduce`, in the paper's order. Imports nothing heavy."""
 
+from organics.arguments import nearest
 from organics.studies.harness.target import Target
 
 TARGETS: tuple[Target, ...] = (
@@ -179,6 +180,7 @@ def named(names: tuple[str, ...]) -> tuple[Target, ...]:
     for name in names:
         if name not in known:
             raise ValueError(
-                f"`targets` must be among {', '.join(t.name for t in TARGETS)}, not {name!r}."
+                f"`targets` must be among {', '.join(t.name for t in TARGETS)}, not {name!r}"
+                f"{nearest(name, known) or '.'}"
             )
     return tuple(target for target in TARGETS if target.name in names)

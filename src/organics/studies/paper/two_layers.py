@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from organics.circuit.circuit import Circuit
 from organics.machine.lapack import single_threaded_lapack
+from organics.models import Model
 from organics.studies.harness.pieces import kept
 from organics.studies.harness.target import Job
 from organics.training import TrainConfig, train
@@ -62,7 +63,7 @@ class TwoLayers:
         self.folder = job.runs[0] / f"{name}-seed{job.seed}"
         epochs = self.config.epochs
 
-        def follow(epoch: int, model: eqx.Module) -> None:
+        def follow(epoch: int, model: Model) -> None:
             self._keep(epoch, model)
             job.progress(share * epoch / epochs, f"training, epoch {epoch} of {epochs}")
 
@@ -109,7 +110,7 @@ class TwoLayers:
         )
         return _circuits(model, layer, examples)
 
-    def _keep(self, epoch: int, model: eqx.Module) -> None:
+    def _keep(self, epoch: int, model: Model) -> None:
         path = self._path(epoch)
         path.parent.mkdir(exist_ok=True)
         save_tree(path, model)

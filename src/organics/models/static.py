@@ -1,0 +1,178 @@
+"""Images to classes, by circuits at rest."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from organics.circuit.circuit import Circuit
+from organics.models.score import CLASSES, score
+from organics.nn.protocols import Linearization, Settled, StaticLayer
+
+
+class Dense(eqx.Module):
+    """`relu(W x + b)`: what takes a circuit layer's place in the control network."""
+
+    linear: eqx.nn.Linear
+    may_be_lost: ClassVar[bool] = False
+
+    def __init__(self, input_size: int, size: int, *, key: PRNGKeyArray, dtype=None):
+        self.linear = eqx.nn.Linear(input_size, size, key=key, dtype=dtype)
+
+    @property
+    def units(self) -> None:
+        """None: it has no circuit."""
+
+    def __call__(self, x: Float[Array, " m"]) -> Float[Array, " n"]:
+        return jax.nn.relu(self.linear(x))
+
+    def settle(self, x: Float[Array, " m"]) -> Settled:
+        """The rates, which there always are."""
+        return Settled(self(x), jnp.asarray(True))
+
+    def circuit(self, x: Float[Array, " m"]) -> None:
+        """None."""
+        del x
+
+    def linearize(self, x: Float[Array, " m"]) -> None:
+        """None."""
+        del x
+
+
+class Prediction(NamedTuple):
+    """What a `StaticClassifier` makes of one input.
+
+    Attributes
+        logits: class scores, (10,); all 0 if the input is lost.
+        reconstruction: the input as it is reconstructed from the code, (input_size,).
+        lost: whether a layer that `may_be_lost`, an `SSN`, did not come to rest.
+    """
+
+    logits: Float[Array, " classes"]
+    reconstruction: Float[Array, " pixels"]
+    lost: Bool[Array, ""]
+
+
+class StaticClassifier(eqx.Module):
+    """Encoder, layers, linear readout; and a decoder that reconstructs the input from the code.
+
+    The encoder's last layer is a sigmoid, its others are ReLU, so the code that the first layer
+    receives lies in (0, 1); the decoder mirrors the encoder. Trained on the cross-entropy of the
+    classes plus the mean squared error of the reconstruction.
+
+    An input at which an `SSN` does not come to rest is lost: it gets the same score in all classes,
+    which counts as wrong, and its class teaches nothing; the others are as good as without it.
+
+    Arguments
+        input_size: number of pixels.
+        layers: the layers between code and readout, in order; may be empty.
+        encoder: widths of the encoder; the last is the length of the code.
+
+    Source: Rawat et al. 2024, static classification.
+    """
+
+    encoder: tuple[eqx.nn.Linear, ...]
+    layers: tuple[StaticLayer, ...]
+    readout: eqx.nn.Linear
+    decoder: tuple[eqx.nn.Linear, ...]
+
+    def __init__(
+        self,
+        input_size: int,
+        layers: Sequence[StaticLayer],
+        encoder: Sequence[int] = (360, 120, 40),
+        *,
+        size: int | None = None,
+        key: PRNGKeyArray,
+        dtype: type | None = None,
+    ):
+        k_encoder, k_readout, k_decoder = jr.split(key, 3)
+        widths = (input_size, *encoder)
+        self.encoder = _stack(widths, k_encoder, dtype)
+        self.decoder = _stack(widths[::-1], k_decoder, dtype)
+        self.layers = tuple(layers)
+        last = widths[-1] if size is None else size
+        self.readout = eqx.nn.Linear(last, CLASSES, key=k_readout, dtype=dtype)
+
+    def encode(self, x: Float[Array, " pixels"]) -> Float[Array, " code"]:
+        """The code of the input `x`, in (0, 1)."""
+        return _sigmoid_network(self.encoder, x)
+
+    def __call__(self, x: Float[Array, " pixels"]) -> Prediction:
+        """Class scores and reconstruction of one input."""
+        code = self.encode(x)
+        rates, lost = code, jnp.asarray(False)
+        for layer in self.layers:
+            rates, found = layer.settle(rates)
+            lost = lost | ~found
+        logits = jnp.where(lost, 0, self.readout(rates))
+        return Prediction(logits, _sigmoid_network(self.decoder, code), lost)
+
+    def loss(
+        self, inputs: Float[Array, "batch pixels"], labels: Int[Array, " batch"]
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Cross-entropy plus mean squared reconstruction error, 1:1, and both of them alone.
+
+        With an `SSN`, also the fraction of the inputs that are "lost".
+        """
+        logits, reconstruction, lost = jax.vmap(self)(inputs)
+        # no class is that of a lost input
+        cross_entropy, accuracy = score(logits, labels, valid=~lost)
+        error = jnp.mean(jnp.square(reconstruction - inputs))
+        metrics = {
+            "accuracy": accuracy,
+            "cross_entropy": cross_entropy,
+            "reconstruction_error": error,
+        }
+        if any(layer.may_be_lost for layer in self.layers):
+            metrics["lost"] = jnp.mean(lost.astype(error.dtype))
+        return cross_entropy + error, metrics
+
+    def circuits(self, x: Float[Array, " pixels"]) -> list[tuple[Circuit, Float[Array, " n"]]]:
+        """The circuit of each layer that has one, and its drive, when the network sees `x`."""
+        found = (layer.circuit(rates) for layer, rates in self._seen(x))
+        return [pair for pair in found if pair is not None]
+
+    def circuit_sizes(self) -> list[int]:
+        """Number of neurons of each layer that is a circuit: principal ones, or units."""
+        return [layer.units for layer in self.layers if layer.units is not None]
+
+    def linearize(self, x: Float[Array, " pixels"]) -> list[Linearization]:
+        """Each of these layers near rest, when the network sees the input `x`."""
+        found = (layer.linearize(rates) for layer, rates in self._seen(x))
+        return [near for near in found if near is not None]
+
+    def monitor(self) -> dict[str, Float[Array, ""]]:
+        """Nothing is said of its parameters."""
+        return {}
+
+    def diagnose(self, inputs: Float[Array, "batch pixels"]) -> dict[str, int | float]:
+        """Nothing: it has no state."""
+        del inputs
+        return {}
+
+    def _seen(self, x: Float[Array, " pixels"]) -> Iterator[tuple[StaticLayer, Array]]:
+        """Each layer, and what it sees when the network sees the input `x`."""
+        rates = self.encode(x)
+        for i, layer in enumerate(self.layers):
+            if i > 0:
+                rates = self.layers[i - 1](rates)
+            yield layer, rates
+
+
+@partial(jax.jit, static_argnums=(0, 2))  # one program, instead of several for each layer
+def _stack(widths: tuple[int, ...], key: PRNGKeyArray, dtype) -> tuple[eqx.nn.Linear, ...]:
+    keys = jr.split(key, len(widths) - 1)
+    pairs = zip(widths, widths[1:], keys, strict=False)
+    return tuple(eqx.nn.Linear(m, n, key=k, dtype=dtype) for m, n, k in pairs)
+
+
+def _sigmoid_network(layers: Sequence[eqx.nn.Linear], x: Array) -> Array:
+    for layer in layers[:-1]:
+        x = jax.nn.relu(layer(x))
+    return jax.nn.sigmoid(layers[-1](x))

@@ -1,0 +1,86 @@
+"""What networks and the trainer ask of layers, so that another layer needs no other network."""
+
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Array, Bool, Float
+
+from organics.circuit.circuit import Circuit
+
+
+class Settled(NamedTuple):
+    """Where a layer comes to rest for an input.
+
+    Attributes
+        rates: its output, (n,).
+        found: whether it came to rest. If not, a layer that `may_be_lost` has the rates 0.
+    """
+
+    rates: Float[Array, " n"]
+    found: Bool[Array, ""]
+
+
+class Linearization(NamedTuple):
+    """A layer's circuit near the steady state that it comes to for an input.
+
+    Attributes
+        jacobian: there, in 1/ms.
+        found: whether there is such a state.
+        stable_by_theorem: whether it is stable whatever eigenvalues are computed, as with the
+            identity as recurrent weights.
+    """
+
+    jacobian: Float[Array, "k k"]
+    found: Bool[Array, ""]
+    stable_by_theorem: Bool[Array, ""]
+
+
+@runtime_checkable
+class StaticLayer(Protocol):
+    """A layer from an input (m,) to rates (n,), such as a circuit at rest.
+
+    Attributes
+        may_be_lost: whether there may be inputs for which `settle` finds no rest.
+    """
+
+    may_be_lost: ClassVar[bool]
+
+    @property
+    def units(self) -> int | None:
+        """Number of neurons of its circuit; None if it has none."""
+
+    def __call__(self, x: Float[Array, " m"]) -> Float[Array, " n"]:
+        """The rates."""
+        ...
+
+    def settle(self, x: Float[Array, " m"]) -> Settled:
+        """The rates, and whether there are any."""
+        ...
+
+    def circuit(self, x: Float[Array, " m"]) -> tuple[Circuit, Float[Array, " n"]] | None:
+        """The circuit that the input sets up, and its drive; None if it is no `Circuit`."""
+
+    def linearize(self, x: Float[Array, " m"]) -> Linearization | None:
+        """Its circuit near rest; None if it has none."""
+
+
+@runtime_checkable
+class SequenceLayer(Protocol):
+    """A layer from sequences (batch, time, m) to as many outputs (batch, time, n)."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Number of outputs, n."""
+        ...
+
+    def __call__(self, x: Any, *, sequence: bool = True) -> tuple[Float[Array, "..."], Any]:
+        """The outputs, or without `sequence` only the last, (batch, n); and the final state."""
+        ...
+
+    def monitor(self) -> dict[str, Float[Array, ""]]:
+        """What it says of its parameters, by name; compiled into every step of training."""
+        ...
+
+    def diagnose(self, x: Float[Array, "batch time m"]) -> dict[str, int | float]:
+        """What it says of where it goes on some sequences, by name, besides its outputs; in about
+        the time that a step of training on them takes."""
+        ...
