@@ -12,7 +12,7 @@ Source: Rawat et al. 2024, Table 1.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from organics.files.atomic import write_atomically
+from organics.machine.cluster import PROCESSES, Backend, Cluster, chosen
 from organics.machine.side_by_side import side_by_side
 from organics.settings import Settings
 from organics.studies.harness.outcome import command, run_from_command_line, write
@@ -76,13 +77,27 @@ class Config(Settings):
     processes: int | None = None
     """Networks that are trained side by side, each on one processor; by default as many as there
     are processors, on a GPU one."""
+    backend: Backend = PROCESSES
+    """Who trains them: processes of this machine, or a cluster of Dask or Ray that exists."""
+    scheduler: str | None = None
+    """Address of the cluster."""
 
 
-def compute(config: Config, tell: Callable[[float, str], None] | None = None) -> dict[str, Any]:
+def compute(
+    config: Config,
+    tell: Callable[[float, str], None] | None = None,
+    cluster: Cluster | None = None,
+) -> dict[str, Any]:
     """Train and evaluate what is not complete yet; the outcome is also in `config.results`.
 
-    `tell` is called now and then with the fraction that is done, and how many networks are.
+    `tell` is called now and then with the fraction that is done, and how many networks are. The
+    `cluster` is by default that of `config`, if any.
+
+    Raises `ValueError` if there is no such cluster.
     """
+    cluster = cluster or chosen(config.backend, config.scheduler, config.processes)
+    if cluster is not None:
+        config = replace(config, out=config.out.resolve())  # a worker has a folder of its own
     settings = [setting for model in config.models for setting in _settings(config, model)]
     networks = dict.fromkeys((setting.model, setting.layers) for setting in settings)
     todo = [[s for s in settings if (s.model, s.layers) == network] for network in networks]
@@ -91,6 +106,7 @@ def compute(config: Config, tell: Callable[[float, str], None] | None = None) ->
         _complete,
         [(config, group) for group in todo],  # a group has its program compiled once
         processes=config.processes,
+        cluster=cluster,
         watch=None if tell is None else partial(_watch, config, settings, tell),
     )
     found = _summary(config, [_outcome(config, setting) for setting in settings])

@@ -100,6 +100,7 @@ def compute(job: Job) -> Outcome:
             for work in order.sample(group, len(group))
         ],
         processes=job.processes,
+        cluster=job.cluster,
         watch=lambda: job.progress(
             0.9 * count_kept(job.folder, names) / len(names), "hunts, and random circuits"
         ),

@@ -50,7 +50,7 @@ def compute(job: Job) -> Outcome:
             stability=None,
             processes=job.processes,
         )
-    found = mnist_static.compute(config, job.progress)
+    found = mnist_static.compute(config, job.progress, job.cluster)
     del found["command"]  # that of the experiment, which nobody gave
     return conclude(found)
 
