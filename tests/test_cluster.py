@@ -1,5 +1,6 @@
 """Calls, targets and trainings on a cluster, of which a worker is killed meanwhile."""
 
+import json
 import os
 import socket
 import subprocess
@@ -58,6 +59,16 @@ def test_a_call_that_kills_its_workers_is_given_up_and_told(tmp_path, folder):
     with workers(tmp_path, failures=1) as two, pytest.raises(distributed.KilledWorker):
         side_by_side(deadly, [(folder, 1)], cluster=Cluster("dask", two.address))
     assert len(list(folder.glob("begun-1-*"))) == 2
+
+
+def test_a_cluster_tells_the_command_line_what_it_finds(dask, capsys):
+    command = ["stability", "--n", "2", "--trials", "4100", "--identity", "--json"]
+    said = []
+    for flags in ([], ["--backend", "dask", "--scheduler", dask.address]):
+        assert cli.run([*command, *flags]) == 0
+        said.append(json.loads(capsys.readouterr().out))
+    here, there = ({**answer, "largest_spectral_abscissa": 0} for answer in said)
+    assert here == there and here["stable"] == 4100
 
 
 def test_a_failure_on_a_cluster_is_told_and_what_has_not_begun_never_does(dask, folder):

@@ -17,7 +17,7 @@ class Reproduce:
     A target leaves NAME.png, NAME.svg and NAME.json (numbers, verdict, command, versions, machine)
     in a folder; all of them together are shown in its report.html. What is complete is not done
     again, and a target that fails does not stop the others. Targets, and the pieces of long ones,
-    are made side by side.
+    are made side by side, by default as many as there are processors, on a GPU one.
 
     Example: organics reproduce fig1 theorem1 --quick
     """

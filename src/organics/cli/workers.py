@@ -10,8 +10,7 @@ class Workers:
     """Who does the work."""
 
     processes: int | None = None
-    """How many at once, each on one processor; by default as many as there are processors, on a
-    GPU one. A cluster has its own number."""
+    """How many of this machine, each on one processor."""
     backend: Backend = PROCESSES
     """Processes of this machine, or the workers of a cluster of Dask or Ray that exists already,
     see the same files, and have organics installed."""

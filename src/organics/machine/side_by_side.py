@@ -54,8 +54,8 @@ def side_by_side(
     processes: int | None = None,
     cluster: Cluster | None = None,
     watch: Callable[[], None] | None = None,
-) -> None:
-    """Call `function(*arguments)` for each of `calls`; what becomes of it, it leaves in files.
+) -> list[Any]:
+    """What `function(*arguments)` returns for each of `calls`, unless it leaves that in files.
 
     Calls begin in the order given, which is best that of their length, the longest first. A
     cluster makes a call again whose worker was killed: it has to lead to the same files whatever
@@ -77,19 +77,19 @@ def side_by_side(
     watch = watch or _nothing
     if cluster is not None:
         with cluster.connected() as submit:
-            _hand_out(function, calls, submit, watch)
-        return
+            return _hand_out(function, calls, submit, watch)
     count = min(how_many(processes), len(calls))
     if count <= 1:
+        results = []
         for arguments in calls:
             watch()
-            function(*arguments)
-        return
+            results.append(function(*arguments))
+        return results
     processors = _CONTEXT.Queue()
     for processor in islice(cycle(available()), count):
         processors.put(processor)
     with _processes(count, _on_one_processor, processors) as pool:
-        _hand_out(function, calls, pool.submit, watch)
+        return _hand_out(function, calls, pool.submit, watch)
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -109,10 +109,10 @@ def _hand_out(
     calls: Sequence[tuple[Any, ...]],
     submit: Submit,
     watch: Callable[[], None],
-) -> None:
+) -> list[Any]:
     """All calls at once: who makes them takes the next as soon as it can."""
     parallel = Parallel(backend=_Futures(submit, watch), pre_dispatch="all")
-    parallel(delayed(function)(*arguments) for arguments in calls)
+    return list(parallel(delayed(function)(*arguments) for arguments in calls))
 
 
 class _Futures(ParallelBackendBase):
