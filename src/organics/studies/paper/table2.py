@@ -2,7 +2,7 @@
 
 import dataclasses
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -39,6 +39,26 @@ NEAR = 0.01
 _QUICK_IMAGES = 1000  # of the test set, where a run is not complete
 
 
+_COLUMNS = (
+    "network, units",
+    "parameters, paper; here",
+    "paper, sMNIST / psMNIST",
+    "here, sMNIST",
+    "here, psMNIST",
+    "196 steps, 64 units, sMNIST",
+    "196 steps, 64 units, psMNIST",
+)
+
+
+class _Cell(NamedTuple):
+    """What there is of a row's network on a task: a run, or what it would take."""
+
+    words: str
+    check: Check
+    found: dict[str, Any] | None
+    missing: dict[str, Any] | None
+
+
 def compute(job: Job) -> Outcome:
     """Parameters of every row, and the accuracy of the runs that there are."""
     runs = trained(job.runs)
@@ -47,65 +67,23 @@ def compute(job: Job) -> Outcome:
     by_name: dict[str, dict[str, Any]] = {}  # the shorter task's runs, of the row with 64 units
     for i, row in enumerate(PAPER):
         job.progress(i / len(PAPER), f"{row.name}, {row.units} units")
-        checks.append(_parameters(row))
-        cells: list[str] = []
-        found: dict[str, dict[str, Any]] = {}  # of a task, if there is a run
-        for task in TASKS:
-            run = best(runs, row, task)
-            if run is None:
-                key = (row.model, row.units)  # what else there is makes no difference to the time
-                if key not in hours:
-                    hours[key] = None if job.quick else hours_of(protocol(row, task))
-                cells.append(not_run(hours[key]))
-                how, departs = command(protocol(row, task)), departures(row, task)
-                checks.append(_check(row, task, None, f"{cells[-1]}, {how}{departs}"))
-                not_there[f"{row.name}, {row.units} units, {task}"] = {
-                    "command": how,
-                    "departs": departs,
-                    "hours": rounded(hours[key], 3),
-                }
-                continue
-            images = _QUICK_IMAGES if job.quick else None
-            accuracy = accuracy_of(run, images)
-            of = "" if images is None else f", on {images} test images"
-            cells.append(f"{accuracy:.1%} ({in_words(run)}{of})")
-            done = run.test_accuracy is not None
-            checks.append(_check(row, task, accuracy, cells[-1], done))
-            found[task] = {
-                "test_accuracy": accuracy,
-                "its_report_says": run.test_accuracy,
-                "validation_accuracy": run.validation_accuracy,
-                "complete": done,
-                "epochs": run.epochs,
-                "recurrent": run.config.recurrent,
-                "command": command(run.config),
-            }
+        cells = {task: _cell(runs, row, task, job.quick, hours) for task in TASKS}
+        checks += [_parameters(row), *(cell.check for cell in cells.values())]
+        not_there |= {
+            f"{row.name}, {row.units} units, {task}": cell.missing
+            for task, cell in cells.items()
+            if cell.missing is not None
+        }
         short = {task: shorter(runs, row, task) for task in TASKS}
         if row.time_constants == "learned":
             by_name.setdefault(row.name, short)
+        here = {task: cell.found for task, cell in cells.items() if cell.found is not None}
         parameters = learned_parameters(row)
         numbers.append(
-            {**row._asdict(), "parameters": parameters, "here": found, "steps_196": short}
+            {**row._asdict(), "parameters": parameters, "here": here, "steps_196": short}
         )
-        rows.append(
-            [
-                f"{row.name}, {row.units}",
-                f"{row.thousands}k; {parameters:,}",
-                f"{row.smnist:.1%} / {row.psmnist:.1%}",
-                *cells,
-                *(_short_words(short[task]) for task in TASKS),
-            ]
-        )
+        rows.append(_in_cells(row, parameters, cells, short))
     checks += [_against_lstm(by_name, task) for task in TASKS]
-    columns = (
-        "network, units",
-        "parameters, paper; here",
-        "paper, sMNIST / psMNIST",
-        "here, sMNIST",
-        "here, psMNIST",
-        "196 steps, 64 units, sMNIST",
-        "196 steps, 64 units, psMNIST",
-    )
     here = [
         f"{row['name']}, {row['units']} units, {task}: {cell}"
         for row, cells in zip(numbers, rows, strict=True)
@@ -120,8 +98,57 @@ def compute(job: Job) -> Outcome:
             "not_run": not_there,
             "hours_are_of": jax.devices()[0].device_kind,
         },
-        table=Table(columns, rows),
+        table=Table(_COLUMNS, rows),
     )
+
+
+def _cell(
+    runs: list[Trained],
+    row: Row,
+    task: str,
+    quick: bool,
+    hours: dict[tuple[str, int], float | None],
+) -> _Cell:
+    """`hours` has those that are known, by model and units: what else there is makes no difference
+    to the time."""
+    run = best(runs, row, task)
+    if run is not None:
+        return _cell_of(run, row, task, quick)
+    key = (row.model, row.units)
+    if key not in hours:
+        hours[key] = None if quick else hours_of(protocol(row, task))
+    words, how, departs = not_run(hours[key]), command(protocol(row, task)), departures(row, task)
+    missing = {"command": how, "departs": departs, "hours": rounded(hours[key], 3)}
+    return _Cell(words, _check(row, task, None, f"{words}, {how}{departs}"), None, missing)
+
+
+def _cell_of(run: Trained, row: Row, task: str, quick: bool) -> _Cell:
+    images = _QUICK_IMAGES if quick else None
+    accuracy, done = accuracy_of(run, images), run.test_accuracy is not None
+    of = "" if images is None else f", on {images} test images"
+    words = f"{accuracy:.1%} ({in_words(run)}{of})"
+    found = {
+        "test_accuracy": accuracy,
+        "its_report_says": run.test_accuracy,
+        "validation_accuracy": run.validation_accuracy,
+        "complete": done,
+        "epochs": run.epochs,
+        "recurrent": run.config.recurrent,
+        "command": command(run.config),
+    }
+    return _Cell(words, _check(row, task, accuracy, words, done), found, None)
+
+
+def _in_cells(
+    row: Row, parameters: int, cells: dict[str, _Cell], short: dict[str, dict[str, Any] | None]
+) -> list[str]:
+    return [
+        f"{row.name}, {row.units}",
+        f"{row.thousands}k; {parameters:,}",
+        f"{row.smnist:.1%} / {row.psmnist:.1%}",
+        *(cell.words for cell in cells.values()),
+        *(_short_words(short[task]) for task in TASKS),
+    ]
 
 
 def learned_parameters(row: Row) -> int:
