@@ -1,9 +1,12 @@
 """What is done in other processes, which soon import this module, and a look at them."""
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from organics.files.atomic import write_atomically
 
 
 def leave(folder: Path, name: str) -> None:
@@ -44,3 +47,18 @@ def running(pid: int) -> bool:
         return False
     status = Path(f"/proc/{pid}/status")
     return not (status.exists() and "State:\tZ" in status.read_text())
+
+
+def slowly(folder: Path, number: int) -> None:
+    """Says in the name of a file that it has begun, and where; half a second later in one, what
+    came of it."""
+    (folder / f"begun-{number}-{os.getpid()}").touch()
+    time.sleep(0.5)
+    write_atomically(folder / f"{number}.txt", str(number**2).encode())
+
+
+def deadly(folder: Path, number: int) -> None:
+    """Ends its process, for one number."""
+    (folder / f"begun-{number}-{os.getpid()}").touch()
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -9,7 +9,7 @@ from organics.circuit.file import load_circuit
 from organics.plots import save_figure
 from organics.studies.harness.target import Job
 from organics.studies.paper import fig1
-from organics.studies.paper.portraits import count_check, point_checks
+from organics.studies.paper.portraits import count_check, one_neuron_circuits, point_checks
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 REFERENCE = {  # (y, a) and the first eigenvalue, by rising y
@@ -30,7 +30,7 @@ def outcome(tmp_path_factory):
 
 
 def test_circuits_are_those_of_the_examples():
-    for case in fig1.cases():
+    for case in one_neuron_circuits(1.0):
         circuit, drives = load_circuit(EXAMPLES / f"figure1{case.letter}.json")
         assert drives.tolist() == [[case.z]] and circuit.rectified == case.circuit.rectified
         for name in ("W", "W_r", "b", "b0", "sigma", "tau_y", "tau_a"):

@@ -8,6 +8,7 @@ from programs import as_many_to_test
 
 from organics.plots import save_figure, table
 from organics.studies.harness.target import Job
+from organics.studies.networks import static
 from organics.studies.ours import mnist_static
 from organics.studies.paper import table1
 from organics.training import evaluation, loop
@@ -23,10 +24,8 @@ def made(tmp_path_factory):
         progress=lambda fraction, what="": told.append(fraction),  # noqa: ARG005
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
-        patch.setattr(
-            mnist_static, "SIZES", {"organics": ((6,),), "mlp": ((6,),), "ssn": ((6, 4),)}
-        )
-        patch.setattr(mnist_static, "PAPER", {("organics", (6,)): 0.981, ("ssn", (6, 4)): 0.949})
+        patch.setattr(static, "SIZES", {"organics": ((6,),), "mlp": ((6,),), "ssn": ((6, 4),)})
+        patch.setattr(static, "PAPER", {("organics", (6,)): 0.981, ("ssn", (6, 4)): 0.949})
         for module in (loop, evaluation):
             patch.setattr(module, "load_dataset", as_many_to_test)
         yield table1.compute(job), told, folder / "runs" / "mnist_static-quick"

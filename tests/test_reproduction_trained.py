@@ -10,15 +10,16 @@ import pytest
 from organics import cli
 from organics.plots import save_figure
 from organics.studies.harness.target import Job
+from organics.studies.networks import protocols
+from organics.studies.networks.trained import command, in_words, trained
 from organics.studies.paper import fig7, table2
-from organics.studies.paper.trained import command, in_words, trained
 from organics.training import Report, SequenceConfig, step
 from organics.training.checkpoint import save_tree
 from organics.training.config import TrainConfig
 from organics.training.evaluation import build_model
 from organics.training.run_folder import RunFolder
 
-ROW = table2.PAPER[6]  # ORGaNICs, 64 units, learned time constants
+ROW = protocols.PAPER[6]  # ORGaNICs, 64 units, learned time constants
 
 
 def make_run(path, validation, tested=None, **settings):
@@ -77,9 +78,9 @@ def test_runs_are_found_and_told_apart(runs):
 def test_the_command_makes_the_settings_again(monkeypatch):
     seen = []
     monkeypatch.setattr("organics.cli.train._train", lambda config, _: seen.append(config))
-    for row in table2.PAPER:
-        for task in table2.TASKS:
-            config = table2.protocol(row, task)
+    for row in protocols.PAPER:
+        for task in protocols.TASKS:
+            config = protocols.protocol(row, task)
             assert cli.run(command(config).split()[1:]) == 0
             assert seen.pop() == config
     assert cli.run(command(SequenceConfig(rows=True, rectified=False)).split()[1:]) == 0
@@ -108,7 +109,7 @@ def test_table2(runs, tmp_path, monkeypatch):
     assert table2._check(ROW, "psmnist", 0.5, "", complete=True).holds is False
     assert by_name["coRNN, 128 units, smnist"].holds is None
     assert "about 1.5 h, organics train smnist" in by_name["coRNN, 128 units, smnist"].here
-    for row in table2.PAPER:
+    for row in protocols.PAPER:
         check = by_name[f"{row.name}, {row.units} units: parameters that are learned"]
         # 4 x 64 fewer than the 25,674 that the paper has for both
         assert check.holds is ((row.units, row.time_constants) != (64, "fixed"))
@@ -148,13 +149,13 @@ def test_hours_are_those_of_the_steps_there_and_back(monkeypatch):
         return updated[-1]
 
     clock = iter([0.0, 60.0, 60.0, 62.0, 62.0, 65.0])  # the first compiles
-    monkeypatch.setattr(table2, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    monkeypatch.setattr(table2, "update", update)
+    monkeypatch.setattr(protocols, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(protocols, "update", update)
     returned = []
-    jit = table2.eqx.filter_jit
+    jit = protocols.eqx.filter_jit
     keep = lambda f: jit(lambda state: returned.append(f(state)) or returned[-1])  # noqa: E731
-    monkeypatch.setattr(table2.eqx, "filter_jit", keep)
-    assert table2.hours_of(config) == pytest.approx(2 * 2 * 7125 / 3600)
+    monkeypatch.setattr(protocols.eqx, "filter_jit", keep)
+    assert protocols.hours_of(config) == pytest.approx(2 * 2 * 7125 / 3600)
     [(after, _)] = updated
     # what is not returned is not computed: of the loss alone, the way back would be left out
     assert returned[0] is after

@@ -11,8 +11,9 @@ from organics.circuit.file import load_circuit
 from organics.plots import save_figure
 from organics.simulation import resting
 from organics.studies.harness.target import Job
-from organics.studies.paper import fig5, fig6, two_layers
-from organics.studies.paper.two_layers import Spectrum, TwoLayers
+from organics.studies.networks import two_layers
+from organics.studies.networks.two_layers import Spectrum, TwoLayers
+from organics.studies.paper import fig5, fig6
 from organics.training import loop
 
 SOME = np.array([3, 1, 0])  # of the test inputs; another number of them compiles again
@@ -43,7 +44,7 @@ def test_figures_5_and_6_of_a_small_network(tmp_path, monkeypatch):
     for outcome, module in ((histogram, fig5), (course, fig6)):
         save_figure(module.draw(outcome), tmp_path / "figure.png")
     # what is there is not computed again
-    monkeypatch.setattr("organics.studies.paper.two_layers.spectral_abscissae", None)
+    monkeypatch.setattr("organics.studies.networks.two_layers.spectral_abscissae", None)
     assert fig6.compute(job).checks == course.checks
 
 

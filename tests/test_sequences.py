@@ -26,7 +26,7 @@ from organics.models import (
 from organics.names import Schedule
 from organics.nn import recurrent, trainable
 from organics.nn.moments import spectra
-from organics.studies.harness import runs
+from organics.studies.networks import runs
 from organics.studies.ours import schedules, step_sizes
 from organics.studies.ours import sequences as experiment
 from organics.training import Diverged, SequenceConfig, TrainConfig, config, evaluate, loop, train

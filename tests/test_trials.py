@@ -43,6 +43,18 @@ def test_trials_in_several_pieces():
     assert np.mean(others.spectral_abscissa == many.spectral_abscissa) < 0.05
 
 
+def test_processes_share_the_trials():
+    told = []
+    alone = run_trials(2, 4100, None, seed=5)
+    shared = run_trials(2, 4100, None, seed=5, processes=2, on_progress=told.append)
+    assert told == [4100]
+    for one, other in zip(alone, shared, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-14)
+    with pytest.raises(ValueError, match="`processes` must be at least 1, not 0"):
+        run_trials(2, 4, processes=0)
+
+
 def test_identity_recurrence_is_always_stable():
     outcome = run_trials(8, 300, None, drive_norm=3.0, rectified=True)
     assert outcome.converged.all() and outcome.stable.all()

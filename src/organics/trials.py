@@ -16,11 +16,15 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 from organics.arguments import float_type, require_whole
 from organics.circuit.circuit import Circuit, random_drive
 from organics.linear.jacobian import jacobian
+from organics.machine.cluster import Cluster
 from organics.machine.lapack import single_threaded_lapack
 from organics.machine.memory import require_memory
 from organics.machine.processors import available
+from organics.machine.side_by_side import how_many, side_by_side
 from organics.rest.point import METHODS, SteadyState
 from organics.rest.search import steady_state
+
+_CALLS = 200  # at most, among which processes or a cluster share the trials
 
 
 class Trials(NamedTuple):
@@ -75,6 +79,8 @@ def run_trials(
     drive_norm: float = 1.0,
     rectified: bool = False,
     dtype: DTypeLike | None = None,
+    processes: int = 1,
+    cluster: Cluster | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Trials:
     """Stability of `trials` random circuits of n neurons, by the law of `Circuit.random`.
@@ -82,9 +88,13 @@ def run_trials(
     Trial i is `trial(seed, i, ...)`, whatever the number of trials. `spectral_norm=None` is
     identity recurrence. `on_progress` is called with the number of trials done since last time.
 
-    Raises `ValueError` for `n`, `trials`, `spectral_norm` or `drive_norm` out of range, also if
-    memory could not hold what comes of them.
+    Several `processes` share them, or a `cluster`: worth it where one process takes minutes, as
+    each compiles for itself.
+
+    Raises `ValueError` for `n`, `trials`, `spectral_norm`, `drive_norm` or `processes` out of
+    range, also if memory could not hold what comes of them, or if there is no such `cluster`.
     """
+    processes = how_many(processes)
     require_whole("n", n)
     require_whole("trials", trials)
     require_whole("seed", seed, least=-(2**63))
@@ -92,39 +102,79 @@ def run_trials(
     for name, value in (("drive_norm", drive_norm), ("spectral_norm", spectral_norm)):
         if value is not None and not 0 <= value <= float(np.finfo(real).max):
             raise ValueError(f"`{name}` must be >= 0 and in the range of {real}, not {value}.")
-    law = (int(n), spectral_norm, drive_norm, rectified, real)
-    key = jr.key(seed)
+    law = _Law(int(n), spectral_norm, drive_norm, rectified, real)
     # every piece has the same shape, so that it compiles once, and its matrices fit into a cache
     size = min(trials, max(8, min(2048, 40_000 // n**2)))
-    cores = len(available())
     require_memory(8 * size * (2 * n) ** 2, "n", f"a stack of {size} Jacobians")
     require_memory(21 * trials, "trials", "the outcome")
+    tell = on_progress or _ignore
+    if processes == 1 and cluster is None:
+        return _run(seed, range(trials), size, law, tell)
+    x64 = float_type(None) == np.float64
+    share = size * -(-trials // (size * _CALLS))
+    shares = [range(trials)[start : start + share] for start in range(0, trials, share)]
+    parts = side_by_side(
+        _run_there,
+        [(x64, seed, numbers, size, law) for numbers in shares],
+        processes=processes,
+        cluster=cluster,
+    )
+    tell(trials)
+    return _joined(parts)
+
+
+class _Law(NamedTuple):
+    """That by which circuits are drawn; the arguments of `run_trials`."""
+
+    n: int
+    spectral_norm: float | None
+    drive_norm: float
+    rectified: bool
+    dtype: DTypeLike
+
+
+def _ignore(done: int) -> None:
+    """Nobody wants to know."""
+
+
+def _run_there(x64: bool, seed: int, numbers: range, size: int, law: _Law) -> Trials:
+    """In another process, which does not have the first one's configuration."""
+    with jax.enable_x64(x64):
+        return _run(seed, numbers, size, law, _ignore)
+
+
+def _run(
+    seed: int, numbers: range, size: int, law: _Law, on_progress: Callable[[int], None]
+) -> Trials:
+    """The trials of these consecutive `numbers`, `size` at a time."""
+    key, cores = jr.key(seed), len(available())
     pieces, pending = [], deque()
 
     def take() -> None:
         pieces.append(pending.popleft().result())
-        if on_progress is not None:
-            on_progress(len(pieces[-1].converged))
+        on_progress(len(pieces[-1].converged))
 
     # this thread solves piece after piece, the others meanwhile compute eigenvalues
     with single_threaded_lapack(), ThreadPoolExecutor(cores) as pool:
-        for start in range(0, trials, size):
+        for start in numbers[::size]:
             found, J = jax.device_get(_solve(key, np.arange(start, start + size), law))
-            pending.append(pool.submit(_outcome, found, J, trials - start))
+            pending.append(pool.submit(_outcome, found, J, numbers.stop - start))
             while pending and (len(pending) > 4 * cores or pending[0].done()):
                 take()
         while pending:
             take()
-    return Trials(*(np.concatenate(parts) for parts in zip(*pieces, strict=True)))
+    return _joined(pieces)
+
+
+def _joined(parts: list[Trials]) -> Trials:
+    return Trials(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 @partial(jax.jit, static_argnums=2)
 def _solve(key, indices, law):
-    spectral_norm = law[1]
-
     def one(index):
         circuit, z = _draw(key, index, *law)
-        found = steady_state(circuit, z, spectral_norm=spectral_norm).found
+        found = steady_state(circuit, z, spectral_norm=law.spectral_norm).found
         return found, jacobian(circuit, found.state)
 
     return jax.vmap(one)(indices)

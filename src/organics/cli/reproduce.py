@@ -1,12 +1,13 @@
 """`organics reproduce`"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from organics.cli.answer import Answer, note
+from organics.cli.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class Reproduce:
 
     A target leaves NAME.png, NAME.svg and NAME.json (numbers, verdict, command, versions, machine)
     in a folder; all of them together are shown in its report.html. What is complete is not done
-    again, and a target that fails does not stop the others.
+    again, and a target that fails does not stop the others. Targets, and the pieces of long ones,
+    are made side by side, by default as many as there are processors, on a GPU one.
 
     Example: organics reproduce fig1 theorem1 --quick
     """
@@ -36,9 +38,6 @@ class Reproduce:
     """Folders of trained runs: new ones are made in the first, and all are searched."""
     seed: int = 0
     """Decides whatever is random."""
-    processes: int | None = None
-    """How many targets, or pieces of a long one, are made side by side, each on one processor; by
-    default as many as there are processors, on a GPU one."""
     quiet: bool = False
     """No progress bar."""
     check: bool = False
@@ -46,6 +45,7 @@ class Reproduce:
     if a target failed.)"""
     json: bool = False
     """One JSON document on standard output."""
+    workers: Workers = field(default_factory=Workers)
 
     def run(self) -> Answer:
         from organics.studies.paper.catalog import TARGETS, named
@@ -61,6 +61,7 @@ class Reproduce:
         from organics.studies.harness import report
         from organics.studies.harness.runner import reproduce
 
+        cluster = self.workers.cluster()
         with _Bars(len(targets), visible=not self.quiet) as bars:
             results = reproduce(
                 targets,
@@ -69,7 +70,8 @@ class Reproduce:
                 seed=self.seed,
                 runs=self.runs,
                 force=self.force,
-                processes=self.processes,
+                processes=self.workers.processes,
+                cluster=cluster,
                 on_progress=bars.progress,
                 on_result=bars.finish,
             )

@@ -1,10 +1,11 @@
 """`organics stability`"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from organics.cli.answer import Answer
 from organics.cli.circuits import check_figure_path, in_double_precision
+from organics.cli.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,8 @@ class Stability:
     """Stability of random circuits, drawn as in the paper's trials.
 
     Gains, semi-saturation constants and normalization weights are uniform in (0, 1), the recurrent
-    matrix is Gaussian with the given largest singular value, the drive Gaussian with norm 1.
+    matrix is Gaussian with the given largest singular value, the drive Gaussian with norm 1. By
+    default one process makes all the trials, with all processors.
 
     Example: organics stability --n 10 --trials 1000 --spectral-norm 2
     """
@@ -35,9 +37,11 @@ class Stability:
     """Figure: histogram of the spectral abscissa (.png, .svg or .pdf)."""
     json: bool = False
     """One JSON document on standard output."""
+    workers: Workers = field(default_factory=Workers)
 
     def run(self) -> Answer:
         check_figure_path(self.out)
+        cluster = self.workers.cluster()
         in_double_precision()
         import numpy as np
         from rich.console import Console
@@ -54,6 +58,8 @@ class Stability:
                 None if self.identity else self.spectral_norm,
                 seed=self.seed,
                 rectified=self.rectified,
+                processes=1 if self.workers.processes is None else self.workers.processes,
+                cluster=cluster,
                 on_progress=lambda done: progress.advance(task, done),
             )
         stable = int(outcome.stable.sum())

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from organics.files.atomic import write_atomically
 from organics.files.plain import as_plain
+from organics.machine.cluster import Cluster
 from organics.machine.provenance import machine, versions
 from organics.machine.side_by_side import how_many, side_by_side
 from organics.plots import save_figure
@@ -51,6 +52,7 @@ def reproduce(
     runs: Sequence[Path] = (Path("runs"),),
     force: bool = False,
     processes: int | None = 1,
+    cluster: Cluster | None = None,
     on_progress: Callable[[Target, float, str], None] | None = None,
     on_result: Callable[[Result], None] | None = None,
 ) -> list[Result]:
@@ -63,11 +65,15 @@ def reproduce(
 
     With several `processes`, several targets are made at once, each in a process with a processor
     of its own; those that are better made `alone` then one after another. `None` leaves it to
-    `organics.machine.side_by_side` how many.
+    `organics.machine.side_by_side` how many. A `cluster` makes them instead, and the pieces of
+    those that are made `alone`.
 
-    Raises `ValueError` if `processes` is less than 1.
+    Raises `ValueError` if `processes` is less than 1, or if there is no such `cluster`.
     """
     at_once = how_many(processes)
+    if cluster is not None:
+        cluster.check()
+        out, runs = out.resolve(), [folder.resolve() for folder in runs]  # a worker has its own
     out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Result] = {}
 
@@ -89,13 +95,15 @@ def reproduce(
             runs=tuple(runs),
             out=out,
             processes=at_once if target.alone and not quick else 1,
+            cluster=cluster if target.alone and not quick else None,
             progress=_tell(target, on_progress),
         )
         if force:
             shutil.rmtree(job.folder, ignore_errors=True)
         todo.append((target, job))
-    if at_once > 1:
-        _make_at_once([one for one in todo if quick or not one[0].alone], at_once, settle)
+    if at_once > 1 or cluster is not None:
+        beside = [one for one in todo if quick or not one[0].alone]
+        _make_at_once(beside, at_once, cluster, settle)
     for target, job in todo:
         if target.name not in results:
             settle(_attempt(target, job))
@@ -149,11 +157,15 @@ class _Note(NamedTuple):
 
 
 def _make_at_once(
-    todo: Sequence[tuple[Target, Job]], processes: int, settle: Callable[[Result], None]
+    todo: Sequence[tuple[Target, Job]],
+    processes: int,
+    cluster: Cluster | None,
+    settle: Callable[[Result], None],
 ) -> None:
     """Make targets in other processes, those that look into one network in one of them.
 
-    None if one process would do: then the caller makes them, and sees how far they are.
+    None if one process of this machine would do: then the caller makes them, and sees how far they
+    are.
     """
     waiting = {target.name: (target, job) for target, job in todo}
     groups: dict[str, list[tuple[Target, Job]]] = {}
@@ -161,7 +173,7 @@ def _make_at_once(
         _note_file(job).unlink(missing_ok=True)
         silent = replace(job, progress=Job.progress)  # what tells it here cannot be sent
         groups.setdefault(target.network or target.name, []).append((target, silent))
-    if len(groups) < 2:
+    if len(groups) < 2 and cluster is None:
         return
 
     def look() -> None:
@@ -176,12 +188,20 @@ def _make_at_once(
                 job.progress(note.fraction, note.what)
 
     longest_first = sorted(groups.values(), key=lambda group: -sum(t.minutes for t, _ in group))
-    side_by_side(_make, [(group,) for group in longest_first], processes=processes, watch=look)
+    side_by_side(
+        _make,
+        [(group,) for group in longest_first],
+        processes=processes,
+        cluster=cluster,
+        watch=look,
+    )
     look()
 
 
 def _make(group: Sequence[tuple[Target, Job]]) -> None:
     for target, job in group:
+        if (note := _read_note(job)) is not None and note.over:
+            continue  # by a worker that was killed since
 
         def progress(fraction: float, what: str = "", *, job: Job = job) -> None:
             _leave_note(job, _Note(fraction, what))

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from organics.machine.cluster import Cluster
+
 Verdict = Literal["holds", "partly", "does not hold", "not run", "undecided"]
 
 
@@ -60,6 +62,7 @@ class Job:
         out: folder of the results, for what a target leaves there besides pictures and numbers.
         processes: how many of its pieces are made side by side, as in
             `organics.machine.side_by_side`.
+        cluster: that makes the pieces instead, if any.
         progress: to be called now and then with the fraction that is done and, if that changes,
             with what is being done.
     """
@@ -70,6 +73,7 @@ class Job:
     runs: tuple[Path, ...] = (Path("runs"),)
     out: Path = Path("reproduction")
     processes: int = 1
+    cluster: Cluster | None = None
     progress: Callable[..., None] = _ignore
 
 

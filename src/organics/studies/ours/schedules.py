@@ -17,7 +17,7 @@ from typing import Any
 from organics.names import Schedule
 from organics.settings import Settings
 from organics.studies.harness.outcome import command, run_from_command_line, write
-from organics.studies.harness.runs import Run, accuracies, in_common, reports, run, where
+from organics.studies.networks.runs import Run, accuracies, in_common, reports, run, where
 from organics.training import SequenceConfig
 
 SCHEDULES: tuple[Schedule, ...] = ("step", "warmup-cosine", "trapezoid")

@@ -22,7 +22,7 @@ from organics.baselines import TUNED
 from organics.names import TaskName
 from organics.settings import Settings
 from organics.studies.harness.outcome import command, run_from_command_line, write
-from organics.studies.harness.runs import Run, accuracies, reports, run, where
+from organics.studies.networks.runs import Run, accuracies, reports, run, where
 from organics.training import SequenceConfig
 from organics.training.evaluation import input_shape
 

@@ -15,7 +15,7 @@ from typing import Any
 from organics.names import Recurrence, TaskName
 from organics.settings import Settings
 from organics.studies.harness.outcome import command, run_from_command_line, write
-from organics.studies.harness.runs import Run, in_common, lines, reports, run, where
+from organics.studies.networks.runs import Run, in_common, lines, reports, run, where
 from organics.training import SequenceConfig
 
 

@@ -100,6 +100,7 @@ def compute(job: Job) -> Outcome:
             for work in order.sample(group, len(group))
         ],
         processes=job.processes,
+        cluster=job.cluster,
         watch=lambda: job.progress(
             0.9 * count_kept(job.folder, names) / len(names), "hunts, and random circuits"
         ),
@@ -125,27 +126,56 @@ def conclude(
 ) -> Outcome:
     """What all of it says about the conjecture."""
     main = [row for row in surveyed if not row["rectified"]]
-    trials = sum(row["trials"] for row in surveyed)
-    inside, at_2, at_3 = (
-        [row for row in main if low < row["spectral_norm"] <= high]
-        for low, high in ((0, 1), (1, 2), (2, 3))
+    numbers = {
+        "conjecture": CONJECTURE,
+        "bounded_conjecture": BOUNDED_CONJECTURE,
+        "trivial_exceptions": "a block diagonal circuit with a block that has no stable steady "
+        "state has none: each exception is one for every larger n",
+        "found_means": "a stable steady state was found: the fraction is a lower bound",
+        "trials": sum(row["trials"] for row in surveyed),
+        "proofs": proofs,
+        "freeing_tau": _freeing_tau(hunted),
+        "first_exceptions": first_exceptions(hunted, proofs),
+        "survey": surveyed,
+        "hunts": hunted,
+    }
+    refuted = sum(map(_refutes, proofs.values()))
+    here = (
+        f"{refuted} counterexamples proved; stable for {_in_words(_of_norm(main, 0, 1))} random "
+        f"circuits at norm at most 1, {_in_words(_of_norm(main, 1, 2))} at 2, "
+        f"{_in_words(_of_norm(main, 2, 3))} at 3"
     )
-    checks = [  # one counterexample decides, whatever random circuits do
+    checks = [*_proof_checks(proofs), *_survey_checks(main), *_hunt_checks(hunted)]
+    return Outcome(here, checks, numbers, _first_table(numbers["first_exceptions"]))
+
+
+def _of_norm(rows: list[dict[str, Any]], above: int, up_to: int) -> list[dict[str, Any]]:
+    return [row for row in rows if above < row["spectral_norm"] <= up_to]
+
+
+def _proof_checks(proofs: dict[str, dict[str, Any]]) -> list[Check]:
+    """One counterexample decides, whatever random circuits do."""
+    return [
         Check(
-            f"{name}{' conjecture' if ',' not in name else ''}",
+            what,
             f"{proof['verdict']} for {proof['circuit']}: {proof['statement']}",
             not _refutes(proof),
-            paper="conjectured" if name == "the" else None,
+            paper=paper,
             tolerance="no counterexample is proved in ball arithmetic",
             decides=decides,
         )
-        for name, proof, decides in (
-            ("the", proofs["conjecture"], True),
-            ("the bounded", proofs["bounded"], True),
-            ("the bounded, of symmetric semidefinite W_r", proofs["semidefinite"], False),
+        for what, proof, paper, decides in (
+            ("the conjecture", proofs["conjecture"], "conjectured", True),
+            ("the bounded conjecture", proofs["bounded"], None, True),
+            ("the bounded, of symmetric semidefinite W_r", proofs["semidefinite"], None, False),
         )
     ]
-    checks += [
+
+
+def _survey_checks(main: list[dict[str, Any]]) -> list[Check]:
+    """Of random circuits of the main model, of norms up to 1, 2 and 3."""
+    inside, at_2, at_3 = (_of_norm(main, norm - 1, norm) for norm in (1, 2, 3))
+    checks = [
         Check(
             f"a stable steady state for all random circuits of norm {what}",
             _in_words(rows),
@@ -156,16 +186,20 @@ def conclude(
         )
         for what, rows in (("at most 1", inside), ("2", at_2))
     ]
-    checks.append(
-        Check(
-            "fewer at norm 3 than at 2",
-            f"{_in_words(at_3)}, against {_in_words(at_2)}",
-            all(_fewer(at_3, at_2)) if at_3 and at_2 else None,
-            paper="breaks at 3",
-            tolerance="a smaller fraction for every number of neurons",
-            decides=False,
-        )
+    fewer = Check(
+        "fewer at norm 3 than at 2",
+        f"{_in_words(at_3)}, against {_in_words(at_2)}",
+        all(_fewer(at_3, at_2)) if at_3 and at_2 else None,
+        paper="breaks at 3",
+        tolerance="a smaller fraction for every number of neurons",
+        decides=False,
     )
+    return [*checks, fewer]
+
+
+def _hunt_checks(hunted: list[dict[str, Any]]) -> list[Check]:
+    """Whether there are exceptions of norm at most 1, by the kind of `W_r`."""
+    checks = []
     for kind, which in (("any", "any W_r"), ("semidefinite", "symmetric semidefinite W_r")):
         rows = [row for row in hunted if row["kind"] == kind and not row["free_tau"]]
         inside = [row for row in rows if row["spectral_norm"] <= 1]
@@ -179,40 +213,25 @@ def conclude(
                 decides=False,
             )
         )
-    numbers = {
-        "conjecture": CONJECTURE,
-        "bounded_conjecture": BOUNDED_CONJECTURE,
-        "trivial_exceptions": "a block diagonal circuit with a block that has no stable steady "
-        "state has none: each exception is one for every larger n",
-        "found_means": "a stable steady state was found: the fraction is a lower bound",
-        "trials": trials,
-        "proofs": proofs,
-        "freeing_tau": [
-            {
-                "kind": row["kind"],
-                "n": row["n"],
-                "spectral_norm": row["spectral_norm"],
-                "exceptions": row["confirmed"],
-                "worst_abscissa": row["worst"]["abscissa"],
-                "worst_abscissa_fixed": other["worst"]["abscissa"],
-            }
-            for row in hunted
-            for other in hunted
-            if row["free_tau"]
-            and not other["free_tau"]
-            and all(row[key] == other[key] for key in ("kind", "n", "spectral_norm"))
-        ],
-        "first_exceptions": first_exceptions(hunted, proofs),
-        "survey": surveyed,
-        "hunts": hunted,
-    }
-    both = [row for row in main if row["spectral_norm"] <= 1]
-    refuted = sum(map(_refutes, proofs.values()))
-    here = (
-        f"{refuted} counterexamples proved; stable for {_in_words(both)} random circuits at norm "
-        f"at most 1, {_in_words(at_2)} at 2, {_in_words(at_3)} at 3"
-    )
-    return Outcome(here, checks, numbers, _first_table(numbers["first_exceptions"]))
+    return checks
+
+
+def _freeing_tau(hunted: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the hunts with free time constants find beside those that fix them."""
+    alike = ("kind", "n", "spectral_norm")
+    return [
+        {name: row[name] for name in alike}
+        | {
+            "exceptions": row["confirmed"],
+            "worst_abscissa": row["worst"]["abscissa"],
+            "worst_abscissa_fixed": other["worst"]["abscissa"],
+        }
+        for row in hunted
+        for other in hunted
+        if row["free_tau"]
+        and not other["free_tau"]
+        and all(row[name] == other[name] for name in alike)
+    ]
 
 
 def first_exceptions(

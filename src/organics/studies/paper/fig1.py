@@ -1,20 +1,17 @@
 """Figure 1: phase portraits of the two-dimensional circuit with positive drive."""
 
-from itertools import product
-
 import jax
 from matplotlib.figure import Figure
 
-from organics.circuit.circuit import Circuit
 from organics.plots import COLUMN, style
 from organics.studies.harness.target import Job, Outcome
 from organics.studies.paper.portraits import (
-    Case,
     count_check,
     count_in_words,
     counts,
     draw_panels,
     examine_all,
+    one_neuron_circuits,
     point_checks,
     shared_legend,
 )
@@ -22,28 +19,11 @@ from organics.studies.paper.portraits import (
 PAPER = {letter: (3, 1) if letter == "b" else (1, 1) for letter in "abcdef"}
 """Fixed points, and stable ones, that the paper's panels show."""
 
-_COLUMNS = ((0.5, 0.5, 0.1), (2.0, 0.5, 0.1), (2.0, 1.0, 1.0))  # w_r, b0, sigma
-
-
-def cases(z: float = 1.0) -> list[Case]:
-    """The six panels: main model in the first row, rectified in the second."""
-    return [
-        Case(
-            letter,
-            rf"$w_r={w_r:g}$, $b_0={b0:g}$, $\sigma={sigma:g}$",
-            Circuit([[1.0]], [[w_r]], b=0.5, b0=b0, sigma=sigma, rectified=rectified),
-            z,
-        )
-        for letter, (rectified, (w_r, b0, sigma)) in zip(
-            "abcdef", product((False, True), _COLUMNS), strict=True
-        )
-    ]
-
 
 def compute(job: Job) -> Outcome:
     """Every fixed point of the six circuits, and simulations of them."""
     with jax.enable_x64(True):
-        panels = examine_all(cases(), across=5 if job.quick else 15)
+        panels = examine_all(one_neuron_circuits(1.0), across=5 if job.quick else 15)
     return Outcome(
         here=count_in_words(counts(panels)),
         checks=[count_check(panels, PAPER, count_in_words(PAPER)), *point_checks(panels)],

@@ -30,12 +30,12 @@ from organics.plots import BLACK, BLUE, COLUMN, GREY, ORANGE, VERMILION, letter,
 from organics.rest.search import steady_state
 from organics.simulation.ode import simulate
 from organics.studies.harness.target import Check, Job, Outcome
-from organics.studies.paper import fig1
 from organics.studies.paper.portraits import (
     Panel,
     differentiated,
     draw_panels,
     examine,
+    one_neuron_circuits,
     point_checks,
     shared_legend,
 )
@@ -70,7 +70,7 @@ def compute(job: Job) -> Outcome:
         panels = [
             examine(case, across=4 if job.quick else 14)
             for z in _DRIVES
-            for case in fig1.cases(z)
+            for case in one_neuron_circuits(z)
         ]  # fmt: skip
         rows = []
         for i, n in enumerate(sizes):

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from organics.plots import BLACK, BLUE, COLUMN, ORANGE, letter, style
 from organics.studies.harness.target import Check, Job, Outcome
-from organics.studies.paper.two_layers import Spectrum, TwoLayers
+from organics.studies.networks.two_layers import Spectrum, TwoLayers
 
 PAPER = ((-0.28, -0.22), (-0.27, -0.10))  # least and greatest of the maxima of either layer
 NEAR = 0.03  # 1/ms, of the greatest

@@ -14,11 +14,10 @@ from organics.files.plain import as_number, rounded
 from organics.nn import ORGaNICs
 from organics.plots import BLUE, COLUMN, GREEN, GREY, ORANGE, letter, style
 from organics.studies.harness.target import Check, Job, Outcome
-from organics.studies.paper.table2 import PAPER, hours_of, not_run, protocol
-from organics.studies.paper.trained import Trained, command, in_words, is_whole, trained
+from organics.studies.networks.protocols import PAPER, TASKS, hours_of, not_run, protocol
+from organics.studies.networks.trained import Trained, command, in_words, is_whole, trained
 from organics.training.evaluation import as_examples, input_shape, load_dataset, load_model
 
-TASKS = ("smnist", "psmnist")
 RANGES = {"smnist": "about -4 to 2", "psmnist": "about -2 to 2"}
 """What the paper's panels show, of 128 neurons."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +29,7 @@ SAME_RATES = 1e-9
 """Difference, in 1/ms, within which two eigenvalues are the same."""
 
 _BESIDE_STABLE, _BESIDE_UNSTABLE = 0.1, 1e-3  # how far from a fixed point simulations begin
+_COLUMNS = ((0.5, 0.5, 0.1), (2.0, 0.5, 0.1), (2.0, 1.0, 1.0))  # w_r, b0, sigma
 _DIRECTIONS = 8
 _BATCH = 64  # simulations
 _DECAYS = 50  # times the slowest time of decay: how long is simulated
@@ -41,6 +43,21 @@ class Case(NamedTuple):
     title: str
     circuit: Circuit
     z: float
+
+
+def one_neuron_circuits(z: float) -> list[Case]:
+    """The six of Figure 1, also under other drives: three of the main model, and rectified."""
+    return [
+        Case(
+            letter,
+            rf"$w_r={w_r:g}$, $b_0={b0:g}$, $\sigma={sigma:g}$",
+            Circuit([[1.0]], [[w_r]], b=0.5, b0=b0, sigma=sigma, rectified=rectified),
+            z,
+        )
+        for letter, (rectified, (w_r, b0, sigma)) in zip(
+            "abcdef", product((False, True), _COLUMNS), strict=True
+        )
+    ]
 
 
 class Panel(NamedTuple):

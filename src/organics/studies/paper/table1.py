@@ -1,6 +1,6 @@
 """Static classifiers of MNIST: circuits at rest, and what they are compared with.
 
-The networks are those of `organics.studies.ours.mnist_static`, trained alike; the supralinear
+The networks are those of `organics.studies.networks.static`, trained alike; the supralinear
 networks for fewer epochs, as a step of theirs takes 7 times as long, or more.
 
 Source: Rawat et al. 2024, Table 1. Its numbers of the supralinear networks are others'.
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from organics.plots import BLUE, COLUMN, GREY, ORANGE, VERMILION, style
 from organics.studies.harness.target import Check, Job, Outcome, Table
-from organics.studies.ours import mnist_static
+from organics.studies.networks.static import Networks, train_all
 
 PARAMETERS = {(50,): 671_824, (80,): 682_354, (120, 60): 723_054}
 """The paper's, of the circuits: they learn `W_r`."""
@@ -24,39 +24,38 @@ _COLOURS = {"ssn": VERMILION, "mlp": ORANGE, "organics": BLUE}
 
 def compute(job: Job) -> Outcome:
     """Train what is not there yet, in the folder `mnist_static` of the runs."""
-    folder = job.runs[0] / "mnist_static"
-    config = mnist_static.Config(
-        out=folder,
-        results=job.folder / "mnist_static.json",
+    networks = _quick(job) if job.quick else _whole(job)
+    return conclude(train_all(networks, job.progress, job.processes, job.cluster))
+
+
+def _whole(job: Job) -> Networks:
+    return Networks(
+        out=job.runs[0] / "mnist_static",
         models=("ssn", "mlp", "organics"),
         seeds=tuple(job.seed + i for i in range(3)),
         recurrent="bounded",
         stability=("ssn",),
-        processes=job.processes,
     )
-    if job.quick:
-        config = mnist_static.Config(
-            out=folder.with_name("mnist_static-quick"),
-            results=config.results,
-            dataset="digits",
-            models=("ssn", "organics"),
-            sizes=1,
-            seeds=(job.seed,),
-            recurrent="bounded",
-            epochs=15,
-            ssn_epochs=4,
-            batch_size=135,  # divides the number of images: one size of batch to compile for
-            averaging=0.9,
-            stability=None,
-            processes=job.processes,
-        )
-    found = mnist_static.compute(config, job.progress)
-    del found["command"]  # that of the experiment, which nobody gave
-    return conclude(found)
+
+
+def _quick(job: Job) -> Networks:
+    return Networks(
+        out=job.runs[0] / "mnist_static-quick",
+        dataset="digits",
+        models=("ssn", "organics"),
+        sizes=1,
+        seeds=(job.seed,),
+        recurrent="bounded",
+        epochs=15,
+        ssn_epochs=4,
+        batch_size=135,  # divides the number of images: one size of batch to compile for
+        averaging=0.9,
+        stability=None,
+    )
 
 
 def conclude(found: dict[str, Any]) -> Outcome:
-    """What the trained networks say about the table; `found` as `mnist_static` has it."""
+    """What the trained networks say about the table; `found` as `train_all` has it."""
     rows = found["rows"]
     by_model = {
         model: [row for row in rows if row["model"] == model]

@@ -1,23 +1,28 @@
 """Table 2: recurrent networks on sequential and permuted sequential MNIST."""
 
 import dataclasses
-import math
-import time
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-import numpy as np
 from matplotlib.figure import Figure
 
-from organics.baselines import PUBLISHED, TUNED
 from organics.files.plain import rounded
 from organics.models import count_parameters
 from organics.plots import BLUE, COLUMN, GREY, ORANGE, style
 from organics.studies.harness.target import Check, Job, Outcome, Table
-from organics.studies.paper.trained import Trained, command, in_words, is_whole, trained
+from organics.studies.networks.protocols import (
+    PAPER,
+    SHORT,
+    TASKS,
+    Row,
+    departures,
+    hours_of,
+    not_run,
+    protocol,
+)
+from organics.studies.networks.trained import Trained, command, in_words, is_whole, trained
 from organics.training import SequenceConfig
 from organics.training.evaluation import (
     as_examples,
@@ -27,79 +32,31 @@ from organics.training.evaluation import (
     load_model,
     mean_metrics,
 )
-from organics.training.step import initial_state, make_optimizer, update
 
-TASKS = ("smnist", "psmnist")
-TRAINING_IMAGES = 57_000
 NEAR = 0.01
 """An accuracy holds if it is at most so much below the paper's."""
 
-_UNSTATED_EPOCHS = 100  # where the source of a comparison model does not say
-_SHORT = 14  # pixels a side of the images of the shorter task
 _QUICK_IMAGES = 1000  # of the test set, where a run is not complete
 
 
-class Row(NamedTuple):
-    """A row of the paper's table: the network, its parameters in thousands, test accuracies."""
-
-    name: str
-    model: str
-    units: int
-    time_constants: str
-    thousands: int
-    smnist: float
-    psmnist: float
-
-
-PAPER = (
-    Row("LSTM", "lstm", 128, "learned", 68, 0.973, 0.926),
-    Row("AntisymmetricRNN", "antisymmetric", 128, "learned", 10, 0.980, 0.958),
-    Row("coRNN", "cornn", 128, "learned", 34, 0.993, 0.966),
-    Row("Lipschitz RNN", "lipschitz", 128, "learned", 34, 0.994, 0.963),
-    Row("ORGaNICs, fixed time constants", "organics", 64, "fixed", 26, 0.903, 0.803),
-    Row("ORGaNICs, fixed time constants", "organics", 128, "fixed", 100, 0.948, 0.848),
-    Row("ORGaNICs", "organics", 64, "learned", 26, 0.977, 0.899),
-    Row("ORGaNICs", "organics", 128, "learned", 100, 0.978, 0.907),
+_COLUMNS = (
+    "network, units",
+    "parameters, paper; here",
+    "paper, sMNIST / psMNIST",
+    "here, sMNIST",
+    "here, psMNIST",
+    "196 steps, 64 units, sMNIST",
+    "196 steps, 64 units, psMNIST",
 )
 
 
-def protocol(row: Row, task: str) -> SequenceConfig:
-    """The settings nearest to those with which the row's source trains that network."""
-    shared: dict[str, Any] = {"task": task, "units": row.units}
-    if row.model == "organics":
-        return SequenceConfig(**shared, time_constants=row.time_constants)  # pyright: ignore[reportArgumentType]
-    recipe = PUBLISHED[row.model, task]
-    by_adam = recipe.optimizer == "adam"
-    rate = recipe if by_adam else TUNED[row.model, f"{task}-{_SHORT}"]
-    return SequenceConfig(
-        **shared,
-        model=row.model,  # pyright: ignore[reportArgumentType]
-        hyperparameters=recipe.hyperparameters,
-        learning_rate=rate.learning_rate,
-        schedule="step" if recipe.schedule == "drops" else recipe.schedule,
-        batch_size=recipe.batch_size,
-        clip_norm=recipe.clip_norm,
-        epochs=recipe.epochs or _UNSTATED_EPOCHS,
-    )
+class _Cell(NamedTuple):
+    """What there is of a row's network on a task: a run, or what it would take."""
 
-
-def departures(row: Row, task: str) -> str:
-    """What `protocol` cannot do of what the row's source does; "" if nothing."""
-    if row.model == "organics":
-        return ""
-    recipe, config = PUBLISHED[row.model, task], protocol(row, task)
-    words = []
-    if recipe.optimizer != "adam":
-        words.append(
-            f"Adam at {config.learning_rate:g} in place of {recipe.optimizer.upper()} with "
-            f"momentum {recipe.momentum:g} at {recipe.learning_rate:g}"
-        )
-    if recipe.schedule == "drops":
-        words.append(
-            f"a factor of 0.8 every 30 epochs in place of {recipe.factor:g} after "
-            f"{', '.join(map(str, recipe.drops))}"
-        )
-    return f" ({'; '.join(words)})" if words else ""
+    words: str
+    check: Check
+    found: dict[str, Any] | None
+    missing: dict[str, Any] | None
 
 
 def compute(job: Job) -> Outcome:
@@ -110,65 +67,23 @@ def compute(job: Job) -> Outcome:
     by_name: dict[str, dict[str, Any]] = {}  # the shorter task's runs, of the row with 64 units
     for i, row in enumerate(PAPER):
         job.progress(i / len(PAPER), f"{row.name}, {row.units} units")
-        checks.append(_parameters(row))
-        cells: list[str] = []
-        found: dict[str, dict[str, Any]] = {}  # of a task, if there is a run
-        for task in TASKS:
-            run = best(runs, row, task)
-            if run is None:
-                key = (row.model, row.units)  # what else there is makes no difference to the time
-                if key not in hours:
-                    hours[key] = None if job.quick else hours_of(protocol(row, task))
-                cells.append(not_run(hours[key]))
-                how, departs = command(protocol(row, task)), departures(row, task)
-                checks.append(_check(row, task, None, f"{cells[-1]}, {how}{departs}"))
-                not_there[f"{row.name}, {row.units} units, {task}"] = {
-                    "command": how,
-                    "departs": departs,
-                    "hours": rounded(hours[key], 3),
-                }
-                continue
-            images = _QUICK_IMAGES if job.quick else None
-            accuracy = accuracy_of(run, images)
-            of = "" if images is None else f", on {images} test images"
-            cells.append(f"{accuracy:.1%} ({in_words(run)}{of})")
-            done = run.test_accuracy is not None
-            checks.append(_check(row, task, accuracy, cells[-1], done))
-            found[task] = {
-                "test_accuracy": accuracy,
-                "its_report_says": run.test_accuracy,
-                "validation_accuracy": run.validation_accuracy,
-                "complete": done,
-                "epochs": run.epochs,
-                "recurrent": run.config.recurrent,
-                "command": command(run.config),
-            }
+        cells = {task: _cell(runs, row, task, job.quick, hours) for task in TASKS}
+        checks += [_parameters(row), *(cell.check for cell in cells.values())]
+        not_there |= {
+            f"{row.name}, {row.units} units, {task}": cell.missing
+            for task, cell in cells.items()
+            if cell.missing is not None
+        }
         short = {task: shorter(runs, row, task) for task in TASKS}
         if row.time_constants == "learned":
             by_name.setdefault(row.name, short)
+        here = {task: cell.found for task, cell in cells.items() if cell.found is not None}
         parameters = learned_parameters(row)
         numbers.append(
-            {**row._asdict(), "parameters": parameters, "here": found, "steps_196": short}
+            {**row._asdict(), "parameters": parameters, "here": here, "steps_196": short}
         )
-        rows.append(
-            [
-                f"{row.name}, {row.units}",
-                f"{row.thousands}k; {parameters:,}",
-                f"{row.smnist:.1%} / {row.psmnist:.1%}",
-                *cells,
-                *(_short_words(short[task]) for task in TASKS),
-            ]
-        )
+        rows.append(_in_cells(row, parameters, cells, short))
     checks += [_against_lstm(by_name, task) for task in TASKS]
-    columns = (
-        "network, units",
-        "parameters, paper; here",
-        "paper, sMNIST / psMNIST",
-        "here, sMNIST",
-        "here, psMNIST",
-        "196 steps, 64 units, sMNIST",
-        "196 steps, 64 units, psMNIST",
-    )
     here = [
         f"{row['name']}, {row['units']} units, {task}: {cell}"
         for row, cells in zip(numbers, rows, strict=True)
@@ -183,8 +98,57 @@ def compute(job: Job) -> Outcome:
             "not_run": not_there,
             "hours_are_of": jax.devices()[0].device_kind,
         },
-        table=Table(columns, rows),
+        table=Table(_COLUMNS, rows),
     )
+
+
+def _cell(
+    runs: list[Trained],
+    row: Row,
+    task: str,
+    quick: bool,
+    hours: dict[tuple[str, int], float | None],
+) -> _Cell:
+    """`hours` has those that are known, by model and units: what else there is makes no difference
+    to the time."""
+    run = best(runs, row, task)
+    if run is not None:
+        return _cell_of(run, row, task, quick)
+    key = (row.model, row.units)
+    if key not in hours:
+        hours[key] = None if quick else hours_of(protocol(row, task))
+    words, how, departs = not_run(hours[key]), command(protocol(row, task)), departures(row, task)
+    missing = {"command": how, "departs": departs, "hours": rounded(hours[key], 3)}
+    return _Cell(words, _check(row, task, None, f"{words}, {how}{departs}"), None, missing)
+
+
+def _cell_of(run: Trained, row: Row, task: str, quick: bool) -> _Cell:
+    images = _QUICK_IMAGES if quick else None
+    accuracy, done = accuracy_of(run, images), run.test_accuracy is not None
+    of = "" if images is None else f", on {images} test images"
+    words = f"{accuracy:.1%} ({in_words(run)}{of})"
+    found = {
+        "test_accuracy": accuracy,
+        "its_report_says": run.test_accuracy,
+        "validation_accuracy": run.validation_accuracy,
+        "complete": done,
+        "epochs": run.epochs,
+        "recurrent": run.config.recurrent,
+        "command": command(run.config),
+    }
+    return _Cell(words, _check(row, task, accuracy, words, done), found, None)
+
+
+def _in_cells(
+    row: Row, parameters: int, cells: dict[str, _Cell], short: dict[str, dict[str, Any] | None]
+) -> list[str]:
+    return [
+        f"{row.name}, {row.units}",
+        f"{row.thousands}k; {parameters:,}",
+        f"{row.smnist:.1%} / {row.psmnist:.1%}",
+        *(cell.words for cell in cells.values()),
+        *(_short_words(short[task]) for task in TASKS),
+    ]
 
 
 def learned_parameters(row: Row) -> int:
@@ -222,7 +186,7 @@ def shorter(runs: list[Trained], row: Row, task: str) -> dict[str, Any] | None:
     for run in runs:
         c = run.config
         alike = (c.task, c.model, c.resize, c.rows, c.units, c.time_constants, c.layers) == (
-            task, row.model, _SHORT, False, 64, row.time_constants, 1,
+            task, row.model, SHORT, False, 64, row.time_constants, 1,
         )  # fmt: skip
         if alike and run.test_accuracy is not None:
             groups.setdefault(dataclasses.replace(c, seed=0), []).append(run)
@@ -248,30 +212,6 @@ def _short_words(found: dict[str, Any] | None) -> str:
     seeds = len(found["test_accuracy"])
     many = "" if seeds == 1 else "s"
     return f"{100 * found['mean']:.1f}{spread} % ({seeds} seed{many}, {found['in_words']})"
-
-
-def not_run(hours: float | None) -> str:
-    """That it was not run, and how long it would take, if that was measured."""
-    return "not run here" if hours is None else f"not run here: about {hours:.2g} h"
-
-
-def hours_of(config: SequenceConfig) -> float:
-    """How long such a run would take here, from the time of a step of training."""
-    steps, size = input_shape(config)
-    optimizer = make_optimizer(config, config.epochs)
-    state = initial_state(build_model(config), optimizer)
-    rng = np.random.default_rng(0)
-    inputs = jnp.asarray(rng.random((config.batch_size, steps, size), np.float32))
-    labels = jnp.asarray(rng.integers(10, size=config.batch_size).astype(np.int32))
-    # the state is what is asked for, so that nothing of the way back is left out
-    step = eqx.filter_jit(lambda state: update(state, optimizer, inputs, labels)[0])
-    seconds = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        state = jax.block_until_ready(step(state))
-        seconds.append(time.perf_counter() - begin)
-    per_epoch = min(seconds[1:]) * math.ceil(TRAINING_IMAGES / config.batch_size)
-    return per_epoch * config.epochs / 3600
 
 
 def _parameters(row: Row) -> Check:

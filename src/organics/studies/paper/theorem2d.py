@@ -108,9 +108,28 @@ def conclude(
 ) -> Outcome:
     """What the counts say about the theorem."""
     total = {key: sum(row[key] for row in rows) for key in rows[0] if key.startswith("count_")}
-    number, stable = total["count_sets"], total["count_with_a_stable_point"]
-    points, bistable = total["count_points"], total["count_bistable"]
-    checks = [
+    here = (
+        f"{total['count_with_a_stable_point']:,} of {total['count_sets']:,} sets have a stable "
+        f"fixed point, {total['count_bistable']:,} two"
+    )
+    numbers = {
+        "grid": grid,
+        "total": total,
+        "by_model": rows,
+        "sample": sample,
+        "classes": _CLASSES,
+        "slices": slices,
+    }
+    return Outcome(here, _checks(total, rows, sample), numbers)
+
+
+def _checks(
+    total: dict[str, int], rows: list[dict[str, Any]], sample: dict[str, Any]
+) -> list[Check]:
+    number, stable, points = (
+        total[f"count_{what}"] for what in ("sets", "with_a_stable_point", "points")
+    )
+    return [
         Check(
             "a stable fixed point exists",
             f"in {stable:,} of {number:,} sets of parameters",
@@ -159,16 +178,6 @@ def conclude(
             tolerance="as many, as stable, at the same place to 1e-6",
         ),
     ]
-    here = f"{stable:,} of {number:,} sets have a stable fixed point, {bistable:,} two"
-    numbers = {
-        "grid": grid,
-        "total": total,
-        "by_model": rows,
-        "sample": sample,
-        "classes": _CLASSES,
-        "slices": slices,
-    }
-    return Outcome(here, checks, numbers)
 
 
 @style()

@@ -1,0 +1,109 @@
+"""The recurrent networks of the paper's Table 2, how they are trained, and how long that takes."""
+
+import math
+import time
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from organics.baselines import PUBLISHED, TUNED
+from organics.training import SequenceConfig
+from organics.training.evaluation import build_model, input_shape
+from organics.training.step import initial_state, make_optimizer, update
+
+TASKS = ("smnist", "psmnist")
+TRAINING_IMAGES = 57_000
+SHORT = 14
+"""Pixels a side of the images of the shorter task."""
+
+_UNSTATED_EPOCHS = 100  # where the source of a comparison model does not say
+
+
+class Row(NamedTuple):
+    """A row of the paper's table: the network, its parameters in thousands, test accuracies."""
+
+    name: str
+    model: str
+    units: int
+    time_constants: str
+    thousands: int
+    smnist: float
+    psmnist: float
+
+
+PAPER = (
+    Row("LSTM", "lstm", 128, "learned", 68, 0.973, 0.926),
+    Row("AntisymmetricRNN", "antisymmetric", 128, "learned", 10, 0.980, 0.958),
+    Row("coRNN", "cornn", 128, "learned", 34, 0.993, 0.966),
+    Row("Lipschitz RNN", "lipschitz", 128, "learned", 34, 0.994, 0.963),
+    Row("ORGaNICs, fixed time constants", "organics", 64, "fixed", 26, 0.903, 0.803),
+    Row("ORGaNICs, fixed time constants", "organics", 128, "fixed", 100, 0.948, 0.848),
+    Row("ORGaNICs", "organics", 64, "learned", 26, 0.977, 0.899),
+    Row("ORGaNICs", "organics", 128, "learned", 100, 0.978, 0.907),
+)
+
+
+def protocol(row: Row, task: str) -> SequenceConfig:
+    """The settings nearest to those with which the row's source trains that network."""
+    shared: dict[str, Any] = {"task": task, "units": row.units}
+    if row.model == "organics":
+        return SequenceConfig(**shared, time_constants=row.time_constants)  # pyright: ignore[reportArgumentType]
+    recipe = PUBLISHED[row.model, task]
+    by_adam = recipe.optimizer == "adam"
+    rate = recipe if by_adam else TUNED[row.model, f"{task}-{SHORT}"]
+    return SequenceConfig(
+        **shared,
+        model=row.model,  # pyright: ignore[reportArgumentType]
+        hyperparameters=recipe.hyperparameters,
+        learning_rate=rate.learning_rate,
+        schedule="step" if recipe.schedule == "drops" else recipe.schedule,
+        batch_size=recipe.batch_size,
+        clip_norm=recipe.clip_norm,
+        epochs=recipe.epochs or _UNSTATED_EPOCHS,
+    )
+
+
+def departures(row: Row, task: str) -> str:
+    """What `protocol` cannot do of what the row's source does; "" if nothing."""
+    if row.model == "organics":
+        return ""
+    recipe, config = PUBLISHED[row.model, task], protocol(row, task)
+    words = []
+    if recipe.optimizer != "adam":
+        words.append(
+            f"Adam at {config.learning_rate:g} in place of {recipe.optimizer.upper()} with "
+            f"momentum {recipe.momentum:g} at {recipe.learning_rate:g}"
+        )
+    if recipe.schedule == "drops":
+        words.append(
+            f"a factor of 0.8 every 30 epochs in place of {recipe.factor:g} after "
+            f"{', '.join(map(str, recipe.drops))}"
+        )
+    return f" ({'; '.join(words)})" if words else ""
+
+
+def not_run(hours: float | None) -> str:
+    """That it was not run, and how long it would take, if that was measured."""
+    return "not run here" if hours is None else f"not run here: about {hours:.2g} h"
+
+
+def hours_of(config: SequenceConfig) -> float:
+    """How long such a run would take here, from the time of a step of training."""
+    steps, size = input_shape(config)
+    optimizer = make_optimizer(config, config.epochs)
+    state = initial_state(build_model(config), optimizer)
+    rng = np.random.default_rng(0)
+    inputs = jnp.asarray(rng.random((config.batch_size, steps, size), np.float32))
+    labels = jnp.asarray(rng.integers(10, size=config.batch_size).astype(np.int32))
+    # the state is what is asked for, so that nothing of the way back is left out
+    step = eqx.filter_jit(lambda state: update(state, optimizer, inputs, labels)[0])
+    seconds = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        state = jax.block_until_ready(step(state))
+        seconds.append(time.perf_counter() - begin)
+    per_epoch = min(seconds[1:]) * math.ceil(TRAINING_IMAGES / config.batch_size)
+    return per_epoch * config.epochs / 3600

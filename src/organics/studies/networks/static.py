@@ -1,0 +1,221 @@
+"""The static classifiers of the paper's Table 1: accuracy over seeds, stability at test inputs.
+
+One layer of 50, one of 80 and two of 120 and 60 circuits, multilayer perceptrons of the same sizes,
+and stabilized supralinear networks of 50 excitatory and 50 inhibitory units and of 80 and 20. What
+is complete is kept, and a run that was cut off goes on from its last epoch.
+
+Source: Rawat et al. 2024, Table 1.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from organics.files.atomic import write_atomically
+from organics.machine.cluster import Cluster
+from organics.machine.side_by_side import side_by_side
+from organics.names import DatasetName, ModelName, StaticRecurrence
+from organics.settings import Settings
+from organics.studies.networks.runs import accuracies, in_common, lines, where
+from organics.training import Report, TrainConfig, evaluate, train
+
+SIZES: dict[ModelName, tuple[tuple[int, ...], ...]] = {
+    "organics": ((50,), (80,), (120, 60)),
+    "mlp": ((50,), (80,), (120, 60)),
+    "ssn": ((50, 50), (80, 20)),
+}
+PAPER: dict[tuple[ModelName, tuple[int, ...]], float] = {
+    ("organics", (50,)): 0.981,
+    ("organics", (80,)): 0.982,
+    ("organics", (120, 60)): 0.981,
+    ("ssn", (50, 50)): 0.949,
+    ("ssn", (80, 20)): 0.952,
+}
+"""Test accuracies of the paper's Table 1."""
+
+
+@dataclass(frozen=True)
+class Networks(Settings):
+    """Train the static classifiers of the paper's Table 1, with several seeds each."""
+
+    out: Path = Path("runs/mnist_static")
+    """Folder for the folders of the runs."""
+    dataset: DatasetName = "mnist"
+    """Data set to train on."""
+    models: tuple[ModelName, ...] = ("organics", "mlp", "ssn")
+    """Which networks."""
+    sizes: int | None = None
+    """Only so many of the sizes of each network, the first of them; by default all."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One run of each network and size for each of these."""
+    recurrent: StaticRecurrence = "identity"
+    """Recurrent weights of the circuits; the paper's are "bounded"."""
+    epochs: int = 40
+    """Epochs of each run ..."""
+    ssn_epochs: int = 10
+    """... but of the supralinear networks, of which a step takes 7 times as long, or more."""
+    batch_size: int = 256
+    """Images per step."""
+    averaging: float = 0.999
+    """Decay of the average of the parameters over the steps; 0 is the paper's plain protocol."""
+    stability: tuple[ModelName, ...] | None = ("organics", "ssn")
+    """Of which networks, if of any, to compute the Jacobian's eigenvalues at every test input, in
+    every layer; it takes minutes."""
+
+
+def train_all(
+    networks: Networks,
+    tell: Callable[[float, str], None] | None = None,
+    processes: int | None = None,
+    cluster: Cluster | None = None,
+) -> dict[str, Any]:
+    """Train and evaluate what is not complete yet, and say what came of it.
+
+    `tell` is called now and then with the fraction that is done, and how many networks are. For
+    `processes` and `cluster` see `organics.machine.side_by_side`.
+
+    Raises `ValueError` if there is no such cluster.
+    """
+    if cluster is not None:  # a worker has a working folder of its own
+        networks = replace(networks, out=networks.out.resolve())
+    settings = [setting for model in networks.models for setting in _settings(networks, model)]
+    sizes = dict.fromkeys((setting.model, setting.layers) for setting in settings)
+    todo = [[s for s in settings if (s.model, s.layers) == size] for size in sizes]
+    todo.sort(key=lambda group: -sum(map(_work, group)))
+    side_by_side(
+        _complete,
+        [(networks, group) for group in todo],  # a group has its program compiled once
+        processes=processes,
+        cluster=cluster,
+        watch=None if tell is None else partial(_watch, networks, settings, tell),
+    )
+    return _summary(networks, [_outcome(networks, setting) for setting in settings])
+
+
+def _complete(networks: Networks, settings: list[TrainConfig]) -> None:
+    for setting in settings:
+        _outcome(networks, setting)
+
+
+def _outcome(
+    networks: Networks, setting: TrainConfig
+) -> tuple[TrainConfig, Report, dict[str, Any] | None]:
+    """A run's report, and its evaluation if that is asked for; made if they are not there."""
+    folder = _folder(networks, setting)
+    report = train(setting, folder, resume=True, progress=False)
+    asked = setting.model in (networks.stability or ())
+    return setting, report, _evaluation(folder) if asked else None
+
+
+def _watch(
+    networks: Networks, settings: list[TrainConfig], tell: Callable[[float, str], None]
+) -> None:
+    """Tell how far the runs are, from what their folders say."""
+    epochs = [_epochs(_folder(networks, setting)) for setting in settings]
+    done = sum(_work(s) * count / s.epochs for s, count in zip(settings, epochs, strict=True))
+    complete = sum(count == s.epochs for s, count in zip(settings, epochs, strict=True))
+    tell(done / sum(map(_work, settings)), f"{complete} of {len(settings)} networks")
+
+
+def _settings(networks: Networks, model: ModelName) -> list[TrainConfig]:
+    return [
+        TrainConfig(
+            dataset=networks.dataset,
+            model=model,
+            layers=layers,
+            recurrent=networks.recurrent if model == "organics" else "identity",
+            epochs=networks.ssn_epochs if model == "ssn" else networks.epochs,
+            batch_size=networks.batch_size,
+            averaging=networks.averaging,
+            seed=seed,
+        )
+        for layers in SIZES[model][: networks.sizes]
+        for seed in networks.seeds
+    ]
+
+
+def _work(setting: TrainConfig) -> float:
+    """How long a run takes, about, in epochs of a network without recurrence."""
+    if setting.model == "ssn":
+        return 7.0 * setting.epochs
+    learns = setting.model == "organics" and setting.recurrent != "identity"
+    return setting.epochs * (1 + sum(setting.layers) / 130 if learns else 1.0)
+
+
+def _epochs(folder: Path) -> int:
+    """How many epochs of a run are complete."""
+    return len(lines(folder, "metrics.jsonl"))
+
+
+def _folder(networks: Networks, setting: TrainConfig) -> Path:
+    sizes = "-".join(str(n) for n in setting.layers)
+    kind = setting.model + ("" if setting.recurrent == "identity" else f"-{setting.recurrent}")
+    return networks.out / f"{kind}-{sizes}-averaging{networks.averaging:g}-seed{setting.seed}"
+
+
+def _evaluation(folder: Path) -> dict[str, Any]:
+    """The evaluation of a run, kept in its folder as it takes minutes."""
+    path = folder / "evaluation.json"
+    if not path.exists():
+        write_atomically(path, (json.dumps(evaluate(folder).summary, indent=2) + "\n").encode())
+    return json.loads(path.read_text())
+
+
+def _summary(networks: Networks, runs) -> dict[str, Any]:
+    rows = []
+    for model in networks.models:
+        for layers in SIZES[model][: networks.sizes]:
+            group = [run for run in runs if (run[0].model, run[0].layers) == (model, layers)]
+            if group:
+                rows.append(_row(networks, model, layers, group))
+    differing = ("model", "layers", "recurrent", "epochs", "seed")
+    return {
+        "settings": in_common(runs[0][0], differing),
+        "rows": rows,
+        **where([report for _, report, _ in runs]),
+    }
+
+
+def _row(networks: Networks, model: ModelName, layers: tuple[int, ...], group) -> dict[str, Any]:
+    reports = [report for _, report, _ in group]
+    row = {
+        "model": model,
+        "layers": list(layers),
+        "recurrent": group[0][0].recurrent if model == "organics" else None,
+        "parameters": reports[0].parameters,
+        "epochs": reports[0].epochs,
+        **accuracies(reports),
+        "paper_test_accuracy": PAPER.get((model, layers)),
+        "seconds_per_epoch": [round(report.seconds_per_epoch, 3) for report in reports],
+    }
+    if model == "ssn":
+        lost = [_lost(_folder(networks, setting)) for setting, _, _ in group]
+        row["lost_in_training"] = [round(float(np.mean(steps)), 6) for steps in lost]
+        row["lost_at_most_in_a_step"] = [round(float(np.max(steps)), 6) for steps in lost]
+        row["lost_steps"] = [int(np.count_nonzero(steps)) for steps in lost]
+        row["steps"] = [len(steps) for steps in lost]
+    evaluations = [found["stability"] for _, _, found in group if found and "stability" in found]
+    if evaluations:
+        row["test_inputs"] = group[0][2]["images"]
+        row["stability"] = [
+            {
+                "layer": i + 1,
+                "n": layer["n"],
+                "largest_spectral_abscissa_per_ms": [
+                    found[i]["largest_spectral_abscissa"] for found in evaluations
+                ],
+                "stable_fraction": [found[i]["stable"] for found in evaluations],
+            }
+            for i, layer in enumerate(evaluations[0])
+        ]
+    return row
+
+
+def _lost(folder: Path) -> list[float]:
+    """The fraction of the images that were lost, at every step of a run."""
+    return [fraction for line in lines(folder, "steps.jsonl") for fraction in line["lost"]]

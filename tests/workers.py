@@ -1,0 +1,65 @@
+"""A cluster of Dask for tests: a scheduler and two workers, processes on the loopback address."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Workers(NamedTuple):
+    """Where their scheduler listens, and their processes."""
+
+    address: str
+    pids: list[int]
+
+    def kill(self, pid: int) -> None:
+        """One of them, which has no time to say so."""
+        self.pids.remove(pid)
+        os.kill(pid, signal.SIGKILL)
+
+    def killer(self, begun: Callable[[], bool]) -> Callable[..., None]:
+        """To be called again and again: kills one of the two as soon as the work has `begun`."""
+
+        def look(*_: object) -> None:
+            if len(self.pids) == 2 and begun():
+                self.kill(self.pids[0])
+
+        return look
+
+
+@contextmanager
+def workers(folder: Path, count: int = 2, failures: int = 3) -> Iterator[Workers]:
+    """Of one thread each. A call is given up when it has lost more than so many of them."""
+    from distributed import Client
+
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+        "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(failures),
+    }
+    file = str(folder / "scheduler.json")
+    processes = []
+
+    def begin(program: str, *arguments: str) -> int:
+        command = [sys.executable, "-m", f"distributed.cli.{program}", "--scheduler-file", file,
+                   "--no-dashboard", "--host", "127.0.0.1", *arguments]  # fmt: skip
+        with (folder / f"{len(processes)}.log").open("wb") as log:
+            processes.append(subprocess.Popen(command, env=environment, cwd=folder, stdout=log,
+                                              stderr=subprocess.STDOUT))  # fmt: skip
+        return processes[-1].pid
+
+    try:
+        begin("dask_scheduler", "--port", "0")
+        pids = [begin("dask_worker", "--no-nanny", "--nthreads", "1") for _ in range(count)]
+        with Client(scheduler_file=file, timeout=60, set_as_default=False) as client:
+            if count > 0:
+                client.wait_for_workers(count, timeout=60)
+            address = client.scheduler.address
+        yield Workers(address, pids)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
