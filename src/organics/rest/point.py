@@ -19,11 +19,11 @@ class SteadyState(NamedTuple):
     Attributes
         state: `y` and `a`, each of shape (n,).
         residual: Euclidean norm of `circuit.imbalance`, the velocity scaled by the time constants.
-        converged: whether each equation balances to within the tolerance, relative to the terms
-            that it sums, and the last step of Newton was small, and what rounding does to the
-            state; never where a parameter of the
-            circuit, traced or replaced, is out of its domain. If not, there is none nearby, or
-            too few digits to tell, and `state` is only the best state that was found.
+        converged: whether this is a steady state. Each equation must balance, to within the
+            tolerance of the terms that it sums; Newton's last step must have been small, and
+            rounding must move the state as little. Never true where a parameter of the circuit is
+            out of its domain. If false, there is no steady state nearby, or there are too few
+            digits to tell, and `state` is the best that was found.
         iterations: total number of iterations of Algorithm 1 and of Newton.
         method: index into `METHODS` of what produced the state; `method_name` has the words.
     """
