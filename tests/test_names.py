@@ -10,6 +10,7 @@ from organics import names
 from organics.baselines import catalog
 from organics.data.catalog import DIGITS, IDX_DATASETS
 from organics.data.sequences import TASKS
+from organics.machine import cluster
 from organics.simulation import ode
 
 
@@ -39,4 +40,5 @@ def test_the_words_are_those_that_there_are():
     assert set(get_args(names.TaskName)) == TASKS.keys()
     assert set(get_args(names.BaselineName)) == catalog._MODELS.keys()
     assert set(get_args(names.Method)) == ode._SOLVERS.keys()
+    assert set(get_args(names.SweepBackend)) == {cluster.PROCESSES, *cluster._CONNECTED}
     assert get_args(names.Recurrence) == ("free", "identity", "bounded", "semidefinite")

@@ -24,6 +24,8 @@ Padding = Literal["same", "valid"]
 Backend = Literal["auto", "native", "scan"]
 Memory = Literal["more", "less"]
 """That training takes."""
+SweepBackend = Literal["processes", "dask", "ray"]
+"""Who makes many calls: processes of this machine, or the workers of a cluster."""
 Schedule = Literal["constant", "cosine", "step", "warmup-cosine", "trapezoid"]
 """Of a learning rate."""
 

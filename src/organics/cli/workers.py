@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from organics.machine.cluster import PROCESSES, Backend, Cluster, chosen
+from organics.machine.cluster import PROCESSES, Cluster, chosen
+from organics.names import SweepBackend
 
 
 @dataclass(frozen=True)
@@ -11,7 +12,7 @@ class Workers:
 
     processes: int | None = None
     """How many of this machine, each on one processor."""
-    backend: Backend = PROCESSES
+    backend: SweepBackend = PROCESSES
     """Processes of this machine, or the workers of a cluster of Dask or Ray that exists already,
     see the same files, and have organics installed."""
     scheduler: str | None = None

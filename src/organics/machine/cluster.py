@@ -11,11 +11,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any
 
-PROCESSES = "processes"
-Backend = Literal["processes", "dask", "ray"]
-"""Who makes calls: processes of this machine, or the workers of a cluster."""
+PROCESSES = "processes"  # that of `organics.names.SweepBackend` which is no cluster
 
 _PATIENCE = 10  # s, until a scheduler has answered
 

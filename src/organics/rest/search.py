@@ -130,14 +130,8 @@ def given_state(
     if not isinstance(state.a, Tracer) and not np.all(np.asarray(state.a) > 0):
         raise ValueError(f"`state.a` must be > 0, not {state.a}.")
     circuit = identity_recurrence(circuit) or circuit
-    return OperatingPoint(circuit, z, _given(circuit, z, state, _as_tolerance(tolerance, z.dtype)))
-
-
-@jax.jit
-def _given(circuit: Circuit, z, state: State, tolerance) -> SteadyState:
-    found = judge(circuit, state, z)
-    converged = (found.error <= tolerance) & circuit.valid
-    return SteadyState(state, found.residual, converged, jnp.int32(0), jnp.int32(GIVEN))
+    tolerance = _as_tolerance(tolerance, z.dtype)
+    return OperatingPoint(circuit, z, _judged(circuit, z, state, tolerance, GIVEN))
 
 
 def _as_tolerance(tolerance: float | None, dtype: jnp.dtype) -> float:
@@ -150,10 +144,15 @@ def _as_tolerance(tolerance: float | None, dtype: jnp.dtype) -> float:
 
 @jax.jit  # as `_search`
 def _normalize(circuit: Circuit, z, tolerance) -> SteadyState:
-    state = closed_form(circuit, z)
+    return _judged(circuit, z, closed_form(circuit, z), tolerance, CLOSED_FORM)
+
+
+@partial(jax.jit, static_argnums=4)
+def _judged(circuit: Circuit, z, state: State, tolerance, method: int) -> SteadyState:
+    """A state that was not searched for, as it is: at rest if its equations balance."""
     found = judge(circuit, state, z)
     converged = (found.error <= tolerance) & circuit.valid
-    return SteadyState(state, found.residual, converged, jnp.int32(0), jnp.int32(CLOSED_FORM))
+    return SteadyState(state, found.residual, converged, jnp.int32(0), jnp.int32(method))
 
 
 class _Attempts(NamedTuple):

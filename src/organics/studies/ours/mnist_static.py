@@ -16,7 +16,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from organics.machine.cluster import PROCESSES, Backend, chosen
+from organics.machine.cluster import PROCESSES, chosen
+from organics.names import SweepBackend
 from organics.studies.harness.outcome import command, run_from_command_line, write
 from organics.studies.networks.static import Networks, train_all
 
@@ -30,7 +31,7 @@ class Config(Networks):
     processes: int | None = None
     """Networks that are trained side by side, each on one processor; by default as many as there
     are processors, on a GPU one."""
-    backend: Backend = PROCESSES
+    backend: SweepBackend = PROCESSES
     """Who trains them: processes of this machine, or a cluster of Dask or Ray that exists."""
     scheduler: str | None = None
     """Address of the cluster."""
