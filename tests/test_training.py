@@ -485,6 +485,17 @@ def test_a_bit_of_a_checkpoint_is_passed_over_for_the_one_before(complete, copie
     assert lines(folder) == lines(complete[0]) and same_bytes(folder, complete[0])
 
 
+def test_a_checkpoint_that_was_to_be_removed_goes_when_the_run_is_resumed(complete, copied):
+    """As when the process is killed after the last checkpoint, before the first of three goes."""
+    folder = copied("just before the report")
+    second = (folder / "checkpoint-000002.safetensors").read_bytes()
+    (folder / "checkpoint-000001.safetensors").write_bytes(second)
+    quiet(SMALL, folder, resume=True)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        path.name for path in complete[0].iterdir()
+    )
+
+
 def test_lines_without_a_checkpoint_are_not_thrown_away(copied):
     folder = copied("just before the report")
     for path in folder.glob("checkpoint-*"):

@@ -189,14 +189,13 @@ class RunFolder:
             )
         for history in self._histories.values():
             history.cut(notes["epoch"])
+        self._remove_checkpoints_before(notes["epoch"])
 
     def save_checkpoint(self, epoch: int, state: PyTree, notes: dict[str, Any]) -> None:
         """Write the checkpoint after `epoch` epochs, and remove those that are no longer kept."""
         sums = {name: history.sum for name, history in self._histories.items()}
         save_tree(self._checkpoint(epoch), state, {"epoch": epoch, **notes, "sums": sums})
-        for path in self.checkpoints()[:-_CHECKPOINTS_KEPT]:
-            with naming(path, "remove"):
-                path.unlink()
+        self._remove_checkpoints_before(epoch)
 
     def load_checkpoint(self, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
         """State and notes of the newest checkpoint that can be read; None if there is none.
@@ -285,6 +284,13 @@ class RunFolder:
         except ValueError as error:
             raise BadCheckpoint(f"{path} is no checkpoint of a run: {error}") from None
         return notes
+
+    def _remove_checkpoints_before(self, epoch: int) -> None:
+        """Keep the last of those that are not after `epoch`: of later ones none was loaded."""
+        newest = self._checkpoint(epoch)
+        for path in [path for path in self.checkpoints() if path <= newest][:-_CHECKPOINTS_KEPT]:
+            with naming(path, "remove"):
+                path.unlink()
 
     def _accept(self, notes: _Notes) -> None:
         for name, history in self._histories.items():
