@@ -18,6 +18,7 @@ from organics.rest.algorithm1 import algorithm_1_start, algorithm_1_step
 from organics.rest.closed_form import closed_form
 from organics.rest.point import METHODS
 from organics.rest.search import steady_state
+from organics.rest.system import DrivenCircuit
 
 # each compiled once for a kind of circuit and a size
 solve = eqx.filter_jit(steady_state)
@@ -419,8 +420,13 @@ def test_matrix_free_derivatives_are_those_of_finite_differences():
     np.testing.assert_allclose(along, differences(second)[0], rtol=1e-6)
 
 
-judge, sweep = jax.jit(balance.judge), jax.jit(algorithm1.sweep)
-krylov = jax.jit(newton.newton_krylov)
+sweep, krylov = jax.jit(algorithm1.sweep), jax.jit(newton.newton_krylov)
+
+
+def judge(circuit, state, z):
+    """The circuit under its drive, and what is said of the state."""
+    driven = DrivenCircuit(circuit, z)
+    return driven, balance.judge(driven, jnp.concatenate(state))
 
 
 def test_sweeps_go_on_while_the_residual_rises_for_a_moment():
@@ -428,13 +434,13 @@ def test_sweeps_go_on_while_the_residual_rises_for_a_moment():
     circuit = Circuit(2.5 * np.eye(4) + 0.1, np.eye(4, k=1), b=0.9, b0=0.5, sigma=0.5)
     z = jnp.ones(4) / 2
     y, a = solve(circuit, z).state
-    start = judge(circuit, State(y, a / 4), z)
-    swept, count = sweep(circuit, z, 1e-5, start)
+    driven, start = judge(circuit, State(y, a / 4), z)
+    swept, count = sweep(driven, 1e-5, start)
     assert swept.error <= 1e-5 and count > 4
     # nothing is lost where they lead away: what comes back is no worse than the start
     hopeless = Circuit(50 * np.eye(4), np.eye(4, k=1), b=1.0, b0=0.1, sigma=0.5)
-    start = judge(hopeless, State(y, a / 4), z)
-    swept, _ = sweep(hopeless, z, 1e-5, start)
+    driven, start = judge(hopeless, State(y, a / 4), z)
+    swept, _ = sweep(driven, 1e-5, start)
     assert swept.error > 1e-5 and swept.residual <= start.residual
 
 
@@ -443,8 +449,9 @@ def test_matrix_free_falls_back_to_the_other_routes():
     # weak recurrence of the second neuron, whose pool gain exceeds 1: the state is far away
     circuit = Circuit(5 * np.eye(2), np.diag([1.0, 0.05]), b=1.0, b0=1.0, sigma=0.5)
     z = jnp.array([0.6, 0.8])
-    swept, _ = sweep(circuit, z, 1e-12, judge(circuit, algorithm_1_start(circuit, z), z))
-    direct = krylov(circuit, z, 1e-12, swept).found
+    driven, start = judge(circuit, algorithm_1_start(circuit, z), z)
+    swept, _ = sweep(driven, 1e-12, start)
+    direct = krylov(driven, 1e-12, swept, True).found
     assert not direct.converged
     want, got = solve(circuit, z), matrix_free(circuit, z)
     assert got.converged and got.found.method == want.found.method

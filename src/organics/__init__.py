@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from organics.circuit.circuit import random_drive as random_drive
     from organics.circuit.file import load_circuit as load_circuit
     from organics.circuit.file import save_circuit as save_circuit
+    from organics.circuit.weights import Convolution as Convolution
+    from organics.circuit.weights import LowRank as LowRank
+    from organics.circuit.weights import Weights as Weights
     from organics.linear.jacobian import jacobian as jacobian
     from organics.linear_stability.certificate import Certificate as Certificate
     from organics.linear_stability.certificate import certify as certify
@@ -49,6 +52,7 @@ _MODULES = ("baselines", "data", "nn", "plots", "training")
 _HOMES = {
     "circuit.circuit": ("Circuit", "FiringRates", "State", "random_drive"),
     "circuit.file": ("load_circuit", "save_circuit"),
+    "circuit.weights": ("Convolution", "LowRank", "Weights"),
     "linear.jacobian": ("jacobian",),
     "linear_stability.certificate": ("Certificate", "certify"),
     "linear_stability.energy": ("energy",),
@@ -71,13 +75,16 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Certificate",
     "Circuit",
+    "Convolution",
     "FiringRates",
+    "LowRank",
     "Noise",
     "OperatingPoint",
     "Proof",
     "Stability",
     "State",
     "Trajectory",
+    "Weights",
     "baselines",
     "certify",
     "closed_form",

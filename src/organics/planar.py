@@ -28,7 +28,8 @@ import numpy as np
 from jaxtyping import Complex, Float
 from scipy.optimize import brentq
 
-from organics.circuit.circuit import Circuit, State, Values, require_valid
+from organics.circuit.circuit import Circuit, State, require_valid
+from organics.circuit.values import Values
 
 EPS, TINY = float(np.finfo(float).eps), float(np.finfo(float).tiny)
 
@@ -220,14 +221,14 @@ class _Root(NamedTuple):
 def _planar(circuit: Circuit, z: Values) -> _Planar:
     if circuit.n != 1:
         raise ValueError(
-            f"`circuit` must have one principal neuron (n = 1); its `W` has shape "
-            f"{circuit.W.shape}. For larger circuits use `steady_state`."
+            f"`circuit` must have one principal neuron (n = 1), not {circuit.n}. For larger "
+            "circuits use `steady_state`."
         )
     require_valid(circuit)
     drive = np.asarray(z, float)
     if drive.size != 1 or not np.all(np.isfinite(drive)):
         raise ValueError(f"`z` must be one finite number for a circuit with n = 1, not {z!r}.")
-    w_r = 1.0 if circuit.W_r is None else float(circuit.W_r[0, 0])
+    w_r = np.asarray(circuit.recurrent).item()
     if w_r < 0:
         raise ValueError(f"`W_r` must be >= 0 for a circuit with n = 1, not {w_r}.")
     p = float(circuit.b[0]) * float(drive.reshape(()))
@@ -240,7 +241,7 @@ def _planar(circuit: Circuit, z: Values) -> _Planar:
     if abs(gain) <= 4 * EPS * max(1.0, w_r):
         gain = 0.0  # its sign would be that of a rounding error
     return _Planar(
-        w=float(circuit.W[0, 0]),
+        w=np.asarray(circuit.pool).item(),
         w_r=w_r,
         p=p,
         k=k,

@@ -24,7 +24,7 @@ import scipy.signal
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Real
 
-from organics.circuit.circuit import as_real
+from organics.circuit.values import as_real
 from organics.errors import NoSteadyState
 from organics.linear.jacobian import jacobian
 from organics.linear_stability.spectrum import linearize

@@ -11,7 +11,7 @@ symbol     shape    domain     meaning
 `b`, `b0`  n        > 0        input gain of `z`, input gain of `sigma`
 `sigma`    n        > 0        semi-saturation constant
 `W`        n x n    >= 0       normalization weights; row i is the pool of neuron i
-`W_r`      n x n    real       recurrent weights
+`W_r`      n x n    real       recurrent weights; the identity, `None`, or any others
 `tau_y`    n        > 0        time constants of `y`, in ms
 `tau_a`    n        > 0        time constants of `a`, in ms
 =========  =======  =========  ==============================================================
@@ -19,9 +19,8 @@ symbol     shape    domain     meaning
 Time is in milliseconds, so eigenvalues are in 1/ms and frequencies in kHz.
 """
 
-from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -30,22 +29,21 @@ import jax.random as jr
 import numpy as np
 from jax.core import Tracer
 from jax.typing import DTypeLike
-from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, ScalarLike
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
 from organics.arguments import (
     float_type,
     is_positive,
-    require_entries,
     require_float_type,
     require_square,
     require_vector,
     require_whole,
 )
+from organics.circuit.values import Values, as_real, require_values
+from organics.circuit.weights import Dense, Identity, Weights
 from organics.machine.lapack import never_divide
 
 never_divide()  # before a program is compiled
-
-Values = ArrayLike | Sequence[Any]  # anything that makes an array; what it holds is checked
 
 
 class State(NamedTuple):
@@ -90,9 +88,10 @@ class Circuit(eqx.Module):
     recurrent terms.
 
     Arguments
-        W: normalization weights, shape (n, n), entries >= 0.
-        W_r: recurrent weights, shape (n, n); `None` is the identity, the case in which the
-            circuit is stable whatever its parameters and its steady state has a closed form.
+        W: normalization weights, shape (n, n), entries >= 0; or `Weights` made of such.
+        W_r: recurrent weights, shape (n, n), or `Weights`; `None` is the identity, the case in
+            which the circuit is stable whatever its parameters and its steady state has a closed
+            form.
         b, b0, sigma: input gain, gain of the semi-saturation constant, semi-saturation constant;
             scalars or shape (n,), > 0. The defaults are those of the paper's Figure 1.
         tau_y, tau_a: time constants in ms; scalars or shape (n,), > 0.
@@ -106,8 +105,8 @@ class Circuit(eqx.Module):
     Source: Rawat et al. 2024, equations of the main and of the rectified model.
     """
 
-    W: Float[Array, "n n"]
-    W_r: Float[Array, "n n"] | None
+    W: Float[Array, "n n"] | Weights
+    W_r: Float[Array, "n n"] | Weights | None
     b: Float[Array, " n"]
     b0: Float[Array, " n"]
     sigma: Float[Array, " n"]
@@ -117,8 +116,8 @@ class Circuit(eqx.Module):
 
     def __init__(
         self,
-        W: Values,
-        W_r: Values | None = None,
+        W: Values | Weights,
+        W_r: Values | Weights | None = None,
         b: Values = 0.5,
         b0: Values = 0.5,
         sigma: Values = 0.1,
@@ -126,10 +125,12 @@ class Circuit(eqx.Module):
         tau_a: Values = 2.0,
         rectified: bool = False,
     ):
-        self.W = _matrix("W", W, None, None)
-        n, dtype = self.W.shape[0], self.W.dtype
-        _require("W", self.W, lambda W: W >= 0, "be >= 0")
-        self.W_r = None if W_r is None else _matrix("W_r", W_r, n, dtype)
+        self.W = _weights("W", W, None, None)
+        n, dtype = self.n, self.dtype
+        for entries in self.pool.entries():
+            require_values("W", entries, lambda W: W >= 0, "be >= 0")
+        known = W_r is None or isinstance(W_r, Identity)
+        self.W_r = None if known else _weights("W_r", W_r, n, dtype)
         self.b = _positive_vector("b", b, n, dtype)
         self.b0 = _positive_vector("b0", b0, n, dtype)
         self.sigma = _positive_vector("sigma", sigma, n, dtype)
@@ -167,12 +168,29 @@ class Circuit(eqx.Module):
     @property
     def n(self) -> int:
         """Number of principal neurons."""
-        return self.W.shape[-1]
+        return self.pool.n
 
     @property
     def dtype(self) -> jnp.dtype:
         """Floating-point type of the parameters."""
-        return self.W.dtype
+        return self.pool.dtype
+
+    @property
+    def pool(self) -> Weights:
+        """`W`, by what it does."""
+        return self.W if isinstance(self.W, Weights) else Dense(self.W)
+
+    @property
+    def recurrent(self) -> Weights:
+        """`W_r`, by what it does."""
+        if self.W_r is None:
+            return Identity(self.n, self.dtype)
+        return self.W_r if isinstance(self.W_r, Weights) else Dense(self.W_r)
+
+    @property
+    def has_identity_recurrence(self) -> bool:
+        """Whether `W_r` is known to be the identity: at rest there is divisive normalization."""
+        return self.W_r is None
 
     @property
     def c(self) -> Float[Array, "*batch n"]:
@@ -183,7 +201,9 @@ class Circuit(eqx.Module):
     def valid(self) -> Bool[Array, ""]:
         """Whether all parameters are in their domains: for what is being traced, or was replaced,
         nothing else looks."""
-        found = jnp.all(self.W >= 0)
+        found = jnp.bool_(True)
+        for entries in self.pool.entries():
+            found &= jnp.all(entries >= 0)
         for positive in (self.b, self.b0, self.sigma, self.tau_y, self.tau_a):
             found &= jnp.all(positive > 0)
         return found
@@ -198,12 +218,12 @@ class Circuit(eqx.Module):
 
     def recur(self, q: Float[Array, " n"]) -> Float[Array, " n"]:
         """`W_r q`."""
-        return q if self.W_r is None else self.W_r @ q
+        return self.recurrent.apply(q)
 
     @property
     def own_recurrence(self) -> Float[Array, " n"]:
         """What is on the diagonal of `W_r`."""
-        return jnp.ones_like(self.b) if self.W_r is None else jnp.diagonal(self.W_r)
+        return self.recurrent.diagonal()
 
     def own_gain(self, a: Float[Array, " n"]) -> Float[Array, " n"]:
         """`(1 - sqrt(a_i)) W_r,ii - 1`: how the imbalance of `y_i` changes with an active `y_i`.
@@ -215,10 +235,9 @@ class Circuit(eqx.Module):
 
     def from_others(self, q: Float[Array, " n"], *, sizes: bool = False) -> Float[Array, " n"]:
         """`W_r q` without the diagonal of `W_r`; with `sizes`, of the absolute values of both."""
-        if self.W_r is None:
-            return jnp.zeros_like(q)
-        others = jnp.where(jnp.eye(self.n, dtype=bool), 0, self.W_r)
-        return jnp.abs(others) @ jnp.abs(q) if sizes else others @ q
+        if sizes:
+            return self.recurrent.sizes().apply_others(jnp.abs(q))
+        return self.recurrent.apply_others(q)
 
     def imbalance(self, state: State, z: Float[Array, " n"]) -> State:
         """Right-hand sides of the circuit's equations, before division by the time constants.
@@ -231,7 +250,7 @@ class Circuit(eqx.Module):
         own, others = self.own_gain(a) * q, gate(a) * self.from_others(q)
         return State(
             y=self.b * z - (y - q) + own + others,
-            a=-a + self.c + self.W @ jnp.square(root(a) * q),
+            a=-a + self.c + self.pool.apply(jnp.square(root(a) * q)),
         )
 
     def terms(self, state: State, z: Float[Array, " n"]) -> State:
@@ -290,10 +309,10 @@ def as_drive(circuit: Circuit, z: Values, name: str = "z") -> Float[Array, " n"]
     """
     if not isinstance(circuit, Circuit):
         raise ValueError(f"`circuit` must be a `Circuit`, not {circuit!r}.")
-    if circuit.W.ndim != 2:
+    if circuit.b.ndim != 1:
         raise ValueError(
-            f"`circuit` must be one circuit, not a stack of them (`W` has shape "
-            f"{circuit.W.shape}): map over them, as in `jax.vmap(steady_state)(circuits, drives)`."
+            f"`circuit` must be one circuit, not a stack of them (`b` has shape "
+            f"{circuit.b.shape}): map over them, as in `jax.vmap(steady_state)(circuits, drives)`."
         )
     _require_whole(circuit)
     z = as_real(name, z, circuit.dtype)
@@ -302,17 +321,18 @@ def as_drive(circuit: Circuit, z: Values, name: str = "z") -> Float[Array, " n"]
             f"`{name}` must have shape ({circuit.n},), one input drive per neuron, not {z.shape}. "
             "For several drives use `jax.vmap`."
         )
-    _require(name, z, np.isfinite, "be finite")
+    require_values(name, z, np.isfinite, "be finite")
     return z
 
 
 def identity_recurrence(circuit: Circuit) -> Circuit | None:
     """The circuit with `W_r=None` if its recurrence is known to be the identity, else `None`."""
-    if circuit.W_r is None:
+    if circuit.has_identity_recurrence:
         return circuit
-    if isinstance(circuit.W_r, Tracer):
+    recurrent = circuit.recurrent
+    if not isinstance(recurrent, Dense) or isinstance(recurrent.matrix, Tracer):
         return None
-    if np.array_equal(np.asarray(circuit.W_r), np.eye(circuit.n)):
+    if np.array_equal(np.asarray(recurrent.matrix), np.eye(circuit.n)):
         return eqx.tree_at(lambda c: c.W_r, circuit, None)
     return None
 
@@ -336,9 +356,8 @@ def _require_whole(circuit: Circuit) -> None:
     """Refuse a circuit with parameters that were replaced by others of another shape, or converted
     to a type in which it does not compute."""
     n = circuit.n
-    shapes = {name: (n,) for name in ("b", "b0", "sigma", "tau_y", "tau_a")} | {"W": (n, n)}
-    if circuit.W_r is not None:
-        shapes["W_r"] = (n, n)
+    shapes = {name: (n,) for name in ("b", "b0", "sigma", "tau_y", "tau_a")}
+    shapes |= {name: (n, n) for name in ("W", "W_r") if hasattr(getattr(circuit, name), "shape")}
     for name, shape in shapes.items():
         value = getattr(circuit, name)
         if value.shape != shape:
@@ -346,54 +365,28 @@ def _require_whole(circuit: Circuit) -> None:
         require_float_type(name, value.dtype)
 
 
-def _matrix(name: str, value, n: int | None, dtype) -> Array:
+def _weights(name: str, value, n: int | None, dtype) -> Array | Weights:
+    if isinstance(value, Weights):
+        if n not in (None, value.n) or dtype not in (None, value.dtype):
+            raise ValueError(
+                f"`{name}` must be weights among the {n} neurons of `W` and of its type {dtype}, "
+                f"not among {value.n} of type {value.dtype}."
+            )
+        for entries in value.entries():
+            require_values(name, entries, np.isfinite, "be finite")
+        return value
     value = as_real(name, value, dtype)
     require_square(name, value.shape, n)
-    _require(name, value, np.isfinite, "be finite")
+    require_values(name, value, np.isfinite, "be finite")
     return value
 
 
 def _positive_vector(name: str, value, n: int, dtype) -> Array:
     value = as_real(name, value, dtype)
     require_vector(name, value.shape, n)
-    _require(name, value, is_positive, "be finite and > 0")
+    require_values(name, value, is_positive, "be finite and > 0")
     if value.ndim == 1:
         return value
     if isinstance(value, Tracer):
         return jnp.broadcast_to(value, (n,))
     return jax.device_put(np.full(n, value))
-
-
-def as_real(name: str, value, dtype) -> Array:
-    """`value` as an array of a floating-point type, by default its own or JAX's.
-
-    Raises `ValueError`, naming the argument, for what are no real numbers.
-    """
-    if np.ma.is_masked(value):
-        raise ValueError(f"`{name}` must have no masked entries.")
-    try:
-        # by NumPy, if it can: without a type, `jnp.asarray` compiles a program for each shape
-        of_jax = any(isinstance(leaf, Array) for leaf in jax.tree.leaves(value))
-        value = jnp.asarray(value) if of_jax else np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`{name}` must be an array of real numbers: {error}") from None
-    if jnp.issubdtype(value.dtype, jnp.complexfloating):
-        raise ValueError(f"`{name}` must be real, not of type {value.dtype}.")
-    # NumPy counts durations, of any unit, among the numbers
-    numbers = jnp.issubdtype(value.dtype, jnp.number) and value.dtype.kind != "m"
-    if not (numbers or value.dtype == bool):
-        raise ValueError(f"`{name}` must be an array of real numbers, not of type {value.dtype}.")
-    if dtype is None:
-        dtype = value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else np.dtype(float)
-        require_float_type(name, dtype)
-    dtype = jax.dtypes.canonicalize_dtype(dtype)
-    return jnp.asarray(value, dtype) if of_jax else jax.device_put(value.astype(dtype))
-
-
-def _require(name: str, value: Array, valid: Callable[[np.ndarray], Any], what: str) -> None:
-    """Refuse `value` unless all of it is `valid`; says nothing of values that are being traced.
-
-    Looked at by NumPy, as JAX would compile a program for each shape.
-    """
-    if not isinstance(value, Tracer):
-        require_entries(name, np.asarray(value), valid, what)

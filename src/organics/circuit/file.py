@@ -53,7 +53,8 @@ from organics.files.documents import parse_object
 if TYPE_CHECKING:
     from jaxtyping import Array
 
-    from organics.circuit.circuit import Circuit, Values
+    from organics.circuit.circuit import Circuit
+    from organics.circuit.values import Values
 
 VECTORS = ("b", "b0", "sigma", "tau_y", "tau_a")
 KEYS = ("W", "W_r", *VECTORS, "rectified", "z")
@@ -130,7 +131,8 @@ def save_circuit(path: str | Path, circuit: "Circuit", drives: "Values") -> None
     """Write a circuit and its input drives, shape (n,) or (drives, n), to a circuit file.
 
     `path` ends in `.json` or `.npz`. Every value is read back bit by bit by `load_circuit` in the
-    same type. The file appears whole or not at all.
+    same type; `Weights` come back as the matrix that they are. The file appears whole or not at
+    all.
 
     Raises
         `ValueError` if the suffix is another, the circuit is not a single one, or has a parameter
@@ -140,13 +142,15 @@ def save_circuit(path: str | Path, circuit: "Circuit", drives: "Values") -> None
     """
     path = Path(path)
     _, dump, limit = _format(path)
-    if circuit.W.ndim != 2 or circuit.dtype not in (np.float32, np.float64):
+    if circuit.b.ndim != 1 or circuit.dtype not in (np.float32, np.float64):
         raise ValueError(
-            "`circuit` must be one circuit in float32 or float64, not one with `W` of shape "
-            f"{circuit.W.shape} and type {circuit.dtype}."
+            "`circuit` must be one circuit in float32 or float64, not one with `b` of shape "
+            f"{circuit.b.shape} and type {circuit.dtype}."
         )
-    values: Content = {key: np.asarray(getattr(circuit, key)) for key in ("W", *VECTORS)}
-    values["W_r"] = None if circuit.W_r is None else np.asarray(circuit.W_r)
+    values: Content = {key: np.asarray(getattr(circuit, key)) for key in VECTORS}
+    values["W"] = np.asarray(circuit.pool)
+    identity = circuit.has_identity_recurrence
+    values["W_r"] = None if identity else np.asarray(circuit.recurrent)
     values["rectified"] = circuit.rectified
     values["z"] = _drives(_finite("drives", np.asarray(drives)), circuit.n, "drives")
     _shaped(values)  # else it could not be read back, as after a parameter was replaced

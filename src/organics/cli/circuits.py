@@ -39,7 +39,7 @@ def about(file: Path, circuit: "Circuit") -> dict[str, Any]:
         "file": file,
         "n": circuit.n,
         "rectified": circuit.rectified,
-        "identity_recurrence": circuit.W_r is None,
+        "identity_recurrence": circuit.has_identity_recurrence,
     }
 
 
@@ -140,6 +140,6 @@ def others_in_words(evidence: dict[str, Any]) -> str:
 
 def describe(circuit: "Circuit") -> str:
     """One line about a circuit."""
-    recurrence = "identity recurrence" if circuit.W_r is None else "general recurrence"
+    recurrence = "identity recurrence" if circuit.has_identity_recurrence else "general recurrence"
     model = "rectified model" if circuit.rectified else "main model"
     return f"{circuit.n} + {circuit.n} neurons, {recurrence}, {model}"

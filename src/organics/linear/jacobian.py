@@ -27,14 +27,14 @@ def imbalance_jacobian(
     s = root(a)
     q = circuit.rectify(y)
     identity = jnp.eye(n, dtype=y.dtype)
-    W_r = identity if circuit.W_r is None else circuit.W_r
+    W, W_r = circuit.pool.as_matrix(), circuit.recurrent.as_matrix()
     # d sqrt(relu(a)) / da is 0 where a <= 0, as in `root`
     slope = jnp.where(a > 0, 1 / jnp.where(a > 0, 2 * s, 1), 0)
     own = circuit.own_gain(a) * active - (1 - active)
     y_from_y = jnp.where(identity > 0, own[:, None], gate(a)[:, None] * W_r * active[None, :])
     y_from_a = jnp.diag(-circuit.recur(q) * slope)
-    a_from_y = circuit.W * (2 * q * jax.nn.relu(a))[None, :]
-    a_from_a = circuit.W * jnp.where(a > 0, jnp.square(q), 0)[None, :] - identity
+    a_from_y = W * (2 * q * jax.nn.relu(a))[None, :]
+    a_from_a = W * jnp.where(a > 0, jnp.square(q), 0)[None, :] - identity
     return jnp.block([[y_from_y, y_from_a], [a_from_y, a_from_a]])
 
 
@@ -89,8 +89,7 @@ def own_leak(circuit: Circuit, state: State) -> Float[Array, " n"]:
     """`1 - W_ii q_i^2` at a steady state, none of which is lost to rounding: `a_i` times that is
     what the equation of `a_i` has besides, a sum of positive terms."""
     pooled = jnp.square(root(state.a) * circuit.rectify(state.y))
-    others = jnp.where(jnp.eye(circuit.n, dtype=bool), 0, circuit.W) @ pooled
-    return (circuit.c + others) / state.a
+    return (circuit.c + circuit.pool.apply_others(pooled)) / state.a
 
 
 def determinant_sign(factors: Float[Array, "m m"], pivots: Int[Array, " m"]) -> Float[Array, ""]:

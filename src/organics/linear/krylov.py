@@ -22,6 +22,7 @@ Linear = Callable[[Array], Array]
 
 _CYCLE = 4  # products with `J` between restarts
 _CYCLES = 20
+LARGE = 4096  # neurons from which on no matrix is formed
 
 
 def solve_linearized(
@@ -29,8 +30,9 @@ def solve_linearized(
 ) -> Float[Array, " two_n"]:
     """`x` in `J x = rhs`, for `J` the Jacobian of `circuit.imbalance` at `state`.
 
-    To a residual of some hundred roundings of `|rhs| + |x|`; by a factorization where that is not
-    reached. Can be differentiated to any order in forward and reverse mode.
+    To a residual of some hundred roundings of `|rhs| + |x|`; where that is not reached, by a
+    factorization, and with more than 4,096 neurons NaN. Can be differentiated to any order in
+    forward and reverse mode.
     """
     product = linearized(circuit, z, state)
     accuracy = 100 * float(jnp.finfo(rhs.dtype).eps)
@@ -40,6 +42,8 @@ def solve_linearized(
 
         def solve(product, b):
             x, solved = minimize_residual(product, blocks, b, accuracy)
+            if circuit.n > LARGE:
+                return jnp.where(solved, x, jnp.nan)
             return _by_factorization(circuit, state, b, x, ~solved, transposed=transposed)
 
         return solve
@@ -65,7 +69,7 @@ def neuron_blocks(circuit: Circuit, state: State, *, transposed: bool = False) -
     y, a = state
     s = root(a)
     q = circuit.rectify(y)
-    W = jnp.diagonal(circuit.W)
+    W = circuit.pool.diagonal()
     positive = a > 0
     active = circuit.active(y)
     y_from_y = circuit.own_gain(a) * active - (1 - active)

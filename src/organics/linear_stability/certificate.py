@@ -94,7 +94,7 @@ def _certificate(linear: Stability):
         "steady state converged": point.converged,
         "spectral abscissa < 0": linear.spectral_abscissa < 0,
     }
-    if circuit.W_r is None:
+    if circuit.has_identity_recurrence:
         T, margin, structural = diagonal_certificate_at(circuit, point.state)
         checks |= structural
     elif circuit.rectified:

@@ -57,7 +57,7 @@ def oscillator(point: OperatingPoint) -> Oscillator:
 def oscillator_at(circuit: Circuit, state: State) -> Oscillator:
     leak, q = leak_and_rate(circuit, *state)
     own = leak / circuit.tau_y + own_leak(circuit, state) / circuit.tau_a
-    others = -circuit.W * jnp.square(q)[None, :] / circuit.tau_a[:, None]
+    others = -circuit.pool.as_matrix() * jnp.square(q)[None, :] / circuit.tau_a[:, None]
     B = jnp.where(jnp.eye(circuit.n, dtype=bool), own[:, None], others)
     return Oscillator(B, jnp.diag(leak / (circuit.tau_y * circuit.tau_a)), q != 0)
 
@@ -71,7 +71,7 @@ def leak_and_rate(circuit: Circuit, y, a):
 
 def with_identity_recurrence(name: str, point: OperatingPoint) -> Circuit:
     """The circuit of a point, if its recurrence is the identity; else refuse it by name."""
-    if require_point(point).system.W_r is not None:
+    if not require_point(point).system.has_identity_recurrence:
         raise ValueError(
             f"`{name}` exists only for identity recurrence (`W_r=None`): the oscillator form and "
             "its energy are not known for a general `W_r`. Use `stability` for the spectrum."

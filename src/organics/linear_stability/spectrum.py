@@ -108,7 +108,7 @@ def linearize(
     exact = rest_jacobian(circuit, z, state, active)
     J = jnp.where(converged, exact, jacobian(circuit, state, active))
     eigenvalues = spectrum(J)
-    if circuit.W_r is not None:
+    if not circuit.has_identity_recurrence:
         stable = converged & decays & (eigenvalues[0].real < 0)
         if J.dtype == jnp.float32:  # products with a large `1 - sqrt(a)` may cancel
             stable &= jnp.all(jax.vmap(spectrum)(_rounded(J))[:, 0].real < 0)
@@ -154,9 +154,9 @@ def slopes_at_zero(
     abscissa. True in the main model and, by the theorem, for identity recurrence.
     """
     active = circuit.active(state.y)
-    if not circuit.rectified or circuit.W_r is None:
+    if not circuit.rectified or circuit.has_identity_recurrence:
         return active, jnp.bool_(True)
-    W_r = jax.lax.stop_gradient(circuit.W_r)
+    W_r = jax.lax.stop_gradient(circuit.recurrent.as_matrix())
     circuit, z, (y, a) = jax.lax.stop_gradient((circuit, z, state))
     rounding = float(jnp.finfo(y.dtype).eps) ** 0.75
     slope = jnp.maximum(jnp.abs(circuit.own_gain(a)), 1)

@@ -16,9 +16,11 @@ from organics.arguments import (
 )
 from organics.circuit.circuit import Circuit
 from organics.circuit.constraints import positive, unit_interval
+from organics.circuit.weights import Convolution
 from organics.names import Padding, PoolReach
 from organics.nn.arguments import Built, as_built, as_input, require_as_built, require_finite
 from organics.nn.normalization import uniform_fan_in
+from organics.rest.search import steady_state
 
 
 class NormalizationConv2d(eqx.Module):
@@ -28,10 +30,10 @@ class NormalizationConv2d(eqx.Module):
 
         z = k_in * x,    b = sigmoid(k_gain * x),    W q = k_pool * q,    k_pool = exp(log_pool),
 
-    so the normalization weights are those of a small kernel, not a matrix of all pairs of
-    positions; outside of the image there is nothing in the pool. The layer maps `x` of shape
-    (in_channels, h, w) to `relu(y)^2` of shape (out_channels, h', w'), at a cost that grows with
-    the number of positions. Stable whatever its parameters, as every circuit with `W_r = I`.
+    so no matrix of all pairs of positions is formed; outside of the image there is nothing in the
+    pool. The layer maps `x` of shape (in_channels, h, w) to `relu(y)^2` of shape (out_channels,
+    h', w'), at a cost that grows with the number of positions. Stable whatever its parameters, as
+    every circuit with `W_r = I`.
 
     Arguments
         in_channels, out_channels: number of channels.
@@ -110,26 +112,21 @@ class NormalizationConv2d(eqx.Module):
         arrays of the layer were replaced by what its options do not say.
         """
         del key
-        # the closed form of `organics.rest.search`, with the pool as a convolution
-        z, b = self._drive_and_gain(x)
-        d = b * z
-        q = jax.nn.relu(d) if self.rectified else d
-        c = jnp.square(unit_interval(self.beta) * self.sigma)
-        y = q / jnp.sqrt(c[:, None, None] + self._pool(jnp.square(q)))
-        return jnp.square(jax.nn.relu(y))
+        circuit, z = self.circuit(x)
+        rates = circuit.firing_rates(steady_state(circuit, z).state).y_plus
+        assert isinstance(pool := circuit.W, Convolution)
+        return rates.reshape(-1, pool.height, pool.width)
 
     def circuit(self, x: Float[Array, "c_in h w"]) -> tuple[Circuit, Float[Array, " n"]]:
         """The circuit that the image `x` sets up, and its drive, for `stability` and the like.
 
-        Its neurons are in row-major order of (channel, row, column); its `W` is a dense matrix of
-        all pairs of them, so this is for small images.
+        Its neurons are in row-major order of (channel, row, column), and its `W` is a
+        `organics.Convolution`. Raises `ValueError` as the call does.
         """
         z, b = self._drive_and_gain(x)
-        identity = jnp.eye(z.size, dtype=z.dtype).reshape(z.size, *z.shape)
-        W = jax.vmap(self._pool)(identity).reshape(z.size, z.size).T
         b0 = jnp.broadcast_to(unit_interval(self.beta)[:, None, None], z.shape)
         circuit = Circuit(
-            W=W,
+            W=Convolution(positive(self.log_pool), *z.shape[1:]),
             b=b.reshape(-1),
             b0=b0.reshape(-1),
             sigma=self.sigma,
@@ -152,15 +149,9 @@ class NormalizationConv2d(eqx.Module):
         drive = _convolve(x, self.k_in, self.padding)
         return drive, unit_interval(_convolve(x, self.k_gain, self.padding))
 
-    def _pool(self, q: Float[Array, "c_out h w"]) -> Float[Array, "c_out h w"]:
-        groups = 1 if self.pool == "across" else q.shape[0]
-        return _convolve(q, positive(self.log_pool), "same", groups)
 
-
-def _convolve(x: Array, kernel: Array, padding: str, groups: int = 1) -> Array:
-    return jax.lax.conv_general_dilated(
-        x[None], kernel, (1, 1), padding.upper(), feature_group_count=groups
-    )[0]
+def _convolve(x: Array, kernel: Array, padding: str) -> Array:
+    return jax.lax.conv_general_dilated(x[None], kernel, (1, 1), padding.upper())[0]
 
 
 def _pair(name: str, size: int | tuple[int, int]) -> tuple[int, int]:

@@ -156,7 +156,7 @@ class Normalization(eqx.Module):
         # the inputs of a batch share `W` and `W_r`, whose norm is at most 1
         found = steady_state(circuit, z, spectral_norm=1.0, matrix_free=True)
         rates = circuit.firing_rates(found.state).y_plus
-        if circuit.W_r is None:  # a closed form cannot fail to converge
+        if circuit.has_identity_recurrence:  # a closed form cannot fail to converge
             return rates
         return jnp.where(found.converged, rates, jnp.nan)
 
@@ -168,7 +168,7 @@ class Normalization(eqx.Module):
         """The circuit near the steady state for the input `x`; its Jacobian is (2 n, 2 n)."""
         circuit, z = self.circuit(x)
         steady = steady_state(circuit, z)
-        by_theorem = jnp.asarray(circuit.W_r is None)
+        by_theorem = jnp.asarray(circuit.has_identity_recurrence)
         return Linearization(jacobian(circuit, steady.state), steady.converged, by_theorem)
 
 

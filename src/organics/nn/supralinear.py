@@ -1,6 +1,5 @@
 """The stabilized supralinear network at rest, as a feed-forward layer: what ORGaNICs replace."""
 
-from functools import partial
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -9,23 +8,23 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from organics.arguments import float_type, require_positive, require_sizes
 from organics.circuit.constraints import positive
-from organics.linear.jacobian import determinant_sign
 from organics.machine.mesh import advising, alike
 from organics.nn.arguments import Built, as_built, as_input, require_as_built, require_finite
 from organics.nn.normalization import uniform_fan_in
 from organics.nn.protocols import Linearization, Settled
-from organics.rest.implicit import Equations, implicit
-from organics.rest.relaxation import relax, select
+from organics.rest.balance import judge
+from organics.rest.implicit import implicit
+from organics.rest.newton import newton
+from organics.rest.relaxation import relax
+from organics.rest.system import System
 
 _RELAXATION_TIME = 2000.0  # ms; a hundred times the slower time constant
 _RELAXATION_STEPS = 500
 _CLOSE = 1e-3  # imbalance, relative to its terms, from which Newton takes over; error of a step
-_FACTORIZATIONS = 10  # of Newton
-_STEPS = 3  # of Newton by one factorization, as so close to rest the Jacobian hardly changes
 
 # Total weights between the populations (rows: to E and I; columns: from E and I) of the cortical
 # model, with which it rests stably; Rubin, Van Hooser & Miller 2015, from memory.
@@ -143,26 +142,24 @@ class SSN(eqx.Module):
 
     def rates(self, u: Float[Array, " n"]) -> Float[Array, " n"]:
         """`r = k relu(u)^2`."""
-        return self.k * jnp.square(jax.nn.relu(u))
+        return _rates(self.k, u)
 
     def velocity(self, u: Float[Array, " n"], x: Float[Array, " m"]) -> Float[Array, " n"]:
         """`du/dt`, per ms."""
-        return (self.drive(x) + self.W_s @ self.rates(u) - u) / self.tau
+        return self._driven(self.drive(x)).imbalance(u) / self.tau
 
     def jacobian(self, u: Float[Array, " n"]) -> Float[Array, "n n"]:
         """Of `velocity`, with respect to `u`, in 1/ms."""
-        return _imbalance_jacobian(self.k, self.W_s, u) / self.tau[:, None]
+        return self._driven(jnp.zeros_like(u)).jacobian(u) / self.tau[:, None]
 
     def rest(self, x: Float[Array, " m"]) -> Rest:
         """Where the network comes to rest with the input `x`, differentiable.
 
         Where it does not, `u` is 0, the rates and their slopes are, and so are derivatives.
         """
-        h, W = self.drive(x), self.W_s  # the former looks at the arrays
-        u, found = _search(
-            *jax.lax.stop_gradient((W, h)), self.tau, excitatory=self.excitatory, k=self.k
-        )
-        return Rest(implicit(_EQUATIONS, (self.k, W, h), jnp.where(found, u, 0)), found)
+        driven = self._driven(self.drive(x))
+        u, found = _search(jax.lax.stop_gradient(driven))
+        return Rest(implicit(driven, jnp.where(found, u, 0)), found)
 
     def __call__(
         self, x: Float[Array, " m"], *, key: PRNGKeyArray | None = None
@@ -180,6 +177,9 @@ class SSN(eqx.Module):
         u, found = self.rest(x)
         return Settled(self.rates(u)[: self.excitatory], found)
 
+    def _driven(self, h: Float[Array, " n"]) -> "_Driven":
+        return _Driven(self.W_s, h, self.tau, self.k, self.excitatory)
+
     def circuit(self, x: Float[Array, " m"]) -> None:
         """None: it is no `Circuit`."""
         del x
@@ -190,97 +190,56 @@ class SSN(eqx.Module):
         return Linearization(self.jacobian(u), found, jnp.asarray(False))
 
 
-class _Candidate(NamedTuple):
-    """Potentials, their imbalance `-u + h + W_s r`, and that relative to the terms it sums."""
-
-    u: Float[Array, " n"]
-    imbalance: Float[Array, " n"]
-    error: Float[Array, ""]
+def _rates(k: float, u: Float[Array, " n"]) -> Float[Array, " n"]:
+    return k * jnp.square(jax.nn.relu(u))
 
 
-class _Polished(NamedTuple):
-    """What Newton has after the factorizations `taken`; `improving`: whether the last helped."""
+class _Driven(System):
+    """The network under the drive `h`; its numbers are the potentials `u`."""
 
-    found: _Candidate
-    saddle: Bool[Array, ""]
-    improving: Bool[Array, ""]
-    taken: Int[Array, ""]
+    W: Float[Array, "n n"]
+    h: Float[Array, " n"]
+    tau: Float[Array, " n"]
+    k: float = eqx.field(static=True)
+    excitatory: int = eqx.field(static=True)
+
+    def time_constants(self) -> Float[Array, " n"]:
+        return self.tau
+
+    def imbalance(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        return self.h + self.W @ _rates(self.k, x) - x
+
+    def terms(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        r, n = _rates(self.k, x), self.excitatory
+        received = self.W[:, :n] @ r[:n] - self.W[:, n:] @ r[n:]  # whose weights are negative
+        return jnp.abs(x) + jnp.abs(self.h) + received
+
+    def jacobian(self, x: Float[Array, " n"]) -> Float[Array, "n n"]:
+        slope = 2 * self.k * jax.nn.relu(x)
+        return self.W * slope[None, :] - jnp.eye(x.shape[0], dtype=x.dtype)
 
 
 @advising
-@partial(jax.jit, static_argnames=("excitatory", "k"))
-def _search(W, h, tau, *, excitatory: int, k: float) -> tuple[Array, Array]:
+@jax.jit
+def _search(driven: _Driven) -> tuple[Array, Array]:
     """Relaxation from `u = 0`, Newton from where it hardly moves, and whether that is rest."""
-    W, h, tau = alike((W, h, tau))
-
-    def judge(u):
-        r = k * jnp.square(jax.nn.relu(u))
-        excitation = W[:, :excitatory] @ r[:excitatory]
-        inhibition = W[:, excitatory:] @ r[excitatory:]
-        imbalance = h + excitation + inhibition - u
-        terms = jnp.abs(u) + jnp.abs(h) + excitation - inhibition
-        return _Candidate(
-            u, imbalance, jnp.max(jnp.abs(imbalance) / jnp.where(terms > 0, terms, 1))
-        )
+    driven = alike(driven)
 
     def with_slope(u):
-        judged = judge(u)
-        return judged, judged.imbalance / tau
+        judged = judge(driven, u)
+        return judged, judged.imbalance / driven.tau
 
     close = relax(
         with_slope,
         lambda judged: judged.error <= _CLOSE,
-        jnp.zeros_like(h),
-        step=0.1 * jnp.min(tau),
+        jnp.zeros_like(driven.h),
+        step=0.1 * jnp.min(driven.tau),
         longest=_RELAXATION_TIME,
         most=_RELAXATION_STEPS,
         accuracy=_CLOSE,
-        shortest=1e-6 * jnp.min(tau),
+        shortest=1e-6 * jnp.min(driven.tau),
     ).judged
-    tolerance = float(jnp.finfo(h.dtype).eps) ** 0.75
-    found, saddle = _newton(judge, partial(_imbalance_jacobian, k, W), close, tolerance)
-    return found.u, (found.error <= tolerance) & ~saddle
-
-
-def _newton(
-    judge, jacobian, start: _Candidate, tolerance: float
-) -> tuple[_Candidate, Bool[Array, ""]]:
-    """Full Newton steps as long as they make the imbalance smaller; none from afar.
-
-    Also whether `det(-J)` is negative, as at a saddle, or 0, where it was last factorized.
-    """
-
-    def unfinished(now: _Polished):
-        wanted = (now.found.error > tolerance) | (now.taken == 0)
-        return now.improving & wanted & (now.taken < _FACTORIZATIONS)
-
-    def advance(now: _Polished):
-        found, before = now.found, now.found.error
-        factors = jax.scipy.linalg.lu_factor(-jacobian(found.u))
-        for _ in range(_STEPS):
-            tried = judge(found.u + jax.scipy.linalg.lu_solve(factors, found.imbalance))
-            found = select(tried.error < found.error, tried, found)
-        saddle, improving = determinant_sign(*factors) <= 0, found.error < before
-        return _Polished(found, saddle, improving, now.taken + 1)
-
-    begin = _Polished(start, jnp.bool_(False), start.error <= _CLOSE, jnp.int32(0))
-    end = jax.lax.while_loop(unfinished, advance, alike(begin))
-    return end.found, end.saddle
-
-
-def _imbalance_jacobian(k: float, W: Array, u: Array) -> Array:
-    """Derivative of `-u + h + W_s r`: the Jacobian without `1 / tau`."""
-    return W * (2 * k * jax.nn.relu(u))[None, :] - jnp.eye(u.shape[0], dtype=u.dtype)
-
-
-def _imbalance(parameters, u: Array) -> Array:
-    k, W, h = parameters
-    return h + W @ (k * jnp.square(jax.nn.relu(u))) - u
-
-
-def _solve(parameters, u: Array, b: Array) -> Array:
-    k, W, _ = parameters
-    return jnp.linalg.solve(_imbalance_jacobian(k, W, u), b)
-
-
-_EQUATIONS = Equations(_imbalance, _solve)
+    tolerance = float(jnp.finfo(driven.h.dtype).eps) ** 0.75
+    polished = newton(driven, tolerance, close, close.error <= _CLOSE)
+    found = polished.found.converged & polished.may_be_stable
+    return polished.found.x, found

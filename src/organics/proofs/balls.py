@@ -11,10 +11,11 @@ from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
-from flint import arb, arb_mat, ctx
+from flint import arb, arb_mat, ctx, fmpq
 from jaxtyping import Array, Float
 
 from organics.circuit.circuit import Circuit
+from organics.circuit.weights import LowRank, Weights
 
 _INFLATIONS = 8  # of the box in which a steady state is looked for
 
@@ -38,18 +39,20 @@ class BallCircuit(NamedTuple):
     @classmethod
     def of(cls, circuit: Circuit, z: Float[Array, " n"]) -> "BallCircuit":
         """The circuit with products rounded outwards to the working precision."""
-        W_r = np.eye(circuit.n) if circuit.W_r is None else np.asarray(circuit.W_r, np.float64)
-        identity = np.array_equal(W_r, np.eye(circuit.n))
+        recurrent = circuit.recurrent
+        # a row without entries receives nothing; of a product that is seen in the left factor
+        rows = np.asarray(recurrent.left if (thin := isinstance(recurrent, LowRank)) else recurrent)
+        identity = not thin and np.array_equal(rows, np.eye(circuit.n))
         gains = zip(exact(circuit.b0), exact(circuit.sigma), strict=True)
         return cls(
-            W=exact_matrix(circuit.W),
-            W_r=None if identity else exact_matrix(W_r),
+            W=weights_in_balls(circuit.pool),
+            W_r=None if identity else weights_in_balls(recurrent),
             d=[b * z for b, z in zip(exact(circuit.b), exact(z), strict=True)],
             c=[(b0 * sigma) ** 2 for b0, sigma in gains],
             tau_y=exact(circuit.tau_y),
             tau_a=exact(circuit.tau_a),
             rectified=circuit.rectified,
-            undriven=[i for i, row in enumerate(W_r) if not row.any()],
+            undriven=[i for i, row in enumerate(rows) if not row.any()],
         )
 
     @property
@@ -119,6 +122,27 @@ def exact(values) -> list[arb]:
 def exact_matrix(values) -> arb_mat:
     """The floating-point numbers of a matrix, each as a ball of radius 0."""
     return arb_mat(np.asarray(values, np.float64).tolist())
+
+
+def weights_in_balls(weights: Weights) -> arb_mat:
+    """The matrix that the weights are: their entries, or the product of their exact factors."""
+    if isinstance(weights, LowRank):
+        return exact_matrix(weights.left) * exact_matrix(weights.right).transpose()
+    return exact_matrix(weights)
+
+
+def rational(values) -> list[fmpq]:
+    """The floating-point numbers of a vector, each as the fraction that it is."""
+    return [fmpq(*float(value).as_integer_ratio()) for value in np.asarray(values)]
+
+
+def rational_row(weights: Weights, i: int) -> list[fmpq]:
+    """What neuron i receives from each neuron."""
+    if not isinstance(weights, LowRank):
+        return rational(np.asarray(weights)[i])
+    left = rational(np.asarray(weights.left)[i])
+    rows = (rational(row) for row in np.asarray(weights.right))
+    return [sum((p * q for p, q in zip(left, row, strict=True)), fmpq(0)) for row in rows]
 
 
 def floats(matrix: arb_mat) -> Float[np.ndarray, "rows columns"]:

@@ -16,7 +16,7 @@ Source: Rawat, Heeger & Martiniani 2024, equations of both models and the two-di
 from typing import NamedTuple
 
 import numpy as np
-from flint import arb, arb_mat, ctx, fmpq, fmpq_poly
+from flint import arb, arb_mat, ctx, fmpq_poly
 from jaxtyping import Array, Float
 from scipy.sparse.csgraph import connected_components
 
@@ -30,6 +30,8 @@ from organics.proofs.balls import (
     floats,
     jacobian,
     least,
+    rational,
+    rational_row,
 )
 from organics.proofs.roots import positive_roots
 
@@ -96,16 +98,15 @@ def _left_vector(G: Float[np.ndarray, "k k"]) -> Float[np.ndarray, " k"]:
 
 def _alone(circuit: Circuit, z: Float[Array, " n"], balls: BallCircuit, i: int) -> Absence | None:
     """No stable steady state, as neuron i hears only itself and has none."""
-    W, W_r = np.asarray(circuit.W)[i], np.asarray(circuit.W_r)[i]
-    others = np.arange(circuit.n) != i
-    if np.any(W[others]) or np.any(W_r[others]) or W[i] == 0:
+    W, W_r = rational_row(circuit.pool, i), rational_row(circuit.recurrent, i)
+    others = [j for j in range(circuit.n) if j != i]
+    if any(W[j] != 0 or W_r[j] != 0 for j in others) or W[i] == 0:
         return None
     if z[i] == 0 or not balls.responds(i):
         return None
-    w, w_r = _rational(W[i]), _rational(W_r[i])
-    b, b0, sigma, drive = (
-        _rational(np.asarray(v)[i]) for v in (circuit.b, circuit.b0, circuit.sigma, z)
-    )
+    w, w_r = W[i], W_r[i]
+    b, b0, sigma, drive = rational([np.asarray(v)[i] for v in
+                                    (circuit.b, circuit.b0, circuit.sigma, z)])  # fmt: skip
     p, c = b * drive, (b0 * sigma) ** 2
     D = fmpq_poly([1 - w_r, w_r])
     equation = fmpq_poly([-c, 0, 1]) * D * D - fmpq_poly([0, 0, w * p * p])
@@ -134,7 +135,3 @@ def _growth(J: arb_mat) -> arb:
     half = (J[0, 0] + J[1, 1]) / 2
     apart = ((J[0, 0] - J[1, 1]) / 2) ** 2 + J[0, 1] * J[1, 0]
     return half + apart.sqrt() if apart > 0 else half
-
-
-def _rational(value) -> fmpq:
-    return fmpq(*float(value).as_integer_ratio())

@@ -20,7 +20,15 @@ from flint import Ordering, arb, arb_mat, ctx, fmpq, fmpq_mpoly_ctx, fmpq_poly
 from jaxtyping import ArrayLike, Float
 
 from organics.circuit.circuit import Circuit, as_drive
-from organics.proofs.balls import BallCircuit, Box, Inequality, jacobian, least
+from organics.proofs.balls import (
+    BallCircuit,
+    Box,
+    Inequality,
+    jacobian,
+    least,
+    rational,
+    rational_row,
+)
 from organics.proofs.lyapunov import candidates, conclude
 from organics.proofs.roots import positive_roots
 
@@ -116,11 +124,10 @@ class _System(NamedTuple):
 
     @classmethod
     def of(cls, circuit: Circuit, z: np.ndarray) -> "_System":
-        W_r = np.eye(2) if circuit.W_r is None else circuit.W_r
-        b, b0, sigma, drive = (_exact(v) for v in (circuit.b, circuit.b0, circuit.sigma, z))
+        b, b0, sigma, drive = (rational(v) for v in (circuit.b, circuit.b0, circuit.sigma, z))
         return cls(
-            [_exact(row) for row in np.asarray(circuit.W)],
-            [_exact(row) for row in np.asarray(W_r)],
+            [rational_row(circuit.pool, i) for i in range(2)],
+            [rational_row(circuit.recurrent, i) for i in range(2)],
             [gain * value for gain, value in zip(b, drive, strict=True)],
             [(gain * value) ** 2 for gain, value in zip(b0, sigma, strict=True)],
         )
@@ -168,10 +175,6 @@ class _System(NamedTuple):
             if all(value.contains(0) for value in left):
                 return True
         return False
-
-
-def _exact(values) -> list[fmpq]:
-    return [fmpq(*value.as_integer_ratio()) for value in np.asarray(values, float).tolist()]
 
 
 def _univariate(polynomial: Any, variable: int) -> fmpq_poly:

@@ -151,7 +151,7 @@ def prove(
     require_whole("max_bits", max_bits, least=2)
     circuit, z = require_point(point).system, point.z
     require_valid(circuit)
-    identity = circuit.W_r is None
+    identity = circuit.has_identity_recurrence
     wanted = None if certificate is None else _certificate(certificate, circuit.n, identity)
     meant = int(point.found.method) == GIVEN
     bits, attempt = 0, None

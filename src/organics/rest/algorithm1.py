@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, ScalarLike
 
 from organics.circuit.circuit import Circuit, State, gate
 from organics.machine.mesh import alike
 from organics.rest.balance import Candidate, judge
 from organics.rest.relaxation import select
+from organics.rest.system import DrivenCircuit, as_state
 
 _ITERATIONS = 6  # before Newton takes over: it gains a factor of 2 to 4 each time
 _SWEEPS = 20  # each is a fifth of the work of a Newton-Krylov step
@@ -24,7 +25,7 @@ def algorithm_1_start(
     `y` is the exact response to `a` if `W_r` is a multiple of the identity. `norm` is the largest
     singular value of `W_r`, if it is already known.
     """
-    norm = spectral_norm_of(circuit) if norm is None else norm
+    norm = circuit.recurrent.norm() if norm is None else norm
     drive = circuit.recur(circuit.b * z)
 
     def response(a):
@@ -32,7 +33,7 @@ def algorithm_1_start(
         return drive / jnp.where(scale == 0, 1, scale)  # an arbitrary start where it is undefined
 
     a = circuit.c
-    a = circuit.c + circuit.W @ (a * jnp.square(circuit.rectify(response(a))))
+    a = circuit.c + circuit.pool.apply(a * jnp.square(circuit.rectify(response(a))))
     return State(response(a), a)
 
 
@@ -42,13 +43,14 @@ def algorithm_1_step(circuit: Circuit, state: State, z: Float[Array, " n"]) -> S
     In the rectified model `y` solves the equation of the neurons active before the step.
     """
     y, a = state
-    W_r = jnp.eye(circuit.n, dtype=y.dtype) if circuit.W_r is None else circuit.W_r
-    gated = gate(a)[:, None] * W_r * circuit.active(y)[None, :]
+    gated = gate(a)[:, None] * circuit.recurrent.as_matrix() * circuit.active(y)[None, :]
     y = jnp.linalg.solve(jnp.eye(circuit.n, dtype=y.dtype) - gated, circuit.b * z)
-    return State(y, circuit.c + circuit.W @ (jnp.square(circuit.rectify(y)) * a))
+    return State(y, circuit.c + circuit.pool.apply(jnp.square(circuit.rectify(y)) * a))
 
 
-def iterate(circuit: Circuit, z, tolerance, first: Candidate, wanted) -> tuple[Candidate, Array]:
+def iterate(
+    driven: DrivenCircuit, tolerance: ScalarLike, first: Candidate, wanted
+) -> tuple[Candidate, Array]:
     """A few steps of the algorithm; how many, too."""
 
     def unfinished(carry):
@@ -57,8 +59,8 @@ def iterate(circuit: Circuit, z, tolerance, first: Candidate, wanted) -> tuple[C
 
     def step(carry):
         found, count = carry
-        state = algorithm_1_step(circuit, found.state, z)
-        return judge(circuit, state, z), count + 1
+        state = algorithm_1_step(driven.circuit, as_state(found.x), driven.z)
+        return judge(driven, jnp.concatenate(state)), count + 1
 
     return jax.lax.while_loop(unfinished, step, alike((first, jnp.int32(0))))
 
@@ -72,25 +74,28 @@ class _Sweeps(NamedTuple):
     sweeps: Int[Array, ""]
 
 
-def sweep(circuit: Circuit, z, tolerance, first: Candidate) -> tuple[Candidate, Array]:
+def sweep(
+    driven: DrivenCircuit, tolerance: ScalarLike, first: Candidate
+) -> tuple[Candidate, Array]:
     """Algorithm 1 without its factorization, for as long as that brings the residual down.
 
     `y` is exact for this `a` but for the recurrence between neurons, which is that of the `y`
     before: of `W_r`, only what is on its diagonal, limited to [0, 1], is solved for.
     """
+    circuit, z = driven.circuit, driven.z
     own = jnp.clip(circuit.own_recurrence, 0, 1)
 
     def unfinished(at):
         return ~(at.found.error <= tolerance) & (at.idle < _PATIENCE) & (at.sweeps < _SWEEPS)
 
     def step(at):
-        y, a = at.found.state
+        y, a = as_state(at.found.x)
         q = circuit.rectify(y)
         others = circuit.b * z + gate(a) * (circuit.recur(q) - own * q)
         alone = others / ((1 - own) + own * jnp.sqrt(a))
         y = jnp.where(others > 0, alone, others) if circuit.rectified else alone
-        state = State(y, circuit.c + circuit.W @ (jnp.square(circuit.rectify(y)) * a))
-        found = judge(circuit, state, z)
+        a = circuit.c + circuit.pool.apply(jnp.square(circuit.rectify(y)) * a)
+        found = judge(driven, jnp.concatenate([y, a]))
         falling = found.residual < 0.9 * at.least
         least = jnp.where(falling, found.residual, at.least)
         return _Sweeps(found, least, jnp.where(falling, 0, at.idle + 1), at.sweeps + 1)
@@ -99,10 +104,3 @@ def sweep(circuit: Circuit, z, tolerance, first: Candidate) -> tuple[Candidate, 
     end = jax.lax.while_loop(unfinished, step, alike(begin))
     closer = (end.found.error <= tolerance) | (end.found.residual < first.residual)
     return select(closer, end.found, first), end.sweeps
-
-
-def spectral_norm_of(circuit: Circuit) -> Float[Array, ""]:
-    """The largest singular value of `W_r`."""
-    if circuit.W_r is None:
-        return jnp.ones((), circuit.dtype)
-    return jnp.linalg.norm(circuit.W_r, 2)

@@ -1,4 +1,4 @@
-"""How well a state balances the circuit's equations: what every search for rest goes by."""
+"""How well a state balances a system's equations: what every search for rest goes by."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from organics.circuit.circuit import Circuit, State
+from organics.rest.system import System
 
 
 class Candidate(NamedTuple):
@@ -16,9 +16,9 @@ class Candidate(NamedTuple):
     out of range. `converged` says that a steady state is there.
     """
 
-    state: State
-    imbalance: Float[Array, " two_n"]
-    terms: Float[Array, " two_n"]
+    x: Float[Array, " m"]
+    imbalance: Float[Array, " m"]
+    terms: Float[Array, " m"]
     error: Float[Array, ""]
     converged: Bool[Array, ""]
 
@@ -28,18 +28,12 @@ class Candidate(NamedTuple):
 
 
 @jax.jit  # traced once for all the places that it is used in
-def judge(circuit: Circuit, state: State, z) -> Candidate:
-    """Each equation by the terms of its own row; one without any terms balances.
-
-    A `y` so small that products with it underflow is 0.
-    """
-    y, a = state
-    least = float(jnp.finfo(y.dtype).tiny / jnp.finfo(y.dtype).eps)
-    state = State(jnp.where(jnp.abs(y) < least, 0, y), a)
-    imbalance = jnp.concatenate(circuit.imbalance(state, z))
-    terms = jnp.concatenate(circuit.terms(state, z))
-    in_range = jnp.all(jnp.isfinite(terms)) & jnp.all(state.a > 0)  # a sum may overflow
+def judge(system: System, x: Float[Array, " m"]) -> Candidate:
+    """Each equation by the terms of its own row; one without any terms balances."""
+    x = system.without_underflow(x)
+    imbalance, terms = system.imbalance(x), system.terms(x)
+    in_range = jnp.all(jnp.isfinite(terms)) & system.contains(x)  # a sum may overflow
     terms = jnp.where(terms > 0, terms, 1)
     error = jnp.where(in_range, jnp.max(jnp.abs(imbalance) / terms), jnp.inf)
     # false, and of the same devices as the rest
-    return Candidate(state, imbalance, terms, error, jnp.isnan(error) & ~jnp.isnan(error))
+    return Candidate(x, imbalance, terms, error, jnp.isnan(error) & ~jnp.isnan(error))

@@ -15,12 +15,12 @@ def closed_form(circuit: Circuit, z: Float[Array, " n"]) -> State:
     Raises `ValueError` if the circuit has a recurrent matrix, identity or not: pass `W_r=None`; and
     if `z` has the wrong shape or is not finite.
     """
-    if circuit.W_r is not None:
+    if not circuit.has_identity_recurrence:
         raise ValueError(
             "`closed_form` needs a circuit with `W_r=None` (identity recurrence); "
             "`steady_state` solves the general case."
         )
     d = circuit.b * as_drive(circuit, z)
     q = circuit.rectify(d)
-    a = circuit.c + circuit.W @ jnp.square(q)
+    a = circuit.c + circuit.pool.apply(jnp.square(q))
     return State(q / jnp.sqrt(a) + (d - q), a)

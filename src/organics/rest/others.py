@@ -53,11 +53,11 @@ def other_states(point: OperatingPoint, *, seed: int = 0) -> Others:
     """
     circuit, state = require_point(point).system, point.state
     drive = np.asarray(point.z, np.float64)
-    if circuit.W_r is None:
+    if circuit.has_identity_recurrence:
         return Others(True, "with W_r = I there is one steady state", [])
     if _is_shared_pool_without_poles(circuit):
         return Others(True, "with one pool and |2 W_r - I| <= 1 there is one steady state", [])
-    planar = circuit.n == 1 and float(circuit.W_r[0, 0]) >= 0
+    planar = circuit.n == 1 and np.asarray(circuit.recurrent).item() >= 0
     if planar:
         from organics.planar import fixed_points_2d
 
@@ -78,14 +78,19 @@ def other_states(point: OperatingPoint, *, seed: int = 0) -> Others:
     return Others(None, f"others may exist: none was {from_starts}", [])
 
 
+def _arrays(circuit: Circuit) -> list[np.ndarray]:
+    """`W`, `W_r`, `c` and `b` in float64."""
+    arrays = circuit.pool, circuit.recurrent, _c(circuit), circuit.b
+    return [np.asarray(x, np.float64) for x in arrays]
+
+
 _c = jax.jit(lambda circuit: circuit.c)  # one program, instead of one for each step
 
 
 def _is_shared_pool_without_poles(circuit: Circuit) -> bool:
-    W, c = np.asarray(circuit.W, np.float64), np.asarray(_c(circuit), np.float64)
+    W, W_r, c, _ = _arrays(circuit)
     if circuit.rectified or not (np.all(W[0, 0] == W) and W[0, 0] > 0 and np.all(c == c[0])):
         return False
-    W_r = np.asarray(circuit.W_r, np.float64)
     regular = np.linalg.cond(W_r) < 1e12
     return bool(regular and np.linalg.norm(2 * W_r - np.eye(circuit.n), 2) <= 1)
 
@@ -104,9 +109,7 @@ def _distance(one: State, other: State) -> float:
 
 def _search(circuit: Circuit, z: Float[np.ndarray, " n"], seed: int) -> list[State]:
     """What Newton's method on `G` comes to from starts of all sizes; each state once."""
-    W, W_r, c, b = (
-        np.asarray(x, np.float64) for x in (circuit.W, circuit.W_r, _c(circuit), circuit.b)
-    )
+    W, W_r, c, b = _arrays(circuit)
     d = b * z
     rng = np.random.default_rng(seed)
     v = rng.normal(size=(STARTS, circuit.n)) * 10 ** rng.uniform(-1.5, 3.5, (STARTS, 1))

@@ -29,14 +29,14 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, ScalarLike
 
-from organics.circuit.circuit import Circuit, State, as_drive, as_real, identity_recurrence
-from organics.linear.jacobian import imbalance_jacobian
-from organics.linear.krylov import solve_linearized
+from organics.circuit.circuit import Circuit, State, as_drive, identity_recurrence
+from organics.circuit.values import as_real
+from organics.linear.krylov import LARGE
 from organics.machine.mesh import advising, alike
-from organics.rest.algorithm1 import algorithm_1_start, iterate, spectral_norm_of, sweep
+from organics.rest.algorithm1 import algorithm_1_start, iterate, sweep
 from organics.rest.balance import Candidate, judge
 from organics.rest.closed_form import closed_form
-from organics.rest.implicit import Equations, implicit
+from organics.rest.implicit import implicit
 from organics.rest.newton import may_be_stable, newton, newton_krylov
 from organics.rest.point import (
     CLOSED_FORM,
@@ -48,6 +48,7 @@ from organics.rest.point import (
     SteadyState,
 )
 from organics.rest.relaxation import relax, select
+from organics.rest.system import DrivenCircuit, as_state
 
 _SMALL = 8  # neurons up to which a factorization costs no more than a Newton-Krylov step
 _RELAXATION_TIME = 2000.0  # in units of the largest time constant
@@ -87,11 +88,12 @@ def steady_state(
     sweeps and Newton's method by products with `W` and `W_r`, from the first iterate of
     Algorithm 1, and the derivative is solved for by such products. Both come to a factorization for
     each drive only where they do not get there so, and then for all drives that are mapped over
-    together. With more than 8 neurons a state found so is not held against the sign of its
-    Jacobian's determinant: it is what Newton reaches from nearly the normalization of the drive,
-    and may be a saddle even where the circuit has a stable state; `organics.linear_stability`
-    answers that. Where the largest singular value of `W_r` exceeds 1, it may not be the state to
-    which the circuit goes from rest. The norm is computed once for all drives, if it is not given.
+    together; with more than 4,096 neurons they never do. With more than 8 neurons a state found so
+    is not held against the sign of its Jacobian's determinant: it is what Newton reaches from
+    nearly the normalization of the drive, and may be a saddle even where the circuit has a stable
+    state; `organics.linear_stability` answers that. Where the largest singular value of `W_r`
+    exceeds 1, it may not be the state to which the circuit goes from rest. The norm is computed
+    once for all drives, if it is not given.
 
     Raises `ValueError` if `z` has the wrong shape or is not finite, if `tolerance` is not in (0, 1)
     or is traced, or if `spectral_norm` is no number >= 0. Does not raise when no steady
@@ -103,13 +105,13 @@ def steady_state(
     if norm is not None and (norm.ndim or not (isinstance(norm, Tracer) or norm >= 0)):
         raise ValueError(f"`spectral_norm` must be one number >= 0, not {spectral_norm}.")
     circuit = identity_recurrence(circuit) or circuit
-    if circuit.W_r is None:
+    if circuit.has_identity_recurrence:
         return OperatingPoint(circuit, z, _normalize(circuit, z, tolerance))
     circuit, z, norm = alike((circuit, z, norm))
-    fixed = jax.lax.stop_gradient((circuit, z, norm))
-    found, residual, method, count = _search(*fixed, tolerance, relaxation_steps, matrix_free)
-    equations = _BY_PRODUCTS if matrix_free else _BY_FACTORIZATION
-    state = implicit(equations, (circuit, z), found.state)
+    driven = DrivenCircuit(circuit, z, matrix_free)
+    fixed = jax.lax.stop_gradient((driven, norm))
+    found, residual, method, count = _search(*fixed, tolerance, relaxation_steps)
+    state = as_state(implicit(driven, found.x))
     steady = SteadyState(state, residual, found.converged, count, method)
     return OperatingPoint(circuit, z, steady)
 
@@ -150,7 +152,7 @@ def _normalize(circuit: Circuit, z, tolerance) -> SteadyState:
 @partial(jax.jit, static_argnums=4)
 def _judged(circuit: Circuit, z, state: State, tolerance, method: int) -> SteadyState:
     """A state that was not searched for, as it is: at rest if its equations balance."""
-    found = judge(circuit, state, z)
+    found = judge(DrivenCircuit(circuit, z), jnp.concatenate(state))
     converged = (found.error <= tolerance) & circuit.valid
     return SteadyState(state, found.residual, converged, jnp.int32(0), jnp.int32(method))
 
@@ -167,14 +169,15 @@ class _Attempts(NamedTuple):
 
 
 @advising
-@partial(jax.jit, static_argnums=(3, 5))  # compiled once for each size, also when called eagerly
+@partial(jax.jit, static_argnums=2)  # compiled once for each size, also when called eagerly
 def _search(
-    circuit: Circuit, z, norm, tolerance: float, relaxation_steps: ScalarLike, matrix_free: bool
+    driven: DrivenCircuit, norm, tolerance: float, relaxation_steps: ScalarLike
 ) -> tuple[Candidate, Array, Array, Array]:
     """Two attempts, each a start and then Newton; which start goes first depends on `W_r`."""
-    norm = spectral_norm_of(circuit) if norm is None else norm
+    circuit, z, matrix_free = driven.circuit, driven.z, driven.by_products
+    norm = circuit.recurrent.norm() if norm is None else norm
     contractive = norm <= 1 + 100 * float(jnp.finfo(z.dtype).eps)
-    first = judge(circuit, algorithm_1_start(circuit, z, norm), z)
+    first = judge(driven, jnp.concatenate(algorithm_1_start(circuit, z, norm)))
 
     def unfinished(so_far):
         return (so_far.i < 2) & ~so_far.acceptable
@@ -182,10 +185,10 @@ def _search(
     def attempt(so_far):
         best, wanted = so_far.best, ~so_far.acceptable
         relaxing = contractive == (so_far.i == 1)
-        relaxed = _relax(circuit, z, wanted & relaxing, relaxation_steps)
-        iterated, iterations = iterate(circuit, z, tolerance, first, wanted & ~relaxing)
+        relaxed = _relax(driven, wanted & relaxing, relaxation_steps)
+        iterated, iterations = iterate(driven, tolerance, first, wanted & ~relaxing)
         start = select(relaxing, relaxed, iterated)
-        found, possible, _, steps = newton(circuit, z, tolerance, start, wanted)
+        found, possible, _, steps = newton(driven, tolerance, start, wanted)
         acceptable = found.converged & possible
         closer = found.converged | (found.residual < best.residual) | jnp.isnan(best.residual)
         better = acceptable | (~best.converged & closer)
@@ -201,33 +204,55 @@ def _search(
     none = jnp.int32(0)
     begin = _Attempts(none, first, first.converged, jnp.int32(ITERATION), none)
     if matrix_free:
-        begin = _without_factorization(circuit, z, tolerance, first)
-    end = jax.lax.while_loop(unfinished, attempt, alike(begin))
+        begin = _without_factorization(driven, tolerance, first)
+    if matrix_free and circuit.n > LARGE:
+        end = _relaxed_without_factorization(driven, tolerance, begin, relaxation_steps)
+    else:
+        end = jax.lax.while_loop(unfinished, attempt, alike(begin))
     best = end.best._replace(converged=end.best.converged & circuit.valid)
     return best, best.residual, end.method, end.iterations
 
 
-def _without_factorization(circuit: Circuit, z, tolerance, first: Candidate) -> _Attempts:
-    swept, sweeps = sweep(circuit, z, tolerance, first)
-    direct, _, _, steps = newton_krylov(circuit, z, tolerance, swept)
+def _without_factorization(
+    driven: DrivenCircuit, tolerance: ScalarLike, first: Candidate
+) -> _Attempts:
+    swept, sweeps = sweep(driven, tolerance, first)
+    direct, _, _, steps = newton_krylov(driven, tolerance, swept, jnp.bool_(True))
     best = select(direct.converged, direct, first)
-    small = circuit.n <= _SMALL
-    checked = may_be_stable(circuit, best.state) if small else jnp.bool_(True)
+    small = driven.circuit.n <= _SMALL
+    checked = may_be_stable(driven, best.x) if small else jnp.bool_(True)
     method = _newton_or_iteration(steps).astype(jnp.int32)
     return _Attempts(jnp.int32(0), best, best.converged & checked, method, sweeps + steps)
+
+
+def _relaxed_without_factorization(
+    driven: DrivenCircuit, tolerance: ScalarLike, before: _Attempts, relaxation_steps: ScalarLike
+) -> _Attempts:
+    """Where that has not done: Newton's method by products from where the circuit itself goes."""
+    wanted = ~before.acceptable
+    relaxed = _relax(driven, wanted, relaxation_steps)
+    found, _, _, steps = newton_krylov(driven, tolerance, relaxed, wanted)
+    better = wanted & (found.converged | (found.residual < before.best.residual))
+    return _Attempts(
+        before.i + 1,
+        select(better, found, before.best),
+        before.acceptable | found.converged,
+        jnp.where(better, RELAXATION, before.method).astype(jnp.int32),
+        before.iterations + steps,
+    )
 
 
 def _newton_or_iteration(steps: Int[Array, ""]) -> Int[Array, ""]:
     return jnp.where(steps > 1, NEWTON, ITERATION)  # one is for the judgement
 
 
-def _relax(circuit: Circuit, z, wanted, steps) -> Candidate:
+def _relax(driven: DrivenCircuit, wanted, steps: ScalarLike) -> Candidate:
     """The circuit's own trajectory from `y = 0.01, a = c`, until it hardly moves."""
+    circuit, z, tau = driven.circuit, driven.z, driven.time_constants()
     accuracy = 1e-6 if z.dtype == jnp.float64 else 1e-4
-    tau = jnp.concatenate([circuit.tau_y, circuit.tau_a])
 
     def rests(x):
-        imbalance = jnp.concatenate(circuit.imbalance(State(*jnp.split(x, 2)), z))
+        imbalance = driven.imbalance(x)
         return _hardly_moves(circuit, x, imbalance, z, 10 * accuracy), imbalance / tau
 
     path = relax(
@@ -240,7 +265,7 @@ def _relax(circuit: Circuit, z, wanted, steps) -> Candidate:
         accuracy=accuracy,
         wanted=wanted,
     )
-    return judge(circuit, State(*jnp.split(path.x, 2)), z)
+    return judge(driven, path.x)
 
 
 def _hardly_moves(circuit: Circuit, x, imbalance, z, accuracy: float) -> Bool[Array, ""]:
@@ -249,20 +274,3 @@ def _hardly_moves(circuit: Circuit, x, imbalance, z, accuracy: float) -> Bool[Ar
     size = jnp.max(jnp.abs(y)) + jnp.abs(circuit.b * z)
     allowed = accuracy * jnp.concatenate([(2 + jnp.sqrt(a)) * size, 2 * a + circuit.c])
     return jnp.all(jnp.abs(imbalance) <= allowed)
-
-
-def _imbalance(parameters: tuple[Circuit, Array], state: State) -> Float[Array, " two_n"]:
-    circuit, z = parameters
-    return jnp.concatenate(circuit.imbalance(state, z))
-
-
-def _factorized(parameters: tuple[Circuit, Array], state: State, b) -> Float[Array, " two_n"]:
-    return jnp.linalg.solve(imbalance_jacobian(parameters[0], state), b)
-
-
-def _by_products(parameters: tuple[Circuit, Array], state: State, b) -> Float[Array, " two_n"]:
-    return solve_linearized(*parameters, state, b)
-
-
-_BY_FACTORIZATION = Equations(_imbalance, _factorized)
-_BY_PRODUCTS = Equations(_imbalance, _by_products)

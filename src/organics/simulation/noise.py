@@ -22,7 +22,8 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int, PRNGKeyArray, Real
 
 from organics.arguments import require_among, require_whole
-from organics.circuit.circuit import Circuit, State, as_real, root
+from organics.circuit.circuit import Circuit, State, root
+from organics.circuit.values import as_real
 from organics.machine.memory import require_memory
 from organics.machine.mesh import advising, alike, concretely
 from organics.simulation.discretization import (

@@ -16,7 +16,8 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from organics.arguments import require_among, require_whole
-from organics.circuit.circuit import Circuit, State, as_drive, as_real, root
+from organics.circuit.circuit import Circuit, State, as_drive, root
+from organics.circuit.values import as_real
 from organics.errors import SimulationFailed
 from organics.machine.mesh import advising, concretely, require_unchecked
 from organics.names import Method

@@ -296,7 +296,7 @@ def _fastest(circuit: Circuit, state: State) -> Float[Array, ""]:
     unit_y = jnp.where(unit_y > 0, unit_y, 1)
     own, others = jnp.abs(circuit.own_recurrence), circuit.from_others(jnp.ones_like(y), sizes=True)
     of_y = 1 + jnp.abs(gate(a)) * (own + others) + jnp.abs(circuit.recur(q)) / unit_y * s / 2
-    of_a = 1 + circuit.W @ ((2 * q * unit_y + jnp.square(q)) * unit_a) / unit_a
+    of_a = 1 + circuit.pool.apply((2 * q * unit_y + jnp.square(q)) * unit_a) / unit_a
     rates = jnp.concatenate([of_y / circuit.tau_y, of_a / circuit.tau_a])
     return jax.lax.stop_gradient(jnp.max(rates))
 

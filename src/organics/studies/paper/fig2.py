@@ -174,7 +174,7 @@ def number_check(panels: Sequence[Panel]) -> Check:
 def number_of_fixed_points(circuit: Circuit, z: float) -> int:
     """Of a circuit with n = 1, `w_r > 0` and a drive of at most 0: where a strong recurrent weight
     folds the nullcline of y, it meets that of a twice more."""
-    w_r, w = np.asarray(circuit.W_r).item(), circuit.W.item()
+    w_r, w = np.asarray(circuit.recurrent).item(), np.asarray(circuit.pool).item()
     k, p = math.sqrt(circuit.c.item()), circuit.b.item() * z
     if w_r <= 1 or k >= 1 - 1 / w_r:
         return 1

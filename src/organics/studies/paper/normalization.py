@@ -288,7 +288,7 @@ def _random_steady_states(key, indices, mixtures, norms):
         z = norm * random_drive(k_z, _N)
         found = stability(steady_state(circuit, z))
         rates = circuit.firing_rates(found.point.state).y_plus
-        pool = jnp.square(circuit.sigma) + circuit.W @ jnp.square(z)
+        pool = jnp.square(circuit.sigma) + circuit.pool.apply(jnp.square(z))
         return rates, jnp.square(jax.nn.relu(z)) / pool, found.stable
 
     over_norms = jax.vmap(one, (None, None, 0))

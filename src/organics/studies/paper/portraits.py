@@ -125,7 +125,7 @@ def examine(
             name: np.asarray(getattr(circuit, name)).item()
             for name in ("W", "b", "b0", "sigma", "tau_y", "tau_a")
         },
-        "W_r": 1.0 if circuit.W_r is None else circuit.W_r.item(),
+        "W_r": np.asarray(circuit.recurrent).item(),
         "rectified": circuit.rectified,
         "y_limits": found.plane.y[[0, -1]],
         "a_limits": found.plane.a[[0, -1]],

@@ -230,7 +230,7 @@ def _relative_imbalance(circuit: Circuit, state: State, z: Float[Array, " n"]) -
     dy, da = circuit.imbalance(state, z)
     q = circuit.rectify(y)
     of_y = jnp.abs(y) + jnp.abs(circuit.b * z) + jnp.abs(1 - jnp.sqrt(a)) * jnp.abs(q)
-    of_a = a + circuit.c + circuit.W @ (jnp.square(q) * a)
+    of_a = a + circuit.c + circuit.pool.apply(jnp.square(q) * a)
     return jnp.maximum(jnp.max(jnp.abs(dy) / of_y), jnp.max(jnp.abs(da) / of_a))
 
 

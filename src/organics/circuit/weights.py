@@ -1,0 +1,345 @@
+"""Weights as values: what they do to the numbers that the neurons send, whatever they are made of.
+
+`Circuit` takes its `W` and `W_r` as matrices or as one of these, and everything that is said of a
+circuit holds for all of them. Closed forms, simulations and the matrix-free search take products
+only; Jacobians, and what follows from them, form the matrix.
+"""
+
+from abc import abstractmethod
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from organics.arguments import require_sizes
+from organics.circuit.values import Values, as_real, require_values
+
+_POWER_STEPS = 50  # of the power method, for the largest singular value
+
+
+class Weights(eqx.Module):
+    """Weights among n neurons: number i of a product is what neuron i receives."""
+
+    @property
+    @abstractmethod
+    def n(self) -> int:
+        """Number of neurons."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> jnp.dtype:
+        """Floating-point type of the products."""
+
+    @abstractmethod
+    def entries(self) -> tuple:
+        """The arrays that it is made of: the weights are >= 0 if all of their entries are."""
+
+    @abstractmethod
+    def apply(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        """The product with `x`."""
+
+    @abstractmethod
+    def diagonal(self) -> Float[Array, " n"]:
+        """The weight of each neuron on itself."""
+
+    @abstractmethod
+    def apply_others(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        """The product with `x` without the weights of the neurons on themselves."""
+
+    @abstractmethod
+    def sizes(self) -> "Weights":
+        """Such that `sizes().apply_others(abs(x))` is at least the sum of the absolute values of
+        all that is added up in `apply_others(x)`."""
+
+    @abstractmethod
+    def as_matrix(self) -> Float[Array, "n n"]:
+        """Row i is what neuron i receives, from each neuron."""
+
+    @abstractmethod
+    def norm(self) -> Float[Array, ""]:
+        """The largest singular value; of a `Convolution` by the power method, from below."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """`as_matrix`, for NumPy."""
+        return np.array(self.as_matrix(), dtype, copy=copy)
+
+
+class Identity(Weights):
+    """Each neuron hears itself alone, with the weight 1."""
+
+    neurons: int = eqx.field(static=True)
+    kind: jnp.dtype = eqx.field(static=True)
+
+    @property
+    def n(self) -> int:
+        """Number of neurons."""
+        return self.neurons
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Floating-point type of what it is among."""
+        return self.kind
+
+    def entries(self) -> tuple:
+        """None."""
+        return ()
+
+    def apply(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        """`x`."""
+        return x
+
+    def diagonal(self) -> Float[Array, " n"]:
+        """Ones."""
+        return jnp.ones(self.n, self.dtype)
+
+    def apply_others(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Zeros."""
+        return jnp.zeros_like(x)
+
+    def sizes(self) -> "Identity":
+        """The same."""
+        return self
+
+    def as_matrix(self) -> Float[Array, "n n"]:
+        """The identity matrix."""
+        return jnp.eye(self.n, dtype=self.dtype)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        del copy  # it is always made anew
+        return np.eye(self.n, dtype=self.dtype if dtype is None else dtype)
+
+    def norm(self) -> Float[Array, ""]:
+        """1."""
+        return jnp.ones((), self.dtype)
+
+
+class Dense(Weights):
+    """A weight for each pair of neurons: row i of the matrix is what neuron i receives."""
+
+    matrix: Float[Array | np.ndarray, "*batch n n"]
+
+    @property
+    def n(self) -> int:
+        """Number of neurons."""
+        return self.matrix.shape[-1]
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Floating-point type of the matrix."""
+        return self.matrix.dtype
+
+    def entries(self) -> tuple:
+        """The matrix."""
+        return (self.matrix,)
+
+    def apply(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        """The matrix times `x`."""
+        return jnp.asarray(self.matrix) @ x
+
+    def diagonal(self) -> Float[Array, " n"]:
+        """The diagonal of the matrix."""
+        return jnp.diagonal(jnp.asarray(self.matrix))
+
+    def apply_others(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        """The matrix with zeros on its diagonal, times `x`."""
+        return jnp.where(jnp.eye(self.n, dtype=bool), 0, self.matrix) @ x
+
+    def sizes(self) -> "Dense":
+        """The absolute values of all weights."""
+        return Dense(jnp.abs(self.matrix))
+
+    def as_matrix(self) -> Float[Array, "n n"]:
+        """The matrix."""
+        return jnp.asarray(self.matrix)
+
+    def norm(self) -> Float[Array, ""]:
+        """Of the matrix, by its singular values."""
+        return jnp.linalg.norm(self.matrix, 2)
+
+
+class Convolution(Weights):
+    """Neurons on an image, of which each hears those near it, everywhere with the same weights.
+
+    Neurons are in the order of channel, row and column. Outside of the image there is nothing.
+
+    Arguments
+        kernel: shape (channels, heard, height, width), height and width odd: the weight, on a
+            neuron of each channel, of those of the channels `heard` around it. `heard` is the
+            number of channels, or 1, where each channel hears itself alone.
+        height, width: of the image.
+
+    Raises `ValueError` if the kernel is of another shape, or its entries are not finite.
+    """
+
+    kernel: Float[Array, "channels heard kh kw"]
+    height: int = eqx.field(static=True)
+    width: int = eqx.field(static=True)
+
+    def __init__(self, kernel: Values, height: int, width: int):
+        require_sizes(height=height, width=width)
+        kernel = _finite("kernel", kernel)
+        if kernel.ndim != 4 or kernel.shape[1] not in (1, kernel.shape[0]) or 0 in kernel.shape:
+            raise ValueError(
+                "`kernel` must have shape (channels, channels, height, width), or (channels, 1, "
+                f"height, width) where each channel hears itself alone, not {kernel.shape}."
+            )
+        if kernel.shape[2] % 2 == 0 or kernel.shape[3] % 2 == 0:
+            raise ValueError(
+                f"`kernel` must be of odd height and width, with a centre, not {kernel.shape[2:]}."
+            )
+        self.kernel, self.height, self.width = kernel, int(height), int(width)
+
+    @property
+    def n(self) -> int:
+        """Number of neurons: one for each channel and position."""
+        return self.kernel.shape[-4] * self.height * self.width
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Floating-point type of the kernel."""
+        return self.kernel.dtype
+
+    def entries(self) -> tuple:
+        """The kernel."""
+        return (self.kernel,)
+
+    def apply(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        """The convolution of `x` with the kernel."""
+        channels, heard = self.kernel.shape[:2]
+        image = x.reshape(1, channels, self.height, self.width)
+        groups = 1 if heard == channels else channels
+        convolved = jax.lax.conv_general_dilated(
+            image, self.kernel, (1, 1), "SAME", feature_group_count=groups
+        )
+        return convolved.reshape(-1)
+
+    def diagonal(self) -> Float[Array, " n"]:
+        """The weight at the kernel's centre, of each channel on itself."""
+        return jnp.repeat(self.kernel[self._centre()], self.height * self.width)
+
+    def apply_others(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        """The convolution with the kernel, of which the centre is 0."""
+        return self._with(self.kernel.at[self._centre()].set(0)).apply(x)
+
+    def sizes(self) -> "Convolution":
+        """The absolute values of the kernel."""
+        return self._with(jnp.abs(self.kernel))
+
+    def as_matrix(self) -> Float[Array, "n n"]:
+        """The weight for each pair of neurons; nearly all are 0."""
+        channels, heard, kh, kw = self.kernel.shape
+        down, across = (
+            np.arange(size)[None, :] - np.arange(size)[:, None] + kernel // 2
+            for size, kernel in ((self.height, kh), (self.width, kw))
+        )  # where in the kernel the weight of each row or column on each other one stands
+        inside = ((down >= 0) & (down < kh))[:, None, :, None] & ((across >= 0) & (across < kw))[
+            None, :, None, :
+        ]
+        places = (
+            np.clip(down, 0, kh - 1)[:, None, :, None],
+            np.clip(across, 0, kw - 1)[None, :, None, :],
+        )
+        weights = jnp.where(inside, self.kernel[:, :, *places], 0)
+        if heard != channels:
+            itself = jnp.eye(channels, dtype=bool)[:, :, None, None, None, None]
+            weights = jnp.where(itself, weights, 0)
+        return jnp.transpose(weights, (0, 2, 3, 1, 4, 5)).reshape(self.n, self.n)
+
+    def norm(self) -> Float[Array, ""]:
+        """By the power method, which comes to it from below."""
+        x = jnp.asarray(np.random.default_rng(0).normal(size=self.n), self.dtype)
+
+        def step(_, x):
+            product, pull_back = jax.vjp(self.apply, x)
+            (back,) = pull_back(product)
+            size = jnp.linalg.norm(back)
+            return back / jnp.where(size > 0, size, 1)
+
+        x = jax.lax.fori_loop(0, _POWER_STEPS, step, x / jnp.linalg.norm(x))
+        return jnp.linalg.norm(self.apply(x))
+
+    def _with(self, kernel: Array) -> "Convolution":
+        return eqx.tree_at(lambda weights: weights.kernel, self, kernel)
+
+    def _centre(self) -> tuple[np.ndarray, np.ndarray | int, int, int]:
+        channels, heard, height, width = self.kernel.shape
+        itself = np.arange(channels) if heard == channels else 0
+        return np.arange(channels), itself, height // 2, width // 2
+
+
+class LowRank(Weights):
+    """Neurons that hear few numbers, each a sum over all of them: `left @ right.T`.
+
+    Arguments
+        left: shape (n, rank): what each number does to each neuron.
+        right: shape (n, rank): the weight of each neuron in each number.
+
+    Raises `ValueError` if these are no two matrices of one shape, or their entries not finite.
+    """
+
+    left: Float[Array, "n rank"]
+    right: Float[Array, "n rank"]
+
+    def __init__(self, left: Values, right: Values):
+        self.left = _finite("left", left)
+        self.right = _finite("right", right, self.left.dtype)
+        if self.left.ndim != 2 or self.left.shape != self.right.shape or 0 in self.left.shape:
+            raise ValueError(
+                "`left` and `right` must be of one shape (neurons, rank), not "
+                f"{self.left.shape} and {self.right.shape}."
+            )
+
+    @property
+    def n(self) -> int:
+        """Number of neurons."""
+        return self.left.shape[-2]
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Floating-point type of the factors."""
+        return self.left.dtype
+
+    def entries(self) -> tuple:
+        """Both factors."""
+        return self.left, self.right
+
+    def apply(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        """`left (right.T x)`."""
+        return self.left @ (self.right.T @ x)
+
+    def diagonal(self) -> Float[Array, " n"]:
+        """The sums of the products of both factors' rows."""
+        return jnp.sum(self.left * self.right, axis=1)
+
+    def apply_others(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        """The product less each neuron's share in what it receives."""
+        return self.apply(x) - self.diagonal() * x
+
+    def sizes(self) -> "_LowRankSizes":
+        """The absolute values of the factors; the neurons' shares count twice."""
+        return _LowRankSizes(jnp.abs(self.left), jnp.abs(self.right))
+
+    def as_matrix(self) -> Float[Array, "n n"]:
+        """`left @ right.T`."""
+        return self.left @ self.right.T
+
+    def norm(self) -> Float[Array, ""]:
+        """From the triangular parts of both factors, which are small."""
+        small = [jnp.linalg.qr(factor, mode="r") for factor in (self.left, self.right)]
+        return jnp.linalg.norm(small[0] @ small[1].T, 2)
+
+
+class _LowRankSizes(LowRank):
+    """What `LowRank.apply_others` adds up: all shares, and each neuron's own to take it off."""
+
+    def apply_others(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        return self.apply(x) + self.diagonal() * x
+
+
+def _finite(name: str, value: Values, dtype=None) -> Array:
+    value = as_real(name, value, dtype)
+    require_values(name, value, np.isfinite, "be finite")
+    return value

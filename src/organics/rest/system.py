@@ -1,0 +1,132 @@
+"""What a search for rest needs of a system under its drive."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from organics.circuit.circuit import Circuit, State
+from organics.linear.jacobian import imbalance_jacobian
+from organics.linear.krylov import neuron_blocks, solve_linearized
+
+Linear = Callable[[Array], Array]
+
+
+class System(eqx.Module):
+    """Equations `tau dx/dt = F(x)` of m numbers, with all parameters and the drive as they are.
+
+    A kind of system gives its equations, and what of the rest is not as usual.
+    """
+
+    @abstractmethod
+    def time_constants(self) -> Float[Array, " m"]:
+        """`tau`, in ms."""
+
+    @abstractmethod
+    def imbalance(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
+        """`F(x)`, which is 0 at rest."""
+
+    @abstractmethod
+    def terms(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
+        """The sum of the absolute values of what `imbalance` adds up, for each number."""
+
+    @abstractmethod
+    def jacobian(self, x: Float[Array, " m"]) -> Float[Array, "m m"]:
+        """The derivative `J` of `F`."""
+
+    def contains(self, x: Float[Array, " m"]) -> Bool[Array, ""]:
+        """Whether `x` is a state that the system may have: any, unless it says otherwise."""
+        del x
+        return jnp.bool_(True)
+
+    def without_underflow(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
+        """`x` with 0 for numbers so small that products with them are; as it is, by default."""
+        return x
+
+    def room(self, x: Float[Array, " m"], step: Float[Array, " m"]) -> Float[Array, ""]:
+        """How much of a step leads to states that it may have: any multiple."""
+        del step
+        return jnp.full((), jnp.inf, x.dtype)
+
+    def scales(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
+        """What a step of each number must be small against to be small, beside its terms: these
+        may be large and cancel."""
+        return jnp.full_like(x, jnp.max(jnp.abs(x)))
+
+    def product(self, x: Float[Array, " m"]) -> Linear:
+        """The map `v -> J v`."""
+        return jax.linearize(self.imbalance, x)[1]
+
+    def nearly_inverse(self, x: Float[Array, " m"]) -> Linear:
+        """Nearly `v -> J^-1 v`, by little work."""
+        del x
+        return lambda v: -v
+
+    def solve(self, x: Float[Array, " m"], b: Float[Array, " m"]) -> Float[Array, " m"]:
+        """`v` in `J v = b`."""
+        return jnp.linalg.solve(self.jacobian(x), b)
+
+
+class DrivenCircuit(System):
+    """A circuit under the input drive `z`; its numbers are `y`, then `a`.
+
+    With `by_products`, `J v = b` is solved by products with `W` and `W_r`.
+    """
+
+    circuit: Circuit
+    z: Float[Array, " n"]
+    by_products: bool = eqx.field(static=True, default=False)
+
+    def imbalance(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
+        """`Circuit.imbalance`."""
+        return jnp.concatenate(self.circuit.imbalance(as_state(x), self.z))
+
+    def terms(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
+        """`Circuit.terms`."""
+        return jnp.concatenate(self.circuit.terms(as_state(x), self.z))
+
+    def jacobian(self, x: Float[Array, " m"]) -> Float[Array, "m m"]:
+        """Analytic."""
+        return imbalance_jacobian(self.circuit, as_state(x))
+
+    def time_constants(self) -> Float[Array, " m"]:
+        """`tau_y`, then `tau_a`."""
+        return jnp.concatenate([self.circuit.tau_y, self.circuit.tau_a])
+
+    def contains(self, x: Float[Array, " m"]) -> Bool[Array, ""]:
+        """Whether `a > 0`."""
+        return jnp.all(as_state(x).a > 0)
+
+    def without_underflow(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
+        """0 for such a `y`."""
+        y, a = as_state(x)
+        least = float(jnp.finfo(y.dtype).tiny / jnp.finfo(y.dtype).eps)
+        return jnp.concatenate([jnp.where(jnp.abs(y) < least, 0, y), a])
+
+    def room(self, x: Float[Array, " m"], step: Float[Array, " m"]) -> Float[Array, ""]:
+        """So much that no `a` loses more than nine tenths."""
+        a, da = as_state(x).a, as_state(step).a
+        return jnp.min(jnp.where(da < 0, -0.9 * a / jnp.where(da < 0, da, -1), jnp.inf))
+
+    def scales(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
+        """The largest `y` for every `y`; the terms of `a` are positive and do not cancel."""
+        y, a = as_state(x)
+        return jnp.concatenate([jnp.full_like(y, jnp.max(jnp.abs(y))), jnp.full_like(a, jnp.inf)])
+
+    def nearly_inverse(self, x: Float[Array, " m"]) -> Linear:
+        """That of the part of `J` within each neuron."""
+        return neuron_blocks(self.circuit, as_state(x))
+
+    def solve(self, x: Float[Array, " m"], b: Float[Array, " m"]) -> Float[Array, " m"]:
+        """By a factorization, or by products."""
+        if self.by_products:
+            return solve_linearized(self.circuit, self.z, as_state(x), b)
+        return super().solve(x, b)
+
+
+def as_state(x: Float[Array, " two_n"]) -> State:
+    """`y` and `a` of a circuit's numbers."""
+    return State(*jnp.split(x, 2))

@@ -1,0 +1,240 @@
+"""Weights that are no matrix do what the matrix does that they are."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import organics
+from organics import Circuit, Convolution, LowRank, steady_state
+from organics.circuit.weights import Identity
+from organics.nn import NormalizationConv2d
+
+HEIGHT, WIDTH, CHANNELS = 3, 4, 2
+N = CHANNELS * HEIGHT * WIDTH
+
+
+def convolution(rng, heard=CHANNELS, kernel=(3, 5)):
+    return Convolution(rng.uniform(0, 1, (CHANNELS, heard, *kernel)), HEIGHT, WIDTH)
+
+
+def low_rank(rng, rank=2):
+    return LowRank(*rng.uniform(0, 0.5, (2, N, rank)))
+
+
+KINDS = {
+    "all channels": lambda rng: convolution(rng),
+    "own channel": lambda rng: convolution(rng, heard=1),
+    "wider than the image": lambda rng: convolution(rng, kernel=(7, 9)),
+    "low rank": low_rank,
+    "identity": lambda _: Identity(N, np.dtype(float)),
+}
+
+
+def by_hand(weights):
+    """The matrix, entry by entry."""
+    if isinstance(weights, Identity):
+        return np.eye(N)
+    if isinstance(weights, LowRank):
+        return np.einsum("ik,jk->ij", weights.left, weights.right)
+    kernel = np.asarray(weights.kernel)
+    _, heard, kh, kw = kernel.shape
+    matrix = np.zeros((CHANNELS, HEIGHT, WIDTH) * 2)
+    for i, r, c, j, s, d in np.ndindex(matrix.shape):
+        down, across = s - r + kh // 2, d - c + kw // 2
+        if 0 <= down < kh and 0 <= across < kw and (heard > 1 or i == j):
+            matrix[i, r, c, j, s, d] = kernel[i, j if heard > 1 else 0, down, across]
+    return matrix.reshape(N, N)
+
+
+@eqx.filter_jit
+def looked_at(weights, x):
+    sizes = weights.sizes().apply_others(jnp.abs(x))
+    matrix, norm = weights.as_matrix(), weights.norm()
+    return weights.apply(x), weights.apply_others(x), weights.diagonal(), sizes, matrix, norm
+
+
+@pytest.mark.rounding
+@pytest.mark.parametrize("kind", KINDS)
+def test_products_are_those_of_the_matrix(kind):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        weights, x = KINDS[kind](rng), rng.normal(size=N)
+        if isinstance(weights, Convolution):
+            signed = rng.choice([-1.0, 1.0], weights.kernel.shape) * weights.kernel
+            weights = Convolution(signed, HEIGHT, WIDTH)
+        matrix = by_hand(weights)
+        others = matrix - np.diag(np.diag(matrix))
+        product, of_others, diagonal, sizes, formed, norm = map(np.asarray, looked_at(weights, x))
+        close = {"rtol": 1e-12, "atol": 1e-13}
+        np.testing.assert_allclose(formed, matrix, **close)
+        np.testing.assert_allclose(np.asarray(weights), matrix, **close)
+        np.testing.assert_allclose(product, matrix @ x, **close)
+        np.testing.assert_allclose(of_others, others @ x, **close)
+        np.testing.assert_allclose(diagonal, np.diag(matrix), **close)
+        assert np.all(sizes >= (np.abs(others) @ np.abs(x)) * (1 - 1e-12))
+        largest = np.linalg.norm(matrix, 2)
+        assert 0.95 * largest <= norm <= largest * (1 + 1e-12)
+        if not isinstance(weights, Convolution):
+            np.testing.assert_allclose(norm, largest, rtol=1e-12)
+
+
+@eqx.filter_jit
+def of_a_circuit(circuit, z):
+    """What every lens says, and a gradient, of one circuit."""
+    point = steady_state(circuit, z)
+    linear = organics.stability(point)
+    moved = organics.simulate(circuit, z, 20.0, max_steps=2000)
+    pulled = jax.grad(lambda z: jnp.sum(steady_state(circuit, z).state.y))(z)
+    return point.found, linear.eigenvalues, linear.stable, moved.state.a[-1], pulled
+
+
+@pytest.mark.rounding
+@pytest.mark.parametrize(
+    ("recurrent", "rectified"), [("identity", False), ("convolution", True), ("low rank", False)]
+)
+def test_a_circuit_of_such_weights_is_that_of_their_matrices(recurrent, rectified):
+    rng = np.random.default_rng(3)
+    W = low_rank(rng, 3) if recurrent == "identity" else convolution(rng, kernel=(3, 3))
+    W = jax.tree.map(lambda factor: factor / 4, W)
+    W_r = None
+    if recurrent == "convolution":
+        W_r = Convolution(rng.normal(size=(CHANNELS, 1, 3, 3)) / 4, HEIGHT, WIDTH)
+    elif recurrent == "low rank":
+        W_r = LowRank(*(rng.normal(size=(2, N, 2)) / np.sqrt(N)))
+    z = rng.normal(size=N)
+    structured = Circuit(W, W_r, rectified=rectified)
+    matrices = Circuit(np.asarray(W), None if W_r is None else np.asarray(W_r), rectified=rectified)
+    assert structured.n == N and bool(structured.valid)
+    one, other = of_a_circuit(structured, z), of_a_circuit(matrices, z)
+    assert one[0].converged and other[0].converged
+    for a, b in zip(one[0].state, other[0].state, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(np.sort(one[1].real), np.sort(other[1].real), rtol=1e-6, atol=1e-9)
+    assert one[2] == other[2]
+    np.testing.assert_allclose(one[3], other[3], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(one[4], other[4], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0**-40])
+def test_proofs_take_the_product_of_the_factors_as_it_is(factor):
+    """Not as it is rounded: here the rounded matrix is the identity, the product is not."""
+    eps = np.finfo(float).eps
+    left = np.diag([1 + eps, 1.0])
+    right = np.diag([1 - eps, 1.0])  # 1 - eps^2 is rounded to 1
+    assert np.array_equal(left @ right.T, np.eye(2))
+    circuit = Circuit(np.full((2, 2), 0.5), LowRank(left, right))
+    z = factor * np.array([0.3, -0.2])
+    proof, of_identity = (
+        organics.prove(steady_state(c, z)) for c in (circuit, Circuit(np.full((2, 2), 0.5)))
+    )
+    assert proof.verdict == of_identity.verdict == "proved"
+    assert proof.certificate.nrows() == 4 and of_identity.certificate.nrows() == 2
+
+
+def test_a_circuit_of_weights_is_saved_as_its_matrices(tmp_path):
+    rng = np.random.default_rng(0)
+    circuit = Circuit(convolution(rng), low_rank(rng))
+    organics.save_circuit(tmp_path / "c.npz", circuit, rng.normal(size=N))
+    read, _ = organics.load_circuit(tmp_path / "c.npz")
+    np.testing.assert_array_equal(read.W, np.asarray(circuit.W))
+    np.testing.assert_array_equal(read.W_r, np.asarray(circuit.W_r))
+
+
+def test_the_identity_is_none_whatever_it_is_given_as():
+    circuit = Circuit(np.ones((3, 3)), Identity(3, np.dtype(float)))
+    assert circuit.W_r is None and circuit.has_identity_recurrence
+    assert not Circuit(np.ones((3, 3)), np.ones((3, 3))).has_identity_recurrence
+
+
+@given(st.integers(0, 1000), st.sampled_from(["kernel", "left", "right"]))
+def test_what_is_not_finite_or_negative_is_refused_by_name(seed, where):
+    rng = np.random.default_rng(seed)
+    kernel, left, right = rng.uniform(0, 1, (2, 2, 3, 3)), *rng.uniform(0, 1, (2, 4, 2))
+    values = {"kernel": kernel, "left": left, "right": right}
+    bad = values[where].reshape(-1)
+    bad[rng.integers(bad.size)] = rng.choice([np.nan, np.inf])
+    with pytest.raises(ValueError, match=f"`{where}` must be finite"):
+        Convolution(kernel, 2, 3)
+        LowRank(left, right)
+    bad[~np.isfinite(bad)] = -0.5
+    with pytest.raises(ValueError, match=r"`W` must be >= 0"):
+        Circuit(Convolution(kernel, 2, 3))
+        Circuit(LowRank(left, right))
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: Convolution(np.ones((2, 3, 3, 3)), 4, 4), "`kernel` must have shape"),
+        (lambda: Convolution(np.ones((2, 3, 3)), 4, 4), "`kernel` must have shape"),
+        (lambda: Convolution(np.ones((2, 2, 3, 2)), 4, 4), "odd height and width"),
+        (lambda: Convolution(np.ones((2, 2, 3, 3)), 0, 4), "`height` must be at least 1"),
+        (lambda: LowRank(np.ones((4, 2)), np.ones((4, 3))), "of one shape"),
+        (lambda: Circuit(np.ones((3, 3)), LowRank(*np.ones((2, 4, 1)))), "`W_r` must be weights"),
+        (
+            lambda: Circuit(np.ones((4, 4), np.float32), LowRank(*np.ones((2, 4, 1)))),
+            "`W_r` must be weights among the 4 neurons of `W` and of its type float32",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+def largest_array(jaxpr):
+    """The number of entries of the largest array in a program, whatever it calls."""
+    sizes = [1]
+    for equation in jaxpr.eqns:
+        sizes += [v.aval.size for v in equation.outvars]
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                sizes.append(largest_array(inner))
+    return max(sizes)
+
+
+def test_an_image_needs_no_matrix_of_all_pairs_of_positions():
+    layer = NormalizationConv2d(3, 8, 5, 5, key=jr.key(0))
+    image = jr.normal(jr.key(1), (3, 32, 32))
+    n = 8 * 32 * 32
+
+    def loss(layer, image):
+        return jnp.sum(layer(image))
+
+    program = eqx.filter_make_jaxpr(eqx.filter_value_and_grad(loss))(layer, image)[0]
+    assert n <= largest_array(program.jaxpr) <= 4 * n
+    circuit, z = layer.circuit(image)
+    assert circuit.n == n and z.shape == (n,)
+
+
+def test_many_neurons_with_recurrence_between_them_come_to_rest_without_a_matrix():
+    """The derivative, too; against a difference."""
+    rng = np.random.default_rng(0)
+    side = 66  # 4,356 neurons
+    W = Convolution(rng.uniform(0, 0.05, (1, 1, 5, 5)), side, side)
+    kernel = rng.normal(size=(1, 1, 3, 3))
+    W_r = Convolution(0.5 * kernel / np.abs(kernel).sum(), side, side)
+    z, direction = rng.normal(size=(2, side**2))
+
+    @jax.jit
+    def rest(z):
+        point = steady_state(Circuit(W, W_r, sigma=1.0), z, matrix_free=True, relaxation_steps=100)
+        return point.state.y, point.converged
+
+    def along(z):
+        return jax.jvp(lambda z: rest(z)[0], (z,), (jnp.asarray(direction),))
+
+    program = jax.make_jaxpr(along)(z)
+    assert largest_array(program.jaxpr) <= 8 * side**2
+    y, slope = along(jnp.asarray(z))
+    assert rest(jnp.asarray(z))[1]
+    step = 1e-5
+    difference = (rest(z + step * direction)[0] - rest(z - step * direction)[0]) / (2 * step)
+    np.testing.assert_allclose(slope, difference, rtol=1e-5, atol=1e-7)
+    assert np.all(np.isfinite(y))
