@@ -30,12 +30,20 @@ from organics.training.checkpoint import load_tree, read_arrays, save_tree
 from organics.training.evaluation import (
     as_examples,
     build_model,
+    load_dataset,
     load_model,
     mean_metrics,
     spectral_abscissae,
 )
 from organics.training.run_folder import RunFolder
-from organics.training.step import Examples, advance, initial_state, make_optimizer, metric_dtypes
+from organics.training.step import (
+    Examples,
+    advance,
+    initial_state,
+    learning_rate,
+    make_optimizer,
+    metric_dtypes,
+)
 
 SMALL = TrainConfig(
     dataset="digits", layers=(6,), encoder=(16, 8), epochs=3, batch_size=450, learning_rate=0.01
@@ -135,6 +143,67 @@ def test_steps_are_those_of_adam_with_l2_in_the_gradient_and_no_clipping():
     np.testing.assert_allclose(state.model.w, w, rtol=1e-10)
     assert state.step == 4 and record["gradient_norm"][0] > 10
     assert state.average is None and state.evaluated is state.model
+
+
+def by_sgd(gradient, memory):
+    memory = 0.7 * memory + gradient
+    return memory, memory
+
+
+def by_adagrad(gradient, memory):
+    memory = memory + gradient**2
+    return gradient / (np.sqrt(memory + 1e-10)), memory
+
+
+@pytest.mark.rounding
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [({"optimizer": "sgd", "momentum": 0.7}, by_sgd), ({"optimizer": "adagrad"}, by_adagrad)],
+)
+def test_other_optimizers_take_their_steps_at_a_rate_that_drops_after_epochs(options, rule):
+    """Three epochs of two steps; the rate drops after the first and after the second."""
+    config = TrainConfig(
+        epochs=3, learning_rate=0.1, weight_decay=0.3, schedule="drops", drops=(1, 2),
+        drop_factor=0.25, **options,
+    )  # fmt: skip
+    optimizer = make_optimizer(config, 6)
+    w = np.array([1.0, -2.0, 0.5])
+    state, memory = optimizer.init(jnp.asarray(w)), np.zeros(3)
+    step = jax.jit(optimizer.update)
+    for t in range(6):
+        gradient = np.array([1.0, 2.0, -4.0]) * (t + 1)
+        change, state = step(jnp.asarray(gradient), state, jnp.asarray(w))
+        direction, memory = rule(gradient + 0.3 * w, memory)
+        rate = 0.1 * 0.25 ** (t // 2)
+        assert learning_rate(config, 6)(t) == pytest.approx(rate)
+        np.testing.assert_allclose(change, -rate * direction, rtol=1e-9)
+        w = w + np.asarray(change)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"momentum": 0.9}, "momentum"),
+        ({"drops": (3,)}, "drops"),
+        ({"schedule": "drops"}, "drops"),
+        ({"schedule": "drops", "drops": (3, 2)}, "drops"),
+        ({"schedule": "drops", "drops": (0,)}, "drops"),
+        ({"optimizer": "lion"}, "optimizer"),
+    ],
+)
+@pytest.mark.usefixtures("without_type_checks")
+def test_what_an_optimizer_has_no_use_for_is_refused(options, name):
+    for kind in (TrainConfig, SequenceConfig):
+        with pytest.raises(ValueError, match=f"`{name}` must"):
+            kind(**({"schedule": "constant"} | options))
+
+
+def test_raw_pixels_are_those_that_are_stored():
+    stored, scaled = (
+        load_dataset(SequenceConfig(task="sdigits", raw_pixels=raw)) for raw in (True, False)
+    )
+    assert (stored.max_value, scaled.max_value) == (1, 16)
+    np.testing.assert_array_equal(stored.test_images, scaled.test_images)
 
 
 @pytest.mark.rounding

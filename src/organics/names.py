@@ -26,8 +26,9 @@ Memory = Literal["more", "less"]
 """That training takes."""
 SweepBackend = Literal["processes", "dask", "ray"]
 """Who makes many calls: processes of this machine, or the workers of a cluster."""
-Schedule = Literal["constant", "cosine", "step", "warmup-cosine", "trapezoid"]
+Schedule = Literal["constant", "cosine", "step", "drops", "warmup-cosine", "trapezoid"]
 """Of a learning rate."""
+OptimizerName = Literal["adam", "sgd", "adagrad"]
 
 Method = Literal["explicit", "implicit"]
 """Of solving differential equations."""

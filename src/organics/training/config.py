@@ -13,6 +13,7 @@ from organics.names import (
     Drive,
     Memory,
     ModelName,
+    OptimizerName,
     Rectification,
     Recurrence,
     Schedule,
@@ -48,6 +49,10 @@ Sizes = Annotated[
 Layers = Annotated[Count, Needs("up to 100", lambda value: value <= 100)]
 """On top of each other: each is compiled."""
 Epochs = Annotated[Count, Needs("up to 999,999", lambda value: value < 1_000_000)]
+EpochNumbers = Annotated[
+    tuple[Epochs, ...],
+    Needs("numbers of epochs, each larger than the last", lambda x: list(x) == sorted(set(x))),
+]
 Seed = Annotated[int, Needs("from 0 to 2^32 - 1", lambda value: 0 <= value < 2**32)]
 Real = Annotated[float, _IN_SINGLE]
 Positive = Annotated[float, Needs("> 0", lambda value: value > 0), _IN_SINGLE]
@@ -68,20 +73,39 @@ class Optimization(Settings):
     """How often the training images are all seen."""
     batch_size: Count = 256
     """Images per step."""
+    optimizer: OptimizerName = "adam"
+    """"adam", "sgd" (stochastic gradient descent) or "adagrad"."""
+    momentum: Decay = 0.0
+    """Of "sgd"."""
     learning_rate: Positive = 1e-3
-    """Of Adam; the largest, if it is scheduled."""
+    """Of the optimizer; the largest, if it is scheduled."""
     schedule: Schedule = "constant"
-    """Learning rate over the run: "constant"; "step": times 0.8 every 30 epochs; "cosine": falling
-    to 0 along half a cosine; "warmup-cosine": rising for a tenth of the run, then "cosine";
-    "trapezoid": rising for a twentieth, constant, and falling to 0 over the last three tenths."""
+    """Learning rate over the run: "constant"; "step": times 0.8 every 30 epochs; "drops": times
+    `drop_factor` after each of the epochs in `drops`; "cosine": falling to 0 along half a cosine;
+    "warmup-cosine": rising for a tenth of the run, then "cosine"; "trapezoid": rising for a
+    twentieth, constant, and falling to 0 over the last three tenths."""
+    drops: EpochNumbers = ()
+    """Epochs after which "drops" lowers the learning rate."""
+    drop_factor: Positive = 0.1
+    """By which it does."""
     weight_decay: NotNegative = 1e-5
-    """Added to the gradient as this times the parameters (L2), before Adam scales it."""
+    """Added to the gradient as this times the parameters (L2), before the optimizer scales it."""
     averaging: Decay = 0.0
     """If above 0, an exponential average of the parameters over the steps, with this decay per
     step, is what is validated, tested and saved; the training itself is the same. The paper has
     none, 0."""
     seed: Seed = 0
     """Decides the initial parameters and the order of the images."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.momentum and self.optimizer != "sgd":
+            raise ValueError(f"`momentum` must not be given for the optimizer {self.optimizer}.")
+        if bool(self.drops) != (self.schedule == "drops"):
+            raise ValueError(
+                "`drops` must be given for the schedule drops, and for no other, not "
+                f"{self.drops} for {self.schedule}."
+            )
 
     @property
     def clipped_at(self) -> float | None:
@@ -194,6 +218,8 @@ class _SequenceNetwork(Settings):
     gives MNIST 196 steps (and the permuted task another permutation, of 196)."""
     rows: bool = False
     """A row of the image at each step, instead of a pixel."""
+    raw_pixels: bool = False
+    """Pixels as they are stored, MNIST's from 0 to 255, instead of from 0 to 1."""
     rectified: bool = True
     """`relu(y)` in the recurrent terms of ORGaNICs; with --no-rectified, `y` itself."""
     recurrent: Recurrence = "free"

@@ -1,6 +1,7 @@
 """The compiled part of training: loss, gradient, update, and their record."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -55,47 +56,81 @@ class TrainState(eqx.Module):
 
 
 def make_optimizer(config: AnyConfig, steps: int) -> optax.GradientTransformation:
-    """Adam with L2 weight decay in the gradient, over a run of so many steps.
+    """The optimizer with L2 weight decay in the gradient, over a run of so many steps.
 
     Where the settings have it `clipped_at` a norm, the gradient itself is clipped to that first.
     """
-    lengths = (0, 0) if config.schedule == "constant" else (steps, steps // config.epochs)
-    schedule = (config.learning_rate, config.schedule, *lengths)
-    return _adam(config.weight_decay, config.clipped_at, schedule)
+    kind = config.optimizer, config.momentum
+    return _optimizer(kind, config.weight_decay, config.clipped_at, _course(config, steps))
 
 
 def learning_rate(config: AnyConfig, steps: int) -> optax.Schedule:
     """The learning rate as a function of the step, over a run of so many."""
-    return _schedule(config.learning_rate, config.schedule, steps, steps // config.epochs)
+    return _course(config, steps).schedule()
+
+
+class _Course(NamedTuple):
+    """What the learning rate does: what of the settings, and of the run's length, decides it."""
+
+    name: str
+    rate: float
+    steps: int = 0
+    steps_per_epoch: int = 0
+    drops: tuple[int, ...] = ()
+    factor: float = 1.0
+
+    def schedule(self) -> optax.Schedule:
+        return _SCHEDULES[self.name](self)
+
+
+def _course(config: AnyConfig, steps: int) -> _Course:
+    course = _Course(config.schedule, config.learning_rate)
+    if config.schedule == "constant":
+        return course  # whatever the length of the run
+    course = course._replace(steps=steps, steps_per_epoch=steps // config.epochs)
+    if config.schedule != "drops":
+        return course
+    return course._replace(drops=config.drops, factor=config.drop_factor)
 
 
 @functools.cache  # what is compiled for an optimizer serves the next run only if it is the same one
-def _adam(
-    decay: float, clip_norm: float | None, schedule: tuple[float, str, int, int]
+def _optimizer(
+    kind: tuple[str, float], decay: float, clip_norm: float | None, course: _Course
 ) -> optax.GradientTransformation:
+    (name, momentum), rate = kind, course.schedule()
+    if name == "adam":
+        steps = optax.adam(rate)
+    elif name == "sgd":
+        steps = optax.sgd(rate, momentum or None)
+    else:  # as its authors and PyTorch have it, from no gradients seen
+        steps = optax.adagrad(rate, initial_accumulator_value=0.0, eps=1e-10)
     clip = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
-    adam = optax.adam(_schedule(*schedule))
-    return optax.chain(*clip, optax.add_decayed_weights(decay), adam)
+    return optax.chain(*clip, optax.add_decayed_weights(decay), steps)
 
 
-def _schedule(rate: float, name: str, steps: int, steps_per_epoch: int) -> optax.Schedule:
-    if name == "cosine":
-        return optax.cosine_decay_schedule(rate, steps)
-    if name == "warmup-cosine":
-        return optax.warmup_cosine_decay_schedule(rate / 10, rate, steps // 10, steps)
-    if name == "trapezoid":
-        warm, fall = steps // 20, steps - steps * 3 // 10
-        return optax.join_schedules(
-            [
-                optax.linear_schedule(rate / 10, rate, warm),
-                optax.constant_schedule(rate),
-                optax.linear_schedule(rate, 0, steps - fall),
-            ],
-            [warm, fall],
-        )
-    if name == "step":
-        return optax.exponential_decay(rate, 30 * steps_per_epoch, 0.8, staircase=True)
-    return optax.constant_schedule(rate)
+def _trapezoid(course: _Course) -> optax.Schedule:
+    rate, steps = course.rate, course.steps
+    warm, fall = steps // 20, steps - steps * 3 // 10
+    parts = [
+        optax.linear_schedule(rate / 10, rate, warm),
+        optax.constant_schedule(rate),
+        optax.linear_schedule(rate, 0, steps - fall),
+    ]
+    return optax.join_schedules(parts, [warm, fall])
+
+
+_SCHEDULES: dict[str, Callable[[_Course], optax.Schedule]] = {
+    "constant": lambda c: optax.constant_schedule(c.rate),
+    "step": lambda c: optax.exponential_decay(c.rate, 30 * c.steps_per_epoch, 0.8, staircase=True),
+    "drops": lambda c: optax.piecewise_constant_schedule(
+        c.rate, {epoch * c.steps_per_epoch: c.factor for epoch in c.drops}
+    ),
+    "cosine": lambda c: optax.cosine_decay_schedule(c.rate, c.steps),
+    "warmup-cosine": lambda c: optax.warmup_cosine_decay_schedule(
+        c.rate / 10, c.rate, c.steps // 10, c.steps
+    ),
+    "trapezoid": _trapezoid,
+}
 
 
 def initial_state(

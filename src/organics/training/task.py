@@ -1,5 +1,6 @@
 """What a run is to learn, by the kind of its settings."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -83,7 +84,9 @@ class Sequences:
     config: SequenceConfig
 
     def load(self) -> data.Dataset:
-        return data.load_sequences(self.config.task, self.config.resize, self.config.rows)
+        config = self.config
+        found = data.load_sequences(config.task, config.resize, config.rows)
+        return dataclasses.replace(found, max_value=1) if config.raw_pixels else found
 
     def input_shape(self) -> tuple[int, ...]:
         return data.sequence_shape(self.config.task, self.config.resize, self.config.rows)
