@@ -80,13 +80,13 @@ def _map(leaves, axes, *, function: Callable, tree, outputs: int):
 
     lengths = None if lengths is None else fold(lengths, of_lengths, 0)
     given = fold(x, of_x, 1), fold(state, of_state, 0), lengths, weights
-    final, *rest = _recurrence.bind(*jax.tree.leaves(given), **static)
-    unfold = (
-        lambda array, batch: array.reshape(  # noqa: E731
-            *array.shape[:batch], size, -1, *array.shape[batch + 1 :]
-        )
-    )
-    return [unfold(final, 0), *(unfold(array, 1) for array in rest)], [0, *(1 for _ in rest)]
+    found = _recurrence.bind(*jax.tree.leaves(given), **static)
+    batches = (0, 1)[: len(found)]
+    shapes = [
+        (*array.shape[:batch], size, -1, *array.shape[batch + 1 :])
+        for array, batch in zip(found, batches, strict=True)
+    ]
+    return [array.reshape(shape) for array, shape in zip(found, shapes, strict=True)], batches
 
 
 _recurrence = Primitive("organics_recurrence")
