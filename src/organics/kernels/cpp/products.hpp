@@ -27,19 +27,6 @@ struct Factors {
   const T* packed = nullptr;
 };
 
-template <typename T, int M, int V>
-inline __attribute__((always_inline)) void add_product(const Factors<T>& f,
-                                                       Vector<T> (&sum)[M][V]) {
-  const T* const __restrict a = f.rows;
-  const T* const __restrict panel = f.packed;
-  for (Index k = 0; k < f.depth; ++k) {
-    Vector<T> w[V];
-    for (int v = 0; v < V; ++v) w[v] = load<T>(panel + (k * V + v) * kLanes<T>);
-    for (int i = 0; i < M; ++i)
-      for (int v = 0; v < V; ++v) sum[i][v] += a[i * f.stride + k] * w[v];
-  }
-}
-
 // C[rows, V vectors] (+)= the sum of two products with one panel each.
 template <typename T, int M, int V>
 inline void multiply_tile(const Factors<T>& one, const Factors<T>& other, T* c, Index stride_c,
@@ -48,8 +35,18 @@ inline void multiply_tile(const Factors<T>& one, const Factors<T>& other, T* c, 
   for (int i = 0; i < M; ++i)
     for (int v = 0; v < V; ++v)
       sum[i][v] = add ? load<T>(c + i * stride_c + v * kLanes<T>) : Vector<T>{};
-  add_product<T, M, V>(other, sum);
-  add_product<T, M, V>(one, sum);
+  const T *__restrict a = other.rows, *__restrict panel = other.packed;
+  Index stride = other.stride, depth = other.depth;
+  for (int factors = 0; factors < 2; ++factors) {
+    for (Index k = 0; k < depth; ++k) {
+      Vector<T> w[V];
+      for (int v = 0; v < V; ++v) w[v] = load<T>(panel + (k * V + v) * kLanes<T>);
+      for (int i = 0; i < M; ++i)
+        for (int v = 0; v < V; ++v) sum[i][v] += a[i * stride + k] * w[v];
+    }
+    a = one.rows, panel = one.packed;
+    stride = one.stride, depth = one.depth;
+  }
   for (int i = 0; i < M; ++i)
     for (int v = 0; v < V; ++v) store<T>(c + i * stride_c + v * kLanes<T>, sum[i][v]);
 }
@@ -108,15 +105,33 @@ void accumulate_rows(Index rows, Index samples, const T* x, Index stride_x, cons
   }
 }
 
-// D[rows, columns] += x[samples, rows]^T g[samples, columns]
+// Samples of which a panel of cotangents stays in the first cache.
+constexpr Index kSamples = 128;
+
+// D[rows, columns] += x[samples, rows]^T g[samples, columns]; `panel` is room for a panel of samples.
 template <typename T>
 void accumulate(Index rows, Index columns, Index samples, const T* x, Index stride_x, const T* g,
-                Index stride_g, T* d) {
+                Index stride_g, T* d, T* panel) {
+  if (samples > kSamples) {
+    accumulate(rows, columns, kSamples, x, stride_x, g, stride_g, d, panel);
+    return accumulate(rows, columns, samples - kSamples, x + kSamples * stride_x, stride_x,
+                      g + kSamples * stride_g, stride_g, d, panel);
+  }
   for (Index n = 0; n < columns; n += kPanel<T>) {
-    if (columns - n >= kPanel<T>)
-      accumulate_rows<T, kRows, 2>(rows, samples, x, stride_x, g + n, stride_g, d + n, columns);
+    const Index width = smaller(kPanel<T>, columns - n);
+    const T* from = g + n;
+    Index stride = stride_g;
+    if (rows > kRows) {  // it is read several times
+      for (Index s = 0; s < samples; ++s)
+        for (Index i = 0; i < width; i += kLanes<T>)
+          store<T>(panel + s * width + i, load<T>(from + s * stride_g + i));
+      from = panel;
+      stride = width;
+    }
+    if (width == kPanel<T>)
+      accumulate_rows<T, kRows, 2>(rows, samples, x, stride_x, from, stride, d + n, columns);
     else
-      accumulate_rows<T, kRows, 1>(rows, samples, x, stride_x, g + n, stride_g, d + n, columns);
+      accumulate_rows<T, kRows, 1>(rows, samples, x, stride_x, from, stride, d + n, columns);
   }
 }
 

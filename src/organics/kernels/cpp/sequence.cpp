@@ -183,15 +183,16 @@ struct Call {
 
   // The gradients of the weights by the records and cotangents of so many samples and steps.
   void accumulate_all(Index samples, const T* records, const T* inputs, const T* cotangents,
-                      const Gradients<T>& gradient) const {
+                      const Gradients<T>& gradient, T* panel) const {
     for (int i = 0; i < cell.receivers(); ++i) {
       const Receiver r = cell.receiver(i);
       if (r.matrix >= 0)
         accumulate(r.sources * h, r.parts * h, samples, records + r.source * h, record,
-                   cotangents + r.cotangent * h, cotangent, gradient.matrix[r.matrix]);
+                   cotangents + r.cotangent * h, cotangent, gradient.matrix[r.matrix],
+                   panel);
     }
     accumulate(m, C::kInputs * h, samples, inputs, m, cotangents + C::kCInput * h, cotangent,
-               gradient.input);
+               gradient.input, panel);
   }
 };
 
@@ -202,7 +203,8 @@ Index scratch_size(const Shape& s, bool backward) {
   const Index h = s.hidden;
   if (!backward) return 2 * kTile * C::kRecord * h;
   return kTile * ((s.segment + 1) * C::kRecord * h + s.segment * (C::kCotangents * h + s.inputs) +
-                  Call<T, C>::kBoth * h + round_up(s.inputs));
+                  Call<T, C>::kBoth * h + round_up(s.inputs)) +
+         kSamples * kPanel<T>;
 }
 
 template <typename T, typename C>
@@ -250,6 +252,7 @@ void backward(const Shape& s, const Settings& settings, const Weights<T>& w, con
   T* const inputs = cotangents + kTile * s.segment * cotangent;
   T* const d = inputs + kTile * s.segment * m;
   T* const d_input = d + kTile * both;
+  T* const panel = d_input + kTile * round_up(m);
   const Index segments = (s.steps + s.segment - 1) / s.segment;
   for (Index begins = first; begins < last; begins += kTile) {
     const Index rows = smaller(kTile, last - begins);
@@ -282,7 +285,7 @@ void backward(const Shape& s, const Settings& settings, const Weights<T>& w, con
           copy_rows(rows, m, d_input, wide, f.d_x + at * m, m);
         }
       }
-      call.accumulate_all(steps * rows, records, inputs, cotangents, gradient);
+      call.accumulate_all(steps * rows, records, inputs, cotangents, gradient, panel);
     }
     copy_rows(rows, state, d, both, f.d_initial + begins * state, state);
   }
