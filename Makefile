@@ -6,7 +6,7 @@ WITH_PEERS := .venv/.installed-bench
 
 .PHONY: demo test test-isa coverage lint bench results-table sanitize clean
 
-NATIVE := hatch_build.py $(wildcard src/organics/kernels/cpp/*pp)
+NATIVE := hatch_build.py $(wildcard src/organics/kernels/cpp/*pp src/organics/kernels/cpp/cells/*pp)
 
 $(INSTALLED): pyproject.toml $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -23,7 +23,15 @@ BUILDERS = {
     "convolution, within": lambda key: NormalizationConv2d(M, N, 3, key=key, pool="within"),
     **{
         name: lambda key, name=name: build(name, M, N, key=key)
-        for name in ("lstm", "antisymmetric", "antisymmetric-gated", "cornn", "lipschitz", "rnn")
+        for name in (
+            "lstm",
+            "antisymmetric",
+            "antisymmetric-gated",
+            "cornn",
+            "lipschitz",
+            "lem",
+            "rnn",
+        )
     },
 }
 every_layer = pytest.mark.parametrize("name", BUILDERS)

@@ -361,7 +361,9 @@ def test_native_numbers_do_not_depend_on_the_number_of_threads(batch):
     @partial(jax.jit, static_argnums=1)
     def everything(arrays, threads):
         def value(arrays):
-            final, outputs = native.run(Options(), *arrays, sequence=True, threads=threads)
+            weights, x, state = arrays
+            cell, parameters = Options().cell(weights), Options().parameters(weights)
+            final, outputs = native.run(cell, parameters, x, state, sequence=True, threads=threads)
             return jnp.sum(final * d_final) + jnp.sum(outputs * d_outputs), (final, outputs)
 
         return jax.grad(value, has_aux=True)(arrays)
@@ -375,7 +377,7 @@ def test_native_numbers_do_not_depend_on_the_number_of_threads(batch):
 def test_native_refuses_wrong_shapes():
     (weights, x, state), _ = problem(8, 16, 1, 3, 2, dtype=np.float32)
     wrong = weights._replace(gates=weights.gates[:, :-1])
-    with pytest.raises(Exception, match="the gates' weights must be"):
+    with pytest.raises(Exception, match="the weights of matrix 2 must have shape"):
         jax.block_until_ready(
             recurrence.run(Options(), wrong, x, state, sequence=False, backend="native")
         )

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from programs import whole_batches
 
 from organics import data
-from organics.baselines import LSTM, AntisymmetricRNN, CoRNN, LipschitzRNN, Tanh
+from organics.baselines import LEM, LSTM, AntisymmetricRNN, CoRNN, LipschitzRNN, Tanh
 from organics.data import sequences
 from organics.models import (
     SequenceClassifier,
@@ -313,6 +313,7 @@ def test_the_settings_know_the_numbers_of_each_layer():
         "antisymmetric-gated": AntisymmetricRNN,
         "cornn": CoRNN,
         "lipschitz": LipschitzRNN,
+        "lem": LEM,
         "rnn": Tanh,
     }
     assert {

@@ -7,7 +7,9 @@ TaskName = Literal["smnist", "psmnist", "sdigits"]
 """A data set as sequences."""
 
 ModelName = Literal["organics", "mlp", "ssn"]
-BaselineName = Literal["lstm", "antisymmetric", "antisymmetric-gated", "cornn", "lipschitz", "rnn"]
+BaselineName = Literal[
+    "lstm", "antisymmetric", "antisymmetric-gated", "cornn", "lipschitz", "lem", "rnn"
+]
 SequenceModelName = Literal["organics", BaselineName]
 
 StaticRecurrence = Literal["identity", "bounded"]

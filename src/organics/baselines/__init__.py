@@ -4,6 +4,7 @@ from organics.baselines.antisymmetric import AntisymmetricRNN
 from organics.baselines.catalog import build
 from organics.baselines.cornn import CoRNN
 from organics.baselines.layer import RecurrentLayer
+from organics.baselines.lem import LEM
 from organics.baselines.lipschitz import LipschitzRNN
 from organics.baselines.lstm import LSTM
 from organics.baselines.recipes import PUBLISHED, TUNED, Recipe
@@ -12,6 +13,7 @@ from organics.baselines.tanh import Tanh
 __all__ = [
     "AntisymmetricRNN",
     "CoRNN",
+    "LEM",
     "LSTM",
     "LipschitzRNN",
     "PUBLISHED",

@@ -9,7 +9,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.arguments import float_type, require_not_negative, require_positive, require_sizes
-from organics.baselines.layer import RecurrentLayer, drive
+from organics.baselines.layer import RecurrentLayer, drive, require_execution
+from organics.kernels.cells import Cell, Parameters
+from organics.names import Backend, Memory
 from organics.nn.arguments import as_built
 
 
@@ -28,6 +30,7 @@ class AntisymmetricRNN(RecurrentLayer):
         epsilon: the step size.
         gamma: the damping that makes up for the error of the Euler step.
         spread: as above.
+        backend, memory: as those of `organics.nn.ORGaNICs`.
         dtype: of the parameters; JAX's default float if not given.
 
     Raises `ValueError`, naming the argument, for sizes below 1, `epsilon` or `spread` not above 0,
@@ -52,6 +55,8 @@ class AntisymmetricRNN(RecurrentLayer):
         epsilon: float = 0.1,
         gamma: float = 0.01,
         spread: float = 1.0,
+        backend: Backend = "auto",
+        memory: Memory = "more",
         dtype: DTypeLike | None = None,
     ):
         require_sizes(input_size=input_size, hidden_size=hidden_size)
@@ -65,6 +70,7 @@ class AntisymmetricRNN(RecurrentLayer):
         self.V_z, self.bias_z = (V_z, bias_z) if gated else (None, None)
         self.hidden_size = n
         self.epsilon, self.gamma = float(epsilon), float(gamma)
+        self.backend, self.memory = require_execution(backend, memory)
         self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "n n"]:
@@ -72,6 +78,23 @@ class AntisymmetricRNN(RecurrentLayer):
         n = self.hidden_size
         W = jnp.zeros((n, n), self.upper.dtype).at[np.triu_indices(n, 1)].set(self.upper)
         return W - W.T - self.gamma * jnp.eye(n, dtype=self.upper.dtype)
+
+    def cell(self) -> Cell:
+        """Gated or not, with its step size."""
+        gated = self.V_z is not None
+        name = "antisymmetric-gated" if gated else "antisymmetric"
+        return Cell(name, 1, 2 if gated else 1, (self.epsilon,))
+
+    def parameters(self, matrix: Float[Array, "n n"]) -> Parameters:
+        """V and V_z, and the biases, one above the other."""
+        plain = super().parameters(matrix)
+        if self.V_z is None:
+            return plain
+        assert self.bias_z is not None
+        return plain._replace(
+            input=jnp.concatenate([self.V, self.V_z]),
+            bias=jnp.concatenate([self.bias, self.bias_z]),
+        )
 
     def advance(
         self,

@@ -10,6 +10,7 @@ from organics.arguments import require_among
 from organics.baselines.antisymmetric import AntisymmetricRNN
 from organics.baselines.cornn import CoRNN
 from organics.baselines.layer import RecurrentLayer
+from organics.baselines.lem import LEM
 from organics.baselines.lipschitz import LipschitzRNN
 from organics.baselines.lstm import LSTM
 from organics.baselines.tanh import Tanh
@@ -21,6 +22,7 @@ _MODELS: dict[BaselineName, Callable[..., RecurrentLayer]] = {
     "antisymmetric-gated": partial(AntisymmetricRNN, gated=True),
     "cornn": CoRNN,
     "lipschitz": LipschitzRNN,
+    "lem": LEM,
     "rnn": Tanh,
 }
 
@@ -32,7 +34,7 @@ def build(
     *,
     key: PRNGKeyArray,
     dtype: DTypeLike | None = None,
-    **options: float,
+    **options: float | str,
 ) -> RecurrentLayer:
     """The layer called `name`, with random parameters; `options` are its own, such as a step size.
 

@@ -7,7 +7,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.arguments import float_type, require_not_negative, require_positive, require_sizes
-from organics.baselines.layer import RecurrentLayer, drive
+from organics.baselines.layer import RecurrentLayer, drive, require_execution
+from organics.kernels.cells import Cell
+from organics.names import Backend, Memory
 from organics.nn.arguments import as_built
 from organics.nn.normalization import uniform_fan_in
 
@@ -25,6 +27,7 @@ class CoRNN(RecurrentLayer):
         dt: the step size.
         gamma: the oscillators' squared natural frequency.
         epsilon: their damping.
+        backend, memory: as those of `organics.nn.ORGaNICs`.
         dtype: of the parameters; JAX's default float if not given.
 
     Raises `ValueError`, naming the argument, for sizes below 1, `dt` not above 0, or a negative
@@ -48,6 +51,8 @@ class CoRNN(RecurrentLayer):
         dt: float = 0.042,
         gamma: float = 2.7,
         epsilon: float = 4.7,
+        backend: Backend = "auto",
+        memory: Memory = "more",
         dtype: DTypeLike | None = None,
     ):
         require_sizes(input_size=input_size, hidden_size=hidden_size)
@@ -60,11 +65,16 @@ class CoRNN(RecurrentLayer):
         self.bias = uniform_fan_in(k_bias, (n,), 2 * n + m, kind)
         self.hidden_size = n
         self.dt, self.gamma, self.epsilon = float(dt), float(gamma), float(epsilon)
+        self.backend, self.memory = require_execution(backend, memory)
         self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "n two_n"]:
         """`W | W_v`."""
         return self.W
+
+    def cell(self) -> Cell:
+        """With its step size and its frequency and damping."""
+        return Cell("cornn", 2, 1, (self.dt, self.gamma, self.epsilon))
 
     def advance(
         self,

@@ -1,29 +1,33 @@
 """What the comparison models have in common: one interface, that of `organics.nn.ORGaNICs`."""
 
 from abc import abstractmethod
-from functools import partial
+from dataclasses import dataclass
 from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
-from organics.kernels.padding import blank, going, hold
-from organics.machine.mesh import alike, by_shares
+from organics.arguments import require_among
+from organics.kernels import recurrence
+from organics.kernels.cells import Cell, Parameters
+from organics.names import Backend, Memory
 from organics.nn.arguments import Built, require_as_built, require_state
 from organics.nn.sequences import Lengths, as_rows, as_sequences
 
 
 class RecurrentLayer(eqx.Module):
-    """A recurrent layer of n units. A model gives its `matrix` and, in `advance`, its equations.
+    """A recurrent layer of n units. A model gives its `matrix` and, in `advance`, its equations;
+    `cell` and `parameters` say what the native kernels compute with.
 
     The state is one array (k n,) or (batch, k n), k being `parts`; its first n numbers are the
     output, and it starts at 0.
 
     Attributes
         V, bias: of the input to what the units receive, (d, m) and (d,).
+        backend, memory: as those of `organics.nn.ORGaNICs`.
         built: `as_built(self)`, which a model's `__init__` sets last.
     """
 
@@ -31,6 +35,8 @@ class RecurrentLayer(eqx.Module):
     bias: Float[Array, " d"]
     hidden_size: int = eqx.field(static=True)
     """Number of units, n."""
+    backend: Backend = eqx.field(static=True)
+    memory: Memory = eqx.field(static=True)
     built: Built = eqx.field(static=True, repr=False)
     parts: ClassVar[int] = 1
 
@@ -46,6 +52,16 @@ class RecurrentLayer(eqx.Module):
         state: Float[Array, "batch k"],
     ) -> Float[Array, "batch k"]:
         """The state after a step with the input `x`, given `matrix()`."""
+
+    @abstractmethod
+    def cell(self) -> Cell:
+        """The model's cell, with its numbers that are not trained."""
+
+    def parameters(self, matrix: Float[Array, "r s"]) -> Parameters:
+        """What the cell computes with, given `matrix()`."""
+        return Parameters(
+            (matrix,), self.V, self.bias, jnp.zeros((0, self.hidden_size), self.V.dtype)
+        )
 
     @property
     def input_size(self) -> int:
@@ -82,30 +98,20 @@ class RecurrentLayer(eqx.Module):
         require_as_built(self, self.built)
         given = as_sequences(x, lengths, self.input_size, self.bias.dtype)
         first = self._rows(state, given.batch, given.batched)
-        arrays, static = eqx.partition((self, self.matrix()), eqx.is_array)
-        n = self.hidden_size
-
-        def compute(arrays, steps, first, lengths):
-            arrays, steps, first, lengths = alike((arrays, steps, first, lengths))
-            layer, matrix = eqx.combine(arrays, static)
-            goes = going(lengths, steps)
-
-            # A step's inner values are computed again on the way back, which takes less time than
-            # to store them for all steps; likewise the input's product, which is therefore in the
-            # loop.
-            @partial(jax.checkpoint, prevent_cse=False)
-            def body(state, step):
-                x, goes = step
-                state = hold(goes, layer.advance(matrix, x, state), state)
-                return state, state[:, :n] if sequence else None
-
-            final, outputs = jax.lax.scan(body, first, (steps, goes))
-            return final, blank(goes, outputs)
-
-        final, outputs = by_shares(compute, arrays, given.steps, first, given.lengths)
+        weights, static = eqx.partition((self, self.matrix()), eqx.is_array)
+        final, outputs = recurrence.run(
+            _Equations(static),
+            weights,
+            given.steps,
+            first,
+            given.lengths,
+            sequence=sequence,
+            backend=self.backend,
+            memory=self.memory,
+        )
         final = final if given.batched else final[0]
         if outputs is None:
-            return final[..., :n], final
+            return final[..., : self.hidden_size], final
         return given.as_called(outputs), final
 
     def step(
@@ -135,6 +141,37 @@ class RecurrentLayer(eqx.Module):
         size = self.parts * self.hidden_size
         require_state("state", state, size, self.bias.dtype, batch if batched else None)
         return jnp.broadcast_to(state, (batch, size))
+
+
+def require_execution(backend: Backend, memory: Memory) -> tuple[Backend, Memory]:
+    """Both as they are.
+
+    Raises `ValueError` for other words than these.
+    """
+    require_among("backend", backend, Backend)
+    require_among("memory", memory, Memory)
+    return backend, memory
+
+
+@dataclass(frozen=True)
+class _Equations:
+    """Those of a layer, of which the arrays are the weights, together with its matrix."""
+
+    static: PyTree
+
+    def cell(self, weights: PyTree) -> Cell:
+        layer, _ = eqx.combine(weights, self.static)
+        return layer.cell()
+
+    def parameters(self, weights: PyTree) -> Parameters:
+        layer, matrix = eqx.combine(weights, self.static)
+        return layer.parameters(matrix)
+
+    def step(
+        self, weights: PyTree, x: Float[Array, "batch m"], state: Float[Array, "batch k"]
+    ) -> Float[Array, "batch k"]:
+        layer, matrix = eqx.combine(weights, self.static)
+        return layer.advance(matrix, x, state)
 
 
 def drive(

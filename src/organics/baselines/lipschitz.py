@@ -7,7 +7,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.arguments import float_type, require_not_negative, require_positive, require_sizes
-from organics.baselines.layer import RecurrentLayer, drive
+from organics.baselines.layer import RecurrentLayer, drive, require_execution
+from organics.kernels.cells import Cell, Parameters
+from organics.names import Backend, Memory
 from organics.nn.arguments import as_built
 from organics.nn.normalization import uniform_fan_in
 
@@ -27,6 +29,7 @@ class LipschitzRNN(RecurrentLayer):
         gamma: the damping.
         spread: as above. The published 32, for 128 units, starts with gradients of up to 1e5 at
             larger steps and needs them clipped.
+        backend, memory: as those of `organics.nn.ORGaNICs`.
         dtype: of the parameters; JAX's default float if not given.
 
     Raises `ValueError`, naming the argument, for sizes below 1, `epsilon` or `spread` not above 0,
@@ -50,6 +53,8 @@ class LipschitzRNN(RecurrentLayer):
         beta: float = 0.8,
         gamma: float = 0.001,
         spread: float = 2.0,
+        backend: Backend = "auto",
+        memory: Memory = "more",
         dtype: DTypeLike | None = None,
     ):
         require_sizes(input_size=input_size, hidden_size=hidden_size)
@@ -64,6 +69,7 @@ class LipschitzRNN(RecurrentLayer):
         self.bias = uniform_fan_in(k_bias, (n,), m, kind)
         self.hidden_size = n
         self.epsilon, self.beta, self.gamma = float(epsilon), float(beta), float(gamma)
+        self.backend, self.memory = require_execution(backend, memory)
         self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "two_n n"]:
@@ -71,6 +77,15 @@ class LipschitzRNN(RecurrentLayer):
         n, transposed = self.hidden_size, jnp.swapaxes(self.M, 1, 2)
         mixed = (1 - self.beta) * (self.M + transposed) + self.beta * (self.M - transposed)
         return (mixed - self.gamma * jnp.eye(n, dtype=self.M.dtype)[None]).reshape(2 * n, n)
+
+    def cell(self) -> Cell:
+        """With its step size."""
+        return Cell("lipschitz", 1, 2, (self.epsilon,))
+
+    def parameters(self, matrix: Float[Array, "two_n n"]) -> Parameters:
+        """A and W."""
+        n = self.hidden_size
+        return super().parameters(matrix)._replace(matrices=(matrix[:n], matrix[n:]))
 
     def advance(
         self,

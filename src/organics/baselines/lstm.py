@@ -7,7 +7,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.arguments import float_type, require_sizes
-from organics.baselines.layer import RecurrentLayer, drive
+from organics.baselines.layer import RecurrentLayer, drive, require_execution
+from organics.kernels.cells import Cell
+from organics.names import Backend, Memory
 from organics.nn.arguments import as_built, require_finite
 from organics.nn.normalization import uniform_fan_in
 
@@ -24,6 +26,7 @@ class LSTM(RecurrentLayer):
     Arguments
         input_size, hidden_size: m and n.
         forget_bias: the bias of the forget gate at the start.
+        backend, memory: as those of `organics.nn.ORGaNICs`.
         dtype: of the parameters; JAX's default float if not given.
 
     Raises `ValueError`, naming the argument, for a size below 1 or a bias that is not finite.
@@ -41,6 +44,8 @@ class LSTM(RecurrentLayer):
         *,
         key: PRNGKeyArray,
         forget_bias: float = 1.0,
+        backend: Backend = "auto",
+        memory: Memory = "more",
         dtype: DTypeLike | None = None,
     ):
         require_sizes(input_size=input_size, hidden_size=hidden_size)
@@ -51,11 +56,16 @@ class LSTM(RecurrentLayer):
         self.V = uniform_fan_in(k_V, (4 * n, input_size), n, kind)
         self.bias = jnp.zeros(4 * n, kind).at[n : 2 * n].set(forget_bias)
         self.hidden_size = n
+        self.backend, self.memory = require_execution(backend, memory)
         self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "four_n n"]:
         """`W`."""
         return self.W
+
+    def cell(self) -> Cell:
+        """That of this name."""
+        return Cell("lstm", 2, 4)
 
     def advance(
         self,

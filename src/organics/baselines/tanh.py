@@ -7,7 +7,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.arguments import float_type, require_sizes
-from organics.baselines.layer import RecurrentLayer, drive
+from organics.baselines.layer import RecurrentLayer, drive, require_execution
+from organics.kernels.cells import Cell
+from organics.names import Backend, Memory
 from organics.nn.arguments import as_built
 from organics.nn.normalization import uniform_fan_in
 
@@ -19,6 +21,7 @@ class Tanh(RecurrentLayer):
 
     Arguments
         input_size, hidden_size: m and n.
+        backend, memory: as those of `organics.nn.ORGaNICs`.
         dtype: of the parameters; JAX's default float if not given.
 
     Raises `ValueError`, naming the argument, for a size below 1.
@@ -34,6 +37,8 @@ class Tanh(RecurrentLayer):
         hidden_size: int,
         *,
         key: PRNGKeyArray,
+        backend: Backend = "auto",
+        memory: Memory = "more",
         dtype: DTypeLike | None = None,
     ):
         require_sizes(input_size=input_size, hidden_size=hidden_size)
@@ -43,11 +48,16 @@ class Tanh(RecurrentLayer):
         self.V = uniform_fan_in(k_V, (n, input_size), input_size, kind)
         self.bias = jnp.zeros(n, kind)
         self.hidden_size = n
+        self.backend, self.memory = require_execution(backend, memory)
         self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "n n"]:
         """`W`."""
         return self.W
+
+    def cell(self) -> Cell:
+        """That of this name."""
+        return Cell("rnn", 1, 1)
 
     def advance(
         self,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from organics.circuit.circuit import root
+from organics.kernels.cells import Cell, Parameters
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,28 @@ class Options:
     rectified: bool = True
     rectified_after: bool = False
     rectified_drive: bool = False
+
+    def cell(self, weights: "Weights") -> Cell:
+        """The circuit as the native kernels know it."""
+        identity = weights.recurrent is None
+        options = identity, self.rectified, self.rectified_after, self.rectified_drive
+        return Cell("organics", 4, 3 if identity else 4, tuple(map(float, options)))
+
+    def parameters(self, weights: "Weights") -> Parameters:
+        """What they compute with."""
+        W_r, W, gates, input_, rates, offset = weights
+        W_r = jnp.zeros((0, 0), offset.dtype) if W_r is None else W_r
+        vectors = jnp.concatenate([rates, offset[None]])
+        return Parameters((W_r, W, gates), input_, None, vectors)
+
+    def step(
+        self,
+        weights: "Weights",
+        x: Float[Array, "batch m"],
+        state: Float[Array, "batch four_H"],
+    ) -> Float[Array, "batch four_H"]:
+        """One step, as `step` below, with the input's product in it."""
+        return step(self, weights, x @ weights.input.T, state)
 
 
 class Weights(NamedTuple):

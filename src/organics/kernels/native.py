@@ -1,4 +1,4 @@
-"""The recurrence in C++ on a CPU: a whole sequence in one call, threads over the batch.
+"""Recurrences in C++ on a CPU: a whole sequence in one call, threads over the batch.
 
 The library is built when the package is installed, if there is a compiler; see `hatch_build.py`.
 Without it everything works by `scan`.
@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,8 @@ from jax.custom_derivatives import SymbolicZero
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int32
 
-from organics.kernels import refusals
-from organics.kernels.equations import Options, Weights
+from organics.kernels import mapping, refusals
+from organics.kernels.cells import Cell, Parameters
 from organics.machine.mesh import alike
 
 LIBRARY = Path(
@@ -102,60 +102,79 @@ def _choose(use: Callable[[str], bool]) -> str:
 
 
 def run(
-    options: Options,
-    weights: Weights,
+    cell: Cell,
+    parameters: Parameters,
     x: Float[Array, "steps batch m"],
-    state: Float[Array, "batch four_H"],
+    state: Float[Array, "batch k"],
     lengths: Int32[Array, " batch"] | None = None,
     *,
     sequence: bool,
     segment: int | None = None,
     keep_products: bool | None = None,
     threads: int = 0,
-) -> tuple[Float[Array, "batch four_H"], Float[Array, "steps batch H"] | None]:
-    """Final state, and with `sequence` every `y`; after the end of a sequence its last ones.
+) -> tuple[Float[Array, "batch k"], Float[Array, "steps batch H"] | None]:
+    """Final state, and with `sequence` every output; after the end of a sequence its last ones.
 
     For the backward pass the state is kept every `segment` steps, and with `keep_products` also
-    what the matrix products of every step gave, 4 H numbers; the rest is computed again. By default
-    that is done where it saves time.
+    what the matrix products of every step gave; the rest is computed again. By default that is done
+    where it saves time.
     `threads=0` is one for each processor that this process may use.
     """
-    H = weights.offset.shape[0]
+    H = parameters.vectors.shape[1]
     extra = -H % _MULTIPLE
     segment = _SEGMENT if segment is None else segment
     if keep_products is None:
-        blocks = _products(weights)
-        size = blocks * (H + extra) * x.shape[0] * x.shape[1] * x.dtype.itemsize
+        size = cell.kept * (H + extra) * x.shape[0] * x.shape[1] * x.dtype.itemsize
         keep_products = H >= _KEEP_PRODUCTS and size <= _KEPT_AT_MOST
-    call = _differentiable(_Kernel(options, sequence, segment, keep_products, threads))
-    weights, x, state = refusals.guarded((weights, x, state), gradients=True)
+    if parameters.bias is not None:  # the weights of an input that is always 1
+        x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
+        widened = jnp.concatenate([parameters.input, parameters.bias[:, None]], axis=1)
+        parameters = parameters._replace(input=widened, bias=None)
+    parameters = _pad(parameters, extra)
+    weights = _Weights(
+        *(parameters.matrices + (jnp.zeros((0, 0), x.dtype),) * 3)[:3], *parameters[1::2]
+    )
+    state = _blocks(state, 1, cell.parts, extra)
+    weights, x, state = refusals.guarded(alike((weights, x, state)), gradients=True)
+    call = _differentiable(_Kernel(cell, sequence, segment, keep_products, threads))
+    outputs = H + extra if sequence else 0
+    final, outputs = mapping.folded(call, weights, x, state, lengths, outputs=outputs)
     if extra == 0:
-        return call(weights, x, state, lengths)
-    final, outputs = call(_pad(weights, extra), x, _blocks(state, 1, 4, extra), lengths)
-    final = final.reshape(-1, 4, H + extra)[:, :, :H].reshape(-1, 4 * H)
+        return final, outputs
+    final = final.reshape(-1, cell.parts, H + extra)[:, :, :H].reshape(-1, cell.parts * H)
     return final, None if outputs is None else outputs[..., :H]
 
 
-def _products(weights: Weights) -> int:
-    """How many vectors (H,) the matrix products of a step give."""
-    return 3 if weights.recurrent is None else 4
+class _Weights(NamedTuple):
+    """Parameters as the kernels take them: always so many matrices, the bias in the input's."""
+
+    first: Float[Array, "_ _"]
+    second: Float[Array, "_ _"]
+    third: Float[Array, "_ _"]
+    input: Float[Array, "r m"]
+    vectors: Float[Array, "v H"]
 
 
-def _pad(weights: Weights, extra: int) -> Weights:
-    """The same circuit with more neurons, which are at rest at zero and which nothing moves."""
-    W_r, W, gates, input_, rates, offset = weights
-    return Weights(
-        None if W_r is None else jnp.pad(W_r, (0, extra)),
-        jnp.pad(W, (0, extra)),
-        _blocks(_blocks(gates, 0, 2, extra), 1, 2, extra),
-        _blocks(input_, 0, 3, extra),
-        jnp.pad(rates, ((0, 0), (0, extra))),
-        jnp.pad(offset, (0, extra)),
+def _pad(parameters: Parameters, extra: int) -> Parameters:
+    """The same with more neurons, which are at rest at zero and which nothing moves."""
+    matrices, input_, _, vectors = parameters
+    H = vectors.shape[1]
+
+    def wider(matrix):
+        receives, sends = (size // H for size in matrix.shape)
+        return _blocks(_blocks(matrix, 0, receives, extra), 1, sends, extra)
+
+    return parameters._replace(
+        matrices=tuple(wider(matrix) if matrix.size else matrix for matrix in matrices),
+        input=_blocks(input_, 0, input_.shape[0] // H, extra),
+        vectors=jnp.pad(vectors, ((0, 0), (0, extra))),
     )
 
 
 def _blocks(array: Array, axis: int, count: int, extra: int) -> Array:
     """`array` with each of `count` blocks along an axis made longer by zeros."""
+    if extra == 0:
+        return array
     shape = array.shape
     H = shape[axis] // count
     split = array.reshape(*shape[:axis], count, H, *shape[axis + 1 :])
@@ -166,9 +185,9 @@ def _blocks(array: Array, axis: int, count: int, extra: int) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class _Kernel:
-    """The native recurrence for one set of static arguments, with its backward pass."""
+    """A native recurrence for one set of static arguments, with its backward pass."""
 
-    options: Options
+    cell: Cell
     sequence: bool
     segment: int
     keep_products: bool
@@ -186,25 +205,24 @@ class _Kernel:
             jax.ShapeDtypeStruct(shape, given.dtype, sharding=everywhere, manual_axis_type=varying)
             for shape in results
         ]
-        kernel = jax.ffi.ffi_call(target, shapes, vmap_method="sequential")
+        kernel = jax.ffi.ffi_call(target, shapes, vmap_method="expand_dims")
         return kernel(
             *arguments,
+            cell=self.cell.name,
+            settings=np.asarray((*self.cell.settings, 0, 0, 0, 0)[:4], np.float64),
             segment=np.int64(self.segment),
             threads=np.int64(self.threads),
-            rectified=self.options.rectified,
-            rectified_after=self.options.rectified_after,
-            rectified_drive=self.options.rectified_drive,
         )
 
-    def advance(self, weights: Weights, x, state, lengths, keep: bool):
+    def advance(self, weights: _Weights, x, state, lengths, keep: bool):
         """What `run` returns, and what is kept for the backward pass."""
         steps, batch, _ = x.shape
         kept = (-(-steps // min(self.segment, steps)) if keep else 0, *state.shape)
-        H = weights.offset.shape[0]
-        products = (steps if keep and self.keep_products else 0, batch, _products(weights) * H)
+        H = weights.vectors.shape[1]
+        products = (steps if keep and self.keep_products else 0, batch, self.cell.kept * H)
         outputs = (steps if self.sequence else 0, batch, H)
         results = [state.shape, kept, products, outputs]
-        arguments = (x, state, *_as_arguments(weights, lengths))
+        arguments = (x, state, _as_argument(lengths), *weights)
         final, *kept, outputs = self.call("organics_forward", results, *arguments)
         return (final, outputs if self.sequence else None), kept
 
@@ -225,37 +243,30 @@ class _Kernel:
         weights, x, lengths, kept, wanted = residuals
         d_final, d_outputs = cotangents
         _, batch, inputs = x.shape
-        H = weights.offset.shape[0]
+        H = weights.vectors.shape[1]
         if isinstance(d_final, SymbolicZero):
             d_final = jnp.zeros(d_final.shape, x.dtype)
         if d_outputs is None or isinstance(d_outputs, SymbolicZero):
             d_outputs = jnp.zeros((0, batch, H), x.dtype)
-        arguments = _as_arguments(weights, lengths)
         shapes = [
             (wanted.shape[0], batch, inputs),
             d_final.shape,
-            *(argument.shape for argument in arguments[1:]),
+            *(argument.shape for argument in weights),
         ]
-        d_x, d_state, d_recurrent, *d_weights = self.call(
-            "organics_backward", shapes, x, *kept, *arguments, d_final, d_outputs
-        )
-        d_recurrent = None if weights.recurrent is None else d_recurrent
-        return Weights(d_recurrent, *d_weights), d_x if len(wanted) else None, d_state, None
+        arguments = x, *kept, _as_argument(lengths), *weights, d_final, d_outputs
+        d_x, d_state, *d_weights = self.call("organics_backward", shapes, *arguments)
+        return _Weights(*d_weights), d_x if len(wanted) else None, d_state, None
 
 
-def _as_arguments(weights: Weights, lengths: Array | None) -> tuple[Array, ...]:
-    """An empty matrix says that the recurrent weights are the identity, and no lengths that all
-    sequences are as long as they can be."""
-    W_r = jnp.zeros((0, 0), weights.offset.dtype)
-    W_r = W_r if weights.recurrent is None else weights.recurrent
-    lengths = jnp.zeros(0, jnp.int32) if lengths is None else lengths
-    return lengths, W_r, *weights[1:]
+def _as_argument(lengths: Array | None) -> Array:
+    """No lengths say that all sequences are as long as they can be."""
+    return jnp.zeros(0, jnp.int32) if lengths is None else lengths
 
 
 @functools.cache
 def _differentiable(kernel: _Kernel):
     @jax.custom_vjp
-    def run(weights: Weights, x, state, lengths):
+    def run(weights: _Weights, x, state, lengths):
         return kernel.advance(weights, x, state, lengths, keep=False)[0]
 
     run.defvjp(kernel.forward, kernel.backward, symbolic_zeros=True)

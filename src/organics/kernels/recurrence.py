@@ -1,4 +1,4 @@
-"""The recurrence of the gated circuit over a sequence: the one name that chooses how."""
+"""A recurrence over a sequence: the one name that chooses how it is computed."""
 
 import math
 from functools import partial
@@ -6,11 +6,11 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Bool, Float, Int32, PyTree
 
 from organics.arguments import require_among
 from organics.kernels import native, refusals, scan
-from organics.kernels.equations import Options, Weights
+from organics.kernels.cells import Equations
 from organics.kernels.padding import blank, going
 from organics.machine.mesh import alike, by_shares
 from organics.names import Backend, Memory
@@ -31,20 +31,20 @@ def choose(backend: Backend) -> Literal["native", "scan"]:
 
 
 def run(
-    options: Options,
-    weights: Weights,
+    equations: Equations,
+    weights: PyTree,
     x: Float[Array, "steps batch m"],
-    state: Float[Array, "batch four_H"],
+    state: Float[Array, "batch k"],
     lengths: Int32[Array, " batch"] | None = None,
     *,
     sequence: bool = True,
     backend: Backend = "auto",
     memory: Memory = "more",
-) -> tuple[Float[Array, "batch four_H"], Float[Array, "steps batch H"] | None]:
-    """Carry `state` through all steps of `x`: the final state, and with `sequence` every `y`.
+) -> tuple[Float[Array, "batch k"], Float[Array, "steps batch H"] | None]:
+    """Carry `state` through all steps of `x`: the final state, and with `sequence` every output.
 
     With `lengths`, the number of steps of each sequence, the final state is that after its last
-    one, and `y` is 0 after that. What `x` has there must be finite, and changes nothing.
+    one, and the outputs are 0 after that. What `x` has there must be finite, and changes nothing.
 
     With `memory="less"`, what the backward pass needs grows with the root of the number of steps;
     for that the forward pass is computed twice (by "native" always).
@@ -57,6 +57,9 @@ def run(
     Inside of `jax.shard_map`, and where `x` is shared on explicit axes of a mesh, each device
     computes its share of the batch. Where it is left to the compiler to share the batch (`jax.jit`,
     automatic axes), "native" has every device compute the whole.
+
+    Under `jax.vmap`, "native" takes what is mapped as further samples of the batch, or if weights
+    are mapped, too, as so many calls in one, which share the threads.
 
     Raises `ValueError` as `choose` does, for another `memory`, or if an axis of `x` is empty.
     """
@@ -76,9 +79,10 @@ def run(
         goes = going(lengths, x)
         if kernel == "native":
             kept = {"segment": segment, "keep_products": False} if less else {}
-            found = native.run(options, weights, x, state, lengths, sequence=sequence, **kept)
+            given = equations.cell(weights), equations.parameters(weights), x, state, lengths
+            found = native.run(*given, sequence=sequence, **kept)
         else:
-            plain = partial(scan.run, options, sequence=sequence)
+            plain = partial(scan.run, equations, sequence=sequence)
             plain = plain if segment is None else partial(_in_segments, plain, segment)
             found = plain(weights, x, state, goes)
         final, outputs = found
@@ -88,7 +92,7 @@ def run(
 
 
 def _in_segments(
-    plain, segment: int, weights: Weights, x: Array, state: Array, goes: Bool[Array, "..."] | None
+    plain, segment: int, weights: PyTree, x: Array, state: Array, goes: Bool[Array, "..."] | None
 ):
     """Of each segment only the first state is kept for the backward pass."""
     again = jax.checkpoint(lambda state, given: plain(weights, given[0], state, given[1]))

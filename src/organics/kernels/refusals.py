@@ -13,7 +13,7 @@ from jax.interpreters import ad, batching, mlir
 
 _Tree = TypeVar("_Tree")
 
-_LAYER = "The native recurrence of `organics.nn.ORGaNICs`"
+_LAYER = "The native recurrence of `organics.nn.ORGaNICs` and `organics.baselines`"
 _REMEDY = 'Make the layer with `backend="scan"` for that.'
 NOT_EXPORTED = f"{_LAYER} cannot be exported: its library stays on this machine. {_REMEDY}"
 _NO_DERIVATIVE = (

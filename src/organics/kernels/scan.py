@@ -3,29 +3,30 @@
 from functools import partial
 
 import jax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
-from organics.kernels.equations import Options, Weights, step
+from organics.kernels.cells import Equations
 from organics.kernels.padding import hold
 
 
 def run(
-    options: Options,
-    weights: Weights,
+    equations: Equations,
+    weights: PyTree,
     x: Float[Array, "steps batch m"],
-    state: Float[Array, "batch four_H"],
+    state: Float[Array, "batch k"],
     goes: Bool[Array, "steps batch 1"] | None = None,
     *,
     sequence: bool,
-) -> tuple[Float[Array, "batch four_H"], Float[Array, "steps batch H"] | None]:
-    """Final state, and with `sequence` every `y`; the last ones where a sequence has ended."""
-    H = weights.offset.shape[0]
+) -> tuple[Float[Array, "batch k"], Float[Array, "steps batch H"] | None]:
+    """Final state, and with `sequence` every output; the last ones where a sequence has ended."""
+    H = state.shape[1] // equations.cell(weights).parts
 
-    # a step's inner values are computed again on the way back, in less time than storing them takes
+    # A step's inner values are computed again on the way back, in less time than storing them
+    # takes; likewise the input's product, which is therefore in the loop.
     @partial(jax.checkpoint, prevent_cse=False)
     def body(state, given):
         x, goes = given
-        state = hold(goes, step(options, weights, x @ weights.input.T, state), state)
+        state = hold(goes, equations.step(weights, x, state), state)
         return state, state[:, :H] if sequence else None
 
     return jax.lax.scan(body, state, (x, goes))

@@ -198,6 +198,7 @@ HYPERPARAMETERS: dict[str, tuple[str, ...]] = {
     "antisymmetric-gated": ("epsilon", "gamma", "spread"),
     "cornn": ("dt", "gamma", "epsilon"),
     "lipschitz": ("epsilon", "beta", "gamma", "spread"),
+    "lem": ("dt",),
     "rnn": (),
 }
 """The numbers that each of the comparison models' layers takes, by name."""

@@ -7,7 +7,10 @@
 #include <mutex>
 #include <new>
 #include <string>
+#include <string_view>
 #include <thread>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #if defined(__linux__)
@@ -25,16 +28,16 @@
 
 namespace organics {
 
-extern const Kernel<float> kFloat_base;
-extern const Kernel<double> kDouble_base;
+extern const Kernel<float> kFloat_base[kCellCount];
+extern const Kernel<double> kDouble_base[kCellCount];
 // defined is what hatch_build.py has compiled
 #if defined(ORGANICS_AVX2)
-extern const Kernel<float> kFloat_avx2;
-extern const Kernel<double> kDouble_avx2;
+extern const Kernel<float> kFloat_avx2[kCellCount];
+extern const Kernel<double> kDouble_avx2[kCellCount];
 #endif
 #if defined(ORGANICS_AVX512)
-extern const Kernel<float> kFloat_avx512;
-extern const Kernel<double> kDouble_avx512;
+extern const Kernel<float> kFloat_avx512[kCellCount];
+extern const Kernel<double> kDouble_avx512[kCellCount];
 #endif
 
 namespace {
@@ -68,10 +71,11 @@ std::atomic<Isa> chosen{Isa::kBase};
 
 Isa isa() { return chosen.load(std::memory_order_relaxed); }
 
+// The kernels of all cells.
 template <typename T>
-const Kernel<T>& kernel();
+const Kernel<T>* kernels();
 template <>
-const Kernel<float>& kernel() {
+const Kernel<float>* kernels() {
 #if defined(ORGANICS_AVX512)
   if (isa() == Isa::kAvx512) return kFloat_avx512;
 #endif
@@ -81,7 +85,7 @@ const Kernel<float>& kernel() {
   return kFloat_base;
 }
 template <>
-const Kernel<double>& kernel() {
+const Kernel<double>* kernels() {
 #if defined(ORGANICS_AVX512)
   if (isa() == Isa::kAvx512) return kDouble_avx512;
 #endif
@@ -163,29 +167,27 @@ void on_threads(Index count, const Work& work) {
   if (failure) std::rethrow_exception(failure);
 }
 
-// The batch in shares, which threads take one after the other.
-class Shares {
+// Tasks 0 to count - 1, which threads take one after the other.
+class Tasks {
  public:
-  Shares(Index batch, Index count) : count(count), batch_(batch) {}
+  explicit Tasks(Index count) : count(count) {}
 
-  // Calls work(share, first, last) until there are no shares left.
+  // Calls work(task) until there are no tasks left.
   template <typename Work>
   void take(const Work& work) {
-    for (Index i = next_++; i < count; i = next_++)
-      work(i, batch_ * i / count, batch_ * (i + 1) / count);
+    for (Index i = next_++; i < count; i = next_++) work(i);
   }
 
   const Index count;
 
  private:
-  const Index batch_;
   std::atomic<Index> next_{0};
 };
 
 constexpr Index kLeast = 4;  // samples that are worth a thread
 
-Index threads_for(Index batch, Index threads) {
-  return std::max<Index>(1, std::min(threads > 0 ? threads : processors(), batch / kLeast));
+Index threads_for(Index samples, Index threads) {
+  return std::max<Index>(1, std::min(threads > 0 ? threads : processors(), samples / kLeast));
 }
 
 // Gradients are summed over each of so many shares of the batch, and these sums then in order: that
@@ -197,64 +199,125 @@ Index shares_of_sums(Index batch) {
   return std::max<Index>({1, few, many});
 }
 
+constexpr Index kAtOnce = 64;  // tasks whose packed weights and sums are kept at a time
+
+// The packed weights of the members `first` to `last`, or the same for all of them.
 template <typename T>
-void run_forward(const Shape& s, const Options& o, const Weights<T>& w, const Forward<T>& f,
-                 Index threads) {
-  const Kernel<T>& k = kernel<T>();
-  const Numbers<T> packed(k.packed_size(s));
-  k.pack(s, o, w, packed.get(), false);
-  const Index count = threads_for(s.batch, threads);
-  Shares shares(s.batch, count);  // their number changes no result, as nothing is summed over them
-  on_threads(count, [&] {
-    const Numbers<T> scratch(k.scratch_size(s, false));
-    shares.take([&](Index, Index first, Index last) {
-      k.forward(s, o, w, packed.get(), f, first, last, scratch.get());
+class PackedWeights {
+ public:
+  template <typename WeightsOf>
+  PackedWeights(const Kernel<T>& k, const Shape& s, const Settings& settings, bool backward,
+                Index first, Index last, bool one, Index threads, const WeightsOf& weights_of)
+      : first_(first),
+        step_(one ? 0 : k.packed_size(s, settings)),
+        numbers_((one ? 1 : last - first) * k.packed_size(s, settings)) {
+    Tasks tasks(one ? 1 : last - first);
+    on_threads(std::min(threads, tasks.count), [&] {
+      tasks.take([&](Index i) {
+        k.pack(s, settings, weights_of(first + i), numbers_.get() + i * step_, backward);
+      });
     });
-  });
+  }
+
+  const T* of(Index member) const { return numbers_.get() + (member - first_) * step_; }
+
+ private:
+  const Index first_, step_;
+  const Numbers<T> numbers_;
+};
+
+// The functions `_of` give what belongs to a member of the call; `one` says that all of them have
+// the same weights.
+template <typename T, typename WeightsOf, typename ForwardOf>
+void run_forward(const Kernel<T>& k, const Shape& s, const Settings& settings, Index members,
+                 bool one, Index threads, const WeightsOf& weights_of,
+                 const ForwardOf& forward_of) {
+  const Index count = threads_for(s.batch * std::min(members, kAtOnce), threads);
+  for (Index first = 0; first < members; first += kAtOnce) {
+    const Index last = std::min(members, first + kAtOnce);
+    // the number of shares changes no result, as nothing is summed over them
+    const Index shares = (last - first) % count == 0 ? 1 : std::min(count, s.batch);
+    const PackedWeights<T> packed(k, s, settings, false, first, last, one, count, weights_of);
+    Tasks tasks((last - first) * shares);
+    on_threads(std::min(count, tasks.count), [&] {
+      const Numbers<T> scratch(k.scratch_size(s, false));
+      tasks.take([&](Index task) {
+        const Index member = first + task / shares, i = task % shares;
+        k.forward(s, settings, weights_of(member), packed.of(member), forward_of(member),
+                  s.batch * i / shares, s.batch * (i + 1) / shares, scratch.get());
+      });
+    });
+  }
 }
 
+// How long each of the gradients is.
+struct GradientSizes {
+  Index matrix[kMatrices], input, vectors, all = 0;
+
+  GradientSizes(const Shape& s, const Form& form)
+      : input(form.inputs * s.hidden * s.inputs), vectors(form.vectors * s.hidden) {
+    for (int j = 0; j < kMatrices; ++j) {
+      matrix[j] = form.matrix[j].receives * form.matrix[j].sends * s.hidden * s.hidden;
+      all += matrix[j];
+    }
+    all += input + vectors;
+  }
+
+  template <typename T>
+  Gradients<T> at(T* base) const {
+    Gradients<T> g;
+    for (int j = 0; j < kMatrices; base += matrix[j++]) g.matrix[j] = base;
+    g.input = base;
+    g.vectors = base + input;
+    return g;
+  }
+};
+
+// The kernels' (sends, receives) becomes the (receives, sends) of the weights.
 template <typename T>
-void run_backward(const Shape& s, const Options& o, const Weights<T>& w, const Backward<T>& f,
-                  const Gradients<T>& out, Index threads) {
-  const Kernel<T>& k = kernel<T>();
-  const Index h = s.hidden, m = s.inputs, square = h * h;
-  const Index size = 6 * square + 3 * h * m + 5 * h;
-  Shares shares(s.batch, shares_of_sums(s.batch));
-  const Numbers<T> packed(k.packed_size(s));
-  k.pack(s, o, w, packed.get(), true);
-  const Numbers<T> sums(shares.count * size);
-  on_threads(std::min(threads_for(s.batch, threads), shares.count), [&] {
-    const Numbers<T> scratch(k.scratch_size(s, true));
-    shares.take([&](Index i, Index first, Index last) {
-      T* const base = sums.get() + i * size;
-      std::fill_n(base, size, T(0));
-      const Gradients<T> mine{base,
-                              base + square,
-                              base + 2 * square,
-                              base + 6 * square,
-                              base + 6 * square + 3 * h * m,
-                              base + 6 * square + 3 * h * m + 4 * h};
-      k.backward(s, o, w, packed.get(), f, mine, first, last, scratch.get());
+void transpose(Index sends, Index receives, const T* from, T* to) {
+  for (Index k = 0; k < sends; ++k)
+    for (Index i = 0; i < receives; ++i) to[i * sends + k] = from[k * receives + i];
+}
+
+template <typename T, typename WeightsOf, typename BackwardOf, typename GradientsOf>
+void run_backward(const Kernel<T>& k, const Shape& s, const Settings& settings, Index members,
+                  bool one, Index threads, const WeightsOf& weights_of,
+                  const BackwardOf& backward_of, const GradientsOf& gradients_of) {
+  const Form form = k.form(settings);
+  const GradientSizes sizes(s, form);
+  const Index h = s.hidden, shares = shares_of_sums(s.batch);
+  const Index at_once = std::min(members, std::max<Index>(1, kAtOnce / shares));
+  const Index count = threads_for(s.batch * at_once, threads);
+  const Numbers<T> sums(at_once * shares * sizes.all);
+  for (Index first = 0; first < members; first += at_once) {
+    const Index last = std::min(members, first + at_once);
+    const PackedWeights<T> packed(k, s, settings, true, first, last, one, count, weights_of);
+    Tasks tasks((last - first) * shares), ends(last - first);
+    on_threads(std::min(count, tasks.count), [&] {
+      const Numbers<T> scratch(k.scratch_size(s, true));
+      tasks.take([&](Index task) {
+        const Index member = first + task / shares, i = task % shares;
+        T* const base = sums.get() + task * sizes.all;
+        std::fill_n(base, sizes.all, T(0));
+        k.backward(s, settings, weights_of(member), packed.of(member), backward_of(member),
+                   sizes.at(base), s.batch * i / shares, s.batch * (i + 1) / shares, scratch.get());
+      });
     });
-  });
-  for (Index i = 1; i < shares.count; ++i)
-    for (Index j = 0; j < size; ++j) sums.get()[j] += sums.get()[i * size + j];
-  // the kernels' (sends, receives) becomes the (receives, sends) of the weights
-  const T* from = sums.get();
-  const auto transpose = [&](Index sends, Index receives, T* to) {
-    for (Index k = 0; k < sends; ++k)
-      for (Index i = 0; i < receives; ++i) to[i * sends + k] = from[k * receives + i];
-    from += sends * receives;
-  };
-  if (o.identity)
-    from += square;
-  else
-    transpose(h, h, out.recurrent);
-  transpose(h, h, out.normalization);
-  transpose(2 * h, 2 * h, out.gates);
-  transpose(m, 3 * h, out.input);
-  std::copy_n(from, 4 * h, out.rates);
-  std::copy_n(from + 4 * h, h, out.offset);
+    on_threads(std::min(count, ends.count), [&] {
+      ends.take([&](Index i) {
+        T* const base = sums.get() + i * shares * sizes.all;
+        for (Index share = 1; share < shares; ++share)
+          for (Index j = 0; j < sizes.all; ++j) base[j] += base[share * sizes.all + j];
+        const Gradients<T> sum = sizes.at(base), out = gradients_of(first + i);
+        for (int j = 0; j < kMatrices; ++j)
+          transpose(form.matrix[j].sends * h, form.matrix[j].receives * h, sum.matrix[j],
+                    out.matrix[j]);
+        transpose(s.inputs, form.inputs * h, sum.input, out.input);
+        std::copy_n(sum.vectors, sizes.vectors, out.vectors);
+      });
+    });
+  }
 }
 
 // ---- what XLA hands over -------------------------------------------------------------------------
@@ -262,64 +325,153 @@ void run_backward(const Shape& s, const Options& o, const Weights<T>& w, const B
 using In = ffi::AnyBuffer;
 using Out = ffi::Result<ffi::AnyBuffer>;
 
-ffi::Error refuse(const std::string& what) { return ffi::Error::InvalidArgument("organics: " + what); }
+struct Refused : std::exception {
+  explicit Refused(std::string what) : text("organics: " + std::move(what)) {}
+  const char* what() const noexcept override { return text.c_str(); }
+  const std::string text;
+};
 
-template <typename Buffer>
-bool is(const Buffer& buffer, ffi::DataType type, std::initializer_list<Index> shape) {
-  const auto have = buffer.dimensions();
-  return buffer.element_type() == type && have.size() == shape.size() &&
-         std::equal(shape.begin(), shape.end(), have.begin());
+std::string words(const std::vector<Index>& sizes) {
+  std::string text;
+  for (const Index size : sizes) text += (text.empty() ? "" : ", ") + std::to_string(size);
+  return "(" + text + ")";
 }
 
-// T, B, H and m from the sequence and the state; everything else must agree with them.
-ffi::Error shape_of(const In& x, const In& state, int64_t segment, Shape* s) {
-  if (x.dimensions().size() != 3) return refuse("`x` must have shape (steps, batch, inputs)");
-  if (state.dimensions().size() != 2 || state.dimensions()[1] % (4 * kMultiple) != 0)
-    return refuse("the state must have shape (batch, 4 H), H a multiple of 16");
-  if (segment < 1) return refuse("`segment` must be at least 1");
-  *s = {x.dimensions()[0], x.dimensions()[1], state.dimensions()[1] / 4, x.dimensions()[2], segment};
-  if (s->steps < 1 || s->batch < 1 || s->hidden < 1 || s->inputs < 1)
-    return refuse("there must be at least one step, sample, neuron and input");
-  s->segment = std::min<Index>(s->segment, s->steps);
-  return ffi::Error::Success();
-}
+// A call: its cell, its sizes, and its members, which `jax.vmap` makes one call of. An array has the
+// axes first that `vmap` has added, of size 1 where it is the same for all members.
+class Problem {
+ public:
+  // The sizes follow from the input, the cell, and a result with as many rows as the state.
+  Problem(std::string_view name, ffi::Span<const double> numbers, int64_t segment, In x, Out state)
+      : type(x.element_type()) {
+    while (cell < kCellCount && name != kCells[cell]) ++cell;
+    if (cell == kCellCount) throw Refused("there is no cell `" + std::string(name) + "`");
+    if (numbers.size() != kSettings) throw Refused("a cell has 4 settings");
+    std::copy(numbers.begin(), numbers.end(), settings.values);
+    form = kernels<float>()[cell].form(settings);
+    const auto given = x.dimensions(), rows = state->dimensions();
+    if (given.size() < 3) throw Refused("`x` must have shape (steps, batch, inputs)");
+    if (rows.size() + 1 != given.size() || rows.back() % (form.state * kMultiple) != 0)
+      throw Refused("the state must have shape (batch, " + std::to_string(form.state) +
+                    " H), H a multiple of 16");
+    axes_.assign(rows.begin(), rows.end() - 2);
+    for (const Index size : axes_) members *= size;
+    const auto sizes = given.end() - 3;
+    s = {sizes[0], sizes[1], rows.back() / form.state, sizes[2], segment};
+    if (s.steps < 1 || s.batch < 1 || s.hidden < 1 || s.inputs < 1)
+      throw Refused("there must be at least one step, sample, neuron and input");
+    if (segment < 1) throw Refused("`segment` must be at least 1");
+    s.segment = std::min<Index>(segment, s.steps);
+  }
 
-// The sequences' lengths, if they are given.
-ffi::Error check_lengths(const Shape& s, const In& lengths) {
-  if (lengths.element_count() && !is(lengths, ffi::DataType::S32, {s.batch}))
-    return refuse("the lengths must be (batch,) and of 32 bits");
-  return ffi::Error::Success();
-}
+  // An array of these sizes, by member: where its numbers begin, null if it may be and is empty.
+  template <typename T>
+  class Of {
+   public:
+    Of(const Problem& problem, ffi::AnyBuffer buffer, Index size)
+        : problem_(problem), buffer_(buffer), size_(size) {}
 
-ffi::Error check_weights(const Shape& s, const Options& o, ffi::DataType type, const In& recurrent,
-                         const In& normalization, const In& gates, const In& input, const In& rates,
-                         const In& offset) {
-  const Index h = s.hidden, none = o.identity ? 0 : h;
-  if (!is(recurrent, type, {none, none})) return refuse("the recurrent weights must be (H, H)");
-  if (!is(normalization, type, {h, h})) return refuse("the normalization weights must be (H, H)");
-  if (!is(gates, type, {2 * h, 2 * h})) return refuse("the gates' weights must be (2 H, 2 H)");
-  if (!is(input, type, {3 * h, s.inputs})) return refuse("the input weights must be (3 H, inputs)");
-  if (!is(rates, type, {4, h})) return refuse("the rates must be (4, H)");
-  if (!is(offset, type, {h})) return refuse("the offset must be (H,)");
-  return ffi::Error::Success();
-}
+    T* operator()(Index member) const {
+      if (size_ == 0) return nullptr;
+      return static_cast<T*>(buffer_.untyped_data()) + size_ * which(member);
+    }
 
-template <typename T, typename Buffer>
-T* data(Buffer& buffer) {
-  return buffer.element_count() ? static_cast<T*>(buffer.untyped_data()) : nullptr;
-}
+    // Whether it is the same for all members.
+    bool one() const {
+      const auto have = buffer_.dimensions();
+      return std::all_of(have.begin(), have.begin() + problem_.axes_.size(),
+                         [](Index size) { return size == 1; });
+    }
+
+   private:
+    Index which(Index member) const {
+      Index found = 0, rest = problem_.members;
+      for (std::size_t i = 0; i < problem_.axes_.size(); ++i) {
+        rest /= problem_.axes_[i];
+        if (buffer_.dimensions()[i] != 1)
+          found = found * problem_.axes_[i] + member / rest % problem_.axes_[i];
+      }
+      return found;
+    }
+
+    const Problem& problem_;
+    const ffi::AnyBuffer buffer_;
+    const Index size_;
+  };
+
+  template <typename T>
+  Of<T> array(const std::string& what, ffi::AnyBuffer buffer, const std::vector<Index>& sizes,
+              bool optional = false) const {
+    const bool whole = std::is_same_v<T, std::int32_t>;
+    const auto have = buffer.dimensions();
+    const std::size_t more = axes_.size();
+    bool good = buffer.element_type() == (whole ? ffi::DataType::S32 : type) &&
+                have.size() == more + sizes.size();
+    for (std::size_t i = 0; good && i < more; ++i) good = have[i] == 1 || have[i] == axes_[i];
+    if (good && optional && buffer.element_count() == 0) return {*this, buffer, 0};
+    good = good && std::equal(sizes.begin(), sizes.end(), have.begin() + more);
+    if (!good) throw Refused(what + " must have shape " + words(sizes) + " and the input's type");
+    Index size = 1;
+    for (const Index n : sizes) size *= n;
+    return {*this, buffer, size};
+  }
+
+  Index segments() const { return (s.steps + s.segment - 1) / s.segment; }
+
+  const ffi::DataType type;
+  Index cell = 0, members = 1;
+  Settings settings;
+  Form form;
+  Shape s;
+
+ private:
+  std::vector<Index> axes_;
+};
+
+// Weights, or their gradients.
+template <typename T>
+struct WeightArrays {
+  using Of = Problem::Of<T>;
+  const std::vector<Of> matrix;
+  const Of input, vectors;
+
+  WeightArrays(const Problem& p, const std::string& what, ffi::AnyBuffer first,
+               ffi::AnyBuffer second, ffi::AnyBuffer third, ffi::AnyBuffer input,
+               ffi::AnyBuffer vectors)
+      : matrix{of(p, what, 0, first), of(p, what, 1, second), of(p, what, 2, third)},
+        input(p.array<T>(what + " of the input", input, {p.form.inputs * p.s.hidden, p.s.inputs})),
+        vectors(p.array<T>(what + " of each neuron", vectors, {p.form.vectors, p.s.hidden})) {}
+
+  static Of of(const Problem& p, const std::string& what, int j, ffi::AnyBuffer buffer) {
+    const auto& [receives, sends] = p.form.matrix[j];
+    return p.array<T>(what + " of matrix " + std::to_string(j), buffer,
+                      {receives * p.s.hidden, sends * p.s.hidden});
+  }
+
+  // As `Weights` or `Gradients`.
+  template <typename Pointers>
+  Pointers of(Index member) const {
+    return {{matrix[0](member), matrix[1](member), matrix[2](member)}, input(member),
+            vectors(member)};
+  }
+
+  bool one() const {
+    return matrix[0].one() && matrix[1].one() && matrix[2].one() && input.one() && vectors.one();
+  }
+};
 
 // Runs `work` with a number of the buffers' type, and turns exceptions into errors.
 template <typename Work>
 ffi::Error with_type(ffi::DataType type, const Work& work) {
   try {
-    if (type == ffi::DataType::F32) {
+    if (type == ffi::DataType::F32)
       work(float{});
-    } else if (type == ffi::DataType::F64) {
+    else if (type == ffi::DataType::F64)
       work(double{});
-    } else {
-      return refuse("numbers must be float32 or float64");
-    }
+    else
+      throw Refused("numbers must be float32 or float64");
+  } catch (const Refused& refused) {
+    return ffi::Error::InvalidArgument(refused.what());
   } catch (const std::bad_alloc&) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted, "organics: out of memory");
   } catch (const std::exception& error) {
@@ -328,77 +480,64 @@ ffi::Error with_type(ffi::DataType type, const Work& work) {
   return ffi::Error::Success();
 }
 
-ffi::Error forward(In x, In initial, In lengths, In recurrent, In normalization, In gates, In input,
-                   In rates, In offset, Out final_state, Out kept, Out products, Out outputs,
-                   int64_t segment, int64_t threads, bool rectified, bool rectified_after,
-                   bool rectified_drive) {
-  Shape s;
-  if (auto error = shape_of(x, initial, segment, &s); error.failure()) return error;
-  const Options o{recurrent.element_count() == 0, rectified, rectified_after, rectified_drive};
-  const ffi::DataType type = x.element_type();
-  if (auto error = check_weights(s, o, type, recurrent, normalization, gates, input, rates, offset);
-      error.failure())
-    return error;
-  if (auto error = check_lengths(s, lengths); error.failure()) return error;
-  const Index h = s.hidden, segments = (s.steps + s.segment - 1) / s.segment;
-  if (!is(initial, type, {s.batch, 4 * h}) || !is(*final_state, type, {s.batch, 4 * h}))
-    return refuse("the states must be (batch, 4 H)");
-  if (kept->element_count() && !is(*kept, type, {segments, s.batch, 4 * h}))
-    return refuse("the kept states must be (segments, batch, 4 H)");
-  if (products->element_count() && !is(*products, type, {s.steps, s.batch, products_of(s, o)}))
-    return refuse("the products must be (steps, batch, 4 H), of the identity 3 H");
-  if (outputs->element_count() && !is(*outputs, type, {s.steps, s.batch, h}))
-    return refuse("the outputs must be (steps, batch, H)");
-  return with_type(type, [&](auto number) {
+ffi::Error forward(In x, In initial, In lengths, In first, In second, In third, In input, In vectors,
+                   Out final_state, Out kept, Out products, Out outputs, std::string_view cell,
+                   ffi::Span<const double> settings, int64_t segment, int64_t threads) {
+  return with_type(x.element_type(), [&](auto number) {
     using T = decltype(number);
-    const Weights<T> w{data<T>(recurrent), data<T>(normalization), data<T>(gates),
-                       data<T>(input),     data<T>(rates),         data<T>(offset)};
-    const Forward<T> f{data<T>(x),         data<T>(initial),  data<T>(*final_state), data<T>(*kept),
-                       data<T>(*products), data<T>(*outputs), data<std::int32_t>(lengths)};
-    expect_writing(f.products, products->size_bytes());
-    run_forward(s, o, w, f, threads);
+    const Problem p(cell, settings, segment, x, final_state);
+    const auto [T_, B, h, m, segment_] = p.s;
+    const Index state = p.form.state * h;
+    const WeightArrays<T> weights(p, "the weights", first, second, third, input, vectors);
+    const auto of_x = p.array<T>("`x`", x, {T_, B, m});
+    const auto of_initial = p.array<T>("the state", initial, {B, state});
+    const auto of_final = p.array<T>("the final state", *final_state, {B, state});
+    const auto of_kept =
+        p.array<T>("the kept states", *kept, {p.segments(), B, state}, true);
+    const auto of_products =
+        p.array<T>("the products", *products, {T_, B, p.form.kept * h}, true);
+    const auto of_outputs = p.array<T>("the outputs", *outputs, {T_, B, h}, true);
+    const auto of_lengths = p.array<std::int32_t>("the lengths", lengths, {B}, true);
+    expect_writing(products->untyped_data(), products->size_bytes());
+    run_forward<T>(
+        kernels<T>()[p.cell], p.s, p.settings, p.members, weights.one(), threads,
+        [&](Index i) { return weights.template of<Weights<T>>(i); },
+        [&](Index i) {
+          return Forward<T>{of_x(i),        of_initial(i), of_final(i),  of_kept(i),
+                            of_products(i), of_outputs(i), of_lengths(i)};
+        });
   });
 }
 
-ffi::Error backward(In x, In kept, In products, In lengths, In recurrent, In normalization, In gates,
-                    In input, In rates, In offset, In d_final, In d_outputs, Out d_x, Out d_initial,
-                    Out d_recurrent, Out d_normalization, Out d_gates, Out d_input, Out d_rates,
-                    Out d_offset, int64_t segment, int64_t threads, bool rectified,
-                    bool rectified_after, bool rectified_drive) {
-  Shape s;
-  if (auto error = shape_of(x, d_final, segment, &s); error.failure()) return error;
-  const Options o{recurrent.element_count() == 0, rectified, rectified_after, rectified_drive};
-  const ffi::DataType type = x.element_type();
-  if (auto error = check_weights(s, o, type, recurrent, normalization, gates, input, rates, offset);
-      error.failure())
-    return error;
-  if (auto error = check_lengths(s, lengths); error.failure()) return error;
-  const Index h = s.hidden, segments = (s.steps + s.segment - 1) / s.segment;
-  const Index none = o.identity ? 0 : h;
-  if (!is(kept, type, {segments, s.batch, 4 * h}))
-    return refuse("the kept states must be (segments, batch, 4 H)");
-  if (products.element_count() && !is(products, type, {s.steps, s.batch, products_of(s, o)}))
-    return refuse("the products must be (steps, batch, 4 H), of the identity 3 H");
-  if (!is(d_final, type, {s.batch, 4 * h}) || !is(*d_initial, type, {s.batch, 4 * h}))
-    return refuse("the states' cotangents must be (batch, 4 H)");
-  if (d_outputs.element_count() && !is(d_outputs, type, {s.steps, s.batch, h}))
-    return refuse("the outputs' cotangents must be (steps, batch, H)");
-  if (d_x->element_count() && !is(*d_x, type, {s.steps, s.batch, s.inputs}))
-    return refuse("the inputs' cotangents must be (steps, batch, inputs)");
-  if (!is(*d_recurrent, type, {none, none}) || !is(*d_normalization, type, {h, h}) ||
-      !is(*d_gates, type, {2 * h, 2 * h}) || !is(*d_input, type, {3 * h, s.inputs}) ||
-      !is(*d_rates, type, {4, h}) || !is(*d_offset, type, {h}))
-    return refuse("the gradients must have the shapes of the weights");
-  return with_type(type, [&](auto number) {
+ffi::Error backward(In x, In kept, In products, In lengths, In first, In second, In third, In input,
+                    In vectors, In d_final, In d_outputs, Out d_x, Out d_initial, Out d_first,
+                    Out d_second, Out d_third, Out d_input, Out d_vectors, std::string_view cell,
+                    ffi::Span<const double> settings, int64_t segment, int64_t threads) {
+  return with_type(x.element_type(), [&](auto number) {
     using T = decltype(number);
-    const Weights<T> w{data<T>(recurrent), data<T>(normalization), data<T>(gates),
-                       data<T>(input),     data<T>(rates),         data<T>(offset)};
-    const Backward<T> f{data<T>(x),         data<T>(kept),       data<T>(products), data<T>(d_final),
-                        data<T>(d_outputs), data<T>(*d_initial), data<T>(*d_x),
-                        data<std::int32_t>(lengths)};
-    const Gradients<T> g{data<T>(*d_recurrent), data<T>(*d_normalization), data<T>(*d_gates),
-                         data<T>(*d_input),     data<T>(*d_rates),         data<T>(*d_offset)};
-    run_backward(s, o, w, f, g, threads);
+    const Problem p(cell, settings, segment, x, d_initial);
+    const auto [T_, B, h, m, segment_] = p.s;
+    const Index state = p.form.state * h;
+    const WeightArrays<T> weights(p, "the weights", first, second, third, input, vectors);
+    const WeightArrays<T> gradients(p, "the gradients", *d_first, *d_second, *d_third, *d_input,
+                                    *d_vectors);
+    const auto of_x = p.array<T>("`x`", x, {T_, B, m});
+    const auto of_kept = p.array<T>("the kept states", kept, {p.segments(), B, state});
+    const auto of_products = p.array<T>("the products", products, {T_, B, p.form.kept * h}, true);
+    const auto of_d_final = p.array<T>("the final state's cotangent", d_final, {B, state});
+    const auto of_d_outputs =
+        p.array<T>("the outputs' cotangents", d_outputs, {T_, B, h}, true);
+    const auto of_d_initial = p.array<T>("the state's cotangent", *d_initial, {B, state});
+    const auto of_d_x = p.array<T>("the input's cotangents", *d_x, {T_, B, m}, true);
+    const auto of_lengths = p.array<std::int32_t>("the lengths", lengths, {B}, true);
+    run_backward<T>(
+        kernels<T>()[p.cell], p.s, p.settings, p.members, weights.one(), threads,
+        [&](Index i) { return weights.template of<Weights<T>>(i); },
+        [&](Index i) {
+          return Backward<T>{of_x(i),         of_kept(i),      of_products(i), of_d_final(i),
+                             of_d_outputs(i), of_d_initial(i), of_d_x(i),      of_lengths(i)};
+        },
+        [&](Index i) { return gradients.template of<Gradients<T>>(i); });
   });
 }
 
@@ -418,16 +557,14 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(organics_forward, forward,
                                   .Arg<In>()
                                   .Arg<In>()
                                   .Arg<In>()
-                                  .Arg<In>()
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
+                                  .Attr<std::string_view>("cell")
+                                  .Attr<ffi::Span<const double>>("settings")
                                   .Attr<int64_t>("segment")
-                                  .Attr<int64_t>("threads")
-                                  .Attr<bool>("rectified")
-                                  .Attr<bool>("rectified_after")
-                                  .Attr<bool>("rectified_drive"));
+                                  .Attr<int64_t>("threads"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(organics_backward, backward,
                               ffi::Ffi::Bind()
@@ -442,7 +579,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(organics_backward, backward,
                                   .Arg<In>()
                                   .Arg<In>()
                                   .Arg<In>()
-                                  .Arg<In>()
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
@@ -450,12 +586,10 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(organics_backward, backward,
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<std::string_view>("cell")
+                                  .Attr<ffi::Span<const double>>("settings")
                                   .Attr<int64_t>("segment")
-                                  .Attr<int64_t>("threads")
-                                  .Attr<bool>("rectified")
-                                  .Attr<bool>("rectified_after")
-                                  .Attr<bool>("rectified_drive"));
+                                  .Attr<int64_t>("threads"));
 
 }  // namespace organics
 

@@ -1,0 +1,94 @@
+"""The long expressive memory, LEM."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from organics.arguments import float_type, require_positive, require_sizes
+from organics.baselines.layer import RecurrentLayer, drive, require_execution
+from organics.kernels.cells import Cell, Parameters
+from organics.names import Backend, Memory
+from organics.nn.arguments import as_built
+from organics.nn.normalization import uniform_fan_in
+
+
+class LEM(RecurrentLayer):
+    r"""Long expressive memory: each unit has two time scales, learned and open to the input; the
+    state is `y | z`.
+
+        s_1, s_2 = sigmoid(W y + V x + bias), each with rows of its own
+        z <- (1 - dt s_1) z + dt s_1 tanh(W_z y + V_z x + bias_z)
+        y <- (1 - dt s_2) y + dt s_2 tanh(W_y z + V_y x + bias_y), with the new z
+
+    All parameters start uniform on +-1/sqrt(n).
+
+    Arguments
+        input_size, hidden_size: m and n.
+        dt: the largest step size.
+        backend, memory: as those of `organics.nn.ORGaNICs`.
+        dtype: of the parameters; JAX's default float if not given.
+
+    Raises `ValueError`, naming the argument, for sizes below 1 or `dt` not above 0.
+
+    Source: Rusch et al. 2022, Long expressive memory for sequence modeling.
+    """
+
+    W: Float[Array, "four_n n"]  # rows s_1, s_2, z, y, as those of V and bias; the last see z
+    dt: float = eqx.field(static=True)
+    parts = 2
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        key: PRNGKeyArray,
+        dt: float = 1.0,
+        backend: Backend = "auto",
+        memory: Memory = "more",
+        dtype: DTypeLike | None = None,
+    ):
+        require_sizes(input_size=input_size, hidden_size=hidden_size)
+        require_positive(dt=dt)
+        n, kind = hidden_size, float_type(dtype)
+        k_W, k_V, k_bias = jr.split(key, 3)
+        self.W = uniform_fan_in(k_W, (4 * n, n), n, kind)
+        self.V = uniform_fan_in(k_V, (4 * n, input_size), n, kind)
+        self.bias = uniform_fan_in(k_bias, (4 * n,), n, kind)
+        self.hidden_size = n
+        self.dt = float(dt)
+        self.backend, self.memory = require_execution(backend, memory)
+        self.built = as_built(self)
+
+    def matrix(self) -> Float[Array, "four_n n"]:
+        """`W`."""
+        return self.W
+
+    def cell(self) -> Cell:
+        """With its step size."""
+        return Cell("lem", 2, 4, (self.dt,))
+
+    def parameters(self, matrix: Float[Array, "four_n n"]) -> Parameters:
+        """The matrices that see y, and that which sees z."""
+        n = self.hidden_size
+        return super().parameters(matrix)._replace(matrices=(matrix[: 3 * n], matrix[3 * n :]))
+
+    def advance(
+        self,
+        matrix: Float[Array, "four_n n"],
+        x: Float[Array, "batch m"],
+        state: Float[Array, "batch two_n"],
+    ) -> Float[Array, "batch two_n"]:
+        """The equations above."""
+        n = self.hidden_size
+        y, z = jnp.split(state, 2, axis=1)
+        of_input = drive(self.V, self.bias, x)
+        received = y @ matrix[: 3 * n].T + of_input[:, : 3 * n]
+        steps = self.dt * jax.nn.sigmoid(received[:, : 2 * n])
+        for_z, for_y = jnp.split(steps, 2, axis=1)
+        z = (1 - for_z) * z + for_z * jnp.tanh(received[:, 2 * n :])
+        force = jnp.tanh(z @ matrix[3 * n :].T + of_input[:, 3 * n :])
+        return jnp.concatenate([(1 - for_y) * y + for_y * force, z], axis=1)

@@ -1,0 +1,104 @@
+// The gated circuit with divisive normalization:
+//
+//     q = relu(y) or y, u = q^2 relu(a):   what the recurrent and the normalization weights see
+//     yhat = W_r q,  pool = W u,           f0, f1: the gates
+#pragma once
+
+#include "../cell.hpp"
+
+namespace organics {
+namespace {
+
+template <typename T>
+struct Organics : Cell<T> {
+  enum { kY, kA, kB0, kB, kQ, kU, kZ, kF0, kF1, kPool, kYhat, kRecord };
+  enum { kGZ, kGF0, kGF1, kGPool, kGYhat, kCotangents };
+  enum { kRateY, kRateA, kRateB0, kRateB, kOffset, kVectors };  // of steps; sigma^2
+  static constexpr int kState = 4, kSeen = 2, kInput = kZ, kInputs = 3, kCInput = kGZ, kKept = kF0;
+
+  bool identity;         // W_r is the identity and is not given
+  bool rectified;        // relu(y) instead of y in the recurrent terms
+  bool rectified_after;  // relu(W_r y) instead of W_r relu(y)
+  bool rectified_drive;  // relu(z) instead of z
+
+  explicit Organics(const Settings& s)
+      : identity(s.values[0] != 0),
+        rectified(s.values[1] != 0),
+        rectified_after(rectified && !identity && s.values[2] != 0),
+        rectified_drive(s.values[3] != 0) {}
+
+  int kept() const { return identity ? 3 : 4; }  // of the identity, yhat is q
+  int receivers() const { return identity ? 3 : 4; }
+  Receiver receiver(int i) const {
+    const int seen = rectified_after ? kY : kQ;
+    const Receiver all[] = {{kZ, 1, -1, 0, 0, kGZ, 0, 0, true},
+                            {kF0, 2, 2, kY, 2, kGF0, kY},
+                            {kPool, 1, 1, kU, 1, kGPool, kU},
+                            {kYhat, 1, 0, seen, 1, kGYhat, seen}};
+    return all[i];
+  }
+
+  void see(Parts<T> e) const {
+    const Vector<T> y = e[kY], q = rectified ? relu<T>(y) : y;
+    e.set(kQ, q);
+    e.set(kU, q * q * relu<T>(e[kA]));
+  }
+
+  template <int>
+  void open(Parts<T> e) const {
+    e.set(kF0, sigmoid<T>(e[kF0]));
+    e.set(kF1, sigmoid<T>(e[kF1]));
+    if (rectified_after) e.set(kYhat, relu<T>(e[kYhat]));
+  }
+
+  template <int>
+  void move(Parts<T> v, Parts<T> e, Parts<T> n) const {
+    const Vector<T> y = e[kY], a = e[kA], b0 = e[kB0], b = e[kB];
+    const Vector<T> z = rectified_drive ? relu<T>(e[kZ]) : e[kZ];
+    const Vector<T> yhat = e[identity ? kQ : kYhat], gate = T(1) - square_root<T>(relu<T>(a));
+    const Vector<T> pool = e[kPool], f0 = e[kF0], f1 = e[kF1];
+    e.set(kZ, z);
+    n.set(kY, y + v[kRateY] * (-y + b * z + gate * yhat));
+    n.set(kA, a + v[kRateA] * (-a + v[kOffset] * (b0 * b0) + pool));
+    n.set(kB0, b0 + v[kRateB0] * (f0 - b0));
+    n.set(kB, b + v[kRateB] * (f1 - b));
+    see(n);
+  }
+
+  template <int>
+  void pull_back(Parts<T> v, Parts<T> dv, Parts<T> e, Parts<T> g, Parts<T> d) const {
+    const Vector<T> y = e[kY], a = e[kA], b0 = e[kB0], b = e[kB], z = e[kZ];
+    const Vector<T> yhat = e[identity ? kQ : kYhat], f0 = e[kF0], f1 = e[kF1], pool = e[kPool];
+    const Vector<T> offset = v[kOffset], root = square_root<T>(relu<T>(a)), gate = T(1) - root;
+    const Vector<T> d_y = d[kY], d_a = d[kA], d_b0 = d[kB0], d_b = d[kB];
+    dv.add(kRateY, d_y * (-y + b * z + gate * yhat));
+    dv.add(kRateA, d_a * (-a + offset * (b0 * b0) + pool));
+    dv.add(kRateB0, d_b0 * (f0 - b0));
+    dv.add(kRateB, d_b * (f1 - b));
+    const Vector<T> c_y = v[kRateY] * d_y, c_a = v[kRateA] * d_a;
+    const Vector<T> c_b0 = v[kRateB0] * d_b0, c_b = v[kRateB] * d_b;
+    dv.add(kOffset, c_a * (b0 * b0));
+    const Vector<T> g_yhat = c_y * gate, g_z = c_y * b;
+    g.set(kGYhat, rectified_after ? (yhat > 0 ? g_yhat : Vector<T>{}) : g_yhat);
+    g.set(kGPool, c_a);
+    g.set(kGZ, rectified_drive ? (z > 0 ? g_z : Vector<T>{}) : g_z);
+    g.set(kGF0, c_b0 * f0 * (T(1) - f0));
+    g.set(kGF1, c_b * f1 * (T(1) - f1));
+    const Vector<T> through_root = a > 0 ? c_y * yhat * (T(0.5) / root) : Vector<T>{};
+    d.set(kY, d_y - c_y);
+    d.set(kA, d_a - c_a - through_root);
+    d.set(kB0, d_b0 - c_b0 + c_a * offset * (T(2) * b0));
+    d.set(kB, d_b - c_b + c_y * z);
+  }
+
+  void unsee(Parts<T> e, Parts<T> g, Parts<T> d) const {
+    const Vector<T> a = e[kA], q = e[kQ], c_u = d[kU];
+    Vector<T> c_q = rectified_after ? Vector<T>{} : identity ? g[kGYhat] : d[kQ];
+    if (rectified) c_q = e[kY] > 0 ? c_q : Vector<T>{};
+    d.add(kY, c_q + c_u * (T(2) * q * relu<T>(a)));
+    d.add(kA, a > 0 ? c_u * (q * q) : Vector<T>{});
+  }
+};
+
+}  // namespace
+}  // namespace organics
