@@ -113,8 +113,9 @@ def test_table2(runs, tmp_path, monkeypatch):
         check = by_name[f"{row.name}, {row.units} units: parameters that are learned"]
         # 4 x 64 fewer than the 25,674 that the paper has for both
         assert check.holds is ((row.units, row.time_constants) != (64, "fixed"))
-    adam = by_name["Lipschitz RNN, 128 units, psmnist"].here
-    assert "Adam at 0.03 in place of SGD with momentum 0.9 at 0.1" in adam
+    dropping = by_name["Lipschitz RNN, 128 units, psmnist"].here
+    assert "--schedule drops --drops 90" in dropping and "--raw-pixels" in dropping
+    assert "with the constants for 256 units" in by_name["coRNN, 128 units, psmnist"].here
     assert "97.1% (identity W_r, 2 epochs)" in outcome.here  # not what its report says
     assert outcome.numbers["rows"][6]["here"]["smnist"]["its_report_says"] == 0.975
     assert outcome.numbers["not_run"]["coRNN, 128 units, smnist"]["hours"] == 1.5

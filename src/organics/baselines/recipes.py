@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from organics.names import OptimizerName
+
 Pairs = tuple[tuple[str, float], ...]
 
 
@@ -18,12 +20,14 @@ class Recipe:
         after each of the epochs in `drops`.
     batch_size, epochs: images per step; how often all are seen, None if the source does not say.
     clip_norm: larger gradients are scaled down to this norm.
+    units: for how many units the values are, None if for any.
+    raw_pixels: whether pixels are from 0 to 255, and not to 1.
     """
 
     hyperparameters: Pairs
     learning_rate: float
     origin: str
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: OptimizerName = "adam"
     momentum: float = 0.0
     schedule: Literal["constant", "cosine", "drops"] = "constant"
     drops: tuple[int, ...] = ()
@@ -31,6 +35,8 @@ class Recipe:
     batch_size: int = 128
     epochs: int | None = None
     clip_norm: float | None = None
+    units: int | None = None
+    raw_pixels: bool = False
 
 
 def _antisymmetric() -> Recipe:
@@ -48,6 +54,7 @@ def _cornn(dt: float, gamma: float, epsilon: float, learning_rate: float) -> Rec
         hyperparameters=(("dt", dt), ("gamma", gamma), ("epsilon", epsilon)),
         learning_rate=learning_rate,
         origin="Rusch & Mishra 2021: the published code, for 256 units",
+        units=256,
         schedule="drops",
         drops=(100,),
         factor=0.1,
@@ -56,18 +63,17 @@ def _cornn(dt: float, gamma: float, epsilon: float, learning_rate: float) -> Rec
     )
 
 
-def _lipschitz(beta: float) -> Recipe:
+def _lipschitz(learning_rate: float, *, raw_pixels: bool = False) -> Recipe:
     return Recipe(
-        hyperparameters=(("epsilon", 0.01), ("beta", beta), ("gamma", 0.001), ("spread", 32.0)),
-        learning_rate=0.1,
-        origin="Erichson et al. 2021: the published code, for 128 units",
-        optimizer="sgd",
-        momentum=0.9,
+        hyperparameters=(("epsilon", 0.03), ("beta", 0.75), ("gamma", 0.001), ("spread", 0.1)),
+        learning_rate=learning_rate,
+        origin="Erichson et al. 2021: the published code as it was last changed, for 128 units",
+        units=128,
         schedule="drops",
-        drops=(30, 60, 80),
-        factor=0.2,
-        epochs=90,
-        clip_norm=15.0,
+        drops=(90,),
+        factor=0.1,
+        epochs=100,
+        raw_pixels=raw_pixels,
     )
 
 
@@ -76,6 +82,7 @@ def _lem(dt: float, learning_rate: float, clip_norm: float) -> Recipe:
         hyperparameters=(("dt", dt),),
         learning_rate=learning_rate,
         origin="Rusch et al. 2022: the published code, for 128 units",
+        units=128,
         schedule="drops",
         drops=(100,),
         factor=0.1,
@@ -96,8 +103,8 @@ PUBLISHED: dict[tuple[str, str], Recipe] = {
     ("antisymmetric-gated", "psmnist"): _antisymmetric(),
     ("cornn", "smnist"): _cornn(0.042, 2.7, 4.7, 0.0021),
     ("cornn", "psmnist"): _cornn(0.076, 0.4, 8.0, 0.0054),
-    ("lipschitz", "smnist"): _lipschitz(0.65),
-    ("lipschitz", "psmnist"): _lipschitz(0.8),
+    ("lipschitz", "smnist"): _lipschitz(0.003),
+    ("lipschitz", "psmnist"): _lipschitz(0.0035, raw_pixels=True),
     ("lem", "smnist"): _lem(0.21, 0.0018, 1.0),
     ("lem", "psmnist"): _lem(0.31, 0.0073, 1.1),
 }

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from organics.baselines import PUBLISHED, TUNED
+from organics.baselines import PUBLISHED
 from organics.training import SequenceConfig
 from organics.training.evaluation import build_model, input_shape
 from organics.training.step import initial_state, make_optimizer, update
@@ -47,41 +47,38 @@ PAPER = (
 
 
 def protocol(row: Row, task: str) -> SequenceConfig:
-    """The settings nearest to those with which the row's source trains that network."""
+    """The settings with which the row's source trains that network; see `departures`."""
     shared: dict[str, Any] = {"task": task, "units": row.units}
     if row.model == "organics":
         return SequenceConfig(**shared, time_constants=row.time_constants)  # pyright: ignore[reportArgumentType]
     recipe = PUBLISHED[row.model, task]
-    by_adam = recipe.optimizer == "adam"
-    rate = recipe if by_adam else TUNED[row.model, f"{task}-{SHORT}"]
+    dropping = {"drops": recipe.drops, "drop_factor": recipe.factor} if recipe.drops else {}
     return SequenceConfig(
         **shared,
+        **dropping,
         model=row.model,  # pyright: ignore[reportArgumentType]
         hyperparameters=recipe.hyperparameters,
-        learning_rate=rate.learning_rate,
-        schedule="step" if recipe.schedule == "drops" else recipe.schedule,
+        optimizer=recipe.optimizer,
+        momentum=recipe.momentum,
+        learning_rate=recipe.learning_rate,
+        schedule=recipe.schedule,
+        weight_decay=0.0,  # none of them has any
         batch_size=recipe.batch_size,
         clip_norm=recipe.clip_norm,
         epochs=recipe.epochs or _UNSTATED_EPOCHS,
+        raw_pixels=recipe.raw_pixels,
     )
 
 
 def departures(row: Row, task: str) -> str:
-    """What `protocol` cannot do of what the row's source does; "" if nothing."""
+    """In what `protocol` is not what the row's source does; "" if in nothing that is known."""
     if row.model == "organics":
         return ""
-    recipe, config = PUBLISHED[row.model, task], protocol(row, task)
-    words = []
-    if recipe.optimizer != "adam":
-        words.append(
-            f"Adam at {config.learning_rate:g} in place of {recipe.optimizer.upper()} with "
-            f"momentum {recipe.momentum:g} at {recipe.learning_rate:g}"
-        )
-    if recipe.schedule == "drops":
-        words.append(
-            f"a factor of 0.8 every 30 epochs in place of {recipe.factor:g} after "
-            f"{', '.join(map(str, recipe.drops))}"
-        )
+    recipe, words = PUBLISHED[row.model, task], []
+    if recipe.units not in (None, row.units):
+        words.append(f"with the constants for {recipe.units} units")
+    if recipe.epochs is None:
+        words.append(f"{_UNSTATED_EPOCHS} epochs, as the source does not say how many")
     return f" ({'; '.join(words)})" if words else ""
 
 

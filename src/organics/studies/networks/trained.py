@@ -77,7 +77,9 @@ def command(config: SequenceConfig) -> str:
         elif value is True:
             words.append(flag)
         elif value is False:
-            words.append(f"--no-{field.name}")
+            words.append(f"--no-{field.name.replace('_', '-')}")
+        elif isinstance(value, tuple):
+            words.append(" ".join([flag, *map(str, value)]))
         else:
             words.append(f"{flag} {value}")
     return " ".join(words)
