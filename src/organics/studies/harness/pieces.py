@@ -1,8 +1,10 @@
-"""What a long target has computed so far, piece by piece, so that it can be interrupted."""
+"""What a long study has computed so far, piece by piece, so that it can be interrupted."""
 
 import io
+import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +28,15 @@ def kept(folder: Path, name: str, make: Callable[[], Mapping[str, np.ndarray]]) 
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content.getvalue())
     return piece
+
+
+def kept_document(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The same of one JSON document, whose file says all that it depends on."""
+    if not path.exists():
+        document = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(document, indent=2) + "\n").encode())
+    return json.loads(path.read_text())
 
 
 def count_kept(folder: Path, names: Iterable[str]) -> int:

@@ -7,7 +7,6 @@ is complete is kept, and a run that was cut off goes on from its last epoch.
 Source: Rawat et al. 2024, Table 1.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from organics.files.atomic import write_atomically
 from organics.machine.cluster import Cluster
 from organics.machine.side_by_side import side_by_side
 from organics.names import DatasetName, ModelName, StaticRecurrence
 from organics.settings import Settings
+from organics.studies.harness.pieces import kept_document
 from organics.studies.networks.runs import accuracies, in_common, lines, where
 from organics.training import Report, TrainConfig, evaluate, train
 
@@ -160,10 +159,7 @@ def _folder(networks: Networks, setting: TrainConfig) -> Path:
 
 def _evaluation(folder: Path) -> dict[str, Any]:
     """The evaluation of a run, kept in its folder as it takes minutes."""
-    path = folder / "evaluation.json"
-    if not path.exists():
-        write_atomically(path, (json.dumps(evaluate(folder).summary, indent=2) + "\n").encode())
-    return json.loads(path.read_text())
+    return kept_document(folder / "evaluation.json", lambda: evaluate(folder).summary)
 
 
 def _summary(networks: Networks, runs) -> dict[str, Any]:

@@ -20,7 +20,6 @@ What is complete is kept in a folder, so that an interrupted run goes on where i
 Source: Rawat et al. 2024, the conjecture on general recurrence, and the trials behind it.
 """
 
-import json
 import os
 import sys
 from dataclasses import dataclass
@@ -35,7 +34,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from organics.circuit.circuit import Circuit, State, random_drive
-from organics.files.atomic import write_atomically
 from organics.linear.jacobian import eigenvalues, jacobian
 from organics.machine.lapack import single_threaded_lapack
 from organics.machine.provenance import system, versions
@@ -44,6 +42,7 @@ from organics.rest.search import steady_state
 from organics.settings import Settings
 from organics.simulation.resting import comes_to_rest, near_rest, settle
 from organics.studies.harness.outcome import command, run_from_command_line, write
+from organics.studies.harness.pieces import kept_document
 from organics.trials import fraction_interval, trial
 
 BOUND = 1e-10
@@ -117,17 +116,17 @@ def _kept(config: Config, progress: bool, question, **settings) -> dict[str, Any
     """The answer to a question with these settings, from the folder if it is there."""
     name = "-".join([question.__name__.strip("_"), *map(str, settings.values())])
     shared = f"seed{config.seed}-{config.starts}-{config.time:g}"
-    path = config.out / shared / f"{name}.json"
-    if not path.exists():
+
+    def make() -> dict[str, Any]:
         if progress:
             print(name, file=sys.stderr)
         answer = question(**settings, starts=config.starts, time=config.time, seed=config.seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(answer) + "\n").encode())
         if question is _search:
             # every size compiles anew, and a process may map only so many pieces of code
             jax.clear_caches()
-    return json.loads(path.read_text())
+        return answer
+
+    return kept_document(config.out / shared / f"{name}.json", make)
 
 
 def _search(n: int, circuits: int, rectified: bool, starts: int, time: float, seed: int):
