@@ -8,7 +8,7 @@ namespace {
 
 #if defined(__AVX512F__)
 constexpr int kRows = 8;  // of a register tile, which is two vectors wide
-constexpr int kSums = 14;  // the same, of gradients
+constexpr int kSums = 12;  // the same, of gradients
 #elif defined(__AVX__)
 constexpr int kRows = 6, kSums = 6;
 #else
@@ -89,12 +89,14 @@ inline void multiply_row(const Factors<T>& one, const Factors<T>& other, T* c, b
 template <typename T>
 void multiply(Index rows, Index columns, Factors<T> one, Factors<T> other, T* c, Index stride_c,
               bool add) {
-  constexpr Index kAtOnce = 4;
   for (Index n = 0; n < columns;) {
     Index panels = 1;
-    if (rows == 1 && columns - n >= kAtOnce * kPanel<T>) {
-      panels = kAtOnce;
-      multiply_row<T, kAtOnce>(one, other, c + n, add);
+    if (rows == 1 && columns - n >= 4 * kPanel<T>) {
+      multiply_row<T, 4>(one, other, c + n, add);
+      panels = 4;
+    } else if (rows == 1 && columns - n >= 2 * kPanel<T>) {
+      multiply_row<T, 2>(one, other, c + n, add);
+      panels = 2;
     } else if (columns - n >= kPanel<T>) {
       multiply_rows<T, kRows, 2>(rows, one, other, c + n, stride_c, add);
     } else {
