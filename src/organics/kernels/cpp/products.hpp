@@ -8,10 +8,11 @@ namespace {
 
 #if defined(__AVX512F__)
 constexpr int kRows = 8;  // of a register tile, which is two vectors wide
+constexpr int kSums = 12;  // the same, of gradients
 #elif defined(__AVX__)
-constexpr int kRows = 6;
+constexpr int kRows = 6, kSums = 6;
 #else
-constexpr int kRows = 4;
+constexpr int kRows = 4, kSums = 4;
 #endif
 template <typename T>
 constexpr Index kPanel = 2 * kLanes<T>;  // columns of a packed panel
@@ -63,17 +64,47 @@ void multiply_rows(Index rows, Factors<T> one, Factors<T> other, T* c, Index str
   }
 }
 
+// One row of C (+)= the sum of two products with so many panels at once: one panel alone would wait
+// for its own sums.
+template <typename T, int P>
+inline void multiply_row(const Factors<T>& one, const Factors<T>& other, T* c, bool add) {
+  Vector<T> sum[P][2];
+  for (int p = 0; p < P; ++p)
+    for (int v = 0; v < 2; ++v)
+      sum[p][v] = add ? load<T>(c + (2 * p + v) * kLanes<T>) : Vector<T>{};
+  const T *__restrict a = other.rows, *__restrict panels = other.packed;
+  Index depth = other.depth;
+  for (int factors = 0; factors < 2; ++factors) {
+    for (Index k = 0; k < depth; ++k)
+      for (int p = 0; p < P; ++p)
+        for (int v = 0; v < 2; ++v)
+          sum[p][v] += a[k] * load<T>(panels + ((p * depth + k) * 2 + v) * kLanes<T>);
+    a = one.rows, panels = one.packed, depth = one.depth;
+  }
+  for (int p = 0; p < P; ++p)
+    for (int v = 0; v < 2; ++v) store<T>(c + (2 * p + v) * kLanes<T>, sum[p][v]);
+}
+
 // C[rows, columns] (+)= the sum of two products; columns is a multiple of kMultiple.
 template <typename T>
 void multiply(Index rows, Index columns, Factors<T> one, Factors<T> other, T* c, Index stride_c,
               bool add) {
-  for (Index n = 0; n < columns; n += kPanel<T>) {
-    if (columns - n >= kPanel<T>)
+  for (Index n = 0; n < columns;) {
+    Index panels = 1;
+    if (rows == 1 && columns - n >= 4 * kPanel<T>) {
+      multiply_row<T, 4>(one, other, c + n, add);
+      panels = 4;
+    } else if (rows == 1 && columns - n >= 2 * kPanel<T>) {
+      multiply_row<T, 2>(one, other, c + n, add);
+      panels = 2;
+    } else if (columns - n >= kPanel<T>) {
       multiply_rows<T, kRows, 2>(rows, one, other, c + n, stride_c, add);
-    else
+    } else {
       multiply_rows<T, kRows, 1>(rows, one, other, c + n, stride_c, add);
-    one.packed += one.depth * kPanel<T>;
-    other.packed += other.depth * kPanel<T>;
+    }
+    n += panels * kPanel<T>;
+    one.packed += panels * one.depth * kPanel<T>;
+    other.packed += panels * other.depth * kPanel<T>;
   }
 }
 
@@ -121,7 +152,7 @@ void accumulate(Index rows, Index columns, Index samples, const T* x, Index stri
     const Index width = smaller(kPanel<T>, columns - n);
     const T* from = g + n;
     Index stride = stride_g;
-    if (rows > kRows) {  // it is read several times
+    if (rows > kSums) {  // it is read several times
       for (Index s = 0; s < samples; ++s)
         for (Index i = 0; i < width; i += kLanes<T>)
           store<T>(panel + s * width + i, load<T>(from + s * stride_g + i));
@@ -129,9 +160,9 @@ void accumulate(Index rows, Index columns, Index samples, const T* x, Index stri
       stride = width;
     }
     if (width == kPanel<T>)
-      accumulate_rows<T, kRows, 2>(rows, samples, x, stride_x, from, stride, d + n, columns);
+      accumulate_rows<T, kSums, 2>(rows, samples, x, stride_x, from, stride, d + n, columns);
     else
-      accumulate_rows<T, kRows, 1>(rows, samples, x, stride_x, from, stride, d + n, columns);
+      accumulate_rows<T, kSums, 1>(rows, samples, x, stride_x, from, stride, d + n, columns);
   }
 }
 

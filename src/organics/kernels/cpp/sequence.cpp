@@ -88,6 +88,7 @@ struct Call {
   const Weights<T>& w;
   const Packed<T> p;
   const Index h, m, record, cotangent;
+  Receiver receivers[4];
 
   Call(const Shape& shape, const Settings& settings, const Weights<T>& weights, const T* packed)
       : s(shape),
@@ -97,7 +98,9 @@ struct Call {
         h(shape.hidden),
         m(shape.inputs),
         record(C::kRecord * h),
-        cotangent(C::kCotangents * h) {}
+        cotangent(C::kCotangents * h) {
+    for (int i = 0; i < cell.receivers(); ++i) receivers[i] = cell.receiver(i);
+  }
 
   Parts<T> parameters(Index i) const { return {const_cast<T*>(w.vectors) + i, h}; }
 
@@ -120,7 +123,7 @@ struct Call {
   template <int number>
   void stage(const T* x, const T* given, Index rows, T* records, T* next) const {
     for (int i = 0; i < cell.receivers(); ++i) {
-      const Receiver r = cell.receiver(i);
+      const Receiver& r = receivers[i];
       if (r.stage != number || (given && !r.again)) continue;
       Factors<T> sources, input;
       if (r.matrix >= 0) sources = {r.sources * h, records + r.source * h, record, p.of[i].forward};
@@ -167,7 +170,7 @@ struct Call {
                                         {d + r * kBoth * h + i, h});
     }
     for (int i = 0; i < cell.receivers(); ++i) {
-      const Receiver r = cell.receiver(i);
+      const Receiver& r = receivers[i];
       if (r.stage != number || r.matrix < 0) continue;
       const Factors<T> from{r.parts * h, cotangents + r.cotangent * h, cotangent, p.of[i].back};
       multiply(rows, r.sources * h, from, {}, d + r.back * h, kBoth * h, r.back < kState);
@@ -185,7 +188,7 @@ struct Call {
   void accumulate_all(Index samples, const T* records, const T* inputs, const T* cotangents,
                       const Gradients<T>& gradient, T* panel) const {
     for (int i = 0; i < cell.receivers(); ++i) {
-      const Receiver r = cell.receiver(i);
+      const Receiver& r = receivers[i];
       if (r.matrix >= 0)
         accumulate(r.sources * h, r.parts * h, samples, records + r.source * h, record,
                    cotangents + r.cotangent * h, cotangent, gradient.matrix[r.matrix],

@@ -98,10 +98,22 @@ inline Power<T> exponential(Vector<T> x) {
   return {reinterpret_cast<Vector<T>>(scale), power * r};
 }
 
+// 1 / x of what is neither very large nor very small.
+template <typename T>
+inline Vector<T> reciprocal(Vector<T> x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {  // an estimate, made better, takes half as long as a division
+    const Vector<T> y = _mm512_maskz_rcp14_ps(__mmask16(-1), x);
+    return y + y * (T(1) - x * y);
+  }
+#endif
+  return T(1) / x;
+}
+
 template <typename T>
 inline Vector<T> sigmoid(Vector<T> x) {
   const Power<T> power = exponential<T>(-x);
-  return T(1) / (T(1) + power.scale + power.scale * power.rest);
+  return reciprocal<T>(T(1) + power.scale + power.scale * power.rest);
 }
 
 // By e^2x - 1, which is as precise near 0 as elsewhere.
@@ -109,7 +121,7 @@ template <typename T>
 inline Vector<T> hyperbolic_tangent(Vector<T> x) {
   const Power<T> power = exponential<T>(x + x);
   const Vector<T> grown = power.scale * power.rest + (power.scale - T(1));
-  return grown / (grown + T(2));
+  return grown * reciprocal<T>(grown + T(2));
 }
 
 // Their derivatives, by what they give.
