@@ -187,9 +187,8 @@ _CIRCUITS_ONLY = (
     "drive",
     "layers",
     *_PAPER_DT_TAU_MAX,
-    "backend",
-    "memory",
 )
+_OF_ALL = ("backend", "memory")
 
 
 HYPERPARAMETERS: dict[str, tuple[str, ...]] = {
@@ -253,9 +252,9 @@ class _SequenceNetwork(Settings):
     """Of another model than ORGaNICs: names and values, those of the layer's numbers; what is not
     named has its default."""
     backend: Backend = "auto"
-    """Implementation of the recurrence of ORGaNICs."""
+    """Implementation of the recurrence."""
     memory: Memory = "more"
-    """"less" trains ORGaNICs in memory that grows with the root of the number of steps; slower."""
+    """"less" trains in memory that grows with the root of the number of steps; slower."""
     clip_norm: Positive | None = None
     """Scale larger gradients down to this norm. Not for ORGaNICs, which need no such thing."""
 
@@ -337,8 +336,8 @@ class SequenceConfig(Optimization, _SequenceNetwork):  # the fields of the last 
     def layer_options(self, steps: int) -> dict[str, Any]:
         """The options of the recurrent layer, for sequences of so many steps."""
         if self.model != "organics":
-            return dict(self.hyperparameters)
-        options = {name: getattr(self, name) for name in _CIRCUITS_ONLY}
+            return dict(self.hyperparameters) | {name: getattr(self, name) for name in _OF_ALL}
+        options = {name: getattr(self, name) for name in (*_CIRCUITS_ONLY, *_OF_ALL)}
         factor = max(1.0, _PAPER_STEPS / steps)
         if self.recurrent == "identity" and factor > 1:
             # of 64 units, test accuracy: smnist of 196 steps, 2 epochs, 0.856 instead of 0.795;

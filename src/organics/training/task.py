@@ -108,10 +108,10 @@ class Sequences:
         return "units"
 
     def states_kept(self) -> int:
-        if self.config.model != "organics":
+        if self.config.memory == "less":
             return 0
-        # of each neuron at each step: y, a, b0 and b, or with less memory only what comes out
-        each = 4 if self.config.memory == "more" else 1
+        # of each neuron at each step: y, a, b0 and b; of other models at least one number
+        each = 4 if self.config.model == "organics" else 1
         return self.input_shape()[0] * self.config.units * self.config.layers * each
 
 
