@@ -154,8 +154,9 @@ def by_hand(circuit, drive, noise, dt, increments, start, scheme):
     return np.stack(path)
 
 
-@pytest.mark.rounding
-@pytest.mark.parametrize("scheme", ["euler-maruyama", "heun"])
+@pytest.mark.parametrize(
+    "scheme", ["euler-maruyama", pytest.param("heun", marks=pytest.mark.rounding)]
+)
 def test_every_step_over_several_chunks_with_a_drive_that_varies(scheme):
     circuit, z = example_circuit()
     noise = Noise(0.01, 0.01, np.array([0.1, 0.2]), 0.05)
@@ -180,7 +181,6 @@ def test_a_sampled_drive_is_linear_between_the_saved_rows():
     np.testing.assert_allclose(by_samples.state.y, by_function.state.y, atol=1e-12)
 
 
-@pytest.mark.rounding
 def test_the_path_depends_on_the_key_and_not_on_what_is_saved():
     circuit, z = example_circuit()
     noise, steps = Noise(0.01, 0.01), 1800

@@ -152,7 +152,6 @@ def test_a_stays_above_its_bound_from_any_start(seed, rectified):
     assert np.all(a >= bound - 1e-5)
 
 
-@pytest.mark.rounding
 def test_stops_at_rest():
     circuit, z = paper_circuit(3)
     full = simulate(circuit, z, times(2000.0))
