@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from organics.kernels.equations import Options, project, step
 from organics.linear.jacobian import eigenvalues
@@ -52,7 +52,7 @@ def states(layer: InSteps, x: Float[Array, "time m"]) -> Any:
 
 @eqx.filter_jit
 def _moments(
-    layer: InSteps, x: Float[Array, "batch time m"], times: Int[Array, " batch"]
+    layer: InSteps, x: Float[Array, "batch time m"], times: Int[ArrayLike, " batch"]
 ) -> tuple[Float[Array, "batch m"], Any]:
     """The input of one step of each sequence, and the state before it, arrays (batch, n)."""
 
