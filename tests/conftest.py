@@ -18,9 +18,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
 import pytest
+import type_checks
 from hypothesis import HealthCheck, settings
-from jaxtyping import config as type_checks
-from jaxtyping import install_import_hook
+from jaxtyping import config
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -36,7 +36,7 @@ settings.load_profile("organics")
 
 pytest_plugins = ["compile_times"]
 
-_hook = install_import_hook("organics", "beartype.beartype")
+_hook = type_checks.install()
 
 
 def pytest_collection_finish():
@@ -81,6 +81,6 @@ def standard_promotion():
 @pytest.fixture
 def without_type_checks():
     """As users have it: what the library itself says of an argument, not the run-time checks."""
-    type_checks.update("jaxtyping_disable", True)
+    config.update("jaxtyping_disable", True)
     yield
-    type_checks.update("jaxtyping_disable", False)
+    config.update("jaxtyping_disable", False)

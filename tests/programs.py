@@ -6,6 +6,7 @@ from functools import partial
 import equinox as eqx
 import jax
 import numpy as np
+import scipy.integrate
 import scipy.optimize
 
 from organics.linear_stability.spectrum import stability
@@ -74,3 +75,26 @@ def rest_and_abscissa(circuit, z):
     steps = found.x[:, None] + 1e-30j * np.eye(2 * n)
     J = np.stack([imbalance(x) for x in steps.T], axis=1).imag / 1e-30
     return found.x, np.linalg.eigvals(J / np.concatenate(taus)[:, None]).real.max()
+
+
+def simulated(circuit, z, t, start=None):
+    """`y` and `a` at times `t`, each (t, n), under `z` of the time, by SciPy from the equations.
+
+    The start, at time 0 or the first of `t`, is that without input unless it is given.
+    """
+    names = ("W", "b", "b0", "sigma", "tau_y", "tau_a")
+    W, b, b0, sigma, *taus = (np.asarray(getattr(circuit, name), float) for name in names)
+    n, c, tau = len(b), (b0 * sigma) ** 2, np.concatenate(taus)
+    W_r = np.eye(n) if circuit.W_r is None else np.asarray(circuit.W_r, float)
+
+    def velocity(t, x):
+        y, a = x[:n], np.maximum(x[n:], 0)
+        q = np.maximum(y, 0) if circuit.rectified else y
+        dy = -y + b * z(t) + (1 - np.sqrt(a)) * (W_r @ q)
+        return np.concatenate([dy, -x[n:] + c + W @ (q**2 * a)]) / tau
+
+    begin = 0.0 if start is None else t[0]
+    at_begin = np.concatenate([np.zeros(n), c] if start is None else start)
+    ends, options = (begin, t[-1]), {"rtol": 1e-9, "atol": 1e-11}
+    found = scipy.integrate.solve_ivp(velocity, ends, at_begin, "DOP853", t, **options)
+    return found.y[:n].T, found.y[n:].T

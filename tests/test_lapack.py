@@ -47,8 +47,9 @@ def test_a_batch_is_that_of_its_matrices(name):
     """Batches larger than a part, of a size that is no multiple of one, in two axes."""
     assert most_at_once(name, (20, 20)) < 2 * 13
     matrices = np.random.default_rng(0).normal(size=(2, 13, 20, 20))
-    alone = np.array([[ROUTES[name](x) for x in row] for row in matrices])
-    batched = jax.vmap(jax.vmap(ROUTES[name]))(matrices)
+    one = jax.jit(ROUTES[name])
+    alone = np.array([[one(x) for x in row] for row in matrices])
+    batched = jax.jit(jax.vmap(jax.vmap(ROUTES[name])))(matrices)
     np.testing.assert_allclose(batched, alone, rtol=1e-8, atol=1e-10)
 
 
@@ -60,16 +61,17 @@ def test_derivatives_of_a_batch_are_those_of_its_matrices():
         solved = jnp.linalg.solve(x, x[0]) / (1 + jnp.linalg.norm(jnp.linalg.inv(x)))
         return jnp.sum(solved) + jnp.linalg.norm(x, 2) + jnp.max(jnp.linalg.eigvalsh(symmetric(x)))
 
-    alone = np.array([jax.grad(loss)(x) for x in matrices])
-    batched = jax.grad(lambda xs: jnp.sum(jax.vmap(loss)(xs)))(matrices)
+    one = jax.jit(jax.grad(loss))
+    alone = np.array([one(x) for x in matrices])
+    batched = jax.jit(jax.grad(lambda xs: jnp.sum(jax.vmap(loss)(xs))))(matrices)
     np.testing.assert_allclose(batched, alone, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 4), (3, 0, 4, 4), (6, 1, 1), (1, 40, 40)])
 def test_batches_of_none_and_of_one(shape):
     x = np.random.default_rng(2).normal(size=shape)
-    assert jnp.linalg.eigvals(x).shape == shape[:-1]
-    assert jnp.linalg.inv(x).shape == shape
+    values, inverses = jax.jit(lambda x: (jnp.linalg.eigvals(x), jnp.linalg.inv(x)))(x)
+    assert values.shape == shape[:-1] and inverses.shape == shape
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
@@ -78,14 +80,20 @@ def test_no_call_is_large_enough_to_be_divided(name, dtype):
     """jaxlib divides from 200,000 operations on."""
     if jaxlib.version.__version_info__ >= (0, 11, 1):
         pytest.skip("this jaxlib divides nothing")
-    for m in (2, 7, 20, 72):
-        batch = jax.ShapeDtypeStruct((500, m, m), dtype)
-        program = jax.jit(jax.vmap(ROUTES[name])).lower(batch).compile().as_text()
-        calls = [line for line in program.splitlines() if 'target="lapack' in line]
-        sizes = [re.findall(rf"\[((?:\d+,)*){m},{m}\]", line) for line in calls]
+    sizes = (2, 7, 20, 72)
+    batches = [jax.ShapeDtypeStruct((500, m, m), dtype) for m in sizes]
+    every = jax.jit(lambda *batches: [jax.vmap(ROUTES[name])(x) for x in batches])
+    program = every.lower(*batches).compile().as_text()
+    found = [
+        {m: re.findall(rf"\[((?:\d+,)*){m},{m}\]", line) for m in sizes}
+        for line in program.splitlines()
+        if 'target="lapack' in line
+    ]
+    assert all(any(axes.values()) for axes in found), "a call without matrices"
+    for m in sizes:
         counts = {int(np.prod([int(size) for size in axes.split(",")[:-1]]))
-                  for found in sizes for axes in found}  # fmt: skip
-        assert calls and all(sizes)
+                  for call in found for axes in call[m]}  # fmt: skip
+        assert counts
         assert all(count == 1 or count * PRIMITIVES[name] * m**3 < 200_000 for count in counts)
 
 

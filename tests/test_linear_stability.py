@@ -63,19 +63,24 @@ def moderate_circuit(seed, n, *, rectified=False):
     return circuit, jnp.asarray(rng.choice([-1, 1], n) * rng.uniform(0.3, 1, n))
 
 
+@jax.jit
+def left(circuit, z, state):
+    """What Newton's method needs of a state."""
+    return jnp.concatenate(circuit.imbalance(state, z)), imbalance_jacobian(circuit, state)
+
+
 def at(circuit, z, y, a):
     """The steady state next to `(y, a)`, by plain Newton: stable or not."""
-    state = jnp.concatenate([jnp.asarray(y), jnp.asarray(a)])
-    n, z = circuit.n, jnp.asarray(z)
+    x, n, z = np.concatenate([y, a]).astype(float), circuit.n, np.asarray(z, float)
     for _ in range(20):
-        here = State(state[:n], state[n:])
-        imbalance = jnp.concatenate(circuit.imbalance(here, z))
-        state = state - jnp.linalg.solve(imbalance_jacobian(circuit, here), imbalance)
-    residual = jnp.linalg.norm(imbalance)
+        imbalance, J = left(circuit, z, State(x[:n], x[n:]))
+        x = x - np.linalg.solve(J, imbalance)
+    residual = np.linalg.norm(imbalance)
+    state = State(*jax.device_put((x[:n], x[n:])))
     found = SteadyState(
-        State(state[:n], state[n:]), residual, residual < 1e-12, jnp.int32(20), jnp.int32(2)
+        state, *jax.device_put((residual, residual < 1e-12, np.int32(20), np.int32(2)))
     )
-    return OperatingPoint(circuit, z, found)
+    return OperatingPoint(circuit, jnp.asarray(z), found)
 
 
 def claimed(circuit, z, state):
@@ -121,7 +126,6 @@ def test_every_step_of_the_proof_holds(seed, n, rectified, rest):
     assert difference <= 1e-9 * np.abs(linear.eigenvalues).max()
 
 
-@pytest.mark.rounding
 @given(seed=seeds, n=few_sizes, rectified=st.booleans(), rest=rest)
 def test_verification_agrees_with_the_construction(seed, n, rectified, rest):
     circuit, z = drawn_circuit(seed, n, rectified, rest)
@@ -560,8 +564,7 @@ def test_largest_euler_step_of_given_eigenvalues():
 # transformations, precision, refusals
 
 
-@pytest.mark.rounding
-@pytest.mark.parametrize("norm", [None, 0.9])
+@pytest.mark.parametrize("norm", [None, pytest.param(0.9, marks=pytest.mark.rounding)])
 def test_compiled_and_mapped_equal_the_plain_call(norm):
     keys = jr.split(jr.key(0), 4)
     circuits = jax.vmap(lambda k: Circuit.random(k, 2, norm))(keys)

@@ -47,15 +47,14 @@ def same(got, want, rtol=1e-7, atol=1e-14):
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol, atol), got, want)
 
 
-@pytest.mark.rounding
 @pytest.mark.parametrize(
     "recurrent, rectified, drive",
     [
         ("free", True, "signed"),
-        ("free", False, "rectified"),
+        pytest.param("free", False, "rectified", marks=pytest.mark.rounding),
         ("identity", True, "rectified"),
         ("identity", False, "unit"),
-        ("bounded", True, "unit"),
+        pytest.param("bounded", True, "unit", marks=pytest.mark.rounding),
         ("semidefinite", False, "signed"),
     ],
 )
@@ -86,8 +85,7 @@ def both_steps(layer, x):
     return (after.y, after.a, after.b), expected
 
 
-@pytest.mark.rounding
-@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("layers", [1, pytest.param(2, marks=pytest.mark.rounding)])
 @pytest.mark.parametrize("backend", ["auto", "scan"])
 def test_streaming_equals_whole_and_steps(layers, backend):
     layer = random_layer(1, layers=layers, backend=backend)

@@ -72,8 +72,7 @@ def test_fractions_merge_pieces():
     np.testing.assert_allclose([binom.sf(98, 100, low), binom.cdf(99, 100, high)], 0.025, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["any", "semidefinite"])
-@pytest.mark.parametrize("free_tau", [False, True])
+@pytest.mark.parametrize(("kind", "free_tau"), [("any", False), ("semidefinite", True)])
 def test_what_is_hunted_is_within_the_bounds(kind, free_tau):
     @jax.jit
     @jax.vmap

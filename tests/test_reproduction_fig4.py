@@ -26,7 +26,6 @@ def iterates(W, W_r, b, b0, sigma, z, count):
         a = c + W @ (a * y**2)
 
 
-@pytest.mark.rounding
 def test_errors_are_those_of_the_algorithm(outcome):
     assert outcome.verdict == "holds"
     count, errors = outcome.numbers["circuits"], []

@@ -53,7 +53,6 @@ def test_every_circuit_is_stable(outcome):
     assert total["count_proved"] == total["count_proofs"] >= 8
 
 
-@pytest.mark.rounding
 @pytest.mark.parametrize("rectified", [False, True])
 def test_the_numbers_are_those_of_circuits_one_by_one(outcome, rectified):
     rng = np.random.default_rng([0, N, int(rectified), 0])

@@ -105,7 +105,6 @@ def test_the_balls_hold_the_imbalance_and_its_derivative(n, seed, rectified, ide
 # identity recurrence
 
 
-@pytest.mark.rounding
 @given(n=st.sampled_from([1, 4, 12]), seed=seeds, rectified=models)
 def test_identity_recurrence_is_always_proved(n, seed, rectified):
     circuit, z = wide_circuit(seed, n, rectified=rectified)

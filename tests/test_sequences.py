@@ -179,7 +179,6 @@ def test_the_loss_is_the_cross_entropy_of_the_last_output():
     assert metrics["accuracy"] == pytest.approx(right, abs=1e-6)
 
 
-@pytest.mark.rounding
 def test_the_diagnosis_is_that_of_the_layer():
     model = make(2, 5, key=jr.key(0), backend="scan", layers=2)
     x = jax.device_put(np.random.default_rng(1).normal(size=(501, 8, 2)))

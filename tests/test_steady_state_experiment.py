@@ -32,7 +32,10 @@ def test_the_experiment_at_toy_size(tmp_path, monkeypatch):
         starts=1,
         rectified=(False,),
     )
+    cleared = []  # and not what other tests have compiled
+    monkeypatch.setattr(experiment.jax, "clear_caches", lambda: cleared.append(1))
     found = experiment.compute(config, progress=False)
+    assert len(cleared) == 2, "a size is forgotten when it is done"
     assert json.loads(config.results.read_text()) == json.loads(json.dumps(found))
     (search,) = found["search"]
     assert search["circuits"] == search["converged"] == search["residual_at_most_1e-10"] == 12

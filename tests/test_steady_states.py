@@ -61,7 +61,7 @@ firing_rates = jax.jit(lambda circuit, state: circuit.firing_rates(state))
 @given(seed=seeds, n=sizes, rectified=st.booleans())
 def test_closed_form_is_at_rest_and_normalizes(seed, n, rectified):
     circuit, z = wide_circuit(seed, n, rectified=rectified)
-    found = solve(circuit, z)
+    found, z = solve(circuit, z), np.asarray(z)
     assert found.converged and found.method_name == "closed form" and found.iterations == 0
     y, a = np.asarray(found.state.y), np.asarray(found.state.a)
     scale = np.linalg.norm(y) + np.linalg.norm(a) + np.linalg.norm(np.asarray(circuit.b) * z)
@@ -71,7 +71,7 @@ def test_closed_form_is_at_rest_and_normalizes(seed, n, rectified):
     d = np.asarray(circuit.b) * z
     drive = np.maximum(d, 0) if rectified else d
     pool = np.square(np.asarray(circuit.b0) * circuit.sigma) + np.asarray(circuit.W) @ drive**2
-    rates = firing_rates(circuit, found.state)
+    rates = jax.device_get(firing_rates(circuit, found.state))
     np.testing.assert_allclose(rates.y_plus, np.maximum(d, 0) ** 2 / pool, rtol=1e-12)
     if rectified:
         np.testing.assert_allclose(y[d < 0], d[d < 0])
@@ -137,8 +137,8 @@ def test_what_counts_as_converged_is_at_rest(seed, n, rectified, norm):
 
 @given(seed=seeds)
 def test_an_explicit_identity_gives_the_closed_form(seed):
-    circuit, z = wide_circuit(seed, 5, rectified=seed % 2 == 1)
-    identity = jax.device_put(np.eye(5))
+    circuit, z = wide_circuit(seed, 12, rectified=seed % 2 == 1)
+    identity = jax.device_put(np.eye(12))
     explicit = eqx.tree_at(lambda c: c.W_r, circuit, identity, is_leaf=lambda leaf: leaf is None)
     want, got = solve(circuit, z), solve(explicit, z)
     assert got.converged and got.method_name != "closed form"
@@ -353,10 +353,9 @@ def test_matrix_free_finds_the_same_states_for_many_drives(n, norm, rectified, d
     np.testing.assert_allclose(got.state.a, want.state.a, rtol=accuracy)
 
 
-@pytest.mark.parametrize("rectified", [False, True])
-def test_matrix_free_derivatives_are_those_of_a_factorization(rectified):
+def test_matrix_free_derivatives_are_those_of_a_factorization():
     n = 12
-    circuit, z = wide_circuit(4, n, recurrence=1.0, rectified=rectified)
+    circuit, z = wide_circuit(4, n, recurrence=1.0, rectified=True)
     rng = np.random.default_rng(1)
     drives = np.array([[1], [-0.5], [0.1]]) * np.asarray(z)
     weights = rng.normal(size=(2, n))
@@ -467,14 +466,14 @@ def test_matrix_free_tells_a_saddle_from_a_stable_state_in_small_circuits_only()
         circuit = Circuit(
             0.84594733 * identity, -identity, b=0.92461562, b0=1.0, sigma=0.31517131**0.5
         )
-        found = matrix_free(circuit, jnp.ones(n))
+        found = matrix_free(circuit, np.ones(n))
         assert found.converged
         assert (abscissa(circuit, found.state) < 0) == stable
 
 
 def test_matrix_free_reports_no_state_where_newton_stalls_at_none():
     circuit = Circuit([[0.7]], [[-1.0]], b=0.9, b0=1.0, sigma=0.9)
-    assert not matrix_free(circuit, jnp.ones(1)).converged
+    assert not matrix_free(circuit, np.ones(1)).converged
 
 
 def test_without_recurrent_weights_matrix_free_is_the_closed_form():

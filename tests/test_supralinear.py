@@ -1,10 +1,10 @@
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+import scipy.integrate
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -49,17 +49,25 @@ def test_rest_is_where_a_simulation_ends(sizes, seed):
     assert np.max(np.real(np.linalg.eigvals(J))) < 0
 
 
-@eqx.filter_jit
 def simulate(layer, x):
-    """Potentials ten seconds after release at 0, by a stiff solver."""
-    term = diffrax.ODETerm(lambda t, u, args: layer.velocity(u, x))  # noqa: ARG005
-    control = diffrax.PIDController(rtol=1e-10, atol=1e-10)
-    found = diffrax.diffeqsolve(
-        term, diffrax.Kvaerno5(), 0.0, 10_000.0, 0.1, jnp.zeros(layer.units), max_steps=10_000,
-        stepsize_controller=control,
-    )  # fmt: skip
-    assert found.ys is not None
-    return found.ys[0]
+    """Potentials ten seconds after release at 0, by a stiff solver of SciPy."""
+    layer, x = jax.tree.map(np.asarray, (layer, x))
+    n, excitatory = len(layer.log_W), layer.excitatory
+    sign = np.where(np.arange(n) < excitatory, 1, -1)
+    tau = np.where(sign > 0, layer.tau_E, layer.tau_I)
+    W, h = np.exp(layer.log_W) * sign, layer.W_in @ x + layer.bias
+
+    def velocity(_, u):
+        return (h + W @ (layer.k * np.maximum(u, 0) ** 2) - u) / tau
+
+    ends, options = (0, 10_000), {"rtol": 1e-10, "atol": 1e-10}
+    return scipy.integrate.solve_ivp(velocity, ends, np.zeros(n), "LSODA", **options).y[:, -1]
+
+
+@eqx.filter_jit
+def slopes(layer, u, x):
+    """The Jacobian, and the derivative of the velocity."""
+    return layer.jacobian(u), jax.jacfwd(layer.velocity)(u, x)
 
 
 @pytest.mark.rounding
@@ -67,8 +75,7 @@ def simulate(layer, x):
 def test_jacobian_is_the_derivative_of_the_velocity(sizes, seed):
     layer, x = network(sizes, np.uint32(seed))
     u = np.random.default_rng(seed).normal(size=layer.units)
-    both = eqx.filter_jit(lambda layer, u, x: (layer.jacobian(u), jax.jacfwd(layer.velocity)(u, x)))
-    np.testing.assert_allclose(*both(layer, u, x), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(*slopes(layer, u, x), rtol=1e-12, atol=1e-14)
 
 
 @given(sizes=SIZES, seed=SEEDS)
@@ -79,9 +86,8 @@ def test_implicit_gradient_is_that_of_finite_differences(sizes, seed):
     rng = np.random.default_rng(seed)
     direction = jax.tree.map(lambda p: rng.normal(size=p.shape), parameters)
     step = 1e-5
-    up, down = (along(layer, x, direction, h)[0] for h in (step, -step))
-    differences = (up - down) / (2 * step)
-    middle = along(layer, x, direction, 0.0)
+    up, middle, down = (along(layer, x, direction, np.asarray(h)) for h in (step, 0.0, -step))
+    differences = (up[0] - down[0]) / (2 * step)
     for derivative in middle[1:]:
         np.testing.assert_allclose(derivative, differences, rtol=1e-5, atol=1e-9)
 
@@ -94,7 +100,6 @@ def along(layer, x, direction, step):
         moved = jax.tree.map(lambda p, d: p + step * d, layer, direction)
         return jnp.sum(jnp.sin(1 + moved(x)))
 
-    step = jnp.asarray(step)
     return total(step), jax.grad(total)(step), jax.jacfwd(total)(step)
 
 

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from organics.kernels.equations import Options, project, step
 from organics.linear.jacobian import eigenvalues
@@ -35,10 +35,8 @@ def spectra(
     the numbers have overflowed.
     """
     batch, time, _ = x.shape
-    sequence = np.arange(batch)
-    times = time - 1 - sequence * time // batch
-    before = jax.tree.map(lambda leaf: leaf[sequence, times], _states_of_all(layer, x))
-    spectrum = eigenvalues(np.asarray(jacobians(layer, x[sequence, times], before)))
+    times = time - 1 - np.arange(batch) * time // batch
+    spectrum = eigenvalues(np.asarray(jacobians(layer, *_moments(layer, x, times))))
     return np.max(np.real(spectrum), axis=-1) / layer.dt, np.max(np.abs(1 + spectrum), axis=-1)
 
 
@@ -53,9 +51,15 @@ def states(layer: InSteps, x: Float[Array, "time m"]) -> Any:
 
 
 @eqx.filter_jit
-def _states_of_all(layer: InSteps, x: Float[Array, "batch time m"]) -> Any:
-    """The state before each step, arrays (batch, time, n)."""
-    return jax.vmap(lambda one: states(layer, one))(x)
+def _moments(
+    layer: InSteps, x: Float[Array, "batch time m"], times: Int[ArrayLike, " batch"]
+) -> tuple[Float[Array, "batch m"], Any]:
+    """The input of one step of each sequence, and the state before it, arrays (batch, n)."""
+
+    def at(x, time):
+        return x[time], jax.tree.map(lambda leaf: leaf[time], states(layer, x))
+
+    return jax.vmap(at)(x, times)
 
 
 @eqx.filter_jit

@@ -28,6 +28,7 @@ class Examples(NamedTuple):
     labels: Int[Array, " count"]
     max_value: Int[Array, ""]
 
+    @functools.partial(jax.jit, static_argnums=2)
     def take(
         self, indices: Int[Array, " batch"], dtype
     ) -> tuple[Float[Array, "batch ..."], Int[Array, " batch"]]:
@@ -140,7 +141,7 @@ def initial_state(
     return TrainState(
         model=model,
         average=model if averaging > 0 else None,
-        optimizer=optimizer.init(_trained(model)),
+        optimizer=eqx.filter_jit(optimizer.init)(_trained(model)),
         step=jnp.int32(0),
         averaging=averaging,
     )
