@@ -93,7 +93,7 @@ class Portrait(NamedTuple):
     fixed_points: list[FixedPoint2D]
 
 
-def fixed_points_2d(circuit: Circuit, z: Values) -> list[FixedPoint2D]:
+def fixed_points_2d(circuit: Circuit, z: "Values") -> list[FixedPoint2D]:
     """All fixed points of a circuit with n = 1 for the input drive `z` (a number), by rising `y`.
 
     There is at least one, except with `w_r = 0` and `w (b z)^2 >= 1` (the modulator's excitation
@@ -116,7 +116,7 @@ def fixed_points_2d(circuit: Circuit, z: Values) -> list[FixedPoint2D]:
 
 def nullclines(
     circuit: Circuit,
-    z: Values,
+    z: "Values",
     y_limits: Limits,
     a_limits: Limits,
     points: int = 400,
@@ -140,7 +140,7 @@ def nullclines(
 
 def phase_plane(
     circuit: Circuit,
-    z: Values,
+    z: "Values",
     y_limits: Limits,
     a_limits: Limits,
     points: int = 81,
@@ -162,7 +162,7 @@ def phase_plane(
 
 def portrait(
     circuit: Circuit,
-    z: Values,
+    z: "Values",
     y_limits: Limits | None = None,
     a_limits: Limits | None = None,
 ) -> Portrait:

@@ -56,11 +56,11 @@ def trial(
     seed: int,
     index: int | Int[Array, ""],
     n: int,
-    spectral_norm: ScalarLike | None = 1.0,
+    spectral_norm: "ScalarLike | None" = 1.0,
     *,
     drive_norm: float = 1.0,
     rectified: bool = False,
-    dtype: DTypeLike | None = None,
+    dtype: "DTypeLike | None" = None,
 ) -> tuple[Circuit, Float[jax.Array, " n"]]:
     """Circuit and input drive of trial `index` of `run_trials` with the same arguments.
 
@@ -78,7 +78,7 @@ def run_trials(
     seed: int = 0,
     drive_norm: float = 1.0,
     rectified: bool = False,
-    dtype: DTypeLike | None = None,
+    dtype: "DTypeLike | None" = None,
     processes: int = 1,
     cluster: Cluster | None = None,
     on_progress: Callable[[int], None] | None = None,

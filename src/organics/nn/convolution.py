@@ -66,13 +66,13 @@ class NormalizationConv2d(eqx.Module):
         kernel_size: int | tuple[int, int],
         pool_size: int | tuple[int, int] = 5,
         *,
-        key: PRNGKeyArray,
+        key: "PRNGKeyArray",
         pool: PoolReach = "across",
         padding: Padding = "same",
         rectified: bool = False,
         sigma: float = 1.0,
         tau: float = 2.0,
-        dtype: DTypeLike | None = None,
+        dtype: "DTypeLike | None" = None,
     ):
         kernel, window = _pair("kernel_size", kernel_size), _pair("pool_size", pool_size)
         require_sizes(in_channels=in_channels, out_channels=out_channels)
@@ -102,7 +102,7 @@ class NormalizationConv2d(eqx.Module):
         self.built = as_built(self)
 
     def __call__(
-        self, x: Float[Array, "c_in h w"], *, key: PRNGKeyArray | None = None
+        self, x: Float[Array, "c_in h w"], *, key: "PRNGKeyArray | None" = None
     ) -> Float[Array, "c_out h2 w2"]:
         """Rates of the principal neurons at the steady state for the image `x`.
 

@@ -84,14 +84,14 @@ class Normalization(eqx.Module):
         input_size: int,
         size: int,
         *,
-        key: PRNGKeyArray,
+        key: "PRNGKeyArray",
         recurrent: StaticRecurrence = "identity",
         gain: Literal["input"] | float = "input",
         pool: PoolWeights = "positive",
         rectified: bool = False,
         sigma: float = 1.0,
         tau: float = 2.0,
-        dtype: DTypeLike | None = None,
+        dtype: "DTypeLike | None" = None,
     ):
         require_sizes(input_size=input_size, size=size)
         require_positive(sigma=sigma, tau=tau)
@@ -142,7 +142,7 @@ class Normalization(eqx.Module):
         return circuit, unit_norm(self.W_zx @ x)
 
     def __call__(
-        self, x: Float[Array, " m"], *, key: PRNGKeyArray | None = None
+        self, x: Float[Array, " m"], *, key: "PRNGKeyArray | None" = None
     ) -> Float[Array, " n"]:
         """Rates of the principal neurons at the steady state for the input `x`.
 

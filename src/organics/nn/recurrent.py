@@ -118,7 +118,7 @@ class Cell(eqx.Module):
         sigma: float,
         largest_rates: tuple[float, float, float, float],
         *,
-        key: PRNGKeyArray,
+        key: "PRNGKeyArray",
         dtype,
     ):
         drawn = _draw(key, input_size, size, recurrent != "identity", learn_rates, dtype)
@@ -283,7 +283,7 @@ class ORGaNICs(eqx.Module):
         input_size: int,
         hidden_size: int,
         *,
-        key: PRNGKeyArray,
+        key: "PRNGKeyArray",
         rectified: bool = True,
         recurrent: Recurrence = "free",
         time_constants: TimeConstants = "learned",
@@ -297,7 +297,7 @@ class ORGaNICs(eqx.Module):
         dt_tau_max_gates: float = 0.1,
         backend: Backend = "auto",
         memory: Memory = "more",
-        dtype: DTypeLike | None = None,
+        dtype: "DTypeLike | None" = None,
     ):
         require_sizes(input_size=input_size, hidden_size=hidden_size, layers=layers)
         require_positive(sigma=sigma, dt=dt)

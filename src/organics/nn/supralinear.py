@@ -90,11 +90,11 @@ class SSN(eqx.Module):
         excitatory: int,
         inhibitory: int,
         *,
-        key: PRNGKeyArray,
+        key: "PRNGKeyArray",
         k: float = 0.3,
         tau_E: float = 20.0,
         tau_I: float = 10.0,
-        dtype: DTypeLike | None = None,
+        dtype: "DTypeLike | None" = None,
     ):
         require_sizes(input_size=input_size, excitatory=excitatory, inhibitory=inhibitory)
         require_positive(k=k, tau_E=tau_E, tau_I=tau_I)
@@ -162,7 +162,7 @@ class SSN(eqx.Module):
         return Rest(implicit(driven, jnp.where(found, u, 0)), found)
 
     def __call__(
-        self, x: Float[Array, " m"], *, key: PRNGKeyArray | None = None
+        self, x: Float[Array, " m"], *, key: "PRNGKeyArray | None" = None
     ) -> Float[Array, " E"]:
         """Rates of the E units at rest for the input `x`; NaN if it does not come to rest.
 

@@ -131,7 +131,7 @@ class _Attempt(NamedTuple):
 
 
 def prove(
-    point: OperatingPoint, *, certificate: ArrayLike | None = None, max_bits: int = MAX_BITS
+    point: OperatingPoint, *, certificate: "ArrayLike | None" = None, max_bits: int = MAX_BITS
 ) -> Proof:
     """Prove or disprove that a circuit has a stable steady state under its drive.
 
