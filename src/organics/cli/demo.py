@@ -21,7 +21,7 @@ class Demo:
     out: Path = Path("runs/demo")
     """Folder for the run, the pictures and demo.json."""
     quick: bool = False
-    """A few epochs only, to see that it works."""
+    """A few epochs only, as a test."""
     seed: int = 0
     """Decides the initial parameters and the order of the images."""
     check: bool = False
