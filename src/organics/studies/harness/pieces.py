@@ -1,4 +1,4 @@
-"""What a long target has computed so far, piece by piece, so that it can be interrupted."""
+"""Pieces of a long target, kept in files so that it can be interrupted."""
 
 import io
 from collections.abc import Callable, Iterable, Mapping
@@ -12,9 +12,9 @@ Piece = dict[str, np.ndarray]
 
 
 def kept(folder: Path, name: str, make: Callable[[], Mapping[str, np.ndarray]]) -> Piece:
-    """The arrays of the piece `name`: read from `folder` if it is there, else made and written.
+    """The arrays of the piece `name`: read from `folder` if there, else computed and written.
 
-    A name must say all that the piece depends on. Pieces made elsewhere count like any other.
+    The name must determine the content of the piece, wherever it is computed.
     """
     path = _path(folder, name)
     if path.exists():
@@ -29,7 +29,7 @@ def kept(folder: Path, name: str, make: Callable[[], Mapping[str, np.ndarray]]) 
 
 
 def count_kept(folder: Path, names: Iterable[str]) -> int:
-    """How many of the pieces of these names are there."""
+    """How many pieces of these names exist."""
     return sum(_path(folder, name).exists() for name in names)
 
 
@@ -38,5 +38,5 @@ def _path(folder: Path, name: str) -> Path:
 
 
 def joined(pieces: list[Piece]) -> Piece:
-    """Arrays of the same name one after the other."""
+    """Concatenate the arrays of each name."""
     return {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
