@@ -32,7 +32,7 @@ _FAST = {
     "dt_tau_max_y": 0.6,
     "dt_tau_max_a": 1.0,
     "dt_tau_max_gates": 1.0,
-}  # best of 4 configurations on the permuted task, where a rate of 0.1 is better, and of 2 on raster
+}  # best of 4 configurations (permuted task, where a rate of 0.1 is better) and of 2 (raster)
 MODELS: dict[str, dict[str, Any]] = {
     "organics": _FAST,
     "organics-fixed": _FAST | {"time_constants": "fixed"},
