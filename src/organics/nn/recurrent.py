@@ -202,8 +202,8 @@ def trainable(model: PyTree) -> PyTree:
     of recurrent layers, which have no gradient.
 
     Use it as a filter for `eqx.filter` and `eqx.partition`, and as the `mask` of optimizers with
-    weight decay, which would otherwise shrink the initial states: `optax.adamw(1e-3,
-    mask=trainable)`.
+    weight decay, which would otherwise shrink the initial states:
+    `optax.adamw(1e-3, mask=trainable)`.
     """
 
     def of(node):
@@ -241,8 +241,8 @@ class ORGaNICs(eqx.Module):
         time_constants: "learned" for each neuron, or "fixed".
         layers: circuits on top of each other, each fed by the `y` of the one below.
         rectification: of the recurrent input in the rectified model. "inside", `W_r relu(y)`, is
-            the paper's equation and the `Circuit` that the library certifies; "outside", `relu(W_r
-            y)`, is the paper's published code. For the identity they are the same.
+            the paper's equation and the `Circuit` that the library certifies; "outside",
+            `relu(W_r y)`, is the paper's published code. For the identity they are the same.
         drive: "signed", `W_zx x` as in the equation; "rectified", `relu(W_zx x)` as in the
             published code, where for `x >= 0` a neuron with negative weights is silent; or "unit",
             `W_zx x` scaled down to norm 1 where it is larger, so that large inputs do not make the

@@ -54,8 +54,8 @@ class SSN(eqx.Module):
     for the layer's input `x`, shape (m,). `W_s = +-exp(log_W)`: the columns of E units are positive
     and those of I units negative, whatever `log_W` is. The layer returns the rates of E.
 
-    A steady state need not exist, be stable or be unique. The layer integrates the network from `u
-    = 0` until it comes to rest, polishes that state by Newton, and differentiates it by the
+    A steady state need not exist, be stable or be unique. The layer integrates the network from
+    `u = 0` until it comes to rest, polishes that state by Newton, and differentiates it by the
     implicit function theorem. If the network does not come to rest, as when excitation runs away,
     `__call__` gives NaN and `rest` has `found` false.
 

@@ -3,8 +3,8 @@
 For an exact symmetric `P` and a number `g`, let `Q = 2 g P - P J - J^T P` be positive definite for
 every `J` in the balls. If `P` is positive definite, every eigenvalue of `J` has a real part below
 `g`. If `x^T P x < 0` for some `x`, some eigenvalue has a real part above `g`: no eigenvalue lies on
-the line, and if all were left of it, `P` would be the integral over `t > 0` of `E^T Q E` with `E =
-exp((J - g) t)`, which is positive definite.
+the line, and if all were left of it, `P` would be the integral over `t > 0` of `E^T Q E` with
+`E = exp((J - g) t)`, which is positive definite.
 
 How `P` and `g` were found does not matter. Gershgorin's theorem tests definiteness of `X^T Q X` and
 `X^T P X`, with an exact matrix `X` that makes both nearly diagonal. If `X^T Q X` is positive

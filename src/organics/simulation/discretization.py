@@ -5,8 +5,8 @@ For a mode of the linearized circuit, `dx = lambda x dt + dB`, a step of `dt` is
     x -> R x + G dB,    w = lambda dt,
 
 with `R = 1 + w`, `G = 1` in the Euler-Maruyama and `R = 1 + w + w^2/2`, `G = 1 + w/2` in the Heun
-scheme. Steps are stable if `|R| < 1`; the ratio of their variance to that of the mode, `-1 / (2 Re
-lambda)`, is then
+scheme. Steps are stable if `|R| < 1`; the ratio of their variance to that of the mode,
+`-1 / (2 Re lambda)`, is then
 
     |G|^2 (-2 Re w) / (1 - |R|^2).
 """
