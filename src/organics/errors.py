@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 class Failed(RuntimeError):
-    """The message says why, and what would do."""
+    """The message says why, and what to do."""
 
 
 class SimulationFailed(Failed):
@@ -37,5 +37,5 @@ class Diverged(Failed):
         self.checkpoint = checkpoint
 
     def __reduce__(self):
-        # by default it would be made anew from its message alone, when another process raised it
+        # by default, unpickling in another process passes only the message
         return Diverged, (str(self), self.step, self.checkpoint)

@@ -280,9 +280,9 @@ class Circuit(eqx.Module):
         return FiringRates(jnp.square(jax.nn.relu(y)), y_minus, root(a))
 
 
-@partial(jax.jit, static_argnums=(1, 3))  # one program, instead of one for each array and step
+@partial(jax.jit, static_argnums=(1, 3))  # one program instead of many small ones
 def _draw(key: PRNGKeyArray, n: int, spectral_norm: ScalarLike | None, real):
-    """What `Circuit.random` draws: `W`, `W_r`, `b`, `b0` and `sigma`."""
+    """Draw `W`, `W_r`, `b`, `b0` and `sigma` for `Circuit.random`."""
     k_b, k_b0, k_sigma, k_W, k_W_r = jr.split(key, 5)
     # the open interval: the circuit's gains must not vanish
     uniform = lambda k: jr.uniform(k, (n,), real, minval=jnp.finfo(real).eps)  # noqa: E731

@@ -36,7 +36,7 @@ def unit_norm(x: Float[Array, " n"]) -> Float[Array, " n"]:
     """`x / ||x||`, and 0 with derivative 0 at `x = 0`, where the direction is undefined."""
     # divide by the largest entry first, so that squares neither overflow nor vanish
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x)))
-    nonzero = largest != 0  # which NaN is, too, and stays
+    nonzero = largest != 0  # true for NaN, which stays NaN
     x = jnp.where(nonzero, x / jnp.where(nonzero, largest, 1), 1)
     return jnp.where(nonzero, x / jnp.linalg.norm(x), 0)
 

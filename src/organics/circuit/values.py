@@ -22,7 +22,7 @@ def as_real(name: str, value: Any, dtype: Any) -> Array:
     if np.ma.is_masked(value):
         raise ValueError(f"`{name}` must have no masked entries.")
     try:
-        # by NumPy, if it can: without a type, `jnp.asarray` compiles a program for each shape
+        # by NumPy if possible: without a type, `jnp.asarray` compiles a program for each shape
         of_jax = any(isinstance(leaf, Array) for leaf in jax.tree.leaves(value))
         value = jnp.asarray(value) if of_jax else np.asarray(value)
     except (TypeError, ValueError) as error:

@@ -107,7 +107,7 @@ class Identity(Weights):
         return jnp.eye(self.n, dtype=self.dtype)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        del copy  # it is always made anew
+        del copy  # the matrix is always new
         return np.eye(self.n, dtype=self.dtype if dtype is None else dtype)
 
     def norm(self) -> Float[Array, ""]:
@@ -233,7 +233,7 @@ class Convolution(Weights):
         down, across = (
             np.arange(size)[None, :] - np.arange(size)[:, None] + kernel // 2
             for size, kernel in ((self.height, kh), (self.width, kw))
-        )  # where in the kernel the weight of each row or column on each other one stands
+        )  # index in the kernel of the weight of each row or column on each other one
         inside = ((down >= 0) & (down < kh))[:, None, :, None] & ((across >= 0) & (across < kw))[
             None, :, None, :
         ]

@@ -35,7 +35,7 @@ class Certify:
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Circuit files, .json or .npz."""
     rigorous: bool = False
-    """Prove or disprove stability, rigorously, whatever the rounding errors."""
+    """Prove or disprove stability in ball arithmetic, which bounds all rounding errors."""
     max_bits: int = 848
     """Highest precision for --rigorous, which begins with 53 bits and doubles them."""
     check: bool = False

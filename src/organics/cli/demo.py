@@ -23,7 +23,7 @@ class Demo:
     quick: bool = False
     """A few epochs only, as a test."""
     seed: int = 0
-    """Decides the initial parameters and the order of the images."""
+    """Seed of the initial parameters and of the order of the images."""
     check: bool = False
     """Exit with 1 unless every circuit is certified at every test input."""
     json: bool = False

@@ -11,7 +11,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Devices:
-    """Who shares the work."""
+    """Devices and processes that share the work."""
 
     devices: int = 1
     """Devices of this process that share every batch. A CPU is split into that many."""

@@ -46,7 +46,7 @@ class Certificate(NamedTuple):
     checks: dict[str, Bool[Array, ""]]
 
     def lines(self) -> Lines:
-        """In words."""
+        """The result as a verdict and lines of text."""
         rows = [(name, verdict(passed, "holds", "FAILS")) for name, passed in self.checks.items()]
         if self.margin is not None:
             rows.insert(0, ("margin", numbers(self.margin)))

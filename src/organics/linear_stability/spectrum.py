@@ -45,7 +45,7 @@ class Stability(NamedTuple):
     leading_frequency: Float[Array, ""]
 
     def lines(self) -> Lines:
-        """In words."""
+        """The result as a verdict and lines of text."""
         rows = (
             ("largest real part", numbers(self.spectral_abscissa, "1/ms")),
             ("leading frequency", numbers(self.leading_frequency, "Hz")),
@@ -209,8 +209,8 @@ def _least_stable(
 def largest_euler_step(eigenvalues: Complex[Array | np.ndarray, "*m"]) -> Float[Array, ""]:
     """Largest step, in ms, below which explicit Euler steps of the circuit are stable.
 
-    `min(-2 Re / |.|^2)` over the eigenvalues (1/ms) of the Jacobian at a steady state: for a
-    smaller step each `|1 + dt lambda| < 1`. It is positive only if the steady state is stable.
+    `min(-2 Re / |.|^2)` over the eigenvalues (1/ms) of the Jacobian at a steady state: smaller
+    steps have `|1 + dt lambda| < 1` for all. It is positive only if the steady state is stable.
 
     Raises `ValueError` unless `eigenvalues` has one axis and at least one entry.
     """

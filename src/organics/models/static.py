@@ -166,7 +166,7 @@ class StaticClassifier(eqx.Module):
             yield layer, rates
 
 
-@partial(jax.jit, static_argnums=(0, 2))  # one program, instead of several for each layer
+@partial(jax.jit, static_argnums=(0, 2))  # one program instead of several for each layer
 def _stack(widths: tuple[int, ...], key: PRNGKeyArray, dtype) -> tuple[eqx.nn.Linear, ...]:
     keys = jr.split(key, len(widths) - 1)
     pairs = zip(widths, widths[1:], keys, strict=False)

@@ -50,8 +50,8 @@ class Normalization(eqx.Module):
             norm at most 1 (starting from the identity): the steady state is found by iteration and
             differentiated implicitly. It need not be stable: `stability` tells.
         gain: "input" learns the attention-like gain above; a number in (0, 1] is a fixed `b`.
-        pool: "positive": `W = exp(log_W)`; "bounded": clamped to at most 1, as a steady state may
-            need to exist if `W_r` is not the identity.
+        pool: "positive": `W = exp(log_W)`; "bounded": this clamped to at most 1, as without a bound
+            on `W` and with `W_r` other than the identity there may be no steady state.
         rectified: the rectified circuit instead of the main one.
         sigma: semi-saturation constant, fixed.
         tau: time constants of all neurons, in ms. They affect the eigenvalues of the circuit, not
@@ -170,9 +170,9 @@ class Normalization(eqx.Module):
         return Linearization(jacobian(circuit, steady.state), steady.converged, by_theorem)
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3))  # one program, instead of one for each array and step
+@partial(jax.jit, static_argnums=(1, 2, 3))  # one program instead of many small ones
 def _draw(key: PRNGKeyArray, input_size: int, size: int, dtype) -> tuple[Array, ...]:
-    """What a layer starts with: `W_zx`, `W_bx`, `W_r`, `log_W`, `beta`."""
+    """The initial parameters: `W_zx`, `W_bx`, `W_r`, `log_W`, `beta`."""
     k_zx, k_bx, k_W = jr.split(key, 3)
     W_zx, W_bx = (uniform_fan_in(k, (size, input_size), input_size, dtype) for k in (k_zx, k_bx))
     identity = jnp.eye(size, dtype=dtype)

@@ -104,7 +104,7 @@ class Proof(NamedTuple):
     certificate: arb_mat | None
 
     def lines(self) -> Lines:
-        """In words; the balls with 12 digits."""
+        """The result as a verdict and lines of text; balls have 12 digits."""
         rows = [("decided by", f"{self.decided_by.name}, margin {self.decided_by.margin}")]
         rows.append(("precision", f"{self.bits} bits"))
         if self.enclosure is not None:

@@ -36,7 +36,7 @@ class SteadyState(NamedTuple):
     method: Int[Array, ""]
 
     def lines(self) -> Lines:
-        """In words."""
+        """The result as a verdict and lines of text."""
         rows = [("y", numbers(self.state.y)), ("a", numbers(self.state.a))]
         rows.append(("residual", numbers(self.residual)))
         if np.ndim(self.method) == 0:
@@ -98,7 +98,7 @@ class OperatingPoint(eqx.Module):
         return self.found.method_name
 
     def lines(self) -> Lines:
-        """In words."""
+        """The result as a verdict and lines of text."""
         return self.found.lines()
 
     def __str__(self) -> str:

@@ -16,7 +16,7 @@ Linear = Callable[[Array], Array]
 
 
 class System(eqx.Module):
-    """Equations `tau dx/dt = F(x)` of m numbers, with all parameters and the drive as they are.
+    """Equations `tau dx/dt = F(x)` of m numbers, with fixed parameters and drive.
 
     Subclasses give the equations, and override the defaults below where needed.
     """
@@ -31,7 +31,7 @@ class System(eqx.Module):
 
     @abstractmethod
     def terms(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
-        """The sum of the absolute values of what `imbalance` adds up, for each number."""
+        """For each number, the sum of the absolute values of the terms in `imbalance`."""
 
     @abstractmethod
     def jacobian(self, x: Float[Array, " m"]) -> Float[Array, "m m"]:

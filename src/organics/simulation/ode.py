@@ -59,7 +59,7 @@ class Trajectory(eqx.Module):
     interpolation: dfx.DenseInterpolation | None = None
 
     def lines(self) -> Lines:
-        """In words."""
+        """The result as a verdict and lines of text."""
         t, y = np.asarray(self.t), np.asarray(self.state.y)
         rows = [("times", f"{t.shape[-1]} from {t.min():.6g} to {t.max():.6g} ms")]
         if t.ndim == 1:
@@ -173,7 +173,7 @@ def simulate(
     """
     _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance)
     samples = _SAMPLES if callable(z) or np.ndim(z) != 2 else np.shape(z)[0]
-    with concretely():  # what is concrete stays so inside a traced function
+    with concretely():  # concrete values stay concrete inside a traced function
         times = save_times(circuit, t, samples)
         drive = as_time_course(circuit, z, times)
         start = initial_state(circuit, initial)

@@ -37,7 +37,7 @@ def settle(
     `circuits` and `starts` are stacked along their first axis like `drives`.
     """
     y, a = (np.array(x) for x in starts)
-    circuits, drives = jax.device_get((circuits, drives))  # to choose of, without a program each
+    circuits, drives = jax.device_get((circuits, drives))  # indexing there compiles nothing
     settled = np.zeros(len(y), bool)
     moving, elapsed = np.arange(len(y)), 0.0
     while len(moving) and elapsed < time:

@@ -80,7 +80,7 @@ class Optimization(Settings):
     """If above 0, validate, test and save an exponential average of the parameters over the steps,
     with this decay per step; training itself is unchanged. The paper does not average (0)."""
     seed: Seed = 0
-    """Decides the initial parameters and the order of the images."""
+    """Seed of the initial parameters and of the order of the images."""
 
     @property
     def clipped_at(self) -> float | None:

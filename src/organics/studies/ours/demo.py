@@ -35,7 +35,7 @@ class Demo(Settings):
     epochs: int = 150
     """Number of passes over the training images."""
     seed: int = 0
-    """Decides the initial parameters and the order of the images."""
+    """Seed of the initial parameters and of the order of the images."""
 
     @property
     def training(self) -> TrainConfig:
