@@ -2,9 +2,9 @@
 
     python -m benchmarks [--only NAME ...] [--quick] [--full] [--seconds N] [--out FOLDER] [--json]
 
-Each runs in a process of its own, so that no one's settings of JAX or compiled functions are
-another's, and leaves `benchmark_NAME.json` in the folder when it ends. The machine should be doing
-nothing else.
+Each runs in a process of its own, so that benchmarks share neither JAX settings nor compiled
+functions, and writes `benchmark_NAME.json` into the folder when it ends. Nothing else should run on
+the machine.
 """
 
 import math
@@ -28,14 +28,14 @@ from organics.machine.side_by_side import apart
 
 
 class Estimate(NamedTuple):
-    """Where a benchmark is, and about how long it takes on two cores.
+    """A benchmark's module, and about how long it takes on two cores.
 
     Attributes
         module: its name.
-        seconds: of all that it measures by default.
-        least: seconds below which it is not begun.
-        quick: seconds of a quick look.
-        full: seconds of all that it can measure, if that is more.
+        seconds: for everything it measures by default.
+        least: seconds below which it is not started.
+        quick: seconds for `--quick`.
+        full: seconds for `--full`, if that is more.
     """
 
     module: str
@@ -57,21 +57,21 @@ BENCHMARKS = {
 
 @dataclass(frozen=True)
 class Benchmarks:
-    """Run the benchmarks, one after another, and print what they found.
+    """Run the benchmarks, one after another, and print the results.
 
     Example: python -m benchmarks --only startup stability_scan --seconds 120
     """
 
     only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = tuple(BENCHMARKS)
-    """Which of them."""
+    """Benchmarks to run."""
     quick: bool = False
-    """Small sizes and few rounds, to see that they work; the times mean nothing, and nothing is
-    written unless a folder is given."""
+    """Small sizes and few rounds, as a test; the times mean nothing, and files are written only if
+    a folder is given."""
     full: bool = False
-    """Also the sizes that take minutes each."""
+    """Include the sizes that take minutes each."""
     seconds: float | None = None
-    """About how long they may take together: with less time a benchmark does fewer rounds, of at
-    least five, and leaves out what there is no time for."""
+    """Approximate limit for all benchmarks together: with less time they do fewer rounds, at least
+    five, and skip what does not fit."""
     out: Path | None = None
     """Folder for the results; by default `results`."""
     json: bool = False
@@ -80,7 +80,7 @@ class Benchmarks:
     def run(self) -> int:
         """Run them; returns 1 if any failed, else 0.
 
-        Raises `ValueError` for settings that make no sense, and `OSError` if the folder cannot be.
+        Raises `ValueError` for contradictory settings, and `OSError` if the folder cannot be made.
         """
         todo = self._todo()
         limit = math.inf if self.seconds is None else positive_seconds(self.seconds)
@@ -109,7 +109,7 @@ class Benchmarks:
         return int(any("error" in result for result in results.values()))
 
     def _todo(self) -> dict[str, Estimate]:
-        """Those that are wanted, and how long they take."""
+        """The chosen benchmarks, and how long they take."""
         unknown = [name for name in self.only if name not in BENCHMARKS]
         if unknown or not self.only:
             what = f"there is no {', '.join(unknown)}" if unknown else "none is named"
@@ -129,7 +129,7 @@ class Benchmarks:
     def _one(
         self, name: str, estimate: Estimate, seconds: float, out: Path | None
     ) -> dict[str, Any]:
-        """The result of a benchmark; if there is none, why."""
+        """The result of a benchmark, or the reason why there is none."""
         if not seconds:
             _say(f"{name}: left out: no time")
             return {"benchmark": name, "left_out": [{"what": "all of it", "why": "no time"}]}
@@ -148,7 +148,7 @@ class Benchmarks:
 
 
 def share(rest: Sequence[Estimate], left: float) -> float:
-    """Seconds for the first of `rest`, of those that are left; none if they are too few for it."""
+    """The share of the remaining seconds for the first of `rest`; 0 if too few are left."""
     first = rest[0]
     if left < first.least:
         return 0.0
@@ -165,7 +165,7 @@ def _say(text: str) -> None:
 
 
 def _table(name: str, result: dict[str, Any]) -> Table:
-    """The targets of a benchmark, all its other single numbers and spreads, what was left out."""
+    """A table of a benchmark's targets, other numbers and spreads, and of what was left out."""
     table = Table(title=name, title_justify="left", box=None)
     for column in ("measured", "value", "target", ""):
         table.add_column(column, overflow="fold")
@@ -182,7 +182,7 @@ def _table(name: str, result: dict[str, Any]) -> Table:
 
 
 def _numbers(value: Any, label: str = "") -> list[tuple[str, str]]:
-    """Single numbers of a result by where they stand in it; a spread is one of them."""
+    """The numbers and spreads in a result, by their path in it."""
     if isinstance(value, bool | str | None):
         return []
     if isinstance(value, int | float):
@@ -197,7 +197,7 @@ def _numbers(value: Any, label: str = "") -> list[tuple[str, str]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the command line and do what it says; returns the exit code."""
+    """Run the command line; returns the exit code."""
     return exit_code(
         lambda: tyro.cli(
             Benchmarks, prog="python -m benchmarks", args=arguments, config=FLAGS

@@ -1,4 +1,4 @@
-"""What a benchmark has to measure: told as it goes, and kept within the time that it may take."""
+"""The measurements of a benchmark, with progress messages and a time limit."""
 
 import math
 import sys
@@ -9,21 +9,21 @@ from benchmarks._clock import Clock
 from benchmarks._progress import Progress
 
 LEAST = 5
-"""Runs of which a median is taken, at least."""
+"""Least number of rounds for a median."""
 
 
 class NoTime(Exception):
-    """There is no time for as many rounds as make a median."""
+    """There is not enough time for the rounds of a median."""
 
 
 class Measurement(NamedTuple):
-    """What is to be measured, and about how long that takes on two cores.
+    """A measurement, and about how long it takes on two cores.
 
     Attributes
-        what: what it is, in words.
-        before: seconds until the first round: what is to be timed is made and compiled.
+        what: its name.
+        before: seconds before the first round, for set-up and compilation.
         each: seconds of a round.
-        take: measures it.
+        take: runs the measurement.
     """
 
     what: str
@@ -32,20 +32,19 @@ class Measurement(NamedTuple):
     take: Callable[[], Any]
 
     def seconds(self, rounds: int) -> float:
-        """Of so many rounds."""
+        """Seconds for so many rounds."""
         return self.before + rounds * self.each
 
 
 class Agenda:
-    """The measurements of a benchmark, one after another, and what was left out of them.
+    """Runs the measurements of a benchmark, one after another, and notes those left out.
 
-    How far they are is told between them and between rounds: nothing else runs while something is
-    timed.
+    Progress is shown only between measurements and rounds: nothing else runs during timing.
 
     Attributes
         name: of the benchmark.
-        measured: whether anything was.
-        left_out: of whatever was not, what it is and why.
+        measured: whether anything was measured.
+        left_out: what was not measured, and why.
     """
 
     def __init__(
@@ -58,16 +57,16 @@ class Agenda:
         clock: Clock | None = None,
         stream: TextIO | None = None,
     ):
-        """Begin: the time counts from now.
+        """Start the clock.
 
         Arguments
             name: of the benchmark.
-            rounds: of each measurement; if there is no time for so many, at least `LEAST`.
-            quick: two rounds, of sizes that take no time.
-            seconds: limit of all measurements together; what is under way then is broken off,
-                unless it has had `LEAST` rounds.
+            rounds: rounds of each measurement; with too little time fewer, but at least `LEAST`.
+            quick: two rounds of small sizes.
+            seconds: limit for all measurements together; then the current one stops, without a
+                result if it has had fewer than `LEAST` rounds.
             clock: by default the machine's.
-            stream: where progress is told; by default standard error.
+            stream: for progress messages; by default standard error.
 
         Raises `ValueError` for fewer `rounds` than `LEAST` and as `positive_seconds` does.
         """
@@ -85,11 +84,11 @@ class Agenda:
         self._expected = self._spent = 0.0  # seconds of what was measured so far
         self._now = ""
         self._to_come: list[Measurement] = []
-        self._end = 0.0  # when the last is expected to be done
-        self._done = 0  # rounds of the one under way
+        self._end = 0.0  # expected end of the last measurement
+        self._done = 0  # rounds of the current measurement
 
     def take(self, measurements: Sequence[Measurement]) -> dict[str, Any]:
-        """What each of them gives, by what it is; those for which there is no time are left out."""
+        """The result of each measurement by name; those without enough time are left out."""
         found = {}
         self._to_come = [one._replace(each=0.0) if self._quick else one for one in measurements]
         try:
@@ -119,14 +118,14 @@ class Agenda:
         return found
 
     def leave_out(self, what: str, why: str) -> None:
-        """Say that it is not measured, here and in the result."""
+        """Report, here and in the result, that something is not measured."""
         self.left_out.append({"what": what, "why": why})
         self._progress.line(f"{self.name}: {what}: left out: {why}")
 
     def rounds(self) -> Iterator[int]:
-        """The rounds of the measurement under way, as many as there is time for.
+        """The rounds of the current measurement, as many as the time allows.
 
-        Raises `NoTime` as soon as it can be seen that there is none for `LEAST`.
+        Raises `NoTime` as soon as the time cannot suffice for `LEAST` rounds.
         """
         each = self._pace * self._to_come[0].each
         owed = self._owed(self._least * each)
@@ -144,12 +143,12 @@ class Agenda:
             each = (self.seconds() - begin) / self._done
 
     def seconds(self) -> float:
-        """Since the beginning."""
+        """Seconds since the start."""
         return self._clock.now() - self._begin
 
     @property
     def _pace(self) -> float:
-        """How many seconds one that is expected takes here."""
+        """Measured seconds per expected second on this machine."""
         return self._spent / self._expected if self._expected else 1.0
 
     @property
@@ -160,7 +159,7 @@ class Agenda:
         return self._pace * sum(one.seconds(rounds) for one in measurements)
 
     def _owed(self, before: float) -> float:
-        """Seconds to keep for those of the later ones for which there is time, after so much."""
+        """Seconds to reserve for the later measurements that still fit after `before` seconds."""
         owed = 0.0
         for later in self._to_come[1:]:
             needed = self._needed([later], self._least)
@@ -176,7 +175,7 @@ class Agenda:
             raise NoTime
 
     def _break_off(self) -> None:
-        """The limit is reached: what has no median yet will have none."""
+        """The limit is reached: stop a measurement that has no median yet."""
         if self._done < self._least:
             raise NoTime
 
@@ -187,7 +186,7 @@ class Agenda:
 
 
 def positive_seconds(seconds: float) -> float:
-    """A limit of time, as it is.
+    """The time limit, checked.
 
     Raises `ValueError` unless it is positive and finite.
     """

@@ -1,4 +1,4 @@
-"""Time as it passes, and an alarm."""
+"""A clock with an alarm."""
 
 import math
 import signal
@@ -9,17 +9,17 @@ from time import perf_counter
 
 
 class Clock:
-    """The machine's."""
+    """The machine's clock."""
 
     def now(self) -> float:
-        """Seconds since whenever."""
+        """Seconds since an arbitrary moment."""
         return perf_counter()
 
     @contextmanager
     def alarm(self, seconds: float, ring: Callable[[], None]) -> Iterator[None]:
-        """Have `ring` called if the block still goes on after so many seconds; it may raise.
+        """Call `ring`, which may raise, if the block still runs after so many seconds.
 
-        Only in the main thread, and where there are such signals; elsewhere it never rings.
+        Works only in the main thread and on systems with timer signals; elsewhere it never rings.
         """
         able = hasattr(signal, "setitimer")
         if seconds == math.inf or not able or threading.current_thread() != threading.main_thread():

@@ -17,7 +17,7 @@ from organics.files.atomic import write_atomically
 from organics.machine import provenance
 
 FLAGS = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
-"""How options are given on the command line."""
+"""Format of options on the command line."""
 
 Seconds = dict[str, list[float]]
 
@@ -25,8 +25,8 @@ Seconds = dict[str, list[float]]
 def time_in_turn(functions: dict[str, Callable[[], Any]], rounds: Iterable[Any]) -> Seconds:
     """Wall time of each function in each round.
 
-    They take turns, so that whatever else the machine does falls on all of them alike. What has to
-    be compiled must have been so before.
+    The functions take turns, so that other load on the machine affects all alike. They must be
+    compiled before.
     """
     seconds: Seconds = {name: [] for name in functions}
     for _ in rounds:
@@ -50,13 +50,13 @@ def spread(values: list[float], digits: int = 4) -> dict[str, Any]:
 def target(
     what: str, value: float, kind: Literal["at least", "at most"], bound: float
 ) -> dict[str, Any]:
-    """A measured value against what it is meant to reach."""
+    """A measured value compared with its target."""
     met = value >= bound if kind == "at least" else value <= bound
     return {"what": what, "value": round(value, 3), "target": f"{kind} {bound:g}", "met": met}
 
 
 def machine() -> dict[str, Any]:
-    """The machine, how busy it is with other things, and the versions that matter."""
+    """The machine, its load, and the relevant versions."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {
         **provenance.machine(),
@@ -66,7 +66,7 @@ def machine() -> dict[str, Any]:
 
 
 def command(name: str, **options: Any) -> str:
-    """The command that measures the same; options that are `None` or false need not be given."""
+    """The command that repeats the measurement; omits options that are `None` or false."""
     words = [f"python -m benchmarks.{name}"]
     for option, value in options.items():
         if value is None or value is False:
@@ -79,9 +79,9 @@ def command(name: str, **options: Any) -> str:
 def conclude(
     agenda: Agenda, command: str, found: dict[str, Any], out: Path | None
 ) -> dict[str, Any]:
-    """The result of a benchmark, written as JSON to the file `out`, if there is to be one.
+    """The result of a benchmark, also written as JSON to `out`, if that is given.
 
-    A file that is there stays as it is if there was no time to measure anything.
+    An existing file is kept if there was no time to measure anything.
     """
     result = {
         "benchmark": agenda.name,
@@ -98,7 +98,7 @@ def conclude(
 
 
 def run_until(module: str, end: float | None, options: dict[str, Any]) -> dict[str, Any]:
-    """Run a benchmark, which is to be done at the time `end`: importing it takes some of that."""
+    """Run a benchmark that should end at the time `end`, including its import."""
     run = import_module(module).run
     if end is not None:
         options["seconds"] = max(1.0, round(end - time.time(), 1))
@@ -106,7 +106,7 @@ def run_until(module: str, end: float | None, options: dict[str, Any]) -> dict[s
 
 
 def command_line(run: Callable[..., dict[str, Any]]) -> None:
-    """A benchmark as a command of its own: its result on standard output."""
+    """Run a benchmark as a command; prints the result on standard output."""
 
     def print_result() -> int:
         json.dump(tyro.cli(run, config=FLAGS), sys.stdout, indent=2)
@@ -117,7 +117,8 @@ def command_line(run: Callable[..., dict[str, Any]]) -> None:
 
 
 def exit_code(command: Callable[[], int]) -> int:
-    """What `command` returns; 2 if it is refused, 130 if it is interrupted, and a word about it."""
+    """The result of `command`; 2 for an invalid request, 130 for an interruption, with a
+    message."""
     try:
         return command()
     except (ValueError, OSError) as error:

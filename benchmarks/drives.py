@@ -1,10 +1,10 @@
-"""What it costs that nothing a drive does is stepped over: `simulate` beside Diffrax alone.
+"""The cost of never stepping over changes of the drive: `simulate` compared with Diffrax alone.
 
     python -m benchmarks.drives [--quick] [--seconds N] [--out FILE]
 
-The same circuit, a smooth drive given as a function of time, the same solver, tolerances and times
-that are saved, in float64 and compiled. Diffrax alone looks at the drive where its stages are, and
-misses pulses between them; `simulate` looks in between, too, and bounds its steps.
+Both have the same circuit, smooth drive (a function of time), solver, tolerances and save times, in
+float64 and compiled. Diffrax alone evaluates the drive at its stages only, and misses pulses
+between them; `simulate` also evaluates it in between, and bounds its steps.
 """
 
 import os
@@ -24,13 +24,13 @@ from benchmarks._common import command, command_line, conclude, spread, target, 
 from organics.circuit.circuit import Circuit, State, random_drive
 from organics.simulation.ode import simulate
 
-ERROR = 1e-6  # relative, of a step; a thousandth of that absolute
+ERROR = 1e-6  # relative, of a step; the absolute one is a thousandth of it
 SAVED = 1001
 MOST_STEPS = 1_000_000
 
 
 class Case(NamedTuple):
-    """Neurons, what is simulated in ms, and the period of the drive in ms."""
+    """Neurons, simulated time in ms, and period of the drive in ms."""
 
     n: int
     time: float
@@ -53,7 +53,7 @@ def run(
     Arguments
         out: file for the result.
         quick: one case, of 100 ms, and few rounds.
-        seconds: limit; cases for which there is no time are left out.
+        seconds: limit; cases that do not fit into it are left out.
     """
     cases = {"100 ms": Case(10, 100.0, 100.0)} if quick else CASES
     agenda = Agenda("drives", 7, quick=quick, seconds=seconds)
@@ -81,7 +81,7 @@ def run(
 def _seconds(agenda: Agenda, case: Case) -> dict[str, Any]:
     functions = _functions(case)
     ends = [np.asarray(function()) for function in functions.values()]
-    if np.max(np.abs(ends[0] - ends[1])) > 1e-3:  # they have compiled, and must agree
+    if np.max(np.abs(ends[0] - ends[1])) > 1e-3:  # this compiles both; they must agree
         raise ArithmeticError(f"the simulations end {np.abs(ends[0] - ends[1]).max():.2g} apart.")
     times = time_in_turn(functions, agenda.rounds())
     return {name: spread(values) for name, values in times.items()}

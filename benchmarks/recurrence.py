@@ -1,14 +1,14 @@
-"""The recurrent layer against its peers, and against the bare matrix products that it needs.
+"""The recurrent layer compared with others, and with its bare matrix products.
 
     python -m benchmarks.recurrence [--quick] [--full] [--seconds N] [--out FILE]
 
-One training step is forward and backward over a whole sequence, to the gradient of every weight.
-The *floor* are its matrix products alone, at the sizes in which they can be had: of a step in time
-those of the gates together, W_r and W; the same for the data gradients; the weight gradients as
-products over all steps; by PyTorch's BLAS and by NumPy's, whichever is quicker. Peers: the same
-equations as an eager PyTorch loop, `torch.nn.LSTM`, and Equinox's LSTM under `lax.scan`, all of the
-same width; they need PyTorch (`pip install '.[bench]'`), without which a file is written only with
-`--without-torch`. Denormal numbers are flushed everywhere.
+One training step is a forward and backward pass over a whole sequence, with the gradient of every
+weight. The *floor* is the time of its matrix products alone, in the largest products possible: for
+each time step those of the gates together, W_r and W; the same for the data gradients; the weight
+gradients as products over all steps; by PyTorch's or NumPy's BLAS, whichever is faster. Peers are
+the same equations as an eager PyTorch loop, `torch.nn.LSTM`, and Equinox's LSTM under `lax.scan`,
+all of the same width. They need PyTorch (`pip install '.[bench]'`); without it a file is written
+only with `--without-torch`. Denormal numbers are flushed everywhere.
 """
 
 import gc
@@ -41,10 +41,10 @@ except ImportError:
 BATCH = 256
 UNITS = (64, 128, 256)
 STEPS = (196, 784, 3136)
-USUAL = 128 * 784  # units times steps; what is larger takes minutes
+USUAL = 128 * 784  # units times steps; larger sizes take minutes
 ROUNDS = 5
-MEMORY_SHARE = 0.3  # of the machine's; a peer that keeps more for its backward pass is left out
-KEPT = {"torch_eager": 30, "torch_lstm": 12}  # arrays (batch, units) that it keeps per step, about
+MEMORY_SHARE = 0.3  # of the machine's memory; peers that keep more are left out
+KEPT = {"torch_eager": 30, "torch_lstm": 12}  # arrays (batch, units) kept per step, about
 SLOW_LIMIT = 1000  # steps beyond which JAX's own loops are left out
 SCALING, MEMORY = "how time grows with steps and batch", "memory"
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -66,15 +66,15 @@ def run(
 
     Arguments
         out: file for the result.
-        quick: small sizes, two rounds; the times mean nothing.
-        full: all sizes, also those that take minutes.
-        seconds: limit; sizes for which there is no time are left out.
+        quick: small sizes and two rounds; the times mean nothing.
+        full: all sizes, including those that take minutes.
+        seconds: limit; sizes that do not fit into it are left out.
         units, steps: sizes to time, every number of units with every number of steps.
-        rounds: how often each is timed, at least five times.
-        without_torch: write the file even if PyTorch, and with it most peers, is not there.
+        rounds: rounds for each size, at least five.
+        without_torch: write the file even without PyTorch, and so without most peers.
 
-    Raises `ValueError` if there is a file to write and no PyTorch, unless `without_torch` says so,
-    and for sizes that are not positive.
+    Raises `ValueError` for sizes that are not positive, and if `out` is given but PyTorch is
+    missing, unless `without_torch`.
     """
     if any(size < 1 for size in (*units, *steps)):
         raise ValueError(f"`units` and `steps` must be positive, not {units} and {steps}.")
@@ -126,15 +126,15 @@ def _words(n: int, steps: int) -> str:
 
 
 def _expected(n: int, steps: int) -> tuple[float, float]:
-    """Seconds until the first round, and of a round: loops over time and their products."""
+    """Seconds before the first round, and per round: loops over time and their products."""
     each = (3.8e-5 + 2.2e-7 * n) * n * steps
     if steps > SLOW_LIMIT:
-        each /= 2  # the slowest are left out
+        each /= 2  # the slowest ones are left out
     return 8 + each, each
 
 
 def _more(agenda: Agenda) -> list[Measurement]:
-    """What is measured beside the sizes."""
+    """Further measurements besides the sizes."""
     scaling = Measurement(SCALING, 5, 1.1, partial(_scaling, agenda))
     if not CLEAR_REFS.exists():
         agenda.leave_out(MEMORY, f"there is no {CLEAR_REFS}")
@@ -143,7 +143,7 @@ def _more(agenda: Agenda) -> list[Measurement]:
 
 
 def _row(agenda: Agenda, n: int, steps: int) -> dict[str, Any]:
-    gc.collect()  # what is left of the size before
+    gc.collect()  # remains of the previous size
     training, inference = _functions(agenda, n, steps)
     functions = {f"training {name}": function for name, function in training.items()}
     functions |= {f"inference {name}": function for name, function in inference.items()}
@@ -175,7 +175,7 @@ def _row(agenda: Agenda, n: int, steps: int) -> dict[str, Any]:
 
 
 def _functions(agenda: Agenda, n: int, steps: int) -> tuple[Functions, Functions]:
-    """What is timed of this size, in training and in inference."""
+    """The functions timed at this size, for training and inference."""
     training: Functions = {"floor_numpy": _floor_numpy(n, steps, True)}
     inference: Functions = {"floor_numpy": _floor_numpy(n, steps, False)}
     if torch is not None:
@@ -192,7 +192,7 @@ def _functions(agenda: Agenda, n: int, steps: int) -> tuple[Functions, Functions
 
 
 def _why_not(name: str, n: int, steps: int) -> str | None:
-    """Why it is not timed at this size, if there is a reason."""
+    """The reason why it is not timed at this size, or None."""
     if steps > SLOW_LIMIT and name in ("scan", "equinox_lstm") and name != _kernels()[-1]:
         return f"more than {SLOW_LIMIT:,} steps"
     if KEPT.get(name, 0) * steps * BATCH * n * 4 > MEMORY_SHARE * _memory_of_machine():
@@ -201,7 +201,7 @@ def _why_not(name: str, n: int, steps: int) -> str | None:
 
 
 def _trainers() -> dict[str, Callable[[int, int], Callable[[], Any]]]:
-    """Ours and its peers: what makes a training step of so many units and steps."""
+    """Our layer and its peers, each a factory of training steps for given units and steps."""
     trainers: dict[str, Callable[[int, int], Callable[[], Any]]] = {
         kernel: partial(_layer, kernel=kernel, training=True) for kernel in _kernels()
     }
@@ -212,7 +212,7 @@ def _trainers() -> dict[str, Callable[[int, int], Callable[[], Any]]]:
 
 
 def _kernels() -> list[recurrence.Backend]:
-    """Those of the layer that there are; the last is the one that it takes by itself."""
+    """The available backends of the layer; the last one is its default."""
     return ["scan", "native"] if native.unavailable() is None else ["scan"]
 
 
@@ -372,7 +372,7 @@ def _torch_eager(n: int, steps: int) -> Callable[[], None]:
 
 
 def _scaling(agenda: Agenda) -> dict[str, Any]:
-    """Seconds of a training step of 64 units against the steps and the batch."""
+    """Seconds of a training step of 64 units for several numbers of steps and batch sizes."""
     kernel = _kernels()[-1]
     cases = {f"steps_{T}": _layer(64, T, kernel, True) for T in STEPS}
     cases |= {f"batch_{B}": _layer(64, 784, kernel, True, B) for B in (64, 256, 1024)}
@@ -381,8 +381,8 @@ def _scaling(agenda: Agenda) -> dict[str, Any]:
 
 
 def _memory() -> dict[str, Any]:
-    """Bytes by which a process grows in a training step of 64 units and 784 steps, beyond what it
-    had after one of 8 steps (libraries, compiled code); each in a process of its own."""
+    """Growth in bytes of a process in a training step of 64 units and 784 steps, beyond its size
+    after one of 8 steps (libraries, compiled code); each in a process of its own."""
     found: dict[str, Any] = {
         name: apart(_growth, name) for name in _trainers() if name != "equinox_lstm"
     }
@@ -392,11 +392,11 @@ def _memory() -> dict[str, Any]:
 
 
 def _growth(name: str) -> int:
-    """What `_memory` measures, in a process that does nothing else."""
+    """The measurement of `_memory`, in a process that does nothing else."""
     make = _trainers()[name]
     make(64, 8)()
     gc.collect()
-    CLEAR_REFS.write_text("5")  # the peak is from now on
+    CLEAR_REFS.write_text("5")  # reset the peak
     before = _peak_memory()
     make(64, 784)()
     return _peak_memory() - before
@@ -407,7 +407,7 @@ def _memory_of_machine() -> int:
 
 
 def _peak_memory() -> int:
-    """Largest resident memory of this process since the peak was last reset, in bytes."""
+    """Peak resident memory of this process since the last reset, in bytes."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 

@@ -1,11 +1,11 @@
-"""What a step of the stochastic differential equation costs: the library's scan beside Diffrax.
+"""The cost of a step of the stochastic differential equation: the library's scan and Diffrax.
 
     python -m benchmarks.sde_stepping [--quick] [--seconds N] [--out FILE]
 
-The same circuit, noise, step and number of steps, in float64 and compiled; of each simulation only
-the final state is kept, which is the least that Diffrax can be asked for. `UnsafeBrownianPath`
+Both have the same circuit, noise, step and number of steps, in float64 and compiled. Each
+simulation returns only the final state, the least that Diffrax can do. `UnsafeBrownianPath`
 draws fresh increments, as the scan does; `VirtualBrownianTree`, Diffrax's usual choice, can also be
-evaluated anywhere. Not counted is compilation.
+evaluated anywhere. Compilation is not counted.
 """
 
 import os
@@ -48,7 +48,7 @@ def run(
     Arguments
         out: file for the result.
         quick: the first case only, with few steps and rounds.
-        seconds: limit; cases for which there is no time are left out.
+        seconds: limit; cases that do not fit into it are left out.
     """
     cases = {"n=10": (10, None, 100)} if quick else CASES
     agenda = Agenda("sde_stepping", 5, quick=quick, seconds=seconds)

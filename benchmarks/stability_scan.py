@@ -1,22 +1,22 @@
-"""Stability of thousands of random circuits, against a plain SciPy loop and bare eigenvalues.
+"""Stability of thousands of random circuits, compared with a plain SciPy loop and bare eigenvalues.
 
     python -m benchmarks.stability_scan [--quick] [--seconds N] [--out FILE]
 
-The scan is `organics.run_trials`: draw the circuits (the law of the paper's trials, largest
-singular value of `W_r` 1), find their steady states, and compute the eigenvalues of the Jacobians
-there. It is compared with
+The scan is `organics.run_trials`: draw the circuits (as in the paper's trials, largest singular
+value of `W_r` 1), find their steady states, and compute the eigenvalues of the Jacobians there. It
+is compared with
 
-* the loop: for one circuit after the other, integrate from rest until well past settling, polish
-  with a root finder, `numpy.linalg.eigvals`. It is given the circuits as NumPy arrays, the analytic
-  Jacobian, and a tolerance that leaves the last digits to the polishing: the fastest such loop of
-  those tried (LSODA with and without the Jacobian and RK45, at tolerances from 1e-2 to 1e-6). Timed
-  on the first circuits of the scan and scaled to all of them;
+* the loop: for each circuit, integrate from rest until well after settling, polish with a root
+  finder, and call `numpy.linalg.eigvals`. It has the circuits as NumPy arrays, the analytic
+  Jacobian, and a tolerance that leaves the last digits to the polishing. It is the fastest loop of
+  those tried (LSODA with and without the Jacobian, and RK45, at tolerances from 1e-2 to 1e-6),
+  timed on the first circuits of the scan and scaled to all;
 * the bare eigenvalues: `numpy.linalg.eigvals` of all the Jacobians in one call.
 
-Both may use LAPACK's own threads or not, whichever is faster here. The loop, too, has to compute
-eigenvalues, so no scan on this many cores can be faster than it by more than
-`most_times_faster_possible`: the time of the loop, over that of the bare eigenvalues on every core
-at once. No speed is reported unless all three give the same spectral abscissae.
+Both use LAPACK's own threads or not, whichever is faster. The loop, too, must compute eigenvalues,
+so no scan can be faster than the loop by more than `most_times_faster_possible`: the time of the
+loop divided by that of the bare eigenvalues on all cores at once. Speeds are reported only if all
+three give the same spectral abscissae.
 """
 
 import os
@@ -46,9 +46,9 @@ SAME = 1e-6  # relative difference of spectral abscissae that counts as the same
 
 
 class Size(NamedTuple):
-    """How many circuits of n neurons to scan, and how many of them to give to the loop.
+    """Number of circuits of n neurons to scan, and how many of them for the loop.
 
-    `before` and `each`: seconds that this takes, as in `Measurement`.
+    `before` and `each`: seconds, as in `Measurement`.
     """
 
     n: int
@@ -69,8 +69,8 @@ def run(
 
     Arguments
         out: file for the result.
-        quick: a few circuits and rounds only, to see that it works; the times mean nothing.
-        seconds: limit; sizes for which there is no time are left out.
+        quick: a few circuits and rounds, as a test; the times mean nothing.
+        seconds: limit; sizes that do not fit into it are left out.
     """
     agenda = Agenda("stability_scan", 5, quick=quick, seconds=seconds)
     measurements = [
@@ -153,7 +153,7 @@ def _require_same(name: str, abscissa: np.ndarray, found: np.ndarray) -> None:
 
 
 def _with_threads(threads: int | None, function: Callable[[], Any]) -> Callable[[], Any]:
-    """`function` with so many threads for LAPACK; `None`: as many as it takes by itself."""
+    """`function` with so many threads for LAPACK; `None` is its default number."""
 
     def limited():
         with threadpool_limits(threads, user_api="blas"):
@@ -163,7 +163,7 @@ def _with_threads(threads: int | None, function: Callable[[], Any]) -> Callable[
 
 
 def _better_threads(function: Callable[[], Any]) -> int | None:
-    """One thread for LAPACK, or all that it takes, whichever has `function` done sooner."""
+    """One thread for LAPACK or its default, whichever makes `function` faster."""
     choices = {str(threads): _with_threads(threads, function) for threads in (None, 1)}
     seconds = time_in_turn(choices, range(3))
     return None if median(seconds["None"]) < median(seconds["1"]) else 1
@@ -185,7 +185,7 @@ def _draw_and_linearize(size: Size):
 
 
 def _loop(circuits: Circuit, drives: Float[np.ndarray, "looped n"]) -> Float[np.ndarray, " looped"]:
-    """Spectral abscissa of one circuit after the other, by SciPy."""
+    """Spectral abscissae by SciPy, one circuit after another."""
     abscissae = []
     for i, z in enumerate(drives):
         velocity, velocity_jacobian = _equations(jax.tree.map(lambda x, i=i: x[i], circuits), z)

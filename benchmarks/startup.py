@@ -1,9 +1,9 @@
-"""What it costs to import the package, and to ask `organics` for help.
+"""The time to import the package, and of `organics --help`.
 
     python -m benchmarks.startup [--quick] [--seconds N] [--out FILE]
 
-Wall time of whole processes, with the bare interpreter's beside it. JAX takes most of a second to
-import, so neither may import it: `-X importtime` says whether `organics --help` did.
+Wall time of whole processes, and of the bare interpreter. Importing JAX takes most of a second, so
+neither may import it: `-X importtime` shows whether `organics --help` does.
 """
 
 import subprocess
@@ -28,7 +28,7 @@ def run(
     Arguments
         out: file for the result.
         quick: two rounds instead of fifteen.
-        seconds: limit; with less time fewer rounds, or nothing.
+        seconds: limit; with less time fewer rounds, or no result.
     """
     agenda = Agenda("startup", 15, quick=quick, seconds=seconds)
     processes = Measurement("processes", 4, 1.2, partial(_processes, agenda))
@@ -49,7 +49,7 @@ def _processes(agenda: Agenda) -> dict[str, Any]:
     }
     imported = {name: _heavy_imports(commands[name][1:]) for name in commands if "help" in name}
     processes = {name: partial(_start, command) for name, command in commands.items()}
-    time_in_turn(processes, range(1))  # the first start of all also compiles to bytecode
+    time_in_turn(processes, range(1))  # the first start also compiles to bytecode
     seconds = time_in_turn(processes, agenda.rounds())
     import_times = [
         package - bare
@@ -81,7 +81,7 @@ def _start(command: list[str]) -> str:
 
 
 def _heavy_imports(arguments: list[str]) -> list[str]:
-    """Which of the heavy packages `organics` with these arguments imports."""
+    """The heavy packages that `organics` imports with these arguments."""
     code = f"from organics.cli import main; main({arguments!r})"
     lines = _start([sys.executable, "-X", "importtime", "-c", code]).splitlines()
     modules = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time")}

@@ -1,8 +1,8 @@
-"""Seconds per MNIST epoch of the static classifier, beside the same network without circuits.
+"""Seconds per MNIST epoch of the static classifier, with and without circuits.
 
     python -m benchmarks.static_epoch [--quick] [--seconds N] [--out FILE]
 
-The images are random numbers of MNIST's shape: the time does not depend on their values.
+The images are random numbers in MNIST's shape, as the time does not depend on their values.
 """
 
 from functools import partial
@@ -29,7 +29,7 @@ from organics.training.step import (
 
 IMAGES = 57_000
 NETWORKS = {
-    "dense_1": TrainConfig(model="mlp", layers=(1,)),  # next to nothing: what all else costs
+    "dense_1": TrainConfig(model="mlp", layers=(1,)),  # almost no layer: the cost of the rest
     "circuits_50": TrainConfig(model="organics", layers=(50,)),
     "dense_50": TrainConfig(model="mlp", layers=(50,)),
     "circuits_80": TrainConfig(model="organics", layers=(80,)),
@@ -42,12 +42,12 @@ NETWORKS = {
 def run(
     out: Path | None = None, quick: bool = False, seconds: float | None = None
 ) -> dict[str, Any]:
-    """Time epochs of training of each network: encoder and decoder are the same in all.
+    """Time training epochs of each network; encoder and decoder are the same in all.
 
     Arguments
         out: file for the result.
         quick: two epochs of 2,000 images instead of seven of 57,000.
-        seconds: limit; with less time fewer epochs, or nothing.
+        seconds: limit; with less time fewer epochs, or no result.
     """
     agenda = Agenda("static_epoch", 7, quick=quick, seconds=seconds)
     images = 2_000 if quick else IMAGES
@@ -75,7 +75,7 @@ def _epochs(agenda: Agenda, images: int) -> dict[str, Any]:
 
 
 class _Epoch:
-    """A network in training; a call is an epoch."""
+    """A network in training; a call trains for one epoch."""
 
     def __init__(self, config: TrainConfig, examples: Examples):
         self.examples = examples

@@ -1,4 +1,4 @@
-"""Responses of a ring of orientations to contrast: saturation, and a rhythm that quickens."""
+"""Contrast responses of a ring of orientation-tuned neurons: saturation, and a faster rhythm."""
 
 import jax
 import jax.numpy as jnp

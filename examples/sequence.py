@@ -1,4 +1,4 @@
-"""A recurrent layer in a place where an LSTM would be, and what is known of it there."""
+"""A recurrent layer in place of an LSTM, and a certificate of its stability."""
 
 import jax.random as jr
 

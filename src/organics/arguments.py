@@ -1,4 +1,4 @@
-"""What is required of arguments, in NumPy alone: each is refused by name, value and expectation."""
+"""Checks of arguments, in NumPy alone. Errors name the argument, its value and what is expected."""
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -12,7 +12,8 @@ _FLOAT_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 def float_type(dtype: Any) -> np.dtype:
     """The floating-point type to compute in: JAX's default if none, or `float`, is given.
 
-    Raises `ValueError` for all but float32 and float64, and for float64 where JAX has it not.
+    Raises `ValueError` for all but float32 and float64, and for float64 where JAX is set to 32
+    bits.
     """
     import jax
 
@@ -32,14 +33,14 @@ def float_type(dtype: Any) -> np.dtype:
 
 
 def require_float_type(name: str, dtype: Any) -> None:
-    """Refuse types in which nothing is computed here: of fewer than 24 bits of precision, in which
-    small steps are lost, or not real."""
+    """Refuse types that are not real, or have fewer than 24 bits of precision and so lose small
+    steps."""
     if dtype not in _FLOAT_TYPES:
         raise ValueError(f"`{name}` must be float32 or float64, not {dtype}.")
 
 
 def require_whole(name: str, value: Any, least: int = 1) -> None:
-    """Refuse what is no whole number from `least` on."""
+    """Refuse anything but a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise ValueError(f"`{name}` must be a whole number, not {value!r}.")
     if value < least:
@@ -47,13 +48,13 @@ def require_whole(name: str, value: Any, least: int = 1) -> None:
 
 
 def require_sizes(**values: Any) -> None:
-    """Refuse, by name, what is no whole number above 0."""
+    """Refuse, by name, anything but whole numbers above 0."""
     for name, value in values.items():
         require_whole(name, value)
 
 
 def require_positive(**values: Any) -> None:
-    """Refuse, by name, what is no number, not positive, or infinite."""
+    """Refuse, by name, anything but positive finite numbers."""
     for name, value in values.items():
         _require_number(name, value)
         if not value > 0:
@@ -62,7 +63,7 @@ def require_positive(**values: Any) -> None:
 
 
 def require_not_negative(**values: Any) -> None:
-    """Refuse, by name, what is no number, below 0, or infinite."""
+    """Refuse, by name, anything but finite numbers >= 0."""
     for name, value in values.items():
         _require_number(name, value)
         if not value >= 0:
@@ -81,13 +82,13 @@ def _require_finite(name: str, value: Any) -> None:
 
 
 def require_flag(name: str, value: Any) -> None:
-    """Refuse what is neither True nor False: every text would be true."""
+    """Refuse anything but True and False: any non-empty text would count as true."""
     if not isinstance(value, bool | np.bool_):
         raise ValueError(f"`{name}` must be True or False, not {value!r}.")
 
 
 def require_among(name: str, value: Any, words: Any) -> None:
-    """Refuse what is none of the words of a `Literal`."""
+    """Refuse a value that is not one of the words of a `Literal`."""
     choices = get_args(words)
     if value not in choices:
         known = ", ".join(map(repr, choices))
@@ -99,7 +100,7 @@ def require_among(name: str, value: Any, words: Any) -> None:
 
 
 def require_square(name: str, shape: tuple, n: int | None = None) -> None:
-    """Refuse what is no square matrix, or one of another size than `n`."""
+    """Refuse anything but a square matrix, of size `n` if that is given."""
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
         raise ValueError(f"`{name}` must be a square matrix (n, n), not of shape {shape}.")
     if n is not None and shape[0] != n:
@@ -107,7 +108,7 @@ def require_square(name: str, shape: tuple, n: int | None = None) -> None:
 
 
 def require_vector(name: str, shape: tuple, n: int) -> None:
-    """Refuse what is neither one number nor `n` of them."""
+    """Refuse anything but one number or `n` of them."""
     if shape not in ((), (n,)):
         raise ValueError(f"`{name}` must be a scalar or have shape ({n},), not {shape}.")
 
@@ -122,7 +123,7 @@ def require_entries(
         entry = f"entry {list(where)}" if where else "it"
         raise ValueError(
             f"`{name}` must {what}; {entry} is {float(entries[where])} "
-            f"({len(bad)} of {entries.size} entries are refused)."
+            f"(invalid entries: {len(bad)} of {entries.size})."
         )
 
 
@@ -132,8 +133,8 @@ def is_positive(entries: np.ndarray) -> np.ndarray | np.bool_:
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """`; did you mean ...?` if one of the words is like this one, or it has its initials; else
-    nothing. Dashes at the beginning do not count."""
+    """`; did you mean ...?` if one of the words is similar or has these initials; else nothing.
+    Leading dashes do not count."""
     plain = {other.lstrip("-"): other for other in words}
     word = word.lstrip("-")
     close = [other for other in plain if "-" in other and _initials(other) == word]

@@ -1,10 +1,10 @@
-"""What is raised beside `ValueError`: what was asked for is right, and still not to be had."""
+"""Errors other than `ValueError`: the request is valid but cannot be met."""
 
 from pathlib import Path
 
 
 class Failed(RuntimeError):
-    """The message says why, and what would do."""
+    """The message says why, and what to do."""
 
 
 class SimulationFailed(Failed):
@@ -12,21 +12,22 @@ class SimulationFailed(Failed):
 
 
 class NoSteadyState(Failed):
-    """None was found, or it is not stable, where one is needed."""
+    """No stable steady state was found where one is needed."""
 
 
 class DataUnavailable(Failed):
     """A data set is not on this machine and could not be brought here.
 
-    The message says where it was looked for, and every way to provide it.
+    The message says where the library looked, and how to provide the data.
     """
 
 
 class Diverged(Failed):
-    """The loss or the gradient is not finite in training, or the loss in validation.
+    """The loss or the gradient in training, or the loss in validation, is not finite.
 
     Attributes
-        step: number of the step, from 0, at which, or in validation after which, that was first so.
+        step: the first step, from 0, with such a loss or gradient; in validation, the step before
+            it.
         checkpoint: the last good checkpoint; None if there is none yet.
     """
 
@@ -36,5 +37,5 @@ class Diverged(Failed):
         self.checkpoint = checkpoint
 
     def __reduce__(self):
-        # by default it would be made anew from its message alone, when another process raised it
+        # by default, unpickling in another process passes only the message
         return Diverged, (str(self), self.step, self.checkpoint)

@@ -1,4 +1,4 @@
-"""The words that options can be, where more than one module speaks of them."""
+"""The values of options that more than one module uses."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ SequenceModelName = Literal["organics", BaselineName]
 StaticRecurrence = Literal["identity", "bounded"]
 """Recurrent weights of circuits at rest."""
 Recurrence = Literal["free", StaticRecurrence, "semidefinite"]
-"""Of circuits in time."""
+"""Recurrent weights of recurrent layers."""
 Drive = Literal["signed", "rectified", "unit"]
 TimeConstants = Literal["learned", "fixed"]
 Rectification = Literal["inside", "outside"]
@@ -25,12 +25,12 @@ Padding = Literal["same", "valid"]
 
 Backend = Literal["auto", "native", "scan"]
 Memory = Literal["more", "less"]
-"""That training takes."""
+"""How much memory training takes."""
 SweepBackend = Literal["processes", "dask", "ray"]
-"""Who makes many calls: processes of this machine, or the workers of a cluster."""
+"""Where many calls run: in processes of this machine, or on a cluster."""
 Schedule = Literal["constant", "cosine", "step", "drops", "warmup-cosine", "trapezoid"]
-"""Of a learning rate."""
+"""Course of the learning rate."""
 OptimizerName = Literal["adam", "sgd", "adagrad"]
 
 Method = Literal["explicit", "implicit"]
-"""Of solving differential equations."""
+"""Solver of the differential equations."""

@@ -5,15 +5,15 @@ fixed point of the main model satisfies
 
     y D(s) = p,    w y^2 = 1 - (k/s)^2.
 
-Squaring gives a quartic in `s`. Here its roots are found instead branch by branch, where each is
-the only crossing of a monotone function, so none is missed and none is spurious:
+Squaring gives a quartic in `s`. Here the roots are found branch by branch instead. Each is the only
+crossing of a monotone function, so none is missed and none is spurious:
 
 * `D > 0`: exactly one fixed point, for every `w_r > 0`; it is always stable.
 * `D < 0` (needs `w_r > 1` and `k < s* = 1 - 1/w_r`): `|D| sqrt(1 - (k/s)^2)` vanishes at both ends
   of the branch and has one maximum, so it meets `sqrt(w) |p|` zero, one (tangent) or two times.
 
-The unknown is in each case the distance from an end of the branch, which makes `D` and `s - k` sums
-of positive terms: no digits cancel, however close `D` is to zero or `s` to `k`.
+The unknown is always the distance from an end of the branch. `D` and `s - k` are then sums of
+positive terms: no digits cancel, however close `D` is to zero or `s` to `k`.
 
 Source: Rawat, Heeger & Martiniani 2024, the two-dimensional model; counting by the equations above.
 """
@@ -45,15 +45,15 @@ class FixedPoint2D(NamedTuple):
 
     Attributes
         y, a: the membrane potentials.
-        eigenvalues: of the Jacobian there, in 1/ms; the one with the larger real part first, of a
-            conjugate pair the one with positive imaginary part first.
+        eigenvalues: of the Jacobian there, in 1/ms; the one with the larger real part first, and in
+            a conjugate pair the one with positive imaginary part.
         stable: whether the point is linearly, hence locally asymptotically, stable.
         kind: "stable node", "stable focus", "saddle", "unstable node" or "unstable focus";
             "non-hyperbolic" if, to rounding, an eigenvalue has real part zero (the tangent point
             where two fixed points merge, a pitchfork or a Hopf bifurcation); "half-stable" for the
             point `(0, (b0 sigma)^2)` of the rectified model with `z = 0` if it attracts linearly
             from `y < 0` only.
-        residual: largest entry of `circuit.imbalance` there, relative to the size of its terms.
+        residual: largest entry of `circuit.imbalance` there, relative to its terms.
     """
 
     y: float
@@ -86,14 +86,14 @@ class PhasePlane(NamedTuple):
 
 
 class Portrait(NamedTuple):
-    """All that a phase portrait shows; `organics.plots.phase_portrait` draws it."""
+    """The contents of a phase portrait; `organics.plots.phase_portrait` draws it."""
 
     plane: PhasePlane
     nullclines: Nullclines
     fixed_points: list[FixedPoint2D]
 
 
-def fixed_points_2d(circuit: Circuit, z: Values) -> list[FixedPoint2D]:
+def fixed_points_2d(circuit: Circuit, z: "Values") -> list[FixedPoint2D]:
     """All fixed points of a circuit with n = 1 for the input drive `z` (a number), by rising `y`.
 
     There is at least one, except with `w_r = 0` and `w (b z)^2 >= 1` (the modulator's excitation
@@ -101,8 +101,8 @@ def fixed_points_2d(circuit: Circuit, z: Values) -> list[FixedPoint2D]:
     Computed in float64 from concrete values, whatever the type of the circuit.
 
     In the rectified model the velocity is not differentiable at `y = 0`, which is a fixed point for
-    `z = 0`. Its `eigenvalues` are those of the left slope, as in `linearization.jacobian`, but it
-    is reported `stable` only if the circuit is linearly stable on both sides.
+    `z = 0`. Its `eigenvalues` are those of the left slope, as in `organics.jacobian`, but it is
+    `stable` only if the circuit is linearly stable on both sides.
 
     Raises
         `ValueError` if the circuit has more than one neuron, `w_r < 0`, `z` is not one finite
@@ -116,15 +116,15 @@ def fixed_points_2d(circuit: Circuit, z: Values) -> list[FixedPoint2D]:
 
 def nullclines(
     circuit: Circuit,
-    z: Values,
+    z: "Values",
     y_limits: Limits,
     a_limits: Limits,
     points: int = 400,
 ) -> Nullclines:
     """Both nullclines of a circuit with n = 1 inside a window, split where they blow up.
 
-    Each curve is sampled at `points` equally spaced values of `y` and of `a`, so that it is smooth
-    where it is flat and where it is steep, and reaches the edge of the window.
+    Each curve is sampled at `points` equally spaced values of `y` and of `a`, so that flat and
+    steep parts are both smooth, and it reaches the edge of the window.
 
     Raises `ValueError` and `ArithmeticError` for the arguments `fixed_points_2d` refuses, and
     `ValueError` for an empty window.
@@ -140,7 +140,7 @@ def nullclines(
 
 def phase_plane(
     circuit: Circuit,
-    z: Values,
+    z: "Values",
     y_limits: Limits,
     a_limits: Limits,
     points: int = 81,
@@ -162,14 +162,14 @@ def phase_plane(
 
 def portrait(
     circuit: Circuit,
-    z: Values,
+    z: "Values",
     y_limits: Limits | None = None,
     a_limits: Limits | None = None,
 ) -> Portrait:
     """Velocity, nullclines and all fixed points of a circuit with n = 1 for the drive `z`.
 
-    A limit that is not given is chosen so that every fixed point is well inside: 3 either side of
-    the stable points in `y`, from 3 below to 5 above them in `a` (3 above in the rectified model).
+    Limits that are not given keep every fixed point well inside: 3 on either side of the stable
+    points in `y`, from 3 below to 5 above them in `a` (3 above in the rectified model).
 
     Raises `ValueError` and `ArithmeticError` as `fixed_points_2d`, and for an empty window.
     """
@@ -205,7 +205,7 @@ class _Planar(NamedTuple):
 
 
 class _Root(NamedTuple):
-    """A fixed point with what its stability needs, free of cancellation.
+    """A fixed point, and the quantities that decide its stability, computed without cancellation.
 
     `s = sqrt(a)`; `gain = D(s)`; `saturation = w relu(y)^2 = 1 - (k/s)^2` (`y^2` in the main
     model). `silent` marks `y <= 0` in the rectified model, where the recurrent terms vanish.
@@ -239,7 +239,7 @@ def _planar(circuit: Circuit, z: Values) -> _Planar:
         )
     gain = 1 - w_r + w_r * k
     if abs(gain) <= 4 * EPS * max(1.0, w_r):
-        gain = 0.0  # its sign would be that of a rounding error
+        gain = 0.0  # its sign would be a rounding error
     return _Planar(
         w=np.asarray(circuit.pool).item(),
         w_r=w_r,
@@ -343,7 +343,7 @@ def _negative_gain_roots(c: _Planar) -> Iterable[_Root]:
 
 
 def _crossing(at: Callable[[float], tuple[float, float, float]], drive: float, top: float) -> float:
-    """The x in (0, top) where `gain sqrt(saturation)` of `at(x)` equals `drive`.
+    """The x in (0, top) at which `gain sqrt(saturation)` from `at(x)` equals `drive`.
 
     That product rises with x, from 0 at x = 0 to more than `drive` at `top`.
     """
@@ -418,7 +418,7 @@ def _kind(yy: float, aa: float, cross: float, discriminant: float) -> str:
 
 
 def _residual(circuit: Circuit, c: _Planar, y: float, a: float) -> float:
-    """Relative residual, by the circuit's own equations in the widest type JAX is set to."""
+    """Relative residual of the circuit's own equations, in the widest type that JAX is set to."""
     wide = jnp.dtype(jax.dtypes.canonicalize_dtype(float))
     circuit = jax.tree.map(lambda leaf: leaf.astype(wide), circuit)
     vector = lambda value: jnp.full(1, value, wide)  # noqa: E731

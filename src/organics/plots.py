@@ -1,8 +1,8 @@
 """Figures: arrays in, a Matplotlib `Figure` out. Nothing is computed here, no file is read.
 
 Each function draws into a new figure of a printed column's width, or into the `axes` it is given.
-There is one style, in force while a figure is drawn or saved and no longer; `pyplot` with its
-global state is not used, so figures need no display and are freed like any other object.
+One style applies while a figure is drawn or saved. `pyplot` and its global state are not used, so
+figures need no display and are freed like any other object.
 """
 
 import io
@@ -53,7 +53,7 @@ __all__ = [
 COLUMN = 3.4  # width of a printed column, in inches
 _CHARACTERS = 115  # of a table, in the width of two columns
 
-# Okabe and Ito's colours, told apart by readers with any kind of colour vision
+# Okabe and Ito's colours, which readers with any kind of colour vision can distinguish
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, BLACK, GREY = "#CC79A7", "#56B4E9", "#000000", "#999999"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, BLACK)
@@ -88,7 +88,8 @@ def __dir__() -> list[str]:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The project's style, on Matplotlib's defaults; the settings in force return at the end."""
+    """The project's style, on top of Matplotlib's defaults; restores the previous settings at the
+    end."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
@@ -238,8 +239,8 @@ def power_spectra(
         frequencies: positive frequencies, in kHz, as `organics.power_spectrum` has them.
         power: density of each channel, positive, in 1/kHz.
         labels: name of each channel.
-        estimate: frequencies and densities, shapes (g,) and (g, channels), that were measured for
-            the same channels; drawn as dots.
+        estimate: measured frequencies and densities, shapes (g,) and (g, channels), of the same
+            channels; drawn as dots.
     """
     frequencies, power = _positive("frequencies", frequencies), _positive("power", power)
     channels = power.shape[1]
@@ -300,7 +301,8 @@ def coherences(
 def training_curves(
     lines: Sequence[Mapping[str, Any]], *, axes: Sequence[Axes] | np.ndarray | None = None
 ) -> Figure:
-    """Loss, accuracy and gradient norm against the epoch, of the lines of a run's `metrics.jsonl`.
+    """Loss, accuracy and gradient norm against the epoch, from the lines of a run's
+    `metrics.jsonl`.
 
     Each line, one an epoch, has the numbers `epoch`, `loss`, `validation_loss`, `accuracy`,
     `validation_accuracy` (fractions), `gradient_norm_mean` and `gradient_norm_max` (over the
@@ -339,8 +341,8 @@ def abscissa_histogram(
 ) -> Figure:
     """Histogram of the spectral abscissa `max Re lambda`, in 1/ms, over test inputs.
 
-    `abscissae` has the values, one a test input, by the name of the layer; `of` says what else
-    than test inputs they belong to. The line at 0 is the border of stability.
+    `abscissae` has the values, one for each test input, by the name of the layer; `of` is the label
+    of the vertical axis. The line at 0 is the border of stability.
     """
     values = {name: _finite(name, array) for name, array in abscissae.items()}
     if not values or any(array.size == 0 for array in values.values()):
@@ -359,8 +361,8 @@ def abscissa_histogram(
 
 @style()
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Figure:
-    """Text in rows under the names of their columns; as wide as the text needs, two columns at
-    most, with longer text broken into lines.
+    """Rows of text under column names; as wide as the text, at most two printed columns, with
+    longer text broken into lines.
 
     Raises `ValueError` if a row has another number of entries than there are columns.
     """
@@ -374,7 +376,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Figure:
     heights = [max(text.count("\n") + 1 for text in row) for row in cells]
     total, lines = sum(widths) + 2 * len(widths), sum(heights) + 0.6 * len(heights)
     figure = Figure(figsize=(total * 2 * COLUMN / _CHARACTERS, 0.135 * lines + 0.1))
-    figure.set_layout_engine("none")  # as the text itself decides where everything is
+    figure.set_layout_engine("none")  # the text decides all positions
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, total), ylim=(lines, 0))
     axes.set_axis_off()

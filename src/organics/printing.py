@@ -1,4 +1,4 @@
-"""Results as a person would write them: a verdict, then names with rounded numbers and units."""
+"""Results as text: a verdict, then names with rounded numbers and units."""
 
 from html import escape
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Lines(NamedTuple):
-    """A verdict, and what else there is to say, by name. `str` is text; `html` is for notebooks."""
+    """A verdict and further values by name. `str` gives text, `html` a table for notebooks."""
 
     verdict: str
     rows: tuple[tuple[str, str], ...]
@@ -31,7 +31,7 @@ class Lines(NamedTuple):
 
 
 def numbers(values: Any, unit: str = "") -> str:
-    """Numbers, rounded; of many only the ends, of batches the range."""
+    """Numbers, rounded: of long vectors only the ends, of batches the range."""
     array = np.asarray(values)
     if array.ndim == 0:
         words = f"{array.item():.6g}"
@@ -45,7 +45,7 @@ def numbers(values: Any, unit: str = "") -> str:
 
 
 def verdict(holds: Any, yes: str, no: str) -> str:
-    """Which of both it is; of a batch, how many are the first."""
+    """`yes` or `no`; for a batch, how many are `yes`."""
     array = np.asarray(holds)
     if array.ndim == 0:
         return yes if array else no
@@ -53,7 +53,7 @@ def verdict(holds: Any, yes: str, no: str) -> str:
 
 
 def in_words(result: Any) -> str:
-    """What `result.lines()` says; while JAX traces, as there are no numbers, its `repr`."""
+    """The text of `result.lines()`, or its `repr` while JAX traces and there are no numbers."""
     return repr(result) if _traced(result) else str(result.lines())
 
 

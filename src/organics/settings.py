@@ -1,4 +1,4 @@
-"""Settings as dataclasses, whose values are all checked in one way: by the type of each field."""
+"""Settings as dataclasses; the type of each field decides which values are valid."""
 
 import dataclasses
 import functools
@@ -27,11 +27,11 @@ _Kind = TypeVar("_Kind", bound="Settings")
 
 
 class Needs(NamedTuple):
-    """What a field's type does not say of its values: `Annotated[int, Needs(">= 1", ...)]`.
+    """A condition on the values of a field, besides its type: `Annotated[int, Needs(">= 1", ...)]`.
 
     Attributes
-        words: of a number, what follows "a number"; of anything else, all that a value must be.
-        holds: whether a value of the type is so.
+        words: the condition in words; for numbers, what follows "a number".
+        holds: whether a value of the type satisfies it.
     """
 
     words: str
@@ -43,11 +43,10 @@ class Needs(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """The base of settings.
+    """Base class of settings.
 
-    Raises `ValueError`, naming the field, for a value that is not of its field's type: a number
-    that is not finite, or a whole one beyond 64 bits, is of none; or for an empty list, if it is
-    not so by default.
+    Raises `ValueError`, naming the field, for a value that is not of its field's type, for a number
+    that is not finite or beyond 64 bits, and for an empty list unless that is the default.
     """
 
     def __post_init__(self):
@@ -59,15 +58,15 @@ class Settings:
 
     @classmethod
     def from_json(cls: type[_Kind], text: str) -> _Kind:
-        """The settings that `to_json` wrote, or that are in the file of a run.
+        """The settings from a JSON document, such as the file of a run.
 
-        Raises `ValueError` if anything is wrong with them.
+        Raises `ValueError` for invalid settings.
         """
         return cls(**fields_of(cls, unsealed(parse_object(text))))
 
     def differing(self, other: "Settings") -> dict[str, tuple[object, object]]:
-        """The settings in which two runs differ, each with its value here and there; `None` where
-        a run of another kind has no such setting."""
+        """The settings in which two runs differ, with both values; `None` if a run of another kind
+        lacks the setting."""
         here, there = self._values(), other._values()
         pairs = {name: (here.get(name), there.get(name)) for name in here | there}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
@@ -77,7 +76,7 @@ class Settings:
 
 
 def fields_of(kind: type, document: dict[str, Any]) -> dict[str, Any]:
-    """The values of a dataclass's fields from a JSON object, which must have these and no others.
+    """The values of a dataclass's fields from a JSON object with exactly these keys.
 
     Raises `ValueError` for a key that is missing or unknown, or a value of another type.
     """
@@ -94,7 +93,7 @@ def fields_of(kind: type, document: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(kind: type, values: dict[str, Any]) -> None:
-    """Refuse, by name, a value that is not of the type that its field has in `kind`."""
+    """Refuse, by name, a value that does not have the type of its field in `kind`."""
     for name, needs in _needs_of(kind).items():
         for words, holds in needs:
             if not holds(values[name]):
@@ -111,13 +110,13 @@ def _needs_of(kind: type) -> dict[str, list[Needs]]:
 
 
 def _as_default(field: dataclasses.Field) -> list[Needs]:
-    """A list that is not empty by default never is: a flag without values asks for nothing."""
+    """A list whose default is not empty must not be empty: a flag without values is an error."""
     some = isinstance(field.default, tuple) and field.default
     return [Needs("at least one value", _or_none(bool))] if some else []
 
 
 def _needs(hint: Any) -> list[Needs]:
-    """What a value of this type must be, one after the other."""
+    """The conditions on a value of this type, in order."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _narrowed(inner[0], [extra for extra in inner[1:] if isinstance(extra, Needs)])
@@ -151,7 +150,7 @@ def _narrowed(hint: Any, extras: list[Needs]) -> list[Needs]:
 
 
 def _test(hint: Any) -> Callable[[Any], bool]:
-    """Whether a value is all that a type needs."""
+    """The test whether a value satisfies all conditions of a type."""
     needs = _needs(hint)
     return lambda value: all(need.holds(value) for need in needs)
 
@@ -190,7 +189,7 @@ _PLAIN: dict[Any, Needs] = {
     Path: Needs("a path", lambda value: isinstance(value, Path)),
 }
 _NOUNS = {int: "a whole number", float: "a number"}
-"""What is narrowed, as it is called then."""
+"""Words for types with further conditions."""
 
 
 def _shown(value: Any) -> str:
@@ -201,7 +200,7 @@ def _shown(value: Any) -> str:
 
 
 def _tuples(value: Any, levels: int = 2) -> Any:
-    """Lists as tuples, as many levels deep as any field has them."""
+    """Lists as tuples, down to the deepest level of any field."""
     if isinstance(value, list) and levels:
         return tuple(_tuples(item, levels - 1) for item in value)
     return value

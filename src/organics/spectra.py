@@ -8,9 +8,9 @@ With `J` the Jacobian at the steady state and `Q = L D(1/tau) L^T` the covarianc
 and the stationary covariance `P`, the solution of `J P + P J^T + Q = 0`.
 
 Conventions, throughout: neurons are ordered `(y_1..y_n, a_1..a_n)`; `f` is in kHz since time is in
-ms; the density is two-sided in `f`, so that its integral over all `f` is `P` (a one-sided density
-is twice as large); `S_ij = E[X_i X_j^*]` with `X(f)` the integral of `x(t) exp(-i w t)`.
-Multiplicative noise is taken at the level that it has in the steady state.
+ms; the density is two-sided in `f`, so its integral over all `f` is `P` (a one-sided density is
+twice as large); `S_ij = E[X_i X_j^*]` with `X(f)` the integral of `x(t) exp(-i w t)`.
+Multiplicative noise has the level that it has at the steady state.
 """
 
 from collections.abc import Callable
@@ -33,27 +33,29 @@ from organics.simulation.noise import Noise
 from organics.simulation.ode import Trajectory, known
 
 _BATCH = 64  # frequencies whose linear systems are held in memory at once
-_DOUBLINGS = 60  # more than any spectrum that floating-point numbers can hold will need
+_DOUBLINGS = 60  # more than any spectrum in floating point needs
 
 
 def power_spectrum(
     point: OperatingPoint,
-    frequencies: Real[ArrayLike, " f"],
+    frequencies: 'Real[ArrayLike, " f"]',
     noise: Noise,
 ) -> Float[Array, "f m"]:
-    """Power spectral density of each neuron at the given frequencies (kHz).
+    """Power spectral density of each neuron at the given frequencies (kHz), shape (f, 2n).
 
-    In squared units of the potential per kHz, two-sided. Can be jitted, mapped and differentiated.
+    In squared units of the potential per kHz, two-sided; neurons in the order `(y, a)`. Can be
+    jitted, mapped (`jax.vmap(power_spectrum, (0, None, None))` for a stack of points) and
+    differentiated.
 
-    Raises `ValueError` if an argument has the wrong shape or is not finite, `RuntimeError` if the
-    point is no steady state or not stable; where values are being traced, NaN instead of that.
+    Raises `ValueError` if an argument has the wrong shape or is not finite, and `RuntimeError` if
+    the point is not a stable steady state. For traced values the result is NaN instead.
     """
     return _spectra(point, frequencies, noise, _power)
 
 
 def cross_spectrum(
     point: OperatingPoint,
-    frequencies: Real[ArrayLike, " f"],
+    frequencies: 'Real[ArrayLike, " f"]',
     noise: Noise,
 ) -> Complex[Array, "f m m"]:
     """Cross-spectral density `S_ij` of all pairs of neurons; arguments as in `power_spectrum`.
@@ -65,7 +67,7 @@ def cross_spectrum(
 
 def coherence(
     point: OperatingPoint,
-    frequencies: Real[ArrayLike, " f"],
+    frequencies: 'Real[ArrayLike, " f"]',
     noise: Noise,
 ) -> Float[Array, "f m m"]:
     """Coherence `|S_ij|^2 / (S_ii S_jj)`, from 0 to 1; arguments as in `power_spectrum`.
@@ -112,18 +114,18 @@ def welch(
     discard: float = 0.0,
     window: str = "hann",
 ) -> SpectralEstimate:
-    """Welch's estimate of what the other functions of this module compute.
+    """Welch's estimate of the spectra that the other functions of this module compute.
 
-    Averages over half-overlapping segments, each freed of its mean, and over trials.
+    Averages over half-overlapping segments, after subtracting the mean of each, and over trials.
 
     Arguments
         trajectory: sampled at equal intervals; a batch of them counts as trials.
-        nperseg: samples in a segment; by default a fifteenth of what is kept.
-        discard: leave out this much of the beginning, in ms.
-        window: any that `scipy.signal.get_window` knows by name.
+        nperseg: samples in a segment; by default a fifteenth of the samples kept.
+        discard: how much of the beginning to leave out, in ms.
+        window: name of a window known to `scipy.signal.get_window`.
 
     Raises `ValueError`, naming the argument, if a trajectory is not `ok` or not sampled at equal
-    intervals, or if not a single segment fits.
+    intervals, or if no segment fits.
     """
     if not np.all(trajectory.ok):
         raise ValueError("`trajectory` must be `ok` in every trial.")
@@ -152,11 +154,12 @@ def welch(
 
 
 def lyapunov(J: Float[Array, "m m"], Q: Float[Array, "m m"]) -> Float[Array, "m m"]:
-    """The solution `P` of `J P + P J^T + Q = 0`, for a stable `J`; NaN or infinite if it is not.
+    """The solution `P` of `J P + P J^T + Q = 0` for a stable `J`; NaN or infinite for an unstable
+    one.
 
     By doubling: with the Cayley transform `A = (p - J)^-1 (p + J)` of any `p > 0`, `P` is the sum
-    of `A^k C (A^k)^T`, whose first 2^j terms take j steps. All terms of it are positive for a
-    covariance `Q`, so nothing cancels. Can be mapped and differentiated.
+    of `A^k C (A^k)^T`, and j steps give its first 2^j terms. For a covariance `Q` all terms are
+    positive semidefinite, so nothing cancels. Can be mapped and differentiated.
 
     Source: R. A. Smith, SIAM J. Appl. Math. 16, 198 (1968).
     """
@@ -170,7 +173,7 @@ def lyapunov(J: Float[Array, "m m"], Q: Float[Array, "m m"]) -> Float[Array, "m 
 
 def _doubling(J, Q):
     identity = jnp.eye(len(J), dtype=J.dtype)
-    # between the slowest and the fastest rate, so that both converge
+    # between the slowest and the fastest rate, so that both modes converge
     p = jnp.sqrt(jnp.linalg.norm(J) / jnp.linalg.norm(jnp.linalg.inv(J)))
     resolvent = jnp.linalg.inv(p * identity - J)
     A = resolvent @ (p * identity + J)
@@ -216,7 +219,7 @@ def _linearize(point: OperatingPoint, noise: Noise) -> _Linearized:
     return linear
 
 
-@jax.jit  # as are those below: also when called eagerly, one program for each size
+@jax.jit  # like those below: one program for each size, also when called eagerly
 def _linearized(point: OperatingPoint, noise: Noise) -> _Linearized:
     circuit, state = point.system, point.state
     fixed = jax.lax.stop_gradient((circuit, point.z, state, point.converged))
@@ -226,7 +229,7 @@ def _linearized(point: OperatingPoint, noise: Noise) -> _Linearized:
 
 
 def _spectra(point: OperatingPoint, frequencies, noise: Noise, what: Callable) -> Array:
-    """`what` of the spectra at each frequency, as in `_at`, once the arguments are looked at."""
+    """Check the arguments, then compute `what` at each frequency as `_at` does."""
     frequencies = as_real("frequencies", frequencies, require_point(point).z.dtype)
     if frequencies.ndim != 1:
         raise ValueError(f"`frequencies` must have shape (f,), not {frequencies.shape}.")

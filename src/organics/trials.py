@@ -24,7 +24,7 @@ from organics.machine.side_by_side import how_many, side_by_side
 from organics.rest.point import METHODS, SteadyState
 from organics.rest.search import steady_state
 
-_CALLS = 200  # at most, among which processes or a cluster share the trials
+_CALLS = 200  # most calls into which processes or a cluster divide the trials
 
 
 class Trials(NamedTuple):
@@ -45,8 +45,8 @@ class Trials(NamedTuple):
 
     @property
     def stable(self) -> Bool[np.ndarray, " trials"]:
-        """A steady state was found, and its spectral abscissa is negative; or it has a closed form,
-        as with identity recurrence, which is stable by theorem, whatever rounding makes of that."""
+        """Whether a steady state was found and is stable: by its spectral abscissa or, for identity
+        recurrence, by the theorem, whatever the rounding."""
         by_theorem = self.method == METHODS.index("closed form")
         decaying = (self.spectral_abscissa < 0) | (by_theorem & np.isfinite(self.spectral_abscissa))
         return self.converged & decaying
@@ -56,11 +56,11 @@ def trial(
     seed: int,
     index: int | Int[Array, ""],
     n: int,
-    spectral_norm: ScalarLike | None = 1.0,
+    spectral_norm: "ScalarLike | None" = 1.0,
     *,
     drive_norm: float = 1.0,
     rectified: bool = False,
-    dtype: DTypeLike | None = None,
+    dtype: "DTypeLike | None" = None,
 ) -> tuple[Circuit, Float[jax.Array, " n"]]:
     """Circuit and input drive of trial `index` of `run_trials` with the same arguments.
 
@@ -78,7 +78,7 @@ def run_trials(
     seed: int = 0,
     drive_norm: float = 1.0,
     rectified: bool = False,
-    dtype: DTypeLike | None = None,
+    dtype: "DTypeLike | None" = None,
     processes: int = 1,
     cluster: Cluster | None = None,
     on_progress: Callable[[int], None] | None = None,
@@ -86,13 +86,13 @@ def run_trials(
     """Stability of `trials` random circuits of n neurons, by the law of `Circuit.random`.
 
     Trial i is `trial(seed, i, ...)`, whatever the number of trials. `spectral_norm=None` is
-    identity recurrence. `on_progress` is called with the number of trials done since last time.
+    identity recurrence. `on_progress` is called with the number of trials done since its last call.
 
-    Several `processes` share them, or a `cluster`: worth it where one process takes minutes, as
-    each compiles for itself.
+    Several `processes`, or a `cluster`, share the trials. Each compiles for itself, so this pays
+    only if one process takes minutes.
 
     Raises `ValueError` for `n`, `trials`, `spectral_norm`, `drive_norm` or `processes` out of
-    range, also if memory could not hold what comes of them, or if there is no such `cluster`.
+    range, if the results do not fit into memory, or if the `cluster` cannot be reached.
     """
     processes = how_many(processes)
     require_whole("n", n)
@@ -103,7 +103,8 @@ def run_trials(
         if value is not None and not 0 <= value <= float(np.finfo(real).max):
             raise ValueError(f"`{name}` must be >= 0 and in the range of {real}, not {value}.")
     law = _Law(int(n), spectral_norm, drive_norm, rectified, real)
-    # every piece has the same shape, so that it compiles once, and its matrices fit into a cache
+    # every piece has the same shape, so that it compiles once, and its matrices fit into the CPU's
+    # cache
     size = min(trials, max(8, min(2048, 40_000 // n**2)))
     require_memory(8 * size * (2 * n) ** 2, "n", f"a stack of {size} Jacobians")
     require_memory(21 * trials, "trials", "the outcome")
@@ -124,7 +125,7 @@ def run_trials(
 
 
 class _Law(NamedTuple):
-    """That by which circuits are drawn; the arguments of `run_trials`."""
+    """The distribution of circuits: arguments of `run_trials`."""
 
     n: int
     spectral_norm: float | None
@@ -134,11 +135,11 @@ class _Law(NamedTuple):
 
 
 def _ignore(done: int) -> None:
-    """Nobody wants to know."""
+    """Default `on_progress`: does nothing."""
 
 
 def _run_there(x64: bool, seed: int, numbers: range, size: int, law: _Law) -> Trials:
-    """In another process, which does not have the first one's configuration."""
+    """`_run` in another process, which does not inherit JAX's configuration."""
     with jax.enable_x64(x64):
         return _run(seed, numbers, size, law, _ignore)
 
@@ -154,7 +155,7 @@ def _run(
         pieces.append(pending.popleft().result())
         on_progress(len(pieces[-1].converged))
 
-    # this thread solves piece after piece, the others meanwhile compute eigenvalues
+    # this thread solves piece after piece while others compute eigenvalues
     with single_threaded_lapack(), ThreadPoolExecutor(cores) as pool:
         for start in numbers[::size]:
             found, J = jax.device_get(_solve(key, np.arange(start, start + size), law))

@@ -1,4 +1,4 @@
-"""The circuit: its parameters, its state, and the one place where its equations stand.
+"""The circuit: its parameters, its state, and the only place that defines its equations.
 
 Symbols are those of Rawat, Heeger & Martiniani (NeurIPS 2024, arXiv 2409.18946):
 
@@ -72,7 +72,7 @@ def root(a: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def gate(a: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """`1 - sqrt(relu(a))`, to within rounding of itself also where `a` is close to 1."""
+    """`1 - sqrt(relu(a))`, accurate to rounding also where `a` is close to 1."""
     return (1 - jax.nn.relu(a)) / (1 + root(a))
 
 
@@ -88,10 +88,9 @@ class Circuit(eqx.Module):
     recurrent terms.
 
     Arguments
-        W: normalization weights, shape (n, n), entries >= 0; or `Weights` made of such.
-        W_r: recurrent weights, shape (n, n), or `Weights`; `None` is the identity, the case in
-            which the circuit is stable whatever its parameters and its steady state has a closed
-            form.
+        W: normalization weights, shape (n, n), entries >= 0; or `Weights` with such entries.
+        W_r: recurrent weights, shape (n, n), or `Weights`; `None` is the identity: then the circuit
+            is stable whatever its parameters, and its steady state has a closed form.
         b, b0, sigma: input gain, gain of the semi-saturation constant, semi-saturation constant;
             scalars or shape (n,), > 0. The defaults are those of the paper's Figure 1.
         tau_y, tau_a: time constants in ms; scalars or shape (n,), > 0.
@@ -116,13 +115,13 @@ class Circuit(eqx.Module):
 
     def __init__(
         self,
-        W: Values | Weights,
-        W_r: Values | Weights | None = None,
-        b: Values = 0.5,
-        b0: Values = 0.5,
-        sigma: Values = 0.1,
-        tau_y: Values = 2.0,
-        tau_a: Values = 2.0,
+        W: "Values | Weights",
+        W_r: "Values | Weights | None" = None,
+        b: "Values" = 0.5,
+        b0: "Values" = 0.5,
+        sigma: "Values" = 0.1,
+        tau_y: "Values" = 2.0,
+        tau_a: "Values" = 2.0,
         rectified: bool = False,
     ):
         self.W = _weights("W", W, None, None)
@@ -143,14 +142,14 @@ class Circuit(eqx.Module):
     @classmethod
     def random(
         cls,
-        key: PRNGKeyArray,
+        key: "PRNGKeyArray",
         n: int,
-        spectral_norm: ScalarLike | None = 1.0,
+        spectral_norm: "ScalarLike | None" = 1.0,
         *,
-        tau_y: Values = 2.0,
-        tau_a: Values = 2.0,
+        tau_y: "Values" = 2.0,
+        tau_a: "Values" = 2.0,
         rectified: bool = False,
-        dtype: DTypeLike | None = None,
+        dtype: "DTypeLike | None" = None,
     ) -> "Circuit":
         """A random circuit under the law of the paper's trials (its Figure 4).
 
@@ -158,8 +157,8 @@ class Circuit(eqx.Module):
         largest singular value (`spectral_norm=None`: the identity). `dtype` defaults to JAX's
         default float. Can be mapped over keys: `jax.vmap(lambda k: Circuit.random(k, 10))(keys)`.
 
-        Raises `ValueError` if `n` is no whole number above 0, or `dtype` neither float32 nor a
-        float64 that JAX has.
+        Raises `ValueError` unless `n` is a whole number above 0 and `dtype` float32 or, with
+        `jax_enable_x64`, float64.
         """
         require_whole("n", n)
         W, W_r, b, b0, sigma = _draw(key, n, spectral_norm, float_type(dtype))
@@ -177,19 +176,20 @@ class Circuit(eqx.Module):
 
     @property
     def pool(self) -> Weights:
-        """`W`, by what it does."""
+        """`W` as `Weights`."""
         return self.W if isinstance(self.W, Weights) else Dense(self.W)
 
     @property
     def recurrent(self) -> Weights:
-        """`W_r`, by what it does."""
+        """`W_r` as `Weights`."""
         if self.W_r is None:
             return Identity(self.n, self.dtype)
         return self.W_r if isinstance(self.W_r, Weights) else Dense(self.W_r)
 
     @property
     def has_identity_recurrence(self) -> bool:
-        """Whether `W_r` is known to be the identity: at rest there is divisive normalization."""
+        """Whether `W_r` is known to be the identity, so that the steady state is divisive
+        normalization."""
         return self.W_r is None
 
     @property
@@ -199,8 +199,8 @@ class Circuit(eqx.Module):
 
     @property
     def valid(self) -> Bool[Array, ""]:
-        """Whether all parameters are in their domains: for what is being traced, or was replaced,
-        nothing else looks."""
+        """Whether all parameters are in their domains. Needed for traced or replaced parameters,
+        which nothing else checks."""
         found = jnp.bool_(True)
         for entries in self.pool.entries():
             found &= jnp.all(entries >= 0)
@@ -209,7 +209,7 @@ class Circuit(eqx.Module):
         return found
 
     def rectify(self, y: Float[Array, " n"]) -> Float[Array, " n"]:
-        """What the recurrent terms see of `y`: `relu(y)` in the rectified model, else `y`."""
+        """`y` as the recurrent terms see it: `relu(y)` in the rectified model, else `y`."""
         return jax.nn.relu(y) if self.rectified else y
 
     def active(self, y: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -222,19 +222,20 @@ class Circuit(eqx.Module):
 
     @property
     def own_recurrence(self) -> Float[Array, " n"]:
-        """What is on the diagonal of `W_r`."""
+        """The diagonal of `W_r`."""
         return self.recurrent.diagonal()
 
     def own_gain(self, a: Float[Array, " n"]) -> Float[Array, " n"]:
         """`(1 - sqrt(a_i)) W_r,ii - 1`: how the imbalance of `y_i` changes with an active `y_i`.
 
-        For `W_r,ii = 1` it is `-sqrt(a_i)`, of which nothing is lost to rounding, small as it is.
+        For `W_r,ii = 1` it is computed as `-sqrt(a_i)`, which loses no digits however small it is.
         """
         s, own = root(a), self.own_recurrence
         return jnp.where(s < 0.5, (own - 1) - own * s, own * gate(a) - 1)
 
     def from_others(self, q: Float[Array, " n"], *, sizes: bool = False) -> Float[Array, " n"]:
-        """`W_r q` without the diagonal of `W_r`; with `sizes`, of the absolute values of both."""
+        """`W_r q` without the diagonal of `W_r`; with `sizes`, the same for the absolute values of
+        both."""
         if sizes:
             return self.recurrent.sizes().apply_others(jnp.abs(q))
         return self.recurrent.apply_others(q)
@@ -254,7 +255,8 @@ class Circuit(eqx.Module):
         )
 
     def terms(self, state: State, z: Float[Array, " n"]) -> State:
-        """The sum of the absolute values of what `imbalance` adds up in each equation."""
+        """For each equation, the sum of the absolute values of the terms that `imbalance` adds
+        up."""
         y, a = state
         q, w = self.rectify(y), jnp.abs(self.own_recurrence)
         beside = jnp.abs(self.own_recurrence - 1) + w * root(a)
@@ -278,9 +280,9 @@ class Circuit(eqx.Module):
         return FiringRates(jnp.square(jax.nn.relu(y)), y_minus, root(a))
 
 
-@partial(jax.jit, static_argnums=(1, 3))  # one program, instead of one for each array and step
+@partial(jax.jit, static_argnums=(1, 3))  # one program instead of many small ones
 def _draw(key: PRNGKeyArray, n: int, spectral_norm: ScalarLike | None, real):
-    """What `Circuit.random` draws: `W`, `W_r`, `b`, `b0` and `sigma`."""
+    """Draw `W`, `W_r`, `b`, `b0` and `sigma` for `Circuit.random`."""
     k_b, k_b0, k_sigma, k_W, k_W_r = jr.split(key, 5)
     # the open interval: the circuit's gains must not vanish
     uniform = lambda k: jr.uniform(k, (n,), real, minval=jnp.finfo(real).eps)  # noqa: E731
@@ -293,7 +295,7 @@ def _draw(key: PRNGKeyArray, n: int, spectral_norm: ScalarLike | None, real):
 
 @partial(jax.jit, static_argnums=(1,), static_argnames=("dtype",))
 def random_drive(
-    key: PRNGKeyArray, n: int, norm: ScalarLike = 1.0, *, dtype: DTypeLike | None = None
+    key: "PRNGKeyArray", n: int, norm: "ScalarLike" = 1.0, *, dtype: "DTypeLike | None" = None
 ) -> Float[Array, " n"]:
     """A Gaussian input drive of shape (n,), scaled to Euclidean norm `norm`."""
     require_whole("n", n)
@@ -304,8 +306,8 @@ def random_drive(
 def as_drive(circuit: Circuit, z: Values, name: str = "z") -> Float[Array, " n"]:
     """`z` as an array of the circuit's type and of shape (n,).
 
-    Raises `ValueError` naming the argument if the shape differs or a value is not finite, or if
-    `circuit` is a stack of circuits, or none, or had parameters replaced that do not fit.
+    Raises `ValueError`, naming the argument, if the shape differs, a value is not finite, or
+    `circuit` is not one circuit whose parameters fit together.
     """
     if not isinstance(circuit, Circuit):
         raise ValueError(f"`circuit` must be a `Circuit`, not {circuit!r}.")
@@ -338,8 +340,8 @@ def identity_recurrence(circuit: Circuit) -> Circuit | None:
 
 
 def require_valid(circuit: Circuit) -> None:
-    """Refuse a circuit, by name, of which a parameter was replaced by what it may not be: nothing
-    looks when `eqx.tree_at` does that."""
+    """Refuse a circuit, naming the parameter, if `eqx.tree_at`, which checks nothing, put an
+    invalid value into it."""
     Circuit(
         circuit.W,
         circuit.W_r,
@@ -353,8 +355,8 @@ def require_valid(circuit: Circuit) -> None:
 
 
 def _require_whole(circuit: Circuit) -> None:
-    """Refuse a circuit with parameters that were replaced by others of another shape, or converted
-    to a type in which it does not compute."""
+    """Refuse a circuit whose parameters were replaced by ones of another shape, or converted to a
+    type that circuits do not compute in."""
     n = circuit.n
     shapes = {name: (n,) for name in ("b", "b0", "sigma", "tau_y", "tau_a")}
     shapes |= {name: (n, n) for name in ("W", "W_r") if hasattr(getattr(circuit, name), "shape")}

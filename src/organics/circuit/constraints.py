@@ -22,21 +22,21 @@ def positive(log_W: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def at_most_one(log_W: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """`exp(log_W)` clamped to (0, 1].
 
-    An entry with `log_W > 0` sits at 1 and gets no gradient: only weight decay brings it back.
+    An entry with `log_W > 0` stays at 1 and gets no gradient: only weight decay brings it back.
     """
     return jnp.exp(jnp.minimum(log_W, 0))
 
 
 def unit_interval(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The logistic sigmoid of `raw`: in (0, 1], and at least the least normal number."""
+    """The logistic sigmoid of `raw`, in (0, 1] and never below the smallest normal number."""
     return jnp.maximum(jax.nn.sigmoid(raw), jnp.finfo(raw.dtype).tiny)
 
 
 def unit_norm(x: Float[Array, " n"]) -> Float[Array, " n"]:
     """`x / ||x||`, and 0 with derivative 0 at `x = 0`, where the direction is undefined."""
-    # scaled by the largest entry first, so that squares neither overflow nor vanish
+    # divide by the largest entry first, so that squares neither overflow nor vanish
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x)))
-    nonzero = largest != 0  # which NaN is, too, and stays
+    nonzero = largest != 0  # true for NaN, which stays NaN
     x = jnp.where(nonzero, x / jnp.where(nonzero, largest, 1), 1)
     return jnp.where(nonzero, x / jnp.linalg.norm(x), 0)
 
@@ -44,8 +44,8 @@ def unit_norm(x: Float[Array, " n"]) -> Float[Array, " n"]:
 def spectral_norm(W: Float[Array, "m n"]) -> Float[Array, ""]:
     """Largest singular value of `W`, exact (by SVD, not by power iteration).
 
-    Where several singular values tie for the largest, as they all do for an orthogonal matrix, it
-    is not differentiable; the gradient is then the mean of those of the tied ones, a subgradient.
+    It is not differentiable where several singular values tie for the largest, as in an orthogonal
+    matrix. The gradient is then the mean of the gradients of the tied ones, a subgradient.
     """
     return jnp.max(jnp.linalg.svd(whole(W), compute_uv=False))
 

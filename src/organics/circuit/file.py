@@ -1,7 +1,6 @@
 """Circuit files: a circuit and its input drives, as JSON or `.npz`. Nothing in a file is trusted.
 
-A circuit file has these keys (members, in an `.npz` archive), of which all but `W` and `z` may be
-left out:
+A circuit file has these keys (members, in an `.npz` archive). All but `W` and `z` may be left out:
 
 ==================================  ==============================================================
 key                                 value
@@ -15,16 +14,16 @@ key                                 value
 `rectified`                         `true` or `false`, or 1 or 0
 `z`                                 one input drive (n numbers, or one that stands for n equal
                                     ones) or a list of them (k x n)
-`name`, `comment`                   words, which are not looked at
+`name`, `comment`                   text, which is ignored
 ==================================  ==============================================================
 
 Some programs write n numbers as a row or a column, one number as a matrix, and a matrix of one
-entry as a number. All that is read where it has one meaning only: an `n x k` array of drives, for
-instance, is refused, as it could not be told from the others if k were n.
+entry as a number. These are read where they are unambiguous. An `n x k` array of drives is refused:
+for k = n it could not be told from a `k x n` one.
 
-The bounds on values, and what is left out, are those of `Circuit`. Any other key is an error, so
-that a misspelt one cannot pass as a default. No pickle is ever opened, and no memory is claimed on
-the word of the file.
+Bounds and defaults are those of `Circuit`. Any other key is an error, so that a misspelt key cannot
+silently leave a default. No pickle is ever opened, and no memory is allocated just because a file
+declares a size.
 """
 
 import io
@@ -92,7 +91,7 @@ def load_circuit(path: str | Path, dtype: Any = None) -> "tuple[Circuit, Array]"
 
 
 def read(path: str | Path) -> Content:
-    """Arrays by key, in float64, as they are in a circuit file; all are looked at, without JAX.
+    """The arrays of a circuit file by key, in float64, all checked, without JAX.
 
     Raises as `load_circuit` does.
     """
@@ -105,7 +104,7 @@ def read(path: str | Path) -> Content:
 
 
 def build(path: str | Path, content: Content, dtype: Any = None) -> "tuple[Circuit, Array]":
-    """Circuit and drives of what `read` found in a file.
+    """The circuit and drives from what `read` returned.
 
     Raises `CircuitFileError` if the values are too large for the type, or too small.
     """
@@ -130,14 +129,13 @@ def build(path: str | Path, content: Content, dtype: Any = None) -> "tuple[Circu
 def save_circuit(path: str | Path, circuit: "Circuit", drives: "Values") -> None:
     """Write a circuit and its input drives, shape (n,) or (drives, n), to a circuit file.
 
-    `path` ends in `.json` or `.npz`. Every value is read back bit by bit by `load_circuit` in the
-    same type; `Weights` come back as the matrix that they are. The file appears whole or not at
-    all.
+    `path` ends in `.json` or `.npz`. `load_circuit` reads every value back exactly in the same
+    type; `Weights` come back as a matrix. The file is written whole or not at all.
 
     Raises
-        `ValueError` if the suffix is another, the circuit is not a single one, or has a parameter
-            that it may not have, the drives do not fit it or are not finite, or the file would be
-            too large to be loaded.
+        `ValueError` for another suffix, for a stack of circuits or one with an invalid parameter,
+            for drives that do not fit the circuit or are not finite, or if the file would be too
+            large to load.
         `OSError` if the file cannot be written.
     """
     path = Path(path)
@@ -198,7 +196,7 @@ def _shaped(values: Content) -> Content:
 
 
 def _matrix(array: np.ndarray) -> np.ndarray:
-    """A single number as the 1 x 1 matrix that it can only be."""
+    """A single number as a 1 x 1 matrix."""
     return array.reshape(1, 1) if array.size == 1 else array
 
 
@@ -300,7 +298,7 @@ def _json_row(where: str, row: Any) -> list[float]:
 
 
 def _show(value: Any) -> str:
-    """A value as JSON has it, shortened."""
+    """A value in JSON notation, shortened."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     return {list: "a list", dict: "an object"}.get(type(value), reprlib.repr(value))
@@ -364,7 +362,7 @@ def _read_archive(archive: zipfile.ZipFile) -> Content:
 
 
 def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) -> npy.Header:
-    """What an array declares, of which nothing is accepted before it is checked."""
+    """What an array declares, checked before any of it is used."""
     with npy.open_member(archive, member, key) as stream:
         header = npy.read_header(stream, member.file_size, key)
     kind = "biuf" if key == "rectified" else "iuf"
@@ -382,7 +380,7 @@ def _read_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) ->
 
 
 def _instead(key: str) -> str:
-    """What to write for a value that NumPy keeps as something else."""
+    """What to write instead of a value that NumPy stores as a Python object."""
     if key == "rectified":
         return "; write np.array(True) or np.array(False)"
     identity = ", or for the identity np.zeros((0, 0))" if key == "W_r" else ""

@@ -1,4 +1,4 @@
-"""Numbers that a caller gives, as arrays to compute with; what is none is refused by name."""
+"""Numbers given by the caller as arrays to compute with; anything else is refused by name."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,12 +17,12 @@ Values = ArrayLike | Sequence[Any]  # anything that makes an array; what it hold
 def as_real(name: str, value: Any, dtype: Any) -> Array:
     """`value` as an array of a floating-point type, by default its own or JAX's.
 
-    Raises `ValueError`, naming the argument, for what are no real numbers.
+    Raises `ValueError`, naming the argument, for anything but real numbers.
     """
     if np.ma.is_masked(value):
         raise ValueError(f"`{name}` must have no masked entries.")
     try:
-        # by NumPy, if it can: without a type, `jnp.asarray` compiles a program for each shape
+        # by NumPy if possible: without a type, `jnp.asarray` compiles a program for each shape
         of_jax = any(isinstance(leaf, Array) for leaf in jax.tree.leaves(value))
         value = jnp.asarray(value) if of_jax else np.asarray(value)
     except (TypeError, ValueError) as error:
@@ -41,9 +41,9 @@ def as_real(name: str, value: Any, dtype: Any) -> Array:
 
 
 def require_values(name: str, value: Array, valid: Callable[[np.ndarray], Any], what: str) -> None:
-    """Refuse `value` unless all of it is `valid`; says nothing of values that are being traced.
+    """Refuse `value` unless all entries are `valid`. Traced values are not checked.
 
-    Looked at by NumPy, as JAX would compile a program for each shape.
+    Uses NumPy, because JAX would compile a program for each shape.
     """
     if not isinstance(value, Tracer):
         require_entries(name, np.asarray(value), valid, what)

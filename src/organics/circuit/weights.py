@@ -1,8 +1,7 @@
-"""Weights as values: what they do to the numbers that the neurons send, whatever they are made of.
+"""Weights among neurons: dense, convolutional or low-rank, all used in the same way.
 
-`Circuit` takes its `W` and `W_r` as matrices or as one of these, and everything that is said of a
-circuit holds for all of them. Closed forms, simulations and the matrix-free search take products
-only; Jacobians, and what follows from them, form the matrix.
+`Circuit` takes `W` and `W_r` as matrices or as one of these classes. Closed forms, simulations and
+the matrix-free search only multiply by them; Jacobians, and all that needs one, form the matrix.
 """
 
 from abc import abstractmethod
@@ -21,7 +20,7 @@ _POWER_STEPS = 50  # of the power method, for the largest singular value
 
 
 class Weights(eqx.Module):
-    """Weights among n neurons: number i of a product is what neuron i receives."""
+    """Weights among n neurons: entry i of a product is the input of neuron i."""
 
     @property
     @abstractmethod
@@ -35,7 +34,7 @@ class Weights(eqx.Module):
 
     @abstractmethod
     def entries(self) -> tuple:
-        """The arrays that it is made of: the weights are >= 0 if all of their entries are."""
+        """The arrays that define it. The weights are >= 0 if all entries of these are."""
 
     @abstractmethod
     def apply(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -51,16 +50,16 @@ class Weights(eqx.Module):
 
     @abstractmethod
     def sizes(self) -> "Weights":
-        """Such that `sizes().apply_others(abs(x))` is at least the sum of the absolute values of
-        all that is added up in `apply_others(x)`."""
+        """Weights for which `sizes().apply_others(abs(x))` is at least the sum of the absolute
+        values of the terms in `apply_others(x)`."""
 
     @abstractmethod
     def as_matrix(self) -> Float[Array, "n n"]:
-        """Row i is what neuron i receives, from each neuron."""
+        """The matrix; row i holds the weights onto neuron i."""
 
     @abstractmethod
     def norm(self) -> Float[Array, ""]:
-        """The largest singular value; of a `Convolution` by the power method, from below."""
+        """The largest singular value. For a `Convolution` the power method gives it, from below."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """`as_matrix`, for NumPy."""
@@ -68,7 +67,7 @@ class Weights(eqx.Module):
 
 
 class Identity(Weights):
-    """Each neuron hears itself alone, with the weight 1."""
+    """Each neuron receives only itself, with weight 1."""
 
     neurons: int = eqx.field(static=True)
     kind: jnp.dtype = eqx.field(static=True)
@@ -80,7 +79,7 @@ class Identity(Weights):
 
     @property
     def dtype(self) -> jnp.dtype:
-        """Floating-point type of what it is among."""
+        """Floating-point type of the circuit's other parameters."""
         return self.kind
 
     def entries(self) -> tuple:
@@ -108,7 +107,7 @@ class Identity(Weights):
         return jnp.eye(self.n, dtype=self.dtype)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        del copy  # it is always made anew
+        del copy  # the matrix is always new
         return np.eye(self.n, dtype=self.dtype if dtype is None else dtype)
 
     def norm(self) -> Float[Array, ""]:
@@ -117,7 +116,7 @@ class Identity(Weights):
 
 
 class Dense(Weights):
-    """A weight for each pair of neurons: row i of the matrix is what neuron i receives."""
+    """A weight for each pair of neurons; row i holds the weights onto neuron i."""
 
     matrix: Float[Array | np.ndarray, "*batch n n"]
 
@@ -156,19 +155,19 @@ class Dense(Weights):
         return jnp.asarray(self.matrix)
 
     def norm(self) -> Float[Array, ""]:
-        """Of the matrix, by its singular values."""
+        """The largest singular value of the matrix."""
         return jnp.linalg.norm(self.matrix, 2)
 
 
 class Convolution(Weights):
-    """Neurons on an image, of which each hears those near it, everywhere with the same weights.
+    """Neurons on an image. Each receives its neighbours with the same weights at every position.
 
-    Neurons are in the order of channel, row and column. Outside of the image there is nothing.
+    Neurons are ordered by channel, row and column. Outside of the image there are none.
 
     Arguments
-        kernel: shape (channels, heard, height, width), height and width odd: the weight, on a
-            neuron of each channel, of those of the channels `heard` around it. `heard` is the
-            number of channels, or 1, where each channel hears itself alone.
+        kernel: shape (channels, heard, height, width), height and width odd: `kernel[i, j]` holds
+            the weights onto a neuron of channel i from the neurons of channel j around it. `heard`
+            is the number of channels, or 1 if each channel receives only itself.
         height, width: of the image.
 
     Raises `ValueError` if the kernel is of another shape, or its entries are not finite.
@@ -178,7 +177,7 @@ class Convolution(Weights):
     height: int = eqx.field(static=True)
     width: int = eqx.field(static=True)
 
-    def __init__(self, kernel: Values, height: int, width: int):
+    def __init__(self, kernel: "Values", height: int, width: int):
         require_sizes(height=height, width=width)
         kernel = _finite("kernel", kernel)
         if kernel.ndim != 4 or kernel.shape[1] not in (1, kernel.shape[0]) or 0 in kernel.shape:
@@ -221,7 +220,7 @@ class Convolution(Weights):
         return jnp.repeat(self.kernel[self._centre()], self.height * self.width)
 
     def apply_others(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
-        """The convolution with the kernel, of which the centre is 0."""
+        """The convolution with the kernel without the weight of each neuron on itself."""
         return self._with(self.kernel.at[self._centre()].set(0)).apply(x)
 
     def sizes(self) -> "Convolution":
@@ -234,7 +233,7 @@ class Convolution(Weights):
         down, across = (
             np.arange(size)[None, :] - np.arange(size)[:, None] + kernel // 2
             for size, kernel in ((self.height, kh), (self.width, kw))
-        )  # where in the kernel the weight of each row or column on each other one stands
+        )  # index in the kernel of the weight of each row or column on each other one
         inside = ((down >= 0) & (down < kh))[:, None, :, None] & ((across >= 0) & (across < kw))[
             None, :, None, :
         ]
@@ -249,7 +248,7 @@ class Convolution(Weights):
         return jnp.transpose(weights, (0, 2, 3, 1, 4, 5)).reshape(self.n, self.n)
 
     def norm(self) -> Float[Array, ""]:
-        """By the power method, which comes to it from below."""
+        """The largest singular value by the power method, from below."""
         x = jnp.asarray(np.random.default_rng(0).normal(size=self.n), self.dtype)
 
         def step(_, x):
@@ -271,19 +270,20 @@ class Convolution(Weights):
 
 
 class LowRank(Weights):
-    """Neurons that hear few numbers, each a sum over all of them: `left @ right.T`.
+    """Weights of low rank, `left @ right.T`: each neuron receives a few weighted sums over all
+    neurons.
 
     Arguments
-        left: shape (n, rank): what each number does to each neuron.
-        right: shape (n, rank): the weight of each neuron in each number.
+        left: shape (n, rank): the weight of each sum on each neuron.
+        right: shape (n, rank): the weight of each neuron in each sum.
 
-    Raises `ValueError` if these are no two matrices of one shape, or their entries not finite.
+    Raises `ValueError` unless these are two finite matrices of the same shape.
     """
 
     left: Float[Array, "n rank"]
     right: Float[Array, "n rank"]
 
-    def __init__(self, left: Values, right: Values):
+    def __init__(self, left: "Values", right: "Values"):
         self.left = _finite("left", left)
         self.right = _finite("right", right, self.left.dtype)
         if self.left.ndim != 2 or self.left.shape != self.right.shape or 0 in self.left.shape:
@@ -311,15 +311,15 @@ class LowRank(Weights):
         return self.left @ (self.right.T @ x)
 
     def diagonal(self) -> Float[Array, " n"]:
-        """The sums of the products of both factors' rows."""
+        """The diagonal: inner products of the rows of both factors."""
         return jnp.sum(self.left * self.right, axis=1)
 
     def apply_others(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
-        """The product less each neuron's share in what it receives."""
+        """The product minus what each neuron receives from itself."""
         return self.apply(x) - self.diagonal() * x
 
     def sizes(self) -> "_LowRankSizes":
-        """The absolute values of the factors; the neurons' shares count twice."""
+        """The absolute values of the factors; what a neuron receives from itself counts twice."""
         return _LowRankSizes(jnp.abs(self.left), jnp.abs(self.right))
 
     def as_matrix(self) -> Float[Array, "n n"]:
@@ -327,13 +327,13 @@ class LowRank(Weights):
         return self.left @ self.right.T
 
     def norm(self) -> Float[Array, ""]:
-        """From the triangular parts of both factors, which are small."""
+        """The largest singular value, from the small triangular factors of both matrices."""
         small = [jnp.linalg.qr(factor, mode="r") for factor in (self.left, self.right)]
         return jnp.linalg.norm(small[0] @ small[1].T, 2)
 
 
 class _LowRankSizes(LowRank):
-    """What `LowRank.apply_others` adds up: all shares, and each neuron's own to take it off."""
+    """The terms of `LowRank.apply_others`: the whole product, and the subtracted part."""
 
     def apply_others(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
         return self.apply(x) + self.diagonal() * x

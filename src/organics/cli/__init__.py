@@ -36,7 +36,7 @@ COMMANDS = {
 }
 _GROUPS = ("data", "train")  # commands with commands of their own
 
-# of its errors, which are all of one class: for want of memory, and of a device that was asked for
+# in its errors, all of one class: too little memory, or a requested device that is missing
 _OF_JAX = ("RESOURCE_EXHAUSTED", "Unable to initialize backend")
 
 _DONE, _NEGATIVE, _REFUSED, _BROKEN, _INTERRUPTED = 0, 1, 2, 3, 130
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `organics` command; exits with 0, 1 (a negative answer) or 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     compiled.keep()
-    gc.set_threshold(100_000, 20, 20)  # tracing makes many objects, of which few are garbage
+    gc.set_threshold(100_000, 20, 20)  # tracing makes many objects, few of which are garbage
     code = run(arguments)
     if arguments and arguments[0] in _SHORT:
         _leave(code)
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _leave(code: int) -> None:
-    """End at once: to take JAX down takes a seventh of the time of a short command."""
+    """End at once: shutting JAX down takes a seventh of the time of a short command."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # nobody reads on
             stream.flush()
@@ -71,8 +71,8 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("\norganics: interrupted.", file=sys.stderr)
         return _INTERRUPTED
-    except (BrokenPipeError, SystemExit):  # the latter is what rich makes of the former
-        sys.stderr.close()  # nobody reads on; Python would complain about that when it ends
+    except (BrokenPipeError, SystemExit):  # rich turns the former into the latter
+        sys.stderr.close()  # nobody reads on; Python would complain at exit
         return _DONE
     except Exception as error:
         if _expected(error):
@@ -115,9 +115,8 @@ def _run(arguments: Sequence[str]) -> int:
 def _parse(name: str, rest: Sequence[str]) -> Any:
     """The command, with its flags.
 
-    Raises `SystemExit` after --help or for a usage error, and `ValueError` for a word or a flag
-    that is not known, a number that no flag takes (NaN, infinite, beyond 64 bits) or one that the
-    settings refuse.
+    Raises `SystemExit` after --help or for a usage error, and `ValueError` for an unknown word or
+    flag, for NaN, infinity or numbers beyond 64 bits, and for values that the settings refuse.
     """
     import tyro
 
@@ -142,7 +141,7 @@ def _parse(name: str, rest: Sequence[str]) -> Any:
 
 
 def _require_known(name: str, rest: Sequence[str], commands: Iterable[str]) -> None:
-    """Refuse what is none of a command's own commands."""
+    """Refuse anything but a command's own subcommands."""
     if not rest or rest[0].startswith("-") or rest[0] in commands:
         return
     like, known = _like(rest[0], commands), ", ".join(commands)
@@ -150,7 +149,7 @@ def _require_known(name: str, rest: Sequence[str], commands: Iterable[str]) -> N
 
 
 def _not_known(asked: str, word: str, command: type) -> str:
-    """What is wrong with a word that the command does not know."""
+    """The error message for a word that the command does not know."""
     if not word.startswith("-"):
         return f"{word!r} is a word too many; see `{asked} --help`."
     flag = word.partition("=")[0]
@@ -158,14 +157,14 @@ def _not_known(asked: str, word: str, command: type) -> str:
 
 
 def _like(word: str, words: Iterable[str]) -> str:
-    """The end of a sentence: which of the words may have been meant."""
+    """The end of a message: the word that may have been meant."""
     from organics.arguments import nearest
 
     return nearest(word, words) or "."
 
 
 def _flags(command: type) -> Iterator[str]:
-    """The options of a command, those of the settings in it among them."""
+    """The options of a command, including those of its settings."""
     hints = get_type_hints(command)
     for field in dataclasses.fields(command):
         if dataclasses.is_dataclass(hints[field.name]):

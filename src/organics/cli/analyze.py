@@ -18,14 +18,14 @@ from organics.cli.circuits import (
 )
 from organics.printing import numbers
 
-_SHOWN = 10  # other states, in words
+_SHOWN = 10  # other states shown as text
 
 
 @dataclass(frozen=True)
 class Analyze:
     """Steady state, eigenvalues, stability and certificate of a circuit, for each of its drives.
 
-    Other steady states are looked for, too, by Newton's method from many starts.
+    Also searches for other steady states, by Newton's method from many starts.
 
     Example: organics analyze examples/figure1a.json --check
     """
@@ -33,7 +33,7 @@ class Analyze:
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Circuit files, .json or .npz."""
     check: bool = False
-    """Exit with 1 unless the steady state found for each drive is stable; others do not count."""
+    """Exit with 1 unless the steady state of each drive is stable; other states do not count."""
     out: Path | None = None
     """Figure of the eigenvalues, a colour for each drive (.png, .svg or .pdf)."""
     json: bool = False
@@ -56,7 +56,7 @@ class Analyze:
         if self.out is not None:
             from organics.plots import COLOURS, save_figure, spectrum_plane
 
-            # of more than there are colours it only shows which are stable
+            # with more drives than colours it only shows which are stable
             each = 1 < len(spectra) <= len(COLOURS)
             values = spectra if each else np.concatenate(list(spectra.values()))
             save_figure(spectrum_plane(values), self.out)

@@ -1,4 +1,4 @@
-"""What a command answers, for people or for machines."""
+"""The answer of a command, for people or for machines."""
 
 import io
 import json
@@ -20,9 +20,9 @@ class Answer:
     """The outcome of a command.
 
     Attributes
-        document: everything, for `--json`: anything that `as_plain` takes.
+        document: everything, for `--json`; any value that `as_plain` takes.
         text: the same for people; strings and `rich` renderables, printed in order.
-        positive: false if the question asked (`--check`) has a negative answer.
+        positive: false if the answer to `--check` is negative.
         wrote: the files that were written.
     """
 
@@ -33,9 +33,9 @@ class Answer:
 
 
 def show(answer: Answer, as_json: bool) -> None:
-    """Print an answer: with `as_json` one JSON document on standard output and nothing else.
+    """Print an answer; with `as_json`, as one JSON document on standard output.
 
-    Raises `OSError`, naming it, if standard output takes no more, as when the disk is full.
+    Raises `OSError`, naming standard output, if it cannot be written, as when the disk is full.
     """
     with naming("standard output", "write"):
         try:
@@ -47,13 +47,13 @@ def show(answer: Answer, as_json: bool) -> None:
 
 
 def _write_nowhere() -> None:
-    """Have what is still to be written go nowhere: Python would fail once more when it ends."""
+    """Discard output that is still buffered: Python would fail again at exit."""
     with suppress(OSError, ValueError):  # standard output may be no file at all
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print(answer: Answer, as_json: bool) -> None:
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a character that it has not is no reason to fail
+    if isinstance(sys.stdout, io.TextIOWrapper):  # do not fail for characters that it cannot encode
         sys.stdout.reconfigure(errors="backslashreplace")
     if as_json:
         wrote = {"wrote": answer.wrote} if answer.wrote else {}
@@ -63,17 +63,17 @@ def _print(answer: Answer, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    # names of files may hold what would be markup
+    # file names may look like markup
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.width = max(console.width, _LEAST_WIDTH)
     for piece in answer.text:
         for column in piece.columns if isinstance(piece, Table) else []:
-            column.overflow = "fold"  # where there is no room, digits would be left out
+            column.overflow = "fold"  # otherwise digits are cut off if there is no room
         console.print(piece)
     for path in answer.wrote:
         console.print(f"wrote {path}")
 
 
 def note(message: str) -> None:
-    """Say something on standard error, which is never part of the answer."""
+    """Print a message on standard error; it is not part of the answer."""
     print(message, file=sys.stderr)

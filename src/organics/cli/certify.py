@@ -19,15 +19,15 @@ from organics.cli.circuits import (
 )
 from organics.printing import numbers
 
-_DIGITS = 12  # of a ball as it is shown
+_DIGITS = 12  # shown of a ball
 
 
 @dataclass(frozen=True)
 class Certify:
     """Certificate of stability of a circuit, for each of its drives; with --rigorous, a proof.
 
-    A proof is made in ball arithmetic, about the exact numbers in the file: "proved", "disproved",
-    or "undecided" where even --max-bits bits do not tell.
+    A proof uses ball arithmetic and is about the exact numbers in the file. Its verdict is
+    "proved", "disproved", or "undecided" if --max-bits bits are not enough.
 
     Example: organics certify examples/no_steady_state.json --rigorous
     """
@@ -35,9 +35,9 @@ class Certify:
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Circuit files, .json or .npz."""
     rigorous: bool = False
-    """Prove or disprove, so that rounding cannot have changed the answer."""
+    """Prove or disprove stability in ball arithmetic, which bounds all rounding errors."""
     max_bits: int = 848
-    """Highest precision that --rigorous tries; the first is 53 bits, then it doubles."""
+    """Highest precision for --rigorous, which begins with 53 bits and doubles them."""
     check: bool = False
     """Exit with 1 unless the certificate holds, or the proof succeeds, for every drive."""
     json: bool = False
@@ -65,7 +65,7 @@ class Certify:
 
 
 class _Found(NamedTuple):
-    """What is found for one drive: for `--json`, for people, and whether it is positive."""
+    """The result for one drive: for `--json`, as text, and whether it is positive."""
 
     document: dict[str, Any]
     rows: list[tuple[str, str]]

@@ -1,4 +1,4 @@
-"""What the commands on circuit files have in common."""
+"""Common parts of the commands on circuit files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def in_double_precision() -> None:
-    """Compute in float64. For this process only: the library itself leaves JAX as it is."""
+    """Compute in float64 in this process; the library itself never changes JAX's settings."""
     import jax
 
     jax.config.update("jax_enable_x64", True)
@@ -18,8 +18,8 @@ def in_double_precision() -> None:
 def load(*files: Path) -> "list[tuple[Circuit, Any]]":
     """Circuit and drives (drives, n) of each circuit file, in float64.
 
-    A `W_r` that is written out and is the identity is the same as none. What is wrong in a file is
-    said before JAX is imported.
+    An explicit identity matrix as `W_r` becomes `None`. Errors in a file are reported before JAX is
+    imported.
     """
     from organics.circuit.file import build, read
 
@@ -34,7 +34,7 @@ def load(*files: Path) -> "list[tuple[Circuit, Any]]":
 
 
 def about(file: Path, circuit: "Circuit") -> dict[str, Any]:
-    """What a document says of a circuit, whatever was asked."""
+    """The description of a circuit in the JSON document of any command."""
     return {
         "file": file,
         "n": circuit.n,
@@ -57,7 +57,7 @@ FIGURES = (".png", ".svg", ".pdf")
 
 
 def check_figure_path(out: Path | None) -> None:
-    """Refuse a figure that could not be written, before any work starts."""
+    """Refuse a figure that cannot be written, before any work starts."""
     check_outputs(() if out is None else (out,), FIGURES)
 
 
@@ -69,7 +69,7 @@ def check_noise(**levels: float) -> None:
 
 
 def check_outputs(out: tuple[Path, ...], kinds: tuple[str, ...]) -> None:
-    """Refuse files that could not be written, before any work starts."""
+    """Refuse files that cannot be written, before any work starts."""
     for path in out:
         if path.suffix.lower() not in kinds:
             *most, last = kinds
@@ -79,7 +79,7 @@ def check_outputs(out: tuple[Path, ...], kinds: tuple[str, ...]) -> None:
 
 
 def certificate_evidence(point: "OperatingPoint", linear: Any = None) -> dict[str, Any]:
-    """What `certify` and, if there is a `T`, `verify` say of a steady state."""
+    """The results of `certify` and, if there is a `T`, of `verify` at a steady state."""
     import numpy as np
 
     from organics.linear_stability.certificate import certify
@@ -112,7 +112,7 @@ def certificate_in_words(evidence: dict[str, Any]) -> str:
 
 
 def others_evidence(point: "OperatingPoint") -> dict[str, Any]:
-    """What a quick look says of the steady states beside this one."""
+    """The result of `other_states` at a steady state."""
     from organics.linear_stability.spectrum import stability
     from organics.rest.others import other_states
 

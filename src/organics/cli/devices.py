@@ -1,4 +1,4 @@
-"""Devices and processes that train together: where JAX is told of them, before it does anything."""
+"""Devices and processes that train together; sets them up in JAX before any computation."""
 
 import os
 import sys
@@ -11,30 +11,30 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Devices:
-    """Who shares the work."""
+    """Devices and processes that share the work."""
 
     devices: int = 1
-    """Devices of this process that share every batch. A CPU is made into so many."""
+    """Devices of this process that share every batch. A CPU is split into that many."""
     coordinator: str | None = None
-    """To train with several processes, on one host or many: HOST:PORT, where the first of them
-    listens; each is started with the same command and its own `--process-id`. Or "auto": what
-    Slurm, Open MPI and others that JAX knows say of the processes that they start."""
+    """For several processes, on one or many hosts: HOST:PORT on which the first one listens. Start
+    each with the same command and its own `--process-id`. "auto" takes all this from Slurm, Open
+    MPI or another launcher that JAX knows."""
     processes: int | None = None
-    """How many processes there are, with `--coordinator HOST:PORT`."""
+    """Number of processes, with `--coordinator HOST:PORT`."""
     process_id: int | None = None
-    """Which of them this is, from 0; the first, 0, alone writes files and answers."""
+    """Number of this process, from 0; only process 0 writes files and answers."""
 
     def start(self) -> bool:
-        """Tell JAX, and return whether this process is the first.
+        """Set up JAX, and return whether this process is the first.
 
-        Raises `ValueError`, naming the argument, if they do not fit together, or if the processes
-        do not find each other.
+        Raises `ValueError`, naming the argument, if the options do not fit together, or the
+        processes do not find each other.
         """
         self._check()
         import jax
 
         if self.devices > 1:
-            with suppress(RuntimeError):  # JAX may be at work already, with the devices it has
+            with suppress(RuntimeError):  # JAX may be initialized already
                 jax.config.update("jax_num_cpu_devices", self.devices)
         if self.coordinator is not None:
             address = None if self.coordinator == AUTO else self.coordinator
@@ -70,7 +70,7 @@ class Devices:
 
 @contextmanager
 def only_answers_on_standard_output(several: bool) -> Iterator[None]:
-    """With `several` processes, send to standard error what JAX's runtime has to say meanwhile."""
+    """With `several` processes, redirect messages of JAX's runtime to standard error."""
     if not several:
         yield
         return

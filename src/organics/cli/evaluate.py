@@ -13,8 +13,8 @@ from organics.cli.answer import Answer
 class Evaluate:
     """Test accuracy of a trained run, and stability of its circuits at every test input.
 
-    Of a run on sequences: test accuracy, and on a sample of the test inputs the range of the
-    layer's outputs (y) and the largest spectral abscissa along the way, which is a diagnostic.
+    For a run on sequences: test accuracy, and for a sample of the test inputs the range of the
+    layer's outputs (y) and, as a diagnostic, the largest spectral abscissa along the sequences.
 
     Example: organics evaluate runs/digits --check
     """
@@ -22,7 +22,7 @@ class Evaluate:
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
     no_stability: bool = False
-    """Leave out the eigenvalues of every circuit at every test input, which can take minutes."""
+    """Skip the eigenvalues of every circuit at every test input, which can take minutes."""
     check: bool = False
     """Exit with 1 unless every circuit is stable at every test input."""
     out: Path | None = None

@@ -7,7 +7,7 @@ from organics.cli.answer import Answer
 
 @dataclass(frozen=True)
 class Info:
-    """Versions of organics and of what it stands on, and the devices it would compute on.
+    """Versions of organics and its dependencies, and the devices it computes on.
 
     Example: organics info --json
     """

@@ -14,35 +14,35 @@ from organics.cli.workers import Workers
 class Reproduce:
     """Figures, tables and claims of the paper, each with its verdict.
 
-    A target leaves NAME.png, NAME.svg and NAME.json (numbers, verdict, command, versions, machine)
-    in a folder; all of them together are shown in its report.html. What is complete is not done
-    again, and a target that fails does not stop the others. Targets, and the pieces of long ones,
-    are made side by side, by default as many as there are processors, on a GPU one.
+    Each target writes NAME.png, NAME.svg and NAME.json (numbers, verdict, command, versions,
+    machine) into a folder; its report.html shows all of them. Complete targets are not run again,
+    and a failed one does not stop the others. Targets, and the pieces of long ones, run in
+    parallel: by default one per processor, on a GPU one.
 
     Example: organics reproduce fig1 theorem1 --quick
     """
 
     targets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = ()
-    """Which; --list says which there are."""
+    """Names of targets; --list shows them."""
     all: bool = False
-    """All of them."""
+    """All targets."""
     list: bool = False
-    """Say what there is, what it needs, and what came of it so far, a line for each."""
+    """List the targets: what each needs, and its result so far."""
     quick: bool = False
-    """Smaller samples of the same code: all of them in a few minutes."""
+    """Smaller samples: all targets in a few minutes."""
     force: bool = False
-    """Do again what is complete, all but the training of runs that are there."""
+    """Run complete targets again, except for training runs that exist."""
     out: Path = Path("runs/paper")
     """Folder for the results."""
     runs: tuple[Path, ...] = (Path("runs"), Path("results/trained"))
-    """Folders of trained runs: new ones are made in the first, and all are searched."""
+    """Folders of trained runs: all are searched, new runs go into the first."""
     seed: int = 0
-    """Decides whatever is random."""
+    """Seed of all random numbers."""
     quiet: bool = False
     """No progress bar."""
     check: bool = False
-    """Exit with 1 unless every claim that was put to the test holds, and one was. (It is 1 anyway
-    if a target failed.)"""
+    """Exit with 1 unless at least one claim was tested and all tested ones hold. (A failed target
+    always gives 1.)"""
     json: bool = False
     """One JSON document on standard output."""
     workers: Workers = field(default_factory=Workers)
@@ -95,7 +95,7 @@ class Reproduce:
 
 
 class _Bars:
-    """A bar for all targets and one for each that is under way, on standard error."""
+    """A bar for all targets and one for each running target, on standard error."""
 
     def __init__(self, count: int, visible: bool):
         from rich.console import Console
@@ -163,7 +163,7 @@ def _overview(targets, out: Path) -> Answer:
     from organics.studies.harness.runner import read, verdict_in_words
 
     table = Table(box=None)
-    longest = max(len(target.name) for target in targets)  # of these nothing is cut
+    longest = max(len(target.name) for target in targets)  # never truncated
     least = {"target": longest, "what": 10, "needs": 5, "minutes": 7, "last verdict": 12}
     for name, width in least.items():
         table.add_column(name, no_wrap=True, min_width=width)

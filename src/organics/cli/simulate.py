@@ -21,14 +21,14 @@ from organics.machine.memory import require_memory
 from organics.names import Method
 from organics.printing import numbers
 
-_FINEST = 20_001  # moments at most that are looked at to tell a rhythm
+_FINEST = 20_001  # most times used to detect a rhythm
 
 
 @dataclass(frozen=True)
 class Simulate:
-    """Trajectory of a circuit under an input drive, with or without noise, and what it comes to.
+    """Trajectory of a circuit under an input drive, with or without noise, and where it ends.
 
-    The drive is one of the file's, multiplied from the times of --step on, or that of a table.
+    The drive is one of the file's, changed by --step, or comes from a table.
 
     Example: organics simulate examples/figure3b.json --step 50:2 --out trajectory.png values.csv
     """
@@ -38,27 +38,27 @@ class Simulate:
     drive: int = 0
     """Which of the file's input drives, from 0."""
     drive_table: Path | None = None
-    """A .csv file in place of the drive: times in ms, then a column for each neuron; linear between
-    the times, constant beyond them."""
+    """A .csv file with the drive: times in ms, then a column for each neuron; linear between the
+    times, constant beyond them."""
     step: tuple[str, ...] = ()
-    """TIME:FACTOR, in ms: from then on the drive is FACTOR times as large as without steps."""
+    """TIME:FACTOR: from TIME (ms) on, the drive is FACTOR times the original one."""
     initial: tuple[str, ...] = ("rest",)
-    """State at the beginning: "rest" (of the circuit without input), "steady" (under the drive at
-    the beginning), or 2n numbers, all y and then all a."""
+    """Initial state: "rest" (of the circuit without input), "steady" (under the initial drive), or
+    2n numbers, all y and then all a."""
     duration: float = 100.0
-    """In ms."""
+    """Simulated time in ms."""
     samples: int = 201
-    """Number of evenly spaced times to report, both ends included."""
+    """Number of evenly spaced times to report, including both ends."""
     method: Method = "explicit"
-    """Solver without noise: "implicit" for stiff circuits."""
+    """Solver without noise; "implicit" is for stiff circuits."""
     noise: float = 0.0
     """Level of additive noise in the principal neurons."""
     noise_a: float = 0.0
     """Level of additive noise in the modulator neurons; it must not push `a` below 0."""
     dt: float = 0.02
-    """Longest step with noise, in ms."""
+    """Largest step with noise, in ms."""
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
     check: bool = False
     """Exit with 1 unless the trajectory ends at rest."""
     out: tuple[Path, ...] = ()
@@ -131,7 +131,7 @@ class Simulate:
         return result, None
 
     def _smooth(self, circuit, course, start):
-        """The trajectory at more times than are reported, and what it comes to."""
+        """The trajectory at more times than are reported, and where it ends."""
         import numpy as np
 
         from organics.simulation.ode import DIVERGENCE, NONE, reasons, require_ok, simulate
@@ -185,7 +185,7 @@ class Simulate:
 
 
 def _start(circuit, z, words: tuple[str, ...]) -> Any:
-    """The state to begin with; None for the state of rest without input."""
+    """The initial state; None for the state of rest without input."""
     import jax.numpy as jnp
 
     from organics.circuit.circuit import State
@@ -211,7 +211,7 @@ def _start(circuit, z, words: tuple[str, ...]) -> Any:
 
 
 def _every(result, step: int) -> Any:
-    """A trajectory with the first of each `step` rows."""
+    """A trajectory with every `step`-th row."""
     import equinox as eqx
     import jax
 
@@ -220,7 +220,7 @@ def _every(result, step: int) -> Any:
 
 
 def _write(path: Path, t, y, a) -> None:
-    """A figure or the values, by the end of the name."""
+    """Write a figure or the values, depending on the suffix."""
     if path.suffix.lower() in FIGURES:
         from organics.plots import save_figure, trajectory
 

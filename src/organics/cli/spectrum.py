@@ -18,7 +18,7 @@ from organics.cli.circuits import (
     one_drive,
 )
 
-_SHOWN = 6  # neurons, if none are asked for
+_SHOWN = 6  # neurons by default
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Spectrum:
     """Power spectra of a circuit's fluctuations about its steady state, or their coherence.
 
     By linear theory, for additive noise, `tau dx = f dt + level sqrt(tau) dB`. Densities are per Hz
-    (in Python per kHz) and two-sided: over all frequencies, negative ones too, they add up to the
+    (in Python per kHz) and two-sided: their integral over positive and negative frequencies is the
     variance.
 
     Example: organics spectrum examples/orientation_ring.json --drive 2 --neurons y1 y6 a6
@@ -41,9 +41,9 @@ class Spectrum:
     noise_a: float = 0.0
     """Level of additive noise in the modulator neurons."""
     neurons: tuple[str, ...] = ()
-    """Which, as y1 or a2; by default the first of both kinds, at most six."""
+    """Neurons such as y1 or a2; by default the first ones of both kinds, at most six."""
     coherence: bool = False
-    """Of each pair of these neurons, instead of the power of each."""
+    """Coherence of each pair of these neurons, instead of their power."""
     low: float = 1.0
     """Lowest frequency, in Hz."""
     high: float = 200.0
@@ -121,7 +121,7 @@ class Spectrum:
 
 
 def _chosen(names: tuple[str, ...], n: int) -> dict[str, int]:
-    """The neurons' places by name. Raises `ValueError` for one that there is not."""
+    """The neurons' indices by name. Raises `ValueError` for an unknown one."""
     places = {f"y{i + 1}": i for i in range(n)} | {f"a{i + 1}": n + i for i in range(n)}
     if not names:
         first = range(min(n, _SHOWN // 2))
@@ -133,7 +133,7 @@ def _chosen(names: tuple[str, ...], n: int) -> dict[str, int]:
 
 
 def _peak(hertz, values) -> float | None:
-    """Where the values are largest, unless that is at an end."""
+    """The frequency of the largest value, unless that is at an end."""
     place = int(values.argmax())
     return float(hertz[place]) if 0 < place < len(hertz) - 1 else None
 

@@ -14,23 +14,23 @@ class Stability:
 
     Gains, semi-saturation constants and normalization weights are uniform in (0, 1), the recurrent
     matrix is Gaussian with the given largest singular value, the drive Gaussian with norm 1. By
-    default one process makes all the trials, with all processors.
+    default one process runs all trials, on all processors.
 
     Example: organics stability --n 10 --trials 1000 --spectral-norm 2
     """
 
     n: int = 10
-    """Principal neurons of each circuit (and as many modulator neurons)."""
+    """Principal neurons of each circuit; there are as many modulator neurons."""
     trials: int = 1000
     """Number of circuits."""
     spectral_norm: float = 1.0
     """Largest singular value of the recurrent matrix."""
     identity: bool = False
-    """Identity recurrence instead, which the theorem covers."""
+    """Identity recurrence instead, for which stability is a theorem."""
     rectified: bool = False
-    """The rectified model."""
+    """Use the rectified model."""
     seed: int = 0
-    """Decides all the circuits and drives."""
+    """Seed of all circuits and drives."""
     check: bool = False
     """Exit with 1 unless every circuit is stable."""
     out: Path | None = None

@@ -11,9 +11,10 @@ from organics.files.atomic import write_atomically
 
 
 def write_table(path: Path, columns: Mapping[str, Any]) -> None:
-    """Write columns of one length by name: `.csv` with a line of names, or `.npz`.
+    """Write named columns of equal length, as `.csv` with a line of names or as `.npz`.
 
-    A column of shape (k, n) is n columns `name1`, `name2`, ... of a `.csv`. Nothing is rounded.
+    In a `.csv`, a column of shape (k, n) becomes n columns `name1`, `name2`, ... Nothing is
+    rounded.
     """
     if path.suffix.lower() == ".npz":
         archive = io.BytesIO()

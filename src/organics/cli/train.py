@@ -14,7 +14,7 @@ from organics.training.config import AnyConfig, SequenceConfig, TrainConfig
 
 @dataclass(frozen=True)
 class _Static(TrainConfig):
-    # the command's name says it: there is no flag for it
+    # given by the name of the command: no flag
     dataset: tyro.conf.Suppress[DatasetName] = "mnist"
 
 
@@ -25,14 +25,14 @@ class _Sequence(SequenceConfig):
 
 @dataclass(frozen=True)
 class _Options:
-    """What a run needs beside its settings."""
+    """Options of a run besides its settings."""
 
     out: Path | None = None
     """Folder for the settings, the metrics of every epoch, checkpoints, the best model and the
     report; by default runs/DATA-MODEL-SIZE-seedN."""
     resume: bool = False
-    """Go on with the run in that folder, if there is one, to the very same numbers as if it had
-    never been interrupted (on the same machine and versions)."""
+    """Continue the run in that folder, if there is one. The results are exactly those of an
+    uninterrupted run (on the same machine and versions)."""
     quiet: bool = False
     """No progress bar."""
     figure: Annotated[Path | None, tyro.conf.arg(help="Figure of the training curves.")] = None

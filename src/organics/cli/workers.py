@@ -1,4 +1,4 @@
-"""Who makes what a command makes many of."""
+"""Where a command runs its many parts."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,18 @@ from organics.names import SweepBackend
 
 @dataclass(frozen=True)
 class Workers:
-    """Who does the work."""
+    """Processes or cluster that do the work."""
 
     processes: int | None = None
-    """How many of this machine, each on one processor."""
+    """Number of processes on this machine, each on one processor."""
     backend: SweepBackend = PROCESSES
-    """Processes of this machine, or the workers of a cluster of Dask or Ray that exists already,
-    see the same files, and have organics installed."""
+    """Processes of this machine, or the workers of a running Dask or Ray cluster that share its
+    files and have organics installed."""
     scheduler: str | None = None
-    """Address of the cluster, as tcp://HOST:PORT for Dask; by default that of
-    DASK_SCHEDULER_ADDRESS, or of RAY_ADDRESS."""
+    """Address of the cluster, such as tcp://HOST:PORT for Dask; by default DASK_SCHEDULER_ADDRESS
+    or RAY_ADDRESS."""
 
     def cluster(self) -> Cluster | None:
-        """None for processes of this machine. Raises `ValueError` if the flags do not fit."""
+        """The cluster; None for processes of this machine. Raises `ValueError` if the flags do not
+        fit together."""
         return chosen(self.backend, self.scheduler, self.processes)

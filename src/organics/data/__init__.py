@@ -1,4 +1,4 @@
-"""Data sets by name, and the order in which they are visited."""
+"""Data sets by name, and the order of training examples."""
 
 from organics.data.datasets import Dataset, Listing, add, image_shape, list_datasets, load, path
 from organics.data.order import epoch_order, split, torch_randperm

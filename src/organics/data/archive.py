@@ -1,8 +1,8 @@
-"""What a folder, an archive or a file holds, read with distrust.
+"""Untrusted folders, archives and files, searched for data sets.
 
-Files are offered by their content. Names serve messages only: no path of an archive is written to,
-no link in it is followed. What a file declares of itself is checked against what is wanted before
-it is read, and all that is decompressed is counted, and bounded.
+Files are recognised by content; names appear only in messages. No path in an archive is written to
+and no link in it followed. What a file declares is compared with what is wanted before it is read,
+and the decompressed bytes are counted and limited.
 """
 
 import bz2
@@ -22,16 +22,16 @@ from organics.data.idx import GZIP_MAGIC, UNSIGNED_BYTE, read_one
 from organics.files import npy
 
 MAX_FILES = 20_000
-"""Files looked at before a folder or an archive is refused."""
+"""Largest number of files examined in a folder or an archive."""
 MAX_ARCHIVE_BYTES = 1 << 29
-"""Bytes decompressed before a file is refused."""
+"""Largest number of bytes decompressed from a file."""
 MAX_IN_FOLDER = 1 << 28
-"""Bytes of a file in a folder beyond which it is looked into only if it is named itself."""
+"""Larger files in a folder, in bytes, are examined only if named themselves."""
 
 _BLOCK = 512  # of a tar archive
 _WITHOUT_CONTENT = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders: no bytes follow
 _CHUNK = 1 << 16
-_MOST_LAYERS = 4  # of archives and compressed files around each other
+_MOST_LAYERS = 4  # of nested archives and compressed files
 _DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
     GZIP_MAGIC: lambda stream: gzip.GzipFile(fileobj=stream),
     b"BZh": bz2.BZ2File,
@@ -69,8 +69,8 @@ _DAMAGE = (
 
 
 class Candidate(NamedTuple):
-    """What may be one of the files: where it is, for messages, and its uncompressed content as an
-    IDX file, or else what is wrong with it."""
+    """A possible file of the data set: where it is, for messages, and its uncompressed content as
+    an IDX file, or else what is wrong with it."""
 
     name: str
     content: bytes | None
@@ -78,17 +78,17 @@ class Candidate(NamedTuple):
 
 
 class _TooMuch(Exception):
-    """More than is read of one file."""
+    """A file exceeds the limits."""
 
 
 class _Budget:
-    """Bytes that may still be decompressed, and files that may still be looked at."""
+    """Bytes that may still be decompressed, and files that may still be examined."""
 
     def __init__(self):
         self._bytes, self._files = MAX_ARCHIVE_BYTES, MAX_FILES
 
     def charge(self, size: int) -> None:
-        """Count bytes, or refuse what declares that it has so many."""
+        """Count decompressed or declared bytes; raises `_TooMuch` beyond the limit."""
         if size > self._bytes:
             raise _TooMuch(f"holds more than {MAX_ARCHIVE_BYTES} bytes")
         self._bytes -= size
@@ -101,7 +101,7 @@ class _Budget:
 
 
 class _Counted(io.RawIOBase):
-    """So many bytes of a stream, or all, for which a budget is charged, if there is one."""
+    """The first `size` bytes of a stream, or all; charges a budget, if there is one."""
 
     def __init__(self, stream: io.BufferedIOBase, size: int | None, budget: _Budget | None):
         super().__init__()
@@ -133,8 +133,8 @@ def _reader(counted: _Counted) -> io.BufferedReader:
 
 
 class _File(NamedTuple):
-    """A file to be looked into: its name, for messages, its bytes, how many they are, if that is
-    known, the file on this disk, if it is one, and how many archives are around it."""
+    """A file to examine: its name, for messages; its bytes and, if known, their number; the file
+    itself, if it is on disk; and how deeply it is nested in archives."""
 
     name: str
     reader: io.BufferedReader
@@ -144,14 +144,14 @@ class _File(NamedTuple):
 
 
 def candidates(path: Path, shapes: Shapes) -> Generator[Candidate, None, None]:
-    """Everything in `path` that has one of the `shapes`, and what is wrong with what may have.
+    """Everything in `path` that has one of the `shapes`, and errors of files that might have.
 
     `path` is a folder (searched with the folders in it), an archive (tar, zip), or a file: IDX,
     NumPy's `.npy` and `.npz`, or a table (CSV). All of these may be compressed (gzip, bzip2, xz),
-    more than once, too, and lie in an archive.
+    also repeatedly, and lie in an archive.
 
-    Raises `ValueError`, naming what it is, if `path` is none of these, is damaged, or holds
-    absurdly much.
+    Raises `ValueError`, with what `path` is, if it is none of these, is damaged, or exceeds the
+    limits.
     """
     if path.is_dir():
         yield from _in_folder(path, shapes)
@@ -196,9 +196,9 @@ def _on_disk(path: Path, shapes: Shapes, layer: int) -> Iterator[Candidate]:
 
 
 def _in_file(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate]:
-    """What a file holds.
+    """The candidates in a file.
 
-    Raises `ValueError`, naming it, if it is damaged, or nothing that is read; of a file that was
+    Raises `ValueError`, naming the file, if it is damaged or of another format; for a file that was
     not named itself, only if it may be a data set in another format.
     """
     budget.count()
@@ -217,7 +217,7 @@ def _in_file(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate
 
 
 def _contents(head: bytes, file: _File, shapes: Shapes) -> list[bytes]:
-    """Of a file that is no archive, the contents that it has in the form of IDX files."""
+    """The contents of a file that is not an archive, as IDX files."""
     if head.startswith(bytes([0, 0, UNSIGNED_BYTE])):
         return [read_one(file.reader, file.name, shapes)]
     if head.startswith(npy.MAGIC):
@@ -231,7 +231,7 @@ def _contents(head: bytes, file: _File, shapes: Shapes) -> list[bytes]:
 
 
 def _inside(head: bytes) -> Callable[[_File, Shapes, _Budget], Iterator[Candidate]] | None:
-    """How to look into a file that begins so, if it is an archive or compressed."""
+    """The function that opens a file beginning with `head`, if it is an archive or compressed."""
     if any(head.startswith(magic) for magic in _DECOMPRESSORS):
         return _in_compressed
     if head.startswith(b"PK"):
@@ -264,19 +264,19 @@ def _in_zip(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate]
 def _opened_zip(file: _File) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file.on_disk or io.BytesIO(file.reader.read()))
-    except (ValueError, IndexError) as error:  # of names that are no text
+    except (ValueError, IndexError) as error:  # for names that cannot be decoded
         raise zipfile.BadZipFile(str(error)) from None
 
 
 def _in_tar(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate]:
-    # Files are known by their content, so the header's size is nearly all that has to be understood
-    # of the format; its extensions (long names, further attributes) are just further members.
+    # Files are recognised by content, so little of the format matters but the size in the header;
+    # its extensions (long names, further attributes) are read as members.
     while (header := file.reader.read(_BLOCK)).strip(b"\0"):
         if not _is_tar_header(header):
             raise EOFError("a header has a wrong check sum, or is cut off")
         size = 0 if header[156:157] in _WITHOUT_CONTENT else _octal(header[124:136])
         padded = -(-size // _BLOCK) * _BLOCK
-        if file.on_disk:  # else what is decompressed is counted
+        if file.on_disk:  # decompressed bytes are counted instead
             budget.charge(_BLOCK + padded)
         name = _printable(file.name, header[:100].split(b"\0")[0].decode("utf-8", "replace"))
         counted = _Counted(file.reader, size, None)
@@ -295,7 +295,7 @@ def _in_tar(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate]
 def _is_tar_header(header: bytes) -> bool:
     if len(header) != _BLOCK or not header.strip(b"\0"):
         return False
-    # the sum is taken with its own field read as spaces
+    # the check sum is computed with its own field as spaces
     total = sum(header[:148]) + sum(header[156:]) + 8 * ord(" ")
     try:
         return _octal(header[148:156]) == total and _octal(header[124:136]) >= 0

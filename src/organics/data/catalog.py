@@ -17,7 +17,7 @@ ENVIRONMENT_VARIABLE = "ORGANICS_DATA"
 @dataclass(frozen=True)
 class IdxFile:
     """One IDX file: its name (without `.gz`), the shape of its array, and the SHA-256 of its
-    uncompressed content, which is the same however, and by whom, the file was compressed."""
+    uncompressed content."""
 
     name: str
     shape: tuple[int, ...]
@@ -25,7 +25,7 @@ class IdxFile:
 
     @property
     def names(self) -> list[str]:
-        """Names that the file has in the wild, plain and compressed; its own is the first."""
+        """Usual names of the file, plain and compressed; the first is its own."""
         dotted = self.name.replace("-idx", ".idx")
         return [self.name, f"{self.name}.gz", dotted, f"{dotted}.gz"]
 
@@ -36,8 +36,8 @@ class IdxFile:
 
     @property
     def largest_size(self) -> int:
-        """Bytes beyond which the file, compressed or not, is refused unread."""
-        return self.size + self.size // 100 + 1024  # gzip adds little to what it cannot compress
+        """Largest size in bytes at which the file, compressed or not, is read."""
+        return self.size + self.size // 100 + 1024  # gzip enlarges incompressible data a little
 
     def verified(self, raw: bytes, source: str) -> bytes:
         """The uncompressed content of `raw`, which may be gzipped.
@@ -63,9 +63,9 @@ class IdxDataset:
     """A data set of four IDX files.
 
     `files` are the training images, training labels, test images and test labels; `mirrors` are
-    addresses that hold them as `<name>.gz`, asked in this order; `n_validation` is how many of the
-    training images `split` holds out by convention; `example` names a ready source for a user
-    whose machine reaches none of the mirrors.
+    addresses that hold them as `<name>.gz`, tried in this order; `n_validation` is the usual number
+    of training images that `split` holds out; `example` names another source for machines that
+    reach no mirror.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Arrays and tables that hold the numbers of a data set, as the contents of its IDX files.
 
-Whether the numbers are those of the data set, and in its order, is for check sums to say.
+Check sums then decide whether the numbers are those of the data set, in its order.
 """
 
 import io
@@ -20,9 +20,9 @@ _LABEL_NAMES = ("label", "class", "target", "y")
 
 
 def from_npy(stream: io.BufferedReader, size: int | None, name: str, shapes: Shapes) -> list[bytes]:
-    """The contents of the files whose numbers the array in `stream`, of `size` bytes, holds.
+    """The contents of the IDX files whose numbers are in the array in `stream`, of `size` bytes.
 
-    Raises `ValueError` if it holds none of them, with what it is.
+    Raises `ValueError`, with a description of the array, if it holds none of them.
     """
     header = npy.read_header(stream, size, name)
     if header.dtype.hasobject:
@@ -35,16 +35,17 @@ def from_npy(stream: io.BufferedReader, size: int | None, name: str, shapes: Sha
 
 
 def is_table(head: bytes) -> bool:
-    """Whether a file that begins so is a table: a line of values with commas between them."""
+    """Whether a file beginning with `head` is a table: a line of values separated by commas."""
     line, newline, _ = head.partition(b"\n")
     return bool(newline) and b"," in line and line.strip().isascii() and b"\0" not in line
 
 
 def from_table(stream: io.BufferedReader, name: str, shapes: Shapes) -> list[bytes]:
-    """The contents of the files whose numbers the table in `stream` holds, one example a row.
+    """The contents of the IDX files whose numbers are in the table in `stream`, one example per
+    row.
 
-    A row is the label and the pixels, row by row; with a first line of names, the label may come
-    last. Raises `ValueError` if the table is another one, with what it is.
+    A row is the label, then the pixels row by row; with a first line of names, the label may come
+    last. Raises `ValueError` for another table, with a description of it.
     """
     pixels = int(np.prod(shapes[0][1:]))
     text = io.TextIOWrapper(stream, "utf-8-sig", errors="replace")
@@ -96,7 +97,7 @@ def _contents(array: np.ndarray, name: str, shapes: Shapes) -> list[bytes]:
 
 
 def _pieces(count: int, shapes: Shapes) -> list[tuple[int, tuple[int, ...]]]:
-    """What so many numbers can be: the beginning and the shape of each piece."""
+    """Which parts of the data set `count` examples can be: the start and the shape of each."""
     sizes = [int(np.prod(shape)) for shape in shapes]
     whole = [(0, shape) for shape, size in zip(shapes, sizes, strict=True) if size == count]
     for train, test in ((0, 2), (1, 3)):  # images, labels

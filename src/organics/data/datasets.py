@@ -30,9 +30,9 @@ _DIGITS_VALIDATION = 150
 class Dataset:
     """Grey-scale images with their classes, in memory; the arrays are read-only.
 
-    Images hold integers from 0 to `max_value`, row-major; labels are from 0 to 9. `n_validation`
-    is how many training images are held out by convention: `split(len(d.train_labels),
-    d.n_validation)`. For images read as sequences, h and w are the steps and the values at each.
+    Images hold integers from 0 to `max_value`, row-major; labels are from 0 to 9. `n_validation` is
+    the usual number of training images to hold out: `split(len(d.train_labels), d.n_validation)`.
+    For images read as sequences, h and w are the number of steps and of values at each step.
     """
 
     name: str
@@ -52,8 +52,8 @@ class Listing(NamedTuple):
     """Where a data set is and how large it is.
 
     `where` is "embedded", "environment" (the folder `ORGANICS_DATA`), "cache", "root" or
-    "not here"; `n_validation` of the `n_train` training images are held out by convention;
-    `problems` are files that are there but refused.
+    "not here"; `n_validation` of the `n_train` training images are usually held out; `problems` are
+    files that exist but were refused.
     """
 
     name: str
@@ -70,18 +70,18 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
     """The data set called `name`.
 
     `digits`: 8 x 8 images, 0 to 16, embedded in scikit-learn. Of its 1,797 images, the first 1,500
-    of `torch_randperm(1797)` train (150 of them validate by convention) and the last 297 test.
-    Unlike the original split this one has the same writers on both sides, so its test accuracy is
-    higher than for writers never seen (3 nearest neighbours: 99.3 %; with the last 297 images in
-    the file's order as test set: 96.0 %).
+    of `torch_randperm(1797)` train (150 of them usually validate) and the last 297 test. Unlike in
+    the original split, the same writers are in both parts, so test accuracy is higher than for
+    unseen writers (3 nearest neighbours: 99.3 %; with the last 297 images in the file's order as
+    test set: 96.0 %).
 
     `mnist`, `fashion-mnist`: 28 x 28 images, 0 to 255, 60,000 to train and 10,000 to test, from
     the first of these places that has them: the folder `ORGANICS_DATA` (as `<folder>/<name>/` with
     the four IDX files, plain or gzipped), the user's cache, the public mirrors (they are then kept
     in the cache). `root` takes the place of both folders. The content is verified by SHA-256.
 
-    Raises `ValueError` for another name, and `DataUnavailable`, with the ways out, if there are no
-    data. Warns of files that are there but damaged; they are read from the next place instead.
+    Raises `ValueError` for another name, and `DataUnavailable`, with ways to get them, if there are
+    no data. Warns of damaged files and reads them from the next place instead.
     """
     if name == DIGITS:
         return _digits()
@@ -98,13 +98,12 @@ def add(name: str, path: str | Path, root: str | Path | None = None) -> Path:
 
     `path` is a folder, searched with all folders in it, an archive (.zip, .tar, .tgz, .tar.xz), or
     one file that holds everything (.npz, .csv). The numbers may be in IDX files, in NumPy's (.npy,
-    .npz), or in tables (.csv) with a row for each example, the label and the pixels; each of these
-    compressed, or not. They are known by the SHA-256 of the IDX file that they make, so names do
-    not matter, while their order does. They are put in `root`, by default the user's cache.
+    .npz), or in tables (.csv) with a row for each example, the label and the pixels; each
+    compressed or not. They are recognised by the SHA-256 of the resulting IDX file, so their order
+    matters but names do not. The files are written to `root`, by default the user's cache.
 
-    Raises `ValueError` if the name is unknown, if `path` cannot be read or if it lacks one of the
-    files, with what it is and what is needed, and `DataUnavailable` if the folder cannot be written
-    to.
+    Raises `ValueError` if the name is unknown, or if `path` cannot be read or lacks one of the
+    files, with what is needed, and `DataUnavailable` if the folder cannot be written.
     """
     dataset = idx_dataset(name)
     by_sum = {file.sha256: file for file in dataset.files}
@@ -141,7 +140,7 @@ def add(name: str, path: str | Path, root: str | Path | None = None) -> Path:
 
 
 def path(name: str, root: str | Path | None = None) -> Path:
-    """The folder that holds the data set `name`; downloads nothing.
+    """The folder of the data set `name`; downloads nothing.
 
     Raises `ValueError` for an unknown name and for `digits`, which has no folder of its own, and
     `DataUnavailable` if the data are not on this machine.
@@ -154,7 +153,7 @@ def path(name: str, root: str | Path | None = None) -> Path:
 
 
 def image_shape(name: str) -> tuple[int, int]:
-    """Height and width of the images of the data set `name`, which need not be here.
+    """Height and width of the images of the data set `name`, even if it is not on this machine.
 
     Raises `ValueError` for an unknown name.
     """
@@ -185,8 +184,8 @@ def list_datasets(root: str | Path | None = None) -> list[Listing]:
 
 
 class _Search(NamedTuple):
-    """Where a data set was found, or else the place to put it; what is there of it; the reasons
-    against the places before (against all, if it was not found), and those that are damage."""
+    """Where a data set was found, or else where to put it; its files there; why each earlier place
+    (or every place) was rejected; and which of these reasons are damaged files."""
 
     place: Place
     files: dict[str, bytes]
@@ -212,8 +211,8 @@ def _search(dataset: IdxDataset, root: str | Path | None) -> _Search:
 
 
 def _download(dataset: IdxDataset, search: _Search) -> dict[str, bytes]:
-    """All files of `dataset`: those that were found in the last place, and, from the mirrors, the
-    others, which are put there."""
+    """All files of `dataset`: those found in the last place, and the others from the mirrors, which
+    are written there."""
     from organics.data.download import fetch
 
     search.place.prepare(dataset)

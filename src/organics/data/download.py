@@ -23,11 +23,11 @@ READ_TIMEOUT = 30.0
 
 
 def fetch(files: Iterable[IdxFile], mirrors: Iterable[str]) -> Iterator[tuple[IdxFile, bytes]]:
-    """Each file with its verified, uncompressed content, as soon as it is there.
+    """Each file with its verified, uncompressed content, as soon as it is downloaded.
 
-    A mirror that fails once, or sends something else, is not asked again. Shows a progress bar on
-    standard error if that is a terminal. Raises `ConnectionError`, with what each mirror did, when
-    none is left.
+    A mirror that fails or sends something else is not tried again. Shows a progress bar on standard
+    error if that is a terminal. Raises `ConnectionError`, with the failure of each mirror, if all
+    fail.
     """
     remaining, reasons = list(mirrors), []
     console = Console(stderr=True)
@@ -56,7 +56,7 @@ def _get(url: str, file: IdxFile, progress: Progress) -> bytes:
     import pooch
 
     buffer = _BoundedBuffer(file.largest_size)
-    bar: Any = _Bar(progress, file.name)  # pooch annotates a bool, and documents such objects too
+    bar: Any = _Bar(progress, file.name)  # pooch annotates bool, but documents this, too
     downloader = pooch.HTTPDownloader(
         progressbar=bar,
         chunk_size=1 << 16,
@@ -67,7 +67,7 @@ def _get(url: str, file: IdxFile, progress: Progress) -> bytes:
 
 
 def _in_short(error: Exception) -> str:
-    """What happened; the text of the errors of a connection is a nest of internal objects."""
+    """What happened, in short: the text of connection errors is full of internal objects."""
     response = getattr(error, "response", None)
     if response is not None:
         return f"answered with HTTP status {response.status_code}."
@@ -75,7 +75,7 @@ def _in_short(error: Exception) -> str:
 
 
 class _BoundedBuffer(io.BytesIO):
-    """Memory for a download that refuses more than `limit` bytes."""
+    """A buffer for a download that refuses more than `limit` bytes."""
 
     def __init__(self, limit: int):
         super().__init__()
@@ -88,7 +88,7 @@ class _BoundedBuffer(io.BytesIO):
 
 
 class _Bar:
-    """One line of `progress`, with the interface that pooch asks of a progress bar."""
+    """One line of `progress`, with the interface of a progress bar for pooch."""
 
     def __init__(self, progress: Progress, description: str):
         self._progress = progress

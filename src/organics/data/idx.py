@@ -28,9 +28,9 @@ def header_size(ndim: int) -> int:
 def decode(content: bytes, source: str, ndim: int) -> UInt8[np.ndarray, "..."]:
     """The array of `ndim` dimensions in `content`: a read-only view, nothing is copied.
 
-    `source` is the name of the file, for messages. Raises `ValueError` naming it if the magic
-    number differs or the length is not what the declared shape needs; a shape too large for the
-    content is thus refused before any memory is taken for it.
+    `source` is the name of the file, for messages. Raises `ValueError`, naming it, if the magic
+    number differs or the length does not fit the declared shape; so a shape too large for the
+    content is refused before memory is allocated.
     """
     expected = bytes([0, 0, UNSIGNED_BYTE, ndim])
     if content[:4] != expected:
@@ -54,7 +54,8 @@ def decode(content: bytes, source: str, ndim: int) -> UInt8[np.ndarray, "..."]:
 def read_one(stream: BufferedIOBase, source: str, shapes: Collection[tuple[int, ...]]) -> bytes:
     """The content of the IDX file in `stream`, if its array has one of the `shapes`.
 
-    Raises `ValueError`, naming `source`, if it has another, before it is read, or another length.
+    Raises `ValueError`, naming `source`, for another shape, before the content is read, or another
+    length.
     """
     begin = stream.read(4)
     ndim = begin[3] if len(begin) == 4 else 0
@@ -78,10 +79,10 @@ def encode(array: np.ndarray) -> bytes:
 def unpack(raw: bytes, limit: int, source: str) -> bytes:
     """`raw` itself, or what it holds if it is gzipped; never more than `limit` bytes.
 
-    What is gzipped twice, as by a server that compresses what it sends, is unpacked twice.
+    Data gzipped twice, for example by a server, are unpacked twice.
 
     Raises `ValueError` naming `source` if the gzip stream is truncated or damaged, or if there are
-    more than `limit` bytes, whatever a header says of them.
+    more than `limit` bytes, whatever the header says.
     """
     most = limit + limit // 100 + 1024  # gzip adds little to what it cannot compress
     content = raw
@@ -89,7 +90,7 @@ def unpack(raw: bytes, limit: int, source: str) -> bytes:
         if content[:2] != GZIP_MAGIC:
             break
         try:
-            # reading past the limit both finds an excess and reaches the check sum
+            # reading past the limit detects an excess, and reaches the check sum
             content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(most)
         except (EOFError, OSError, zlib.error) as error:
             raise ValueError(f"`{source}` is a truncated or damaged gzip file: {error}.") from None

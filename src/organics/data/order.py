@@ -1,7 +1,7 @@
 """Permutations as pure functions of seeds: the split, the order of an epoch, PyTorch's `randperm`.
 
-Nothing here depends on what was drawn before, so a resumed run repeats an unbroken one. All rest on
-bit streams that NumPy promises never to change.
+Nothing here depends on earlier draws, so a resumed run repeats an uninterrupted one. All use bit
+streams that NumPy guarantees never to change.
 """
 
 import numpy as np
@@ -12,10 +12,10 @@ PAPER_SEED = 73
 
 
 def torch_randperm(n: int, seed: int = PAPER_SEED) -> Int64[np.ndarray, " n"]:
-    """What `torch.randperm(n)` gives after `torch.manual_seed(seed)`, on a CPU, without PyTorch.
+    """The result of `torch.randperm(n)` after `torch.manual_seed(seed)` on a CPU, without PyTorch.
 
-    `n` from 1 to 2^32 // 20 (beyond it PyTorch draws 64 bits a step); `seed` from 0 to 2^32 - 1.
-    Raises `ValueError` outside of these.
+    `n` is from 1 to 2^32 // 20 (beyond, PyTorch draws 64 bits per step), `seed` from 0 to 2^32 - 1.
+    Raises `ValueError` outside of these ranges.
 
     Source: PyTorch draws one 32-bit output of the Mersenne Twister a step and reduces it modulo the
     number of entries left, in a forward Fisher-Yates shuffle.
@@ -38,7 +38,7 @@ def split(
     """Indices of the training and of the validation examples among `n_total`.
 
     The last `n_validation` entries of `torch_randperm(n_total, seed)` validate, the others train.
-    `split(60_000, 3_000)` is the paper's split of MNIST. The convention for each data set is its
+    `split(60_000, 3_000)` is the paper's split of MNIST. The usual number for each data set is its
     `n_validation`.
 
     Raises `ValueError` unless `0 <= n_validation < n_total`.

@@ -1,7 +1,7 @@
 """Images read as sequences, pixel by pixel or row by row: the sequence tasks.
 
-Pure functions of the images. All stays in whole numbers, so that nothing is lost before the model
-divides by the data set's `max_value`.
+Pure functions of the images. Pixels stay whole numbers, so nothing is lost before the model divides
+by the data set's `max_value`.
 
 Source: Rawat et al. 2024, sequential and permuted sequential MNIST.
 """
@@ -34,7 +34,7 @@ TASKS: dict[str, Task] = {
 
 
 def sequence_shape(task: str, resize: int | None = None, rows: bool = False) -> tuple[int, int]:
-    """Number of steps, and of values at each of them, of the sequences of a task.
+    """Number of steps, and of values at each step, in the sequences of a task.
 
     Raises `ValueError` as `load_sequences` does.
     """
@@ -55,9 +55,9 @@ def load_sequences(
     random order, `torch_randperm(784)` (seed 73), for all images. "sdigits": the embedded digits in
     raster order, 64 steps.
 
-    `resize` first makes the images smaller, to so many pixels a side: see `pool`. `rows` gives
-    a row of the image at each step, 28 steps of 28 pixels (with "psmnist", of the permuted pixels).
-    `root` as in `load`.
+    `resize` first shrinks the images to so many pixels a side, see `pool`. `rows` gives a row of
+    the image at each step, 28 steps of 28 pixels (of the permuted image for "psmnist"). `root` is
+    as in `load`.
 
     Raises `ValueError` for another task, or if `resize` is below 2 or does not divide the side of
     the images; and as `load` does.
@@ -82,9 +82,10 @@ def load_sequences(
 
 
 def pool(images: UInt8[np.ndarray, "count h h"], size: int) -> UInt[np.ndarray, "count size size"]:
-    """Images made smaller by the mean over square blocks, times the number of pixels in a block.
+    """Images shrunk by summing over square blocks of pixels.
 
-    A factor of the new largest value, `max_value` times that number, makes it the mean exactly.
+    Divided by the new largest value, `max_value` times the number of pixels in a block, it is the
+    mean from 0 to 1.
     """
     count, side, _ = images.shape
     block = _block(side, size)
@@ -95,9 +96,9 @@ def pool(images: UInt8[np.ndarray, "count h h"], size: int) -> UInt[np.ndarray, 
 def to_sequences(
     images: UInt[np.ndarray, "count h w"], permuted: bool = False
 ) -> UInt[np.ndarray, "count pixels"]:
-    """The pixels of each image in the order in which they are seen.
+    """The pixels of each image in the order of the sequence.
 
-    Row-major; or with `permuted` first that of number `torch_randperm(h w)[0]`, and so on.
+    Row-major, or with `permuted` in the order `torch_randperm(h w)`.
     """
     pixels = images.reshape(len(images), -1)
     return pixels[:, torch_randperm(pixels.shape[1])] if permuted else pixels

@@ -13,8 +13,8 @@ from organics.files.lock import Taken, alone_in
 
 
 class Contents(NamedTuple):
-    """What a place holds of a data set: the verified, uncompressed content of its files by name,
-    why others are refused, and the names of those that are not there."""
+    """The files of a data set in a place: verified, uncompressed contents by name, reasons why
+    others were refused, and the names of missing ones."""
 
     files: dict[str, bytes]
     damaged: list[str]
@@ -22,7 +22,7 @@ class Contents(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A folder to look in. `kind` is "environment", "cache" or "root"."""
+    """A folder to search. `kind` is "environment", "cache" or "root"."""
 
     kind: str
     folder: Path
@@ -47,19 +47,19 @@ class Place(NamedTuple):
         return contents
 
     def prepare(self, dataset: IdxDataset) -> None:
-        """Make the folder of `dataset`. Raises `DataUnavailable` if that is refused."""
+        """Make the folder of `dataset`. Raises `DataUnavailable` if that fails."""
         folder = self.of(dataset)
         with self._refusals(dataset), naming(folder, "make"):
             folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, dataset: IdxDataset, file: IdxFile, content: bytes) -> None:
-        """Put a file here, atomically. Raises `DataUnavailable` if that is refused."""
+        """Write a file here, atomically. Raises `DataUnavailable` if that fails."""
         self.prepare(dataset)
         with self._refusals(dataset), alone_in(self.of(dataset), wait=True):
             write_atomically(self.of(dataset) / file.name, content)
 
     def tidy(self, dataset: IdxDataset) -> None:
-        """Remove what killed processes were writing here, unless another is writing now."""
+        """Remove leftovers of killed processes, unless another process is writing now."""
         folder = self.of(dataset)
         if any(folder.glob(LEFTOVERS)):
             with suppress(Taken, OSError), alone_in(folder):
@@ -74,12 +74,12 @@ class Place(NamedTuple):
 
 
 def places(root: Path | None) -> list[Place]:
-    """The folders to look in, in this order; the last is the one that is written to.
+    """The folders to search, in order; the last one is written to.
 
     `root` alone if it is given, else the folder named by the environment variable `ORGANICS_DATA`,
     if it is set, and the user's cache, if there is one.
 
-    Raises `ValueError` if there is neither.
+    Raises `ValueError` if there is none.
     """
     if root is not None:
         return [Place("root", root)]
@@ -96,9 +96,9 @@ def places(root: Path | None) -> list[Place]:
 
 
 def expanded(path: str | Path) -> Path:
-    """The path, with the folder of a user for `~`.
+    """The path with `~` expanded.
 
-    Raises `ValueError`, naming it, if there is none.
+    Raises `ValueError`, naming the path, if that user has no home.
     """
     try:
         return Path(path).expanduser()
@@ -109,7 +109,7 @@ def expanded(path: str | Path) -> Path:
 def _read(folder: Path, file: IdxFile) -> bytes | None:
     """The verified content of `file`; None if it is not in `folder`.
 
-    Raises `ValueError`, naming the path, if what is there is not that file.
+    Raises `ValueError`, naming the path, if its content is not that of the file.
     """
     for path in (folder / name for name in file.names):
         try:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and read with distrust; failures name the file."""
+"""Writes files whole or not at all, and reads them with limits; errors name the file."""
 
 import errno
 import os
@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 LEFTOVERS = ".*.tmp"
-"""Names of the files that a process leaves behind which is killed while it writes."""
+"""Pattern of the temporary files that a killed process leaves behind."""
 
 
 @contextmanager
 def naming(path: str | Path, doing: str) -> Iterator[None]:
-    """Have every `OSError` within say what could not be done, and to which file.
+    """Make every `OSError` inside the block say what failed, and for which file.
 
-    `doing` is a verb: "read", "write". The error that is raised has the class and the `errno` of
-    the one that was met, and the message "cannot <doing> <path>: <why>".
+    `doing` is a verb: "read", "write". The error keeps its class and `errno`, with the message
+    "cannot <doing> <path>: <why>".
     """
     try:
         yield
@@ -29,13 +29,14 @@ def naming(path: str | Path, doing: str) -> Iterator[None]:
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write `data` to `path`; whatever goes wrong, the file is the old one or the new one, whole.
+    """Write `data` to `path`; on any failure the file is the complete old one or the complete new
+    one.
 
-    That holds if the power fails, too: the data are on the disk before the file has its name, and
-    the name is when this returns.
+    This holds even if the power fails: the data are on disk before the file is renamed, and the new
+    name is on disk on return.
 
-    Raises `FileNotFoundError` if the folder does not exist, and `OSError` if it cannot be written;
-    both name the file.
+    Raises `FileNotFoundError` if the folder does not exist, and `OSError` if the file cannot be
+    written; both name it.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -53,9 +54,9 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 
 
 def append(path: str | Path, data: bytes) -> None:
-    """Add `data` to the end of a file, which need not exist; it is on the disk on return.
+    """Append `data` to a file, which need not exist; on return the data are on disk.
 
-    Raises `OSError`, naming the file, if that fails; a part of `data` may then have been added.
+    Raises `OSError`, naming the file, if that fails; part of `data` may then have been appended.
     """
     path = Path(path)
     with naming(path, "write"):
@@ -69,8 +70,8 @@ def append(path: str | Path, data: bytes) -> None:
 def read_whole(path: str | Path, limit: int) -> bytes:
     """The content of a file of at most `limit` bytes.
 
-    Raises `ValueError` if it is larger, or no regular file: a pipe or a device may have no end.
-    Raises `OSError`, naming the file, if it cannot be read. Nothing is read before.
+    Raises `ValueError`, before reading, if it is larger or not a regular file: a pipe or a device
+    may never end. Raises `OSError`, naming the file, if it cannot be read.
     """
     path = Path(path)
     with naming(path, "read"):
@@ -84,9 +85,9 @@ def read_whole(path: str | Path, limit: int) -> bytes:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes were writing in `folder`, where nobody may be writing now.
+    """Remove temporary files of killed processes from `folder`. Nobody may be writing there.
 
-    What cannot be removed stays.
+    Files that cannot be removed stay.
     """
     for path in folder.glob(LEFTOVERS):
         with suppress(OSError):
@@ -100,13 +101,13 @@ def _put_on_disk(stream: BinaryIO, data: bytes) -> None:
 
 
 def _put_names_on_disk(folder: Path) -> None:
-    if os.name != "posix":  # elsewhere a folder cannot be opened, and needs no such thing
+    if os.name != "posix":  # elsewhere a folder cannot be opened, and this is not needed
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not every file system can do it
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not every file system supports it
             raise
     finally:
         os.close(descriptor)

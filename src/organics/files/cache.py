@@ -1,4 +1,4 @@
-"""The folder in which this package keeps what it can get again."""
+"""The cache folder of this package."""
 
 from pathlib import Path
 

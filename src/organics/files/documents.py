@@ -1,4 +1,4 @@
-"""JSON documents, read with distrust, and sealed with a check sum."""
+"""JSON documents, strictly checked when read, and with a check sum."""
 
 import hashlib
 import json
@@ -9,11 +9,10 @@ _SUM = "sha256"
 
 
 def parse_object(data: bytes | str, *, only_floats: bool = False) -> dict[str, Any]:
-    """The one object that is a JSON document; with `only_floats` all its numbers are floats.
+    """The object in a JSON document; with `only_floats` all its numbers are floats.
 
-    Raises `ValueError` if `data` is not UTF-8, not JSON, nested without end or not an object, if a
-    key comes twice in an object, or if there is a number that JSON does not have (NaN, Infinity) or
-    a whole one of thousands of digits.
+    Raises `ValueError` if `data` is not UTF-8, not JSON, nested too deeply or not an object, if a
+    key occurs twice in an object, or for NaN, Infinity or whole numbers of thousands of digits.
     """
     try:
         text = data if isinstance(data, str) else data.decode("utf-8-sig")
@@ -35,14 +34,15 @@ def parse_object(data: bytes | str, *, only_floats: bool = False) -> dict[str, A
 
 
 def sealed(document: dict[str, Any]) -> dict[str, Any]:
-    """`document`, made of what JSON can hold, and its check sum, for `unsealed` to look at."""
+    """`document`, made of JSON values, with a check sum for `unsealed`."""
     return document | {_SUM: _sum_of(document)}
 
 
 def unsealed(document: dict[str, Any]) -> dict[str, Any]:
-    """`document` without its check sum; one that has none, of an earlier version, as it is.
+    """`document` without its check sum. Documents of earlier versions have none and are returned as
+    they are.
 
-    Raises `ValueError` if it is not what was `sealed`.
+    Raises `ValueError` if the document was changed since it was `sealed`.
     """
     content = {key: value for key, value in document.items() if key != _SUM}
     if _SUM in document and document[_SUM] != _sum_of(content):
@@ -51,8 +51,8 @@ def unsealed(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def canonical(value: Any) -> bytes:
-    """The one text of what JSON can hold, for check sums. Raises `ValueError` if it is nested
-    without end."""
+    """A unique text of a JSON value, for check sums. Raises `ValueError` if it is nested too
+    deeply."""
     try:
         return json.dumps(value, sort_keys=True).encode()
     except RecursionError:

@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""A lock for a folder: one process at a time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -7,19 +7,20 @@ from pathlib import Path
 from organics.files.atomic import naming
 
 NAME = ".lock"
-"""Of the file that stands for the lock. It may be left over; that says nothing."""
+"""Name of the lock file. The file alone does not mean that the folder is locked."""
 
 
 class Taken(Exception):
-    """Another process, or thread, has the folder."""
+    """Another process or thread holds the lock."""
 
 
 @contextmanager
 def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Have the folder, made if need be, for oneself meanwhile; the lock ends with the process.
+    """Hold the lock of the folder, which is made if needed; the lock ends with the process at the
+    latest.
 
-    Only those keep out who ask for this lock, too. Raises `Taken` if another has it, unless it is
-    to `wait`, and `OSError`, naming the file, if there can be no lock.
+    It only excludes others that use this lock. Raises `Taken` if another holds it, unless `wait` is
+    true, and `OSError`, naming the file, if it cannot be locked.
     """
     from filelock import FileLock, Timeout
 
@@ -33,6 +34,6 @@ def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # where a file that is open cannot be removed
-            path.unlink()  # before it is released: afterwards it could be that of another
+        with suppress(OSError):  # some systems cannot remove an open file
+            path.unlink()  # before it is released: afterwards it could belong to another process
         lock.release()

@@ -1,7 +1,7 @@
-"""NumPy's arrays as files (`.npy`, the members of `.npz`), read with distrust.
+"""NumPy's array files (`.npy`, the members of `.npz`), strictly checked when read.
 
-No pickle is ever opened, and no memory is claimed on the word of a file: what an array declares of
-itself is compared with the bytes that are there.
+No pickle is ever opened, and the size that an array declares is compared with the bytes in the file
+before memory is allocated.
 """
 
 import math
@@ -17,7 +17,7 @@ MAGIC = b"\x93NUMPY"
 
 
 class Header(NamedTuple):
-    """What an array declares of itself."""
+    """What an array declares about itself."""
 
     shape: tuple[int, ...]
     fortran_order: bool
@@ -30,10 +30,10 @@ class Header(NamedTuple):
 
 
 def read_header(stream: BufferedIOBase, size: int | None, name: str) -> Header:
-    """What the array that `stream`, of `size` bytes, holds declares; its entries come next.
+    """Read the header of the array in `stream`, of `size` bytes; its entries come next.
 
-    Raises `ValueError`, calling the array `name`, if it is none, or if its entries are not those
-    bytes. Python objects are bytes of any number, and so is all if the size is not known.
+    Raises `ValueError`, calling the array `name`, if there is no valid header or if the entries do
+    not fill the bytes. The latter is not checked for Python objects or if the size is unknown.
     """
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     start = stream.tell()
@@ -55,13 +55,13 @@ def read_header(stream: BufferedIOBase, size: int | None, name: str) -> Header:
 def read_entries(stream: BufferedIOBase, header: Header, name: str) -> np.ndarray:
     """The array whose header was just read from `stream`.
 
-    Raises `ValueError` if it is cut short, or made of Python objects, which are never opened.
+    Raises `ValueError` if it is truncated, or made of Python objects, which are never opened.
     """
     if header.dtype.hasobject:
         raise ValueError(f"`{name}` holds Python objects, which are never opened.")
     expected = header.size * header.dtype.itemsize
     content = stream.read(expected)
-    # reading on past the last byte has the check sum of an archive compared
+    # reading past the last byte makes `zipfile` compare the check sum
     if len(content) != expected or stream.read(1):
         raise ValueError(f"`{name}` is cut short.")
     order = "F" if header.fortran_order else "C"
@@ -69,13 +69,14 @@ def read_entries(stream: BufferedIOBase, header: Header, name: str) -> np.ndarra
 
 
 def open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> BufferedIOBase:
-    """A member of an archive, to be read.
+    """Open a member of an archive for reading.
 
-    Raises `ValueError`, calling it `name`, if it is packed in a rare way, encrypted or damaged.
+    Raises `ValueError`, calling it `name`, if its compression is unusual, or it is encrypted or
+    damaged.
     """
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"`{name}` must be stored or deflated in the archive.")
     try:
         return archive.open(member)  # pyright: ignore[reportReturnType]
-    except Exception as error:  # a broken archive provokes errors of many kinds
+    except Exception as error:  # a broken archive raises errors of many kinds
         raise ValueError(f"`{name}` cannot be opened: {str(error)[:200]}.") from None

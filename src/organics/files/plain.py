@@ -1,4 +1,4 @@
-"""Values as JSON can hold them."""
+"""Values in a form that JSON can hold."""
 
 import math
 from pathlib import Path
@@ -8,7 +8,8 @@ import numpy as np
 
 
 def as_plain(value: Any) -> Any:
-    """`value` with arrays as lists, complex numbers as [re, im], and what is not finite as null."""
+    """`value` with arrays as lists, complex numbers as [re, im], and null for numbers that are not
+    finite."""
     if isinstance(value, dict):
         return {str(key): as_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -27,7 +28,7 @@ def as_plain(value: Any) -> Any:
 
 
 def rounded(value: Any, digits: int = 6) -> Any:
-    """`as_plain(value)`, its numbers with so many significant digits."""
+    """`as_plain(value)` with numbers rounded to so many significant digits."""
     plain = as_plain(value)
     if isinstance(plain, dict):
         return {name: rounded(item, digits) for name, item in plain.items()}
@@ -37,5 +38,5 @@ def rounded(value: Any, digits: int = 6) -> Any:
 
 
 def as_number(plain: float | None) -> float:
-    """A number that went through `as_plain`; what was not finite counts as infinite."""
+    """A number from `as_plain`; null counts as infinite."""
     return math.inf if plain is None else plain

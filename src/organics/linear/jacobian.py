@@ -18,9 +18,9 @@ def imbalance_jacobian(
 ) -> Float[Array, "two_n two_n"]:
     """Derivative of `circuit.imbalance` with respect to `(y, a)`: the Jacobian without `1/tau`.
 
-    In the rectified model the slope at `y_i = 0` exactly is the left one, where neuron i is silent
-    (as automatic differentiation has it), unless `active`, the derivative of `rectify` at each
-    neuron, says otherwise.
+    In the rectified model, neuron i counts as silent at exactly `y_i = 0` (the left slope, as in
+    automatic differentiation), unless `active`, the derivative of `rectify` at each neuron, is
+    given.
     """
     active = circuit.active(state.y) if active is None else active
     n, (y, a) = circuit.n, state
@@ -43,9 +43,8 @@ def jacobian(
 ) -> Float[Array, "two_n two_n"]:
     """Jacobian of `circuit.velocity` at `state`, rows and columns ordered `(y, a)`, in 1/ms.
 
-    Defined at any state; it is the derivative of the flow wherever that is differentiable, that is
-    for `a > 0` and, in the rectified model, `y != 0`; at `y_i = 0` the slope is the left one, or
-    that which `active` says, see `imbalance_jacobian`.
+    Defined at any state. It is the derivative of the flow where that is differentiable: for `a > 0`
+    and, in the rectified model, `y != 0`. For `y_i = 0` and `active` see `imbalance_jacobian`.
 
     Source: Rawat et al. 2024; theory of the linearization for general `W_r`.
     """
@@ -59,8 +58,8 @@ def rest_jacobian(
     state: State,
     active: Float[Array, " n"] | None = None,
 ) -> Float[Array, "two_n two_n"]:
-    """`jacobian` at the steady state for `z`, with more digits where neurons nearly sustain
-    themselves: where `(1 - sqrt(a_i)) W_r,ii` or `W_ii y_i^2` is close to 1.
+    """`jacobian` at the steady state for `z`. It is more accurate where `(1 - sqrt(a_i)) W_r,ii` or
+    `W_ii y_i^2` is close to 1, so that a neuron nearly sustains itself.
 
     `active` as in `imbalance_jacobian`.
     """
@@ -74,8 +73,8 @@ def rest_jacobian(
 
 
 def _own_gain(circuit: Circuit, z: Float[Array, " n"], state: State) -> Float[Array, " n"]:
-    """`Circuit.own_gain` at a steady state: as it stands there, or, if that has smaller terms, what
-    the equation of `y_i` has besides, divided by `-y_i`."""
+    """`Circuit.own_gain` at a steady state: computed directly, or, if this has smaller terms, as
+    the other terms in the equation of `y_i`, divided by `-y_i`."""
     y, a = state
     q, own, g = circuit.rectify(y), circuit.own_recurrence, gate(a)
     size = jnp.minimum(jnp.abs(own - 1) + jnp.abs(own) * root(a), 1 + jnp.abs(own * g))
@@ -86,24 +85,24 @@ def _own_gain(circuit: Circuit, z: Float[Array, " n"], state: State) -> Float[Ar
 
 
 def own_leak(circuit: Circuit, state: State) -> Float[Array, " n"]:
-    """`1 - W_ii q_i^2` at a steady state, none of which is lost to rounding: `a_i` times that is
-    what the equation of `a_i` has besides, a sum of positive terms."""
+    """`1 - W_ii q_i^2` at a steady state, without cancellation: `a_i` times this equals the other
+    terms in the equation of `a_i`, which are all positive."""
     pooled = jnp.square(root(state.a) * circuit.rectify(state.y))
     return (circuit.c + circuit.pool.apply_others(pooled)) / state.a
 
 
 def determinant_sign(factors: Float[Array, "m m"], pivots: Int[Array, " m"]) -> Float[Array, ""]:
-    """Of the matrix that `jax.scipy.linalg.lu_factor` factorized: 1, -1 or 0."""
+    """Sign of the determinant, 1, -1 or 0, from what `jax.scipy.linalg.lu_factor` returns."""
     swaps = jnp.sum(pivots != jnp.arange(len(pivots), dtype=pivots.dtype))
     return jnp.prod(jnp.sign(jnp.diagonal(factors))) * jnp.where(swaps % 2 == 0, 1, -1)
 
 
 @jax.custom_jvp
 def spectrum(J: Float[Array, "m m"]) -> Complex[Array, " m"]:
-    """Eigenvalues by falling real part, of equal ones first that with the larger imaginary part.
+    """Eigenvalues by falling real part; among equal ones the larger imaginary part comes first.
 
-    Computed in double precision, whatever the type of `J`: rates over many decades need it. Can be
-    jitted, mapped, and differentiated once.
+    Computed in double precision, whatever the type of `J`, because rates may span many decades. Can
+    be jitted, mapped, and differentiated once.
     """
     return _decompose(J, vectors=False)[0]
 
@@ -118,7 +117,7 @@ def _(primals, tangents):
 def _decompose(J: Float[Array, "m m"], *, vectors: bool) -> tuple[Array, ...]:
     """Sorted eigenvalues; with `vectors` also eigenvectors as columns and, as rows, the inverse."""
     kind = np.result_type(J.dtype, np.complex64)
-    # the fast before the slow, from where the QR algorithm does least harm to the slow
+    # fast rates before slow ones: in this order the QR algorithm is most accurate for the slow ones
     order = jnp.argsort(-jnp.abs(jnp.diagonal(J)))
     J = J[order][:, order]
     with jax.enable_x64(True):
@@ -135,11 +134,10 @@ def _decompose(J: Float[Array, "m m"], *, vectors: bool) -> tuple[Array, ...]:
 def eigenvalues(jacobians: Float[np.ndarray, "*batch m m"]) -> Complex[np.ndarray, "*batch m"]:
     """Eigenvalues of stacked matrices, by falling real part, computed on all processors.
 
-    Those of a matrix that is not finite are NaN: LAPACK cannot be asked, and the other matrices
-    have theirs all the same.
+    A matrix that is not finite gets NaN and does not affect the others.
 
-    For thousands of circuits this is several times faster than eigenvalues inside of a compiled
-    function: NumPy's LAPACK on one matrix a core.
+    Runs NumPy's LAPACK with one matrix per core. For thousands of circuits this is several times
+    faster than eigenvalues inside a compiled function.
     """
     cores = len(available())
     stack = jacobians.reshape(-1, *jacobians.shape[-2:])
@@ -155,5 +153,6 @@ def eigenvalues(jacobians: Float[np.ndarray, "*batch m m"]) -> Complex[np.ndarra
 
 
 def descending(values: Any) -> Any:
-    """Complex values by falling real part, along the last axis; of a pair, the upper one first."""
+    """Complex values by falling real part along the last axis; the upper one of a conjugate pair
+    first."""
     return -(np if isinstance(values, np.ndarray) else jnp).sort(-values)

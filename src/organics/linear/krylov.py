@@ -1,11 +1,11 @@
 """Linear systems in the circuit's Jacobian `J`, solved by products with `W` and `W_r` only.
 
-Under `vmap` over the drives of one circuit such a product is one of two matrices, as all drives
-share `W` and `W_r`, while a factorization is one for each drive. The method is that of generalized
-conjugate residuals with restarts (Eisenstat, Elman & Schultz 1983), which finds what GMRES finds,
-preconditioned by the 2 x 2 block that couples a neuron's `y` and `a`: for `W_r = I` what is left is
-close to a matrix of rank 1. Loops run while any drive needs them, and arrays that no loop carries
-are not copied for those that do not: hence cycles that are unrolled.
+Under `vmap` over the drives of one circuit, all drives share `W` and `W_r`, so a product is one
+product of two matrices, while a factorization is needed for each drive. The method is generalized
+conjugate residuals with restarts (Eisenstat, Elman & Schultz 1983), equivalent to GMRES. The
+preconditioner is the 2 x 2 block that couples a neuron's `y` and `a`; for `W_r = I` the rest is
+close to a matrix of rank 1. Cycles are unrolled, so that a loop carries few arrays: under `vmap` it
+runs until all drives are done, and what it carries is copied for those done before.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Linear = Callable[[Array], Array]
 
 _CYCLE = 4  # products with `J` between restarts
 _CYCLES = 20
-LARGE = 4096  # neurons from which on no matrix is formed
+LARGE = 4096  # with more neurons no matrix is formed
 
 
 def solve_linearized(
@@ -30,9 +30,9 @@ def solve_linearized(
 ) -> Float[Array, " two_n"]:
     """`x` in `J x = rhs`, for `J` the Jacobian of `circuit.imbalance` at `state`.
 
-    To a residual of some hundred roundings of `|rhs| + |x|`; where that is not reached, by a
-    factorization, and with more than 4,096 neurons NaN. Can be differentiated to any order in
-    forward and reverse mode.
+    The residual is at most some hundred roundings of `|rhs| + |x|`. Where products do not reach
+    that, a factorization is used, or with more than 4,096 neurons the result is NaN. Can be
+    differentiated to any order in forward and reverse mode.
     """
     product = linearized(circuit, z, state)
     accuracy = 100 * float(jnp.finfo(rhs.dtype).eps)
@@ -64,7 +64,7 @@ def linearized(circuit: Circuit, z: Float[Array, " n"], state: State) -> Linear:
 def neuron_blocks(circuit: Circuit, state: State, *, transposed: bool = False) -> Linear:
     """The map `x -> B^-1 x`, or `B^-T x`, where `B` is the part of `J` within each neuron.
 
-    Where the 2 x 2 block of a neuron is close to singular, minus the identity is in its place.
+    If the 2 x 2 block of a neuron is close to singular, minus the identity replaces it.
     """
     y, a = state
     s = root(a)
@@ -98,7 +98,7 @@ def neuron_blocks(circuit: Circuit, state: State, *, transposed: bool = False) -
 def minimize_residual(
     product: Linear, precondition: Linear, b: Float[Array, " m"], accuracy: float
 ) -> tuple[Float[Array, " m"], Bool[Array, ""]]:
-    """`x` with `|b - A x| <= accuracy * (|b| + |x|)`, and whether it is that good.
+    """`x` with `|b - A x| <= accuracy * (|b| + |x|)`, and whether that was reached.
 
     `product` is `x -> A x` and `precondition` nearly its inverse. Gives up when a cycle no longer
     halves the residual.
@@ -126,8 +126,8 @@ def minimize_residual(
 def _cycle(product: Linear, precondition: Linear, r: Float[Array, " m"]) -> Float[Array, " m"]:
     """The `x` of smallest `|r - A x|` among a few preconditioned products with `A`.
 
-    Each new direction is made such that its image is orthogonal to those before; it comes from
-    what is left of `r`, or from the last image if that has hardly made `r` smaller.
+    The image of each new direction is made orthogonal to the earlier images. The direction comes
+    from the residual, or from the last image if that hardly reduced the residual.
     """
     x, source, directions, images = jnp.zeros_like(r), r, [], []
     rounding = 10 * float(jnp.finfo(r.dtype).eps)
@@ -139,7 +139,7 @@ def _cycle(product: Linear, precondition: Linear, r: Float[Array, " m"]) -> Floa
             share = image @ its_image
             image, direction = image - share * its_image, direction - share * earlier
         size = jnp.linalg.norm(image)
-        new = size > rounding * before  # else only roundings are left of it
+        new = size > rounding * before  # else only rounding errors are left
         scale = jnp.where(new, 1 / jnp.where(new, size, 1), 0)
         image, direction = scale * image, scale * direction
         share = r @ image
@@ -160,10 +160,10 @@ def _by_factorization(
     *,
     transposed: bool,
 ) -> Float[Array, " two_n"]:
-    """`x`, or if needed what solves `J x = b`, or `J^T x = b`, by a factorization.
+    """`x`, or if needed the solution of `J x = b`, or of `J^T x = b`, by a factorization.
 
-    A loop, as under `vmap` both branches of a `cond` are computed. That it changes `state` keeps
-    the factorization in it: the compiler takes what does not depend on the pass out of a loop.
+    This is a loop because `vmap` computes both branches of a `cond`. The loop changes `state`, or
+    else the compiler would move the factorization out of it.
     """
 
     def compute(carry):

@@ -24,9 +24,9 @@ class Certificate(NamedTuple):
     """Why a steady state is stable.
 
     Attributes
-        kind: "diagonal Lyapunov" is a proof (up to rounding) that follows from the structure of the
-            circuit with identity recurrence, "spectral" only the eigenvalues as computed: for a
-            general `W_r` no other certificate is known.
+        kind: "diagonal Lyapunov" is a proof (up to rounding) from the structure of circuits with
+            identity recurrence; "spectral" is only the computed eigenvalues: for a general `W_r` no
+            other certificate is known.
         holds: whether every check below passed.
         spectral_abscissa: largest real part of the Jacobian's eigenvalues, in 1/ms.
         residual: of the steady state, see `SteadyState`.
@@ -34,7 +34,7 @@ class Certificate(NamedTuple):
             quadratic form `x'^T T x' + x^T T K x`, which never increases. `None` if spectral.
         margin: smallest eigenvalue of `T B + B^T T` after scaling its diagonal to 1, so that it
             lies in (0, 1]. `None` if spectral.
-        checks: each inequality of the proof by name, and whether it was found to hold.
+        checks: for each inequality of the proof, by name, whether it was found to hold.
     """
 
     kind: str
@@ -46,7 +46,7 @@ class Certificate(NamedTuple):
     checks: dict[str, Bool[Array, ""]]
 
     def lines(self) -> Lines:
-        """In words."""
+        """The result as a verdict and lines of text."""
         rows = [(name, verdict(passed, "holds", "FAILS")) for name, passed in self.checks.items()]
         if self.margin is not None:
             rows.insert(0, ("margin", numbers(self.margin)))
@@ -64,13 +64,14 @@ class Certificate(NamedTuple):
 def certify(point: OperatingPoint, linear: Stability | None = None) -> Certificate:
     """Certificate of stability of a circuit at rest.
 
-    For identity recurrence it is constructed, not searched for: `B a_s > 0` makes `B` an M-matrix,
+    For identity recurrence the certificate is constructed, not searched for: `B a_s > 0` makes `B`
+        an M-matrix,
     so `u = B^-T 1` is positive, and `T = u / a_s` makes `T B + B^T T` positive definite. Each
     step of the argument is checked on the numbers; `verify` checks the result without the argument.
     For general `W_r` the certificate is of kind "spectral".
 
-    `linear` is the point's `stability`, if it is known already. The kinds and checks are Python
-    values, so under `jax.jit` return the arrays you need.
+    `linear` is the point's `stability`, if already computed. Kinds and names of checks are Python
+    values, so return only the arrays you need from a function under `jax.jit`.
     """
     linear = stability(point) if linear is None else linear
     T, margin, checks, holds = _certificate(linear)
@@ -107,7 +108,8 @@ def diagonal_certificate(
 ) -> tuple[Float[Array, " n"], Float[Array, ""], dict[str, Bool[Array, ""]]]:
     """`T`, `margin` and the structural `checks` of a `Certificate`, without any eigenvalue.
 
-    For many inputs at once; `organics.linear.jacobian.eigenvalues` is faster for their spectra.
+    For many inputs at once; compute their spectra by `organics.linear.jacobian.eigenvalues`, which
+    is faster.
     """
     circuit = with_identity_recurrence("diagonal_certificate", point)
     return diagonal_certificate_at(circuit, point.state)
@@ -119,8 +121,8 @@ def diagonal_certificate_at(circuit: Circuit, state: State):
     y, a = state
     leak, _ = leak_and_rate(circuit, y, a)
     explicit = leak * a / circuit.tau_y + circuit.c / circuit.tau_a
-    # B a is a difference of terms as large as these, which diag(B) a may not be: rounding is
-    # relative to them
+    # B a is a difference of terms of this size, larger perhaps than diag(B) a: rounding is relative
+    # to them
     terms = leak * a / circuit.tau_y + a / circuit.tau_a
     rounding = 100 * circuit.n * float(jnp.finfo(a.dtype).eps) * terms
     u = jnp.linalg.solve(B.T, jnp.ones_like(a))

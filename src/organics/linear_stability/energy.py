@@ -19,8 +19,8 @@ def energy(point: OperatingPoint, state: State) -> Float[Array, ""]:
     A weighted sum over the responding neurons of the squared distance of `y` from the normalized
     response, and of the squared mismatch between the input `b z` and its reconstruction
     `sqrt(a) y`; the potentials of neurons at rest do not count. It never increases along the
-    linearized flow; along the nonlinear flow that holds up to terms of third order in the distance
-    from the steady state. `y` and `a` have shape (n,); use `jax.vmap` for several states.
+    linearized flow. Along the nonlinear flow it may increase, in third order of the distance from
+    the steady state. `y` and `a` have shape (n,); use `jax.vmap` for several states.
 
     Raises `ValueError` if the recurrence is not the identity or the state has another shape.
     Source: Rawat et al. 2024, energy function; weights `T` from `certify`.
@@ -40,7 +40,7 @@ def _energy(circuit: Circuit, z: Float[Array, " n"], state: State, steady: State
     T, _, _ = diagonal_certificate_at(circuit, steady)
     y_s, a_s = steady
     leak, q = leak_and_rate(circuit, y_s, a_s)
-    response = jnp.where(q != 0, q, 1)  # divided by before squaring: its square may underflow
+    response = jnp.where(q != 0, q, 1)  # divide by it before squaring: its square may underflow
     distance = jnp.square((state.y - y_s) / response) * leak * circuit.tau_y / circuit.tau_a
     mismatch = jnp.square((root(state.a) * state.y - circuit.b * z) / response)
     return jnp.sum(jnp.where(q != 0, T * a_s * (distance + mismatch), 0))

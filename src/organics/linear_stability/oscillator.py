@@ -4,8 +4,8 @@ Linearized about its steady state it is
 
     x'' + B x' + K x = 0,    x = tau_y sqrt(a_s) (y - y_s) / y_s    (elementwise),
 
-with a stiffness `K` that is diagonal and positive and a damping `B` that is a nonsingular M-matrix.
-That is why it is stable whatever its parameters.
+where the stiffness `K` is diagonal and positive and the damping `B` a nonsingular M-matrix. This
+makes the circuit stable whatever its parameters.
 
 Source: Rawat, Heeger & Martiniani 2024, section on unconditional stability.
 """
@@ -28,10 +28,10 @@ class Oscillator(NamedTuple):
         B: damping, shape (n, n), in 1/ms; off-diagonal entries <= 0.
         K: stiffness, shape (n, n), diagonal, positive, in 1/ms^2.
         coupled: which neurons respond (`y_s != 0`, or `y_s > 0` in the rectified model), shape
-            (n,). A neuron i that does not is listened to by nobody (column i of `B` is zero off
-            the diagonal) and contributes two real eigenvalues of its own, `-1/tau_a` and
-            `-sqrt(a_s)/tau_y` (`-1/tau_y` where it is silenced by rectification); the
-            coordinate `x_i` does not exist for it, but `B` and `K` still carry its eigenvalues.
+            (n,). A neuron i that does not respond has no effect on others (column i of `B` is zero
+            off the diagonal). It has no coordinate `x_i`, but `B` and `K` carry its two real
+            eigenvalues, `-1/tau_a` and `-sqrt(a_s)/tau_y` (`-1/tau_y` if silenced by
+            rectification).
     """
 
     B: Float[Array, "n n"]
@@ -63,14 +63,15 @@ def oscillator_at(circuit: Circuit, state: State) -> Oscillator:
 
 
 def leak_and_rate(circuit: Circuit, y, a):
-    """Effective leak of `y` (`sqrt(a)`, or 1 for a silent rectified neuron) and what others see."""
+    """Effective leak of `y` (`sqrt(a)`, or 1 for a silent rectified neuron) and the rate that other
+    neurons receive."""
     q = circuit.rectify(y)
     leak = jnp.where(y > 0, jnp.sqrt(a), 1) if circuit.rectified else jnp.sqrt(a)
     return leak, q
 
 
 def with_identity_recurrence(name: str, point: OperatingPoint) -> Circuit:
-    """The circuit of a point, if its recurrence is the identity; else refuse it by name."""
+    """The circuit of a point. Refuses, by name, a circuit whose recurrence is not the identity."""
     if not require_point(point).system.has_identity_recurrence:
         raise ValueError(
             f"`{name}` exists only for identity recurrence (`W_r=None`): the oscillator form and "

@@ -1,4 +1,4 @@
-"""The eigenvalues of a circuit at rest, and what they say."""
+"""The eigenvalues of a circuit at rest, and its stability."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from organics.machine.mesh import alike
 from organics.printing import Lines, in_html, in_words, numbers, verdict
 from organics.rest.point import OperatingPoint, require_point
 
-_MOST_OPEN = 6  # neurons whose sign is open: more of them would take too many combinations
+_MOST_OPEN = 6  # neurons of open sign: more would mean too many combinations
 
 
 class Stability(NamedTuple):
@@ -22,18 +22,18 @@ class Stability(NamedTuple):
 
     Attributes
         point: the circuit, its drive and its steady state.
-        eigenvalues: of the Jacobian, shape (2n,), in 1/ms, by falling real part, of equal ones
-            first that with the larger imaginary part.
+        eigenvalues: of the Jacobian, shape (2n,), in 1/ms, by falling real part; among equal ones
+            the larger imaginary part comes first.
         spectral_abscissa: largest real part, in 1/ms.
-        stable: the steady state converged and is linearly stable: for identity recurrence always,
-            by the theorem; else if the spectral abscissa is negative, in float32 however the
-            Jacobian is rounded, and, in the rectified model, activity at `y_i = 0` decays (see
-            `stability`).
+        stable: whether the steady state converged and is linearly stable. For identity recurrence
+            it always is, by the theorem. Otherwise the spectral abscissa must be negative (in
+            float32 for other roundings of the Jacobian, too) and, in the rectified model, activity
+            at `y_i = 0` must decay (see `stability`).
         frequencies: `|Im|/2 pi` of each eigenvalue, in kHz; 0 for a mode that does not oscillate.
-        damping_ratios: `-Re/|.|` of each eigenvalue; 1 for a mode that decays and does not
-            oscillate, negative for one that grows.
-        leading_frequency: of the mode damped least among those that oscillate, in Hz (not kHz); 0
-            if none does.
+        damping_ratios: `-Re/|.|` of each eigenvalue: 1 for a mode that decays without oscillating,
+            negative for one that grows.
+        leading_frequency: frequency of the least damped oscillating mode, in Hz (not kHz); 0 if no
+            mode oscillates.
     """
 
     point: OperatingPoint
@@ -45,7 +45,7 @@ class Stability(NamedTuple):
     leading_frequency: Float[Array, ""]
 
     def lines(self) -> Lines:
-        """In words."""
+        """The result as a verdict and lines of text."""
         rows = (
             ("largest real part", numbers(self.spectral_abscissa, "1/ms")),
             ("leading frequency", numbers(self.leading_frequency, "Hz")),
@@ -61,30 +61,31 @@ class Stability(NamedTuple):
 
 
 def stability(point: OperatingPoint) -> Stability:
-    """Spectrum of a circuit at rest, at what `steady_state` found.
+    """Eigenvalues and stability of a circuit at the steady state that `steady_state` found.
 
-    Can be jitted and mapped. Where no steady
-    state was found the spectrum is that at the best state found, and `stable` is false.
+    Can be jitted and mapped. If no steady state was found, the spectrum is taken at the best state
+    found, and `stable` is false.
 
-    For identity recurrence (`W_r=None`, or an explicit identity that is not being traced) no real
-    part is above `oscillator_bound`, whatever rounding makes of the eigenvalues.
+    For identity recurrence (`W_r=None`, or an explicit identity that is not being traced) real
+    parts are capped at `oscillator_bound`, so that rounding cannot make them positive.
 
-    In the rectified model the velocity has two slopes where some `y_i` is 0 to rounding. Neurons
-    that nothing reaches, of any number, decay if they do so without any inhibition among them. Of
-    the others with two slopes, and of all where these do not decay, the eigenvalues are those of
-    the least stable combination of slopes. With more than 6 of the others `stable` is false.
+    In the rectified model the velocity has two slopes at each `y_i` that is 0 to rounding. Those
+    neurons that receive neither drive nor input from active neurons decay if they would even
+    without the inhibition among them. For the remaining ones (all, if those do not decay) the
+    eigenvalues are those of the least stable combination of slopes. With more than 6 remaining ones
+    `stable` is false.
 
-    Raises `ValueError` for what is no `OperatingPoint`.
+    Raises `ValueError` if `point` is not an `OperatingPoint`.
     """
     return _stability(require_point(point))
 
 
-@jax.jit  # as what else computes here: also when called eagerly, one program for each size
+@jax.jit  # one program for each size, also when called eagerly
 def _stability(point: OperatingPoint) -> Stability:
     eigenvalues, stable = linearize(point.system, point.z, point.state, point.converged)
     size = jnp.abs(eigenvalues)
     frequencies = jnp.abs(eigenvalues.imag) / (2 * np.pi)
-    # equal real eigenvalues may come out as a pair, half of their digits apart
+    # equal real eigenvalues may be computed as a pair that agrees in half of the digits only
     oscillates = jnp.abs(eigenvalues.imag) > 4 * np.sqrt(jnp.finfo(size.dtype).eps) * size
     return Stability(
         point=point,
@@ -100,9 +101,9 @@ def _stability(point: OperatingPoint) -> Stability:
 def linearize(
     circuit: Circuit, z: Float[Array, " n"], state: State, converged: Bool[Array, ""]
 ) -> tuple[Complex[Array, " two_n"], Bool[Array, ""]]:
-    """`eigenvalues` and `stable` of `Stability` at a state, where it rests if `converged`.
+    """`eigenvalues` and `stable` of `Stability` at a state, which is a steady state if `converged`.
 
-    Identity recurrence is one with `W_r=None` here.
+    Only `W_r=None` counts as identity recurrence here.
     """
     active, decays = slopes_at_zero(circuit, z, state)
     exact = rest_jacobian(circuit, z, state, active)
@@ -119,18 +120,20 @@ def linearize(
 
 
 def _rounded(J: Float[Array, "m m"]) -> Float[Array, "2 m m"]:
-    """What a matrix in single precision may have been: its entries rounded otherwise, twice."""
+    """Two matrices that round to nearly the same one: its entries changed by single-precision
+    rounding."""
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (2, *J.shape))
     return J[None] * jnp.asarray(1 + 4 * float(jnp.finfo(J.dtype).eps) * signs, J.dtype)
 
 
 def oscillator_bound(circuit: Circuit, state: State) -> Float[Array, ""]:
-    """A negative bound on the spectral abscissa, for identity recurrence, in 1/ms.
+    """A negative upper bound on the spectral abscissa for identity recurrence, in 1/ms.
 
     Let `(l^2 + l B + K) x = 0` and `|x_i| / a_i` be largest for neuron i. As row i of `B` has its
     positive entry on the diagonal only, and `(B a)_i / a_i = r_i > 0`, that equation divided by
     `l x_i` gives `|l + K_i / l + B_ii| <= B_ii - r_i`. Hence `-Re l >= r_i |l|^2 / (|l|^2 + K_i)`,
-    and `|l|^2 + 2 B_ii |l| >= K_i`. It is built of positive terms, so rounding leaves its sign.
+    and `|l|^2 + 2 B_ii |l| >= K_i`. It is a sum of positive terms, so rounding cannot change its
+    sign.
     """
     leak, _ = leak_and_rate(circuit, *state)
     rate = leak / circuit.tau_y
@@ -146,12 +149,14 @@ def slopes_at_zero(
 ) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
     """The derivative of `rectify` at each neuron, and whether activity at `y_i = 0` decays.
 
-    The sign of `y_i` is open if it is 0 to within the tolerance of its equation's terms. Neurons
-    that nothing reaches are a threshold-linear network of their own, `tau y' = -y + M relu(y)`,
-    which drives the others. With `M` without its negative entries off the diagonal it decays if
-    `I - M` is an M-matrix, and `relu(y)` is nowhere above what it is then: their derivative is 0.
-    Of other neurons with open signs it is that of all combinations which has the largest spectral
-    abscissa. True in the main model and, by the theorem, for identity recurrence.
+    The sign of `y_i` is open if `y_i` is 0 to within the tolerance of its equation's terms. The
+    open neurons that receive neither drive nor input from active neurons form a threshold-linear
+    network, `tau y' = -y + M relu(y)`. Setting the negative off-diagonal entries of `M` to 0 can
+    only raise
+    `relu(y)`, and that network decays if `I - M` is then an M-matrix; if so, the derivative of
+    these neurons is 0. For the other open neurons it is that combination of 0 and 1 which has the
+    largest spectral abscissa. Activity always decays in the main model and, by the theorem, for
+    identity recurrence.
     """
     active = circuit.active(state.y)
     if not circuit.rectified or circuit.has_identity_recurrence:
@@ -180,7 +185,7 @@ def slopes_at_zero(
 def _least_stable(
     circuit: Circuit, z: Float[Array, " n"], state: State, which: Bool[Array, " n"]
 ) -> Float[Array, " n"]:
-    """The slopes, 0 or 1 at the neurons that are meant, with the largest spectral abscissa."""
+    """The slopes, 0 or 1 at the chosen neurons, with the largest spectral abscissa."""
     active = circuit.active(state.y)
     rank = jnp.cumsum(which, dtype=jnp.int32) - 1
     combinations = 2 ** jnp.sum(which, dtype=jnp.int32)
@@ -194,7 +199,7 @@ def _least_stable(
         above = (abscissa > largest) | (i == 0)
         return i + 1, jnp.where(above, i, worst), jnp.where(above, abscissa, largest)
 
-    # nearly always there is only one combination, which need not be looked at
+    # nearly always there is only one combination, and nothing to compare
     begin = jnp.where(combinations > 1, 0, 1).astype(jnp.int32)
     begin = alike((begin, jnp.int32(0), jnp.zeros((), active.dtype)))
     *_, worst, _ = jax.lax.while_loop(lambda carry: carry[0] < combinations, compare, begin)
@@ -204,10 +209,10 @@ def _least_stable(
 def largest_euler_step(eigenvalues: Complex[Array | np.ndarray, "*m"]) -> Float[Array, ""]:
     """Largest step, in ms, below which explicit Euler steps of the circuit are stable.
 
-    `min(-2 Re / |.|^2)` over the eigenvalues (1/ms) of the Jacobian at a steady state: for a
-    smaller step each `|1 + dt lambda| < 1`. Not positive unless the steady state is stable.
+    `min(-2 Re / |.|^2)` over the eigenvalues (1/ms) of the Jacobian at a steady state: smaller
+    steps have `|1 + dt lambda| < 1` for all. It is positive only if the steady state is stable.
 
-    Raises `ValueError` if there are none, or they are not one list of them.
+    Raises `ValueError` unless `eigenvalues` has one axis and at least one entry.
     """
     if np.ndim(eigenvalues) != 1 or not len(eigenvalues):
         raise ValueError(

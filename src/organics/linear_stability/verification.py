@@ -1,4 +1,4 @@
-"""A check of certificates that trusts neither them nor how they were built."""
+"""An independent check of certificates."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from organics.rest.point import OperatingPoint, require_point
 
 
 class Verification(NamedTuple):
-    """Outcome of `verify`: `valid`, the margin found, and what failed (empty if nothing did)."""
+    """Outcome of `verify`: `valid`, the margin, and the list of failures (empty if valid)."""
 
     valid: bool
     margin: float
@@ -24,7 +24,7 @@ class Verification(NamedTuple):
 
 
 class _Linearization(NamedTuple):
-    """The Jacobian in blocks, in float64; which neurons respond; how far numbers are trusted."""
+    """The Jacobian in blocks, in float64; which neurons respond; the tolerance."""
 
     A11: Float[np.ndarray, "n n"]
     A12: Float[np.ndarray, "n n"]
@@ -34,16 +34,16 @@ class _Linearization(NamedTuple):
     tolerance: float
 
 
-def verify(point: OperatingPoint, T: Float[ArrayLike, "..."]) -> Verification:
+def verify(point: OperatingPoint, T: 'Float[ArrayLike, "..."]') -> Verification:
     """Check a diagonal certificate `T` without trusting how `T`, `B` and `K` were derived.
 
-    The Jacobian is taken by automatic differentiation of the velocity; eliminating the modulators
-    from it gives the damping and the stiffness of the responding neurons numerically; then
-    `T B + B^T T` must be positive definite and `K` diagonal and positive. Neurons at rest must
-    decay, and no other may listen to them. A `T` of another shape than (n,) is refused like any
-    other that is wrong. A plain NumPy computation in float64 on concrete values.
+    Automatic differentiation of the velocity gives the Jacobian. Eliminating the modulators from it
+    gives the damping `B` and the stiffness `K` of the responding neurons. Then `T B + B^T T` must
+    be positive definite, and `K` diagonal and positive. Neurons that do not respond must decay and
+    must not affect others. A `T` of another shape than (n,) counts as a failure. Computed by NumPy
+    in float64, on concrete values.
 
-    Raises `ValueError` for a `T` that is `None`, as in a certificate of the kind "spectral".
+    Raises `ValueError` if `T` is `None`, as in a certificate of kind "spectral".
     """
     circuit = require_point(point).system
     if T is None:
@@ -75,7 +75,8 @@ def verify(point: OperatingPoint, T: Float[ArrayLike, "..."]) -> Verification:
 
 
 def _linearize(point: OperatingPoint, y, a) -> tuple[_Linearization, list[str]]:
-    """About the state, which must be one of rest; and neurons that do not respond must decay."""
+    """The linearization about the state, and failures: the state must be steady, and neurons that
+    do not respond must decay."""
     circuit, failures = point.system, []
     J, imbalance = _differentiated(circuit, point.state, point.z)
     A11, A12, A21, A22 = (np.asarray(m, np.float64) for row in J for m in row)
@@ -85,8 +86,8 @@ def _linearize(point: OperatingPoint, y, a) -> tuple[_Linearization, list[str]]:
     if not np.all(imbalance <= tolerance * np.maximum(scale, 1e-300)):
         failures.append("the velocity at the steady state is not zero")
     on = (y > 0) if circuit.rectified else (y != 0)
-    # the columns of a neuron at rest may hold its own decay, nothing else: the spectrum is then
-    # that of the responding neurons and those decay rates
+    # the columns of a neuron that does not respond may hold only its own decay rate: then the
+    # spectrum is that of the responding neurons plus these rates
     to_others = (A11 - np.diag(np.diag(A11)), A12, A21, A22 - np.diag(np.diag(A22)))
     if any(np.any(block[:, ~on]) for block in to_others):
         failures.append("a neuron at rest is not decoupled")
@@ -96,7 +97,8 @@ def _linearize(point: OperatingPoint, y, a) -> tuple[_Linearization, list[str]]:
 
 
 def _damping(linear: _Linearization, to_x) -> tuple[Float[np.ndarray, "m m"], list[str]]:
-    """`B` of the neurons that respond, in the coordinates `x`; `K` must be diagonal, positive."""
+    """`B` of the responding neurons, in the coordinates `x`, and failures: `K` must be diagonal and
+    positive."""
     A11, A12, A21, A22 = (block[np.ix_(linear.on, linear.on)] for block in linear[:4])
     failures, gain, ratio = [], np.diag(A12), to_x[:, None] / to_x[None, :]
     passed = A22 * gain[:, None] / gain[None, :]  # A12 A22 A12^-1, as A12 is diagonal

@@ -1,6 +1,6 @@
-"""A cluster that exists already, of Dask or of Ray, to which calls are handed.
+"""Runs calls on an existing Dask or Ray cluster.
 
-Its workers have this package installed, and see the files of this machine under the same names.
+Its workers must have this package installed and see the files of this machine under the same paths.
 """
 
 import socket
@@ -13,26 +13,25 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-PROCESSES = "processes"  # that of `organics.names.SweepBackend` which is no cluster
+PROCESSES = "processes"  # the value of `organics.names.SweepBackend` that is not a cluster
 
-_PATIENCE = 10  # s, until a scheduler has answered
+_PATIENCE = 10  # s to wait for a scheduler's answer
 
 _one_at_a_time = threading.Lock()
 
 
 Submit = Callable[..., Future[Any]]
-"""Called as `submit(function, *arguments)`: hands the call on, and returns what comes of it."""
+"""Called as `submit(function, *arguments)`: submits the call and returns a future."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where a cluster is.
+    """The address of a cluster.
 
     Attributes
         backend: "dask" or "ray".
-        scheduler: its address; by default the cluster to which this process is connected already,
-            or else that which the library's own settings name: `DASK_SCHEDULER_ADDRESS`,
-            `RAY_ADDRESS`, or the Ray cluster that runs on this machine.
+        scheduler: its address; by default the cluster that this process is connected to, else the
+            one in `DASK_SCHEDULER_ADDRESS` or `RAY_ADDRESS`, or the Ray cluster on this machine.
     """
 
     backend: str
@@ -43,15 +42,14 @@ class Cluster:
             raise ValueError(f"`backend` must be {_names(_CONNECTED)}, not {self.backend!r}.")
 
     def connected(self) -> AbstractContextManager[Submit]:
-        """Have calls made by the cluster, within a `with` block.
+        """Connect to the cluster for a `with` block.
 
-        A worker makes one call at a time, however many threads it has. A call whose worker ends
-        before it does is made again by another, three times at most. What is not done when the
-        block is left by an exception is cancelled; a call of Dask that has begun goes on, as it
-        cannot be stopped.
+        A worker runs one call at a time, however many threads it has. If a worker dies, another
+        repeats its call, three times at most. If an exception leaves the block, unfinished calls
+        are cancelled; Dask cannot stop a call that has begun.
 
-        Raises `ValueError` if the package is not installed, no cluster answers at the address, or
-        one of Dask has no worker.
+        Raises `ValueError` if the package is not installed, no cluster answers at the address, or a
+        Dask cluster has no worker.
         """
         return _CONNECTED[self.backend](self.scheduler)
 
@@ -62,7 +60,7 @@ class Cluster:
 
 
 def chosen(backend: str, scheduler: str | None, processes: int | None) -> Cluster | None:
-    """The cluster that the options of a command name; None for processes of this machine.
+    """The cluster chosen by the options of a command; None for processes of this machine.
 
     Raises `ValueError`, naming the option, if they do not fit together.
     """
@@ -153,13 +151,15 @@ _CONNECTED: dict[str, Callable[[str | None], AbstractContextManager[Submit]]] = 
 
 
 def _make(function: Callable[..., Any], *arguments: Any) -> Any:
-    """In a worker: threads of one process would share the style of figures and LAPACK's threads."""
+    """Run a call in a worker, one at a time: threads would share Matplotlib's style and LAPACK's
+    settings."""
     with _one_at_a_time:
         return function(*arguments)
 
 
 def _reach(address: str) -> None:
-    """Raises `ValueError` unless somebody listens there; the libraries take long to say so."""
+    """Raises `ValueError` unless something listens at the address; the libraries take long to find
+    out."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdecimal():
         raise ValueError(f"`scheduler` must be HOST:PORT or tcp://HOST:PORT, not {address!r}.")

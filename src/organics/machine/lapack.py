@@ -1,11 +1,11 @@
-"""How LAPACK is called: one matrix after the other, and with no threads of its own.
+"""Calls of LAPACK: one matrix after another, without threads of its own.
 
-Up to jaxlib 0.11.0, a batch that is large enough goes to XLA's threads in parts, and whoever called
-waits for them, mostly on one of these threads. Where as many calls wait as there are threads, no
-thread is left for the parts: two calls on two cores, that need not know of each other, as for the
-eigenvalues and the power spectra of many drives, and the program never ends. Later versions go
-through the batch themselves. Here the earlier ones do, too, in all programs of the process:
-circuits and layers call `never_divide` when they are imported.
+Up to version 0.11.0, jaxlib splits a large batch into parts for XLA's threads, and the caller waits
+for them, usually on one of these threads. If as many calls wait as there are threads, no thread is
+left for the parts and the program hangs: on two cores, two independent calls suffice, such as the
+eigenvalues and the power spectra of many drives. Later versions do not split batches.
+`never_divide`, called when circuits and layers are imported, makes earlier ones do the same, in all
+programs of the process.
 """
 
 import math
@@ -19,31 +19,31 @@ from jax.interpreters import mlir
 from threadpoolctl import threadpool_limits
 
 PRIMITIVES = {"cholesky": 1, "eig": 10, "eigh": 12, "lu": 3, "svd": 30, "triangular_solve": 3}
-"""Those of `jax.lax.linalg` that the library uses, or a library that it uses; and the work that
-jaxlib counts for an m x m matrix, which is at most this times m^3."""
+"""The primitives of `jax.lax.linalg` used here or by dependencies, each with a factor: jaxlib
+estimates the work for an m x m matrix as at most this times m^3."""
 
-_WORK = 200_000  # batches of less work than this are not divided
+_WORK = 200_000  # batches with less work than this are not split
 
 
 def single_threaded_lapack() -> threadpool_limits:
-    """A context in which LAPACK, that of NumPy and that of JAX, has no threads of its own.
+    """A context in which the LAPACK of NumPy and of JAX uses no threads of its own.
 
-    They do not pay for matrices of some hundred rows, and where several cores call LAPACK at the
-    same time they stand in each other's way, up to a hundred times slower.
+    Threads do not pay for matrices of a few hundred rows, and if several cores call LAPACK at the
+    same time they make it up to a hundred times slower.
     """
-    import scipy.linalg  # noqa: F401  JAX borrows its LAPACK; what is loaded later has no limit
+    import scipy.linalg  # noqa: F401  JAX uses its LAPACK; libraries loaded later are not limited
 
     return threadpool_limits(1, user_api="blas")
 
 
 def most_at_once(name: str, *shapes: tuple[int, ...]) -> int:
-    """The most matrices of these shapes that jaxlib does not divide; at least 1, as for one."""
+    """The largest number of matrices of these shapes that jaxlib does not split; at least 1."""
     largest = max(size for shape in shapes for size in shape[-2:])
     return max(1, (_WORK - 1) // (PRIMITIVES[name] * max(1, largest) ** 3))
 
 
 def _in_parts(primitive: Any, *arrays: jax.Array, **parameters: Any) -> Any:
-    """What the primitive makes of a batch, from parts of it that jaxlib does not divide."""
+    """The result of the primitive for a batch, computed in parts that jaxlib does not split."""
     batch = arrays[0].shape[:-2]
     flat = [array.reshape(-1, *array.shape[-2:]) for array in arrays]
     each = lambda matrices: primitive.bind(*matrices, **parameters)  # noqa: E731
@@ -53,7 +53,7 @@ def _in_parts(primitive: Any, *arrays: jax.Array, **parameters: Any) -> Any:
 
 
 def _undivided(primitive: Any, lowering: Callable) -> Callable:
-    """The lowering of a primitive, such that no call of LAPACK waits for others."""
+    """The lowering of a primitive in which no call of LAPACK waits for others."""
     parts = partial(_in_parts, primitive)
     in_parts = mlir.lower_fun(parts, multiple_results=primitive.multiple_results)
 
@@ -69,10 +69,10 @@ def _undivided(primitive: Any, lowering: Callable) -> Callable:
 
 @cache
 def never_divide() -> None:
-    """Have jaxlib go through batches by itself, also before version 0.11.1."""
+    """Keep jaxlib before version 0.11.1 from splitting batches."""
     if jaxlib.version.__version_info__ >= (0, 11, 1):
         return
-    known = mlir._platform_specific_lowerings["cpu"]  # of versions that no longer change
+    known = mlir._platform_specific_lowerings["cpu"]  # private, but these versions no longer change
     for name in PRIMITIVES:
         primitive = getattr(jax.lax.linalg, f"{name}_p")
         lowering = _undivided(primitive, known[primitive].rule)

@@ -1,20 +1,20 @@
-"""The memory of this machine: work that cannot fit in it is refused before it begins."""
+"""The memory of this machine, to refuse work that does not fit before it begins."""
 
 import os
 from pathlib import Path
 
-_LIMITS = (  # of the group of processes that this one is in, on Linux
+_LIMITS = (  # limits of this process's control group, on Linux
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
 
 
 def require_memory(size: int | float, name: str, what: str) -> None:
-    """Refuse what needs at least `size` bytes at once, if this machine has not so many.
+    """Refuse work that needs at least `size` bytes at once if this machine has fewer.
 
-    `name` is the argument or the file that asks for it, and `what` says what takes the room.
+    `name` is the argument or file that causes it, and `what` says what needs the memory.
 
-    Raises `ValueError`, naming both. On a machine that does not say how much it has, never.
+    Raises `ValueError`, naming both; never if the memory of the machine is unknown.
     """
     most = available()
     if most is not None and size > most:
@@ -25,7 +25,7 @@ def require_memory(size: int | float, name: str, what: str) -> None:
 
 
 def available() -> int | None:
-    """Bytes that this process could have if no other had any; None if that is not to be known."""
+    """Bytes available to this process if no other used any; None if unknown."""
     try:
         most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

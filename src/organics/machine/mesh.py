@@ -1,7 +1,7 @@
-"""How arrays lie on a mesh of devices, as their types in JAX say it.
+"""How arrays are distributed over a mesh of devices, according to their JAX types.
 
 On a manual axis, inside of `jax.shard_map`, an array is the same on all devices or varies. On an
-explicit axis its type says how it is shared among them. Of automatic axes a type says nothing.
+explicit axis its type says how it is sharded. A type says nothing about automatic axes.
 """
 
 import functools
@@ -19,10 +19,11 @@ _Function = TypeVar("_Function", bound=Callable)
 
 
 def alike(tree: _Tree) -> _Tree:
-    """The arrays, each declared to vary over all manual axes over which any of them varies.
+    """The arrays, all declared to vary over every manual axis over which one of them varies.
 
-    What a loop carries from the start must vary as it does in the end, and what a kernel takes and
-    gives must vary alike. Backwards, gradients of what was the same on all devices are summed.
+    The carry of a loop must vary in the same way at its start and end, and so must inputs and
+    outputs of a kernel. In the backward pass, gradients of arrays that were the same on all devices
+    are summed.
     """
     axes = frozenset().union(*(_varying(leaf) for leaf in jax.tree.leaves(tree)))
 
@@ -33,18 +34,19 @@ def alike(tree: _Tree) -> _Tree:
 
 
 def concretely() -> AbstractContextManager:
-    """Where what is concrete stays so inside a function that is being traced.
+    """A context in which concrete values stay concrete inside a traced function.
 
-    Not inside of `jax.shard_map`, where what is concrete cannot meet what varies then.
+    It does nothing inside of `jax.shard_map`, where concrete values cannot be combined with varying
+    ones.
     """
     inside = jax.sharding.get_abstract_mesh().manual_axes
     return nullcontext() if inside else jax.ensure_compile_time_eval()
 
 
 def require_unchecked(what: str, tree: PyTree) -> None:
-    """Refuse arrays, or their types, that vary over a manual axis, where JAX watches that.
+    """Refuse arrays, or types, that vary over a manual axis if JAX checks this.
 
-    For `what` is computed by a loop of another library, which does not say how its values vary.
+    `what` is computed by a loop of another library, which does not declare how its values vary.
     """
     if axes := sorted(frozenset().union(*(_varying(leaf) for leaf in jax.tree.leaves(tree)))):
         raise ValueError(
@@ -59,11 +61,11 @@ def by_shares(
     state: Float[Array, "batch k"],
     *rows: PyTree,
 ) -> tuple[Any, Any]:
-    """`function(weights, x, state, *rows)`, in which each device computes its share of the batch.
+    """`function(weights, x, state, *rows)`, with each device computing its share of the batch.
 
-    That is so if the type of `x`, or else of `state`, says that the batch is shared on explicit
-    axes. On these, weights, steps and inputs are then whole on every device. The batch is the first
-    axis of `state`, `rows` and the first result, and the second of `x` and the second result.
+    This happens if the type of `x`, or else of `state`, says that the batch is sharded on explicit
+    axes; every device then has all weights, steps and inputs. The batch is the first axis of
+    `state`, `rows` and the first result, and the second axis of `x` and the second result.
     """
     mesh = jax.typeof(x).sharding.mesh
     if not (axes := _explicit(mesh)):
@@ -82,15 +84,16 @@ def by_shares(
 
 
 def whole(array: _Array) -> _Array:
-    """The array, whole on every device where its type says that it is shared on explicit axes."""
+    """The array replicated on every device, if its type says that it is sharded on explicit
+    axes."""
     mesh = jax.typeof(array).sharding.mesh
     return _lay(array, mesh, PartitionSpec()) if _explicit(mesh) else array
 
 
 def advising(function: _Function) -> _Function:
-    """`function` of arrays, such that what fails on explicit axes says what to use instead.
+    """`function` of arrays, with advice in the errors that explicit axes cause.
 
-    JAX cannot map (`jax.vmap`) loops and solvers over an axis that is shared so.
+    JAX cannot map (`jax.vmap`) loops and solvers over an axis sharded in this way.
     """
 
     @functools.wraps(function)

@@ -1,4 +1,4 @@
-"""The processors that this process may use: fewer than the machine has where some are not its."""
+"""The processors that this process may use, which may be fewer than the machine has."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What a result was made by: the versions and the machine."""
+"""The versions and the machine that produced a result."""
 
 import os
 import platform
@@ -10,12 +10,12 @@ PACKAGES = ("organics", "jax", "jaxlib", "equinox", "diffrax", "optax", "numpy",
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result's numbers."""
+    """Versions of Python and of the packages that affect results."""
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
 def machine() -> dict[str, Any]:
-    """Processor, number of its cores, operating system."""
+    """Processor, number of cores, operating system."""
     return {"processor": _processor(), "cores": os.cpu_count(), "platform": system()}
 
 

@@ -1,11 +1,10 @@
-"""Calls that do not need each other, side by side: each in a process with a processor of its own.
+"""Runs independent calls in parallel, each in a process with a processor of its own.
 
-Networks as small as the paper's are hardly quicker with a second thread: an epoch of two layers of
-circuits that learn `W_r` takes 6.5 s on two cores and 7.5 s on one, at first. Twice as many
-processors serve twice as many of them only in processes of their own, or on a cluster.
+A second thread hardly helps networks as small as the paper's, so each network gets a process with
+one processor, or a worker of a cluster.
 
-Joblib hands the calls out, to futures. Its own backends do not do: its processes outlive a first
-one that is killed, and that of Dask waits for ever for a call that has killed its workers.
+Joblib distributes the calls to futures. Its own backends do not suffice: its processes outlive a
+main process that is killed, and its Dask backend waits for ever for a call that killed its workers.
 """
 
 import multiprocessing
@@ -25,16 +24,16 @@ from organics.machine.cluster import Cluster, Submit
 from organics.machine.processors import available
 
 MOST = 8
-"""Processes at once: each has JAX, and what it compiles, in memory for itself."""
+"""Most processes at once: each holds JAX and its compiled programs in memory."""
 
-_GLANCE = 1.0  # s, between two calls of `watch`
+_GLANCE = 1.0  # s between two calls of `watch`
 
-# a process is started anew, as one that is forked shares threads that it does not have
+# "spawn", as JAX's threads do not survive a fork
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
 def how_many(processes: int | None) -> int:
-    """So many, or if that is None the default of `side_by_side`.
+    """`processes`, or if that is None the default of `side_by_side`.
 
     Raises `ValueError` if `processes` is less than 1.
     """
@@ -55,24 +54,24 @@ def side_by_side(
     cluster: Cluster | None = None,
     watch: Callable[[], None] | None = None,
 ) -> list[Any]:
-    """What `function(*arguments)` returns for each of `calls`, unless it leaves that in files.
+    """The results of `function(*arguments)` for each of `calls`.
 
-    Calls begin in the order given, which is best that of their length, the longest first. A
-    cluster makes a call again whose worker was killed: it has to lead to the same files whatever
-    was left there before.
+    Calls begin in the given order, so put the longest first. A cluster repeats a call whose worker
+    was killed; any files that it writes must not depend on what was left before.
 
     Arguments
-        function: of a module, as the other processes have to find it there.
-        calls: its arguments, which are sent to them; paths are absolute for a cluster.
-        processes: how many at once; by default as many as there are processors, at most `MOST`, or
-            on a GPU one. If it is one, it is this one. A cluster has its own.
-        cluster: that makes the calls; by default it is processes of this machine.
-        watch: called about every second, or before every call if there is but one process: where
-            progress can be looked for in the files and told.
+        function: a function of a module, so that other processes can import it.
+        calls: the arguments of each call, sent to the other processes; use absolute paths for a
+            cluster.
+        processes: how many at once; by default one for each processor, at most `MOST`, or on a GPU
+            one. If it is one, calls run in this process. Not used with a cluster.
+        cluster: runs the calls; by default processes of this machine do.
+        watch: called about every second, or before every call if there is only one process; it may
+            read and report progress.
 
-    Raises `ValueError` if `processes` is less than 1, or if no `cluster` is there, see
-    `organics.machine.cluster`, and what the first call to fail raises; those that have not begun
-    never do, and the others are stopped, as they are when this one is interrupted.
+    Raises `ValueError` if `processes` is less than 1 or the `cluster` cannot be reached. If a call
+    fails or this process is interrupted, its exception is raised, running calls are stopped, and no
+    more begin.
     """
     watch = watch or _nothing
     if cluster is not None:
@@ -93,12 +92,12 @@ def side_by_side(
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What `function(*arguments)` returns, called in a new process with all processors.
+    """The result of `function(*arguments)`, called in a new process with all processors.
 
-    `function` is of a module, as the other process has to find it there.
+    `function` must belong to a module, so that the other process can import it.
 
-    Raises what it raises, and `BrokenProcessPool` if its process ends before it does. That is
-    stopped when this one is interrupted, and ends when this one does.
+    Raises what the function raises, and `BrokenProcessPool` if its process dies. The new process is
+    stopped if this one is interrupted, and ends with it.
     """
     with _processes(1, _with_the_first) as pool:
         return pool.submit(function, *arguments).result()
@@ -110,13 +109,13 @@ def _hand_out(
     submit: Submit,
     watch: Callable[[], None],
 ) -> list[Any]:
-    """All calls at once: who makes them takes the next as soon as it can."""
+    """Submit all calls at once; each process takes the next as soon as it is free."""
     parallel = Parallel(backend=_Futures(submit, watch), pre_dispatch="all")
     return list(parallel(delayed(function)(*arguments) for arguments in calls))
 
 
 class _Futures(ParallelBackendBase):
-    """Has Joblib's calls made elsewhere; while it waits for one, it watches all of them."""
+    """Passes Joblib's calls on; while it waits for one, it watches all of them."""
 
     def __init__(self, submit: Submit, watch: Callable[[], None]):
         super().__init__(nesting_level=0)
@@ -125,7 +124,7 @@ class _Futures(ParallelBackendBase):
 
     def effective_n_jobs(self, n_jobs: int) -> Any:
         del n_jobs
-        return 2  # of one, Joblib would make the calls itself
+        return 2  # with one, Joblib would run the calls itself
 
     def submit(self, func: Callable[[], Any], callback: Callable[..., None] | None = None) -> Any:
         future = self._submit(func)
@@ -148,7 +147,8 @@ class _Futures(ParallelBackendBase):
 def _processes(
     count: int, begin: Callable[..., None], *arguments: Any
 ) -> Iterator[ProcessPoolExecutor]:
-    """New processes, each begun by `begin(*arguments)`; a failure or an interruption stops them."""
+    """New processes, each initialized by `begin(*arguments)`; a failure or an interruption stops
+    them."""
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(count, _CONTEXT, begin, arguments)
     try:
@@ -162,11 +162,11 @@ def _processes(
 
 
 def _nothing() -> None:
-    """Nobody watches."""
+    """Default `watch`: does nothing."""
 
 
 def _on_one_processor(processors: Any) -> None:
-    """Begins a process: all its threads stay on the processor that it takes from the queue."""
+    """Initializes a process: all its threads run on a processor taken from the queue."""
     _with_the_first()
     processor = processors.get()
     if hasattr(os, "sched_setaffinity"):
@@ -174,13 +174,14 @@ def _on_one_processor(processors: Any) -> None:
 
 
 def _with_the_first() -> None:
-    """Begins a process that ends with the first, which alone is interrupted."""
+    """Initializes a process that ends with the main one and ignores interruptions, which the main
+    one handles."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_first, daemon=True).start()
 
 
 def _end_with_the_first() -> None:
-    """However that ends: one that is killed cannot stop the others."""
+    """End with the main process, however that ends: when killed it cannot stop the others."""
     first = multiprocessing.parent_process()
     if first is not None:
         first.join()

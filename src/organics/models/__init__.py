@@ -1,4 +1,4 @@
-"""Classifiers, made of layers."""
+"""Classifiers made of layers."""
 
 from organics.models.catalog import build, build_sequence, count_parameters
 from organics.models.model import Model

@@ -31,9 +31,9 @@ def build(
 ) -> StaticClassifier:
     """The classifier called `name`, with random parameters.
 
-    "organics": `layers` are the sizes of its circuit layers, each fed by the rates of the one
-    before. "mlp": the same network with `Dense` layers of these sizes instead, the control.
-    "ssn": with one `SSN` instead, and `layers` are the numbers of its E and I units.
+    "organics": `layers` are the sizes of its circuit layers, each driven by the rates of the one
+    before. "mlp": the control, with `Dense` layers of these sizes instead. "ssn": with one `SSN`
+    instead; `layers` are the numbers of its E and I units.
 
     Raises `ValueError` for another name, a size below 1, or `layers` that an "ssn" cannot have.
     """
@@ -63,7 +63,7 @@ def _build_ssn(input_size, layers, encoder, key, dtype) -> StaticClassifier:
         )
     excitatory, inhibitory = layers
     square = sum(layers) ** 2
-    require_memory(8 * square, "layers", f"a matrix of {square:,} weights")  # made at once
+    require_memory(8 * square, "layers", f"a matrix of {square:,} weights")  # allocated at once
     k_network, k_layer = jr.split(key)
     layer = SSN(encoder[-1], excitatory, inhibitory, key=k_layer, dtype=dtype)
     return StaticClassifier(
@@ -82,10 +82,9 @@ def build_sequence(
 ) -> SequenceClassifier:
     """The classifier of sequences whose recurrent layer is called `name`, with random parameters.
 
-    `options` are those of the layer: of `organics.nn.ORGaNICs`, or of one of
-    `organics.baselines`.
+    `options` are the options of the layer, `organics.nn.ORGaNICs` or one of `organics.baselines`.
 
-    Raises `ValueError` for another name or a size below 1, and what the layer raises.
+    Raises `ValueError` for another name or a size below 1, and whatever the layer raises.
     """
     require_among("name", name, SequenceModelName)
     require_sizes(input_size=input_size, units=units)
@@ -99,5 +98,5 @@ def build_sequence(
 
 
 def count_parameters(model: PyTree) -> int:
-    """Number of trainable parameters: the floating-point entries of what is `trainable`."""
+    """Number of trained parameters: floating-point entries of the `trainable` leaves."""
     return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, trainable(model))))

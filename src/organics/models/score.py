@@ -12,7 +12,7 @@ def score(
     labels: Int[Array, " batch"],
     valid: Bool[Array, " batch"] | bool = True,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Cross-entropy, and accuracy, to which only what is `valid` can add."""
+    """Cross-entropy and accuracy; only `valid` examples can count as right."""
     scores = jax.nn.log_softmax(logits)
     cross_entropy = -jnp.mean(jnp.take_along_axis(scores, labels[:, None], axis=1))
     correct = (jnp.argmax(logits, axis=1).astype(labels.dtype) == labels) & valid

@@ -1,4 +1,4 @@
-"""Sequences to classes, by a recurrent layer."""
+"""A classifier of sequences with a recurrent layer."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from organics.models.score import CLASSES, score
 from organics.nn.protocols import Linearization, SequenceLayer
 
-_AT_ONCE = 500  # sequences whose outputs are in memory together
+_AT_ONCE = 500  # sequences whose outputs are in memory at once
 
 
 class SequenceClassifier(eqx.Module):
-    """A recurrent layer, and a linear readout of its last output. Trained on the cross-entropy.
+    """A recurrent layer and a linear readout of its last output, trained on the cross-entropy.
 
     Arguments
         layer: `ORGaNICs`, or another `SequenceLayer`.
@@ -43,12 +43,12 @@ class SequenceClassifier(eqx.Module):
         return cross_entropy, {"accuracy": accuracy}
 
     def monitor(self) -> dict[str, Float[Array, ""]]:
-        """What the layer says of its parameters."""
+        """The layer's measures of its parameters."""
         return self.layer.monitor()
 
     def diagnose(self, inputs: Float[Array, "batch time m"]) -> dict[str, int | float]:
-        """Where the layer goes on some sequences: "output_min" and "output_max", the range of its
-        outputs at any step, and what the layer itself says of it."""
+        """Measures of the layer on some sequences: "output_min" and "output_max", the range of its
+        outputs over all steps, and the layer's own measures."""
         ranges = [
             _output_range(self.layer, inputs[start : start + _AT_ONCE])
             for start in range(0, len(inputs), _AT_ONCE)
@@ -58,11 +58,11 @@ class SequenceClassifier(eqx.Module):
         return extremes | self.layer.diagnose(inputs)
 
     def circuit_sizes(self) -> list[int]:
-        """None: the layer is read while it moves."""
+        """Empty: the layer is read out while it moves."""
         return []
 
     def linearize(self, x: Float[Array, "time m"]) -> list[Linearization]:
-        """None, likewise."""
+        """Empty, likewise."""
         del x
         return []
 

@@ -1,4 +1,4 @@
-"""Images to classes, by circuits at rest."""
+"""A classifier of images with circuits at rest."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -16,7 +16,7 @@ from organics.nn.protocols import Linearization, Settled, StaticLayer
 
 
 class Dense(eqx.Module):
-    """`relu(W x + b)`: what takes a circuit layer's place in the control network."""
+    """`relu(W x + b)`: replaces a circuit layer in the control network."""
 
     linear: eqx.nn.Linear
     may_be_lost: ClassVar[bool] = False
@@ -32,7 +32,7 @@ class Dense(eqx.Module):
         return jax.nn.relu(self.linear(x))
 
     def settle(self, x: Float[Array, " m"]) -> Settled:
-        """The rates, which there always are."""
+        """The rates; `found` is always true."""
         return Settled(self(x), jnp.asarray(True))
 
     def circuit(self, x: Float[Array, " m"]) -> None:
@@ -45,11 +45,11 @@ class Dense(eqx.Module):
 
 
 class Prediction(NamedTuple):
-    """What a `StaticClassifier` makes of one input.
+    """The output of a `StaticClassifier` for one input.
 
     Attributes
         logits: class scores, (10,); all 0 if the input is lost.
-        reconstruction: the input as it is reconstructed from the code, (input_size,).
+        reconstruction: reconstruction of the input from the code, (input_size,).
         lost: whether a layer that `may_be_lost`, an `SSN`, did not come to rest.
     """
 
@@ -61,12 +61,12 @@ class Prediction(NamedTuple):
 class StaticClassifier(eqx.Module):
     """Encoder, layers, linear readout; and a decoder that reconstructs the input from the code.
 
-    The encoder's last layer is a sigmoid, its others are ReLU, so the code that the first layer
-    receives lies in (0, 1); the decoder mirrors the encoder. Trained on the cross-entropy of the
+    The encoder's last layer is a sigmoid and the others ReLU, so the code, the input of the first
+    layer, lies in (0, 1). The decoder mirrors the encoder. Trained on the cross-entropy of the
     classes plus the mean squared error of the reconstruction.
 
-    An input at which an `SSN` does not come to rest is lost: it gets the same score in all classes,
-    which counts as wrong, and its class teaches nothing; the others are as good as without it.
+    An input for which an `SSN` does not come to rest is lost: all its class scores are equal, which
+    counts as wrong and gives no gradient. It does not affect other inputs.
 
     Arguments
         input_size: number of pixels.
@@ -121,7 +121,7 @@ class StaticClassifier(eqx.Module):
         With an `SSN`, also the fraction of the inputs that are "lost".
         """
         logits, reconstruction, lost = jax.vmap(self)(inputs)
-        # no class is that of a lost input
+        # a lost input is never right
         cross_entropy, accuracy = score(logits, labels, valid=~lost)
         error = jnp.mean(jnp.square(reconstruction - inputs))
         metrics = {
@@ -134,30 +134,31 @@ class StaticClassifier(eqx.Module):
         return cross_entropy + error, metrics
 
     def circuits(self, x: Float[Array, " pixels"]) -> list[tuple[Circuit, Float[Array, " n"]]]:
-        """The circuit of each layer that has one, and its drive, when the network sees `x`."""
+        """The circuit of each layer that has one, and its drive, for the input `x` of the
+        network."""
         found = (layer.circuit(rates) for layer, rates in self._seen(x))
         return [pair for pair in found if pair is not None]
 
     def circuit_sizes(self) -> list[int]:
-        """Number of neurons of each layer that is a circuit: principal ones, or units."""
+        """Number of principal neurons, or of units, of each layer that is a circuit."""
         return [layer.units for layer in self.layers if layer.units is not None]
 
     def linearize(self, x: Float[Array, " pixels"]) -> list[Linearization]:
-        """Each of these layers near rest, when the network sees the input `x`."""
+        """Each of these layers linearized at rest, for the input `x` of the network."""
         found = (layer.linearize(rates) for layer, rates in self._seen(x))
         return [near for near in found if near is not None]
 
     def monitor(self) -> dict[str, Float[Array, ""]]:
-        """Nothing is said of its parameters."""
+        """Empty: there are no measures of its parameters."""
         return {}
 
     def diagnose(self, inputs: Float[Array, "batch pixels"]) -> dict[str, int | float]:
-        """Nothing: it has no state."""
+        """Empty: it has no state."""
         del inputs
         return {}
 
     def _seen(self, x: Float[Array, " pixels"]) -> Iterator[tuple[StaticLayer, Array]]:
-        """Each layer, and what it sees when the network sees the input `x`."""
+        """Each layer and its input, for the input `x` of the network."""
         rates = self.encode(x)
         for i, layer in enumerate(self.layers):
             if i > 0:
@@ -165,7 +166,7 @@ class StaticClassifier(eqx.Module):
             yield layer, rates
 
 
-@partial(jax.jit, static_argnums=(0, 2))  # one program, instead of several for each layer
+@partial(jax.jit, static_argnums=(0, 2))  # one program instead of several for each layer
 def _stack(widths: tuple[int, ...], key: PRNGKeyArray, dtype) -> tuple[eqx.nn.Linear, ...]:
     keys = jr.split(key, len(widths) - 1)
     pairs = zip(widths, widths[1:], keys, strict=False)

@@ -1,4 +1,4 @@
-"""What the layers require of arrays, those they are given and their own: refused by name."""
+"""Checks of the arrays given to layers and of the layers' own; errors name the array."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,15 +18,15 @@ Built = tuple[tuple[str, tuple[int, ...] | None], ...]
 
 
 def as_built(layer: eqx.Module) -> Built:
-    """Name and shape of each array that a layer may have; None of one that it has not."""
+    """Shape of each array of a layer by name; None for an array that this layer does not have."""
     return tuple((name, _shape(leaf)) for name, leaf in _named(layer))
 
 
 def require_as_built(layer: eqx.Module, built: Built) -> None:
-    """Refuse a layer with other arrays than its options say.
+    """Refuse a layer whose arrays do not match its options.
 
-    Nothing looks when `eqx.tree_at` replaces an array by one of another shape, or by None, or when
-    all are converted to a type in which the layer does not compute.
+    `eqx.tree_at` may have replaced an array by one of another shape or by None, or all arrays may
+    have been converted to a type that the layer does not compute in.
     """
     leaves = dict(_named(layer))
     if leaves.keys() != dict(built).keys():
@@ -63,7 +63,7 @@ def _words(shape: tuple[int, ...] | None) -> str:
 
 
 def require_type(name: str, value: Array, dtype: np.dtype) -> None:
-    """Refuse an array of another type than a layer's."""
+    """Refuse an array whose type is not the layer's."""
     if value.dtype != dtype:
         raise ValueError(f"`{name}` must be of the layer's type {dtype}, not {value.dtype}.")
 
@@ -74,10 +74,10 @@ def as_input(
     further: str = "For a batch use `jax.vmap`.",
     fewer: str = "",
 ) -> Array:
-    """`x` as an array of one of the shapes, whose axes are numbers or, of any length, names.
+    """`x` as an array of one of the given shapes. An axis is a number, or a name for any length.
 
-    Raises `ValueError` for other shapes, with what to do about `further` axes, or `fewer`, and if
-    `x` is no array of real numbers.
+    Raises `ValueError` if `x` is not an array of real numbers or has another shape; `further` and
+    `fewer` are the advice for more or fewer axes.
     """
     of_jax = any(isinstance(leaf, Array) for leaf in jax.tree.leaves(x))
     try:
@@ -116,14 +116,14 @@ def require_finite(name: str, value: ArrayLike) -> None:
     if len(bad):
         first = tuple(map(int, bad[0]))
         raise ValueError(
-            f"`{name}` must be finite; entry {list(first)} is {found[first]} ({len(bad)} of "
-            f"{found.size} entries are refused)."
+            f"`{name}` must be finite; entry {list(first)} is {found[first]} (invalid "
+            f"entries: {len(bad)} of {found.size})."
         )
 
 
 def require_state(name: str, value: Array, size: int, dtype: jnp.dtype, batch: int | None) -> None:
-    """Refuse a state, or a part of one, that is neither one for all sequences nor one for each of
-    the `batch`, if there is one; or is not of a layer's type, or not finite."""
+    """Refuse a state array unless it is finite, of the layer's type, and one for all sequences or
+    one for each of the `batch`."""
     if not eqx.is_array(value):
         raise ValueError(f"`{name}` must be an array, not {value!r}.")
     shapes = [(size,)] if batch is None else [(size,), (batch, size)]

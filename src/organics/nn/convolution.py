@@ -30,16 +30,16 @@ class NormalizationConv2d(eqx.Module):
 
         z = k_in * x,    b = sigmoid(k_gain * x),    W q = k_pool * q,    k_pool = exp(log_pool),
 
-    so no matrix of all pairs of positions is formed; outside of the image there is nothing in the
-    pool. The layer maps `x` of shape (in_channels, h, w) to `relu(y)^2` of shape (out_channels,
-    h', w'), at a cost that grows with the number of positions. Stable whatever its parameters, as
-    every circuit with `W_r = I`.
+    so no matrix of all pairs of positions is formed. Pools end at the border of the image. The
+    layer maps `x` of shape (in_channels, h, w) to `relu(y)^2` of shape (out_channels,
+    h', w'), at a cost proportional to the number of positions. It is stable whatever its
+    parameters, like every circuit with `W_r = I`.
 
     Arguments
         in_channels, out_channels: number of channels.
         kernel_size: height and width of the receptive fields; one number for both.
         pool_size: height and width, odd, of the normalization pools; one number for both.
-        pool: "across", a neuron is normalized by all channels; "within", by its own only.
+        pool: "across": a neuron is normalized by all channels; "within": by its own only.
         padding: "same" keeps the size of the image, padding it with zeros; "valid" has neurons
             only where the receptive field lies inside the image.
         rectified, sigma, tau, dtype: as for `Normalization`.
@@ -66,13 +66,13 @@ class NormalizationConv2d(eqx.Module):
         kernel_size: int | tuple[int, int],
         pool_size: int | tuple[int, int] = 5,
         *,
-        key: PRNGKeyArray,
+        key: "PRNGKeyArray",
         pool: PoolReach = "across",
         padding: Padding = "same",
         rectified: bool = False,
         sigma: float = 1.0,
         tau: float = 2.0,
-        dtype: DTypeLike | None = None,
+        dtype: "DTypeLike | None" = None,
     ):
         kernel, window = _pair("kernel_size", kernel_size), _pair("pool_size", pool_size)
         require_sizes(in_channels=in_channels, out_channels=out_channels)
@@ -102,14 +102,14 @@ class NormalizationConv2d(eqx.Module):
         self.built = as_built(self)
 
     def __call__(
-        self, x: Float[Array, "c_in h w"], *, key: PRNGKeyArray | None = None
+        self, x: Float[Array, "c_in h w"], *, key: "PRNGKeyArray | None" = None
     ) -> Float[Array, "c_out h2 w2"]:
         """Rates of the principal neurons at the steady state for the image `x`.
 
         `key` is ignored; `eqx.nn.Sequential` passes it.
 
-        Raises `ValueError` if `x` has the wrong shape, or is not finite (unless traced), or if
-        arrays of the layer were replaced by what its options do not say.
+        Raises `ValueError` if `x` has the wrong shape, or is not finite (unless traced), or if the
+        layer's arrays no longer match its options.
         """
         del key
         circuit, z = self.circuit(x)
@@ -118,7 +118,7 @@ class NormalizationConv2d(eqx.Module):
         return rates.reshape(-1, pool.height, pool.width)
 
     def circuit(self, x: Float[Array, "c_in h w"]) -> tuple[Circuit, Float[Array, " n"]]:
-        """The circuit that the image `x` sets up, and its drive, for `stability` and the like.
+        """The circuit for the image `x`, and its drive, as `steady_state` takes them.
 
         Its neurons are in row-major order of (channel, row, column), and its `W` is a
         `organics.Convolution`. Raises `ValueError` as the call does.

@@ -16,16 +16,16 @@ from organics.nn.recurrent import CellState, ORGaNICs
 def circuit_at(
     layer: ORGaNICs, x: Float[Array, " m"], state: tuple[CellState, ...], index: int = -1
 ) -> tuple[Circuit, Float[Array, " n"]]:
-    """The circuit that the layer is at a moment of a sequence, and its input drive.
+    """The circuit of the layer at a moment of a sequence, and its input drive.
 
-    With the gains `b`, `b0` of `state` and the input `x`, (m,), held as they are, the layer's steps
-    are Euler steps of `dt` ms of this circuit: so `steady_state`, `stability`, `certify` and
-    `energy` say where it is heading. `index` names the circuit of a stack, the topmost by default;
-    a circuit above the lowest is driven by the `y` that the one below has after this step.
+    If the gains `b`, `b0` of `state` and the input `x`, (m,), stay constant, the layer's steps are
+    Euler steps of `dt` ms of this circuit: `steady_state`, `stability`, `certify` and `energy` then
+    say where it is heading. `index` selects the circuit of a stack, by default the topmost; a
+    circuit above the lowest is driven by the `y` of the one below after this step.
 
     Raises `ValueError` for a layer with `rectification="outside"` (unless `W_r` is the identity),
-    which is not a `Circuit`, for an `index` that no circuit has, or for arrays of another shape or
-    type, or not finite.
+    which is not a `Circuit`, for an `index` out of range, or for arrays of another shape or type or
+    not finite.
     """
     if layer.options.rectified and layer.options.rectified_after:
         raise ValueError(
@@ -61,15 +61,15 @@ class Trajectory(NamedTuple):
 
     Attributes
         times: number of steps before each moment.
-        states: of each circuit, the state at that moment.
+        states: the state of each circuit at that moment.
         spectral_abscissa: largest real part, in 1/ms, of the Jacobian of all equations, gates
-            included, at the moment's state and input; (moments, circuits). Along a transient a
-            diagnostic: no stability follows from it.
-        step_radius: largest magnitude of an eigenvalue of one Euler step there.
-        step_stable: whether that is below 1: neighbouring states come closer in this step's
-            linearization, at this step size.
+            included, at the moment's state and input; (moments, circuits). Only a diagnostic: along
+            a transient no stability follows from it.
+        step_radius: largest magnitude of the eigenvalues of one Euler step there.
+        step_stable: whether that is below 1, so that the linearized step brings neighbouring states
+            closer.
 
-    Where the numbers have overflowed, abscissa and radius are NaN, and the step is not stable.
+    If the numbers overflow, abscissa and radius are NaN, and `step_stable` is false.
     """
 
     times: np.ndarray
@@ -80,10 +80,11 @@ class Trajectory(NamedTuple):
 
 
 def trajectory(layer: ORGaNICs, x: Float[Array, "time m"], every: int = 1) -> Trajectory:
-    """Where the layer goes on the sequence `x`, (time, m), and its spectrum at every so many steps.
+    """The layer's states along the sequence `x`, (time, m), and its spectrum, at every `every`-th
+    step.
 
-    Raises `ValueError` if `every` is below 1 or `x` is not one sequence of the layer's type, or not
-    finite.
+    Raises `ValueError` if `every` is below 1, or `x` is not one finite sequence of the layer's
+    type.
     """
     if every < 1:
         raise ValueError(f"`every` must be at least 1, not {every}.")

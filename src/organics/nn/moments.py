@@ -14,7 +14,7 @@ from organics.linear.jacobian import eigenvalues
 
 @runtime_checkable
 class InSteps(Protocol):
-    """What is asked of the layer, an `ORGaNICs`; its states have arrays (..., n) for leaves."""
+    """What this module needs of an `ORGaNICs` layer; its states have leaves of shape (..., n)."""
 
     cells: tuple[Any, ...]
     options: Options
@@ -30,9 +30,9 @@ class InSteps(Protocol):
 def spectra(
     layer: InSteps, x: Float[Array, "batch time m"]
 ) -> tuple[Float[np.ndarray, "batch circuits"], Float[np.ndarray, "batch circuits"]]:
-    """Spectral abscissa, in 1/ms, and step radius, as in `Trajectory`, at one moment of each of
-    some sequences: the last of the first, and earlier and earlier ones of the others. NaN where
-    the numbers have overflowed.
+    """Spectral abscissa, in 1/ms, and step radius, as in `Trajectory`, at one moment of each
+    sequence: the last moment of the first sequence, ever earlier ones of the others. NaN where
+    numbers overflow.
     """
     batch, time, _ = x.shape
     times = time - 1 - np.arange(batch) * time // batch

@@ -33,35 +33,34 @@ from organics.rest.search import steady_state
 
 
 class Normalization(eqx.Module):
-    r"""Firing rates at which an ORGaNICs circuit, driven by the layer's input, comes to rest.
+    r"""Firing rates at the steady state of an ORGaNICs circuit driven by the layer's input.
 
     The input `x`, shape (m,), sets the circuit's drive and its input gain,
 
         z = W_zx x / ||W_zx x||,    b = sigmoid(W_bx x),
 
     and the layer returns `relu(y)^2`, shape (n,), at the steady state. The other parameters do not
-    depend on the input: `b0 = sigmoid(beta)`, `W = exp(log_W)`, `sigma`, and `W_r`. Every one
-    satisfies the constraints of `Circuit` whatever its free parameter is.
+    depend on the input: `b0 = sigmoid(beta)`, `W = exp(log_W)`, `sigma`, and `W_r`. Whatever the
+    free parameters, the constraints of `Circuit` hold.
 
     Arguments
         input_size, size: m and n.
         recurrent: "identity", `W_r = I`: the steady state is divisive normalization in closed
             form, and stable whatever the parameters. Or "bounded", `W_r` is learned with spectral
             norm at most 1 (starting from the identity): the steady state is found by iteration and
-            differentiated implicitly. It was conjectured to be stable, which is false, if rarely so
-            (`organics reproduce conjecture fig5`): `stability` tells.
+            differentiated implicitly. It need not be stable: `stability` tells.
         gain: "input" learns the attention-like gain above; a number in (0, 1] is a fixed `b`.
-        pool: "positive", `W = exp(log_W)`; "bounded" clamps that to at most 1, as the existence of
-            a steady state may need where `W_r` is not the identity.
+        pool: "positive": `W = exp(log_W)`; "bounded": this clamped to at most 1, as without a bound
+            on `W` and with `W_r` other than the identity there may be no steady state.
         rectified: the rectified circuit instead of the main one.
         sigma: semi-saturation constant, fixed.
-        tau: time constants of all neurons, in ms. The layer's output does not depend on them, the
-            eigenvalues of its circuit do.
+        tau: time constants of all neurons, in ms. They affect the eigenvalues of the circuit, not
+            the layer's output.
         dtype: of the parameters; JAX's default float if not given.
 
-    With "bounded" recurrence a steady state may not be found. The output is then NaN, never
-    merely wrong; `organics.training` stops there and says so. The search is matrix-free (see
-    `steady_state`), and with more than 8 neurons does not check that a state is no saddle.
+    With "bounded" recurrence a steady state may not be found. The output is then NaN, and
+    `organics.training` stops with an error. The search is matrix-free (see `steady_state`), and
+    with more than 8 neurons does not check whether a state is a saddle.
 
     Source: Rawat et al. 2024, static classification; their parameterisation and initialisation.
     """
@@ -71,7 +70,7 @@ class Normalization(eqx.Module):
     W_r: Float[Array, "n n"] | None
     log_W: Float[Array, "n n"]
     beta: Float[Array, " n"]
-    gain: float = eqx.field(static=True)  # where it is fixed: where `W_bx` is None
+    gain: float = eqx.field(static=True)  # used if it is fixed and `W_bx` is None
     pool: PoolWeights = eqx.field(static=True)
     rectified: bool = eqx.field(static=True)
     sigma: float = eqx.field(static=True)
@@ -84,14 +83,14 @@ class Normalization(eqx.Module):
         input_size: int,
         size: int,
         *,
-        key: PRNGKeyArray,
+        key: "PRNGKeyArray",
         recurrent: StaticRecurrence = "identity",
         gain: Literal["input"] | float = "input",
         pool: PoolWeights = "positive",
         rectified: bool = False,
         sigma: float = 1.0,
         tau: float = 2.0,
-        dtype: DTypeLike | None = None,
+        dtype: "DTypeLike | None" = None,
     ):
         require_sizes(input_size=input_size, size=size)
         require_positive(sigma=sigma, tau=tau)
@@ -117,14 +116,13 @@ class Normalization(eqx.Module):
 
     @property
     def units(self) -> int:
-        """The same: each is a unit of the circuit."""
+        """The same as `size`."""
         return self.size
 
     def circuit(self, x: Float[Array, " m"]) -> tuple[Circuit, Float[Array, " n"]]:
-        """The circuit that the input `x` sets up, and the input drive `z` it receives.
+        """The circuit for the input `x`, shape (m,), and its input drive `z`.
 
-        What `steady_state`, `stability`, `certify` and `energy` take. Raises `ValueError` as the
-        call does.
+        Use it as `steady_state(*layer.circuit(x))`. Raises `ValueError` as the call does.
         """
         require_as_built(self, self.built)
         x = as_input(x, (self.W_zx.shape[1],)).astype(self.W_zx.dtype)
@@ -142,14 +140,14 @@ class Normalization(eqx.Module):
         return circuit, unit_norm(self.W_zx @ x)
 
     def __call__(
-        self, x: Float[Array, " m"], *, key: PRNGKeyArray | None = None
+        self, x: Float[Array, " m"], *, key: "PRNGKeyArray | None" = None
     ) -> Float[Array, " n"]:
         """Rates of the principal neurons at the steady state for the input `x`.
 
         `key` is ignored; `eqx.nn.Sequential` passes it.
 
-        Raises `ValueError` if `x` has the wrong shape, or is not finite (unless traced), or if
-        arrays of the layer were replaced by what its options do not say.
+        Raises `ValueError` if `x` has the wrong shape, or is not finite (unless traced), or if the
+        layer's arrays no longer match its options.
         """
         del key
         circuit, z = self.circuit(x)
@@ -161,7 +159,7 @@ class Normalization(eqx.Module):
         return jnp.where(found.converged, rates, jnp.nan)
 
     def settle(self, x: Float[Array, " m"]) -> Settled:
-        """The rates, and that they are there: where no steady state is found they are NaN."""
+        """The rates, which are NaN if no steady state is found; `found` is always true."""
         return Settled(self(x), jnp.asarray(True))
 
     def linearize(self, x: Float[Array, " m"]) -> Linearization:
@@ -172,9 +170,9 @@ class Normalization(eqx.Module):
         return Linearization(jacobian(circuit, steady.state), steady.converged, by_theorem)
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3))  # one program, instead of one for each array and step
+@partial(jax.jit, static_argnums=(1, 2, 3))  # one program instead of many small ones
 def _draw(key: PRNGKeyArray, input_size: int, size: int, dtype) -> tuple[Array, ...]:
-    """What a layer starts with: `W_zx`, `W_bx`, `W_r`, `log_W`, `beta`."""
+    """The initial parameters: `W_zx`, `W_bx`, `W_r`, `log_W`, `beta`."""
     k_zx, k_bx, k_W = jr.split(key, 3)
     W_zx, W_bx = (uniform_fan_in(k, (size, input_size), input_size, dtype) for k in (k_zx, k_bx))
     identity = jnp.eye(size, dtype=dtype)
@@ -184,8 +182,8 @@ def _draw(key: PRNGKeyArray, input_size: int, size: int, dtype) -> tuple[Array, 
 
 def uniform_fan_in(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, dtype) -> Array:
     """Uniform on +-1/sqrt(fan_in): Kaiming's uniform initialisation with slope sqrt(5)."""
-    # `jax.nn.initializers.variance_scaling(1/3, "fan_in", "uniform")` differs in the last place for
-    # some sizes, with which no network would be what it was
+    # `jax.nn.initializers.variance_scaling(1/3, "fan_in", "uniform")` differs in the last digit for
+    # some sizes, which would change all trained networks
     limit = 1 / fan_in**0.5
     return jr.uniform(key, shape, dtype, minval=-limit, maxval=limit)
 

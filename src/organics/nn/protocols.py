@@ -1,4 +1,4 @@
-"""What networks and the trainer ask of layers, so that another layer needs no other network."""
+"""What networks and the trainer need of a layer, so that any such layer fits into them."""
 
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -20,13 +20,13 @@ class Settled(NamedTuple):
 
 
 class Linearization(NamedTuple):
-    """A layer's circuit near the steady state that it comes to for an input.
+    """A layer's circuit linearized about its steady state for an input.
 
     Attributes
-        jacobian: there, in 1/ms.
-        found: whether there is such a state.
-        stable_by_theorem: whether it is stable whatever eigenvalues are computed, as with the
-            identity as recurrent weights.
+        jacobian: at the steady state, in 1/ms.
+        found: whether there is a steady state.
+        stable_by_theorem: whether a theorem says that it is stable, as for identity recurrence,
+            whatever the computed eigenvalues.
     """
 
     jacobian: Float[Array, "k k"]
@@ -57,15 +57,15 @@ class StaticLayer(Protocol):
         ...
 
     def circuit(self, x: Float[Array, " m"]) -> tuple[Circuit, Float[Array, " n"]] | None:
-        """The circuit that the input sets up, and its drive; None if it is no `Circuit`."""
+        """The circuit for the input, and its drive; None if it is not a `Circuit`."""
 
     def linearize(self, x: Float[Array, " m"]) -> Linearization | None:
-        """Its circuit near rest; None if it has none."""
+        """Its circuit linearized at rest; None if it has none."""
 
 
 @runtime_checkable
 class SequenceLayer(Protocol):
-    """A layer from sequences (batch, time, m) to as many outputs (batch, time, n)."""
+    """A layer from sequences (batch, time, m) to outputs (batch, time, n)."""
 
     @property
     def hidden_size(self) -> int:
@@ -77,10 +77,10 @@ class SequenceLayer(Protocol):
         ...
 
     def monitor(self) -> dict[str, Float[Array, ""]]:
-        """What it says of its parameters, by name; compiled into every step of training."""
+        """Measures of its parameters, by name; compiled into every step of training."""
         ...
 
     def diagnose(self, x: Float[Array, "batch time m"]) -> dict[str, int | float]:
-        """What it says of where it goes on some sequences, by name, besides its outputs; in about
-        the time that a step of training on them takes."""
+        """Measures of its states on some sequences, by name; takes about as long as a training step
+        on them."""
         ...

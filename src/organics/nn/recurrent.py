@@ -28,8 +28,8 @@ from organics.nn.normalization import uniform_fan_in
 from organics.nn.sequences import Lengths, as_rows, as_sequences
 
 _MOST_MOMENTS = 64
-# The eigenvalues at a moment take as long as training for so many time steps, times the number of
-# neurons: of 64 neurons 20 ms on one core.
+# Computing the eigenvalues at a moment takes as long as training on this many time steps, times the
+# number of neurons: 20 ms on one core for 64 neurons.
 _STEPS_PER_NEURON = 200
 
 
@@ -46,7 +46,7 @@ class CellState(NamedTuple):
 
 
 class _Drawn(NamedTuple):
-    """What a cell starts with, as its attributes."""
+    """The initial parameters of a cell."""
 
     of_input: tuple[Array, ...]
     of_gates: tuple[Array, ...]
@@ -56,7 +56,7 @@ class _Drawn(NamedTuple):
     start: CellState
 
 
-# one program, instead of one for each array and step to it
+# compiled as one program instead of many small ones
 @partial(jax.jit, static_argnums=(1, 2, 3, 4, 5))
 def _draw(
     key: PRNGKeyArray, input_size: int, size: int, recurrent: bool, learn_rates: bool, dtype
@@ -83,11 +83,11 @@ class Cell(eqx.Module):
     r"""The weights of one circuit of n principal neurons with learned input gains; see `ORGaNICs`.
 
     Attributes
-        W_zx, W_b0x, W_bx: of the input, (n, m), to the drive and to the gates of `b0` and `b`.
-        W_b0y, W_b0a, W_by, W_ba: of the potentials to the gates, (n, n).
+        W_zx, W_b0x, W_bx: from the input to the drive and to the gates of `b0` and `b`, (n, m).
+        W_b0y, W_b0a, W_by, W_ba: from the potentials to the gates, (n, n).
         W_r: recurrent weights before any bound, (n, n); None is the identity.
         log_W: normalization weights, `W = min(exp(log_W), 1)`, (n, n).
-        raw_rates: of y, a, b0, b, (4, n), None if they are not learned:
+        raw_rates: for y, a, b0, b, (4, n); None if rates are not learned:
             `dt / tau = largest_rates * sigmoid(raw_rates)`.
         start: the initial state, arrays (n,); not trained, see `trainable`.
     """
@@ -118,7 +118,7 @@ class Cell(eqx.Module):
         sigma: float,
         largest_rates: tuple[float, float, float, float],
         *,
-        key: PRNGKeyArray,
+        key: "PRNGKeyArray",
         dtype,
     ):
         drawn = _draw(key, input_size, size, recurrent != "identity", learn_rates, dtype)
@@ -160,18 +160,17 @@ class Cell(eqx.Module):
         scale = jnp.maximum(jnp.max(jnp.abs(x), axis=-1, keepdims=True), 1)
         scale = jax.lax.stop_gradient(scale)
         x = x / scale
-        # |W_zx x|^2 by the small matrix of inner products, as there may be many steps
+        # |W_zx x|^2 from the small matrix of inner products, as there may be many steps
         square = jnp.sum((x @ (self.W_zx.T @ self.W_zx)) * x, axis=-1, keepdims=True)
         least = jnp.maximum(jnp.square(1 / scale), jnp.finfo(x.dtype).tiny)
         return x * jax.lax.rsqrt(jnp.maximum(square, least))
 
     def inputs(self, x: Float[Array, "*batch m"]) -> Float[Array, "*batch inputs"]:
-        """What the kernels take beside `weights()`: with a unit drive, the gates' input `x` and
-        the drive's."""
+        """The inputs of the kernels: `x`, and with a unit drive also the input of the drive."""
         return jnp.concatenate([x, self.bounded_input(x)], axis=-1) if self.unit_drive else x
 
     def weights(self) -> Weights:
-        """What the kernels take."""
+        """The weights as the kernels take them."""
         gates_input = jnp.concatenate([self.W_b0x, self.W_bx])
         if self.unit_drive:
             absent = jnp.zeros_like
@@ -188,23 +187,23 @@ class Cell(eqx.Module):
         )
 
     def initial_state(self) -> CellState:
-        """Where every sequence starts: drawn once for each layer and not trained."""
+        """The state before every sequence: drawn once for each layer and not trained."""
         return jax.lax.stop_gradient(self.start)
 
 
 def draw_start(key: PRNGKeyArray, size: int, dtype: np.dtype) -> CellState:
-    """The initial state of a circuit of so many neurons: `y` of norm 1, `b0 = 1`."""
+    """The initial state of a circuit of `size` neurons: `y` of norm 1, `b0 = 1`."""
     y, a, b = (jr.uniform(k, (size,), dtype) for k in jr.split(key, 3))
     return CellState(y / jnp.linalg.norm(y), a, jnp.ones_like(y), b)
 
 
 def trainable(model: PyTree) -> PyTree:
-    """Which leaves of a model are trained: True for floating-point arrays, but for the initial
-    states of recurrent layers, which have no gradient.
+    """Which leaves of a model are trained: True for floating-point arrays except the initial states
+    of recurrent layers, which have no gradient.
 
-    A filter for `eqx.filter` and `eqx.partition`. Also the `mask` for an optimizer that changes
-    parameters without a gradient, `optax.adamw(1e-3, mask=trainable)`: weight decay would shrink
-    the initial states.
+    Use it as a filter for `eqx.filter` and `eqx.partition`, and as the `mask` of optimizers with
+    weight decay, which would otherwise shrink the initial states:
+    `optax.adamw(1e-3, mask=trainable)`.
     """
 
     def of(node):
@@ -228,42 +227,38 @@ class ORGaNICs(eqx.Module):
         tau_b0 db0/dt = -b0 + sigmoid(W_b0x x + W_b0y y + W_b0a a)
         tau_b  db/dt  = -b  + sigmoid(W_bx x + W_by y + W_ba a)
 
-    and the output is `y`. For gains held as they are, the first two lines are a `Circuit`:
-    `circuit_at` gives it.
+    and the output is `y`. For constant gains the first two lines are a `Circuit`, which
+    `circuit_at` returns.
 
     Arguments
         input_size, hidden_size: m and n.
         rectified: as above; False is the main model, with `y` in place of `relu(y)`.
-        recurrent: "free"; "identity", `W_r = I`; or, throughout training and by parameterisation,
-            "bounded", spectral norm at most 1, or "semidefinite", symmetric with eigenvalues in
-            [0, 1]. For any `a > 0` held as it is, y is then stable, as with the identity: the
-            eigenvalues of `D(1 - sqrt(a)) W_r` are those of a symmetric matrix, and below 1. A
-            negative eigenvalue of `W_r`, though, makes y grow where `a > 4`.
+        recurrent: "free"; "identity", `W_r = I`; or constrained by parameterisation: "bounded",
+            spectral norm at most 1, or "semidefinite", symmetric with eigenvalues in [0, 1]. With
+            "semidefinite", as with the identity, y is stable for any constant `a > 0`, because the
+            eigenvalues of `D(1 - sqrt(a)) W_r` are those of a symmetric matrix and below 1. An
+            eigenvalue -1 of `W_r` makes y grow where `a > 4`.
         time_constants: "learned" for each neuron, or "fixed".
         layers: circuits on top of each other, each fed by the `y` of the one below.
-        rectification: of the recurrent input in the rectified model. "inside", `W_r relu(y)`, the
-            paper's equation and the default, as then what is trained is the `Circuit` whose
-            stability the library certifies; or "outside", `relu(W_r y)`, as in its published code.
-            They are one and the same for the identity.
-        drive: "signed", `W_zx x` as in the equation, the default; or "rectified", `relu(W_zx x)`
-            as in the published code, where for `x >= 0` a neuron with negative weights is silent;
-            or "unit", `W_zx x` scaled down to norm 1 where it is larger, so that no input drives
-            the circuit out of the range for which stability is conjectured: on inputs of 1e4, far
-            too large for its step sizes, the default layer overflows to NaN after some steps, which
-            `trajectory` reports as not stable before, and one with "unit" does not.
+        rectification: of the recurrent input in the rectified model. "inside", `W_r relu(y)`, is
+            the paper's equation and the `Circuit` that the library certifies; "outside",
+            `relu(W_r y)`, is the paper's published code. For the identity they are the same.
+        drive: "signed", `W_zx x` as in the equation; "rectified", `relu(W_zx x)` as in the
+            published code, where for `x >= 0` a neuron with negative weights is silent; or "unit",
+            `W_zx x` scaled down to norm 1 where it is larger, so that large inputs do not make the
+            Euler steps unstable.
         sigma: semi-saturation constant, fixed.
-        dt: duration of a step, in ms. It only says what the time constants are in ms.
-        dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates: the largest step sizes over time constants,
-            in (0, 1]. The defaults are those of the paper's code, for 784 steps; the reach of
-            memory is about `1 / dt_tau_max` steps before training, so shorter sequences want larger
-            ones. With the identity as recurrent weights, which diverge least then, 0.4 and twice 1
-            came to 98.8 % of sequential MNIST, of 784 steps, in 50 epochs.
-        backend: "auto", "native" or "scan"; see `organics.kernels.recurrence`. Derivatives forward
-            (`jax.jvp`, `jax.jacfwd`), those of second order (`jax.hessian`) and `jax.export` need
-            "scan": on a CPU "auto" is mostly "native", which only has gradients (`jax.grad`,
-            `jax.jacrev`).
-        memory: "more", or "less" for training in memory that grows with the root of the number of
-            steps, in exchange for time.
+        dt: duration of a step, in ms. It only sets the unit of the time constants.
+        dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates: the largest ratios of step size to time
+            constant, in (0, 1]. The defaults are those of the paper's code, for 784 steps. Before
+            training, memory reaches back about `1 / dt_tau_max` steps, so shorter sequences need
+            larger values (see docs/layers.md).
+        backend: "auto", "native" or "scan"; see `organics.kernels.recurrence`. Forward-mode
+            derivatives (`jax.jvp`, `jax.jacfwd`), second derivatives (`jax.hessian`) and
+            `jax.export` need "scan": on a CPU "auto" is usually "native", which only has gradients
+            (`jax.grad`, `jax.jacrev`).
+        memory: "more", or "less": training then takes longer, but memory grows only with the square
+            root of the number of steps.
         dtype: of the parameters; JAX's default float if not given.
 
     Raises `ValueError`, naming the argument, for a value other than these.
@@ -283,7 +278,7 @@ class ORGaNICs(eqx.Module):
         input_size: int,
         hidden_size: int,
         *,
-        key: PRNGKeyArray,
+        key: "PRNGKeyArray",
         rectified: bool = True,
         recurrent: Recurrence = "free",
         time_constants: TimeConstants = "learned",
@@ -297,7 +292,7 @@ class ORGaNICs(eqx.Module):
         dt_tau_max_gates: float = 0.1,
         backend: Backend = "auto",
         memory: Memory = "more",
-        dtype: DTypeLike | None = None,
+        dtype: "DTypeLike | None" = None,
     ):
         require_sizes(input_size=input_size, hidden_size=hidden_size, layers=layers)
         require_positive(sigma=sigma, dt=dt)
@@ -363,19 +358,20 @@ class ORGaNICs(eqx.Module):
         """The `y` of the topmost circuit, and the final state of all.
 
         `x` has shape (time, m) or (batch, time, m). The outputs have shape (time, n) or (batch,
-        time, n), or with `sequence=False`, when only the last is wanted and the others are not
-        stored, (n,) or (batch, n). `state` goes on from an earlier call, to the same results as if
-        the sequence had been whole; by default `initial_state()`.
+        time, n); with `sequence=False` only the last output is stored and returned, (n,) or (batch,
+        n). `state` is the final state of an earlier call, by default `initial_state()`: a sequence
+        given in parts gives the same results as the whole.
 
-        `lengths` says how many steps each sequence has, (batch,), or is one number for (time, m):
-        the final state is that after the last of them, and the outputs are 0 after that. What `x`
-        has there, be it NaN, changes nothing, neither values nor gradients.
+        `lengths` is the number of steps of each sequence, (batch,), or one number for (time, m).
+        The final state is that after the last of these steps; later outputs are 0. Later entries of
+        `x`, even NaN, affect neither values nor gradients.
 
-        Under `jax.vmap` the native backend takes one sequence after the other: give it the batch.
+        Under `jax.vmap` the native backend handles one sequence after another, so pass a batch
+        instead.
 
-        Raises `ValueError` if `x`, `state` or `lengths` has the wrong shape or type; if, unless
-        traced, one of the first two is not finite, or a length not from 1 to the number of steps;
-        or if arrays of the layer were replaced by what its options do not say.
+        Raises `ValueError` if `x`, `state` or `lengths` has the wrong shape or type; if (unless
+        traced) `x` or `state` is not finite or a length not from 1 to the number of steps; or if
+        the layer's arrays no longer match its options.
         """
         require_as_built(self, self.built)
         given = as_sequences(x, lengths, self.input_size, self._dtype)
@@ -383,7 +379,7 @@ class ORGaNICs(eqx.Module):
         final = []
         outputs: Array | None = given.steps
         for i, (cell, packed_state) in enumerate(zip(self.cells, packed, strict=True)):
-            assert outputs is not None  # only those of the topmost may be unwanted
+            assert outputs is not None  # only the topmost circuit may omit them
             wanted = sequence or i + 1 < len(self.cells)
             last, outputs = recurrence.run(
                 self.options,
@@ -420,10 +416,11 @@ class ORGaNICs(eqx.Module):
         return tuple(after)
 
     def monitor(self) -> dict[str, Float[Array, ""]]:
-        """Spectral radius and norm of `W_r`, and norm of `W_zx`: the largest of any circuit's.
+        """Spectral radius and norm of `W_r`, and norm of `W_zx`, each the largest over the
+        circuits.
 
-        By repeated squaring, on any device: the radius to a relative accuracy of about 0.1 %, the
-        norms of about 0.01 %.
+        Computed by repeated squaring, on any device; relative accuracy about 0.1 % for the radius,
+        0.01 % for the norms.
         """
         require_as_built(self, self.built)
         matrices = [cell.recurrent for cell in self.cells]
@@ -441,12 +438,13 @@ class ORGaNICs(eqx.Module):
         }
 
     def diagnose(self, x: Float[Array, "batch time m"]) -> dict[str, int | float]:
-        """Where it goes on some sequences: the largest spectral abscissa (the largest real part of
-        an eigenvalue of the Jacobian of all equations, in 1/ms) and the largest magnitude of an
-        eigenvalue of an Euler step, at `spectral_moments` moments, at most 64 and as many as take
-        about the time of a step of training on these sequences; and the least, median and largest
-        time constants of y, a, b0 and b over the neurons, in steps. What has overflowed is not
-        finite. Along the way the first two are a diagnostic: no stability follows from them.
+        """Measures of the states on some sequences: the largest spectral abscissa (largest real
+        part of the eigenvalues of the Jacobian of all equations, in 1/ms) and the largest magnitude
+        of the eigenvalues of an Euler step, over `spectral_moments` moments (at most 64, and as
+        many as take about the time of a training step on these sequences); and the least, median
+        and largest time constants of y, a, b0 and b over the neurons, in steps. Values that
+        overflow are not finite. The first two are only a diagnostic: along a transient no stability
+        follows from them.
         """
         affordable = x.shape[0] * x.shape[1] // (_STEPS_PER_NEURON * self.hidden_size)
         moments = max(1, min(affordable, _MOST_MOMENTS, len(x)))
@@ -456,7 +454,7 @@ class ORGaNICs(eqx.Module):
             "largest_spectral_abscissa": float(abscissae.max()),
             "largest_step_radius": float(radii.max()),
         }
-        with np.errstate(divide="ignore"):  # a rate that underflows to 0 is of no motion
+        with np.errstate(divide="ignore"):  # a rate that underflows to 0: infinite time constant
             steps = np.concatenate([1 / np.asarray(cell.rates) for cell in self.cells], axis=1)
         for name, values in zip(CellState._fields, steps, strict=True):
             found[f"tau_{name}_min"] = float(values.min())
@@ -467,7 +465,7 @@ class ORGaNICs(eqx.Module):
     def _pack(
         self, state: tuple[CellState, ...] | None, batch: int, batched: bool
     ) -> list[Float[Array, "batch four_n"]]:
-        """The state of each circuit, the initial one by default, as the kernels take it."""
+        """The state of each circuit as the kernels take it; the initial state by default."""
         state = self.initial_state() if state is None else state
         if len(state) != len(self.cells):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What the recurrent layers are called with, as they compute with it: steps of a batch."""
+"""The arguments of recurrent layers in the form used for computing: time steps of a batch."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int32
 from organics.kernels.padding import blank, going
 from organics.nn.arguments import as_input, require_finite, require_type
 
-Lengths = ArrayLike | Sequence[int]  # whole numbers; which is checked
+Lengths = ArrayLike | Sequence[int]  # whole numbers, as is checked
 
 
 class Sequences(NamedTuple):
@@ -20,8 +20,8 @@ class Sequences(NamedTuple):
 
     Attributes
         steps: the inputs, the axis of time first; 0 after the end of a sequence.
-        lengths: number of steps of each sequence; None if all are whole.
-        batched: whether there was a batch; else `steps` is one sequence.
+        lengths: number of steps of each sequence; None if all have full length.
+        batched: whether a batch was given, not a single sequence.
     """
 
     steps: Float[Array, "time batch m"]
@@ -39,17 +39,17 @@ class Sequences(NamedTuple):
         return going(self.lengths, self.steps)
 
     def as_called(self, outputs: Float[Array, "time batch n"]) -> Float[Array, "*batch time n"]:
-        """The outputs of all steps, with a batch if there was one."""
+        """The outputs of all steps, with a batch axis if one was given."""
         return jnp.moveaxis(outputs, 0, 1) if self.batched else outputs[:, 0]
 
 
 def as_sequences(
     x: Float[Array, "*batch time m"], lengths: Lengths | None, size: int, dtype: np.dtype
 ) -> Sequences:
-    """`x` of shape (time, m) or (batch, time, m), m being `size`, and as many `lengths`.
+    """`x` of shape (time, m) or (batch, time, m), with m = `size`, and its `lengths`.
 
-    Raises `ValueError` for another shape or type, for lengths that `x` cannot have, and if `x` is
-    not finite before the ends of the sequences.
+    Raises `ValueError` for another shape or type, for impossible lengths, and if `x` is not finite
+    before the ends of the sequences.
     """
     x = as_input(
         x,
@@ -73,7 +73,7 @@ def as_sequences(
 def as_rows(
     x: Float[Array, "*batch m"], size: int, dtype: np.dtype
 ) -> tuple[Float[Array, "batch m"], bool]:
-    """`x` of shape (m,) or (batch, m), as rows, and whether there was a batch.
+    """`x` of shape (m,) or (batch, m), as rows, and whether a batch was given.
 
     Raises `ValueError` as `as_sequences` does.
     """
@@ -85,7 +85,7 @@ def as_rows(
 
 
 def _as_lengths(lengths: Lengths | None, shape: tuple[int, ...]) -> Int32[Array, " batch"] | None:
-    """The lengths of sequences of which there is one, (time,), or several, (batch, time)."""
+    """The lengths of one sequence, (time,), or of several, (batch, time)."""
     if lengths is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The stabilized supralinear network at rest, as a feed-forward layer: what ORGaNICs replace."""
+"""The stabilized supralinear network at rest, as a feed-forward layer, for comparison."""
 
 from typing import ClassVar, NamedTuple
 
@@ -24,10 +24,10 @@ from organics.rest.system import System
 
 _RELAXATION_TIME = 2000.0  # ms; a hundred times the slower time constant
 _RELAXATION_STEPS = 500
-_CLOSE = 1e-3  # imbalance, relative to its terms, from which Newton takes over; error of a step
+_CLOSE = 1e-3  # relative imbalance below which Newton takes over; error of a step
 
 # Total weights between the populations (rows: to E and I; columns: from E and I) of the cortical
-# model, with which it rests stably; Rubin, Van Hooser & Miller 2015, from memory.
+# model, which has a stable steady state; Rubin, Van Hooser & Miller 2015, from memory.
 _TOTAL_WEIGHTS = ((2.5, 1.3), (2.4, 1.0))
 
 
@@ -35,10 +35,9 @@ class Rest(NamedTuple):
     """Where a network comes to rest.
 
     Attributes
-        u: membrane potentials, (n,); 0 if it was not found.
-        found: whether the network itself, released at `u = 0`, comes to rest there: then each
-            equation balances to within `eps^(3/4)` of the terms that it sums, and no eigenvalue
-            crossed 0 on the way.
+        u: membrane potentials, (n,); 0 if not found.
+        found: whether the network, started at `u = 0`, comes to rest there: each equation balances
+            to within `eps^(3/4)` of its terms, and no eigenvalue crossed 0 on the way.
     """
 
     u: Float[Array, " n"]
@@ -46,7 +45,7 @@ class Rest(NamedTuple):
 
 
 class SSN(eqx.Module):
-    r"""Firing rates at which a stabilized supralinear network comes to rest.
+    r"""Firing rates at the steady state of a stabilized supralinear network.
 
     Excitatory units (E, the first) and inhibitory ones (I), n together, follow
 
@@ -55,10 +54,10 @@ class SSN(eqx.Module):
     for the layer's input `x`, shape (m,). `W_s = +-exp(log_W)`: the columns of E units are positive
     and those of I units negative, whatever `log_W` is. The layer returns the rates of E.
 
-    A steady state need not exist, need not be stable and need not be the only one. The layer looks
-    for it as the network itself does, from `u = 0`, so that what is found is where it comes to
-    rest; it is then polished by Newton and differentiated by the implicit function theorem. Where
-    nothing is found, as when excitation runs away, `__call__` gives NaN; `rest` says so.
+    A steady state need not exist, be stable or be unique. The layer integrates the network from
+    `u = 0` until it comes to rest, polishes that state by Newton, and differentiates it by the
+    implicit function theorem. If the network does not come to rest, as when excitation runs away,
+    `__call__` gives NaN and `rest` has `found` false.
 
     Arguments
         input_size, excitatory, inhibitory: m, and the numbers of E and I units.
@@ -66,12 +65,12 @@ class SSN(eqx.Module):
         tau_E, tau_I: time constants, in ms.
         dtype: of the parameters; JAX's default float if not given.
 
-    Raises `ValueError`, naming the argument, for one that is not positive, or another `dtype` than
+    Raises `ValueError`, naming the argument, for one that is not positive, or a `dtype` other than
     float32 and float64; when called, if `x` has the wrong shape or is not finite (unless traced),
-    or if arrays of the layer were replaced by others than it was built with.
+    or if the layer's arrays no longer match its options.
 
-    Source: the network of Table 1 in Rawat et al. 2024, there of others; equations of Rubin,
-    Van Hooser & Miller 2015, from memory. The initialisation is ours.
+    Source: the network that Table 1 of Rawat et al. 2024 cites; equations of Rubin, Van Hooser &
+    Miller 2015, from memory. The initialisation is ours.
     """
 
     W_in: Float[Array, "n m"]
@@ -90,11 +89,11 @@ class SSN(eqx.Module):
         excitatory: int,
         inhibitory: int,
         *,
-        key: PRNGKeyArray,
+        key: "PRNGKeyArray",
         k: float = 0.3,
         tau_E: float = 20.0,
         tau_I: float = 10.0,
-        dtype: DTypeLike | None = None,
+        dtype: "DTypeLike | None" = None,
     ):
         require_sizes(input_size=input_size, excitatory=excitatory, inhibitory=inhibitory)
         require_positive(k=k, tau_E=tau_E, tau_I=tau_I)
@@ -134,7 +133,7 @@ class SSN(eqx.Module):
         return jnp.asarray(values, self.log_W.dtype)
 
     def drive(self, x: Float[Array, " m"]) -> Float[Array, " n"]:
-        """`h`, what the input `x` adds to the potentials."""
+        """`h`, the external input for `x`."""
         require_as_built(self, self.built)
         x = as_input(x, (self.W_in.shape[1],)).astype(self.W_in.dtype)
         require_finite("x", x)
@@ -149,20 +148,20 @@ class SSN(eqx.Module):
         return self._driven(self.drive(x)).imbalance(u) / self.tau
 
     def jacobian(self, u: Float[Array, " n"]) -> Float[Array, "n n"]:
-        """Of `velocity`, with respect to `u`, in 1/ms."""
+        """Derivative of `velocity` with respect to `u`, in 1/ms."""
         return self._driven(jnp.zeros_like(u)).jacobian(u) / self.tau[:, None]
 
     def rest(self, x: Float[Array, " m"]) -> Rest:
-        """Where the network comes to rest with the input `x`, differentiable.
+        """Where the network comes to rest for the input `x`; differentiable.
 
-        Where it does not, `u` is 0, the rates and their slopes are, and so are derivatives.
+        If it does not, `u`, the rates and all derivatives are 0.
         """
         driven = self._driven(self.drive(x))
         u, found = _search(jax.lax.stop_gradient(driven))
         return Rest(implicit(driven, jnp.where(found, u, 0)), found)
 
     def __call__(
-        self, x: Float[Array, " m"], *, key: PRNGKeyArray | None = None
+        self, x: Float[Array, " m"], *, key: "PRNGKeyArray | None" = None
     ) -> Float[Array, " E"]:
         """Rates of the E units at rest for the input `x`; NaN if it does not come to rest.
 
@@ -173,7 +172,8 @@ class SSN(eqx.Module):
         return jnp.where(found, self.rates(u)[: self.excitatory], jnp.nan)
 
     def settle(self, x: Float[Array, " m"]) -> Settled:
-        """Rates of the E units at rest for the input `x`, and whether it comes to rest; else 0."""
+        """Rates of the E units at rest for the input `x`, 0 if it does not come to rest; and
+        whether it does."""
         u, found = self.rest(x)
         return Settled(self.rates(u)[: self.excitatory], found)
 
@@ -181,11 +181,11 @@ class SSN(eqx.Module):
         return _Driven(self.W_s, h, self.tau, self.k, self.excitatory)
 
     def circuit(self, x: Float[Array, " m"]) -> None:
-        """None: it is no `Circuit`."""
+        """None: the network is not a `Circuit`."""
         del x
 
     def linearize(self, x: Float[Array, " m"]) -> Linearization:
-        """The network near rest for the input `x`; its Jacobian is (n, n)."""
+        """The network linearized at rest for the input `x`; its Jacobian is (n, n)."""
         u, found = self.rest(x)
         return Linearization(self.jacobian(u), found, jnp.asarray(False))
 
@@ -222,7 +222,8 @@ class _Driven(System):
 @advising
 @jax.jit
 def _search(driven: _Driven) -> tuple[Array, Array]:
-    """Relaxation from `u = 0`, Newton from where it hardly moves, and whether that is rest."""
+    """Relaxation from `u = 0`, then Newton once it hardly moves; and whether that found a steady
+    state."""
     driven = alike(driven)
 
     def with_slope(u):

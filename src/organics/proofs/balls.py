@@ -1,9 +1,10 @@
-"""One circuit and one drive in ball arithmetic: every number is an interval around the true one.
+"""One circuit and one drive in ball arithmetic: every number is an interval that contains the true
+one.
 
-Parameters and drive are taken as the exact floating-point numbers that they are. What is computed
-from them with `flint.ctx.prec` bits is a ball, a midpoint and a radius that bounds all rounding, so
-a comparison of balls is true only if it is true of the numbers. The equations are those of
-`Circuit.imbalance`, which the tests hold against this second writing of them.
+Parameters and drive are exact floating-point numbers. Each computed number is a ball, a midpoint
+with `flint.ctx.prec` bits and a radius that bounds all rounding, so a comparison of balls is true
+only if it is true of the exact numbers. The equations are those of `Circuit.imbalance`, written a
+second time; the tests compare the two.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,14 +18,14 @@ from jaxtyping import Array, Float
 from organics.circuit.circuit import Circuit
 from organics.circuit.weights import LowRank, Weights
 
-_INFLATIONS = 8  # of the box in which a steady state is looked for
+_INFLATIONS = 8  # of the box in which a steady state is searched for
 
 
 class BallCircuit(NamedTuple):
     """A circuit under one drive: exact parameters, and `d = b z`, `c = (b0 sigma)^2` as balls.
 
-    `W_r` is `None` for identity recurrence. `undriven` are the neurons without recurrent input,
-    whose row of `W_r` is zero.
+    `W_r` is `None` for identity recurrence. `undriven` are the neurons without recurrent input
+    (zero row of `W_r`).
     """
 
     W: arb_mat
@@ -40,7 +41,7 @@ class BallCircuit(NamedTuple):
     def of(cls, circuit: Circuit, z: Float[Array, " n"]) -> "BallCircuit":
         """The circuit with products rounded outwards to the working precision."""
         recurrent = circuit.recurrent
-        # a row without entries receives nothing; of a product that is seen in the left factor
+        # a zero row receives nothing; in a product of factors, a zero row of the left one
         rows = np.asarray(recurrent.left if (thin := isinstance(recurrent, LowRank)) else recurrent)
         identity = not thin and np.array_equal(rows, np.eye(circuit.n))
         gains = zip(exact(circuit.b0), exact(circuit.sigma), strict=True)
@@ -61,9 +62,9 @@ class BallCircuit(NamedTuple):
         return len(self.d)
 
     def responds(self, i: int) -> bool:
-        """Whether the recurrent terms see neuron i where `y_i` has the sign of `d_i`.
+        """Whether neuron i contributes to the recurrent terms if `y_i` has the sign of `d_i`.
 
-        Rounding to any precision leaves the sign of a product as it is, so the answer is exact.
+        Rounding does not change the sign of a product, so the answer is exact.
         """
         return not self.rectified or bool(self.d[i] > 0)
 
@@ -91,12 +92,12 @@ class Box(NamedTuple):
 
 
 class Inequality(NamedTuple):
-    """An inequality and what it leaves over.
+    """An inequality and its margin.
 
     Attributes
         name: the inequality in words.
-        holds: true or false if that is certain, `None` if the ball does not tell.
-        margin: a ball around what must be positive (or not negative) for it to hold.
+        holds: true or false if certain, `None` if the ball does not decide.
+        margin: a ball around the quantity that must be positive (or not negative).
     """
 
     name: str
@@ -125,7 +126,7 @@ def exact_matrix(values) -> arb_mat:
 
 
 def weights_in_balls(weights: Weights) -> arb_mat:
-    """The matrix that the weights are: their entries, or the product of their exact factors."""
+    """The matrix of the weights: their entries, or the product of their exact factors."""
     if isinstance(weights, LowRank):
         return exact_matrix(weights.left) * exact_matrix(weights.right).transpose()
     return exact_matrix(weights)
@@ -137,7 +138,7 @@ def rational(values) -> list[fmpq]:
 
 
 def rational_row(weights: Weights, i: int) -> list[fmpq]:
-    """What neuron i receives from each neuron."""
+    """The weights onto neuron i, as fractions."""
     if not isinstance(weights, LowRank):
         return rational(np.asarray(weights)[i])
     left = rational(np.asarray(weights.left)[i])
@@ -181,8 +182,8 @@ def imbalance(circuit: BallCircuit, state: Box) -> list[arb]:
 def imbalance_jacobian(circuit: BallCircuit, state: Box) -> arb_mat:
     """Derivative of `imbalance` with respect to `(y, a)`, at every state of the box.
 
-    Where the rectified model has `y_i = 0` exactly the left slope is taken; a ball around 0 that
-    is not 0 gives NaN, as there is no derivative in all of it.
+    In the rectified model, `y_i = 0` exactly has the left slope; a wider ball around 0 gives NaN,
+    as the derivative does not exist on all of it.
     """
     n, (y, a) = circuit.n, state
     q = _seen(circuit, y)
@@ -217,11 +218,12 @@ def jacobian(circuit: BallCircuit, state: Box) -> arb_mat:
 def enclose(
     circuit: BallCircuit, y: Float[np.ndarray, " n"], a: Float[np.ndarray, " n"]
 ) -> tuple[Box | None, Inequality]:
-    """A box around a state in which one steady state lies, and only one; `None` if that fails.
+    """A box around a state that contains exactly one steady state; `None` if that fails.
 
     Newton's method takes the state to the working precision; then Krawczyk's operator
     `K(X) = x - C F(x) + (I - C F'(X)) (X - x)` must map a box `X` around it into the interior of
-    `X`. All of `X` must lie where `F` is smooth: `a > 0`, and no sign of a rectified `y` open.
+    `X`. `F` must be smooth in all of `X`: `a > 0`, and in the rectified model no `y_i` of open
+    sign.
     """
     n = circuit.n
     name = "Krawczyk: |K(X) - x| < radius of X"
@@ -259,13 +261,13 @@ def enclose(
         inequality = Inequality.positive(name, margin)
         if inequality.holds:
             return Box.of([x + m for x, m in zip(x, moved, strict=True)]), inequality
-        found = None, Inequality(name, None, margin)  # that it fails in this box decides nothing
+        found = None, Inequality(name, None, margin)  # failure in this box decides nothing
         radius = [arb.max(2 * abs(m), r).abs_upper() for m, r in zip(moved, radius, strict=True)]
     return found
 
 
 def _newton(circuit: BallCircuit, x: list[arb]) -> list[arb]:
-    """Midpoints near `x` that solve the equations about as well as the precision allows."""
+    """Midpoints near `x` that solve the equations about as accurately as the precision allows."""
     steps = 3 + max(0, ctx.prec // 26).bit_length()  # the digits double, from those of float64
     for _ in range(steps):
         state = Box.of(x)
@@ -279,7 +281,7 @@ def _newton(circuit: BallCircuit, x: list[arb]) -> list[arb]:
 
 
 def _seen(circuit: BallCircuit, y: list[arb]) -> arb_mat:
-    """What the recurrent terms see of `y`."""
+    """`Circuit.rectify` of `y`, as a column."""
     if not circuit.rectified:
         return column(y)
     return column(arb.max(y, arb(0)) for y in y)

@@ -1,14 +1,15 @@
-"""Proofs that a circuit has no steady state, or none that is stable, from a part of it.
+"""Proofs that a circuit has no steady state, or no stable one, from a part of the circuit.
 
 *Neurons without recurrent input* (rows of `W_r` that vanish) have `y_i = b_i z_i` at every steady
 state, hence `a >= c + G a` among them with `G_ij = W_ij y_j^2` (`relu(y_j)^2` in the rectified
 model). A vector `w >= 0`, not 0, with `w^T (G - I) >= 0` forbids that: `w^T a >= w^T c + w^T a`.
 
-*A neuron that hears only itself* (all else in its rows of `W` and `W_r` vanishes) is a circuit of
-its own, and its eigenvalues are among those of the whole. With `p = b z`, which is not 0, and
+*A neuron that receives only itself* (its rows of `W` and `W_r` vanish off the diagonal) is a
+circuit of its own, and its eigenvalues are among those of the whole. With `p = b z`, which is not
+0, and
 `D(s) = 1 - w_r + w_r s`, its steady states are `y = p / D(s)`, `a = s^2` for the positive roots of
 `(s^2 - c) D(s)^2 = w p^2 s^2`, a polynomial with rational coefficients whose roots are isolated
-exactly; in the rectified model those with `y > 0`, if `p > 0`.
+exactly. The rectified model with `p > 0` has those with `y > 0`.
 
 Source: Rawat, Heeger & Martiniani 2024, equations of both models and the two-dimensional model.
 """
@@ -40,7 +41,8 @@ NONE_STABLE = "no stable steady state exists"
 
 
 class Absence(NamedTuple):
-    """What is missing, the inequality that proves it, and `w`, shape (n, 1), if there is one."""
+    """What does not exist, the inequality that proves it, and `w`, shape (n, 1), if there is
+    one."""
 
     statement: str
     inequality: Inequality
@@ -57,7 +59,8 @@ def absence(circuit: Circuit, z: Float[Array, " n"], balls: BallCircuit) -> Abse
 
 
 def _outgrown(circuit: BallCircuit) -> Absence | None:
-    """No steady state, as the neurons without recurrent input excite their modulators too much."""
+    """A proof of no steady state, if the neurons without recurrent input excite their modulators
+    too much."""
     undriven = circuit.undriven
     if not undriven:
         return None
@@ -97,7 +100,7 @@ def _left_vector(G: Float[np.ndarray, "k k"]) -> Float[np.ndarray, " k"]:
 
 
 def _alone(circuit: Circuit, z: Float[Array, " n"], balls: BallCircuit, i: int) -> Absence | None:
-    """No stable steady state, as neuron i hears only itself and has none."""
+    """A proof of no stable steady state, if neuron i receives only itself and has none."""
     W, W_r = rational_row(circuit.pool, i), rational_row(circuit.recurrent, i)
     others = [j for j in range(circuit.n) if j != i]
     if any(W[j] != 0 or W_r[j] != 0 for j in others) or W[i] == 0:

@@ -1,14 +1,14 @@
-"""Lyapunov inequalities for a matrix of balls: its eigenvalues lie left of a line, or one does not.
+"""Lyapunov inequalities for a matrix of balls: all eigenvalues lie left of a line, or one does not.
 
 For an exact symmetric `P` and a number `g`, let `Q = 2 g P - P J - J^T P` be positive definite for
 every `J` in the balls. If `P` is positive definite, every eigenvalue of `J` has a real part below
 `g`. If `x^T P x < 0` for some `x`, some eigenvalue has a real part above `g`: no eigenvalue lies on
-the line, and with all to its left `P` would be the integral over `t > 0` of `E^T Q E`, with
+the line, and if all were left of it, `P` would be the integral over `t > 0` of `E^T Q E` with
 `E = exp((J - g) t)`, which is positive definite.
 
-How `P` and `g` were found does not matter. Definiteness is tested on `X^T Q X` and `X^T P X`, with
-an exact matrix `X` that makes both nearly diagonal, by Gershgorin's theorem: if `X^T Q X` is
-positive definite, `X` is not singular, and so is `Q`.
+How `P` and `g` were found does not matter. Gershgorin's theorem tests definiteness of `X^T Q X` and
+`X^T P X`, with an exact matrix `X` that makes both nearly diagonal. If `X^T Q X` is positive
+definite, then `X` is nonsingular and `Q` positive definite.
 """
 
 import math
@@ -33,11 +33,11 @@ class Candidate(NamedTuple):
 
 
 class Conclusion(NamedTuple):
-    """What a candidate shows of all matrices in the balls, and its two inequalities.
+    """What a candidate proves about all matrices in the balls, and its two inequalities.
 
-    `stable`: true if all eigenvalues have negative real part, false if some has a positive one,
-    `None` if neither was shown. The margin of the second inequality, in 1/ms, is a distance from
-    `g` within which no eigenvalue has its real part.
+    `stable`: true if all eigenvalues have negative real parts, false if some real part is positive,
+    `None` if neither was proved. The margin of the second inequality, in 1/ms, is a distance from
+    `g` within which there is no real part.
     """
 
     stable: bool | None
@@ -61,10 +61,11 @@ def conclude(J: arb_mat, candidate: Candidate) -> Conclusion:
 
 
 def _definite(name: str, S: arb_mat, R: arb_mat) -> Inequality:
-    """That `S` is positive definite; even `S - e R`, if `|e|` is less than the margin.
+    """The inequality that `S` is positive definite, and `S - e R`, too, if `|e|` is less than the
+    margin.
 
-    Both are symmetric. Gershgorin's theorem, with rows and columns scaled so that `S` has ones on
-    its diagonal where that is possible: only sufficient, so that what is not shown may be true.
+    Both are symmetric. Uses Gershgorin's theorem after scaling `S`, if possible, to a unit
+    diagonal. This is only sufficient: the inequality may be true although it is not proved.
     """
     n = S.nrows()
     diagonal = [S[i, i] for i in range(n)]
@@ -81,7 +82,7 @@ def _definite(name: str, S: arb_mat, R: arb_mat) -> Inequality:
 
 
 def candidates(J: arb_mat) -> Iterator[Candidate]:
-    """Candidates that should tell whether `J` is stable, with `g` half its spectral abscissa.
+    """Candidates likely to decide whether `J` is stable, with `g` half its spectral abscissa.
 
     The first comes from a Lyapunov equation in float64, the second, beyond 53 bits, from
     eigenvectors in the working precision.
@@ -106,7 +107,7 @@ def _float64_candidate(J: Float[np.ndarray, "m m"]) -> Iterator[Candidate]:
     balanced, scale = _balance(J)
     identity = np.eye(len(J))
     with warnings.catch_warnings():
-        # two eigenvalues may cancel, so that there is no solution: then the candidate fails
+        # there is no solution if two eigenvalues add up to 0: then the candidate fails
         warnings.simplefilter("ignore")
         P = scipy.linalg.solve_continuous_lyapunov((balanced - g * identity).T, -identity)
     P = (P + P.T) / 2 / scale[:, None] / scale[None, :]
@@ -115,7 +116,8 @@ def _float64_candidate(J: Float[np.ndarray, "m m"]) -> Iterator[Candidate]:
 
 
 def _eigenvector_candidate(J: arb_mat) -> Iterator[Candidate]:
-    """In the basis of the eigenvectors, real and imaginary parts apart, `P` is diagonal."""
+    """The candidate with `P` diagonal in the basis of real and imaginary parts of the
+    eigenvectors."""
     m = J.nrows()
     values, vectors = acb_mat(J).eig(right=True, algorithm="approx")
     if not all(value.is_finite() for value in values):
@@ -127,7 +129,7 @@ def _eigenvector_candidate(J: arb_mat) -> Iterator[Candidate]:
     for k, value in enumerate(values):
         imaginary = float(value.imag.mid())
         if imaginary < -noise:
-            continue  # the conjugate has both parts
+            continue  # its conjugate gives both parts
         sign = 1 if value.real.mid() < g else -1
         parts = ["real"] if imaginary <= noise else ["real", "imag"]
         for part in parts:
@@ -147,15 +149,15 @@ def _eigenvector_candidate(J: arb_mat) -> Iterator[Candidate]:
 
 def _balance(J: Float[np.ndarray, "m m"]):
     """`J` with rows and columns scaled by powers of 2 to similar norms, and the scale."""
-    # `scipy.linalg.matrix_balance` casts the scale to integers, which a wide one overflows
+    # `scipy.linalg.matrix_balance` casts the scale to integers, which may overflow
     (gebal,) = scipy.linalg.get_lapack_funcs(("gebal",), (J,))
     balanced, _, _, scale, _ = gebal(J, scale=1, permute=0)
     return balanced, scale
 
 
 def _basis(J, P, g: float, scale) -> arb_mat:
-    """A matrix `X` for which `X^T Q X` and `X^T P X` are nearly diagonal; of `Q` alone if it is
-    hopeless, so that the test says by how much."""
+    """A matrix `X` for which `X^T Q X` and `X^T P X` are nearly diagonal; if `Q` is not definite,
+    for `Q` alone, so that the test shows by how much it fails."""
     Q = 2 * g * P - P @ J - (P @ J).T
     P, Q = (scale[:, None] * M * scale[None, :] for M in (P, Q))
     try:
@@ -166,6 +168,6 @@ def _basis(J, P, g: float, scale) -> arb_mat:
 
 
 def _short(x: float) -> float:
-    """`x` to 6 bits, so that its decimal digits are few and exact."""
+    """`x` rounded to 6 bits, so that it has few and exact decimal digits."""
     mantissa, exponent = math.frexp(x)
     return math.ldexp(round(64 * mantissa), exponent - 6)

@@ -1,14 +1,14 @@
-r"""A proof that a circuit of two neurons has no stable steady state: all of them, one by one.
+r"""A proof that a circuit of two neurons has no stable steady state, going through all of them.
 
-With `s = sqrt(a)` and `M(s) = I - diag(1 - s) W_r` a steady state of the main model satisfies
+With `s = sqrt(a)` and `M(s) = I - diag(1 - s) W_r`, a steady state of the main model satisfies
 `M y = d`, so `det(M) y = N` by Cramer's rule, and with `D = det(M)`
 
     (s_i^2 - c_i) D^2 = sum_j W_ij s_j^2 N_j^2,    i = 1, 2:
 
-two polynomials in `s_1` and `s_2` with rational coefficients. The resultants of the two have among
-their roots the `s_1`, and the `s_2`, of every steady state. The real roots are isolated exactly;
-a pair of roots at which a polynomial is not zero is none, and where all of the others have an
-unstable Jacobian no steady state is stable, whether or not each pair is one.
+two polynomials in `s_1` and `s_2` with rational coefficients. The `s_1` and `s_2` of every steady
+state are among the roots of their two resultants, which are isolated exactly. A pair of roots at
+which a polynomial is not zero is not a steady state. If all remaining pairs have an unstable
+Jacobian, no steady state is stable, whether or not each pair is one.
 
 Source: Rawat et al. 2024, equations of the main model; elimination by resultants.
 """
@@ -32,19 +32,18 @@ from organics.proofs.balls import (
 from organics.proofs.lyapunov import candidates, conclude
 from organics.proofs.roots import positive_roots
 
-BITS = 512  # that suffice to tell the roots of such polynomials apart
+BITS = 512  # enough to separate the roots of such polynomials
 
 
 class Pairs(NamedTuple):
     """All steady states that a circuit of two neurons can have.
 
     Attributes
-        none_stable: true if it is proved that none is stable; false if that was not shown.
-        enclosures: balls around each of them; a stable steady state is in one of them.
-        unstable: for each, whether its Jacobian is proved unstable.
-        inequality: what decides that none is stable, or not: the least margin of those by which
-            the Jacobians are unstable; without enclosures, of those by which no pair solves both
-            equations.
+        none_stable: true if it is proved that none is stable, else false.
+        enclosures: balls around each of them; every stable steady state is in one.
+        unstable: for each enclosure, whether its Jacobian is proved unstable.
+        inequality: the deciding inequality: the least margin by which the Jacobians are unstable;
+            without enclosures, the least margin by which pairs fail the equations.
     """
 
     none_stable: bool
@@ -56,8 +55,8 @@ class Pairs(NamedTuple):
 def steady_states_of_two(circuit: Circuit, z: Float[ArrayLike, " n"]) -> Pairs | None:
     """Every steady state of the main model with n = 2 for the drive `z`, enclosed.
 
-    `None` if the elimination fails: the resultant vanishes, as it does where steady states form a
-    curve, or two of its roots are too close, or there may be one at which `det(M)` is zero.
+    `None` if the elimination fails: the resultant vanishes (steady states form a curve), two roots
+    are too close, or `det(M)` may be zero at a steady state.
 
     Raises `ValueError` if the circuit is rectified or has another number of neurons.
     """
@@ -105,11 +104,12 @@ def steady_states_of_two(circuit: Circuit, z: Float[ArrayLike, " n"]) -> Pairs |
 
 
 def _instability(J: arb_mat) -> arb | None:
-    """A lower bound > 0 on the spectral abscissa of the matrices in the balls, if there is one."""
+    """A positive lower bound on the spectral abscissa of the matrices in the balls, if one is
+    found."""
     for candidate in candidates(J):
         stable, (_, decrease) = conclude(J, candidate)
         if stable is not None:
-            # no real part is nearer to g than the margin
+            # no real part is closer to g than the margin
             return None if stable else candidate.g + decrease.margin
     return None
 
@@ -133,7 +133,7 @@ class _System(NamedTuple):
         )
 
     def at(self, s: Any, t: Any) -> tuple[Any, Any, Any, list[Any]]:
-        """Both polynomials, the determinant and its multiples of `y`, in any ring."""
+        """Both polynomials, the determinant, and the determinant times `y`, in any ring."""
         (w11, w12), (w21, w22) = self.W_r
         m11, m12 = 1 - (1 - s) * w11, (s - 1) * w12
         m21, m22 = (t - 1) * w21, 1 - (1 - t) * w22
@@ -150,9 +150,10 @@ class _System(NamedTuple):
         return first, second, determinant, numerators
 
     def may_rest_at(self, s: arb, t: arb) -> bool:
-        """Whether there may be a steady state at `s`, `t`, found without `M`: from `W` and `c`.
+        """Whether there may be a steady state at `s`, `t`, from `W` and `c` alone, without
+        inverting `M`.
 
-        `W` makes `a - c` of `a y^2`; what `y` is then, but for its signs, must satisfy `M y = d`.
+        `a - c = W (a y^2)` gives `y` up to signs, and this must satisfy `M y = d`.
         """
         (p, q), (r, u) = self.W
         determinant = arb(p * u - q * r)

@@ -1,29 +1,28 @@
-"""Proofs about one circuit, in ball arithmetic: rounding cannot have changed what they say.
+"""Proofs about one circuit, in ball arithmetic, valid despite rounding.
 
 `prove` encloses the steady state of a circuit under a drive and decides whether it is stable. Each
-answer rests on inequalities between balls (`organics.proofs.balls`), of which the result shows
-all. Where the balls are too wide to tell, they are computed again with twice the bits; if that does
-not help up to `max_bits`, the answer is "undecided".
+answer rests on inequalities between balls (`organics.proofs.balls`); the result lists them all. If
+the balls are too wide to decide, they are recomputed with twice the bits; if that does not help up
+to `max_bits`, the answer is "undecided".
 
 *Identity recurrence.* The steady state is unique and has a closed form, evaluated in balls. It is
 stable by the theorem of the paper if, for a positive `T`, `S = T B + B^T T` is positive definite
 and `K > 0`. `S` is a symmetric Z-matrix, so one positive vector `v` with `S v > 0` suffices; here
 `v = a_s`. In the rectified model a neuron with `z_i = 0` exactly rests where its equation has a
-kink. It is proved stable too: near the steady state `y_i^2` decays at a positive rate on either
-side, whatever the others do, and they feel it to second order only, while their own linearization
-is stable; so the sum of their quadratic Lyapunov function and a multiple of `y_i^2` decreases.
+kink. This case is stable, too: near the steady state `y_i^2` decays at a positive rate on either
+side, whatever the others do, and affects them to second order only, while their own linearization
+is stable. So the sum of their quadratic Lyapunov function and a multiple of `y_i^2` decreases.
 
 *General recurrence.* Krawczyk's test proves that a box holds one and only one steady state. For the
 Jacobian `J` in all of the box and an exact symmetric matrix `P`, `P J + J^T P - 2 g P` is shown to
 be negative definite. If `P` is positive definite, the real part of every eigenvalue of `J` is
 below `g < 0`. If instead `x^T P x < 0` for some `x` and `g >= 0`, some eigenvalue has a real part
 above `g`: otherwise `P` would be the integral of positive definite matrices. Definiteness itself is
-Gershgorin's theorem after a congruence. The rectified model is smooth where no `y_i` is 0; if a
-sign stays open, so does the answer.
+Gershgorin's theorem after a congruence. The rectified model is smooth where no `y_i` is 0; if the
+sign of a `y_i` stays open, the answer is "undecided".
 
-*No steady state, or none that is stable*: from a part of the circuit, by
-`organics.proofs.existence`; for two neurons, going through all that may be steady states, by
-`organics.proofs.pairs`.
+*No steady state, or no stable one*: from a part of the circuit, see `organics.proofs.existence`;
+for two neurons, by going through all possible steady states, see `organics.proofs.pairs`.
 
 **What became of the conjecture.** The paper conjectures a stable steady state wherever the largest
 singular value of `W_r` is at most 1 and `|z| <= 1`. That is false, as `W` needs a bound:
@@ -81,19 +80,19 @@ UNSTABLE = "the enclosure holds exactly one steady state, and it is unstable"
 
 
 class Proof(NamedTuple):
-    """What was proved of a circuit under one drive.
+    """What was proved about a circuit under one drive.
 
     Attributes
-        verdict: "proved" if a stable steady state is enclosed; "disproved" if no stable one exists,
-            or the one that was found is unstable (another may be stable); else "undecided".
+        verdict: "proved" if a stable steady state is enclosed; "disproved" if none exists, or if
+            the one found is unstable (another may be stable); else "undecided".
         statement: what exactly is proved, or why nothing is.
-        decided_by: the inequality on which the verdict rests, or at which it stopped.
-        inequalities: all that were evaluated.
-        bits: the precision in use.
+        decided_by: the inequality that decides the verdict, or at which the proof stopped.
+        inequalities: all inequalities evaluated.
+        bits: the precision, in bits.
         enclosure: balls around `y` and `a` of the steady state, `None` if there is none.
-        certificate: what was verified, as exact numbers: the diagonal of `T`, shape (n, 1), or `P`,
-            shape (2n, 2n), or `w`, shape (n, 1), of `organics.proofs.existence`; `None` if
-            nothing was needed or found.
+        certificate: the verified certificate, as exact numbers: the diagonal of `T`, shape (n, 1);
+            or `P`, shape (2n, 2n); or `w`, shape (n, 1), of `organics.proofs.existence`; `None` if
+            none was needed or found.
     """
 
     verdict: Verdict
@@ -105,7 +104,7 @@ class Proof(NamedTuple):
     certificate: arb_mat | None
 
     def lines(self) -> Lines:
-        """In words; the balls with 12 digits."""
+        """The result as a verdict and lines of text; balls have 12 digits."""
         rows = [("decided by", f"{self.decided_by.name}, margin {self.decided_by.margin}")]
         rows.append(("precision", f"{self.bits} bits"))
         if self.enclosure is not None:
@@ -131,19 +130,19 @@ class _Attempt(NamedTuple):
 
 
 def prove(
-    point: OperatingPoint, *, certificate: ArrayLike | None = None, max_bits: int = MAX_BITS
+    point: OperatingPoint, *, certificate: "ArrayLike | None" = None, max_bits: int = MAX_BITS
 ) -> Proof:
     """Prove or disprove that a circuit has a stable steady state under its drive.
 
     Parameters and drive are the exact floating-point numbers that the point holds.
 
     Arguments
-        point: what `steady_state` found, converged or not, where the proof begins; or that of
-            `given_state`: then only the steady state that is near the given one is meant, and a
+        point: from `steady_state`, converged or not: the proof begins at its state. Or from
+            `given_state`: then the proof is only about the steady state near the given one, and a
             state that is not near any proves nothing.
-        certificate: to be verified instead of one that is looked for: the diagonal of `T`, shape
-            (n,), for identity recurrence, as from `certify`; else a symmetric `P`, shape (2n, 2n),
-            with `P J + J^T P` negative definite. A wrong one proves nothing.
+        certificate: a certificate to verify instead of searching for one: for identity recurrence
+            the diagonal of `T`, shape (n,), as from `certify`; else a symmetric `P`, shape (2n,
+            2n), with `P J + J^T P` negative definite. A wrong one proves nothing.
         max_bits: the highest precision tried. The first is 53 bits, then it doubles.
 
     Raises `ValueError` if `point`, `certificate` or `max_bits` is not as above.
@@ -232,16 +231,16 @@ def _diagonal(B: arb_mat, a: list[arb]) -> list[arb]:
     """Exact numbers close to `T = B^-T 1 / a_s`."""
     try:
         u = B.transpose().mid().solve(column([arb(1)] * len(a)), algorithm="approx")
-    except ZeroDivisionError:  # at very few bits; any other positive numbers may still do
+    except ZeroDivisionError:  # at very few bits; other positive numbers may still work
         return [arb(1)] * len(a)
     return [(u[i, 0] / a[i]).mid() for i in range(len(a))]
 
 
 def _relative(matrix: arb_mat, v: list[arb]) -> arb:
-    """Smallest entry of `matrix v`, relative to what the diagonal contributes; `v` is positive.
+    """Smallest entry of `matrix v`, relative to the contribution of the diagonal; `v` is positive.
 
-    For a symmetric Z-matrix with positive diagonal, by Gershgorin's theorem, a lower bound on the
-    smallest eigenvalue after scaling the diagonal to 1.
+    For a symmetric Z-matrix with positive diagonal, Gershgorin's theorem makes this a lower bound
+    on the smallest eigenvalue after scaling the diagonal to 1.
     """
     image = (matrix * column(v)).entries()
     return least(image[i] / (abs(matrix[i, i]) * v[i]) for i in range(len(v)))
@@ -266,7 +265,7 @@ def _general(circuit: BallCircuit, start: State, P: np.ndarray | None) -> _Attem
 
 
 def _none_of_two(circuit: Circuit, z: Array, attempt: _Attempt) -> _Attempt | None:
-    """The attempt, if a circuit of two neurons has no steady state but unstable ones."""
+    """The attempt, if a circuit of two neurons provably has no stable steady state."""
     if circuit.n != 2 or circuit.rectified:
         return None
     if attempt.verdict == "proved" or attempt.statement in (NONE_EXISTS, NONE_STABLE):
@@ -282,8 +281,8 @@ def _none_of_two(circuit: Circuit, z: Array, attempt: _Attempt) -> _Attempt | No
 
 
 def _if_near(attempt: _Attempt, found: Box, claimed: State) -> _Attempt:
-    """The attempt, if the steady state that it is about is the one that was meant."""
-    tolerance = arb(float(np.finfo(claimed.a.dtype).eps) ** 0.25)  # as `a` may have few digits
+    """The attempt, if its steady state is near the given one."""
+    tolerance = arb(float(np.finfo(claimed.a.dtype).eps) ** 0.25)  # `a` may have few digits
     y, a = exact(claimed.y), exact(claimed.a)
     largest = reduce(arb.max, [abs(y) for y in y])
     sizes = [largest if largest > 0 else arb(1)] * len(y) + a

@@ -1,9 +1,9 @@
-"""The positive roots of a polynomial with rational coefficients, each isolated, in bounded work.
+"""Isolates the positive roots of a polynomial with rational coefficients in bounded time.
 
 Descartes' rule of signs on an interval `(a, b)`: the roots in it are at most as many as the sign
-changes of the coefficients of `(1 + x)^d p((a + b x) / (1 + x))`, and exactly so many if these are
-none or one. Intervals with more are divided. All is exact, in short steps, the number of which is
-bounded by the degree and by the digits that are asked for.
+changes of the coefficients of `(1 + x)^d p((a + b x) / (1 + x))`, and exactly as many if that is
+none or one. Intervals with more are divided. All steps are exact and short; their number is bounded
+by the degree and the requested digits.
 
 Source: Collins & Akritas 1976.
 """
@@ -14,10 +14,10 @@ from flint import arb, arb_poly, ctx, fmpq, fmpq_poly
 
 
 def positive_roots(polynomial: fmpq_poly, bits: int) -> list[arb] | None:
-    """Balls around the positive roots, one for each, to `bits` binary digits.
+    """A ball around each positive root, to `bits` binary digits.
 
-    They rise; a root of higher multiplicity is one root. `None` if two are the same to so many
-    digits. The polynomial must not be zero.
+    In increasing order; a multiple root counts once. `None` if two roots agree to that many digits.
+    The polynomial must not be zero.
     """
     p = _squarefree(polynomial)
     if p.degree() < 1:
@@ -41,7 +41,7 @@ def _exponent_above(magnitudes: list[fmpq]) -> int:
 
 
 def _middle(low: fmpq, high: fmpq) -> fmpq:
-    """A number between two positive ones: of the exponents, if they are far apart."""
+    """A number between two positive ones: their mean, or if they are far apart a power of 2."""
     apart = _exponent(high) - _exponent(low)
     return _power_of_2(_exponent(low) + apart // 2) if apart > 2 else (low + high) / 2
 
@@ -56,7 +56,7 @@ def _power_of_2(k: int) -> fmpq:
 
 
 def _isolate(p: fmpq_poly, low: fmpq, high: fmpq, bits: int) -> list[tuple[fmpq, fmpq]] | None:
-    """Intervals with one root each, rising, of the roots between two positive numbers."""
+    """Increasing intervals, each with one root, for all roots between two positive numbers."""
     pending, found = [(low, high)], []
     while pending:
         low, high = pending.pop()
@@ -84,7 +84,7 @@ def _sign_changes(p: fmpq_poly, low: fmpq, high: fmpq) -> int:
 
 
 def _refine(p: fmpq_poly, low: fmpq, high: fmpq, bits: int) -> arb:
-    """A ball around the root between two numbers, which is the only one."""
+    """A ball around the only root between two numbers."""
     rising = p(high) > 0 if p(high) != 0 else p(low) < 0
     with ctx.workprec(2 * bits):
         in_balls = arb_poly(p)

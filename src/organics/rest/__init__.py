@@ -1,1 +1,1 @@
-"""Where a circuit rests."""
+"""Steady states of circuits."""

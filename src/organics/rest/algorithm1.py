@@ -1,4 +1,4 @@
-"""The paper's Algorithm 1, and sweeps: the same without its factorization."""
+"""The paper's Algorithm 1, and sweeps, a variant without factorization."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from organics.rest.system import DrivenCircuit, as_state
 
 _ITERATIONS = 6  # before Newton takes over: it gains a factor of 2 to 4 each time
 _SWEEPS = 20  # each is a fifth of the work of a Newton-Krylov step
-_PATIENCE = 4  # sweeps that may bring nothing, as the first ones often do
+_PATIENCE = 4  # sweeps without progress before giving up: the first ones often make none
 
 
 def algorithm_1_start(
@@ -30,7 +30,7 @@ def algorithm_1_start(
 
     def response(a):
         scale = norm - norm**2 + norm**2 * jnp.sqrt(a)
-        return drive / jnp.where(scale == 0, 1, scale)  # an arbitrary start where it is undefined
+        return drive / jnp.where(scale == 0, 1, scale)  # arbitrary where undefined
 
     a = circuit.c
     a = circuit.c + circuit.pool.apply(a * jnp.square(circuit.rectify(response(a))))
@@ -51,7 +51,7 @@ def algorithm_1_step(circuit: Circuit, state: State, z: Float[Array, " n"]) -> S
 def iterate(
     driven: DrivenCircuit, tolerance: ScalarLike, first: Candidate, wanted
 ) -> tuple[Candidate, Array]:
-    """A few steps of the algorithm; how many, too."""
+    """The state after a few steps of the algorithm, and the number of steps."""
 
     def unfinished(carry):
         found, count = carry
@@ -66,7 +66,7 @@ def iterate(
 
 
 class _Sweeps(NamedTuple):
-    """The state, the least residual so far, and how many sweeps have not fallen below it."""
+    """The state, the least residual so far, and the number of sweeps since."""
 
     found: Candidate
     least: Float[Array, ""]
@@ -77,10 +77,10 @@ class _Sweeps(NamedTuple):
 def sweep(
     driven: DrivenCircuit, tolerance: ScalarLike, first: Candidate
 ) -> tuple[Candidate, Array]:
-    """Algorithm 1 without its factorization, for as long as that brings the residual down.
+    """Algorithm 1 without its factorization, repeated while it reduces the residual.
 
-    `y` is exact for this `a` but for the recurrence between neurons, which is that of the `y`
-    before: of `W_r`, only what is on its diagonal, limited to [0, 1], is solved for.
+    A sweep solves the equation of `y` for this `a` and the diagonal of `W_r`, limited to [0, 1];
+    the rest of the recurrence takes the previous `y`.
     """
     circuit, z = driven.circuit, driven.z
     own = jnp.clip(circuit.own_recurrence, 0, 1)

@@ -1,4 +1,5 @@
-"""How well a state balances a system's equations: what every search for rest goes by."""
+"""How well a state balances a system's equations: the criterion of every search for a steady
+state."""
 
 from typing import NamedTuple
 
@@ -10,10 +11,10 @@ from organics.rest.system import System
 
 
 class Candidate(NamedTuple):
-    """A state, what is left over there of each equation, and the size of the terms of each.
+    """A state, the imbalance of each equation there, and the size of the terms of each.
 
-    `error` is the largest part of its terms that an equation leaves over, infinite where they are
-    out of range. `converged` says that a steady state is there.
+    `error` is the largest imbalance of an equation relative to its terms, infinite where these are
+    out of range. `converged` says whether the state is a steady state.
     """
 
     x: Float[Array, " m"]
@@ -27,9 +28,10 @@ class Candidate(NamedTuple):
         return jnp.linalg.norm(self.imbalance)
 
 
-@jax.jit  # traced once for all the places that it is used in
+@jax.jit  # traced once for all its uses
 def judge(system: System, x: Float[Array, " m"]) -> Candidate:
-    """Each equation by the terms of its own row; one without any terms balances."""
+    """Compare each equation's imbalance with the terms of its own row; one without terms
+    balances."""
     x = system.without_underflow(x)
     imbalance, terms = system.imbalance(x), system.terms(x)
     in_range = jnp.all(jnp.isfinite(terms)) & system.contains(x)  # a sum may overflow

@@ -1,4 +1,4 @@
-"""States at rest, differentiated as the implicit functions of the parameters that they are."""
+"""Steady states differentiated as implicit functions of the parameters."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,7 +9,8 @@ from organics.rest.system import System
 
 @eqx.filter_custom_jvp
 def implicit(system: System, x: Float[Array, " m"]) -> Float[Array, " m"]:
-    """`x`, at which the system rests, with the derivative `-J^-1 dF` of changes of the system."""
+    """The steady state `x` of the system; its derivative for a change `dF` of the equations is
+    `-J^-1 dF`."""
     del system
     return x
 

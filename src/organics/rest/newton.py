@@ -1,4 +1,4 @@
-"""Newton's method on the equations of rest, safeguarded: by factorizations, or by products."""
+"""A safeguarded Newton method for steady states, by factorizations or by matrix-vector products."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,20 +17,20 @@ from organics.rest.relaxation import select
 from organics.rest.system import System
 
 _STEPS = 60
-_KRYLOV_STEPS = 20  # where these do not do, the other routes begin
+_KRYLOV_STEPS = 20  # after these the other routes begin
 _LEAST_FRACTION = 1e-9  # of a step, below which Newton is stuck
 _FORCING = 0.1  # how much of the imbalance a Newton-Krylov step may leave to the next
 
 
 class Descent(NamedTuple):
-    """Where Newton's method is.
+    """The state of Newton's method.
 
     Attributes
         found: the state.
-        may_be_stable: what the last factorization says of the state before: whether
-            `det(-J) > 0`, as at every stable one.
-        fraction: of the next step, that is to be taken.
-        steps: how many were tried.
+        may_be_stable: whether `det(-J) > 0`, as at every stable state; from the last factorization,
+            hence about the state before.
+        fraction: fraction of the next step to be taken.
+        steps: number of steps tried.
     """
 
     found: Candidate
@@ -41,7 +41,7 @@ class Descent(NamedTuple):
 
 class _Move(NamedTuple):
     """A step, whether the state before it may be stable, and how far rounding of the terms moves
-    it, relative to them."""
+    the state, relative to the terms."""
 
     step: Float[Array, " m"]
     may_be_stable: Bool[Array, ""]
@@ -49,15 +49,15 @@ class _Move(NamedTuple):
 
 
 def newton(system: System, tolerance: ScalarLike, start: Candidate, wanted) -> Descent:
-    """Each step by a factorization of the Jacobian."""
+    """Newton's method; each step factorizes the Jacobian."""
 
     def move(found):
-        # in units of the terms: else what is rounding to one neuron is all there is of another
+        # in units of the terms: the rounding error of one neuron may be the whole value of another
         t = found.terms
         scaled = system.jacobian(found.x) * (t[None, :] / t[:, None])
         factors = jax.scipy.linalg.lu_factor(-scaled)
         solve = partial(jax.scipy.linalg.lu_solve, factors)
-        # what rounding of the terms does to the state, for a few choices of its signs
+        # the effect of rounding of the terms on the state, for a few random signs
         blur = 8 * jnp.finfo(t.dtype).eps * solve(_signs(t))
         step = t * solve(found.imbalance / t)
         return _Move(step, determinant_sign(*factors) > 0, jnp.max(jnp.abs(blur)))
@@ -66,7 +66,7 @@ def newton(system: System, tolerance: ScalarLike, start: Candidate, wanted) -> D
 
 
 def newton_krylov(system: System, tolerance: ScalarLike, start: Candidate, wanted) -> Descent:
-    """The same, each step solved for by products with the Jacobian."""
+    """Newton's method; each step is solved by products with the Jacobian."""
 
     def move(found):
         t = found.terms
@@ -81,14 +81,15 @@ def newton_krylov(system: System, tolerance: ScalarLike, start: Candidate, wante
 def may_be_stable(system: System, x: Float[Array, " m"]) -> Bool[Array, ""]:
     """Whether `det(-J) > 0`, as at every stable state, at the cost of one factorization.
 
-    It is negative at a saddle with one unstable direction, to which Newton goes as readily.
+    It is negative at a saddle with one unstable direction, which Newton finds as easily as a stable
+    state.
     """
     sign, _ = jnp.linalg.slogdet(-system.jacobian(x))
     return sign > 0
 
 
 def _signs(like: Float[Array, " m"]) -> Float[Array, "m 4"]:
-    """Columns of 1 and -1, in no order."""
+    """Columns of 1 and -1 in irregular order."""
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (len(like), 4))
     return jnp.asarray(signs, like.dtype)
 
@@ -101,13 +102,13 @@ def _descend(
     move: Callable[[Candidate], _Move],
     most: int,
 ) -> Descent:
-    """At most so many steps by `move`, each shortened to stay where the system may be and to keep
-    the imbalance falling.
+    """At most so many steps by `move`, each shortened so that the state stays in the domain and the
+    imbalance falls.
 
-    The fraction of the step taken is quartered when the imbalance rises and the step taken back.
-    A steady state is found where every equation balances and the last step was small: else it may
-    be far, or there may be none, as where two of them have just vanished; and where rounding moves
-    it as little: not where `W_r` is singular and `a` large.
+    If the imbalance rises, the step is undone and its fraction quartered. A steady state counts as
+    found if every equation balances and the last step was small: otherwise it may be far, or may
+    not exist, as just after two of them have merged and vanished. Rounding, too, must move it
+    little, which fails where `W_r` is singular and `a` large.
     """
     small = tolerance ** (1 / 3)
 
@@ -122,7 +123,7 @@ def _descend(
         near = jnp.all(jnp.abs(moved.step) <= small * bound) & (moved.blur <= small / 16)
         length = jnp.minimum(at.fraction, system.room(found.x, moved.step))
         tried = judge(system, found.x + length * moved.step)
-        # either, as the residual of a large neuron may hide all of a small one
+        # either one, as the residual of a large neuron may hide that of a small one
         accept = (tried.error < found.error) | (~near & (tried.residual < found.residual))
         fraction = jnp.where(accept, jnp.minimum(4 * at.fraction, 1), at.fraction / 4)
         found = select(accept, tried, found)

@@ -1,10 +1,10 @@
-"""Whether a steady state is the only one, and which others a search from many starts finds.
+"""Whether a steady state is the only one, and others found from many starts.
 
 With `v = sqrt(a) y` the steady states of the main model are the zeros, in all of R^n, of
 
     G(v) = y - (1 - s) (W_r y) - b z,    s = sqrt((b0 sigma)^2 + W v^2),    y = v / s,
 
-to which Newton's method goes from states of any size, as `a > 0` holds by itself.
+Newton's method can start from states of any size, as `a > 0` holds by construction.
 """
 
 from typing import NamedTuple
@@ -20,20 +20,20 @@ from organics.rest.search import given_state
 
 STARTS = 200
 _STEPS = 60
-_FRACTIONS = (1.0, 0.5, 0.2, 0.05, 0.01)  # of a step of Newton's, of which the best is taken
+_FRACTIONS = (1.0, 0.5, 0.2, 0.05, 0.01)  # of a Newton step; the best one is taken
 _BALANCED = 1e-9  # relative to the terms of each equation
 _SAME = 1e-6  # relative distance of two finds of one state
 _ROUNDING = 4 * np.finfo(float).eps
 
 
 class Others(NamedTuple):
-    """What is known of the steady states beside a given one.
+    """What is known about the other steady states.
 
     Attributes
-        unique: `True` if it is proved that there is no other, `False` if others were found, `None`
-            if none was found although there may be some.
+        unique: `True` if there provably is no other, `False` if others were found, `None` if none
+            was found but some may exist.
         why: the reason, in words.
-        points: the others that were found, by rising `|a|`.
+        points: those found, by rising `|a|`.
     """
 
     unique: bool | None
@@ -42,14 +42,14 @@ class Others(NamedTuple):
 
 
 def other_states(point: OperatingPoint, *, seed: int = 0) -> Others:
-    """The steady states beside the one of `point`, as far as a quick look finds them.
+    """Other steady states than that of `point`, as far as a quick search finds them.
 
-    Unique by proof is the state for `W_r = I`; with one pool for all neurons (all entries of `W`
-    the same, and of `b0 sigma`) also for a nonsingular `W_r` with a norm of `2 W_r - I` of at most
-    1. For n = 1 all states are known. Otherwise Newton's method starts from states of all sizes;
-    that it finds no other is no proof. The rectified model with n > 1 is not searched.
+    The steady state is provably unique for `W_r = I`, and, if all neurons share one pool (equal
+    entries of `W`, equal `b0 sigma`), for a nonsingular `W_r` with `|2 W_r - I| <= 1`. For n = 1
+    all states are known. Otherwise Newton's method starts from states of all sizes; if it finds no
+    other, that is no proof. The rectified model with n > 1 is not searched.
 
-    In float64, on concrete values.
+    Computed in float64, on concrete values.
     """
     circuit, state = require_point(point).system, point.state
     drive = np.asarray(point.z, np.float64)
@@ -108,7 +108,7 @@ def _distance(one: State, other: State) -> float:
 
 
 def _search(circuit: Circuit, z: Float[np.ndarray, " n"], seed: int) -> list[State]:
-    """What Newton's method on `G` comes to from starts of all sizes; each state once."""
+    """Zeros of `G` found by Newton's method from starts of all sizes, each once."""
     W, W_r, c, b = _arrays(circuit)
     d = b * z
     rng = np.random.default_rng(seed)
@@ -119,7 +119,7 @@ def _search(circuit: Circuit, z: Float[np.ndarray, " n"], seed: int) -> list[Sta
             v = _newton_step(v, W, W_r, c, d)
         G, terms, s = _reduced(v, W, W_r, c, d)[:3]
         good = np.all(np.abs(G) <= _BALANCED * terms, axis=1) & np.all(np.isfinite(v), axis=1)
-        # where `W_r y` cancels, terms tell nothing: what their rounding does to `v` must be small
+        # where `W_r y` cancels, the terms say nothing: their rounding must change `v` little
         DG, singular = _derivative(v, W, W_r, c, d)
         moved = (np.abs(np.linalg.inv(DG)) @ terms[..., None])[..., 0]
         small = _ROUNDING * np.linalg.norm(moved, axis=1) <= _SAME * np.linalg.norm(v, axis=1)
@@ -142,7 +142,7 @@ def _reduced(v, W, W_r, c, d):
 
 
 def _derivative(v, W, W_r, c, d):
-    """`dG/dv` at each row, the identity where it is singular; and where it is."""
+    """`dG/dv` at each row, replaced by the identity where singular; and where that is."""
     _, _, s, y, u = _reduced(v, W, W_r, c, d)
     identity = np.eye(v.shape[1])
     S = W * v[:, None, :] / s[:, :, None]  # ds/dv
@@ -154,7 +154,7 @@ def _derivative(v, W, W_r, c, d):
 
 
 def _newton_step(v, W, W_r, c, d):
-    """Each row after that part of a step which leaves least."""
+    """Each row after the fraction of a step that leaves the smallest residual."""
     G = _reduced(v, W, W_r, c, d)[0]
     DG, _ = _derivative(v, W, W_r, c, d)
     move = np.linalg.solve(DG, -G[..., None])[..., 0]

@@ -1,4 +1,4 @@
-"""A system at rest under a constant drive: the steady state that was found, and of what."""
+"""A system at rest under a constant drive: the system, its drive and the steady state found."""
 
 from typing import NamedTuple
 
@@ -19,13 +19,14 @@ class SteadyState(NamedTuple):
     Attributes
         state: `y` and `a`, each of shape (n,).
         residual: Euclidean norm of `circuit.imbalance`, the velocity scaled by the time constants.
-        converged: whether this is a steady state. Each equation must balance, to within the
-            tolerance of the terms that it sums; Newton's last step must have been small, and
-            rounding must move the state as little. Never true where a parameter of the circuit is
-            out of its domain. If false, there is no steady state nearby, or there are too few
-            digits to tell, and `state` is the best that was found.
+        converged: whether this is a steady state: each equation balances to within the tolerance,
+            relative to its terms; Newton's last step was small; and rounding moves the state as
+            little. Never true if a parameter of the circuit is out of its domain. If false, no
+            steady state is near, or the precision is too low to tell, and `state` is the best one
+            found.
         iterations: total number of iterations of Algorithm 1 and of Newton.
-        method: index into `METHODS` of what produced the state; `method_name` has the words.
+        method: index into `METHODS` of the method that produced the state; `method_name` is its
+            name.
     """
 
     state: State
@@ -35,7 +36,7 @@ class SteadyState(NamedTuple):
     method: Int[Array, ""]
 
     def lines(self) -> Lines:
-        """In words."""
+        """The result as a verdict and lines of text."""
         rows = [("y", numbers(self.state.y)), ("a", numbers(self.state.a))]
         rows.append(("residual", numbers(self.residual)))
         if np.ndim(self.method) == 0:
@@ -50,19 +51,19 @@ class SteadyState(NamedTuple):
 
     @property
     def method_name(self) -> str:
-        """What produced the state: one of `METHODS`. Needs concrete values."""
+        """The method that produced the state, one of `METHODS`. Needs concrete values."""
         return METHODS[int(self.method)]
 
 
 class OperatingPoint(eqx.Module):
-    """A system at rest: what `steady_state` returns, and `stability`, `certify` and others ask for.
+    """A system at rest: returned by `steady_state`, taken by `stability`, `certify` and others.
 
-    A pytree, which can be handed to compiled functions. Mapped over many drives of one system it
-    would hold a copy of the system for each: return what you need of it, such as `point.found`,
-    from the function that is mapped.
+    A pytree, so compiled functions can take and return it. If you map over many drives of one
+    system, return only what you need, such as `point.found`: a stack of points holds a copy of the
+    system for each drive.
 
     Attributes
-        system: the circuit; one whose `W_r` is known to be the identity has `W_r=None` here.
+        system: the circuit, with `W_r=None` if its `W_r` is known to be the identity.
         z: its input drive, shape (n,).
         found: the steady state, and how far it can be trusted.
     """
@@ -78,26 +79,26 @@ class OperatingPoint(eqx.Module):
 
     @property
     def residual(self) -> Float[Array, "*batch"]:
-        """Euclidean norm of what the equations leave over."""
+        """Euclidean norm of `circuit.imbalance`."""
         return self.found.residual
 
     @property
     def converged(self) -> Bool[Array, "*batch"]:
-        """Whether that is a steady state: see `SteadyState`."""
+        """Whether the state is a steady state: see `SteadyState`."""
         return self.found.converged
 
     @property
     def iterations(self) -> Int[Array, "*batch"]:
-        """Of Algorithm 1 and of Newton, together."""
+        """Total number of iterations of Algorithm 1 and of Newton."""
         return self.found.iterations
 
     @property
     def method_name(self) -> str:
-        """What found the state: one of `METHODS`. Needs concrete values."""
+        """The method that found the state, one of `METHODS`. Needs concrete values."""
         return self.found.method_name
 
     def lines(self) -> Lines:
-        """In words."""
+        """The result as a verdict and lines of text."""
         return self.found.lines()
 
     def __str__(self) -> str:
@@ -108,7 +109,7 @@ class OperatingPoint(eqx.Module):
 
 
 def require_point(point: OperatingPoint) -> OperatingPoint:
-    """The point, or a `ValueError` if it is none, such as a circuit or a steady state alone."""
+    """The point. Raises `ValueError` for anything else, such as a circuit or a `SteadyState`."""
     if not isinstance(point, OperatingPoint):
         raise ValueError(
             "`point` must be an `OperatingPoint`, as `steady_state(circuit, z)` returns it, not "

@@ -1,4 +1,4 @@
-"""A system on its way to rest: steps of third-order Runge-Kutta, each of a length that fits.
+"""Integration of a system towards rest by third-order Runge-Kutta with adaptive steps.
 
 Source: Bogacki & Shampine 1989, with its embedded estimate of the error.
 """
@@ -13,12 +13,12 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 from organics.machine.mesh import alike
 
 Judge = Callable[[Float[Array, " n"]], tuple[Any, Float[Array, " n"]]]
-"""What there is to say of a state, and the slope there."""
+"""A judgement of a state, and the slope there."""
 
 
 class Path(NamedTuple):
-    """How far the system came: the state, the slope there and what else is said of it, the time,
-    the length of the next step, and how many were tried."""
+    """The current state, slope and judgement, the time, the length of the next step, and the number
+    of steps tried."""
 
     x: Float[Array, " n"]
     slope: Float[Array, " n"]
@@ -40,16 +40,16 @@ def relax(
     shortest: ScalarLike = 0.0,
     wanted: bool | Bool[Array, ""] = True,
 ) -> Path:
-    """The system's own trajectory from `x`, until it rests, by what `judge` says of it.
+    """Follow the system's own trajectory from `x` until `rests` is true of what `judge` returns.
 
     Arguments
         step: the length of the first step.
-        longest: the time after which it ends, rest or not.
-        most: steps, after as many of which it ends.
+        longest: the time at which to stop in any case.
+        most: the number of steps after which to stop.
         accuracy: of a step, relative to `0.01 + |x|`.
-        shortest: the length of a step at which it ends, as what runs away is infinite after a
-            finite time, which the steps only ever approach.
-        wanted: whether there is to be any step.
+        shortest: the step length at which to stop: a solution that diverges in finite time makes
+            the steps ever shorter.
+        wanted: whether to take any step.
     """
 
     def unfinished(path):
@@ -70,8 +70,8 @@ def relax(
 def _try_step(
     judge: Judge, path: Path, accuracy: float
 ) -> tuple[Bool[Array, ""], tuple[Float[Array, " n"], Float[Array, " n"], Any], Float[Array, ""]]:
-    """Whether the next step is accurate enough to be taken; where it leads, with the slope there
-    and what is said of it; and the length to try next."""
+    """Whether the next step is accurate enough; the state, slope and judgement at its end; and the
+    length to try next."""
     x, k1, length = path.x, path.slope, path.step
     _, k2 = judge(x + length / 2 * k1)
     _, k3 = judge(x + 3 * length / 4 * k2)

@@ -7,17 +7,18 @@ divisive normalization. Otherwise it is searched for:
    update of `a`; tried first where the largest singular value of `W_r` is at most 1.
 2. *newton*: a safeguarded Newton method from where the iteration stopped.
 3. *relaxation*: the circuit itself, integrated from near rest until it hardly moves, then polished
-   by Newton. It goes first where the largest singular value of `W_r` exceeds 1: there are several
-   steady states then, and the iteration readily finds an unstable one, while the circuit does not.
+   by Newton. It comes first if the largest singular value of `W_r` exceeds 1: there may then be
+   several steady states, and the iteration readily finds an unstable one, while the circuit does
+   not.
 
-With `matrix_free`, sweeps (the iteration without its factorization) and the same Newton method,
-each step solved for without a factorization (`organics.linear.krylov`), go before all of these.
+With `matrix_free`, sweeps (the iteration without its factorization) and a Newton method without
+factorizations (`organics.linear.krylov`) come before all of these.
 
-Whatever the route, a state counts as converged only by what its equations leave over, each judged
-by the terms of its own row, and by how far Newton last went. A state that cannot be stable by
-the sign of its Jacobian's determinant is returned only if the other route finds none that may; what
-is found without a factorization is checked in small circuits only.
-A steady state may be unstable all the same; `organics.linear_stability` answers that.
+Whatever the route, a state counts as converged only if each equation balances relative to the terms
+of its own row and Newton's last step was small. If the sign of the Jacobian's determinant shows
+that a state is unstable, it is returned only if the other route finds no better one. States found
+without a factorization are checked in this way in small circuits only. A steady state may still be
+unstable: `organics.linear_stability` answers that.
 """
 
 from functools import partial
@@ -50,54 +51,51 @@ from organics.rest.point import (
 from organics.rest.relaxation import relax, select
 from organics.rest.system import DrivenCircuit, as_state
 
-_SMALL = 8  # neurons up to which a factorization costs no more than a Newton-Krylov step
+_SMALL = 8  # up to this many neurons a factorization costs no more than a Newton-Krylov step
 _RELAXATION_TIME = 2000.0  # in units of the largest time constant
 
 
 def steady_state(
     circuit: Circuit,
-    z: Float[ArrayLike, " n"],
+    z: 'Float[ArrayLike, " n"]',
     *,
     tolerance: float | None = None,
-    spectral_norm: ScalarLike | None = None,
-    relaxation_steps: ScalarLike = 50_000,
+    spectral_norm: "ScalarLike | None" = None,
+    relaxation_steps: "ScalarLike" = 50_000,
     matrix_free: bool = False,
 ) -> OperatingPoint:
     """A steady state of `circuit` for the constant input drive `z`, shape (n,).
 
     Can be jitted, mapped over circuits and drives, and differentiated to any order in forward and
-    reverse mode: derivatives are those of the implicit function theorem, `-J^-1 dF/dtheta`, at a
-    cost that does not depend on how the state was found. They are meaningless where `converged` is
-    false.
+    reverse mode. Derivatives come from the implicit function theorem, `-J^-1 dF/dtheta`, at a cost
+    that does not depend on how the state was found; they are meaningless if `converged` is false.
 
-    `tolerance` bounds the imbalance of each equation relative to the sum of its terms, and its cube
-    root the last step of Newton relative to the same; the default is `eps^(3/4)` of the circuit's
-    type (1.8e-12 in float64, 6.4e-6 in float32).
+    `tolerance` bounds the imbalance of each equation relative to the sum of its terms; its cube
+    root bounds Newton's last step in the same way. The default is `eps^(3/4)` of the circuit's type
+    (1.8e-12 in float64, 6.4e-6 in float32).
 
-    `spectral_norm` is the largest singular value of `W_r` if it is known. Computing it takes a good
-    part of the time; it decides where the search begins, and not what counts as found.
+    `spectral_norm` is the largest singular value of `W_r`, if known; computing it takes much of the
+    time. It decides where the search begins, not what counts as found.
 
-    `relaxation_steps` limits the integration, if there is one. Where many circuits are mapped over,
-    all take as long as the slowest: with fewer steps first, and all for those that need it, a
-    thousand circuits take much less time.
+    `relaxation_steps` limits the integration, if there is one. Circuits that are mapped over all
+    take as long as the slowest: for many, try few steps first and repeat with more those that need
+    it.
 
-    A `W_r` that is an explicit identity matrix counts as none, unless it is being traced.
+    An explicit identity matrix as `W_r` counts as `None`, unless it is being traced.
 
-    `matrix_free` is for many drives of one circuit of more than some ten neurons, mapped over, of
-    which `W` and `W_r` are shared and `b`, `z` and the like may differ. The search then begins with
-    sweeps and Newton's method by products with `W` and `W_r`, from the first iterate of
-    Algorithm 1, and the derivative is solved for by such products. Both come to a factorization for
-    each drive only where they do not get there so, and then for all drives that are mapped over
-    together; with more than 4,096 neurons they never do. With more than 8 neurons a state found so
-    is not held against the sign of its Jacobian's determinant: it is what Newton reaches from
-    nearly the normalization of the drive, and may be a saddle even where the circuit has a stable
-    state; `organics.linear_stability` answers that. Where the largest singular value of `W_r`
-    exceeds 1, it may not be the state to which the circuit goes from rest. The norm is computed
-    once for all drives, if it is not given.
+    `matrix_free` is for mapping over many drives of a circuit of more than about ten neurons, with
+    `W` and `W_r` shared, while `b`, `z` and other vectors may differ. The search then begins with
+    sweeps and Newton's method by products with `W` and `W_r`, from the first iterate of Algorithm
+    1; the derivative is solved for by such products, too. Matrices are factorized only if this
+    fails, and then for all drives mapped over together; with more than 4,096 neurons never. With
+    more than 8 neurons, the sign of the Jacobian's determinant is not checked: the state may be a
+    saddle even if the circuit has a stable state, which `organics.linear_stability` tells. If the
+    largest singular value of `W_r` exceeds 1, it may not be the state that the circuit reaches from
+    rest. That norm, if not given, is computed once for all drives.
 
     Raises `ValueError` if `z` has the wrong shape or is not finite, if `tolerance` is not in (0, 1)
-    or is traced, or if `spectral_norm` is no number >= 0. Does not raise when no steady
-    state is found, as some circuits have none: see `SteadyState.converged`.
+    or is traced, or if `spectral_norm` is not a number >= 0. Does not raise if no steady state is
+    found, as some circuits have none: see `SteadyState.converged`.
     """
     z = as_drive(circuit, z)
     tolerance = _as_tolerance(tolerance, circuit.dtype)
@@ -117,12 +115,12 @@ def steady_state(
 
 
 def given_state(
-    circuit: Circuit, z: Float[ArrayLike, " n"], state: State, *, tolerance: float | None = None
+    circuit: Circuit, z: 'Float[ArrayLike, " n"]', state: State, *, tolerance: float | None = None
 ) -> OperatingPoint:
-    """The operating point at a steady state that is known already, as from `organics.rest.others`.
+    """The operating point at a known steady state, such as one from `organics.other_states`.
 
-    `converged` says whether its equations balance, to within the tolerance of `steady_state`. It
-    is not searched for, and not differentiated.
+    `converged` says whether the equations balance at `state`, to within the tolerance of
+    `steady_state`. Nothing is searched for, and the state has no derivatives.
 
     Raises `ValueError` if `z` or `state` has the wrong shape or is not finite, or `a` is not > 0.
     """
@@ -151,15 +149,15 @@ def _normalize(circuit: Circuit, z, tolerance) -> SteadyState:
 
 @partial(jax.jit, static_argnums=4)
 def _judged(circuit: Circuit, z, state: State, tolerance, method: int) -> SteadyState:
-    """A state that was not searched for, as it is: at rest if its equations balance."""
+    """A given state as it is: converged if its equations balance."""
     found = judge(DrivenCircuit(circuit, z), jnp.concatenate(state))
     converged = (found.error <= tolerance) & circuit.valid
     return SteadyState(state, found.residual, converged, jnp.int32(0), jnp.int32(method))
 
 
 class _Attempts(NamedTuple):
-    """The attempt that is next, the best state so far, whether it will do, what found it, and how
-    many iterations there were."""
+    """The next attempt, the best state so far, whether it is good enough, the method that found it,
+    and the number of iterations."""
 
     i: Int[Array, ""]
     best: Candidate
@@ -228,7 +226,7 @@ def _without_factorization(
 def _relaxed_without_factorization(
     driven: DrivenCircuit, tolerance: ScalarLike, before: _Attempts, relaxation_steps: ScalarLike
 ) -> _Attempts:
-    """Where that has not done: Newton's method by products from where the circuit itself goes."""
+    """If that failed: Newton's method by products, from where the circuit itself goes."""
     wanted = ~before.acceptable
     relaxed = _relax(driven, wanted, relaxation_steps)
     found, _, _, steps = newton_krylov(driven, tolerance, relaxed, wanted)
@@ -243,7 +241,7 @@ def _relaxed_without_factorization(
 
 
 def _newton_or_iteration(steps: Int[Array, ""]) -> Int[Array, ""]:
-    return jnp.where(steps > 1, NEWTON, ITERATION)  # one is for the judgement
+    return jnp.where(steps > 1, NEWTON, ITERATION)  # the first one only judges
 
 
 def _relax(driven: DrivenCircuit, wanted, steps: ScalarLike) -> Candidate:
@@ -269,7 +267,7 @@ def _relax(driven: DrivenCircuit, wanted, steps: ScalarLike) -> Candidate:
 
 
 def _hardly_moves(circuit: Circuit, x, imbalance, z, accuracy: float) -> Bool[Array, ""]:
-    """Whether the imbalance is small relative to the largest neuron, as are the errors of steps."""
+    """Whether the imbalance is small relative to the largest neuron, as the errors of steps are."""
     y, a = jnp.split(x, 2)
     size = jnp.max(jnp.abs(y)) + jnp.abs(circuit.b * z)
     allowed = accuracy * jnp.concatenate([(2 + jnp.sqrt(a)) * size, 2 * a + circuit.c])

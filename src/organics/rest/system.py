@@ -1,4 +1,4 @@
-"""What a search for rest needs of a system under its drive."""
+"""What the search for steady states needs to know of a system under its drive."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -16,9 +16,9 @@ Linear = Callable[[Array], Array]
 
 
 class System(eqx.Module):
-    """Equations `tau dx/dt = F(x)` of m numbers, with all parameters and the drive as they are.
+    """Equations `tau dx/dt = F(x)` of m numbers, with fixed parameters and drive.
 
-    A kind of system gives its equations, and what of the rest is not as usual.
+    Subclasses give the equations, and override the defaults below where needed.
     """
 
     @abstractmethod
@@ -31,28 +31,28 @@ class System(eqx.Module):
 
     @abstractmethod
     def terms(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
-        """The sum of the absolute values of what `imbalance` adds up, for each number."""
+        """For each number, the sum of the absolute values of the terms in `imbalance`."""
 
     @abstractmethod
     def jacobian(self, x: Float[Array, " m"]) -> Float[Array, "m m"]:
         """The derivative `J` of `F`."""
 
     def contains(self, x: Float[Array, " m"]) -> Bool[Array, ""]:
-        """Whether `x` is a state that the system may have: any, unless it says otherwise."""
+        """Whether `x` is in the domain of the system; by default all states are."""
         del x
         return jnp.bool_(True)
 
     def without_underflow(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
-        """`x` with 0 for numbers so small that products with them are; as it is, by default."""
+        """`x` with 0 in place of numbers whose products underflow; by default `x` itself."""
         return x
 
     def room(self, x: Float[Array, " m"], step: Float[Array, " m"]) -> Float[Array, ""]:
-        """How much of a step leads to states that it may have: any multiple."""
+        """The largest fraction of a step that stays in the domain; by default any."""
         del step
         return jnp.full((), jnp.inf, x.dtype)
 
     def scales(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
-        """What a step of each number must be small against to be small, beside its terms: these
+        """The scale of each number for judging whether a step is small, besides its terms, which
         may be large and cancel."""
         return jnp.full_like(x, jnp.max(jnp.abs(x)))
 
@@ -61,7 +61,7 @@ class System(eqx.Module):
         return jax.linearize(self.imbalance, x)[1]
 
     def nearly_inverse(self, x: Float[Array, " m"]) -> Linear:
-        """Nearly `v -> J^-1 v`, by little work."""
+        """An approximation to `v -> J^-1 v` that is cheap to compute."""
         del x
         return lambda v: -v
 
@@ -107,17 +107,18 @@ class DrivenCircuit(System):
         return jnp.concatenate([jnp.where(jnp.abs(y) < least, 0, y), a])
 
     def room(self, x: Float[Array, " m"], step: Float[Array, " m"]) -> Float[Array, ""]:
-        """So much that no `a` loses more than nine tenths."""
+        """The fraction at which no `a` falls by more than nine tenths."""
         a, da = as_state(x).a, as_state(step).a
         return jnp.min(jnp.where(da < 0, -0.9 * a / jnp.where(da < 0, da, -1), jnp.inf))
 
     def scales(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
-        """The largest `y` for every `y`; the terms of `a` are positive and do not cancel."""
+        """For every `y` the largest `y`; for `a` the terms are enough, as they are positive and do
+        not cancel."""
         y, a = as_state(x)
         return jnp.concatenate([jnp.full_like(y, jnp.max(jnp.abs(y))), jnp.full_like(a, jnp.inf)])
 
     def nearly_inverse(self, x: Float[Array, " m"]) -> Linear:
-        """That of the part of `J` within each neuron."""
+        """The inverse of the part of `J` within each neuron."""
         return neuron_blocks(self.circuit, as_state(x))
 
     def solve(self, x: Float[Array, " m"], b: Float[Array, " m"]) -> Float[Array, " m"]:

@@ -1,1 +1,1 @@
-"""The circuit in time."""
+"""Simulations of circuits."""

@@ -1,12 +1,12 @@
-r"""What the steps of a stochastic simulation do to the fluctuations that it is to show.
+r"""The effect of the step size of a stochastic simulation on the fluctuations.
 
-Of a mode of the linearized circuit, `dx = lambda x dt + dB`, steps of `dt` make
+For a mode of the linearized circuit, `dx = lambda x dt + dB`, a step of `dt` is
 
     x -> R x + G dB,    w = lambda dt,
 
 with `R = 1 + w`, `G = 1` in the Euler-Maruyama and `R = 1 + w + w^2/2`, `G = 1 + w/2` in the Heun
-scheme. They are stable if `|R| < 1`; the variance that they then make of the mode, over its own
-`-1 / (2 Re lambda)`, is
+scheme. Steps are stable if `|R| < 1`; the ratio of their variance to that of the mode,
+`-1 / (2 Re lambda)`, is then
 
     |G|^2 (-2 Re w) / (1 - |R|^2).
 """
@@ -32,17 +32,18 @@ Scheme = Literal["euler-maruyama", "heun"]
 def modes(circuit: Circuit, drives: Float[Array, "drives n"]) -> Complex[Array, "drives m"]:
     """Eigenvalues of the Jacobian, in 1/ms, at the steady state for each drive.
 
-    NaN where no stable steady state was found. They are not differentiated.
+    NaN where no stable steady state was found. They have no derivatives.
     """
     J = _linearize(*jax.lax.stop_gradient((circuit, drives)))
-    # of a large matrix NumPy's are many times faster than those inside of a compiled function
+    # for large matrices NumPy is many times faster than a compiled function
     if isinstance(J, Tracer):
         return _stable_only(jnp, jnp.linalg.eigvals(J))
     return jax.device_put(_stable_only(np, eigenvalues(np.asarray(J))))
 
 
 def _stable_only(numbers, found):
-    """What is found, computed with by JAX's NumPy or NumPy; NaN where some of it is not stable."""
+    """The eigenvalues found, with `numbers` being `jax.numpy` or NumPy; NaN where some are not
+    stable."""
     return numbers.where(numbers.all(found.real < 0, axis=1)[:, None], found, numbers.nan)
 
 
@@ -61,7 +62,7 @@ def _linearize(circuit: Circuit, drives) -> Float[Array, "drives m m"]:
 def unstable(
     modes: Complex[Array, "drives m"], dt: Float[Array, ""], scheme: Scheme
 ) -> Bool[Array, " drives"]:
-    """Whether steps of `dt` ms are unstable, for each drive; never where nothing is known."""
+    """Whether steps of `dt` ms are unstable, for each drive; false where modes are NaN."""
     _, loss = _gain_and_loss(modes * dt.astype(modes.dtype), scheme)
     return jnp.any(loss <= 0, axis=1)
 
@@ -69,9 +70,9 @@ def unstable(
 def variance_error(modes: Complex[np.ndarray, "drives m"], dt: float, scheme: Scheme) -> float:
     """Largest relative error of the variance of a mode in steps of `dt` ms.
 
-    `inf` if the steps are unstable, 0 where nothing is known.
+    `inf` if the steps are unstable, 0 where modes are NaN.
     """
-    with np.errstate(over="ignore"):  # steps so long are unstable
+    with np.errstate(over="ignore"):  # such long steps are unstable
         gain, loss = _gain_and_loss(modes[np.isfinite(modes)] * dt, scheme)
     if np.any(loss <= 0):
         return np.inf
@@ -81,9 +82,9 @@ def variance_error(modes: Complex[np.ndarray, "drives m"], dt: float, scheme: Sc
 def largest_step(
     modes: Complex[np.ndarray, "drives m"], dt: float, scheme: Scheme, allowed: float
 ) -> float:
-    """The largest step below `dt` ms, itself too long, with at most the allowed variance error.
+    """The largest step, below a `dt` that is too long, with at most the allowed variance error.
 
-    With `allowed=inf` the largest that is stable. Modes must be stable themselves.
+    With `allowed=inf`, the largest stable step. The modes must be stable.
     """
 
     def fair(step):
@@ -100,7 +101,7 @@ def largest_step(
 
 
 def in_words(step: float) -> str:
-    """A step with three digits, not more than it is."""
+    """A step rounded down to three digits."""
     unit = 10.0 ** (math.floor(math.log10(step)) - 2)
     return f"{math.floor(step / unit) * unit:.3g} ms"
 

@@ -4,9 +4,9 @@ With the state `x = (y, a)`, the circuit's velocity `f` and independent Wiener p
 
     dx = f(x) dt + L(x) S dB,    S = sqrt(D(1/tau)),    L = D(level of each neuron),
 
-so that the covariance of the noise grows at the rate `Q = L D(1/tau) L^T`. A level has the unit of
-its potential: a leaky neuron by itself, `f = -x/tau`, fluctuates with variance `level^2 / 2`,
-whatever its time constant.
+so the covariance of the noise grows at the rate `Q = L D(1/tau) L^T`. A level has the unit of its
+potential: an isolated leaky neuron, `f = -x/tau`, fluctuates with variance `level^2 / 2`, whatever
+its time constant.
 """
 
 import math
@@ -53,7 +53,7 @@ from organics.simulation.ode import (
 )
 from organics.simulation.stepping import APART
 
-_BIAS = 0.1  # relative error of a variance, by the steps, that goes without a word
+_BIAS = 0.1  # relative error of a variance due to the step size that gives no warning
 
 # Steps whose noise is drawn at once. On a CPU a draw per step takes several times as long as the
 # step itself; from a few hundred steps on the time no longer falls, while the memory grows.
@@ -64,7 +64,7 @@ class Noise(eqx.Module):
     """Noise levels of the neurons, each a scalar or of shape (n,), >= 0.
 
     The level of neuron i at the potential `x_i` is `sqrt(additive_i^2 + (multiplicative_i x_i)^2)`:
-    two independent sources, one constant and one in proportion to the potential. `x` is `y` for the
+    two independent sources, one constant and one proportional to the potential. `x` is `y` for the
     principal and `a` for the modulator neurons.
 
     Arguments
@@ -82,10 +82,10 @@ class Noise(eqx.Module):
 
     def __init__(
         self,
-        additive_y: Real[ArrayLike, "*n_y"] = 0.0,
-        additive_a: Real[ArrayLike, "*n_a"] = 0.0,
-        multiplicative_y: Real[ArrayLike, "*n_my"] | None = None,
-        multiplicative_a: Real[ArrayLike, "*n_ma"] | None = None,
+        additive_y: 'Real[ArrayLike, "*n_y"]' = 0.0,
+        additive_a: 'Real[ArrayLike, "*n_a"]' = 0.0,
+        multiplicative_y: 'Real[ArrayLike, "*n_my"] | None' = None,
+        multiplicative_a: 'Real[ArrayLike, "*n_ma"] | None' = None,
     ):
         self.additive_y = _level("additive_y", additive_y)
         self.additive_a = _level("additive_a", additive_a)
@@ -121,36 +121,36 @@ class Noise(eqx.Module):
 
 def simulate_noisy(
     circuit: Circuit,
-    z: Drive,
+    z: "Drive",
     noise: Noise,
-    dt: Real[ArrayLike, ""],
+    dt: 'Real[ArrayLike, ""]',
     steps: int,
     initial: State | None = None,
     *,
-    key: PRNGKeyArray,
+    key: "PRNGKeyArray",
     scheme: Scheme = "euler-maruyama",
     save_every: int = 1,
     throw: bool = True,
 ) -> Trajectory:
     """Integrate the circuit with noise, in `steps` steps of `dt` ms.
 
-    "euler-maruyama" converges to the solution in the sense of Itô: strongly of order 1 with
-    additive noise, of order 1/2 with multiplicative noise. "heun" converges to that in the sense of
-    Stratonovich, strongly of order 1 in either case; it evaluates the velocity twice. With additive
+    "euler-maruyama" converges to the Itô solution, with strong order 1 for additive and 1/2 for
+    multiplicative noise. "heun" converges to the Stratonovich solution with strong order 1 for
+    both; it evaluates the velocity twice per step. With additive
     noise the two solutions are the same, and the linear theory of `organics.spectra` describes it.
 
-    Unlike the circuit without noise, this one can reach `a <= 0`: by too large a step, or by noise
-    that is large against `(b0 sigma)^2`. `a` is not clipped: the trajectory is then not `ok` from
-    its last saved row before, `end_time`, on (every step is looked at, not only the saved ones).
-    Multiplicative noise alone cannot do that to `a`, if the steps are small enough.
+    With noise `a` can reach 0 or below: if a step is too large, or the noise large compared with
+    `(b0 sigma)^2`. `a` is not clipped. The trajectory is then not `ok`, and `end_time` is the last
+    saved time before; every step is checked, not only the saved ones. Multiplicative noise alone
+    does not do this if the steps are small enough.
 
-    Steps change the variances of the fluctuations, and too long ones are unstable. Both are judged
-    by the linearized circuit at the steady state for `z`; where `z` varies, for the weakest and the
-    strongest of its values at the save times. Unstable steps are an error under a constant `z`.
-    Under one that varies, and where the variance of a mode changes by more than 10 %, there is a
-    warning. Both name steps that would do. Where `circuit`, `z` or `dt` is being traced, there is
-    no warning, and the trajectory of unstable steps is not `ok`. Nothing is said where no stable
-    steady state is found.
+    The step size changes the variances of the fluctuations, and too long steps are unstable. Both
+    are judged from the linearized circuit at the steady state for `z`; if `z` varies, for its
+    weakest and strongest values at the save times. Unstable steps raise an error under a constant
+    `z` and give a warning under a varying one. There is also a warning if the variance of a mode
+    changes by more than 10 %. Each names a step that is short enough. If `circuit`, `z` or `dt` is
+    being traced, there is no warning, and the trajectory of unstable steps is not `ok`. Nothing is
+    checked if no stable steady state is found.
 
     Can be jitted, mapped (over keys for repeated trials) and differentiated. The noise is a
     function of `key` and the step, whatever `save_every`.
@@ -158,15 +158,15 @@ def simulate_noisy(
     Arguments
         z: input drive: constant, shape (n,); or sampled at the save times, shape
             (steps / save_every + 1, n), and linear between them; or a function of the time in ms,
-            traced and mapped over times by JAX. It is taken at the beginning of each step; of a
-            step of more than 0.45 ms, as its mean over times at most so far apart.
+            traced and mapped over times by JAX. Each step uses its value at the beginning of the
+            step; a step of more than 0.45 ms uses its mean over times at most 0.45 ms apart.
         initial: state at time 0, with `a > 0`; by default `y = 0` and `a = (b0 sigma)^2`.
-        save_every: steps from one saved row to the next; must divide `steps`. The first saved row
-            is `initial`. The noise of at least this many steps is held in memory.
+        save_every: number of steps between saved rows; must divide `steps`. The first saved row is
+            `initial`. The noise of at least this many steps is held in memory.
         throw: raise if the trajectory is not `ok`.
 
     Raises
-        ValueError: naming the argument, if one is not as above; not for values being traced.
+        ValueError: naming the argument, if one is not as above; traced values are not checked.
         RuntimeError: if `throw` and the trajectory is not `ok`; or if `z` is a function and `dt` is
             traced and more than 0.45 ms.
     """
@@ -178,9 +178,9 @@ def simulate_noisy(
 
 def simulate_increments(
     circuit: Circuit,
-    z: Drive,
+    z: "Drive",
     noise: Noise,
-    dt: Real[ArrayLike, ""],
+    dt: 'Real[ArrayLike, ""]',
     increments: Float[Array, "steps 2 m"],
     initial: State | None = None,
     *,
@@ -191,7 +191,7 @@ def simulate_increments(
     """`simulate_noisy` along a given path of the Wiener processes.
 
     `increments[k]` holds the increments during step k, one row for `y` and one for `a`, each of
-    variance `dt`. Sums of successive increments drive the same path with a longer step.
+    variance `dt`. Sums of successive increments give the same path with a longer step.
     """
     if increments.shape[1:] != (2, circuit.n):
         raise ValueError(
@@ -237,7 +237,7 @@ def _simulate(
     neuron_bytes = 2 * circuit.n * dt.dtype.itemsize
     require_memory(rows * neuron_bytes, "steps", f"a trajectory of {rows:,} rows")
     require_memory(save_every * neuron_bytes, "save_every", f"the noise of {save_every:,} steps")
-    with concretely():  # what is concrete stays so inside a traced function
+    with concretely():  # concrete values stay concrete inside a traced function
         times = _times(dt, save_every, rows)
         drive = as_time_course(circuit, z, times)
         start = initial_state(circuit, initial)
@@ -275,7 +275,8 @@ def _times(dt: Float[Array, ""], save_every: int, rows: int) -> Float[Array, " r
 
 
 def _modes(circuit: Circuit, drive, times) -> Complex[Array, "drives m"]:
-    """Eigenvalues under the drive, or under the weakest and the strongest of its values."""
+    """Eigenvalues under a constant drive, or under the weakest and the strongest value of a varying
+    one."""
     if isinstance(drive, Constant):
         return modes(circuit, drive.value[None])
     return modes(circuit, _weakest_and_strongest(circuit.b, drive, times))
@@ -291,7 +292,7 @@ def _weakest_and_strongest(gain: Float[Array, " n"], drive, times) -> Float[Arra
 def _judge(
     eigenvalues, dt: float, scheme: Scheme, noise: Noise, constant: bool, throw: bool
 ) -> None:
-    """Refuse steps that are unstable, and warn of those that change a variance too much."""
+    """Refuse unstable steps, and warn of steps that change a variance too much."""
     error = variance_error(eigenvalues, dt, scheme)
     if error <= _BIAS:
         return
@@ -317,15 +318,15 @@ def _judge(
 
 
 def _silent(noise: Noise) -> bool:
-    """Whether there is known to be no noise."""
+    """Whether all levels are known to be 0."""
     levels = jax.tree.leaves(noise)
     return not any(isinstance(level, Tracer) or np.any(np.asarray(level)) for level in levels)
 
 
 def _looks(drive, dt: Float[Array, ""]) -> tuple[int, Float[Array, ""]]:
-    """How often a step looks at the drive, to miss nothing; and `dt`.
+    """How often a step must evaluate the drive so as to miss nothing; and `dt`.
 
-    A `dt` that is traced, and too long for one look, is an error when it is computed.
+    A traced `dt` that is too long for one evaluation raises an error at run time.
     """
     if not isinstance(drive, Function):
         return 1, dt
@@ -336,7 +337,7 @@ def _looks(drive, dt: Float[Array, ""]) -> tuple[int, Float[Array, ""]]:
 
 
 def _nothing_if(unstable: Bool[Array, ""], trajectory: Trajectory) -> Trajectory:
-    """The trajectory, of which nothing is good if its steps are unstable."""
+    """The trajectory, marked as failed from the start if its steps are unstable."""
     return eqx.tree_at(
         lambda path: (path.failure, path.end_time),
         trajectory,
@@ -385,7 +386,7 @@ def _integrate(
         x = step(x, *inputs)
         return x, x
 
-    def mean(z):  # over the looks of each step
+    def mean(z):  # over the evaluations in each step
         return z if looks == 1 else jnp.mean(z.reshape(steps_per_chunk, looks, -1), axis=1)
 
     def chunk(x, index):
@@ -398,7 +399,7 @@ def _integrate(
         driven = jnp.all(jnp.isfinite(z[1:] + z[:-1]).reshape(rows_per_chunk, -1), axis=1)
         return x, (path[:, -1], jnp.min(path[:, :, 1], axis=(1, 2)), driven)
 
-    # what the loop carries varies over a mesh of devices as does all that it is computed from
+    # what the loop carries must vary over a mesh of devices as its inputs do
     given = circuit, noise, dt, drive(times[0]), increments(jnp.int32(0))
     begin, _ = alike((jnp.stack(start), given))
     _, outcome = jax.lax.scan(chunk, begin, jnp.arange(chunks))
@@ -420,7 +421,7 @@ def _integrate(
 
 
 def _step(circuit: Circuit, dt) -> Float[Array, ""]:
-    with concretely():  # concrete, if it is, inside a traced function, too
+    with concretely():  # a concrete `dt` stays concrete inside a traced function
         dt = as_real("dt", dt, circuit.dtype)
         if dt.ndim:
             raise ValueError(f"`dt` must be one number, not of shape {dt.shape}.")

@@ -1,6 +1,6 @@
 """Trajectories of the circuit: its differential equation, integrated by Diffrax.
 
-`organics.simulation.noise` has the same with noise; both return a `Trajectory`.
+`organics.simulation.noise` does the same with noise; both return a `Trajectory`.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from organics.simulation.stepping import Watchful, is_differentiated, resolution
 Drive = Real[ArrayLike, "*samples n"] | Callable[[Float[Array, ""]], Array]
 
 _SOLVERS = {"explicit": dfx.Tsit5, "implicit": dfx.Kvaerno5}
-_SAMPLES = 101  # saved when `t` is only a duration
+_SAMPLES = 101  # number of saved times if `t` is a duration
 
 FAILURES = ("none", "steps", "resolution", "divergence", "drive", "modulator", "stability")
 NONE, STEPS, RESOLUTION, DIVERGENCE, DRIVE, MODULATOR, STABILITY = range(len(FAILURES))
@@ -36,19 +36,19 @@ NONE, STEPS, RESOLUTION, DIVERGENCE, DRIVE, MODULATOR, STABILITY = range(len(FAI
 class Trajectory(eqx.Module):
     """States of a circuit along time.
 
-    A batch of trajectories, made by `jax.vmap`, has leading axes on every field. A time that is not
-    there to be differentiated, `end_time` of a failure or `steady_time` of a circuit that did not
-    come to rest, raises an error when its derivative is computed.
+    A batch of trajectories, made by `jax.vmap`, has leading axes on every field. Differentiating
+    the `end_time` of a failure, or the `steady_time` of a circuit that did not come to rest, raises
+    an error.
 
     Attributes
         t: save times, in ms, shape (t,).
         state: `y` and `a`, each of shape (t, n); NaN after a failure of the solver, the state of
             rest after `steady_time`.
-        failure: index into `FAILURES`, 0 if there is none; `failure_name` has the word.
-        end_time: how far the trajectory is good, in ms: the last save time, `steady_time`, or the
-            time of the failure.
-        rested: whether the circuit came to rest and was asked to stop there.
-        interpolation: what calling the trajectory evaluates; `None` unless it was asked for.
+        failure: index into `FAILURES`, 0 if there is none; `failure_name` is its name.
+        end_time: until when the trajectory is valid, in ms: the last save time, `steady_time`, or
+            the time of the failure.
+        rested: whether the circuit came to rest, with `until_steady`.
+        interpolation: evaluated when the trajectory is called; `None` without `dense=True`.
     """
 
     t: Float[Array, "*batch t"]
@@ -59,7 +59,7 @@ class Trajectory(eqx.Module):
     interpolation: dfx.DenseInterpolation | None = None
 
     def lines(self) -> Lines:
-        """In words."""
+        """The result as a verdict and lines of text."""
         t, y = np.asarray(self.t), np.asarray(self.state.y)
         rows = [("times", f"{t.shape[-1]} from {t.min():.6g} to {t.max():.6g} ms")]
         if t.ndim == 1:
@@ -79,14 +79,14 @@ class Trajectory(eqx.Module):
 
     @property
     def ok(self) -> Bool[Array, "*batch"]:
-        """Whether it can be trusted: it came to its end, is finite, and no `a` that began positive
-        was found at or below 0. The circuit itself cannot do that: either the steps were too large,
-        or noise did it. `a` is never clipped."""
+        """Whether the trajectory is valid: it is complete and finite, and no `a` that began
+        positive fell to 0 or below. Only too large steps or noise can cause that; the circuit
+        itself cannot. `a` is never clipped."""
         return jnp.asarray(self.failure == NONE)
 
     @property
     def steady_time(self) -> Float[Array, "*batch"]:
-        """When the circuit came to rest, in ms; `inf` if it did not, or was not asked to stop."""
+        """When the circuit came to rest, in ms; `inf` if it did not, or without `until_steady`."""
         time = jnp.where(self.rested, self.end_time, jnp.inf)
         return _determined(self.rested, time, self.state.y)
 
@@ -95,12 +95,12 @@ class Trajectory(eqx.Module):
         """What went wrong: one of `FAILURES`. Needs concrete values."""
         return FAILURES[int(self.failure)]
 
-    def __call__(self, t: Real[ArrayLike, ""]) -> State:
+    def __call__(self, t: 'Real[ArrayLike, ""]') -> State:
         """State at a time `t` in ms, by the solver's own interpolation. Needs `dense=True`.
 
-        For several times use `jax.vmap`, under which a time that is out of range gives NaN.
+        For several times use `jax.vmap`; a time out of range then gives NaN.
 
-        Raises `ValueError` if there is no interpolation, or if `t` is outside what was simulated.
+        Raises `ValueError` if there is no interpolation, or `t` is outside the simulated time.
         """
         if self.interpolation is None:
             raise ValueError("This trajectory has no interpolation; simulate with `dense=True`.")
@@ -118,8 +118,8 @@ class Trajectory(eqx.Module):
 
 def simulate(
     circuit: Circuit,
-    z: Drive,
-    t: Real[ArrayLike, "*times"],
+    z: "Drive",
+    t: 'Real[ArrayLike, "*times"]',
     initial: State | None = None,
     *,
     method: Method = "explicit",
@@ -135,46 +135,45 @@ def simulate(
     """Integrate the circuit's differential equation, with adaptive steps.
 
     Can be jitted, mapped over circuits, drives and initial states, and differentiated in reverse
-    mode, through the steps that were taken; of which there are then more where a circuit rests, as
-    the explicit method keeps them short enough for the derivative. Inside of `jax.shard_map`, what
-    differs between devices needs `check_vma=False`, and has no derivatives.
+    mode, through the steps taken. When differentiated, the explicit method takes more steps at
+    rest, short enough for the derivative. Inside of `jax.shard_map`, values that differ between
+    devices need `check_vma=False` and have no derivatives.
 
     Arguments
         z: input drive: constant, shape (n,); or sampled at the save times, shape (t, n), and linear
-            between them (steps end at the samples, so that none is overlooked); or a function of
-            the time in ms, that returns shape (n,) and can be traced and mapped over times by JAX.
-            A function may jump, be periodic, or be on for a moment only: nothing that it does for
-            1 ms or longer is stepped over (for briefer things see `max_step`), since it is looked
-            at every 0.45 ms and long steps are taken only where it is smooth. That is done for the
-            first 33 hours, or 236 s where `t` is traced; later, steps are at most 0.9 ms long.
-            JAX takes the derivative with respect to the times of its jumps to be 0.
-        t: increasing save times in ms, the first being that of `initial`; or a duration in ms, for
-            evenly spaced times from 0: as many as `z` has samples, else 101.
+            between them (steps end at the samples, so none is missed); or a function of the time in
+            ms that returns shape (n,) and that JAX can trace and map over times. A function may
+            jump, oscillate or pulse: it is evaluated every 0.45 ms and long steps are taken only
+            where it is smooth, so nothing that lasts 1 ms or longer is missed (for briefer events
+            see `max_step`). This covers the first 33 hours, or 236 s if `t` is traced; later, steps
+            are at most 0.9 ms long. Derivatives with respect to the times of jumps are 0.
+        t: increasing save times in ms, the first being the time of `initial`; or a duration in ms,
+            which gives evenly spaced times from 0: as many as `z` has samples, else 101.
         initial: state at the first time. By default `y = 0` and `a = (b0 sigma)^2`, a steady state
             of the circuit without input. Any `a` is allowed, negative ones too.
         method: "explicit" (Tsit5) or "implicit" (Kvaerno5, for stiff circuits: time constants far
             apart, or very large `a`), both of order 5.
         rtol, atol: relative and absolute error allowed per step.
-        max_step: longest step, in ms. For a function `z` it takes the place of the looks at it:
-            nothing that lasts as long is stepped over; `inf` trusts the function to be smooth.
-        max_steps: number of steps, accepted or not, after which to give up.
-        dense: keep the interpolation, so that the trajectory can be called at any time. Takes the
-            memory of `max_steps` steps.
-        until_steady: stop integrating where a step first ends at rest, at the moment in that step
-            at which rest begins; later rows hold that state. Needs a constant drive.
-        steady_tolerance: rest is where the Euclidean norm of `circuit.imbalance`, the velocity
-            scaled by the time constants (the `residual` of a `SteadyState`), is at most this.
-            Below about `10 rtol` it may not be reached for the errors of the steps.
+        max_step: longest step, in ms. A function `z` is then not evaluated in advance: nothing that
+            lasts as long as `max_step` is missed. `inf` assumes that the function is smooth.
+        max_steps: give up after this many steps, accepted or not.
+        dense: keep the interpolation, so that the trajectory can be called at any time; takes
+            memory for `max_steps` steps.
+        until_steady: stop at the first step that ends at rest, at the moment in it when rest
+            begins; later rows hold that state. Needs a constant drive.
+        steady_tolerance: the circuit rests if the Euclidean norm of `circuit.imbalance` (the
+            `residual` of a `SteadyState`) is at most this. Errors of the steps may keep it from
+            falling below about `10 rtol`.
         throw: raise if the trajectory is not `ok`.
 
     Raises
         ValueError: naming the argument, if one is not as above; not for values being traced.
-        RuntimeError: if `throw` and the trajectory is not `ok`. Says why, and what would do; and,
-            unless it is being traced, how far it came.
+        RuntimeError: if `throw` and the trajectory is not `ok`. Says why, what to do, and (unless
+            traced) how far it came.
     """
     _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance)
     samples = _SAMPLES if callable(z) or np.ndim(z) != 2 else np.shape(z)[0]
-    with concretely():  # what is concrete stays so inside a traced function
+    with concretely():  # concrete values stay concrete inside a traced function
         times = save_times(circuit, t, samples)
         drive = as_time_course(circuit, z, times)
         start = initial_state(circuit, initial)
@@ -240,7 +239,7 @@ class Function(eqx.Module):
 def as_time_course(
     circuit: Circuit, z: Drive, times: Float[Array, " t"]
 ) -> Constant | Sampled | Function:
-    """`z` in any of its three forms (see `simulate`) as a callable of the time in ms.
+    """`z`, in any of its three forms (see `simulate`), as a function of the time in ms.
 
     Raises `ValueError` if its shape, or what it returns, does not fit the circuit or the times.
     """
@@ -276,7 +275,7 @@ def save_times(circuit: Circuit, t: Real[ArrayLike, "*times"], samples: int) -> 
     if not isinstance(times, Tracer):
         times = np.asarray(times)  # JAX would compile a program for each shape
     if times.ndim == 0:
-        with np.errstate(all="ignore"):  # what is not finite is refused below
+        with np.errstate(all="ignore"):  # values that are not finite are refused below
             evenly = jnp.linspace if isinstance(times, Tracer) else np.linspace
             times = evenly(0, times, samples, dtype=times.dtype)
     if times.ndim != 1 or len(times) < 2:
@@ -297,7 +296,7 @@ def initial_state(circuit: Circuit, initial: State | None) -> State:
     """`initial` in the circuit's type; `y = 0`, `a = (b0 sigma)^2` if it is not given.
 
     Raises `ValueError` if a shape is not (n,) or a value is not finite; without `initial`, also if
-    `(b0 sigma)^2` is out of range: an `a` that begins at 0 would stay there.
+    `(b0 sigma)^2` is out of range: an `a` that starts at 0 would stay there.
     """
     if initial is None:
         start = _without_input(circuit)
@@ -322,7 +321,7 @@ def _without_input(circuit: Circuit) -> State:
 
 
 def _number(value, dtype) -> Any:
-    """As an array: another value of it needs no new compilation."""
+    """The number as an array, so that another value needs no new compilation."""
     return jnp.asarray(value, dtype) if isinstance(value, Tracer) else np.asarray(value, dtype)
 
 
@@ -332,9 +331,9 @@ def known(condition: Bool[Array, ""]) -> bool | None:
 
 
 def with_honest_end(trajectory: Trajectory) -> Trajectory:
-    """The trajectory, refusing to have the derivative of an end that nothing determines.
+    """The trajectory; differentiating an undetermined `end_time` raises an error.
 
-    To be called outside of what is compiled, so that the refusal is an error of the caller's.
+    Call it outside of compiled functions, so that the error is raised in the caller.
     """
     determined = trajectory.rested | trajectory.ok
     end = _determined(determined, trajectory.end_time, trajectory.state.y)
@@ -343,8 +342,8 @@ def with_honest_end(trajectory: Trajectory) -> Trajectory:
 
 @jax.custom_vjp
 def _determined(determined, time, y):
-    """`time`. Where it is not `determined`, its derivative with respect to all that `y` depends on
-    is an error, instead of 0."""
+    """`time`. If it is not `determined`, its derivative with respect to anything that `y` depends
+    on is an error instead of 0."""
     del determined, y
     return time
 
@@ -359,7 +358,7 @@ def _backward(residuals, cotangent):
         "`steady_time` and `end_time` have no derivative where the circuit did not come to rest "
         "or the simulation failed."
     )
-    # the error goes with both: of what is compiled, a part that nothing depends on is left out
+    # both carry the error, as the compiler removes whatever nothing depends on
     refused = jnp.any(~determined & (cotangent != 0))
     return None, *eqx.error_if((cotangent, zeros), refused, message)
 
@@ -368,16 +367,16 @@ _determined.defvjp(_forward, _backward)
 
 
 def require_ok(trajectory: Trajectory, reasons: dict[int, tuple[str, str]]) -> Trajectory:
-    """The trajectory, or a `RuntimeError` if it is not `ok`; under tracing, when it is computed.
+    """The trajectory, or a `RuntimeError` if it is not `ok`; a traced one raises at run time.
 
-    `reasons` has, for each failure that there can be, what happened and what would do.
+    `reasons` says, for each possible failure, what happened and what to do.
     """
     if known(trajectory.ok) is False:
         what, remedy = reasons[int(trajectory.failure)]
         _, end, last = _course(trajectory)
         far = "" if end is None else f" It is good until t = {end:.6g} of {last:.6g} ms."
         error = SimulationFailed(f"the simulation failed: {what}.{far} {remedy}")
-        # for who wrote the call, not for who typed a command
+        # for callers in Python; the command line does not show it
         error.add_note("`throw=False` returns what there is.")
         raise error
     if known(trajectory.ok) is None:
@@ -391,7 +390,7 @@ def require_ok(trajectory: Trajectory, reasons: dict[int, tuple[str, str]]) -> T
 
 
 def reasons(trajectory: Trajectory, method: Method, max_steps: int) -> dict[int, tuple[str, str]]:
-    """For each failure of a simulation, what happened and what would do."""
+    """For each failure of a simulation, what happened and what to do."""
     dtype = trajectory.t.dtype
     stiff = "" if method == "implicit" else ", or, for a stiff circuit, choose `method='implicit'`"
     wider = "" if dtype == jnp.float64 else ", or compute in float64"
@@ -420,7 +419,7 @@ DRIVE_NOT_FINITE = "the drive `z` is not finite", "It must be, at all times."
 
 
 def _needed(trajectory: Trajectory, max_steps: int) -> str:
-    """How many steps it takes at the pace so far, if that is known."""
+    """How many steps the simulation would take at its pace so far, if known."""
     begin, end, last = _course(trajectory)
     if begin is None or end is None or last is None or not end > begin:
         return ""
@@ -429,9 +428,9 @@ def _needed(trajectory: Trajectory, max_steps: int) -> str:
 
 
 def _course(trajectory: Trajectory) -> tuple[float, float, float] | tuple[None, None, None]:
-    """When the simulation began, how far it came, when it should have ended; if that is known.
+    """When the simulation began, how far it came, and when it should have ended; None if unknown.
 
-    It is while derivatives are taken, and not while a function is compiled or mapped.
+    Known while derivatives are taken, unknown while a function is compiled or mapped.
     """
     t, end = trajectory.t, trajectory.end_time
     times = jax.lax.stop_gradient((t[..., 0], end, t[..., -1]))
@@ -460,9 +459,9 @@ def _velocity(t, x, args):
 
 
 def _above_rest(t, y, args, t0, **_):
-    """By how much the imbalance is more than rest allows.
+    """By how much the imbalance exceeds the tolerance for rest.
 
-    For a start at rest, which is to end as soon as it has begun, the time until then.
+    For a start at rest, which should end at once, the time until then.
     """
     *_, at_rest = args
     soon = t0 + resolution(t0) / 4 + jnp.finfo(t0.dtype).tiny
@@ -486,7 +485,8 @@ class _Bisection(optx.Bisection):
 
 
 class _Asked(eqx.Module):
-    """How to integrate; see `simulate`. `room` is that for looks at the drive, if there are any."""
+    """How to integrate; see `simulate`. `room` is that of the survey of the drive, if there is
+    one."""
 
     rtol: Any  # arrays
     atol: Any
@@ -528,7 +528,7 @@ def _integrate(circuit, drive, times, initial, asked: _Asked) -> Trajectory:
 
 
 def _controller(circuit, drive, times, initial, asked: _Asked) -> Any:
-    """Of the lengths of steps: by their errors, the samples of the drive and looks at it."""
+    """Controls step lengths by the errors, the samples of the drive and its survey."""
     controller = dfx.PIDController(rtol=asked.rtol, atol=asked.atol, dtmax=asked.max_step)
     if isinstance(drive, Sampled):
         controller = dfx.ClipStepSizeController(controller, step_ts=times)
@@ -544,7 +544,7 @@ def _controller(circuit, drive, times, initial, asked: _Asked) -> Any:
 def _as_trajectory(
     solution: dfx.Solution, times: Array, initial: State, at_rest: Bool[Array, ""]
 ) -> Trajectory:
-    """The states that were saved, those of rest, and what is wrong; `at_rest` from the start."""
+    """The saved states, the states at rest, and the failure; `at_rest` from the start."""
     assert solution.ts is not None and solution.ys is not None
     (saved_times, (end_time,)), (saved, (last,)) = solution.ts, solution.ys
     steady = solution.result == dfx.RESULTS.event_occurred
@@ -569,7 +569,7 @@ def _as_trajectory(
 
 
 def _failure(result: dfx.RESULTS, good: Bool[Array, ""]) -> Int[Array, ""]:
-    """What the solver says, as an index into `FAILURES`."""
+    """The solver's result as an index into `FAILURES`."""
     failure = jnp.where(good, NONE, DIVERGENCE)
     for said, meaning in (
         (dfx.RESULTS.max_steps_reached, STEPS),

@@ -1,6 +1,6 @@
 """Do circuits come to rest? Many at once, in long simulations with tight tolerances.
 
-An independent check of the search for steady states, and the last word where that finds none.
+An independent check of the search for steady states, decisive where that finds none.
 """
 
 from functools import partial
@@ -15,34 +15,35 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from organics.circuit.circuit import Circuit, State
 from organics.simulation.ode import simulate
 
-_BATCH = 50  # circuits simulated at once: the slowest of them decides how long that takes
-_STRETCH = 200.0  # ms simulated at once, before those at rest are left out
+_BATCH = 50  # circuits simulated at once: the slowest one decides how long it takes
+_STRETCH = 200.0  # ms simulated before circuits at rest are removed
 _STEP_ERROR = 1e-10  # relative, of the simulation
-# residual at which a simulation counts as settled; where the damping is weak, the errors of the
-# steps keep up some 400 times their size
+# residual at which a simulation counts as settled; with weak damping, step errors sustain a
+# residual of about 400 times their size
 _REST = 1000 * _STEP_ERROR
 
 
 def near_rest(circuits: Circuit) -> State:
-    """`y = 0.01`, `a = (b0 sigma)^2`: where relaxation begins, too."""
+    """`y = 0.01`, `a = (b0 sigma)^2`, as where relaxation begins."""
     return State(jnp.full_like(circuits.c, 0.01), circuits.c)
 
 
 def settle(
     circuits: Circuit, drives: Float[Array | np.ndarray, "circuits n"], starts: State, time: float
 ) -> tuple[State, Bool[np.ndarray, " circuits"]]:
-    """Where each circuit is after `time` ms, or at rest before; and whether it is at rest.
+    """The state of each circuit after `time` ms, or when it came to rest before; and whether it
+    rests.
 
     `circuits` and `starts` are stacked along their first axis like `drives`.
     """
     y, a = (np.array(x) for x in starts)
-    circuits, drives = jax.device_get((circuits, drives))  # to choose of, without a program each
+    circuits, drives = jax.device_get((circuits, drives))  # indexing there compiles nothing
     settled = np.zeros(len(y), bool)
     moving, elapsed = np.arange(len(y)), 0.0
     while len(moving) and elapsed < time:
         duration = min(_STRETCH, time - elapsed)
         for first in range(0, len(moving), _BATCH):
-            # filled up with what is there already, so that it compiles once
+            # padded with earlier entries, so that it compiles once
             chosen = np.resize(moving[first : first + _BATCH], _BATCH)
             circuit, z = jax.tree.map(lambda leaf, i=chosen: leaf[i], (circuits, drives))
             state = State(*jax.device_put((y[chosen], a[chosen])))
@@ -66,10 +67,10 @@ def comes_to_rest(
 ) -> Bool[np.ndarray, " circuits"]:
     """Whether each circuit comes to rest within `time` ms from any of several states.
 
-    They are one near rest, one beside the given `states` (NaN where there is none), and as many
-    random ones as `starts` says, each farther out than the last.
+    These are one near rest, one next to the given `states` (NaN where there is none), and `starts`
+    random ones, each farther out than the last.
     """
-    # all in one, as simulations are done in batches of a given size
+    # all together, as simulations run in batches of fixed size
     begin = _beginnings(circuits, states, starts, jr.key(seed))
     count = len(begin.y) // len(drives)
     circuits, drives = jax.device_get((circuits, drives))
@@ -80,7 +81,8 @@ def comes_to_rest(
 
 @partial(jax.jit, static_argnums=2)
 def _beginnings(circuits: Circuit, states: State, starts: int, key: PRNGKeyArray) -> State:
-    """Where the simulations begin, those of all circuits from the first state before the next."""
+    """The starts of the simulations: the first of every circuit, then the second of every circuit,
+    ..."""
     y = jnp.where(jnp.isfinite(states.y), states.y, 0)
     beside = State(1.001 * y + 1e-3, 1.001 * jnp.where(jnp.isfinite(states.a), states.a, 1))
     begin = [near_rest(circuits), beside]

@@ -1,4 +1,4 @@
-"""What a trajectory comes to under a drive that no longer changes: rest, a rhythm, or infinity."""
+"""Where a trajectory ends under a constant drive: at rest, in a rhythm, or at infinity."""
 
 from typing import Literal, NamedTuple
 
@@ -11,16 +11,16 @@ from organics.simulation.ode import DIVERGENCE, NONE, Trajectory
 
 Kind = Literal["rests", "decays", "oscillates", "grows", "moves", "diverges"]
 
-_STEADY = 0.8  # the speed in the last quarter, of that in the one before, if it lasts
-_CYCLES = 3  # that are seen at least, where a rhythm is named
+_STEADY = 0.8  # least ratio of speeds, last quarter to the one before, of lasting activity
+_CYCLES = 3  # least number of cycles for a rhythm
 
 
 class Settling(NamedTuple):
-    """What a trajectory comes to.
+    """Where a trajectory ends.
 
     Attributes
-        kind: "rests" at a steady state; "decays" towards one; "oscillates" on and on; "grows";
-            "diverges" to infinity; or "moves", where what was simulated is too short to tell.
+        kind: "rests" at a steady state; "decays" towards one; "oscillates" steadily; "grows";
+            "diverges" to infinity; or "moves", if the simulation is too short to tell.
         frequency: of the cycles in the second half, in Hz; 0 if there are fewer than three.
     """
 
@@ -48,15 +48,14 @@ def settling(
     since: float = -np.inf,
     tolerance: float = 1e-4,
 ) -> Settling:
-    """What the circuit comes to in a trajectory whose drive is `z` from `since` on, in ms.
+    """Where a trajectory ends whose drive is constant, `z`, from the time `since` (ms) on.
 
-    It rests where the Euclidean norm of `circuit.imbalance`, the velocity scaled by the time
-    constants, is at most `tolerance` at the end. Else the largest of it in the last quarter of that
-    time is held against that in the quarter before. The save times must be dense: a few in each
-    cycle.
+    It rests if the Euclidean norm of `circuit.imbalance`, the velocity scaled by the time
+    constants, is at most `tolerance` at the end. Otherwise the largest norm in the last quarter of
+    that time is compared with that in the quarter before. Each cycle needs a few save times.
 
-    Needs concrete values, and no noise. Raises `ValueError` if the trajectory failed otherwise than
-    by diverging, or has fewer than 8 save times from then on.
+    Needs concrete values, and no noise. Raises `ValueError` if the trajectory failed in another way
+    than by diverging, or has fewer than 8 save times after `since`.
     """
     failure, t = int(trajectory.failure), np.asarray(trajectory.t)
     if failure == DIVERGENCE:
@@ -83,7 +82,8 @@ def settling(
 
 
 def _frequency(t: Float[np.ndarray, " t"], values: Float[np.ndarray, "t m"]) -> float:
-    """In Hz, of the column that varies most: how often it rises through its mean, here or 0."""
+    """Frequency, in Hz, of the column that varies most, from its upward crossings of the mean; 0 if
+    there are too few."""
     x = values[:, np.argmax(np.std(values, axis=0))]
     x = x - np.mean(x)
     rises = np.flatnonzero((x[:-1] < 0) & (x[1:] >= 0))

@@ -1,8 +1,8 @@
-"""How long the steps of a simulation may be: nothing that the drive does is stepped over.
+"""How long the steps of a simulation may be, so that no change of the drive is missed.
 
-An adaptive solver knows the drive only where its stages look, so that the long steps of a circuit
-at rest would pass a pulse by. Here the drive is surveyed before the first step, all along the
-simulation, and a step goes no farther than the drive is as smooth as the solver takes it to be.
+An adaptive solver evaluates the drive only at its stages, so the long steps of a circuit at rest
+could miss a pulse. Here the drive is surveyed over the whole simulation before the first step, and
+no step extends beyond the stretch in which the drive is smooth.
 """
 
 import math
@@ -19,26 +19,26 @@ from jaxtyping import Array, Bool, Float, Int8
 
 from organics.circuit.circuit import Circuit, State, gate, root
 
-LOOK = 0.9  # ms that a step may always have: whatever lasts 1 ms holds the end of such a step
+LOOK = 0.9  # ms that a step may always take: anything of 1 ms contains the end of such a step
 
-APART = LOOK / 2  # ms between two looks at the drive, at most
-_CELLS = 16  # from look to look, in the shortest stretch whose smoothness is judged
+APART = LOOK / 2  # ms between two evaluations of the drive, at most
+_CELLS = 16  # intervals between evaluations in the shortest stretch that is judged
 _STEP_CELLS = 8  # the same, in a single step
-_PART = 5  # doublings of a stretch, up to the longest, which is looked at at once
-_ROOM = 15  # doublings for which there is room where the duration is not known: 236 s
-_MOST_ROOM = 24  # and where it is: 33 hours
-_SHORTER = 0.2  # of a step that may have passed something by is tried
-_IDLE = 1e-4  # part of the error that a step may have, below which it tells nothing of the step
-_AT_REST = 2  # rates times the length of such a step, at most: below it, what is small decays
-_EXPLOSION = 1e4  # growth in a time constant beyond which a state that is still finite diverges
+_PART = 5  # doublings of a stretch that are evaluated at once
+_ROOM = 15  # doublings allowed for an unknown duration: 236 s
+_MOST_ROOM = 24  # and for a known one: 33 hours
+_SHORTER = 0.2  # factor for repeating a step that may have missed something
+_IDLE = 1e-4  # fraction of the allowed error below which the error says nothing about the step
+_AT_REST = 2  # largest rate times length of such a step: below it, small deviations decay
+_EXPLOSION = 1e4  # growth per time constant beyond which a finite state counts as diverging
 
 
 @cache
 def _pulses(cells: int) -> Float[np.ndarray, "looks looks"]:
-    """The matrix that leaves of values at evenly spaced looks what is not smooth.
+    """The matrix that maps values at evenly spaced times to their part that is not smooth.
 
-    Smooth is a polynomial of a degree that is 5/8 of the number of cells. The matrix is scaled so
-    that of a pulse of height 1, wherever it is on, at least 1 is left at some look.
+    Smooth means a polynomial of degree 5/8 of the number of cells. The matrix is scaled so that a
+    pulse of height 1 anywhere leaves at least 1 at some time.
     """
     x = np.linspace(-1, 1, cells + 1)
     basis, _ = np.linalg.qr(np.polynomial.chebyshev.chebvander(x, 5 * cells // 8))
@@ -54,8 +54,9 @@ class Survey(eqx.Module):
     Attributes
         start: of the simulation, in ms.
         length: of the shortest stretches, in ms.
-        doublings: for each of these, shape (stretches,), how often it can be doubled, to a multiple
-            of the length so reached, and all of it be smooth; -1 where it is not smooth itself.
+        doublings: for each of these, shape (stretches,), how often its length can be doubled
+            (aligned to a multiple of that length) with the drive smooth on all of it; -1 if it is
+            not smooth itself.
     """
 
     start: Float[Array, ""]
@@ -72,9 +73,9 @@ class Survey(eqx.Module):
 
 
 def room_for(duration: float | None) -> int:
-    """Doublings of the shortest stretch in `duration` ms; `None`, if it is traced, is 236 s.
+    """Doublings of the shortest stretch in `duration` ms; `None` (traced) counts as 236 s.
 
-    What there is no room for counts as not smooth.
+    Anything beyond counts as not smooth.
     """
     if duration is None:
         return _ROOM
@@ -90,10 +91,10 @@ def survey(
     rtol: Float[Array, ""],
     atol: Float[Array, ""],
 ) -> Survey:
-    """Look at `pull` from `start` to `end`; `room` is that for the duration (`room_for`).
+    """Evaluate `pull` from `start` to `end`; `room` is `room_for` the duration.
 
-    It is smooth where it is a polynomial to within `atol` and `rtol` of its largest value nearby,
-    each neuron's for itself, and to within the rounding of the time. It is not differentiated.
+    It is smooth where, for each neuron, it is a polynomial to within `atol`, `rtol` of its largest
+    value nearby, and the rounding of the time. The survey has no derivatives.
     """
     dtype, part = start.dtype, min(room, _PART)
     stretches, looks = 1 << part, _CELLS << part
@@ -119,7 +120,8 @@ def survey(
 def _smooth_doublings(
     values: Float[Array, "looks n"], apart, blur, rtol, atol
 ) -> Int8[Array, " stretches"]:
-    """The `doublings` of a `Survey` for looks at times `apart`, each uncertain by `blur`."""
+    """The `doublings` of a `Survey` for evaluations spaced by `apart`, at times uncertain by
+    `blur`."""
     stretches = len(values) // _CELLS
     levels = [stretches >> k for k in range(stretches.bit_length())]  # stretches on each
     looks = [
@@ -127,7 +129,7 @@ def _smooth_doublings(
     ]
     each = values[np.stack(looks, axis=1)]  # (looks, stretches, n)
     allowed = atol + rtol * jnp.max(jnp.abs(each), axis=0)
-    # longer stretches have their looks farther apart, but nothing in them is as short
+    # longer stretches are evaluated at wider spacing, but contain nothing that is as short
     smooth = jnp.all(_hidden_pulse(each, apart, blur) <= allowed, axis=1)
     good, found = jnp.ones(2 * stretches, bool), jnp.full(stretches, -1, jnp.int8)
     for k, also in enumerate(jnp.split(smooth, np.cumsum(levels)[:-1])):
@@ -137,9 +139,9 @@ def _smooth_doublings(
 
 
 def _hidden_pulse(values: Float[Array, "looks *some n"], apart, blur) -> Float[Array, "*some n"]:
-    """The height of the pulse that there may be on top of a polynomial through the looks, at most.
+    """An upper bound on the height of a pulse on top of a polynomial through the values.
 
-    What may be the rounding of the values, or of times uncertain by `blur`, is not counted.
+    Rounding of the values, and of times uncertain by `blur`, does not count.
     """
     pulses = _pulses(len(values) - 1)
     off = jnp.max(jnp.abs(jnp.tensordot(jnp.asarray(pulses, values.dtype), values, 1)), axis=0)
@@ -150,8 +152,8 @@ def _hidden_pulse(values: Float[Array, "looks *some n"], apart, blur) -> Float[A
 
 
 class _Course(NamedTuple):
-    """What a controller carries along: `inner` of the one that it limits; and the time until which
-    it need not ask the survey."""
+    """The state of the controller: `inner` is that of the controller that it limits; and the time
+    until which the survey need not be consulted."""
 
     inner: Any
     reach: Float[Array, ""]
@@ -175,19 +177,19 @@ def is_differentiated(tree: Any) -> Bool[Array, ""]:
 
 
 class Watchful(dfx.AbstractAdaptiveStepSizeController):
-    """Limits the steps of another controller: to what is surveyed, and to what time resolves.
+    """Limits the steps of another controller by the survey and by the resolution of time.
 
-    A step ends no later than the smooth stretch that it begins in, or `LOOK` after its begin:
-    whatever lasts longer is met at the end of such a step. No step is shorter than rounding allows
-    a time to move. There, a jump of the drive is crossed, with the error that this means; anything
-    else ends the simulation: `dt_min_reached`, `nonfinite` of the state, or `nonfinite_input` of
-    the drive.
+    A step ends no later than the smooth stretch in which it begins, or `LOOK` after its start:
+    anything that lasts longer is seen at the end of such a step. No step is shorter than the
+    resolution of time. A step of that length crosses a jump of the drive, with some error; any
+    other reason for it ends the simulation with `dt_min_reached`, `nonfinite` (state) or
+    `nonfinite_input` (drive).
 
-    Errors of a circuit at rest say nothing of the steps, however long; where the trajectory is
-    `differentiated`, they are then kept so short that what is small decays, as derivatives are.
+    At rest the errors are tiny for steps of any length. If the trajectory is `differentiated`,
+    steps at rest are kept short enough for small deviations, such as derivatives, to decay.
 
-    The solver's `args` must be a circuit, a drive, and what else there is. Without a survey the
-    drive counts as smooth.
+    The solver's `args` must begin with a circuit and a drive. Without a survey the drive counts as
+    smooth.
     """
 
     controller: dfx.AbstractAdaptiveStepSizeController
@@ -234,7 +236,7 @@ class Watchful(dfx.AbstractAdaptiveStepSizeController):
             why = dfx.RESULTS.where(stuck, outcome, dfx.RESULTS.successful)
             return keep, start, *self._limited(start, stop), why
 
-        # all in one, and only where needed: this is done at every step
+        # all at once, and only where needed, as this runs at every step
         kept, begin, end, reach, outcome = jax.lax.cond(
             stuck | unknown | (end > state.reach),
             careful,
@@ -244,7 +246,7 @@ class Watchful(dfx.AbstractAdaptiveStepSizeController):
         return kept, begin, end, jumped, _Course(inner, reach), result
 
     def _bounded_at_rest(self, wanted, begin, end, y0, y1, args, error):
-        """The end of a step; where the last one had no error to speak of, bounded by the rates."""
+        """The end of a step, bounded by the rates if the last step had almost no error."""
         allowed = self.atol + self.rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))
         idle = wanted & jnp.all(jnp.abs(error) <= _IDLE * allowed)
 
@@ -254,14 +256,15 @@ class Watchful(dfx.AbstractAdaptiveStepSizeController):
         return jax.lax.cond(idle, bounded, lambda: end)
 
     def _limited(self, begin, end):
-        """The end of a step, as limited by the survey, and the time until which that does not."""
+        """The end of a step as limited by the survey, and the time until which the survey sets no
+        limit."""
         if self.survey is None:
             return end, jnp.full_like(end, jnp.inf)
         reach = self.survey.reach(begin)
         return jnp.minimum(end, jnp.maximum(reach, begin + LOOK)), reach
 
     def _hides(self, t0, t1, y0, y1, args):
-        """Whether the drive may have done something in a step that its error does not tell."""
+        """Whether the drive may have done something in a step that the error does not show."""
         if self.survey is None:
             return jnp.bool_(False)
         circuit, drive, *_ = args
@@ -272,13 +275,13 @@ class Watchful(dfx.AbstractAdaptiveStepSizeController):
         return jnp.any(length * circuit.b * pulse / circuit.tau_y > allowed)
 
     def _cross(self, t0, t1, y0, y1, args, error):
-        """Whether the shortest of steps, although refused, is to be kept; if not, why."""
+        """Whether to keep a rejected step of the shortest length; if not, why."""
         circuit, drive, *_ = args
         before, after = drive(t0), drive(t1)
         allowed = self.atol + self.rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))
         jump = (t1 - t0) * circuit.b * jnp.abs(after - before) / circuit.tau_y
         crossed = jnp.all(error <= allowed + jnp.stack([jump, jnp.zeros_like(jump)]))
-        # nothing in a circuit that comes to rest is that much faster than its time constants
+        # a circuit that comes to rest has no rates that much faster than its time constants
         growth = jnp.min(jnp.minimum(circuit.tau_y, circuit.tau_a)) / (t1 - t0)
         bounded = growth * jnp.max(jnp.abs(y1 - y0)) <= _EXPLOSION * jnp.max(jnp.abs(y0))
         why = dfx.RESULTS.where(bounded, dfx.RESULTS.dt_min_reached, dfx.RESULTS.nonfinite)  # pyright: ignore[reportArgumentType]
@@ -302,11 +305,11 @@ def _fastest(circuit: Circuit, state: State) -> Float[Array, ""]:
 
 
 def resolution(t: Float[Array, ""]) -> Float[Array, ""]:
-    """A few times the least by which a time can move."""
+    """A few times the smallest change of a time in floating point."""
     return 4 * jnp.finfo(t.dtype).eps * jnp.abs(t)
 
 
 def _no_shorter(begin, end):
-    """The end of a step, at least the shortest one's; also where it is NaN."""
+    """The end of a step, at least that of the shortest step, also if it is NaN."""
     least = begin + resolution(begin)
     return jnp.where(end > least, end, least)

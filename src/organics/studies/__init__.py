@@ -1,1 +1,1 @@
-"""What was found out with the library: the paper's figures, tables and claims, and ours."""
+"""Studies made with the library: the paper's figures, tables and claims, and our own."""

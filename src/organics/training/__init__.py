@@ -1,4 +1,4 @@
-"""Training, and what is left of it in a folder. Names are imported on first use."""
+"""Training of classifiers, and its files. Names are imported on first use."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,5 +1,5 @@
-"""Trees of arrays on disk: one safetensors file each, written whole or not at all, with a check
-sum of all that is in it."""
+"""Trees of arrays on disk: one safetensors file each, written whole or not at all, with a check sum
+of its content."""
 
 import hashlib
 import json
@@ -19,8 +19,8 @@ from organics.files.documents import canonical, parse_object
 from organics.machine.memory import available
 from organics.nn.recurrent import draw_start
 
-_ENTRY = "organics"  # of the file's metadata
-_NOTES, _SUM = "notes", "sha256"  # in it; in an earlier version, it was the notes themselves
+_ENTRY = "organics"  # key in the file's metadata
+_NOTES, _SUM = "notes", "sha256"  # keys in it; earlier versions have the notes there
 _TYPES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32",
     "I32": "int32", "U64": "uint64", "I64": "int64", "F16": "float16", "BF16": "bfloat16",
@@ -30,20 +30,20 @@ _TYPES = {
 
 
 class BadCheckpoint(ValueError):
-    """A file that does not hold the tree it should; the message names it and says in what way."""
+    """A file does not hold the expected tree; the message names it and says why."""
 
 
 def save_tree(path: Path, tree: PyTree, notes: dict[str, Any] | None = None) -> str:
-    """Write the arrays of `tree`, JAX's and NumPy's, by their path in it, and `notes` (anything
-    JSON can hold). Their order in memory does not matter. Returns the check sum.
+    """Write the arrays of `tree` (JAX or NumPy), named by their path in it, and `notes` (JSON
+    values). The memory layout of arrays does not matter. Returns the check sum.
 
-    Raises `ValueError`, naming the array, for a type that such a file cannot hold, and `OSError`,
+    Raises `ValueError`, naming the array, for a type that the file format lacks, and `OSError`,
     naming the file, if it cannot be written.
     """
     arrays = {name: _in_order(name, leaf) for name, leaf in _named_arrays(tree)}
     notes = notes or {}
     total = _sum_of(arrays, notes)
-    # one entry: several would come in any order, and equal trees not be equal files
+    # one entry, as several may be written in any order, and equal trees would give different files
     data = safetensors.numpy.save(arrays, {_ENTRY: json.dumps({_NOTES: notes, _SUM: total})})
     write_atomically(path, data)
     return total
@@ -81,9 +81,9 @@ def load_tree(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
-    """Every array in a file by its name, the notes, and the check sum of both.
+    """All arrays in a file by name, the notes, and the check sum of both.
 
-    A file without a check sum, of an earlier version, is believed. Raises `BadCheckpoint` if the
+    A file of an earlier version, without a check sum, is accepted. Raises `BadCheckpoint` if the
     file is damaged.
     """
     try:
@@ -109,7 +109,7 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], str]
 
 
 def _in_order(name: str, leaf: Any) -> np.ndarray:
-    """The array as a file has it: row by row, in the byte order of this machine."""
+    """The array as stored in a file: row-major, in the byte order of this machine."""
     array = np.asarray(leaf, order="C")
     if array.dtype.name not in _TYPES.values():
         raise ValueError(f"`{name}` is of type {array.dtype}, which a file cannot hold.")
@@ -125,7 +125,7 @@ def _sum_of(arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> str:
 
 
 def _draw_starts(stored: dict[str, Any], expected: dict[str, Any]) -> None:
-    """What was `stored` by version 0.1.0 has the bits from which initial states were drawn."""
+    """Files of version 0.1.0 `stored` the random key of initial states; draw the states from it."""
     for name, bits in list(stored.items()):
         if f"{name}.y" not in expected or (bits.shape, bits.dtype) != ((2,), np.uint32):
             continue

@@ -1,4 +1,4 @@
-"""What a training run is: everything that decides its numbers. Imports nothing heavy."""
+"""Settings of training runs: everything that decides the results. Imports nothing heavy."""
 
 import dataclasses
 import math
@@ -26,7 +26,7 @@ from organics.settings import Needs, Settings, fields_of
 
 
 def _single(value: float) -> float:
-    """What is left of a number in float32, in which training is; too large a one is infinite."""
+    """A number rounded to float32, the type of training; infinite if too large."""
     try:
         return struct.unpack("<f", struct.pack("<f", value))[0]
     except OverflowError:
@@ -40,14 +40,14 @@ _IN_SINGLE = Needs(
 
 Count = Annotated[int, Needs(">= 1", lambda value: value >= 1)]
 Size = Annotated[Count, Needs("up to 1,000,000", lambda value: value <= 1_000_000)]
-"""Of a layer."""
+"""Size of a layer."""
 Sizes = Annotated[
     tuple[Size, ...],
     Needs("sizes from 1 to 1,000,000"),
     Needs("1 to 100 sizes", lambda x: 1 <= len(x) <= 100),
 ]
 Layers = Annotated[Count, Needs("up to 100", lambda value: value <= 100)]
-"""On top of each other: each is compiled."""
+"""Number of stacked circuits; each adds to the compilation time."""
 Epochs = Annotated[Count, Needs("up to 999,999", lambda value: value < 1_000_000)]
 EpochNumbers = Annotated[
     tuple[Epochs, ...],
@@ -67,10 +67,10 @@ StepSize = Annotated[float, Needs("in (0, 1]", lambda value: 0 < value <= 1), _I
 
 @dataclass(frozen=True)
 class Optimization(Settings):
-    """How a model is trained, whatever it is and learns."""
+    """How a model is trained."""
 
     epochs: Epochs = 60
-    """How often the training images are all seen."""
+    """Number of passes over the training images."""
     batch_size: Count = 256
     """Images per step."""
     optimizer: OptimizerName = "adam"
@@ -78,7 +78,7 @@ class Optimization(Settings):
     momentum: Decay = 0.0
     """Of "sgd"."""
     learning_rate: Positive = 1e-3
-    """Of the optimizer; the largest, if it is scheduled."""
+    """Learning rate of the optimizer; with a schedule, the largest one."""
     schedule: Schedule = "constant"
     """Learning rate over the run: "constant"; "step": times 0.8 every 30 epochs; "drops": times
     `drop_factor` after each of the epochs in `drops`; "cosine": falling to 0 along half a cosine;
@@ -89,13 +89,13 @@ class Optimization(Settings):
     drop_factor: Positive = 0.1
     """By which it does."""
     weight_decay: NotNegative = 1e-5
-    """Added to the gradient as this times the parameters (L2), before the optimizer scales it."""
+    """L2 penalty: this times the parameters is added to the gradient, before the optimizer scales
+    it."""
     averaging: Decay = 0.0
-    """If above 0, an exponential average of the parameters over the steps, with this decay per
-    step, is what is validated, tested and saved; the training itself is the same. The paper has
-    none, 0."""
+    """If above 0, validate, test and save an exponential average of the parameters over the steps,
+    with this decay per step; training itself is unchanged. The paper does not average (0)."""
     seed: Seed = 0
-    """Decides the initial parameters and the order of the images."""
+    """Seed of the initial parameters and of the order of the images."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -109,13 +109,13 @@ class Optimization(Settings):
 
     @property
     def clipped_at(self) -> float | None:
-        """The norm to which larger gradients are scaled down; None if they are not."""
+        """The norm at which gradients are clipped; None without clipping."""
         return None
 
 
 @dataclass(frozen=True)
 class _StaticNetwork(Settings):
-    """What learns images, and which."""
+    """A network for images, and its data set."""
 
     dataset: DatasetName = "mnist"
     """Data set to train on."""
@@ -123,19 +123,19 @@ class _StaticNetwork(Settings):
     """"organics"; "mlp": the same network with dense ReLU layers in place of the circuits; or
     "ssn": with one stabilized supralinear network in place of them."""
     layers: Sizes = (50,)
-    """Size of each layer between the encoder and the readout; of "ssn", the two numbers of its
+    """Size of each layer between the encoder and the readout; for "ssn", its two numbers of
     excitatory and inhibitory units."""
     recurrent: StaticRecurrence = "identity"
     """Recurrent weights of the circuits: "identity", always stable, or "bounded", learned with
-    spectral norm at most 1 (a few times slower: the steady states are then searched for)."""
+    spectral norm at most 1 (a few times slower, as steady states must be searched for)."""
     encoder: Sizes = (360, 120, 40)
     """Widths of the encoder; the decoder mirrors them."""
 
 
 @dataclass(frozen=True)
 class TrainConfig(Optimization, _StaticNetwork):  # the fields of the last come first
-    """Settings of a training run; the defaults are the paper's for one layer of 50 on MNIST, but
-    for `recurrent` (the paper learns `W_r`) and the number of epochs (up to 200 there).
+    """Settings of a training run. The defaults are the paper's for one layer of 50 on MNIST, except
+    `recurrent` (the paper learns `W_r`) and the number of epochs (up to 200 in the paper).
 
     Raises `ValueError`, naming the field, for a value outside of its range.
     """
@@ -152,7 +152,7 @@ class TrainConfig(Optimization, _StaticNetwork):  # the fields of the last come 
 
     @property
     def has_circuits_at_rest(self) -> bool:
-        """Whether there are circuits, of which each comes to rest for every input."""
+        """Whether the model has circuits that come to rest for every input."""
         return self.model != "mlp"
 
     @property
@@ -162,7 +162,7 @@ class TrainConfig(Optimization, _StaticNetwork):  # the fields of the last come 
 
     @property
     def other_remedy(self) -> str:
-        """What to do about divergence besides lowering the learning rate, if there is something."""
+        """Further advice about divergence, besides lowering the learning rate; may be empty."""
         if self.model != "organics" or self.recurrent == "identity":
             return ""
         return (
@@ -172,7 +172,7 @@ class TrainConfig(Optimization, _StaticNetwork):  # the fields of the last come 
 
     @property
     def name(self) -> str:
-        """What tells the run from others at a glance."""
+        """A short name of the run."""
         sizes = "-".join(map(str, self.layers))
         return f"{self.dataset}-{self.model}-{sizes}-seed{self.seed}"
 
@@ -200,22 +200,22 @@ HYPERPARAMETERS: dict[str, tuple[str, ...]] = {
     "lem": ("dt",),
     "rnn": (),
 }
-"""The numbers that each of the comparison models' layers takes, by name."""
+"""The hyperparameters of each comparison model, by name."""
 
 
 @dataclass(frozen=True)
 class _SequenceNetwork(Settings):
-    """What learns sequences, and which."""
+    """A network for sequences, and its task."""
 
     task: TaskName = "smnist"
     """Sequences to classify."""
     model: SequenceModelName = "organics"
-    """Recurrent layer: "organics", or one of those it is compared with."""
+    """Recurrent layer: "organics", or one of the models for comparison."""
     units: Size = 64
-    """Neurons of the layer: principal neurons, of ORGaNICs."""
+    """Units of the layer; for ORGaNICs, its principal neurons."""
     resize: Count | None = None
-    """Make the images smaller first, to so many pixels a side, by the mean over square blocks: 14
-    gives MNIST 196 steps (and the permuted task another permutation, of 196)."""
+    """First shrink the images to so many pixels a side, by the mean over square blocks: 14 gives
+    196 steps for MNIST (and another permutation for the permuted task)."""
     rows: bool = False
     """A row of the image at each step, instead of a pixel."""
     raw_pixels: bool = False
@@ -226,45 +226,44 @@ class _SequenceNetwork(Settings):
     """Recurrent weights of ORGaNICs: "free"; "identity"; "bounded", with a spectral norm of at
     most 1; or "semidefinite", symmetric with eigenvalues from 0 to 1."""
     time_constants: TimeConstants = "learned"
-    """Of ORGaNICs, for each neuron."""
+    """Time constants of ORGaNICs, one for each neuron."""
     rectification: Rectification = "inside"
-    """Recurrent input: "inside", `W_r relu(y)`, is the paper's equation, "outside", `relu(W_r y)`,
-    its code."""
+    """Recurrent input of ORGaNICs: "inside", `W_r relu(y)`, as in the paper's equation; "outside",
+    `relu(W_r y)`, as in its code."""
     drive: Drive = "signed"
-    """Input drive: "signed", `W_zx x`, is the paper's equation, "rectified", `relu(W_zx x)`, its
-    code; "unit" is `W_zx x` with a norm of at most 1."""
+    """Input drive of ORGaNICs: "signed", `W_zx x`, as in the paper's equation; "rectified",
+    `relu(W_zx x)`, as in its code; "unit", `W_zx x` scaled to a norm of at most 1."""
     layers: Layers = 1
-    """ORGaNICs circuits on top of each other."""
+    """Number of stacked ORGaNICs circuits."""
     dt_tau_max_y: StepSize | None = None
-    """Largest step size of ORGaNICs' y over its time constant. By default the paper's 0.02, times
-    784 over the number of steps if these are fewer, and at most 1: the reach of memory, about the
-    inverse of it in steps, then remains the same part of the sequence. With the identity as
-    recurrent weights and fewer steps than 784, four times that, at which it learned faster (and
-    with free weights diverged). With the identity and 784 steps, 0.4, and 1 for a and the gains,
-    came to 98.8 % of sequential MNIST in 50 epochs."""
+    """Largest ratio of step size to time constant for y in ORGaNICs; its inverse is about the reach
+    of memory in steps. Default: the paper's 0.02; for fewer than 784 steps, 0.02 times 784 over the
+    number of steps, at most 1, and four times that with identity recurrent weights. For faster
+    training with the identity see docs/layers.md."""
     dt_tau_max_a: StepSize | None = None
-    """The same of a; the paper has 0.005."""
+    """The same for a; the paper has 0.005."""
     dt_tau_max_gates: StepSize | None = None
-    """The same of the gains b0 and b; the paper has 0.1."""
+    """The same for the gains b0 and b; the paper has 0.1."""
     hyperparameters: Annotated[
         tuple[tuple[str, Real], ...], Needs("pairs of a name and a number that float32 holds")
     ] = ()
-    """Of another model than ORGaNICs: names and values, those of the layer's numbers; what is not
-    named has its default."""
+    """Names and values of the hyperparameters of a model other than ORGaNICs; the others keep their
+    defaults."""
     backend: Backend = "auto"
     """Implementation of the recurrence."""
     memory: Memory = "more"
-    """"less" trains in memory that grows with the root of the number of steps; slower."""
+    """"less" trains more slowly, in memory that grows with the square root of the number of
+    steps."""
     clip_norm: Positive | None = None
-    """Scale larger gradients down to this norm. Not for ORGaNICs, which need no such thing."""
+    """Clip gradients at this norm. Not for ORGaNICs, which do not need it."""
 
 
 @dataclass(frozen=True)
 class SequenceConfig(Optimization, _SequenceNetwork):  # the fields of the last come first
     """Settings of a training run on sequences; the defaults are the paper's, for 64 neurons.
 
-    Raises `ValueError`, naming the field, for a value outside of its range or one that the model
-    has no use for.
+    Raises `ValueError`, naming the field, for a value out of its range or one that the model does
+    not use.
     """
 
     kind: ClassVar[str] = "sequences"
@@ -289,7 +288,7 @@ class SequenceConfig(Optimization, _SequenceNetwork):  # the fields of the last 
         self._check_hyperparameters()
 
     def _check_hyperparameters(self) -> None:
-        """Refuse, before there is a layer, a name that is not that of a number it takes."""
+        """Refuse, before the layer is built, an unknown name of a hyperparameter."""
         known = HYPERPARAMETERS[self.model]
         names = [name for name, _ in self.hyperparameters]
         if names and not known:
@@ -306,12 +305,12 @@ class SequenceConfig(Optimization, _SequenceNetwork):  # the fields of the last 
 
     @property
     def has_circuits_at_rest(self) -> bool:
-        """Never: the circuits are read while they move."""
+        """False: the circuits are read out while they move."""
         return False
 
     @property
     def clipped_at(self) -> float | None:
-        """The norm to which larger gradients are scaled down; None if they are not."""
+        """The norm at which gradients are clipped; None without clipping."""
         return self.clip_norm
 
     @property
@@ -321,26 +320,26 @@ class SequenceConfig(Optimization, _SequenceNetwork):  # the fields of the last 
 
     @property
     def other_remedy(self) -> str:
-        """What to do about divergence besides lowering the learning rate, if there is something."""
+        """Further advice about divergence, besides lowering the learning rate; may be empty."""
         if self.model != "organics" or self.recurrent == "identity":
             return ""
         return " With `recurrent='identity'`, which makes circuits stable, runs diverge less often."
 
     @property
     def name(self) -> str:
-        """What tells the run from others at a glance."""
+        """A short name of the run."""
         size = "" if self.resize is None else f"-resize{self.resize}"
         rows = "-rows" if self.rows else ""
         return f"{self.task}{size}{rows}-{self.model}-{self.units}-seed{self.seed}"
 
     def layer_options(self, steps: int) -> dict[str, Any]:
-        """The options of the recurrent layer, for sequences of so many steps."""
+        """The options of the recurrent layer for sequences of `steps` steps."""
         if self.model != "organics":
             return dict(self.hyperparameters) | {name: getattr(self, name) for name in _OF_ALL}
         options = {name: getattr(self, name) for name in (*_CIRCUITS_ONLY, *_OF_ALL)}
         factor = max(1.0, _PAPER_STEPS / steps)
         if self.recurrent == "identity" and factor > 1:
-            # of 64 units, test accuracy: smnist of 196 steps, 2 epochs, 0.856 instead of 0.795;
+            # test accuracy of 64 units: smnist of 196 steps, 2 epochs, 0.856 instead of 0.795;
             # sdigits, 30 epochs, above 0.89 instead of 0.72
             factor *= 4
         for name, rate in _PAPER_DT_TAU_MAX.items():
@@ -353,9 +352,9 @@ AnyConfig = TrainConfig | SequenceConfig
 
 
 def read_config(text: str | bytes) -> AnyConfig:
-    """The settings, of either kind, that `to_json` wrote.
+    """The settings, of either kind, written by `to_json`.
 
-    Raises `ValueError` if anything is wrong with them.
+    Raises `ValueError` for invalid settings.
     """
     document = unsealed(parse_object(text))
     kind = SequenceConfig if "task" in document else TrainConfig

@@ -1,4 +1,4 @@
-"""What a trained model is worth: accuracy on the test set, and stability on all of it."""
+"""Evaluation of a trained model on the test set: accuracy and stability."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,16 +24,16 @@ _STABILITY_BATCH = 200
 
 
 class Evaluation(NamedTuple):
-    """What a trained model is worth.
+    """The evaluation of a trained model.
 
     Attributes
-        summary: "dataset", "images", "accuracy", "loss" and whatever else the model measures; and,
-            for a model made of circuits, "stability": for each circuit layer its number of neurons
-            `n`, the `largest_spectral_abscissa` (the largest real part of any Jacobian eigenvalue
-            at any test input, in 1/ms), its mean and least value over the inputs, and the fraction
-            of the test inputs that are `stable`; an input at which the Jacobian is not finite is
-            not, and makes the values NaN. For a model of sequences, "dynamics": what
-            `SequenceClassifier.diagnose` says of the test inputs.
+        summary: "dataset", "images", "accuracy", "loss" and the model's other metrics. For a model
+            made of circuits also "stability": for each circuit layer its number of neurons `n`, the
+            `largest_spectral_abscissa` (largest real part of any Jacobian eigenvalue at any test
+            input, in 1/ms), its mean and least value over the inputs, and the fraction of test
+            inputs that are `stable`. An input whose Jacobian is not finite is not stable and makes
+            the values NaN. For a model of sequences, "dynamics": `SequenceClassifier.diagnose` of
+            the test inputs.
         abscissae: for each circuit layer the spectral abscissa (1/ms) at every test input.
     """
 
@@ -42,10 +42,10 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(path: str | Path, *, with_stability: bool = True) -> Evaluation:
-    """The best model of a run on the test set, from the files in the run's folder.
+    """Evaluate the best model of a run on the test set, from the files in the run's folder.
 
-    Raises `ValueError` if the folder is not that of a run with a model, or is damaged, and
-    `organics.data.DataUnavailable` if the data set is not to be had.
+    Raises `ValueError` if the folder does not hold a run with a model, or is damaged, and
+    `organics.data.DataUnavailable` if the data set is not available.
     """
     folder = RunFolder.open(path)
     folder.verify()
@@ -75,7 +75,7 @@ def evaluate(path: str | Path, *, with_stability: bool = True) -> Evaluation:
 
 
 def load_dataset(config: AnyConfig) -> data.Dataset:
-    """The data set of a run, as its model sees it. Raises what `organics.data.load` raises."""
+    """The data set of a run, as its model takes it. Raises what `organics.data.load` raises."""
     return task_of(config).load()
 
 
@@ -90,14 +90,14 @@ def build_model(config: AnyConfig) -> Model:
 
 
 def load_model(folder: RunFolder, epoch: int | None = None) -> Any:
-    """The best model of a run so far, which must be that of the `epoch`, if this is given."""
+    """The best model of a run so far; it must be of `epoch`, if that is given."""
     return folder.load_model(eqx.filter_eval_shape(build_model, folder.config), epoch)
 
 
 def as_examples(
     images: np.ndarray, labels: np.ndarray, max_value: int, shape: tuple[int, ...] = (-1,)
 ) -> Examples:
-    """Images and labels on the device, each image as one row of pixels, or of the shape given."""
+    """Images and labels on the device, each image as a row of pixels, or in the given shape."""
     return Examples(
         jnp.asarray(images.reshape(len(images), *shape), images.dtype),
         jnp.asarray(labels, jnp.int32),
@@ -110,14 +110,14 @@ def mean_metrics(
 ) -> dict[str, float]:
     """Loss and metrics of a model over the first `count` examples.
 
-    With a `group`, on whose devices model and examples then are, they share the work.
+    The devices of a `group`, which hold model and examples, share the work.
     """
     mesh = None if group is None else group.mesh
     totals: dict[str, float] = {}
     for start in range(0, count, _BATCH):
         stop = min(start + _BATCH, count)
         pixels, labels, max_value = examples
-        # of one size, however many there are: what is compiled for one set serves others, too
+        # always of one size, so that programs compiled for one set serve others
         batch = Examples(pixels[start:stop], labels[start:stop], max_value)
         order = np.arange(stop - start, dtype=np.int32)
         indices = jnp.asarray(order, np.int32) if group is None else group.share(order)
@@ -128,9 +128,9 @@ def mean_metrics(
 
 
 def diagnose(model: Model, examples: Examples, count: int) -> dict[str, int | float]:
-    """What the model says of where it goes on the first `count` examples.
+    """The model's measures of its state on the first `count` examples.
 
-    It takes about the time that training on so many examples takes.
+    Takes about as long as training on these examples.
     """
     indices = jnp.arange(count, dtype=jnp.int32)
     return model.diagnose(examples.take(indices, floating_dtype(model))[0])
@@ -157,7 +157,7 @@ def spectral_abscissae(
 
 @eqx.filter_jit
 def _linearize(model: Model, examples: Examples, indices: Array) -> list[Linearization]:
-    """What `model.linearize` says of each input."""
+    """`model.linearize` for each input."""
     return jax.vmap(model.linearize)(examples.take(indices, floating_dtype(model))[0])
 
 

@@ -17,9 +17,9 @@ _Tree = TypeVar("_Tree")
 
 
 def batch_spec(size: int, mesh: Mesh | None, axis: int = 0) -> PartitionSpec:
-    """How a batch of `size`, along `axis` of an array, lies on the devices of `mesh`.
+    """How a batch of `size`, along `axis` of an array, is distributed over the devices of `mesh`.
 
-    In equal shares; or, if they cannot be equal, whole on every device.
+    In equal shares, or, if that is impossible, whole on every device.
     """
     shared = mesh is not None and size % mesh.size == 0
     return PartitionSpec(*[None] * axis, AXIS) if shared else PartitionSpec()
@@ -29,13 +29,13 @@ class Group:
     """Devices that each hold the whole model and all examples, and share every batch.
 
     Arguments
-        devices: how many devices of this process take part, and of every other process that
-            `jax.distributed` knows of.
+        devices: number of devices used in this process, and in every other process of
+            `jax.distributed`.
 
     Attributes
-        mesh: the devices, if there is more than one.
+        mesh: the devices; None if there is only one.
         size: their number.
-        first: whether this process is the one that reads and writes files.
+        first: whether this process reads and writes the files.
 
     Raises `ValueError` if this process has fewer devices.
     """
@@ -56,25 +56,25 @@ class Group:
         self.first = jax.process_index() == 0
 
     def replicate(self, tree: PyTree) -> Any:
-        """The tree with its arrays, the same in all processes, on every device."""
+        """The tree, equal in all processes, with its arrays on every device."""
         return self._place(tree, lambda _: PartitionSpec())
 
     def share(self, order: Int[np.ndarray, "*steps batch"]) -> Int[Array, "*steps batch"]:
-        """The array on the devices, every batch shared among them as `batch_spec` says."""
+        """The array on the devices, each batch distributed as `batch_spec` says."""
         axis = order.ndim - 1
         return self._place(order, lambda mesh: batch_spec(order.shape[axis], mesh, axis))
 
     def local(self, tree: _Tree) -> _Tree:
-        """The tree with its arrays as this process has them, for what it does by itself."""
+        """The tree with arrays local to this process, for work that it does alone."""
         if self.mesh is None:
             return tree
         return _map(lambda leaf: leaf.addressable_data(0), tree)
 
     def agree(self, function: Callable[[], Any]) -> Any:
-        """What `function` returns in the first process, in all of them; it must be fit for JSON.
+        """The result of `function` in the first process, returned in all; it must be a JSON value.
 
-        Only the first process calls it. What it raises there is raised, and the others raise
-        `ValueError` with the same message.
+        Only the first process calls it. If it raises, the others raise `ValueError` with the same
+        message.
         """
         if jax.process_count() == 1:
             return function()
@@ -91,11 +91,11 @@ class Group:
         return json.loads(_from_first(json.dumps(outcome).encode()))["value"]
 
     def of_first(self, tree: _Tree) -> _Tree:
-        """The tree with the arrays that it has in the first process; elsewhere they are ignored."""
+        """The tree with the arrays of the first process; those of the others are ignored."""
         if jax.process_count() == 1:
             return tree
         arrays, rest = eqx.partition(tree, eqx.is_array)
-        # as bytes: sums, which is how this is sent, would make zeros of negative zeros
+        # as bytes: the transfer adds numbers, which would turn negative zeros into zeros
         raw = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1).view(np.uint8), arrays)
         raw = multihost_utils.broadcast_one_to_all(raw)
         arrays = jax.tree.map(

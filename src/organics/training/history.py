@@ -1,4 +1,4 @@
-"""What a run says of each of its epochs: files with a line for each, which only ever grow."""
+"""The records of a run: files with a line for each epoch, to which lines are only appended."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ _ALWAYS = {
     ),
     STEPS: ("epoch", "loss", "accuracy", "gradient_norm"),
 }  # fmt: skip
-"""What every line has, whatever the model."""
+"""The entries of every line, for any model."""
 
 _MOST_BYTES = 2**31
 
@@ -27,9 +27,8 @@ _MOST_BYTES = 2**31
 class History:
     """The lines of `METRICS` or of `STEPS` in a folder: JSON objects, the i-th of epoch i.
 
-    A line that was cut off while it was being written is none. Lines are counted, and have a check
-    sum, which is that of the lines that this object has appended or accepted, but for their
-    `seconds`: these alone are others when a run is repeated.
+    An incomplete last line is ignored. The check sum covers the lines that this object appended or
+    accepted, except their `seconds`, which alone differ when a run is repeated.
     """
 
     def __init__(self, folder: Path, name: str):
@@ -44,7 +43,8 @@ class History:
         return self._sum.hexdigest()
 
     def append(self, line: dict[str, Any]) -> None:
-        """Add a line; what is not finite is null there. Raises `OSError`, naming the file."""
+        """Append a line; numbers that are not finite become null. Raises `OSError`, naming the
+        file."""
         line = as_plain(line)
         append(self.path, (json.dumps(line, allow_nan=False) + "\n").encode())
         self._add(line)
@@ -52,7 +52,7 @@ class History:
     def lines(self) -> list[dict[str, Any]]:
         """The lines; none if there is no such file.
 
-        Raises `ValueError`, naming the file and the line, for one that no run has written.
+        Raises `ValueError`, naming the file and the line, for an invalid line.
         """
         return [self._line(i, data) for i, data in enumerate(self._whole_lines(), 1)]
 
@@ -60,11 +60,11 @@ class History:
         return len(self._whole_lines())
 
     def accept(self, epochs: int, noted: str | None, *, and_no_more: bool = False) -> None:
-        """Take the lines of so many epochs to be those that were written.
+        """Check and accept the lines of the first `epochs` epochs.
 
-        `noted` is their check sum; None, of an earlier version, is not compared. Raises
-        `ValueError`, naming the file, if there are fewer (or, with `and_no_more`, more), or if they
-        were changed.
+        `noted` is their check sum; None (earlier versions) is not compared. Raises `ValueError`,
+        naming the file, if there are fewer lines (or, with `and_no_more`, more), or if they were
+        changed.
         """
         data = self._whole_lines()
         if len(data) < epochs or (and_no_more and len(data) > epochs):
@@ -72,7 +72,7 @@ class History:
                 f"{self.path} has {len(data)} lines, but {epochs} epochs are complete."
             )
         self._sum = hashlib.sha256()
-        for i in range(epochs):  # what comes after them may be anything
+        for i in range(epochs):  # later lines may be anything
             self._add(self._line(i + 1, data[i]))
         if noted not in (None, self.sum):
             raise ValueError(
@@ -80,7 +80,7 @@ class History:
             )
 
     def cut(self, epochs: int) -> None:
-        """Drop the lines of later epochs, and what was being written when the run stopped."""
+        """Remove the lines of later epochs, and an incomplete last line."""
         if self.path.exists():
             write_atomically(self.path, b"".join(self._whole_lines()[:epochs]))
 
@@ -115,10 +115,10 @@ class History:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a number, or null, which stands for what was not finite."""
+    """Whether it is a number, or null for one that was not finite."""
     return value is None or is_real(value)
 
 
 def _is_list(value: Any) -> bool:
-    """Whether it is one number for each step."""
+    """Whether it is a list of such numbers, one for each step."""
     return isinstance(value, list) and all(map(_is_number, value))

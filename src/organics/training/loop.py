@@ -1,4 +1,4 @@
-"""Training a model: when to step, to validate, to write down, and to stop."""
+"""The training loop: steps, validation, checkpoints, and when to stop."""
 
 import math
 import os
@@ -43,8 +43,8 @@ from organics.training.step import (
     metric_dtypes,
 )
 
-_PIECES = 20  # of an epoch, between which progress is shown and divergence is looked for
-_DIAGNOSED = 0.02  # of the number of training examples: a bound on the time that diagnoses take
+_PIECES = 20  # parts of an epoch, after each of which progress is shown and divergence checked
+_DIAGNOSED = 0.02  # largest fraction of the training examples in a diagnosis: bounds its time
 
 
 def _divergence(
@@ -68,29 +68,29 @@ def train(
     devices: int = 1,
     on_epoch: Callable[[int, Model], None] | None = None,
 ) -> Report:
-    """Train a model and leave everything about it in the folder `out`; see `run_folder`.
+    """Train a model and write everything about the run to the folder `out`; see
+    `organics.training.run_folder`.
 
-    With `resume`, a run begun in `out` with the same settings goes on from its last checkpoint,
-    to the same numbers, bit for bit, as if it had never been interrupted (on the same machine and
-    versions); if there is none it is begun. A run that is complete only returns its report.
+    With `resume`, a run begun in `out` with the same settings continues from its last checkpoint;
+    the results are bit for bit those of an uninterrupted run (on the same machine and versions). If
+    there is no run, it is begun; if it is complete, only its report is returned.
 
-    Every batch is shared among so many `devices` of this process, and of every other one that
-    `jax.distributed` was told of, each of which must call this in the same way. The first of them
-    alone reads and writes files and draws the bar; all of them return the report. The numbers are
-    those of one device, to rounding.
+    `devices` of this process, and as many of every other process of `jax.distributed`, share every
+    batch. Every process must make the same call; only the first reads and writes files and shows
+    the bar, and all return the report. The results are those of one device, except for rounding.
 
-    `on_epoch` is called with the number of each epoch that is done, 0 before the first, and the
-    model as it is validated then; before the epoch's checkpoint is written, so that none is missed
-    for an interruption, while one may come twice. With several processes it is the first's.
+    `on_epoch(epoch, model)` is called after each epoch, and with 0 before the first, with the
+    validated model. It is called before the epoch's checkpoint is written: after an interruption no
+    epoch is missed, but one may be repeated. With several processes only the first calls it.
 
     Raises `ValueError` if the settings do not fit the data, the devices or the memory, if there are
-    not so many devices, if `out` is not empty (or, with `resume`, holds another run, or one whose
-    files are damaged) or if another process is training in it; `OSError`, naming the file, if one
-    cannot be written, whereupon the run can be resumed from its last checkpoint;
-    `organics.data.DataUnavailable` if the data set is not to be had; and `Diverged` if the loss, in
-    training or in validation, ceases to be finite: before anything of that epoch is written.
+    too few devices, if `out` is not empty (or, with `resume`, holds another run or a damaged one)
+    or if another process is training in it; `OSError`, naming the file, if one cannot be written
+    (the run can then be resumed from its last checkpoint); `organics.data.DataUnavailable` if the
+    data set is not available; and `Diverged` if the loss is not finite in training or validation,
+    before anything of that epoch is written.
     """
-    shape = input_shape(config)  # raises before there is a folder
+    shape = input_shape(config)  # raises before a folder is made
     require_room_for_model(config)
     group = Group(devices)
     if config.batch_size % group.size:
@@ -122,7 +122,7 @@ def _train(
     progress: bool,
     on_epoch: Callable[[int, Model], None] | None,
 ) -> dict[str, Any]:
-    """Train and test; the report as it is stored."""
+    """Train and test; returns the report as stored."""
     dataset = load_dataset(config)
     chosen, held_out = data.split(len(dataset.train_labels), dataset.n_validation)
     require_room_for_batches(config, len(chosen))
@@ -142,9 +142,9 @@ def _train(
 
 
 class _Run:
-    """A run in progress: its state, what was best so far, and where it is written.
+    """A run in progress: its state, the best result so far, and its folder.
 
-    `folder` is that of the first process, and `None` in the others.
+    `folder` is `None` in all processes but the first.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class _Run:
         self.state: TrainState = group.replicate(group.of_first(state))
 
     def complete(self, progress: bool) -> None:
-        """All epochs that remain."""
+        """Run all remaining epochs."""
         if self.done == 0:
             self.group.agree(self._tell)
         bar = ProgressBar(self.config.epochs, self.steps_per_epoch, self.done, progress)
@@ -208,7 +208,7 @@ class _Run:
         return self.group.of_first(model)
 
     def report(self, dataset: str, parameters: int, tested: dict[str, float]) -> dict[str, Any]:
-        """The outcome, which is written down, as it is stored. For the first process."""
+        """Write the report and return it as stored. Only in the first process."""
         config = self.config
         seconds = [line["seconds"] for line in self._own_folder.lines("metrics.jsonl")]
         found = Report(
@@ -234,7 +234,7 @@ class _Run:
 
     @property
     def _own_folder(self) -> RunFolder:
-        assert self.folder is not None  # it is the first process that asks
+        assert self.folder is not None  # only the first process calls this
         return self.folder
 
     def _epoch(self, epoch: int, bar: ProgressBar) -> None:
@@ -270,7 +270,7 @@ class _Run:
         validated: dict[str, float],
         improved: bool,
     ) -> None:
-        """Put down the epoch that is done."""
+        """Write the files of a complete epoch."""
         folder = self._own_folder
         state = self.group.local(self.state)
         if improved:
@@ -300,7 +300,8 @@ class _Run:
         folder.save_checkpoint(self.done, state, notes)
 
     def _steps(self, epoch: int, bar: ProgressBar) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """All steps of an epoch: the record of each metric, and the size of each batch."""
+        """Run all steps of an epoch; returns every metric at each step, and the size of each
+        batch."""
         order = data.epoch_order(self.count, self.config.seed, epoch).astype(np.int32)
         full = self.count // self.config.batch_size
         cut = full * self.config.batch_size
@@ -352,5 +353,5 @@ class _Run:
 
 
 def _rank(metrics: dict[str, float]) -> tuple[float, float]:
-    """Greater is better: by accuracy, then by loss."""
+    """A key for ranking, greater is better: by accuracy, then by loss."""
     return metrics["accuracy"], -metrics["loss"]

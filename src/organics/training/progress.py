@@ -51,12 +51,12 @@ class ProgressBar:
         self._progress.stop()
 
     def advance(self, steps: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        """Some steps were taken, with these mean figures."""
+        """Advance by some steps, with these means over them."""
         figures = f"loss {loss:.4f}  accuracy {accuracy:.2%}  {images_per_second:,.0f} images/s"
         self._progress.update(self._task, advance=steps, figures=figures + self._validation)
 
     def finish_epoch(self, epoch: int, validation_accuracy: float) -> None:
-        """So many epochs are complete; the accuracy is that on the validation images."""
+        """Show a complete epoch and its accuracy on the validation images."""
         self._validation = f"  validation {validation_accuracy:.2%}"
         name = f"epoch {min(epoch + 1, self._epochs)}/{self._epochs}"
         self._progress.update(self._task, description=name)

@@ -12,11 +12,11 @@ from organics.settings import fields_of
 class Report:
     """The outcome of a run.
 
-    Accuracies are those of the epoch with the best validation accuracy (of the least validation
-    loss, among equals); the test set was seen once, after it had been chosen. `test_loss` is NaN,
-    null in the file, if the model overflows on a test input. `seconds_per_epoch`
-    is the median over the epochs, without validation. `dataset` is the task, if it is one on
-    sequences. `devices` is the number of those that shared the work.
+    Accuracies are of the epoch with the best validation accuracy (among equals, the least
+    validation loss). The test set is used once, after this choice. `test_loss` is NaN, null in the
+    file, if the model overflows on a test input. `seconds_per_epoch` is the median over the epochs,
+    without validation. `dataset` is the task, for sequences. `devices` is the number of devices
+    that shared the work.
     """
 
     dataset: str
@@ -37,12 +37,12 @@ class Report:
     devices: int = 1
 
     def to_document(self) -> dict[str, Any]:
-        """The report as JSON can hold it."""
+        """The report as JSON values."""
         return as_plain(asdict(self))
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> "Report":
-        """The report that `to_document` made. Raises `ValueError` if it is none."""
+        """The report from the result of `to_document`. Raises `ValueError` if it is invalid."""
         overflowed = document.get("test_loss", 0.0) is None
         report = cls(**fields_of(cls, document | {"test_loss": 0.0} if overflowed else document))
         return replace(report, test_loss=math.nan) if overflowed else report

@@ -1,4 +1,4 @@
-"""Whether a run fits: into memory, and into the numbers that count its steps."""
+"""Checks whether a run fits into memory, and its steps into a 32-bit counter."""
 
 import math
 
@@ -13,9 +13,10 @@ _MOST_STEPS = 2**31 - 1  # the step is a whole number of 32 bits
 
 
 def require_room_for_model(config: AnyConfig) -> None:
-    """Refuse a model whose parameters, their gradient and Adam's two moments memory cannot hold.
+    """Refuse a model if its parameters, their gradient and Adam's two moments do not fit into
+    memory.
 
-    Raises `ValueError`, naming the setting. Nothing of that size is made.
+    Raises `ValueError`, naming the setting, without allocating anything of that size.
     """
     model = eqx.filter_eval_shape(build_model, config)
     copies = 4 if config.averaging == 0 else 5
@@ -24,10 +25,11 @@ def require_room_for_model(config: AnyConfig) -> None:
 
 
 def require_room_for_batches(config: AnyConfig, count: int) -> None:
-    """Refuse batches of the `count` training examples that memory cannot hold, and too many steps.
+    """Refuse batches of the `count` training examples that do not fit into memory, and too many
+    steps.
 
-    Raises `ValueError`, naming the setting. What is counted is what must be there at once, the
-    inputs and, of circuits in motion, their states at all times; more may be needed.
+    Raises `ValueError`, naming the setting. Counts what must be in memory at once: the inputs and,
+    for recurrent layers, the states at all steps; more may be needed.
     """
     steps = config.epochs * math.ceil(count / config.batch_size)
     if steps > _MOST_STEPS:

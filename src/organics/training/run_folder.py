@@ -1,21 +1,20 @@
 """A training run on disk.
 
     config.json                  what the run is
-    metrics.jsonl                one line per epoch: means over its steps, and then the model on
+    metrics.jsonl                one line per epoch: means over its steps; then the model on
                                  validation examples: loss, accuracy, whatever it can diagnose;
                                  a diagnosis that is not finite is null
-    steps.jsonl                  one line per epoch with every step: loss, accuracy, gradient norm,
-                                 and whatever of its parameters the model monitors
-    checkpoint-000012.safetensors    where it stands after so many epochs; the last two are kept
+    steps.jsonl                  one line per epoch, with every step: loss, accuracy, gradient norm,
+                                 and the model's measures of its parameters
+    checkpoint-000012.safetensors    the state after so many epochs; the last two are kept
     model.safetensors            parameters of the epoch with the best validation accuracy
     report.json                  the outcome, once the run is complete
 
-Every file is replaced whole, except the two `.jsonl`, whose lines after the last checkpoint are
-dropped when a run is resumed. Each has a check sum: of settings, report and tensors in the file
-itself; of the lines in the checkpoints and in the report, which also has that of the model. What
-does not agree with its check sum is refused by name, and so is a line that is missing; what was
-written by a version without check sums has nothing to agree with. `steps.jsonl` and the checkpoints
-may be removed once the run is complete.
+Files are replaced as a whole, except the two `.jsonl`, whose lines after the last checkpoint are
+removed when a run is resumed. Settings, report and tensor files contain their own check sum;
+checkpoints and report also contain that of the lines, and the report that of the model. A file that
+does not match its check sum, or lacks lines, is refused by name; files from versions without check
+sums are accepted. `steps.jsonl` and the checkpoints may be removed once the run is complete.
 """
 
 import json
@@ -50,13 +49,13 @@ _MOST_BYTES = 2**20  # of settings or of a report
 
 
 class NoRun(ValueError):
-    """A folder that is not that of a run."""
+    """A folder that does not hold a run."""
 
 
 @dataclass(frozen=True)
 class _Notes:
-    """What a checkpoint says beside the state: how many epochs are complete, the validation of the
-    best one and which it is, and the check sums of the lines so far."""
+    """Notes in a checkpoint: the number of complete epochs, the best epoch and its validation, and
+    the check sums of the lines so far."""
 
     epoch: int
     best: dict[str, float]
@@ -66,7 +65,7 @@ class _Notes:
 
 @dataclass(frozen=True)
 class _Sums:
-    """The check sums of the files that a report is about."""
+    """The check sums in a report of the run's other files."""
 
     sums: dict[str, str]
 
@@ -84,11 +83,11 @@ class RunFolder:
     def begin(
         cls, path: str | Path, config: AnyConfig, resume: bool = False
     ) -> Iterator["RunFolder"]:
-        """The folder as `create` makes it, kept from other processes meanwhile.
+        """The folder as `create` makes it, locked against other processes.
 
-        A run that ends without a checkpoint, as for want of data, leaves the folder empty, for
-        another to begin in. Raises `ValueError` if another process has the folder, and what
-        `create` raises.
+        A run that ends without a checkpoint, for example because data are missing, leaves the
+        folder empty for another run. Raises `ValueError` if another process holds the folder, and
+        whatever `create` raises.
         """
         path = Path(path)
         if path.exists() and not path.is_dir():
@@ -108,10 +107,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | Path, config: AnyConfig, resume: bool = False) -> "RunFolder":
-        """The folder of a new run, or with `resume` of one that was begun with the same settings.
+        """The folder of a new run, or, with `resume`, of a run begun with the same settings.
 
-        Raises `ValueError` if the folder exists and is not empty, or, with `resume`, if the run in
-        it has other settings, which are named.
+        Raises `ValueError` if the folder is not empty or, with `resume`, holds a run with other
+        settings, which are named.
         """
         new = cls(Path(path), config)
         path = new.path
@@ -136,7 +135,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
-        """The folder of an existing run. Raises `NoRun` if it is none, and `ValueError` if its
+        """The folder of an existing run. Raises `NoRun` if there is none, and `ValueError` if its
         settings are damaged."""
         path = Path(path)
         try:
@@ -147,10 +146,10 @@ class RunFolder:
             raise ValueError(f"{path / _CONFIG} is not that of a run: {error}") from None
 
     def verify(self) -> None:
-        """Refuse, by name, what is not as the run left it.
+        """Check the files of a complete run.
 
-        Raises `ValueError` if lines of the `.jsonl` files are missing or changed, or if the report
-        or the model is of another run or changed.
+        Raises `ValueError`, naming the file, if lines of the `.jsonl` files are missing or changed,
+        or if the report or the model is changed or of another run.
         """
         stored = self._stored_report()
         if stored is None:
@@ -164,21 +163,21 @@ class RunFolder:
         self._verify_model(sums)
 
     def append(self, file: str, line: dict[str, Any]) -> None:
-        """Add a line to a `.jsonl` file; what is not finite is null there."""
+        """Append a line to a `.jsonl` file; numbers that are not finite become null."""
         self._histories[file].append(line)
 
     def lines(self, file: str) -> list[dict[str, Any]]:
         """The lines of a `.jsonl` file; none if there is no such file.
 
-        Raises `ValueError`, naming the file, for a line that no run has written.
+        Raises `ValueError`, naming the file, for an invalid line.
         """
         return self._histories[file].lines()
 
     def go_back_to(self, notes: dict[str, Any]) -> None:
-        """Have the files say what they said when the checkpoint with these notes was written.
+        """Restore the files to their content when the checkpoint with these notes was written.
 
-        Lines of later epochs are dropped, and one that was being written when the run stopped.
-        Raises `ValueError`, naming the file, if lines are missing or changed, or the model is.
+        Removes lines of later epochs and an incomplete last line. Raises `ValueError`, naming the
+        file, if lines or the model are missing or changed.
         """
         self._accept(_Notes(**notes))
         if notes["best_epoch"]:
@@ -192,28 +191,28 @@ class RunFolder:
         self._remove_checkpoints_before(notes["epoch"])
 
     def save_checkpoint(self, epoch: int, state: PyTree, notes: dict[str, Any]) -> None:
-        """Write the checkpoint after `epoch` epochs, and remove those that are no longer kept."""
+        """Write the checkpoint after `epoch` epochs, and remove old ones."""
         sums = {name: history.sum for name, history in self._histories.items()}
         save_tree(self._checkpoint(epoch), state, {"epoch": epoch, **notes, "sums": sums})
         self._remove_checkpoints_before(epoch)
 
     def load_checkpoint(self, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
-        """State and notes of the newest checkpoint that can be read; None if there is none.
+        """State and notes of the newest readable checkpoint; None if there is none.
 
         Warns of damaged ones. Raises `BadCheckpoint` if there are checkpoints and all are damaged.
         """
         return self._newest(lambda path: load_tree(path, like))
 
     def checkpoints(self) -> list[Path]:
-        """The checkpoints that are there, oldest first."""
+        """The existing checkpoints, oldest first."""
         return sorted(self.path.glob("checkpoint-*.safetensors"))
 
     def save_model(self, model: PyTree, epoch: int) -> None:
-        """Write the parameters of the best model so far, and the epoch that they are of."""
+        """Write the parameters of the best model so far, and their epoch."""
         save_tree(self.path / _MODEL, model, {"epoch": epoch})
 
     def load_model(self, like: PyTree, epoch: int | None = None) -> PyTree:
-        """The best model so far, which must be that of the `epoch`, if this is given.
+        """The best model so far; it must be of `epoch`, if that is given.
 
         Raises `ValueError` if there is none, it is of another epoch, or it is damaged.
         """
@@ -231,19 +230,19 @@ class RunFolder:
         return model
 
     def save_report(self, report: dict[str, Any]) -> None:
-        """Write the outcome, as `Report.to_document` has it."""
+        """Write the report, in the form of `Report.to_document`."""
         sums = {name: history.sum for name, history in self._histories.items()}
         document = sealed(report | {"sums": sums | {_MODEL: self._sum_of_model()}})
         text = json.dumps(document, indent=2, allow_nan=False) + "\n"
         write_atomically(self.path / _REPORT, text.encode())
 
     def load_report(self) -> dict[str, Any] | None:
-        """The outcome; None if the run is not complete. Raises `ValueError` if it is damaged."""
+        """The report; None if the run is not complete. Raises `ValueError` if it is damaged."""
         stored = self._stored_report()
         return None if stored is None else stored[0]
 
     def _stored_report(self) -> tuple[dict[str, Any], dict[str, str]] | None:
-        """The outcome, and the check sums of the files that it is about."""
+        """The report, and its check sums of the other files."""
         path = self.path / _REPORT
         try:
             document = unsealed(parse_object(read_whole(path, _MOST_BYTES)))
@@ -262,7 +261,7 @@ class RunFolder:
     def _newest(
         self, read: Callable[[Path], tuple[Any, dict[str, Any]]]
     ) -> tuple[Any, dict[str, Any]] | None:
-        """What `read` finds in the newest checkpoint in which it finds something, and its notes."""
+        """The result of `read` for the newest readable checkpoint, and its notes."""
         checkpoints = self.checkpoints()
         for path in reversed(checkpoints):
             try:
@@ -286,7 +285,7 @@ class RunFolder:
         return notes
 
     def _remove_checkpoints_before(self, epoch: int) -> None:
-        """Keep the last of those that are not after `epoch`: of later ones none was loaded."""
+        """Keep the last checkpoints up to `epoch`; later ones are not in use."""
         newest = self._checkpoint(epoch)
         for path in [path for path in self.checkpoints() if path <= newest][:-_CHECKPOINTS_KEPT]:
             with naming(path, "remove"):
@@ -304,7 +303,7 @@ class RunFolder:
         return read_arrays(self.path / _MODEL)[2]
 
     def _files(self) -> set[str]:
-        """The names of what is there, but for what comes and goes."""
+        """The names of the files, without temporary ones."""
         passing = {path.name for path in self.path.glob(LEFTOVERS)} | {LOCK}
         return {path.name for path in self.path.iterdir()} - passing
 

@@ -22,7 +22,7 @@ _SAME = PartitionSpec()  # the same on all devices
 
 
 class Examples(NamedTuple):
-    """Examples on the device: pixels as integers from 0 to `max_value`, and classes."""
+    """Examples on the device: pixels as integers from 0 to `max_value`, and class labels."""
 
     pixels: UInt[Array, "count ..."]
     labels: Int[Array, " count"]
@@ -38,10 +38,10 @@ class Examples(NamedTuple):
 
 
 class TrainState(eqx.Module):
-    """All that changes in training. Whatever is random is a function of the seed and of `step`.
+    """Everything that changes in training. All randomness is a function of the seed and `step`.
 
-    `average` is the exponential average of the model's parameters over the steps, which forgets at
-    the rate `1 - averaging` per step; `None` if `averaging` is 0.
+    `average` is the exponential average of the model's parameters over the steps, with decay
+    `averaging` per step; `None` if that is 0.
     """
 
     model: Model
@@ -59,19 +59,19 @@ class TrainState(eqx.Module):
 def make_optimizer(config: AnyConfig, steps: int) -> optax.GradientTransformation:
     """The optimizer with L2 weight decay in the gradient, over a run of so many steps.
 
-    Where the settings have it `clipped_at` a norm, the gradient itself is clipped to that first.
+    If the settings say so (`clipped_at`), the gradient is first clipped to that norm.
     """
     kind = config.optimizer, config.momentum
     return _optimizer(kind, config.weight_decay, config.clipped_at, _course(config, steps))
 
 
 def learning_rate(config: AnyConfig, steps: int) -> optax.Schedule:
-    """The learning rate as a function of the step, over a run of so many."""
+    """The learning rate as a function of the step, for a run of `steps` steps."""
     return _course(config, steps).schedule()
 
 
 class _Course(NamedTuple):
-    """What the learning rate does: what of the settings, and of the run's length, decides it."""
+    """The course of the learning rate, and the settings that decide it."""
 
     name: str
     rate: float
@@ -94,7 +94,7 @@ def _course(config: AnyConfig, steps: int) -> _Course:
     return course._replace(drops=config.drops, factor=config.drop_factor)
 
 
-@functools.cache  # what is compiled for an optimizer serves the next run only if it is the same one
+@functools.cache  # compiled programs are reused only with the same optimizer object
 def _optimizer(
     kind: tuple[str, float], decay: float, clip_norm: float | None, course: _Course
 ) -> optax.GradientTransformation:
@@ -152,7 +152,7 @@ def floating_dtype(model: Model) -> jnp.dtype:
     return jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))[0].dtype
 
 
-@eqx.filter_jit  # so that it is traced once, for `metric_dtypes` and `advance` together
+@eqx.filter_jit  # traced once for `metric_dtypes` and `advance` together
 def update(
     state: TrainState,
     optimizer: optax.GradientTransformation,
@@ -160,15 +160,15 @@ def update(
     labels: Array,
     axis: str | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One step on one batch, or on equal shares of it on the devices along `axis`.
+    """One training step on a batch, or on equal shares of it on the devices along `axis`.
 
-    The metrics are "loss" and "gradient_norm", those of the model's `loss`, and what its `monitor`
-    says: all of the model before the step.
+    The metrics are "loss", "gradient_norm", those of the model's `loss` and those of its `monitor`,
+    all for the model before the step.
     """
 
     def loss_of(model):
         found = model.loss(inputs, labels)
-        # before it is differentiated: the gradient is then that of the whole batch
+        # average before differentiating, so that the gradient is that of the whole batch
         return found if axis is None else jax.lax.pmean(found, axis)
 
     (loss, metrics), gradient = eqx.filter_value_and_grad(loss_of, has_aux=True)(state.model)
@@ -189,12 +189,12 @@ def update(
 
 
 def _move(average: Model, model: Model, averaging: float, step: Array) -> Model:
-    # at first only over the steps taken so far, to forget the random start
+    # at first average only over the steps so far, to forget the random start
     taken = step.astype(floating_dtype(model))
     weight = 1 - jnp.minimum(averaging, taken / (9 + taken))
 
-    # `optax.incremental_update` rounds otherwise, so that no average would be what it was; and it
-    # would move what is not trained, as both of its terms are rounded
+    # `optax.incremental_update` rounds differently, which would change existing results and
+    # slightly move parameters that are not trained
     def move(old, new):
         return old + weight.astype(old.dtype) * (new - old) if eqx.is_inexact_array(old) else new
 
@@ -211,12 +211,12 @@ def advance(
     last: Int[Array, ""],
     mesh: Mesh | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """The steps from `first` to before `last` of those whose batches the rows of `order` name.
+    """Run the steps from `first` to before `last`; row i of `order` has the examples of batch i.
 
-    `carry` is the state and the record: of every metric an array (steps,), into whose entries the
-    metrics of the steps taken are written. As the bounds are traced, one compilation serves pieces
-    of any length. The devices of `mesh` share every batch, and each takes the same step; what is
-    not equal shares, they all do whole.
+    `carry` is the state and the record: for every metric an array (steps,) that receives its
+    values. The bounds are traced, so one compilation serves pieces of any length. The devices of
+    `mesh` share every batch and all take the same step; a batch that cannot be shared equally is
+    computed whole by each.
     """
     arrays, static = eqx.partition(carry[0], eqx.is_array)
     dtype = floating_dtype(carry[0].model)
@@ -240,9 +240,9 @@ def advance(
 
 
 def _on_all(function: Any, mesh: Mesh | None, specs: tuple[PartitionSpec, ...]) -> Any:
-    """`function` on every device, of whose arguments each has what `specs` say.
+    """`function` on every device, with its arguments distributed as `specs` say.
 
-    JAX checks that its results are the same on all of them.
+    JAX checks that the results are the same on all devices.
     """
     if mesh is None:
         return function
@@ -252,7 +252,7 @@ def _on_all(function: Any, mesh: Mesh | None, specs: tuple[PartitionSpec, ...]) 
 def metric_dtypes(
     state: TrainState, optimizer: optax.GradientTransformation, examples: Examples, batch: int = 1
 ) -> dict[str, jnp.dtype]:
-    """The metrics that `update` gives of batches of a size, by name, and their types."""
+    """The names and types of the metrics that `update` returns for a batch."""
 
     def shape(state):
         inputs, labels = examples.take(jnp.zeros(batch, jnp.int32), floating_dtype(state.model))
@@ -282,5 +282,5 @@ def measure(
 
 
 def _trained(tree: PyTree) -> PyTree:
-    """What is trained of a model, or its part of a gradient; None elsewhere."""
+    """The trained leaves of a model or of a gradient; None elsewhere."""
     return eqx.filter(tree, trainable(tree))

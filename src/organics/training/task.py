@@ -1,4 +1,4 @@
-"""What a run is to learn, by the kind of its settings."""
+"""The tasks of runs, by the kind of settings."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,10 +16,10 @@ from organics.training.config import AnyConfig, SequenceConfig, TrainConfig
 
 @runtime_checkable
 class Task(Protocol):
-    """What the trainer asks of it."""
+    """What the trainer needs of a task."""
 
     def load(self) -> data.Dataset:
-        """The data set, as the model sees it. Raises what `organics.data.load` raises."""
+        """The data set, as the model takes it. Raises what `organics.data.load` raises."""
         ...
 
     def input_shape(self) -> tuple[int, ...]:
@@ -31,22 +31,22 @@ class Task(Protocol):
         ...
 
     def setting_of_size(self, model: Any) -> str:
-        """Which of the settings makes the model as large as it is."""
+        """The setting that determines the size of the model, for messages."""
         ...
 
     def states_kept(self) -> int:
-        """How many numbers, beside the input, must be in memory for each example of a batch."""
+        """How many numbers besides the input must be in memory for each example of a batch."""
         ...
 
 
 def task_of(config: AnyConfig) -> Task:
-    """What the run with these settings is to learn."""
+    """The task of a run with these settings."""
     return _TASKS[config.kind](config)
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images, of which a model sees all pixels at once, (pixels,)."""
+    """Images, all pixels at once, (pixels,)."""
 
     config: TrainConfig
 
@@ -110,7 +110,7 @@ class Sequences:
     def states_kept(self) -> int:
         if self.config.memory == "less":
             return 0
-        # of each neuron at each step: y, a, b0 and b; of other models at least one number
+        # for each neuron and step: y, a, b0 and b; for other models at least one number
         each = 4 if self.config.model == "organics" else 1
         return self.input_shape()[0] * self.config.units * self.config.layers * each
 
@@ -119,6 +119,7 @@ _TASKS: dict[str, Callable[[Any], Task]] = {"images": Images, "sequences": Seque
 
 
 def bytes_of(tree: Any) -> int:
-    """Of the arrays of a tree, as `eqx.filter_eval_shape` gives it: `jax.ShapeDtypeStruct`."""
+    """Size in bytes of the arrays in a tree of `jax.ShapeDtypeStruct` (from
+    `eqx.filter_eval_shape`)."""
     shapes = eqx.filter(tree, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))

@@ -1,1 +1,1 @@
-"""How a study is described, run, kept and reported."""
+"""Describes, runs, stores and reports studies."""

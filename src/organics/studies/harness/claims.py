@@ -2,8 +2,8 @@
 
     python -m organics.studies.harness.claims results/paper docs/claims.md
 
-writes the table between the two markers in the file; with `--check` it only says, by its exit code,
-whether the table there is that of the results.
+writes the table between the two markers in the file. With `--check` it changes nothing; the exit
+code says whether the table is that of the results.
 """
 
 import sys
@@ -33,7 +33,7 @@ class Claims:
 
 
 def table(results: Path) -> str:
-    """Claim, paper, here, verdict: a row a target, in Markdown."""
+    """A Markdown table with a row for each target: claim, paper, here, verdict."""
     rows = ["| | claim | paper | here | verdict |", "|---|---|---|---|---|"]
     for target in TARGETS:
         found = read(target, results)
@@ -50,7 +50,7 @@ def _verdict(document: dict[str, Any]) -> str:
 
 
 def not_run(results: Path) -> str:
-    """What could not be run, with the command and the hours that would: a list, in Markdown."""
+    """A Markdown list of what was not run, with the command and the hours it would take."""
     lines = []
     for target in TARGETS:
         document = read(target, results)
@@ -63,7 +63,8 @@ def not_run(results: Path) -> str:
 
 
 def replaced(text: str, results: Path) -> str:
-    """`text` with the table between its markers. Raises `ValueError` if it has not both, once."""
+    """`text` with the table between its markers. Raises `ValueError` unless each marker occurs
+    once."""
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise ValueError(f"`file` must have each of the markers {BEGIN!r} and {END!r} once.")
     before, rest = text.split(BEGIN)

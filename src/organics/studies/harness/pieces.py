@@ -1,4 +1,4 @@
-"""What a long study has computed so far, piece by piece, so that it can be interrupted."""
+"""Pieces of a long study, kept in files so that it can be interrupted."""
 
 import io
 import json
@@ -14,9 +14,9 @@ Piece = dict[str, np.ndarray]
 
 
 def kept(folder: Path, name: str, make: Callable[[], Mapping[str, np.ndarray]]) -> Piece:
-    """The arrays of the piece `name`: read from `folder` if it is there, else made and written.
+    """The arrays of the piece `name`: read from `folder` if there, else computed and written.
 
-    A name must say all that the piece depends on. Pieces made elsewhere count like any other.
+    The name must determine the content of the piece, wherever it is computed.
     """
     path = _path(folder, name)
     if path.exists():
@@ -40,7 +40,7 @@ def kept_document(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, A
 
 
 def count_kept(folder: Path, names: Iterable[str]) -> int:
-    """How many of the pieces of these names are there."""
+    """How many pieces of these names exist."""
     return sum(_path(folder, name).exists() for name in names)
 
 
@@ -49,5 +49,5 @@ def _path(folder: Path, name: str) -> Path:
 
 
 def joined(pieces: list[Piece]) -> Piece:
-    """Arrays of the same name one after the other."""
+    """Concatenate the arrays of each name."""
     return {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}

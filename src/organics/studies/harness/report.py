@@ -1,4 +1,4 @@
-"""All results of a folder on one page that needs nothing but a browser."""
+"""All results of a folder on one self-contained HTML page."""
 
 import base64
 from html import escape
@@ -37,7 +37,7 @@ code { font-size: .9em; } .faint { font-size: .85rem; }
 
 
 def write(folder: Path) -> Path:
-    """Write `report.html` of all the results in `folder`, and return its path."""
+    """Write `report.html` with all results in `folder`, and return its path."""
     documents = [found for target in TARGETS if (found := read(target, folder)) is not None]
     path = folder / "report.html"
     write_atomically(path, page(folder, documents).encode())

@@ -1,4 +1,4 @@
-"""Running targets: each into its own files, one failure not stopping the others."""
+"""Runs targets, each with its own files; a failure does not stop the others."""
 
 import json
 import shutil
@@ -18,23 +18,23 @@ from organics.machine.side_by_side import how_many, side_by_side
 from organics.plots import save_figure
 from organics.studies.harness.target import Job, Outcome, Target, Verdict
 
-_WORK = "under-way"  # folder, beside the results, for what unfinished targets keep
+_WORK = "under-way"  # folder, beside the results, for the pieces of unfinished targets
 
 
-# of a result: a file that lacks some is of another version, or was never one
+# keys of a result: a file without them is of another version, or not a result
 _KEYS = {"name", "title", "claim", "source", "paper", "here", "verdict", "checks", "table",
          "command", "quick", "seed", "seconds", "versions", "machine", "pictures", "numbers",
          "caption"}  # fmt: skip
 
 
 class Result(NamedTuple):
-    """What became of one target.
+    """The result of running one target.
 
     Attributes
-        target: which one.
-        document: what its JSON file says; None if it failed.
+        target: the target.
+        document: the content of its JSON file; None if it failed.
         error: what went wrong, if it failed.
-        kept: whether it was complete already and not run again.
+        kept: whether it was complete before and not run again.
     """
 
     target: Target
@@ -56,24 +56,24 @@ def reproduce(
     on_progress: Callable[[Target, float, str], None] | None = None,
     on_result: Callable[[Result], None] | None = None,
 ) -> list[Result]:
-    """Run `targets`, each of which leaves NAME.png, NAME.svg and NAME.json in the folder `out`.
+    """Run `targets`; each writes NAME.png, NAME.svg and NAME.json into the folder `out`.
 
-    A target that is complete there with the same seed (and, unless `quick`, at its full size) is
-    not run again unless `force`, which also throws away what it has computed piece by piece, or
-    unless it `looks_for_runs`. Trained runs are never made again: remove their folder for that.
-    One that fails is reported, and the others go on.
+    A target that is complete there with the same seed (and, unless `quick`, at full size) is not
+    run again, unless it `looks_for_runs` or `force` is true, which also discards its pieces.
+    Trained runs are never repeated: to do so, remove their folder. A failed target is reported, and
+    the others go on.
 
-    With several `processes`, several targets are made at once, each in a process with a processor
-    of its own; those that are better made `alone` then one after another. `None` leaves it to
-    `organics.machine.side_by_side` how many. A `cluster` makes them instead, and the pieces of
-    those that are made `alone`.
+    With several `processes`, targets run in parallel, each in a process with a processor of its
+    own; those marked `alone` follow one after another. `None` is the default of
+    `organics.machine.side_by_side`. A `cluster` runs the targets instead, and the pieces of those
+    marked `alone`.
 
-    Raises `ValueError` if `processes` is less than 1, or if there is no such `cluster`.
+    Raises `ValueError` if `processes` is less than 1, or the `cluster` cannot be reached.
     """
     at_once = how_many(processes)
     if cluster is not None:
         cluster.check()
-        out, runs = out.resolve(), [folder.resolve() for folder in runs]  # a worker has its own
+        out, runs = out.resolve(), [folder.resolve() for folder in runs]  # for workers elsewhere
     out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Result] = {}
 
@@ -111,7 +111,7 @@ def reproduce(
 
 
 def finished(target: Target, out: Path, quick: bool, seed: int) -> dict[str, Any] | None:
-    """What the target's JSON file says, if it is complete and answers the same question."""
+    """The target's JSON file, if it is complete and has the same seed and size."""
     document = read(target, out)
     if document is None or not all((out / name).exists() for name in document["pictures"]):
         return None
@@ -120,7 +120,7 @@ def finished(target: Target, out: Path, quick: bool, seed: int) -> dict[str, Any
 
 
 def read(target: Target, out: Path) -> dict[str, Any] | None:
-    """What the target's JSON file in `out` says; None if there is none that this version wrote."""
+    """The target's JSON file in `out`; None if there is none from this version."""
     try:
         document = json.loads((out / f"{target.name}.json").read_text())
     except (OSError, ValueError):
@@ -129,18 +129,18 @@ def read(target: Target, out: Path) -> dict[str, Any] | None:
 
 
 def verdict_of(outcome: Outcome, target: Target, quick: bool) -> Verdict:
-    """The verdict; "undecided" where networks that have hardly learned speak against the claim."""
+    """The verdict; "undecided" if the claim fails for networks that have hardly been trained."""
     against = outcome.verdict in ("partly", "does not hold")
     return "undecided" if quick and target.trains and against else outcome.verdict
 
 
 def verdict_in_words(document: dict[str, Any]) -> str:
-    """The verdict of a result, and that it is of smaller samples, if it is."""
+    """The verdict of a result, with a note if its samples are smaller."""
     return document["verdict"] + (" (quick)" if document["quick"] else "")
 
 
 def but_not(document: dict[str, Any]) -> str:
-    """Which checks fail although the verdict is not that nothing holds; "" if none does."""
+    """The failed checks of a result that holds at least partly; "" if there are none."""
     failed = [check["what"] for check in document["checks"] if check["holds"] is False]
     if not failed or document["verdict"] in ("does not hold", "undecided"):
         return ""
@@ -148,7 +148,7 @@ def but_not(document: dict[str, Any]) -> str:
 
 
 class _Note(NamedTuple):
-    """What the process that makes a target says of it, in a file."""
+    """A file in which the process that runs a target reports on it."""
 
     fraction: float
     what: str = ""
@@ -162,16 +162,16 @@ def _make_at_once(
     cluster: Cluster | None,
     settle: Callable[[Result], None],
 ) -> None:
-    """Make targets in other processes, those that look into one network in one of them.
+    """Run targets in other processes; those that share a network run in the same one.
 
-    None if one process of this machine would do: then the caller makes them, and sees how far they
-    are.
+    None if one process of this machine is enough: then the caller runs them and sees their
+    progress.
     """
     waiting = {target.name: (target, job) for target, job in todo}
     groups: dict[str, list[tuple[Target, Job]]] = {}
     for target, job in todo:
         _note_file(job).unlink(missing_ok=True)
-        silent = replace(job, progress=Job.progress)  # what tells it here cannot be sent
+        silent = replace(job, progress=Job.progress)  # the progress function cannot be sent
         groups.setdefault(target.network or target.name, []).append((target, silent))
     if len(groups) < 2 and cluster is None:
         return
@@ -201,7 +201,7 @@ def _make_at_once(
 def _make(group: Sequence[tuple[Target, Job]]) -> None:
     for target, job in group:
         if (note := _read_note(job)) is not None and note.over:
-            continue  # by a worker that was killed since
+            continue  # by a worker that has been killed
 
         def progress(fraction: float, what: str = "", *, job: Job = job) -> None:
             _leave_note(job, _Note(fraction, what))
@@ -231,7 +231,7 @@ def _read_note(job: Job) -> _Note | None:
 def _attempt(target: Target, job: Job) -> Result:
     try:
         return Result(target, _run(target, job))
-    except Exception as error:  # whatever it is, the other targets are to go on
+    except Exception as error:  # whatever it is, the other targets go on
         log = job.out / _WORK / f"{target.name}.error.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(log, traceback.format_exc().encode())
@@ -269,7 +269,7 @@ def _run(target: Target, job: Job) -> dict[str, Any]:
     text = json.dumps(as_plain(document), indent=1, allow_nan=False) + "\n"
     for name in pictures:
         save_figure(figure, job.out / name)
-    write_atomically(job.out / f"{target.name}.json", text.encode())  # last: all is there
+    write_atomically(job.out / f"{target.name}.json", text.encode())  # last: the target is complete
     return json.loads(text)
 
 

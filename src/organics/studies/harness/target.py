@@ -1,4 +1,4 @@
-"""What a target of `organics reproduce` is, what it is given, and what it answers."""
+"""A target of `organics reproduce`, its input, and its result."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,18 +17,19 @@ class Target:
     Attributes
         name: of its module in this package.
         title: what it is.
-        claim: what is put to the test, in one sentence.
-        source: where in the paper; "ours" for what goes beyond it.
-        paper: the paper's number or finding, as it is to stand in a table; None if it has none.
-        needs: what it reads: data sets by name, "trained runs".
-        minutes: about how long the whole takes on 2 cores.
-        looks_for_runs: whether what it says depends on which trained runs there are, so that an
-            earlier result is never taken for the answer.
-        trains: whether it trains networks: those of a `quick` run learn too little for a verdict
-            against the claim.
-        network: name of the network that it trains and looks into, if others do so, too.
-        alone: whether no other target is made beside it, as it is long and keeps all processors
-            busy by itself, or takes the time of something.
+        claim: the tested claim, in one sentence.
+        source: where in the paper; "ours" if it goes beyond the paper.
+        paper: the paper's number or finding, for the table; None if there is none.
+        needs: what it needs: data sets by name, "trained runs".
+        minutes: about how long it takes on 2 cores.
+        looks_for_runs: whether the result depends on which trained runs exist, so that it is always
+            computed again.
+        trains: whether it trains networks: with `quick` they learn too little for a verdict against
+            the claim.
+        network: name of the network that it trains and examines, if it shares that with other
+            targets.
+        alone: whether no other target may run beside it, because it uses all processors for long or
+            measures time.
     """
 
     name: str
@@ -45,26 +46,24 @@ class Target:
 
 
 def _ignore(fraction: float, what: str = "") -> None:
-    """Nobody wants to know."""
+    """Default `progress`: does nothing."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a target is asked to do.
+    """The input of a target.
 
     Attributes
         quick: smaller samples of the same code, a few seconds on one core.
-        seed: decides whatever is random.
-        folder: for what a long target keeps while it is under way, so that it can be interrupted;
-            it need not exist, and is kept afterwards.
-        runs: folders in which trained runs are looked for; a target that trains does so in the
-            first.
-        out: folder of the results, for what a target leaves there besides pictures and numbers.
-        processes: how many of its pieces are made side by side, as in
-            `organics.machine.side_by_side`.
-        cluster: that makes the pieces instead, if any.
-        progress: to be called now and then with the fraction that is done and, if that changes,
-            with what is being done.
+        seed: seed of all random numbers.
+        folder: for the pieces of a long target, so that it can be interrupted; need not exist, and
+            is kept afterwards.
+        runs: folders with trained runs; new runs go into the first.
+        out: folder of the results, for further files besides pictures and numbers.
+        processes: how many of its pieces run in parallel, as in `organics.machine.side_by_side`.
+        cluster: runs the pieces instead, if given.
+        progress: call it now and then with the fraction done and, if that changes, the current
+            activity.
     """
 
     folder: Path
@@ -78,16 +77,15 @@ class Job:
 
 
 class Check(NamedTuple):
-    """One computed comparison between the claim and what was found.
+    """One computed comparison of the claim with the result.
 
     Attributes
         what: the statement.
-        here: what was found, in words and numbers.
-        holds: whether the statement is true of it; None if it was not run.
+        here: the result, in words and numbers.
+        holds: whether the statement is true; None if it was not run.
         paper: the paper's number.
-        tolerance: how far the two may be apart, or what decides.
-        decides: whether it is the claim that is compared, or something besides that is worth
-            knowing and that the verdict leaves alone.
+        tolerance: the allowed difference, or the criterion.
+        decides: whether it counts for the verdict; if not, it is additional information.
     """
 
     what: str
@@ -99,7 +97,7 @@ class Check(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Rows of text under the names of their columns."""
+    """Rows of text under column names."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -107,14 +105,14 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a target found.
+    """The result of a target.
 
     Attributes
-        here: the finding, as it is to stand in a table beside the paper's.
-        checks: the comparisons, those that decide the verdict and others.
-        numbers: what is behind the picture, as plain values or small arrays, for the JSON file.
-        table: the target as a table, where it is one.
-        data: what else `draw` needs; not written.
+        here: the finding, for the table beside the paper's.
+        checks: the comparisons, including those that do not decide.
+        numbers: the numbers behind the picture, as plain values or small arrays, for the JSON file.
+        table: the table, if the target is one.
+        data: further input of `draw`; not written.
     """
 
     here: str
@@ -125,7 +123,7 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict:
-        """Computed from the checks that decide: all, some or none hold, of those that were run."""
+        """Computed from the deciding checks that were run: all, some or none hold."""
         answers = [check.holds for check in self.checks if check.decides]
         run = [answer for answer in answers if answer is not None]
         if not run:

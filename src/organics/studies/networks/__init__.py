@@ -1,1 +1,1 @@
-"""Networks that several studies train or look into, found or made once."""
+"""Networks that several studies share, trained once."""

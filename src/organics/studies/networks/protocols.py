@@ -1,4 +1,4 @@
-"""The recurrent networks of the paper's Table 2, how they are trained, and how long that takes."""
+"""The recurrent networks of the paper's Table 2, their training, and how long it takes."""
 
 import math
 import time
@@ -19,7 +19,7 @@ TRAINING_IMAGES = 57_000
 SHORT = 14
 """Pixels a side of the images of the shorter task."""
 
-_UNSTATED_EPOCHS = 100  # where the source of a comparison model does not say
+_UNSTATED_EPOCHS = 100  # if the source of a comparison model does not state them
 
 
 class Row(NamedTuple):
@@ -47,7 +47,7 @@ PAPER = (
 
 
 def protocol(row: Row, task: str) -> SequenceConfig:
-    """The settings with which the row's source trains that network; see `departures`."""
+    """The settings of the row's source; see `departures`."""
     shared: dict[str, Any] = {"task": task, "units": row.units}
     if row.model == "organics":
         return SequenceConfig(**shared, time_constants=row.time_constants)  # pyright: ignore[reportArgumentType]
@@ -71,7 +71,7 @@ def protocol(row: Row, task: str) -> SequenceConfig:
 
 
 def departures(row: Row, task: str) -> str:
-    """In what `protocol` is not what the row's source does; "" if in nothing that is known."""
+    """How `protocol` departs from the row's source; "" if it is not known to."""
     if row.model == "organics":
         return ""
     recipe, words = PUBLISHED[row.model, task], []
@@ -83,19 +83,19 @@ def departures(row: Row, task: str) -> str:
 
 
 def not_run(hours: float | None) -> str:
-    """That it was not run, and how long it would take, if that was measured."""
+    """The words for a network that was not run, with the time it would take, if measured."""
     return "not run here" if hours is None else f"not run here: about {hours:.2g} h"
 
 
 def hours_of(config: SequenceConfig) -> float:
-    """How long such a run would take here, from the time of a step of training."""
+    """How long such a run would take here, from the time of a training step."""
     steps, size = input_shape(config)
     optimizer = make_optimizer(config, config.epochs)
     state = initial_state(build_model(config), optimizer)
     rng = np.random.default_rng(0)
     inputs = jnp.asarray(rng.random((config.batch_size, steps, size), np.float32))
     labels = jnp.asarray(rng.integers(10, size=config.batch_size).astype(np.int32))
-    # the state is what is asked for, so that nothing of the way back is left out
+    # return the state, so that the compiler omits nothing of the backward pass
     step = eqx.filter_jit(lambda state: update(state, optimizer, inputs, labels)[0])
     seconds = []
     for _ in range(3):

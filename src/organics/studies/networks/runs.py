@@ -1,4 +1,4 @@
-"""Training runs that are compared: made or found complete, and what their reports have to say."""
+"""Training runs for comparison, and summaries of their reports."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from organics.training.run_folder import NoRun, RunFolder
 
 
 class Run(NamedTuple):
-    """A run that is complete, with its report, or that diverged, at a step."""
+    """A complete run with its report, or a diverged one with the step."""
 
     setting: SequenceConfig
     folder: Path
@@ -20,14 +20,14 @@ class Run(NamedTuple):
     diverged_at_step: int | None
 
     def gradient_norms(self) -> list[float]:
-        """Of every step of the epochs that are complete, before any clipping."""
+        """The gradient norm at every step of the complete epochs, before clipping."""
         return [
             norm for line in lines(self.folder, "steps.jsonl") for norm in line["gradient_norm"]
         ]
 
 
 def lines(folder: Path, file: str) -> list[dict[str, Any]]:
-    """Of a run's `.jsonl` file; none if it has not begun, or diverged in its first epoch.
+    """The lines of a run's `.jsonl` file; none if it has not begun, or diverged in its first epoch.
 
     Raises `ValueError`, naming the file, if it is damaged.
     """
@@ -38,7 +38,7 @@ def lines(folder: Path, file: str) -> list[dict[str, Any]]:
 
 
 def run(setting: SequenceConfig, folder: Path, progress: bool = True) -> Run:
-    """Train, unless that is done; a run that was cut off goes on from its last epoch."""
+    """Train, unless already done; an interrupted run continues from its last epoch."""
     try:
         return Run(setting, folder, train(setting, folder, resume=True, progress=progress), None)
     except Diverged as error:
@@ -46,18 +46,18 @@ def run(setting: SequenceConfig, folder: Path, progress: bool = True) -> Run:
 
 
 def reports(runs: Iterable[Run]) -> list[Report]:
-    """Of the runs that are complete."""
+    """The reports of the complete runs."""
     return [one.report for one in runs if one.report is not None]
 
 
 def in_common(setting: AnyConfig, differing: Sequence[str]) -> dict[str, Any]:
-    """The settings but for those, by name, in which runs differ."""
+    """The settings without those, by name, in which runs differ."""
     values = json.loads(setting.to_json())
     return {name: value for name, value in values.items() if name not in differing}
 
 
 def accuracies(reports: Sequence[Report]) -> dict[str, Any]:
-    """Those of runs that differ in their seeds, with mean and standard deviation."""
+    """Test accuracies of runs with different seeds, with mean and standard deviation."""
     tested = [report.test_accuracy for report in reports]
     return {
         "seeds": [report.seed for report in reports],

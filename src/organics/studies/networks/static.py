@@ -1,8 +1,8 @@
 """The static classifiers of the paper's Table 1: accuracy over seeds, stability at test inputs.
 
-One layer of 50, one of 80 and two of 120 and 60 circuits, multilayer perceptrons of the same sizes,
-and stabilized supralinear networks of 50 excitatory and 50 inhibitory units and of 80 and 20. What
-is complete is kept, and a run that was cut off goes on from its last epoch.
+Circuits in one layer of 50, one of 80, and two of 120 and 60; multilayer perceptrons of the same
+sizes; stabilized supralinear networks of 50 excitatory and 50 inhibitory units, and of 80 and 20.
+Complete runs are kept, and an interrupted run continues from its last epoch.
 
 Source: Rawat et al. 2024, Table 1.
 """
@@ -43,28 +43,28 @@ class Networks(Settings):
     """Train the static classifiers of the paper's Table 1, with several seeds each."""
 
     out: Path = Path("runs/mnist_static")
-    """Folder for the folders of the runs."""
+    """Folder in which each run has a folder."""
     dataset: DatasetName = "mnist"
     """Data set to train on."""
     models: tuple[ModelName, ...] = ("organics", "mlp", "ssn")
-    """Which networks."""
+    """Networks to train."""
     sizes: int | None = None
-    """Only so many of the sizes of each network, the first of them; by default all."""
+    """Only the first so many sizes of each network; by default all."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """One run of each network and size for each of these."""
+    """Seeds: one run of each network and size for each."""
     recurrent: StaticRecurrence = "identity"
     """Recurrent weights of the circuits; the paper's are "bounded"."""
     epochs: int = 40
     """Epochs of each run ..."""
     ssn_epochs: int = 10
-    """... but of the supralinear networks, of which a step takes 7 times as long, or more."""
+    """... except the supralinear networks, whose steps take at least 7 times as long."""
     batch_size: int = 256
     """Images per step."""
     averaging: float = 0.999
-    """Decay of the average of the parameters over the steps; 0 is the paper's plain protocol."""
+    """Decay of the average of the parameters over the steps; 0, no average, as in the paper."""
     stability: tuple[ModelName, ...] | None = ("organics", "ssn")
-    """Of which networks, if of any, to compute the Jacobian's eigenvalues at every test input, in
-    every layer; it takes minutes."""
+    """Networks for which to compute the Jacobian's eigenvalues in every layer at every test input,
+    which takes minutes."""
 
 
 def train_all(
@@ -73,14 +73,14 @@ def train_all(
     processes: int | None = None,
     cluster: Cluster | None = None,
 ) -> dict[str, Any]:
-    """Train and evaluate what is not complete yet, and say what came of it.
+    """Train and evaluate the runs that are not complete, and return the results.
 
-    `tell` is called now and then with the fraction that is done, and how many networks are. For
+    `tell` is called now and then with the fraction done and a word on the networks done. For
     `processes` and `cluster` see `organics.machine.side_by_side`.
 
-    Raises `ValueError` if there is no such cluster.
+    Raises `ValueError` if the cluster cannot be reached.
     """
-    if cluster is not None:  # a worker has a working folder of its own
+    if cluster is not None:  # workers have another working directory
         networks = replace(networks, out=networks.out.resolve())
     settings = [setting for model in networks.models for setting in _settings(networks, model)]
     sizes = dict.fromkeys((setting.model, setting.layers) for setting in settings)
@@ -88,7 +88,7 @@ def train_all(
     todo.sort(key=lambda group: -sum(map(_work, group)))
     side_by_side(
         _complete,
-        [(networks, group) for group in todo],  # a group has its program compiled once
+        [(networks, group) for group in todo],  # each group compiles its program once
         processes=processes,
         cluster=cluster,
         watch=None if tell is None else partial(_watch, networks, settings, tell),
@@ -104,7 +104,7 @@ def _complete(networks: Networks, settings: list[TrainConfig]) -> None:
 def _outcome(
     networks: Networks, setting: TrainConfig
 ) -> tuple[TrainConfig, Report, dict[str, Any] | None]:
-    """A run's report, and its evaluation if that is asked for; made if they are not there."""
+    """A run's report and, if wanted, its evaluation; computed if missing."""
     folder = _folder(networks, setting)
     report = train(setting, folder, resume=True, progress=False)
     asked = setting.model in (networks.stability or ())
@@ -114,7 +114,7 @@ def _outcome(
 def _watch(
     networks: Networks, settings: list[TrainConfig], tell: Callable[[float, str], None]
 ) -> None:
-    """Tell how far the runs are, from what their folders say."""
+    """Report the progress of the runs, from their folders."""
     epochs = [_epochs(_folder(networks, setting)) for setting in settings]
     done = sum(_work(s) * count / s.epochs for s, count in zip(settings, epochs, strict=True))
     complete = sum(count == s.epochs for s, count in zip(settings, epochs, strict=True))
@@ -139,7 +139,7 @@ def _settings(networks: Networks, model: ModelName) -> list[TrainConfig]:
 
 
 def _work(setting: TrainConfig) -> float:
-    """How long a run takes, about, in epochs of a network without recurrence."""
+    """Approximate length of a run, in epochs of a network without recurrence."""
     if setting.model == "ssn":
         return 7.0 * setting.epochs
     learns = setting.model == "organics" and setting.recurrent != "identity"
@@ -147,7 +147,7 @@ def _work(setting: TrainConfig) -> float:
 
 
 def _epochs(folder: Path) -> int:
-    """How many epochs of a run are complete."""
+    """Number of complete epochs of a run."""
     return len(lines(folder, "metrics.jsonl"))
 
 
@@ -158,7 +158,7 @@ def _folder(networks: Networks, setting: TrainConfig) -> Path:
 
 
 def _evaluation(folder: Path) -> dict[str, Any]:
-    """The evaluation of a run, kept in its folder as it takes minutes."""
+    """The evaluation of a run, which takes minutes and is kept in its folder."""
     return kept_document(folder / "evaluation.json", lambda: evaluate(folder).summary)
 
 
@@ -213,5 +213,5 @@ def _row(networks: Networks, model: ModelName, layers: tuple[int, ...], group) -
 
 
 def _lost(folder: Path) -> list[float]:
-    """The fraction of the images that were lost, at every step of a run."""
+    """The fraction of lost images at every step of a run."""
     return [fraction for line in lines(folder, "steps.jsonl") for fraction in line["lost"]]

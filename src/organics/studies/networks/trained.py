@@ -1,4 +1,4 @@
-"""Finding the trained runs on sequences, and saying how one is made."""
+"""Finds trained runs on sequences, and the commands that train them."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -10,13 +10,13 @@ from organics.training.run_folder import RunFolder
 
 
 class Trained(NamedTuple):
-    """A run on sequences that has a model.
+    """A run on sequences with a model.
 
     Attributes
-        folder: where it is.
+        folder: its folder.
         config: its settings.
-        epochs: how many are complete, of `config.epochs`.
-        validation_accuracy: the best of any epoch; the model is of that.
+        epochs: number of complete epochs, of `config.epochs`.
+        validation_accuracy: of the best epoch, which the model is from.
         test_accuracy: of that model; None if the run is not complete.
     """
 
@@ -28,10 +28,10 @@ class Trained(NamedTuple):
 
 
 def trained(places: Iterable[Path]) -> list[Trained]:
-    """Every run on sequences in these folders or below, the best on validation images first.
+    """All runs on sequences in these folders and below, sorted by validation accuracy, best first.
 
-    Of several with the same settings, as when one was copied, it is the one that went furthest.
-    What cannot be read is passed over: the folders may hold anything.
+    Of runs with the same settings, such as copies, only the longest counts. Unreadable folders are
+    skipped, as anything may be there.
     """
     found: dict[SequenceConfig, Trained] = {}
     for path in sorted({p.parent for place in places for p in Path(place).rglob("config.json")}):
@@ -58,7 +58,7 @@ def trained(places: Iterable[Path]) -> list[Trained]:
 
 
 def is_whole(config: SequenceConfig) -> bool:
-    """Whether the task is the paper's: every pixel of the image, one a step."""
+    """Whether the task is the paper's: all pixels of the image, one per step."""
     return config.resize is None and not config.rows
 
 
@@ -86,7 +86,7 @@ def command(config: SequenceConfig) -> str:
 
 
 def in_words(run: Trained) -> str:
-    """Which kind of run it is: recurrent weights, and epochs."""
+    """The run in words: recurrent weights and epochs."""
     kind = f"{run.config.recurrent} W_r, " if run.config.model == "organics" else ""
     if run.test_accuracy is not None:
         return f"{kind}{run.epochs} epochs"

@@ -1,4 +1,4 @@
-"""The static classifier of two layers, 120 and 60, that Figures 5 and 6 look into: one run."""
+"""The static classifier with layers of 120 and 60 that Figures 5 and 6 share."""
 
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ _AT_ONCE = 500  # test inputs to a piece
 
 
 class Spectrum(NamedTuple):
-    """Of each layer, at each test input: the spectral abscissa (1/ms), and whether it is stable."""
+    """The spectral abscissa (1/ms) of each layer at each test input, and whether it is stable."""
 
     abscissa: Float[np.ndarray, "layers inputs"]
     stable: Bool[np.ndarray, "layers inputs"]
@@ -42,8 +42,8 @@ class Spectrum(NamedTuple):
 class TwoLayers:
     """The trained network, with its model after every epoch and before the first.
 
-    Its recurrent weights are learned, as the paper's, so that no theorem says that it is stable. It
-    is trained if that is not done yet, which is the fraction `share` of the job.
+    Its recurrent weights are learned, as in the paper, so no theorem says that it is stable. It is
+    trained if needed; training is the fraction `share` of the job.
     """
 
     def __init__(self, job: Job, share: float):
@@ -52,11 +52,11 @@ class TwoLayers:
         if job.quick:
             self.config = TrainConfig(
                 dataset="digits",
-                layers=(16, 16),  # of one size, which takes less time to compile
+                layers=(16, 16),  # of one size, which compiles faster
                 recurrent="bounded",
                 encoder=(32, 16),
                 epochs=3,
-                batch_size=135,  # divides the number of images: one size of batch to compile for
+                batch_size=135,  # divides the number of images, so only one batch size is compiled
                 seed=job.seed,
             )
         name = "two-layers-learned-quick" if job.quick else "two-layers-learned"
@@ -85,8 +85,8 @@ class TwoLayers:
         return _in_float64(load_tree(path, like)[0])
 
     def spectrum(self, model: Any, inputs: int, name: str, keep: Path) -> Spectrum:
-        """What becomes of a model's circuits at the first so many test inputs; all of them if
-        there are fewer. In pieces that the folder `keep` has, under `name`."""
+        """The spectra of a model's circuits at the first `inputs` test inputs (at most all), in
+        pieces kept in the folder `keep` under `name`."""
         dataset = load_dataset(self.config)
         count = min(inputs, len(dataset.test_labels))
         pieces = []
@@ -103,7 +103,7 @@ class TwoLayers:
     def circuits(
         self, model: Any, layer: int, inputs: Int[np.ndarray, " inputs"]
     ) -> tuple[Circuit, Float[Array, "inputs n"]]:
-        """A layer's circuits at some of the test inputs, stacked, and their drives; in float64."""
+        """A layer's circuits at some test inputs, stacked, and their drives, in float64."""
         dataset = load_dataset(self.config)
         examples = as_examples(
             dataset.test_images[inputs], dataset.test_labels[inputs], dataset.max_value

@@ -1,4 +1,4 @@
-"""The main job in a minute: train on handwritten digits, certify every test input, draw it."""
+"""The demo: train on handwritten digits, certify the circuits at every test input, draw it."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ from organics.training.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Demo(Settings):
-    """What the demo trains."""
+    """Settings of the demo."""
 
     epochs: int = 150
-    """How often the training images are all seen."""
+    """Number of passes over the training images."""
     seed: int = 0
-    """Decides the initial parameters and the order of the images."""
+    """Seed of the initial parameters and of the order of the images."""
 
     @property
     def training(self) -> TrainConfig:
@@ -55,7 +55,7 @@ class Demo(Settings):
 class Proof(NamedTuple):
     """Certificates of one circuit layer at every test input, each array of shape (inputs,).
 
-    `holds`: every inequality of the proof was found to hold; `margin`: smallest eigenvalue of the
+    `holds`: whether every inequality of the proof holds; `margin`: smallest eigenvalue of the
     scaled `T B + B^T T`; `abscissa`: largest real part of the Jacobian's eigenvalues, in 1/ms.
     """
 
@@ -70,7 +70,7 @@ class Result(NamedTuple):
     report: Report
     metrics: list[dict[str, Any]]
     proofs: list[Proof]
-    verified: int  # certificates looked at again by an independent check, all of them valid
+    verified: int  # number of certificates that an independent check confirmed
     relaxation: Trajectory
     energy: jax.Array
 
@@ -78,8 +78,8 @@ class Result(NamedTuple):
 def compute(config: Demo, out: Path, progress: bool = True) -> Result:
     """Train in a folder below `out`, then certify.
 
-    An interrupted demo goes on where it was, a complete one is done again. Certificates and
-    simulation are in float64, for the parameters that were trained in float32.
+    An interrupted demo continues, a complete one is repeated. Certificates and simulation use
+    float64, with parameters trained in float32.
     """
     folder = out / f"run-epochs{config.epochs}-seed{config.seed}"
     _clear_if_complete(folder, config.training)
@@ -103,7 +103,8 @@ def compute(config: Demo, out: Path, progress: bool = True) -> Result:
 
 
 def _clear_if_complete(folder: Path, training: TrainConfig) -> None:
-    """Have a complete run done again; one that another process is at, `train` will refuse."""
+    """Remove a complete run, so that it is repeated. A run in use by another process is left for
+    `train` to refuse."""
     with suppress(Taken), alone_in(folder):
         if (folder / "report.json").exists() and RunFolder.open(folder).config == training:
             for path in [path for path in folder.iterdir() if path.name != LOCK]:
@@ -111,9 +112,9 @@ def _clear_if_complete(folder: Path, training: TrainConfig) -> None:
 
 
 def certificates(model: Any, inputs: jax.Array, layer: int) -> tuple[Proof, tuple]:
-    """A proof for one circuit layer at every input; `inputs` has shape (inputs, pixels).
+    """Certificates of one circuit layer at every input; `inputs` has shape (inputs, pixels).
 
-    With the proofs goes what `verify` needs: operating points and `T`.
+    Also returns the operating points and `T`, for `verify`.
     """
     J, holds, margin, evidence = _construct(model, inputs, layer)
     abscissa = np.real(eigenvalues(np.asarray(J))).max(axis=1)

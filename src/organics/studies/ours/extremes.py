@@ -1,15 +1,14 @@
-"""Is "converged" or "stable" ever said where it is not so? Circuits over ten decades, judged.
+"""Is "converged" or "stable" ever wrong? Circuits over ten decades, checked in ball arithmetic.
 
     python -m organics.studies.ours.extremes
 
-Every parameter and drive of these random circuits is spread over ten decades; weights and drives
-may be absent. The matrix `W_r` is, each for a quarter of the circuits, spread as widely; close to
-the identity; Gaussian with a norm from 0.1 to 10; or such and singular, its columns adding up to 0
-or its rank 1. Some of its entries, but for the singular ones, are absent. What the floating-point
-search says of a circuit is then held against ball arithmetic, which knows nothing of how a state
-was found:
+All parameters and drives of these random circuits are spread over ten decades; weights and drives
+may be 0. A quarter of the circuits each has a `W_r` that is spread as widely; close to the
+identity; Gaussian with a norm from 0.1 to 10; or Gaussian and singular, with columns that add up to
+0 or of rank 1. Some entries of the nonsingular ones are 0. The results of the floating-point search
+are compared with ball arithmetic, which does not depend on how a state was found:
 
-* the equations are evaluated at the state, and each must balance by the terms of its own row,
+* each equation must balance at the state, relative to the terms of its own row,
   `|b_i z_i|`, `|y_i|` and `|1 - sqrt(a_i)| sum_j |W_r,ij| |q_j|`, and likewise for `a_i`;
 * Krawczyk's test must enclose a steady state around it, with the same active neurons, and the state
   must be near it, relative to the same terms;
@@ -17,7 +16,7 @@ was found:
   rectified model, where some `y_i` is 0, for each combination of their slopes, unless it is clear
   that these neurons fade.
 
-Also counted is what is lost: steady states that are found but not called stable although they are.
+It also counts stable steady states that are found but not called stable.
 """
 
 from collections import Counter
@@ -54,34 +53,34 @@ Kind = Literal["float32", "float64"]
 Values = dict[str, np.ndarray]
 
 _DECADES = 10
-_BATCH = 500  # circuits that are solved at once
-_BITS = (106, 424, 1696)  # of the balls, until they tell
+_BATCH = 500  # circuits solved at once
+_BITS = (106, 424, 1696)  # precisions of the balls, until they decide
 _ROUNDING = 0.75  # a tolerance is `eps` to this power, and "near" a third of that power
 _VECTORS = ("b", "b0", "sigma", "tau_y", "tau_a")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Judge what the search says of circuits whose parameters are spread over ten decades."""
+    """Check the search on circuits whose parameters are spread over ten decades."""
 
     results: Path = Path("results/extremes.json")
     """File for the outcome."""
     circuits: int = 100_000
-    """How many, shared equally by the sizes, types and models."""
+    """Number of circuits, divided equally among sizes, types and models."""
     sizes: tuple[int, ...] = (1, 2, 3, 6)
     """Neurons."""
     kinds: tuple[Kind, ...] = ("float32", "float64")
     """Floating-point types."""
     rectified: tuple[bool, ...] = (False, True)
-    """Which models."""
+    """Models, main or rectified."""
     relaxation_steps: int = 2000
-    """Limit of the integration in the search: these circuits are too stiff to gain by more."""
+    """Limit of the integration in the search: these circuits are too stiff to gain from more."""
     seed: int = 0
-    """Decides all the circuits and drives."""
+    """Seed of all circuits and drives."""
 
 
 class Claim(NamedTuple):
-    """What the search says of some circuits, each with a leading axis."""
+    """The results of the search for some circuits, with a leading axis."""
 
     state: State
     converged: Bool[Array | np.ndarray, " circuits"]
@@ -89,12 +88,13 @@ class Claim(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """What balls say of one claimed steady state.
+    """The judgement of one claimed steady state in ball arithmetic.
 
     Attributes
-        imbalance: the largest part of its terms that an equation leaves over.
-        distance: to the steady state that was enclosed, relative to the terms; infinite if none.
-        stable: whether that is stable, `None` if the balls do not tell.
+        imbalance: the largest imbalance of an equation, relative to its terms.
+        distance: to the enclosed steady state, relative to the terms; infinite if none was
+            enclosed.
+        stable: whether that is stable, `None` if the balls do not decide.
     """
 
     imbalance: float
@@ -165,12 +165,12 @@ def random_circuits(
 def claims(
     values: Values, drives: Float[np.ndarray, "count n"], rectified: bool, relaxation_steps: int
 ) -> Claim:
-    """What `steady_state` and `stability` say, in the type of the values."""
+    """The results of `steady_state` and `stability`, in the type of the values."""
 
     with jax.enable_x64(bool(drives.dtype == np.float64)):
         found = []
         for start in range(0, len(drives), _BATCH):
-            # filled up with what is there already, so that it compiles once
+            # padded with earlier entries, so that it compiles once
             chosen = np.resize(np.arange(len(drives))[start : start + _BATCH], _BATCH)
             parts = {name: jnp.asarray(value[chosen]) for name, value in values.items()}
             z = jnp.asarray(drives[chosen])
@@ -202,7 +202,7 @@ def judge(
     found, imbalance = None, float("inf")
     for bits in _BITS:
         with ctx.workprec(bits):
-            # with its silent neurons heard by nobody, the circuit is one of the main model
+            # without its silent neurons, the circuit is one of the main model
             circuit = _balls(values, z, active)
             claimed = Box(exact(y), exact(a))
             imbalance = _largest(*_imbalance(values, circuit, claimed, active))
@@ -260,7 +260,7 @@ def _judged(config: Config, kind: Kind, rectified: bool, n: int, count: int) -> 
 
 
 def _balls(values: Values, z: np.ndarray, heard: Bool[np.ndarray, " n"]) -> BallCircuit:
-    """The circuit of the main model in which only these neurons are heard."""
+    """The circuit of the main model in which only the neurons `heard` affect others."""
     b, b0, sigma, tau_y, tau_a = (exact(values[name]) for name in _VECTORS)
     return BallCircuit(
         W=exact_matrix(values["W"].astype(float) * heard),
@@ -277,7 +277,7 @@ def _balls(values: Values, z: np.ndarray, heard: Bool[np.ndarray, " n"]) -> Ball
 def _imbalance(
     values: Values, circuit: BallCircuit, state: Box, active: Bool[np.ndarray, " n"]
 ) -> tuple[list[arb], list[arb]]:
-    """What each equation leaves over at a state, and the sum of its terms, written out here."""
+    """The imbalance of each equation at a state, and the sum of its terms, written out here."""
     y, a = state
     q = [y if on else arb(0) for y, on in zip(y, active, strict=True)]
     left, terms = [], []
@@ -298,7 +298,7 @@ def _sum(balls: Any) -> arb:
 
 
 def _largest(parts: list[arb], terms: list[arb]) -> float:
-    """The largest part of its terms; what may be nothing is nothing."""
+    """The largest ratio of a part to its terms; 0 for a part that may be 0."""
     pairs = zip(parts, terms, strict=True)
     ratios = (
         0.0 if part.contains(0) else float((abs(part) / whole).mid()) for part, whole in pairs
@@ -307,14 +307,14 @@ def _largest(parts: list[arb], terms: list[arb]) -> float:
 
 
 def _consistent(box: Box, active: Bool[np.ndarray, " n"], rectified: bool) -> bool:
-    """Whether the neurons taken as active are, and no other is."""
+    """Whether exactly the neurons taken as active are active."""
     pairs = zip(box.y, active, strict=True)
     return not rectified or all(y > 0 if on else not y > 0 for y, on in pairs)
 
 
 def _stable(values: Values, z: np.ndarray, box: Box, active: Bool[np.ndarray, " n"]) -> bool | None:
-    """With silent neurons that may have `y_i = 0`: each combination of slopes is stable; or those
-    neurons, which nothing reaches, fade, and the circuit without them is stable."""
+    """Whether it is stable. If silent neurons may have `y_i = 0`: each combination of slopes is
+    stable; or these neurons receive no input and decay, and the circuit without them is stable."""
     open_signs = [i for i, y in enumerate(box.y) if not active[i] and not y < 0]
     left = _verdict(_balls(values, z, active), box)
     if not open_signs or left is not True:
@@ -333,8 +333,9 @@ def _stable(values: Values, z: np.ndarray, box: Box, active: Bool[np.ndarray, " 
 def _fade(
     values: Values, z: np.ndarray, box: Box, active: Bool[np.ndarray, " n"], which: list[int]
 ) -> bool:
-    """Whether neurons that nothing reaches fade, as `relu(y)` does no worse than a linear system
-    with the weights that excite: `x - relu(M) x > 0` for the positive `x` of a linear solve."""
+    """Whether neurons without input decay. `relu(y)` is bounded by a linear system with the
+    excitatory weights alone, which decays if `x - relu(M) x > 0` for a positive `x`, from a linear
+    solve."""
     W_r, k = values["W_r"], len(which)
     if np.any(z[which]) or np.any(W_r[which][:, active]):
         return False

@@ -2,8 +2,8 @@
 
     python -m organics.studies.ours.mnist_static
 
-Trains the networks of the paper's Table 1, and writes what came of them. Interrupt and repeat it at
-will: what is complete is kept, and a run that was cut off goes on from its last epoch.
+Trains the networks of the paper's Table 1 and writes the results. It can be interrupted and
+repeated: complete runs are kept, and an interrupted run continues from its last epoch.
 
 Source: Rawat et al. 2024, Table 1.
 """
@@ -29,20 +29,20 @@ class Config(Networks):
     results: Path = Path("results/mnist_static.json")
     """File for the outcome."""
     processes: int | None = None
-    """Networks that are trained side by side, each on one processor; by default as many as there
-    are processors, on a GPU one."""
+    """Number of networks trained in parallel, each on one processor; by default one per processor,
+    on a GPU one."""
     backend: SweepBackend = PROCESSES
-    """Who trains them: processes of this machine, or a cluster of Dask or Ray that exists."""
+    """Where they train: processes of this machine, or an existing Dask or Ray cluster."""
     scheduler: str | None = None
     """Address of the cluster."""
 
 
 def compute(config: Config, tell: Callable[[float, str], None] | None = None) -> dict[str, Any]:
-    """Train and evaluate what is not complete yet; the outcome is also in `config.results`.
+    """Train and evaluate runs that are not complete; the outcome is also in `config.results`.
 
-    `tell` is called now and then with the fraction that is done, and how many networks are.
+    `tell` is called now and then with the fraction done and a word on the networks done.
 
-    Raises `ValueError` if there is no such cluster.
+    Raises `ValueError` if the cluster cannot be reached.
     """
     cluster = chosen(config.backend, config.scheduler, config.processes)
     found = {

@@ -1,11 +1,11 @@
-"""Whether another course of the learning rate saves epochs: the paper's schedule beside two.
+"""Do other learning-rate schedules need fewer epochs? The paper's schedule and two others.
 
     python -m organics.studies.ours.schedules
 
 Trains the recurrent circuits on the digits, pixel by pixel, with the paper's schedule ("step"),
 with "warmup-cosine" and with "trapezoid", for several numbers of epochs, learning rates and seeds,
-and all else alike. Each number of epochs is a run of its own, as the others have to know where it
-ends.
+all else equal. Each number of epochs needs a run of its own, as the other two schedules depend on
+it.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Config(Settings):
     """Train the recurrent circuits on the digits with each schedule."""
 
     out: Path = Path("runs/schedules")
-    """Folder for the folders of the runs; a run that is complete in it is not repeated."""
+    """Folder with a folder for each run; complete runs are not repeated."""
     results: Path = Path("results/schedules.json")
     """File for the outcome."""
     rows: bool = False
@@ -36,15 +36,15 @@ class Config(Settings):
     units: int = 64
     """Neurons."""
     epochs: tuple[int, ...] = (10, 14, 20)
-    """Lengths of the runs."""
+    """Numbers of epochs."""
     learning_rates: tuple[float, ...] = (0.01, 0.02, 0.03, 0.04)
-    """Learning rates, the largest of each run."""
+    """Largest learning rates."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """One run of each kind for each of these."""
+    """Seeds: one run of each kind for each."""
 
 
 def compute(config: Config, progress: bool = True) -> dict[str, Any]:
-    """Train what is not complete yet; the outcome is also in `config.results`."""
+    """Train runs that are not complete; the outcome is also in `config.results`."""
     rows: list[dict[str, Any]] = []
     done: list[Run] = []
     for epochs, schedule, rate in product(config.epochs, SCHEDULES, config.learning_rates):
@@ -101,8 +101,8 @@ def _row(epochs: int, schedule: str, rate: float, group: list[Run]) -> dict[str,
 
 
 def _chosen(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each schedule and number of epochs the row that is best on validation images, among
-    those of which no run diverged: no test image has a say in it."""
+    """For each schedule and number of epochs the row with the best validation accuracy, among those
+    without diverged runs. Test images are not used."""
     best: dict[tuple[str, int], dict[str, Any]] = {}
     for row in rows:
         if not row["diverged"]:

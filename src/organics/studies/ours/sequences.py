@@ -4,11 +4,11 @@ r"""The recurrent networks on small sequences: accuracy over seeds, time, gradie
     python -m organics.studies.ours.sequences --tasks sdigits --epochs 20 --batch-size 64 \
         --results results/sequences_digits.json
 
-Every model has the same task, data, number of units, epochs, batches and schedule, and the learning
-rate and constants that were found for it (see `MODELS` and `TUNED`). ORGaNICs are never clipped;
-the models whose authors clip gradients are trained with and without. Interrupt and repeat it at
-will: what is complete is kept, and a run that was cut off goes on from its last epoch. Rows of the
-results that are not asked for stay as they are, with what they were made by.
+All models have the same task, data, number of units, epochs, batches and schedule, and their own
+tuned learning rate and constants (see `MODELS` and `TUNED`). ORGaNICs are never clipped; models
+whose authors clip gradients are trained with and without. It can be interrupted and repeated:
+complete runs are kept, and an interrupted run continues from its last epoch. Other rows of the
+results stay as they are, with their settings and machine.
 
 Source: after Rawat et al. 2024, Table 2, on images of 14 x 14 pixels.
 """
@@ -32,7 +32,7 @@ _FAST = {
     "dt_tau_max_y": 0.6,
     "dt_tau_max_a": 1.0,
     "dt_tau_max_gates": 1.0,
-}  # of 4 configurations on the permuted task, where a rate of 0.1 is better, and 2 on the other
+}  # best of 4 configurations (permuted task, where a rate of 0.1 is better) and of 2 (raster)
 MODELS: dict[str, dict[str, Any]] = {
     "organics": _FAST,
     "organics-fixed": _FAST | {"time_constants": "fixed"},
@@ -42,14 +42,14 @@ MODELS: dict[str, dict[str, Any]] = {
         "dt_tau_max_y": 0.2,
         "dt_tau_max_a": 0.05,
         "dt_tau_max_gates": 0.8,
-    },  # the best of 13 configurations, in the way of `TUNED`
+    },  # best of 13 configurations, chosen like `TUNED`
     "organics-semidefinite": {
         "recurrent": "semidefinite",
         "learning_rate": 0.1,
         "dt_tau_max_y": 0.2,
         "dt_tau_max_a": 0.05,
         "dt_tau_max_gates": 0.8,
-    },  # the best of 8 configurations, after 4 epochs of the permuted task
+    },  # best of 8 configurations, after 4 epochs of the permuted task
     "lstm": {"model": "lstm"},
     "lstm-clipped": {"model": "lstm", "clip_norm": 1.0},
     "antisymmetric": {"model": "antisymmetric"},
@@ -88,15 +88,15 @@ class Config(Settings):
     """Train the recurrent networks of the paper's Table 2 on shorter sequences."""
 
     out: Path = Path("runs/sequences")
-    """Folder for the folders of the runs."""
+    """Folder with a folder for each run."""
     results: Path = Path("results/sequences.json")
     """File for the outcome."""
     tasks: tuple[TaskName, ...] = ("smnist", "psmnist")
     """Tasks."""
     models: tuple[str, ...] = tuple(MODELS)
-    """Rows."""
+    """Rows of the table."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """One run of each row for each of these."""
+    """Seeds: one run of each row for each."""
     units: int = 64
     """Units of each network."""
     resize: int = 14
@@ -114,10 +114,10 @@ class Config(Settings):
 
 
 def compute(config: Config, progress: bool = True) -> dict[str, Any]:
-    """Train what is not complete yet; the outcome so far is always in `config.results`."""
+    """Train runs that are not complete; the outcome so far is always in `config.results`."""
     others, done = _others(config), []
     summary = {"rows": others}
-    for seed in config.seeds:  # the outer loop, so that an early end leaves all rows comparable
+    for seed in config.seeds:  # the outer loop, so that rows stay comparable if it ends early
         for task in config.tasks:
             for model in config.models:
                 setting = _setting(config, task, model, seed)
@@ -129,7 +129,7 @@ def compute(config: Config, progress: bool = True) -> dict[str, Any]:
 
 
 def _others(config: Config) -> list[dict[str, Any]]:
-    """The rows that are there and that no run of these settings is to replace."""
+    """The existing rows that these settings do not replace."""
     if not config.results.exists():
         return []
     rows = json.loads(config.results.read_text())["rows"]
@@ -150,7 +150,7 @@ def _setting(config: Config, task: str, model: str, seed: int) -> SequenceConfig
 
 
 def _differing(config: Config, task: str, model: str) -> dict[str, Any]:
-    """What sets the row apart from the others."""
+    """The settings in which the row differs from the others."""
     settings = MODELS[model]
     if "model" not in settings:
         return settings
@@ -168,7 +168,7 @@ def _folder(config: Config, task: str, model: str, seed: int) -> Path:
 
 
 def _named(config: Config, task: str) -> str:
-    """The task, with the size of its images unless it has but one."""
+    """The task, with the size of its images if there are several."""
     return task if task == "sdigits" else f"{task}-{config.resize}"
 
 

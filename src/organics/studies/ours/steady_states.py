@@ -1,21 +1,21 @@
-"""Random circuits: is a steady state always found, is it stable, does the circuit get there?
+"""Random circuits: is a steady state always found, is it stable, and does the circuit reach it?
 
     python -m organics.studies.ours.steady_states
 
-Two questions, of the main and of the rectified model:
+Two questions, for the main and the rectified model:
 
-* search: circuits of each size, of which one half has the largest singular value of `W_r` and the
-  norm of the drive at the bound 1 of the conjecture, and the other half anywhere below. Is every
-  steady state found, and with what residual?
+* search: circuits of each size. For one half, the largest singular value of `W_r` and the norm of
+  the drive are at the bound 1 of the conjecture, for the other half below. Is every steady state
+  found, and with what residual?
 * stability: circuits with the largest singular value of `W_r` at 1, 2 and 3 (those of
-  `organics stability`). How many have a stable steady state, and is it where a long simulation
-  ends? The simulation is by another integrator than that of the search, with tight tolerances,
-  until the circuit's velocity vanishes or the time is up.
+  `organics stability`). How many have a stable steady state, and does a long simulation end there?
+  The simulation uses another integrator than the search, with tight tolerances, until the velocity
+  vanishes or the time is up.
 
-A circuit without a stable steady state is simulated from several starts, and a stable steady state
-at which the simulation does not end, from nearby and for ten times as long: it must go back there.
+A circuit without a stable steady state is simulated from several starts. If a simulation does not
+end at the stable steady state, another one, from nearby and ten times as long, must return there.
 
-What is complete is kept in a folder, so that an interrupted run goes on where it was.
+Complete parts are kept in a folder, so that an interrupted run continues.
 
 Source: Rawat et al. 2024, the conjecture on general recurrence, and the trials behind it.
 """
@@ -46,9 +46,9 @@ from organics.studies.harness.pieces import kept_document
 from organics.trials import fraction_interval, trial
 
 BOUND = 1e-10
-"""What the residual of every steady state of the search is meant to be below."""
+"""Target for the residual of every steady state of the search."""
 
-_PATIENCE = 10  # times the time, for a state that is approached slowly
+_PATIENCE = 10  # factor of the time for a state that is approached slowly
 _SAME = 1e-4  # largest difference between two states that count as the same, relative to their size
 
 
@@ -57,11 +57,11 @@ class Config(Settings):
     """Steady states of random circuits: found, stable, and where a long simulation ends."""
 
     out: Path = Path("runs/steady_states")
-    """Folder for what is complete."""
+    """Folder for complete parts."""
     results: Path = Path("results/steady_states.json")
     """File for the outcome."""
     largest: int = 50
-    """The search goes over all sizes from 1 to this."""
+    """Largest size in the search, which covers all sizes from 1."""
     circuits_per_size: int = 200
     """Circuits of the search, for each size and model."""
     n: int = 10
@@ -69,19 +69,19 @@ class Config(Settings):
     norms: tuple[float, ...] = (1.0, 2.0, 3.0)
     """Largest singular values of their `W_r`."""
     trials: int = 1000
-    """How many of them are simulated, for each norm and model."""
+    """Number of simulated circuits, for each norm and model."""
     time: float = 4000.0
-    """How long, in ms; the time constants are 2 ms."""
+    """Simulated time in ms; the time constants are 2 ms."""
     starts: int = 5
-    """Where no stable steady state is found, so many simulations more, from random states."""
+    """Number of further simulations, from random states, if no stable steady state is found."""
     rectified: tuple[bool, ...] = (False, True)
-    """Which models."""
+    """Models, main or rectified."""
     seed: int = 0
-    """Decides all the circuits, drives and random states."""
+    """Seed of all circuits, drives and random states."""
 
 
 def compute(config: Config, progress: bool = True) -> dict[str, Any]:
-    """Answer what is not answered yet; the outcome is also in `config.results`."""
+    """Compute the missing parts; the outcome is also in `config.results`."""
     outcome: dict[str, Any] = {"search": [], "stability": []}
     with jax.enable_x64(True), single_threaded_lapack():
         for rectified in config.rectified:
@@ -113,7 +113,7 @@ def compute(config: Config, progress: bool = True) -> dict[str, Any]:
 
 
 def _kept(config: Config, progress: bool, question, **settings) -> dict[str, Any]:
-    """The answer to a question with these settings, from the folder if it is there."""
+    """The answer to a question with these settings, from the folder if it exists there."""
     name = "-".join([question.__name__.strip("_"), *map(str, settings.values())])
     shared = f"seed{config.seed}-{config.starts}-{config.time:g}"
 
@@ -122,7 +122,7 @@ def _kept(config: Config, progress: bool, question, **settings) -> dict[str, Any
             print(name, file=sys.stderr)
         answer = question(**settings, starts=config.starts, time=config.time, seed=config.seed)
         if question is _search:
-            # every size compiles anew, and a process may map only so many pieces of code
+            # every size compiles anew, and a process may map only a limited number of code pages
             jax.clear_caches()
         return answer
 
@@ -130,7 +130,8 @@ def _kept(config: Config, progress: bool, question, **settings) -> dict[str, Any
 
 
 def _search(n: int, circuits: int, rectified: bool, starts: int, time: float, seed: int):
-    """What is found of `circuits` circuits of n neurons inside the bounds of the conjecture."""
+    """The search results for `circuits` circuits of n neurons within the bounds of the
+    conjecture."""
     found, J, (circuit, z) = _find(jr.key(seed), jnp.arange(circuits), n, rectified)
     converged, residual = np.asarray(found.converged), np.asarray(found.residual)
     abscissa = _abscissa(J)
@@ -153,7 +154,7 @@ def _search(n: int, circuits: int, rectified: bool, starts: int, time: float, se
     }
 
 
-# compiled for each size and run once: the compiler need not optimise
+# compiled for each size and run once, so the compiler need not optimise
 @partial(jax.jit, static_argnums=(2, 3), compiler_options={"xla_backend_optimization_level": 0})
 def _find(key, indices, n: int, rectified: bool) -> tuple[SteadyState, Array, tuple]:
     def one(index):
@@ -167,7 +168,7 @@ def _find(key, indices, n: int, rectified: bool) -> tuple[SteadyState, Array, tu
 def inside_bounds(
     key: PRNGKeyArray, index: Int[Array, ""], n: int, rectified: bool
 ) -> tuple[Circuit, Float[Array, " n"]]:
-    """A random circuit and drive, both norms at the bound 1 if `index` is even, else below."""
+    """A random circuit and drive; both norms are 1 if `index` is even, else below."""
     k_norms, k_circuit, k_drive = jr.split(key, 3)
     norm, size = jnp.where(index % 2 == 0, 1, jr.uniform(k_norms, (2,), float))
     circuit = Circuit.random(k_circuit, n, norm, rectified=rectified)
@@ -205,7 +206,7 @@ def _stability(
     time: float,
     seed: int,
 ) -> dict[str, Any]:
-    """Stable steady states of random circuits, against simulations."""
+    """Stable steady states of random circuits, compared with simulations."""
     draw = lambda index: trial(seed, index, n, spectral_norm, rectified=rectified)  # noqa: E731
     circuits, drives = jax.jit(jax.vmap(draw))(jnp.arange(trials))
     found, J = _solve(circuits, drives)
@@ -262,7 +263,7 @@ def _same(one: State, other: State) -> Bool[np.ndarray, " circuits"]:
 
 
 def _resting(circuits, drives, states: State, which, starts: int, time: float, seed: int) -> int:
-    """How many of the circuits come to rest in one of several simulations."""
+    """How many of the circuits come to rest in at least one of several simulations."""
     circuits, drives, states = _choose(which, (circuits, drives, states))
     if not len(drives):
         return 0
@@ -270,7 +271,7 @@ def _resting(circuits, drives, states: State, which, starts: int, time: float, s
 
 
 def _returning(circuits, drives, states: State, which, time: float) -> int:
-    """How many of the circuits come back to a state from a thousandth beside it."""
+    """How many of the circuits return to a state when started a thousandth away from it."""
     circuits, drives, states = _choose(which, (circuits, drives, states))
     if not len(drives):
         return 0

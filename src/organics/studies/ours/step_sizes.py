@@ -1,10 +1,11 @@
-"""How fast neurons and modulators may be: what learns sequences, and what diverges.
+"""Which step sizes of `y` and `a` learn sequences, and which diverge.
 
     python -m organics.studies.ours.step_sizes
 
-Trains the recurrent circuits with several of the largest step sizes over time constants, of `y` and
-of `a`, for each kind of recurrent weights and with all else alike. The larger they are, the less
-the discrete network is the circuit of which stability is proved. Interrupt and repeat it at will.
+Trains the recurrent circuits with several largest ratios of step size to time constant, for `y` and
+for `a`, for each kind of recurrent weights, all else equal. The larger they are, the less the
+discrete network is like the continuous circuit, whose stability is proved. It can be interrupted
+and repeated.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ class Config(Settings):
     """Train the recurrent circuits with each pair of step sizes."""
 
     out: Path = Path("runs/step_sizes")
-    """Folder for the folders of the runs; a run that is complete in it is not repeated."""
+    """Folder with a folder for each run; complete runs are not repeated."""
     results: Path = Path("results/step_sizes.json")
     """File for the outcome."""
     task: TaskName = "psmnist"
@@ -34,11 +35,11 @@ class Config(Settings):
     recurrent: tuple[Recurrence, ...] = ("identity", "semidefinite", "bounded")
     """Kinds of recurrent weights."""
     dt_tau_max_y: tuple[float, ...] = (0.2, 0.4, 0.8)
-    """Largest step sizes of `y` over its time constant."""
+    """Largest ratios of step size to time constant, for `y`."""
     dt_tau_max_a: tuple[float, ...] = (0.05, 0.2, 1.0)
-    """The same of `a`."""
+    """The same for `a`."""
     dt_tau_max_gates: float = 1.0
-    """The same of the gains, in all runs."""
+    """The same for the gains, in all runs."""
     units: int = 64
     """Neurons."""
     epochs: int = 6
@@ -46,13 +47,13 @@ class Config(Settings):
     batch_size: int = 32
     """Images per step."""
     learning_rate: float = 0.02
-    """The largest of each run."""
+    """Largest learning rate."""
     seed: int = 0
-    """Of each run."""
+    """Seed of each run."""
 
 
 def compute(config: Config, progress: bool = True) -> dict[str, Any]:
-    """Train what is not complete yet; the outcome so far is always in `config.results`."""
+    """Train runs that are not complete; the outcome so far is always in `config.results`."""
     done: list[Run] = []
     summary: dict[str, Any] = {}
     for kind, y, a in product(config.recurrent, config.dt_tau_max_y, config.dt_tau_max_a):
@@ -102,7 +103,7 @@ def _row(found: Run) -> dict[str, Any]:
 
 
 def _largest(lines: list[dict[str, Any]], name: str) -> float | None:
-    """Of the epochs where it is finite; None if it is in none."""
+    """The largest finite value over the epochs; None if there is none."""
     return max((line[name] for line in lines if line[name] is not None), default=None)
 
 

@@ -1,8 +1,8 @@
-"""The conjecture on general recurrence: what random circuits say, and what a hunt finds.
+"""The conjecture on general recurrence: proofs, random circuits, and a hunt for exceptions.
 
-Two statements are put to the test, that of the paper and one with bounds on all parameters, within
-which `Circuit.random` draws (see `organics.proofs.proof`). Both are refuted by proof. What remains
-is how rare the exceptions are, and in which class of recurrent matrices there are none:
+Two statements are tested: that of the paper, and one with bounds on all parameters, those of
+`Circuit.random` (see `organics.proofs.proof`). Both are refuted by proof. What remains is how rare
+the exceptions are, and for which recurrent matrices there are none:
 
 * a survey of a million random circuits (`organics.studies.paper.survey`);
 * a hunt for exceptions by gradient ascent (`organics.studies.paper.hunt`), with any `W_r` and with
@@ -56,7 +56,7 @@ BOUNDED_CONJECTURE = (
     "the same, if besides 0 <= W_ij <= 1 and 0 < b, b0, sigma < 1, the law of the random trials"
 )
 
-TRIALS = {  # for spectral norms 0.5, 1, 2, 3 and 5
+TRIALS = {  # numbers for spectral norms 0.5, 1, 2, 3 and 5
     2: (100_000, 200_000, 40_000, 20_000, 20_000),
     4: (120_000, 200_000, 30_000, 10_000, 10_000),
     8: (60_000, 120_000, 20_000, 5_000, 5_000),
@@ -90,7 +90,7 @@ def compute(job: Job) -> Outcome:
         *pieces(TRIALS, False), *pieces(RECTIFIED_TRIALS, True)
     ]  # fmt: skip
     names = [work.name for work in (*hunts, *trials)]
-    # so that several that share the folder, on other hosts, seldom do the same piece
+    # so that hosts sharing the folder seldom compute the same piece
     order = random.Random(os.getpid())
     side_by_side(
         _make,
@@ -111,7 +111,7 @@ def compute(job: Job) -> Outcome:
 
 
 def _make(folder: Path, seed: int, work: Hunt | Piecework) -> None:
-    """Make a piece of the hunts or of the survey, unless it is there."""
+    """Compute a piece of the hunts or of the survey, unless it exists."""
     with jax.enable_x64(True), single_threaded_lapack():
         if isinstance(work, Hunt):
             hunt(folder, seed, work)
@@ -124,7 +124,7 @@ def conclude(
     surveyed: list[dict[str, Any]],
     hunted: list[dict[str, Any]],
 ) -> Outcome:
-    """What all of it says about the conjecture."""
+    """The verdict of all parts on the conjecture."""
     main = [row for row in surveyed if not row["rectified"]]
     numbers = {
         "conjecture": CONJECTURE,
@@ -173,7 +173,7 @@ def _proof_checks(proofs: dict[str, dict[str, Any]]) -> list[Check]:
 
 
 def _survey_checks(main: list[dict[str, Any]]) -> list[Check]:
-    """Of random circuits of the main model, of norms up to 1, 2 and 3."""
+    """Checks of random circuits of the main model with norms up to 1, 2 and 3."""
     inside, at_2, at_3 = (_of_norm(main, norm - 1, norm) for norm in (1, 2, 3))
     checks = [
         Check(
@@ -198,7 +198,7 @@ def _survey_checks(main: list[dict[str, Any]]) -> list[Check]:
 
 
 def _hunt_checks(hunted: list[dict[str, Any]]) -> list[Check]:
-    """Whether there are exceptions of norm at most 1, by the kind of `W_r`."""
+    """Checks whether there are exceptions of norm at most 1, for each kind of `W_r`."""
     checks = []
     for kind, which in (("any", "any W_r"), ("semidefinite", "symmetric semidefinite W_r")):
         rows = [row for row in hunted if row["kind"] == kind and not row["free_tau"]]
@@ -217,7 +217,7 @@ def _hunt_checks(hunted: list[dict[str, Any]]) -> list[Check]:
 
 
 def _freeing_tau(hunted: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the hunts with free time constants find beside those that fix them."""
+    """The hunts with free time constants compared with those that fix them."""
     alike = ("kind", "n", "spectral_norm")
     return [
         {name: row[name] for name in alike}
@@ -237,12 +237,12 @@ def _freeing_tau(hunted: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def first_exceptions(
     hunted: list[dict[str, Any]], proofs: dict[str, dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """For each kind of `W_r` and number of neurons where the exceptions begin, as far as known.
+    """The smallest known norm of exceptions, for each kind of `W_r` and number of neurons.
 
-    `first` is the smallest norm of a hunt with exceptions, `none_up_to` the largest of those
-    without below that. `at_most` is the smallest norm of an exception of as many neurons or fewer,
-    to which others may be added that hear nothing; it counts the proofs for a single neuron, too,
-    whose norm can be made as small as one likes.
+    `first` is the smallest norm of a hunt with exceptions, `none_up_to` the largest smaller one of
+    a hunt without. `at_most` is the smallest norm of an exception with as many neurons or fewer, as
+    neurons without input can be added to any. It includes the proofs for a single neuron, whose
+    norm can be arbitrarily small.
     """
     single = [p["spectral_norm"] for p in proofs.values() if p["n"] == 1 and _refutes(p)]
     rows = []
@@ -272,12 +272,13 @@ def _first_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _refutes(proof: dict[str, Any]) -> bool:
-    """Whether no stable steady state is proved to exist, and not only one to be unstable."""
+    """Whether it is proved that no stable steady state exists, not only that one is unstable."""
     return proof["statement"].startswith((NONE_STABLE, NONE_EXISTS))
 
 
 def _fewer(some: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[bool]:
-    """For each number of neurons whether the fraction found is smaller in `some` than `others`."""
+    """For each number of neurons, whether the fraction found is smaller in `some` than in
+    `others`."""
     fractions = {row["n"]: row["fraction"] for row in others}
     return [row["fraction"] < fractions[row["n"]] for row in some if row["n"] in fractions]
 
@@ -373,10 +374,10 @@ def _border(axes: Axes) -> None:
 
 
 def counterexamples() -> dict[str, tuple[str, Circuit, jax.Array]]:
-    """Circuits that refute the conjectures, in words and as they are, with their drives.
+    """Circuits that refute the conjectures, by name: description, circuit and drive.
 
-    The first three are examples of this library; the others are of the second kind, with ever
-    smaller recurrence: for n = 1, `W_r < 0` and all else close to 1 there is no stable state.
+    The first three are in `examples/`. The others are like the second, with ever weaker recurrence:
+    for n = 1, `W_r < 0` and all else close to 1 there is no stable steady state.
     """
     lone = partial(Circuit, tau_y=2.0, tau_a=2.0)
     array = partial(jnp.array, dtype=float)
@@ -411,7 +412,7 @@ def counterexamples() -> dict[str, tuple[str, Circuit, jax.Array]]:
 
 
 def _proofs() -> dict[str, dict[str, Any]]:
-    """What ball arithmetic says of the counterexamples."""
+    """Proofs about the counterexamples in ball arithmetic."""
     return {
         name: {
             "circuit": words,
@@ -438,7 +439,7 @@ def _surveyed(job: Job, trials: list[Piecework]) -> list[dict[str, Any]]:
 
 
 def _simulated(row: dict[str, Any], seed: int) -> dict[str, int]:
-    """Whether the first circuits of a group for which nothing was found come to rest."""
+    """Whether the first circuits of a group without a stable steady state come to rest."""
     draw_one = partial(
         trial, seed, n=row["n"], spectral_norm=row["spectral_norm"], rectified=row["rectified"]
     )
@@ -476,7 +477,7 @@ def _hunt_row(what: Hunt, piece: Piece, job: Job) -> dict[str, Any]:
 
 
 def _worst(what: Hunt, piece: Piece, exceptions: np.ndarray, job: Job) -> dict[str, Any]:
-    """The worst exception; the circuit closest to being one if there is none. It is written."""
+    """The worst exception, or the circuit closest to one; also written to a file."""
     among = exceptions if len(exceptions) else np.flatnonzero(piece["found"])
     if not len(among):
         among = np.arange(len(piece["found"]))
@@ -497,7 +498,7 @@ def _worst(what: Hunt, piece: Piece, exceptions: np.ndarray, job: Job) -> dict[s
         row["neurons_that_are_exceptions_alone"] = alone(piece, index)
         found = all_found(circuit, z, job.seed, _POWELL)
         row["abscissae_of_all_steady_states_found"] = rounded([one.abscissa for one in found], 3)
-        if abscissa is None and found:  # the search lost it
+        if abscissa is None and found:  # lost by the search
             abscissa = found[0].abscissa
             if row["proof"]["verdict"] == "undecided":
                 row["proof"] = _proof(circuit, z, found[0].state)

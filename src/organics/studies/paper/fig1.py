@@ -21,7 +21,7 @@ PAPER = {letter: (3, 1) if letter == "b" else (1, 1) for letter in "abcdef"}
 
 
 def compute(job: Job) -> Outcome:
-    """Every fixed point of the six circuits, and simulations of them."""
+    """All fixed points of the six circuits, and simulations."""
     with jax.enable_x64(True):
         panels = examine_all(one_neuron_circuits(1.0), across=5 if job.quick else 15)
     return Outcome(

@@ -1,7 +1,7 @@
 """Figure 2: identity recurrence as coupled damped oscillators; zero and negative drive.
 
-The circuits are random, by the law of `Circuit.random`, with time constants anywhere from 0.5 to 20
-ms (evenly on a logarithmic scale) and a Gaussian drive of norm 1.
+The circuits are drawn by `Circuit.random`, with time constants from 0.5 to 20 ms (log-uniform) and
+a Gaussian drive of norm 1.
 """
 
 import math
@@ -41,22 +41,22 @@ from organics.studies.paper.portraits import (
 )
 
 SAME_SPECTRUM = 1e-6
-"""Distance of matched eigenvalues, relative to the largest, within which two spectra are the same:
+"""Largest distance of matched eigenvalues, relative to the largest one, for equal spectra:
 eigenvalues of matrices that are not normal move by more than the rounding of the entries."""
 
 NO_RISE = 1e-9
-"""Rise of an energy, relative to where it began, that is rounding."""
+"""Relative rise of an energy that counts as rounding."""
 
 DISTANCE = 1e-2
-"""Of a near start from the steady state, relative to that."""
+"""Distance of a near start from the steady state, relative to that state."""
 
 AT_REST = 1e-6
-"""Fraction of its energy below which a circuit has come to rest."""
+"""A circuit has come to rest below this fraction of its initial energy."""
 
 _DRIVES = (-1.0, 0.0)
 _DRAWN_SIZE = 50  # of the circuit whose spectrum is drawn
 _ENERGY_SIZE = 10
-_DECAYS = 12.0  # how long energies are followed, in times of the slowest decay
+_DECAYS = 12.0  # duration of trajectories, in times of the slowest decay
 _SAMPLES = 361  # of an energy
 _SHOWN = 12  # trajectories that are drawn, with every _THINNED-th sample
 _THINNED = 9
@@ -98,7 +98,7 @@ def compute(job: Job) -> Outcome:
 
 
 def oscillator_checks(rows: Sequence[dict[str, Any]]) -> list[Check]:
-    """What eigenvalues and certificates say of the circuits, each row those of one size."""
+    """Checks of eigenvalues and certificates; each row has the circuits of one size."""
     mismatch = max(row["mismatch"]["most"] for row in rows)
     abscissa = max(row["spectral_abscissa"]["most"] for row in rows)
     margin = min(row["margin"]["least"] for row in rows)
@@ -128,7 +128,7 @@ def oscillator_checks(rows: Sequence[dict[str, Any]]) -> list[Check]:
 
 
 def energy_checks(energies: dict[str, Any]) -> list[Check]:
-    """What is found of the energy on the linearized flow, and on the circuit's own."""
+    """Checks of the energy along the linearized flow and along the circuit's own."""
     linear, near, far = (energies[name] for name in ("linear", "near", "far"))
     rise = max(linear["largest_rise"], energies["largest_rate"])
     return [
@@ -157,7 +157,7 @@ def energy_checks(energies: dict[str, Any]) -> list[Check]:
 
 
 def number_check(panels: Sequence[Panel]) -> Check:
-    """Whether the portraits have as many fixed points as follows from their parameters."""
+    """Whether the portraits have the number of fixed points that follows from the parameters."""
     found = [len(panel.portrait.fixed_points) for panel in panels]
     expected = [number_of_fixed_points(panel.case.circuit, panel.case.z) for panel in panels]
     by_drive = {z: [str(n) for n, p in zip(found, panels, strict=True) if p.case.z == z]
@@ -172,8 +172,8 @@ def number_check(panels: Sequence[Panel]) -> Check:
 
 
 def number_of_fixed_points(circuit: Circuit, z: float) -> int:
-    """Of a circuit with n = 1, `w_r > 0` and a drive of at most 0: where a strong recurrent weight
-    folds the nullcline of y, it meets that of a twice more."""
+    """Number of fixed points for n = 1, `w_r > 0` and `z <= 0`: a strong recurrent weight folds the
+    nullcline of y, which then crosses that of a twice more."""
     w_r, w = np.asarray(circuit.recurrent).item(), np.asarray(circuit.pool).item()
     k, p = math.sqrt(circuit.c.item()), circuit.b.item() * z
     if w_r <= 1 or k >= 1 - 1 / w_r:
@@ -189,7 +189,7 @@ def _is_drawn(panel: Panel) -> bool:
 
 
 def _in_numbers(panel: Panel) -> dict[str, Any]:
-    """All but the curves that are not drawn."""
+    """The panel's numbers without curves that are not drawn."""
     left_out = () if _is_drawn(panel) else ("nullclines",)
     return {name: value for name, value in panel.numbers.items() if name not in left_out}
 
@@ -324,15 +324,15 @@ def _oscillators(seed: int, n: int, circuits: int, rectified: bool) -> dict[str,
 
 
 def spectral_mismatch(one: Complex[np.ndarray, " m"], other: Complex[np.ndarray, " m"]) -> float:
-    """Largest distance of two spectra's eigenvalues, matched as well as they can be, relative to
-    the largest of them."""
+    """Largest distance between optimally matched eigenvalues of two spectra, relative to the
+    largest eigenvalue."""
     distances = np.abs(one[:, None] - other[None, :])
     return distances[linear_sum_assignment(distances)].max() / np.abs(one).max()
 
 
 @partial(jax.jit, static_argnums=2, compiler_options=_once)
 def _at_rest(key, indices, n: int):
-    """Steady states as `(y, a)`, Jacobians, and the energies' quadratic forms there."""
+    """Steady states as `(y, a)`, with Jacobians and the quadratic forms of the energies."""
 
     def one(index):
         circuit, z = _random(key, index, n, False)
@@ -367,7 +367,7 @@ def _follow(key, indices, starts, ends, n: int):
 
 
 def _energies(seed: int, circuits: int) -> dict[str, Any]:
-    """Energies on the linearized flow and on the circuits' own, from near and from far."""
+    """Energies along the linearized flow and the circuits' own, from near and from far."""
     n, key, indices = _ENERGY_SIZE, jr.key(seed), jnp.arange(circuits)
     rest, J, form = map(np.asarray, _at_rest(key, indices, n))
     rng = np.random.default_rng(seed)

@@ -28,10 +28,11 @@ from organics.studies.paper.portraits import (
 )
 
 PAPER = dict.fromkeys("abc", (1, 1))
-"""Fixed points, and stable ones, that the paper's panels show."""
+"""Numbers of fixed points, and of stable ones, in the paper's panels."""
 
 SAME_POINT = 1e-12
-"""Largest difference of the fixed points from the closed form, which has no time constants."""
+"""Largest difference of the fixed points from the closed form, which does not depend on time
+constants."""
 
 _START = (-1.0, 2.0)  # y and a where the trajectories begin
 _TIME, _SHOWN = 600.0, 120.0  # ms
@@ -55,7 +56,7 @@ def cases() -> list[Case]:
 
 
 def compute(job: Job) -> Outcome:
-    """The fixed points and their eigenvalues, and the way there from one and the same state."""
+    """The fixed points, their eigenvalues, and trajectories from a common start."""
     with jax.enable_x64(True):
         panels = [_with_path(panel) for panel in examine_all(cases(), 5 if job.quick else 15)]
     rates = [panel.numbers["fixed_points"][0]["eigenvalues"][0][0] for panel in panels]
@@ -73,7 +74,7 @@ def compute(job: Job) -> Outcome:
 
 
 def path_checks(panels: Sequence[dict[str, Any]]) -> list[Check]:
-    """Whether the fixed point is that of the closed form in all panels, and is reached in each."""
+    """Whether in each panel the fixed point equals the closed form and is reached."""
     off = max(panel["from_closed_form"] for panel in panels)
     ends = max(panel["path"]["ends_at"] for panel in panels)
     return [

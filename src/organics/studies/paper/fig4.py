@@ -1,7 +1,7 @@
 """Figure 4: how fast the paper's Algorithm 1 converges to the steady state.
 
-The truth that it is held against is the end of a simulation from a random state, polished by
-Newton's method; neither of them uses the algorithm.
+The reference is the end of a simulation from a random state, polished by Newton's method; neither
+uses the algorithm.
 """
 
 from functools import partial
@@ -32,22 +32,22 @@ ITERATIONS = 15
 """The first is the algorithm's start."""
 
 TOLERATED = {5: 1e-2, ITERATIONS: 1e-4}
-"""What the mean error is to be below at an iteration: too little to be seen on the axis of the
-paper's figure, where the largest first error is some units, and a hundredth of that."""
+"""Bounds on the mean error at two iterations: invisible on the axis of the paper's figure, where
+the first errors reach a few units, and a hundredth of that."""
 
 TRUTH = 1e-13
-"""Largest residual of a state that counts as the truth."""
+"""Largest residual of a reference state."""
 
 _N = 10
-_EXAMPLE = 0  # the circuit that is shown
+_EXAMPLE = 0  # index of the circuit shown
 _NEWTON_STEPS = 4
-_PATIENCE = 4000.0  # ms until which a simulation has come to rest
+_PATIENCE = 4000.0  # ms by which a simulation must have come to rest
 _LAST = 200  # iteration at which every circuit has converged
 _CONVERGED = 1e-9
 
 
 def compute(job: Job) -> Outcome:
-    """Errors of the iterates of 100 random circuits, and one circuit's in full."""
+    """Errors of the iterates of 100 random circuits, and all iterates of one."""
     circuits = 20 if job.quick else 100
     with jax.enable_x64(True), single_threaded_lapack():
         drawn, drives, starts = _draw_circuits(job.seed, jnp.arange(circuits))
@@ -88,7 +88,7 @@ def compute(job: Job) -> Outcome:
 
 
 def checks(numbers: dict[str, Any]) -> list[Check]:
-    """What the errors say of the convergence, and the residuals of the truth."""
+    """Checks of the convergence and of the residuals of the reference."""
     circuits, error = numbers["circuits"], numbers["error"]
     means = {name: [*map(as_number, error[name]["mean"])] for name in State._fields}
     falling = all(after < before for mean in means.values() for before, after in pairwise(mean))
@@ -172,7 +172,7 @@ def _draw_errors(ax: Axes, numbers: dict[str, Any], logarithmic: bool) -> None:
         label = {kind: kind if name == "y" else None for kind in ("largest", "median", "± s.d.")}
         ax.plot(iteration, mean, ".-", color=colour, markersize=4, label=f"${name}$, mean")
         ax.plot(iteration, error["largest"], ":", color=colour, label=label["largest"])
-        if logarithmic:  # where a band about the mean has no lower end
+        if logarithmic:  # a band around the mean would have no lower end
             ax.plot(iteration, error["median"], "--", color=colour, label=label["median"])
         else:
             band = np.maximum(mean - deviation, 0), mean + deviation
@@ -214,7 +214,7 @@ def _summary(errors: Float[np.ndarray, "circuits iterations"]) -> dict[str, Any]
 def _draw_circuits(seed: int, indices):
     """Circuits and drives of `organics.trials`, and a random state of each, `y` of norm 1.
 
-    From farther away a circuit with general recurrence can diverge.
+    Started farther away, a circuit with general recurrence can diverge.
     """
 
     def one(index):
@@ -228,7 +228,7 @@ def _draw_circuits(seed: int, indices):
 
 @jax.jit
 def _polish(circuits: Circuit, drives, states: State):
-    """Plain Newton steps, and the residual in the end."""
+    """Plain Newton steps, and the final residual."""
 
     def one(circuit, z, state):
         x = jnp.concatenate(state)

@@ -1,8 +1,8 @@
 """Stability of a trained two-layer network at every test input.
 
-The spectral abscissa, the largest real part of an eigenvalue of the Jacobian, of each layer's
-circuit at its steady state for each test input, time constants 2 ms; also before training. Circuits
-whose steady state is unstable are simulated, and the worst of them is written beside the results.
+The spectral abscissa (largest real part of the Jacobian's eigenvalues) of each layer's circuit at
+its steady state for each test input, with time constants of 2 ms; also before training. Circuits
+with an unstable steady state are simulated, and the worst one is written beside the results.
 
 Source: Rawat et al. 2024, Figure 5.
 """
@@ -23,16 +23,16 @@ from organics.simulation.resting import comes_to_rest
 from organics.studies.harness.target import Check, Job, Outcome
 from organics.studies.networks.two_layers import Spectrum, TwoLayers
 
-PAPER = (-0.295, -0.23)  # of layer 1, about, read off the figure
+PAPER = (-0.295, -0.23)  # of layer 1, read off the figure
 NEAR = 0.03  # 1/ms, of either end
-INPUTS, INITIAL, QUICK_INPUTS = 10_000, 2_000, 50  # so many has Figure 6: it compiles once
-_TIME = 4000.0  # ms, that is simulated
-_SIMULATED = 50  # at most so many of a layer
+INPUTS, INITIAL, QUICK_INPUTS = 10_000, 2_000, 50  # as many as in Figure 6, to compile once
+_TIME = 4000.0  # ms, simulated
+_SIMULATED = 50  # at most, of each layer
 _BIN = 0.0025  # 1/ms, its width
 
 
 def compute(job: Job) -> Outcome:
-    """Train the network if need be, and find its spectra."""
+    """Train the network if needed, and compute its spectra."""
     network = TwoLayers(job, share=0.3)
     inputs, initial = (QUICK_INPUTS,) * 2 if job.quick else (INPUTS, INITIAL)
     job.progress(0.3, "the trained network")
@@ -47,8 +47,8 @@ def compute(job: Job) -> Outcome:
 def conclude(
     trained: Spectrum, initial: Spectrum, test_accuracy: float, unstable: list[dict[str, Any]]
 ) -> Outcome:
-    """What the spectra of the trained and of the initial network say, and the simulations of
-    circuits of the trained one that are not stable."""
+    """Checks of the spectra of the trained and the initial network, and of simulations of unstable
+    circuits of the trained one."""
     found = {"trained": trained, "initial": initial}
     inputs, largest = trained.abscissa.shape[1], trained.abscissa.max(axis=1)
     quantiles = [0.0, 0.01, 0.5, 0.99, 1.0]
@@ -127,8 +127,8 @@ def _rest_check(unstable: list[dict[str, Any]]) -> Check:
 def _unstable(
     job: Job, network: TwoLayers, model: Any, layer: int, trained: Spectrum
 ) -> list[dict[str, Any]]:
-    """Whether the circuits of a layer that are not stable, the worst first, come to rest in a
-    simulation. The worst is written, for `organics analyze`."""
+    """Whether the unstable circuits of a layer, worst first, come to rest in simulations. Writes
+    the worst one to a file for `organics analyze`."""
     order = np.argsort(-trained.abscissa[layer], kind="stable")
     inputs = order[~trained.stable[layer][order]][:_SIMULATED]
     if not len(inputs):
@@ -180,7 +180,7 @@ def draw(outcome: Outcome) -> Figure:
 
 
 def _histograms(spectrum: Spectrum) -> list[dict[str, Any]]:
-    """Of each layer, the counts between the edges."""
+    """Histogram counts of each layer."""
     found = []
     for values in spectrum.abscissa:
         first, last = np.floor(values.min() / _BIN), np.ceil(values.max() / _BIN)

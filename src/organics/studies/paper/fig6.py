@@ -20,7 +20,7 @@ INPUTS, QUICK_INPUTS = 250, 50
 
 
 def compute(job: Job) -> Outcome:
-    """Train the network if need be, and find its spectra after every epoch."""
+    """Train the network if needed, and compute its spectra after every epoch."""
     network = TwoLayers(job, share=0.1)
     epochs = network.config.epochs
     spectra = []
@@ -33,7 +33,7 @@ def compute(job: Job) -> Outcome:
 
 
 def conclude(spectra: list[Spectrum]) -> Outcome:
-    """What the spectra before the first epoch and after each say."""
+    """Checks of the spectra before the first epoch and after each one."""
     abscissa = np.stack([spectrum.abscissa for spectrum in spectra])
     stable = np.stack([spectrum.stable for spectrum in spectra])
     epochs, _, inputs = abscissa.shape

@@ -19,17 +19,17 @@ from organics.studies.networks.trained import Trained, command, in_words, is_who
 from organics.training.evaluation import as_examples, input_shape, load_dataset, load_model
 
 RANGES = {"smnist": "about -4 to 2", "psmnist": "about -2 to 2"}
-"""What the paper's panels show, of 128 neurons."""
+"""The ranges in the paper's panels, for 128 neurons."""
 
-_AGAIN = 3  # how often the sequence is read in a row
-_GROWTH = 1.5  # times as large later as before: what is still bounded
+_AGAIN = 3  # number of times the sequence is read in a row
+_GROWTH = 1.5  # largest growth that counts as bounded
 _SHOWN = (BLUE, ORANGE, GREEN)  # inputs, a colour each
-_LIMIT = 2.0  # times the range of the first reading: how much of what grows is drawn
-_EVERY = 8  # steps between the numbers that are written down
+_LIMIT = 2.0  # times the range of the first reading: limit of the axis
+_EVERY = 8  # steps between the stored numbers
 
 
 def compute(job: Job) -> Outcome:
-    """The range of y at every step, over test inputs that are read three times in a row."""
+    """The range of y at every step over test inputs, each read three times in a row."""
     runs = trained(job.runs)
     checks, panels, data = [], {}, {}
     for i, task in enumerate(TASKS):
@@ -72,7 +72,7 @@ def compute(job: Job) -> Outcome:
 
 
 def best(runs: list[Trained], task: str) -> Trained | None:
-    """Of the runs of ORGaNICs on the whole task that which is best on validation images."""
+    """The run of ORGaNICs on the whole task with the best validation accuracy."""
     for run in runs:
         if (run.config.task, run.config.model) == (task, "organics") and is_whole(run.config):
             return run
@@ -80,7 +80,7 @@ def best(runs: list[Trained], task: str) -> Trained | None:
 
 
 def read_again(run: Trained, count: int) -> Float[np.ndarray, "inputs steps n"]:
-    """y at every step of so many test inputs, each read `_AGAIN` times without a pause."""
+    """y at every step for `count` test inputs, each read `_AGAIN` times without a pause."""
     dataset = load_dataset(run.config)
     shape = input_shape(run.config)
     examples = as_examples(
@@ -96,7 +96,7 @@ def _outputs(layer: ORGaNICs, inputs: Float[Array, "inputs steps m"]) -> Array:
 
 
 def boundedness(task: str, outputs: Float[np.ndarray, "inputs steps n"]) -> list[Check]:
-    """Whether y stays in a range: within the sequence, and (ours) when there is more to read."""
+    """Whether y stays bounded: within the sequence, and (ours) when reading on."""
     steps = outputs.shape[1] // _AGAIN
     third, last = (
         np.abs(outputs[:, start : start + steps // 4]).max()

@@ -1,9 +1,9 @@
 """Norms of the gradient through training by plain backpropagation through time.
 
-The same task (digits, a pixel at a step), units, batches, epochs and schedule for all, and no
-gradient is clipped. The learning rates of the tanh network and of the LSTM are those that were
-found for them with clipping allowed; all kinds of ORGaNICs have the LSTM's. An epoch's last batch
-is a small one, of 6 digits, whose gradient is larger in every network.
+All networks have the same task (digits, a pixel per step), units, batches, epochs and schedule, and
+no gradient is clipped. The learning rates of the tanh network and the LSTM were tuned with clipping
+allowed; all kinds of ORGaNICs use the LSTM's. An epoch's last batch has only 6 digits, and its
+gradient is larger in every network.
 
 Source: Rawat et al. 2024, on training without gradient clipping or scaling; the comparison is ours.
 """
@@ -35,7 +35,7 @@ _QUICK = ("ORGaNICs, W_r = I", "LSTM")
 
 
 def compute(job: Job) -> Outcome:
-    """Train what is not there yet, in the folder `gradients` of the runs."""
+    """Train missing runs in the folder `gradients` of the runs."""
     seeds = (job.seed,) if job.quick else tuple(job.seed + i for i in range(3))
     networks = _QUICK if job.quick else tuple(NETWORKS)
     runs: list[dict[str, Any]] = []
@@ -84,7 +84,7 @@ def _run(job: Job, name: str, seed: int) -> dict[str, Any]:
 
 
 def conclude(runs: list[dict[str, Any]]) -> Outcome:
-    """What the gradient norms of the runs say."""
+    """Checks of the gradient norms of the runs."""
     names = list(dict.fromkeys(run["network"] for run in runs))
     groups = {name: [run for run in runs if run["network"] == name] for name in names}
     largest = {name: max(map(_largest, group)) for name, group in groups.items()}

@@ -3,14 +3,14 @@
 Free parameters are mapped into the bounds of the conjecture: `W`, `b`, `b0`, `sigma` in (0, 1),
 `|z| <= 1`, spectral norm of `W_r` at most `l`; `tau_y = tau_a = 2 ms`, or each neuron's own within
 a decade around that. `W_r` is any matrix, or a symmetric positive semidefinite one. From many
-random starts at once, Adam raises the spectral abscissa of the steady state that the library finds,
-through the implicit derivative of that state and the derivative of a simple eigenvalue. Every
-second start raises `max Re lambda / (0.1/ms + |lambda|)` instead, which cannot be raised much by
-slowing the circuit down, as the abscissa can. A start whose steady state is lost stays there.
+random starts at once, Adam maximizes the spectral abscissa of the steady state that the library
+finds, through the implicit derivative of that state and the derivative of a simple eigenvalue.
+Every second start maximizes `max Re lambda / (0.1/ms + |lambda|)` instead, which, unlike the
+abscissa, hardly rises when the circuit slows down. A start stops if its steady state is lost.
 
-What is found is confirmed: by the library's whole search, and by simulations from several states,
-one of them beside the unstable steady state. A circuit counts as a violation only if the one finds
-no stable steady state and none of the others comes to rest.
+Results are confirmed by the library's whole search, and by simulations from several states, one of
+them next to the unstable steady state. A circuit is a violation only if the search finds no stable
+steady state and no simulation comes to rest.
 """
 
 from functools import partial
@@ -37,11 +37,11 @@ Kind = Literal["any", "semidefinite"]
 
 RATE = 0.1  # of Adam
 TAU = 2.0  # ms
-SIMULATED = 8  # circuits of a hunt that are simulated, the worst ones
+SIMULATED = 8  # number of circuits simulated in each hunt, the worst ones
 TIME = 4000.0  # ms
 _FEW, _MANY = 300, 50_000  # steps of relaxation: on the way, and in the end
 _SLOW = 0.1  # 1/ms, see above
-_EDGE = 12.0  # of the free parameters: the gains keep 6e-6 away from 0 and 1
+_EDGE = 12.0  # limit of the free parameters: gains stay 6e-6 away from 0 and 1
 _FIELDS = ("W", "W_r", "b", "b0", "sigma", "tau_y", "tau_a")
 
 Free = dict[str, Array]
@@ -62,7 +62,7 @@ class Hunt(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its piece; says all that the hunt depends on but for the seed."""
+        """Name of its piece; determines the hunt, except for the seed."""
         tau = "-free-tau" if self.free_tau else ""
         return f"hunt-{self.title}{tau}-{self.starts}-starts-{self.steps}-steps"
 
@@ -84,7 +84,7 @@ def random_start(key: PRNGKeyArray, n: int) -> Free:
 def constrained(
     free: Free, spectral_norm: ScalarLike, kind: Kind, free_tau: bool
 ) -> tuple[Circuit, Float[Array, " n"]]:
-    """The circuit and the drive, within the bounds, that free parameters stand for."""
+    """The circuit and drive, within the bounds, for given free parameters."""
     M = free["W_r"]
     W_r = cap_spectral_norm(M @ M.T if kind == "semidefinite" else M)
     size = jnp.linalg.norm(free["z"])
@@ -110,7 +110,7 @@ def _aim(
     kind: Kind,
     free_tau: bool,
 ) -> tuple[Float[Array, ""], _Found]:
-    """What is raised; and the spectral abscissa with the steady state it belongs to."""
+    """The maximized quantity; the spectral abscissa; and the steady state."""
     circuit, z = constrained(free, spectral_norm, kind, free_tau)
     found = steady_state(circuit, z, relaxation_steps=steps).found
     rates = jnp.linalg.eigvals(jacobian(circuit, found.state))
@@ -129,12 +129,12 @@ def _step(
     kind: Kind,
     free_tau: bool,
 ) -> tuple[Free, Any, _Found]:
-    """One step of each ascent, if `change`; and what was found before it."""
+    """One step of each ascent, if `change`; and the findings before it."""
 
     def one(free, moments, slowing):
         aim = jax.value_and_grad(_aim, has_aux=True)
         (_, found), gradient = aim(free, spectral_norm, steps, slowing, kind, free_tau)
-        # where no steady state was found, and at a multiple eigenvalue, there is none
+        # there is no gradient without a steady state or at a multiple eigenvalue
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(gradient)]))
         go = change & found.steady.converged & finite
         move, later = _ADAM.update(jax.tree.map(jnp.negative, gradient), moments)
@@ -151,10 +151,10 @@ def hunt(folder: Path, seed: int, what: Hunt) -> Piece:
     """The curves of a hunt and the circuits at its end, worst first; kept in `folder`.
 
     `highest` and `median`: over the starts, the largest spectral abscissa so far, in 1/ms, at each
-    step. Then of each start the circuit where that was largest (where the steady state was lost, if
-    it had been stable until then) by the names of its parameters, its drive `z`, `abscissa`,
-    whether `found` a stable steady state, `converged`, and `rests`: 1 or 0, whether a simulation
-    came to rest, -1 if there was none.
+    step. Then for each start the circuit with the largest abscissa (or the one at which a stable
+    steady state was lost): its parameters by name, its drive `z`, `abscissa`, whether a stable
+    steady state was `found`, `converged`, and `rests`: 1 or 0, whether a simulation came to rest,
+    -1 if there was none.
     """
     return kept(folder, what.name, partial(_hunt, seed, what))
 
@@ -186,7 +186,7 @@ def _hunt(seed: int, what: Hunt) -> Piece:
     )(free)
     converged, abscissa = np.asarray(found.steady.converged), np.asarray(found.abscissa)
     stable = converged & (abscissa < 0)
-    # those that are not stable first, of them those with the most unstable steady state
+    # unstable ones first, the most unstable before the others
     order = np.lexsort((-np.where(converged, abscissa, -np.inf), stable))
     chosen = order[: min(SIMULATED, int(np.sum(~stable)))]
     rests = np.full(what.starts, -1, np.int8)
@@ -224,9 +224,9 @@ def circuit_of(piece: Piece, index: int, n: int | None = None) -> tuple[Circuit,
 
 
 def alone(piece: Piece, index: int) -> list[int]:
-    """Neurons of a circuit without a stable steady state even if they heard only themselves.
+    """Neurons of a circuit that have no stable steady state even without input from others.
 
-    Such a neuron would make the whole a trivial violation if nothing else reached it.
+    Such a neuron makes the whole a trivial violation if nothing else reaches it.
     """
     search = eqx.filter_jit(steady_state)
     neurons = []
@@ -247,10 +247,10 @@ class Found(NamedTuple):
 
 
 def all_found(circuit: Circuit, z: Float[Array, " n"], seed: int, starts: int) -> list[Found]:
-    """The steady states to which Powell's method leads, that with the least abscissa first.
+    """The steady states found by Powell's method, by rising abscissa.
 
-    It starts where `steady_state` ended and in `starts` random states, `a` over six decades, and
-    has `log a` for an unknown.
+    It starts where `steady_state` ended and from `starts` random states, with `a` over six decades,
+    and solves for `log a`.
     """
     from scipy.optimize import root
 

@@ -1,8 +1,8 @@
 """Divisive normalization: how far it reaches beyond identity recurrence, and what follows from it.
 
 Random circuits have `b = b0 = 0.5`, `sigma = 0.1`, `W ~ U(0, 1)` and `W_r = (1 - e) I + e R` with a
-Gaussian `R` of largest singular value 1, so that of `W_r` is at most 1. The rest is shown on a ring
-of rectified neurons, each tuned to an orientation, with identity recurrence.
+Gaussian `R` of largest singular value 1, so that the largest one of `W_r` is at most 1. The rest
+uses a ring of rectified neurons with identity recurrence, each tuned to an orientation.
 """
 
 from collections.abc import Sequence
@@ -32,13 +32,13 @@ from organics.spectra import cross_spectrum
 from organics.studies.harness.target import Check, Job, Outcome
 
 EXACT = 1e-10
-"""Relative distance from the normalization equation that is none."""
+"""Relative distance from the normalization equation that counts as 0."""
 
 FITTED = 1e-4
 """Relative difference of a fitted exponent or semi-saturation contrast from the equation's."""
 
 SATURATED = 0.9
-"""Fraction of its asymptote that a saturated response is above."""
+"""A saturated response is above this fraction of its asymptote."""
 
 _N = 10
 _NORMS = (0.1, 0.3, 1.0)  # of the drives of random circuits
@@ -53,7 +53,7 @@ _TIME = 600.0  # ms of the simulations
 
 
 def ring() -> Circuit:
-    """Neurons of evenly spaced preferred orientations; the pool of each is tuned broadly to it."""
+    """Neurons with evenly spaced preferred orientations and broadly tuned pools."""
     difference = _orientations()[:, None] - _orientations()[None, :]
     return Circuit(0.1 + 0.4 * np.exp(np.cos(2 * difference) - 1), rectified=True)
 
@@ -95,7 +95,7 @@ def compute(job: Job) -> Outcome:
 
 
 def distance_checks(distance: dict[str, Any]) -> list[Check]:
-    """What became of the normalization equation in circuits that leave the identity."""
+    """Checks of the normalization equation in circuits whose recurrence leaves the identity."""
     drives = distance["drives"]
     exact = max(as_number(row["largest"][0]) for row in drives)
     growing = all(_rises([*map(as_number, row["median"])]) for row in drives)
@@ -128,7 +128,8 @@ def distance_checks(distance: dict[str, Any]) -> list[Check]:
 
 
 def response_checks(ring: dict[str, Any]) -> list[Check]:
-    """Contrast response, and suppression by a mask, of the neuron that prefers the grating."""
+    """Checks of the contrast response and mask suppression of the neuron that prefers the
+    grating."""
     masks = ring["masks"]
     alone, masked = masks[0], masks[1:]
     off = max(
@@ -175,7 +176,7 @@ def response_checks(ring: dict[str, Any]) -> list[Check]:
 
 
 def oscillation_checks(oscillation: dict[str, Any]) -> list[Check]:
-    """Whether the frequency rises with contrast, by the eigenvalues and by the power spectrum."""
+    """Checks whether the frequency rises with contrast, from eigenvalues and power spectrum."""
     checks = []
     for name, what in (
         ("eigenfrequency", "the frequency of the leading complex pair of eigenvalues"),

@@ -1,7 +1,7 @@
-"""How the parameters of a layer are shaped, drawn and constrained: the paper's word, and a look.
+"""Shapes, initial distributions and constraints of a layer's parameters, compared with the paper.
 
-Nothing of the code's side is written down: a layer is built with several seeds, its arrays are
-measured, and its free parameters are pushed to extremes.
+The code's side is measured: a layer is built with several seeds, its arrays are examined, and its
+free parameters are set to extremes.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,16 +17,16 @@ from organics.nn import trainable
 from organics.studies.harness.target import Check, Outcome, Table
 
 _SEEDS = 5
-_EXTREMES = (5.0, 1e-3)  # of the order of which free parameters are made, beyond any training's
+_EXTREMES = (5.0, 1e-3)  # size of extreme free parameters, beyond any in training
 _RULE = "shape and training equal; the law possible; the constraint kept at extremes"
 
 
 class Law(NamedTuple):
-    """A law by which a parameter is drawn.
+    """The distribution of a parameter's initial values.
 
     Attributes
         words: the law.
-        holds: whether arrays drawn with several seeds, stacked, can be of it.
+        holds: whether stacked arrays from several seeds are consistent with it.
     """
 
     words: str
@@ -38,14 +38,14 @@ class Parameter(NamedTuple):
 
     Attributes
         name: of it.
-        where: how to get at the array in a layer.
+        where: returns the array of a layer.
         shape: its shape.
         learned: whether it is trained.
         law: how it is drawn at first.
-        constraint: what is always true of the value that the circuit has; "" if nothing.
-        value: the constrained value of a layer; None if the array itself is the value.
+        constraint: constraint on the circuit's value, in words; "" if none.
+        value: returns the constrained value of a layer; None if it is the array itself.
         kept: whether a constrained value satisfies the constraint.
-        departure: why it is otherwise here, where that is on purpose.
+        departure: reason for a deliberate difference from the paper.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Parameter(NamedTuple):
 
 
 def compare(build: Callable[[jax.Array], Any], parameters: Sequence[Parameter]) -> Outcome:
-    """The layers that `build` makes of keys, against the descriptions."""
+    """Compare the layers that `build` makes from keys with the descriptions."""
     layers = [build(jr.key(seed)) for seed in range(_SEEDS)]
     rows, checks = [], []
     for p in parameters:
@@ -112,13 +112,13 @@ def compare(build: Callable[[jax.Array], Any], parameters: Sequence[Parameter]) 
 
 
 def _is_learned(layer: Any, parameter: Parameter) -> bool:
-    """Whether the array is one of those that are trained."""
+    """Whether the array is trained."""
     leaves = jax.tree.leaves(eqx.filter(layer, trainable(layer)))
     return any(leaf is parameter.where(layer) for leaf in leaves)
 
 
 def _is_kept(layers: Sequence[Any], parameter: Parameter) -> bool:
-    """Whether the constraint holds as the layers are, and with parameters far from that."""
+    """Whether the constraint holds for the layers, and for extreme parameters."""
     if parameter.kept is None or parameter.value is None:
         return True
     rng = np.random.default_rng(0)
@@ -149,7 +149,7 @@ def uniform(low: float, high: float, words: str | None = None) -> Law:
 
 
 def off_diagonal(law: Law, transform: Callable = lambda x: x, words: str = "") -> Law:
-    """A law of the entries off the diagonal, transformed; those on it are 0."""
+    """A law for transformed off-diagonal entries, with a diagonal of 0."""
 
     def holds(stack: np.ndarray) -> bool:
         n = stack.shape[-1]
@@ -175,7 +175,8 @@ def constant(value: float) -> Law:
 
 
 def _uniform(x: np.ndarray, low: float, high: float) -> bool:
-    """Inside the bounds, close to both, with mean and spread right to five standard errors."""
+    """Whether values lie within the bounds and close to both, with mean and spread right to five
+    standard errors."""
     width = high - low
     inside = low - 1e-6 * width <= x.min() and x.max() <= high + 1e-6 * width
     error = width / 12**0.5 / x.size**0.5

@@ -1,4 +1,4 @@
-"""Phase portraits of two-dimensional circuits side by side, and what simulations say of them."""
+"""Phase portraits of two-dimensional circuits, compared with simulations."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -20,24 +20,24 @@ from organics.simulation.ode import simulate
 from organics.studies.harness.target import Check
 
 RESIDUAL = 1e-12
-"""What the relative residual of every fixed point is to be below."""
+"""Bound on the relative residual of every fixed point."""
 
 ARRIVED = 1e-6
-"""Distance in `(y, a)` within which a simulation has come to a fixed point."""
+"""Distance in `(y, a)` within which a simulation has reached a fixed point."""
 
 SAME_RATES = 1e-9
-"""Difference, in 1/ms, within which two eigenvalues are the same."""
+"""Difference, in 1/ms, within which two eigenvalues count as equal."""
 
 _BESIDE_STABLE, _BESIDE_UNSTABLE = 0.1, 1e-3  # how far from a fixed point simulations begin
 _COLUMNS = ((0.5, 0.5, 0.1), (2.0, 0.5, 0.1), (2.0, 1.0, 1.0))  # w_r, b0, sigma
 _DIRECTIONS = 8
 _BATCH = 64  # simulations
-_DECAYS = 50  # times the slowest time of decay: how long is simulated
-_NULLCLINE_POINTS = 40  # of each curve that are written down
+_DECAYS = 50  # simulated time, in times of the slowest decay
+_NULLCLINE_POINTS = 40  # stored points of each curve
 
 
 class Case(NamedTuple):
-    """A panel that is asked for: a circuit with n = 1 and its drive, under a letter and a title."""
+    """A panel: letter, title, and a circuit with n = 1 and its drive."""
 
     letter: str
     title: str
@@ -46,7 +46,8 @@ class Case(NamedTuple):
 
 
 def one_neuron_circuits(z: float) -> list[Case]:
-    """The six of Figure 1, also under other drives: three of the main model, and rectified."""
+    """The six circuits of Figure 1 under a given drive: three of the main model, three
+    rectified."""
     return [
         Case(
             letter,
@@ -61,15 +62,15 @@ def one_neuron_circuits(z: float) -> list[Case]:
 
 
 class Panel(NamedTuple):
-    """A panel with all that it shows, and the same in plain numbers.
+    """The content of a panel, also as plain numbers.
 
     Attributes
-        case: what was asked for.
+        case: the circuit and its drive.
         portrait: velocity, nullclines and fixed points.
-        numbers: parameters, window, nullclines; each fixed point with the largest difference of
-            its eigenvalues from those of the automatically differentiated velocity, and the
-            farthest that simulations from beside it end (`ends_at_most`); how many
-            simulations from all over the window end at each.
+        numbers: parameters, window, nullclines; for each fixed point the largest difference of its
+            eigenvalues from those of the automatically differentiated velocity, the largest
+            distance at which simulations from nearby end (`ends_at_most`), and how many simulations
+            from the whole window end there.
     """
 
     case: Case
@@ -84,7 +85,7 @@ def counts(panels: Sequence[Panel]) -> dict[str, tuple[int, int]]:
 
 
 def examine_all(cases: Sequence[Case], across: int = 9) -> list[Panel]:
-    """`examine` each in one and the same window, of as much as any of them needs."""
+    """`examine` all cases in a common window that is large enough for each."""
     planes = [portrait(case.circuit, case.z).plane for case in cases]
     y_limits, a_limits = (
         (min(along[0] for along in axis), max(along[-1] for along in axis))
@@ -96,10 +97,10 @@ def examine_all(cases: Sequence[Case], across: int = 9) -> list[Panel]:
 def examine(
     case: Case, across: int = 9, y_limits: Limits | None = None, a_limits: Limits | None = None
 ) -> Panel:
-    """All fixed points of a circuit, and simulations from beside them and from all over the window.
+    """All fixed points of a circuit, and simulations from nearby and from the whole window.
 
-    `across` is the number of the latter along each axis. They begin with `a > 0`, where the circuit
-    stays. Needs float64.
+    `across` is the number of the latter along each axis. They begin with `a > 0`, which then stays
+    true. Needs float64.
     """
     circuit, found = case.circuit, portrait(case.circuit, case.z, y_limits, a_limits)
     points = found.fixed_points
@@ -150,7 +151,7 @@ def examine(
 def count_check(
     panels: Sequence[Panel], expected: Mapping[str, tuple[int, int]], paper: str | None
 ) -> Check:
-    """Whether each panel, by its letter, has as many fixed points, and as many stable, as given."""
+    """Whether each panel has the given numbers of fixed points and of stable ones."""
     found = counts(panels)
     return Check(
         what="each panel has these fixed points, and as many of them are stable",
@@ -162,7 +163,7 @@ def count_check(
 
 
 def count_in_words(found: Mapping[str, tuple[int, int]]) -> str:
-    """Numbers of fixed points, panels that have the same together."""
+    """The numbers of fixed points in words, grouping panels with the same numbers."""
     kinds = dict.fromkeys(found.values())
     return "; ".join(
         f"{', '.join(letter for letter, count in found.items() if count == kind)}: "
@@ -172,7 +173,7 @@ def count_in_words(found: Mapping[str, tuple[int, int]]) -> str:
 
 
 def point_checks(panels: Sequence[Panel]) -> list[Check]:
-    """What eigenvalues, simulations and residuals say of every fixed point of the panels."""
+    """Checks of the eigenvalues, simulations and residuals of all fixed points of the panels."""
     points = [point for panel in panels for point in panel.numbers["fixed_points"]]
     stable = [point for point in points if point["stable"]]
     unstable = [point for point in points if not point["stable"]]
@@ -228,14 +229,14 @@ def point_checks(panels: Sequence[Panel]) -> list[Check]:
 
 
 def draw_panels(panels: Sequence[Panel], axes: Sequence[Axes] | np.ndarray) -> None:
-    """Each phase portrait into its axes, under its letter and title, without a legend."""
+    """Draw each phase portrait into its axes, with letter and title, without a legend."""
     for panel, ax in zip(panels, axes, strict=True):
         phase_portrait(*panel.portrait, axes=ax, legend=False)
         letter(ax, panel.case.letter, panel.case.title)
 
 
 def shared_legend(figure: Figure, axes: Sequence[Axes] | np.ndarray) -> None:
-    """One legend above all panels, of all that has a label in any of these."""
+    """One legend above all panels, with every label that occurs in one of them."""
     entries = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
@@ -253,7 +254,7 @@ def _simulate(
     circuit: Circuit, z: Float[Array, " 1"], starts: State, duration: float
 ) -> tuple[Float[np.ndarray, "starts 2"], Bool[np.ndarray, " starts"]]:
     count = len(starts.y)
-    padded = -(-count // _BATCH) * _BATCH  # few sizes, as each compiles again
+    padded = -(-count // _BATCH) * _BATCH  # few sizes, as each compiles anew
     starts = jax.tree.map(lambda x: jnp.resize(x, (padded, 1)), starts)
     state, ok = _ends(circuit, z, starts, jnp.asarray(duration))
     return np.concatenate(state, axis=1)[:count], np.asarray(ok)[:count]
@@ -283,7 +284,7 @@ def _difference(circuit: Circuit, z: float, point: FixedPoint2D) -> float:
 def differentiated(
     circuit: Circuit, state: State, z: Float[Array, " n"]
 ) -> Float[Array, "two_n two_n"]:
-    """The Jacobian, not by its formula."""
+    """The Jacobian by automatic differentiation."""
     blocks = jax.jacfwd(lambda state: circuit.velocity(state, z))(state)
     return jnp.block([list(row) for row in blocks])
 

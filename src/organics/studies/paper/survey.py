@@ -1,9 +1,9 @@
 """Random circuits by the million: for which is a stable steady state found?
 
-The circuits are those of `organics.trials`. The search takes few steps first and many only for
-those that need them, as all circuits of a batch take as long as the slowest. It is over when a
-steady state is found whose spectral abscissa is negative. What it counts is therefore a lower
-bound: a stable steady state may have been missed.
+The circuits are those of `organics.trials`. The search first takes few steps, then many for those
+circuits that need them, as a batch takes as long as its slowest circuit. It ends when a steady
+state with negative spectral abscissa is found. Its counts are therefore lower bounds: a stable
+steady state may be missed.
 """
 
 from functools import partial
@@ -21,9 +21,9 @@ from organics.trials import fraction_interval, trial
 
 NORMS = (0.5, 1.0, 2.0, 3.0, 5.0)
 PIECE = {2: 20_000, 4: 10_000, 8: 5_000, 16: 1_000, 32: 200, 64: 50}
-"""Trials of a piece, by the number of neurons: a few seconds."""
+"""Trials in a piece, by the number of neurons: a few seconds of work."""
 
-_NAMED = 8  # of those for which nothing was found
+_NAMED = 8  # of the trials without a stable steady state
 _FEW, _MANY = 300, 50_000  # steps of relaxation
 _LANES = {_FEW: 1024, _MANY: 16}  # circuits at once; less if they are large
 
@@ -39,7 +39,7 @@ class Piecework(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Says all that the piece depends on but for the seed."""
+        """Name of the piece; determines it, except for the seed."""
         model = "rectified" if self.rectified else "main"
         return f"trials-n{self.n}-norm{self.spectral_norm:g}-{model}-{self.number}-of-{self.trials}"
 
@@ -47,7 +47,8 @@ class Piecework(NamedTuple):
 def pieces(
     trials: dict[int, tuple[int, ...]], rectified: bool, largest: int | None = None
 ) -> list[Piecework]:
-    """The pieces of `trials`, which has a number for each of `NORMS`, by the number of neurons.
+    """The pieces of `trials`, which has, by number of neurons, a number of trials for each of
+    `NORMS`.
 
     Numbers of trials are rounded up to whole pieces, of at most `largest` trials.
     """
@@ -60,7 +61,7 @@ def pieces(
 
 
 def survey(folder: Path, seed: int, work: Piecework) -> Piece:
-    """`found` and `abscissa`, in 1/ms, of each trial of a piece; kept in `folder`."""
+    """`found` and `abscissa`, in 1/ms, for each trial of a piece; kept in `folder`."""
     return kept(folder, work.name, partial(_survey, seed, work))
 
 
@@ -77,14 +78,14 @@ def _survey(seed: int, work: Piecework) -> Piece:
 def _search(
     seed: int, work: Piecework, indices: Int[np.ndarray, " count"], steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Batches one after another, on the devices in turn; eigenvalues on the host."""
+    """Run batches on the devices in turn; eigenvalues on the host."""
     lanes = min(_LANES[steps], max(8, 40_000 // work.n**2))
     if work.trials < lanes:
         lanes = min(lanes, _LANES[_MANY])
     devices = jax.devices()
     running = []
     for k, start in enumerate(range(0, len(indices), lanes)):
-        # filled up with what is there already, so that it compiles once
+        # padded with earlier entries, so that it compiles once
         batch = np.resize(indices[start : start + lanes], lanes)
         placed = jax.device_put(batch, devices[k % len(devices)])
         running.append(_solve(seed, placed, work.spectral_norm, steps, work.n, work.rectified))
@@ -115,7 +116,8 @@ def _solve(
 
 
 def fractions(work: list[Piecework], done: list[Piece]) -> list[dict[str, Any]]:
-    """For each model, n and norm: trials, for how many it was found, and the 95 % interval."""
+    """For each model, n and norm: trials, number with a stable steady state found, and 95 %
+    interval."""
     groups: dict[tuple[bool, int, float], list[Piece]] = {}
     for one, piece in zip(work, done, strict=True):
         groups.setdefault((one.rectified, one.n, one.spectral_norm), []).append(piece)

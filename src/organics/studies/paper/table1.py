@@ -1,9 +1,9 @@
-"""Static classifiers of MNIST: circuits at rest, and what they are compared with.
+"""Static classifiers of MNIST: circuits at rest, and networks for comparison.
 
-The networks are those of `organics.studies.networks.static`, trained alike; the supralinear
-networks for fewer epochs, as a step of theirs takes 7 times as long, or more.
+The networks are those of `organics.studies.networks.static`, trained in the same way, except that
+the supralinear networks have fewer epochs, as their steps take at least 7 times as long.
 
-Source: Rawat et al. 2024, Table 1. Its numbers of the supralinear networks are others'.
+Source: Rawat et al. 2024, Table 1. Its numbers for supralinear networks are cited from others.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from organics.studies.harness.target import Check, Job, Outcome, Table
 from organics.studies.networks.static import Networks, train_all
 
 PARAMETERS = {(50,): 671_824, (80,): 682_354, (120, 60): 723_054}
-"""The paper's, of the circuits: they learn `W_r`."""
+"""The paper's parameters of the circuits, which learn `W_r`."""
 
 NEAR = 0.005  # in accuracy: how far below the paper's counts as the paper's
 _NAMES = {"ssn": "SSN", "mlp": "dense ReLU", "organics": "ORGaNICs"}
@@ -23,7 +23,7 @@ _COLOURS = {"ssn": VERMILION, "mlp": ORANGE, "organics": BLUE}
 
 
 def compute(job: Job) -> Outcome:
-    """Train what is not there yet, in the folder `mnist_static` of the runs."""
+    """Train missing runs in the folder `mnist_static` of the runs."""
     networks = _quick(job) if job.quick else _whole(job)
     return conclude(train_all(networks, job.progress, job.processes, job.cluster))
 
@@ -48,14 +48,14 @@ def _quick(job: Job) -> Networks:
         recurrent="bounded",
         epochs=15,
         ssn_epochs=4,
-        batch_size=135,  # divides the number of images: one size of batch to compile for
+        batch_size=135,  # divides the number of images, so only one batch size is compiled
         averaging=0.9,
         stability=None,
     )
 
 
 def conclude(found: dict[str, Any]) -> Outcome:
-    """What the trained networks say about the table; `found` as `train_all` has it."""
+    """Checks of the trained networks; `found` is the result of `train_all`."""
     rows = found["rows"]
     by_model = {
         model: [row for row in rows if row["model"] == model]
@@ -145,7 +145,7 @@ def draw(outcome: Outcome) -> Figure:
 
 
 def _label(row: dict[str, Any]) -> str:
-    """The network and its sizes, as the paper has them: E:I, or principal:modulator neurons."""
+    """The network and its sizes in the paper's notation: E:I, or principal:modulator neurons."""
     name, sizes = row["model"], row["layers"]
     if name == "organics":
         sizes = sizes * 2 if len(sizes) == 1 else [f"{n}:{n}" for n in sizes]

@@ -34,9 +34,9 @@ from organics.training.evaluation import (
 )
 
 NEAR = 0.01
-"""An accuracy holds if it is at most so much below the paper's."""
+"""An accuracy may be at most this much below the paper's."""
 
-_QUICK_IMAGES = 1000  # of the test set, where a run is not complete
+_QUICK_IMAGES = 1000  # of the test set, for incomplete runs
 
 
 _COLUMNS = (
@@ -51,7 +51,7 @@ _COLUMNS = (
 
 
 class _Cell(NamedTuple):
-    """What there is of a row's network on a task: a run, or what it would take."""
+    """A row's network on a task: a run, or the cost of one."""
 
     words: str
     check: Check
@@ -60,7 +60,7 @@ class _Cell(NamedTuple):
 
 
 def compute(job: Job) -> Outcome:
-    """Parameters of every row, and the accuracy of the runs that there are."""
+    """Parameters of every row, and the accuracy of the existing runs."""
     runs = trained(job.runs)
     rows, checks, numbers, not_there = [], [], [], {}
     hours: dict[tuple[str, int], float | None] = {}
@@ -109,8 +109,8 @@ def _cell(
     quick: bool,
     hours: dict[tuple[str, int], float | None],
 ) -> _Cell:
-    """`hours` has those that are known, by model and units: what else there is makes no difference
-    to the time."""
+    """The cell for a row and task. `hours` caches run times by model and units, which determine
+    them."""
     run = best(runs, row, task)
     if run is not None:
         return _cell_of(run, row, task, quick)
@@ -152,13 +152,13 @@ def _in_cells(
 
 
 def learned_parameters(row: Row) -> int:
-    """The number of parameters that are trained, of the row's network."""
+    """Number of trained parameters of the row's network."""
     config = protocol(row, "smnist")
     return eqx.filter_eval_shape(lambda: count_parameters(build_model(config)))
 
 
 def best(runs: list[Trained], row: Row, task: str) -> Trained | None:
-    """The run of the whole task, of the row's network, that is best on validation images."""
+    """The run of the row's network on the whole task with the best validation accuracy."""
     for run in runs:
         c = run.config
         alike = (c.task, c.model, c.units, c.time_constants, c.layers) == (
@@ -170,8 +170,8 @@ def best(runs: list[Trained], row: Row, task: str) -> Trained | None:
 
 
 def accuracy_of(run: Trained, images: int | None = None) -> float:
-    """Of its best model so far on the test images, or on the first `images` of them; computed, as
-    a report may be of anything."""
+    """Accuracy of its best model so far on the test images, or the first `images` of them; computed
+    anew, without trusting a report."""
     dataset = load_dataset(run.config)
     shape = input_shape(run.config)
     examples = as_examples(dataset.test_images, dataset.test_labels, dataset.max_value, shape)
@@ -180,8 +180,8 @@ def accuracy_of(run: Trained, images: int | None = None) -> float:
 
 
 def shorter(runs: list[Trained], row: Row, task: str) -> dict[str, Any] | None:
-    """Of complete runs on images of 14 x 14 pixels, 64 units: those seeds of one setting that are
-    best on validation images. Settings of which fewer seeds were run are left out."""
+    """From complete runs with 64 units on images of 14 x 14 pixels: all seeds of the setting with
+    the best validation accuracy. Settings with fewer seeds are left out."""
     groups: dict[SequenceConfig, list[Trained]] = {}
     for run in runs:
         c = run.config
@@ -238,7 +238,7 @@ def _check(
     return Check(
         f"{row.name}, {row.units} units, {task}: test accuracy",
         words,
-        holds if holds or complete else None,  # what is not complete may yet get there
+        holds if holds or complete else None,  # an incomplete run may still reach it
         f"{paper:.1%}",
         "at most 1 point below",
         decides=row in PAPER[-2:],
@@ -246,7 +246,7 @@ def _check(
 
 
 def _against_lstm(short: dict[str, dict[str, Any]], task: str) -> Check:
-    """The circuits beside the LSTM of as many units where both were trained alike."""
+    """Compares the circuits with an LSTM of as many units, trained in the same way."""
     ours, theirs = (short[name].get(task) for name in ("ORGaNICs", "LSTM"))
     behind = None if ours is None or theirs is None else theirs["mean"] - ours["mean"]
     return Check(

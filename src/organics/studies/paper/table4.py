@@ -1,4 +1,4 @@
-"""Table 4: the parameters of the static layer, as they are in the code."""
+"""Table 4: the parameters of the static layer in the code."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +15,7 @@ from organics.studies.paper.parameters import (
     uniform,
 )
 
-M, N = 40, 50  # inputs and neurons of the layer that is looked at
+M, N = 40, 50  # inputs and neurons of the examined layer
 
 
 def described() -> list[Parameter]:
@@ -51,11 +51,11 @@ def described() -> list[Parameter]:
 
 
 def _in_unit_interval(b: np.ndarray) -> bool:
-    return bool(np.all((b >= 0) & (b <= 1)))  # 0 only as rounding has it
+    return bool(np.all((b >= 0) & (b <= 1)))  # 0 only by rounding
 
 
 def compute(job: Job) -> Outcome:
-    """Look at layers with learned recurrent weights."""
+    """Examine layers with learned recurrent weights."""
     del job
 
     def build(key):

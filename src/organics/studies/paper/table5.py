@@ -1,4 +1,4 @@
-"""Table 5: the parameters of the recurrent layer, as they are in the code."""
+"""Table 5: the parameters of the recurrent layer in the code."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from organics.studies.paper.parameters import (
     uniform,
 )
 
-M, H = 1, 64  # inputs and neurons of the layer that is looked at
+M, H = 1, 64  # inputs and neurons of the examined layer
 LARGEST: dict[str, Any] = {"dt_tau_max_y": 0.02, "dt_tau_max_a": 0.005, "dt_tau_max_gates": 0.1}
 
 
@@ -67,7 +67,7 @@ def _start(name: str):
 
 
 def compute(job: Job) -> Outcome:
-    """Look at layers with free recurrent weights and learned time constants."""
+    """Examine layers with free recurrent weights and learned time constants."""
     del job
 
     def build(key):

@@ -1,4 +1,4 @@
-"""Table 7: the hyperparameters of training, as they are in the code."""
+"""Table 7: the hyperparameters of training in the code."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ PAPER: dict[str, dict[str, Any]] = {
         "dt_tau_max gates": 0.1,
     },
 }
-"""The schedule as what it does after 30 epochs."""
+"""The schedule is described by its effect after 30 epochs."""
 
 _ON_PURPOSE = {
     ("static", "recurrent weights"): "equal; on purpose: with the identity the steady state is in "
@@ -44,7 +44,7 @@ _ON_PURPOSE = {
 
 
 def here(config: AnyConfig) -> dict[str, Any]:
-    """The same of the settings that a run has by default."""
+    """The same for the default settings of a run."""
     per_epoch = 10
     rate = learning_rate(config, config.epochs * per_epoch)
     found = {
@@ -63,7 +63,7 @@ def here(config: AnyConfig) -> dict[str, Any]:
 
 
 def compute(job: Job) -> Outcome:
-    """The defaults of the settings against the paper's."""
+    """Compare the default settings with the paper's."""
     del job
     checks, rows = [], []
     for kind, config in (("static", TrainConfig()), ("sequential", SequenceConfig())):
@@ -90,8 +90,8 @@ def compute(job: Job) -> Outcome:
 
 
 def _optimizer(config: AnyConfig) -> dict[str, Any]:
-    """Which it is, by its first step: Adam's is as long as the learning rate for any gradient,
-    and with a weight decay in the gradient also for none."""
+    """Identify the optimizer by its first step: Adam's equals the learning rate for any gradient
+    and, with weight decay in the gradient, also for a zero one."""
     optimizer = make_optimizer(config, 10 * config.epochs)
     weights = jnp.asarray([2.0, -2.0], jnp.float32)
     rate = np.asarray(learning_rate(config, 10 * config.epochs)(0)).item()

@@ -1,18 +1,18 @@
-r"""Unconditional stability, tried on random circuits with identity recurrence.
+r"""Unconditional stability, tested on random circuits with identity recurrence.
 
-Every entry of `W`, `|z|`, `sigma`, `b`, `b0`, `tau_y` and `tau_a` is drawn on its own, its decimal
-logarithm uniform between -3 and 3; an entry of `W` is 0 instead with probability 1/4, and the signs
-of `z` are those of a coin. The sizes n have equally many circuits, half of them rectified.
+Every entry of `W`, `|z|`, `sigma`, `b`, `b0`, `tau_y` and `tau_a` is drawn independently,
+log-uniform from 1e-3 to 1e3; an entry of `W` is 0 instead with probability 1/4, and the signs of
+`z` are random. There are equally many circuits of each size n, half of them rectified.
 
-Such a circuit has rates twelve and more decades apart, so whether it is stable is not simply read
-off its eigenvalues as computed. Each circuit is judged three times:
+The rates of such a circuit may span twelve decades and more, so its computed eigenvalues do not
+simply tell whether it is stable. Each circuit is judged in three ways:
 
 * *structure*: the diagonal certificate, whose margin lies in (0, 1] whatever the rates;
 * *spectrum*: the spectral abscissa by LAPACK, relative to the fastest rate `max |lambda|`. Its
-  error is at least some `2 n eps` on this scale, which is the distance from zero below which the
-  sign of the abscissa is not known;
-* *proof*: ball arithmetic, for some circuits of each size, and for every one for which one of the
-  above does not come out as the theorem has it.
+  error is at least about `2 n eps` on this scale; closer to zero, the sign of the abscissa is not
+  known;
+* *proof*: ball arithmetic, for some circuits of each size, and for every circuit for which one of
+  the above disagrees with the theorem.
 
 Source: Rawat et al. 2024, Section 4.
 """
@@ -73,7 +73,7 @@ def compute(job: Job) -> Outcome:
 
 
 def conclude(groups: list[tuple[int, bool, Piece]]) -> Outcome:
-    """What the judged circuits of each size and model say about the theorem."""
+    """Checks of the theorem on the judged circuits of each size and model."""
     rows = [_summary(n, rectified, piece) for n, rectified, piece in groups]
     total = {key: sum(row[key] for row in rows) for key in rows[0] if key.startswith("count_")}
     number, stable = total["count_circuits"], total["count_stable"]
@@ -177,7 +177,7 @@ def random_circuits(
 ) -> tuple[dict[str, Float[np.ndarray, "count ..."]], Float[np.ndarray, "count n"]]:
     """Parameters of `count` circuits with identity recurrence, stacked by name, and their drives.
 
-    The law is that of this module.
+    Their distribution is described in the module's docstring.
     """
 
     def spread(*shape: int) -> np.ndarray:
@@ -189,7 +189,7 @@ def random_circuits(
 
 
 def _judged(seed: int, n: int, rectified: bool, index: int, count: int, proofs: int) -> Piece:
-    """The verdicts on one piece of circuits; the first `proofs` of them are proved as well."""
+    """The verdicts on one piece of circuits; the first `proofs` circuits are also proved."""
     rng = np.random.default_rng([seed, n, int(rectified), index])
     parameters, drives = random_circuits(rng, n, count)
     residual, margin, passed, J = jax.device_get(_structure(parameters, drives, rectified))
@@ -235,7 +235,7 @@ def _relative_imbalance(circuit: Circuit, state: State, z: Float[Array, " n"]) -
 
 
 def _resolution(n: int, fastest: Float[np.ndarray, " count"]) -> Float[np.ndarray, " count"]:
-    """The least that rounding may change an eigenvalue by, in 1/ms."""
+    """The least rounding error of an eigenvalue, in 1/ms."""
     return 2 * n * np.finfo(float).eps * fastest
 
 

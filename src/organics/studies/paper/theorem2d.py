@@ -2,15 +2,15 @@ r"""The two-dimensional circuit (n = 1) has a stable fixed point for every `w_r 
 
 With `p = b z`, `k = b0 sigma`, `s = sqrt(a)` and `D = 1 - w_r + w_r s` the fixed points are
 `y = p / D`, where `s` is a positive root of the quartic `(s^2 - k^2) D^2 = w p^2 s^2`. Over a grid
-of the parameters, its roots are found as the eigenvalues of a companion matrix and counted; exact
-algebra says how many there must be: one with `D > 0`, and two with `D < 0` if and only if
+of the parameters, the roots are computed as eigenvalues of a companion matrix and counted. Exact
+algebra gives their number: one with `D > 0`, and two with `D < 0` if and only if
 
     (w_r k)^(2/3) + (sqrt(w) |p|)^(2/3) < (w_r - 1)^(2/3),    w_r > 1.
 
-The rectified model keeps those with `y > 0`, and has `(p, k^2)` besides if `p < 0`. Stability is
+The rectified model keeps those with `y > 0`, and also has `(p, k^2)` if `p < 0`. Stability is
 decided by trace and determinant, and again by the eigenvalues of the library's Jacobian.
 
-The time constants enter by their ratio alone, as far as stability goes, and `tau_a = 1 ms` here.
+Stability depends on the time constants only through their ratio; `tau_a = 1 ms` here.
 
 Source: Rawat et al. 2024, Sections 4 and 5.
 """
@@ -44,7 +44,7 @@ SAMPLE, QUICK_SAMPLE = 400, 40  # sets solved by `fixed_points_2d` as well; one 
 
 SLICES = ((False, 1.0), (False, 30.0), (True, 1.0))  # model and tau_y/tau_a of each panel
 SLICE_W, SLICE_K = 1.0, 0.05  # those of Figure 1
-SLICE_SIDE, QUICK_SLICE_SIDE = 120, 60  # even, so that z = 0 is not met
+SLICE_SIDE, QUICK_SLICE_SIDE = 120, 60  # even, so that z = 0 is not included
 
 NEAR_EQUALITY = 1e-6  # relative, within which rounding decides how many roots are real
 RESIDUAL = 1e-9  # of a fixed point, relative to the terms of each equation
@@ -57,8 +57,8 @@ _COLOURS = ("#EDEDED", "#F3C98B", "#7FB8DC", "#000000", "#D55E00")
 class Points(NamedTuple):
     """Fixed points of circuits with n = 1, each array of shape (sets, 3), NaN where there is none.
 
-    The first column has that with `D > 0`, or `(p, k^2)` of a silent neuron; then the two with
-    `D < 0`, by rising `a`.
+    The first column has the point with `D > 0`, or `(p, k^2)` of a silent neuron; the others those
+    with `D < 0`, by rising `a`.
     """
 
     y: Float[np.ndarray, "sets 3"]
@@ -68,7 +68,7 @@ class Points(NamedTuple):
 
     @property
     def number(self) -> np.ndarray:
-        """How many there are in each set."""
+        """Number of fixed points in each set."""
         return np.sum(np.isfinite(self.y), axis=1)
 
 
@@ -82,7 +82,7 @@ class Sets(NamedTuple):
 
 
 def compute(job: Job) -> Outcome:
-    """Count the fixed points over the grid and over the slices, and judge their stability."""
+    """Count the fixed points on the grid and on the slices, and judge their stability."""
     axes = {name: values[:: QUICK_EVERY[name]] if job.quick else values
             for name, values in GRID.items()}  # fmt: skip
     *parameters, ratios = axes.values()
@@ -106,7 +106,7 @@ def conclude(
     slices: list[dict[str, Any]],
     grid: dict[str, int],
 ) -> Outcome:
-    """What the counts say about the theorem."""
+    """Checks of the theorem from the counts."""
     total = {key: sum(row[key] for row in rows) for key in rows[0] if key.startswith("count_")}
     here = (
         f"{total['count_with_a_stable_point']:,} of {total['count_sets']:,} sets have a stable "
@@ -263,7 +263,7 @@ def _positive_roots(w_r: np.ndarray, drive: np.ndarray, k: np.ndarray) -> np.nda
     companion[:, [1, 2, 3], [0, 1, 2]] = 1
     roots = np.asarray(eigenvalues(companion))
     s = np.where(np.abs(np.imag(roots)) <= _REAL * np.abs(roots), np.real(roots), np.nan)
-    # for w_r = 1 zero is a double root, which is none of the circuit
+    # for w_r = 1 zero is a double root, but not one of the circuit
     s = np.where(s > k[:, None] / 2, s, np.nan)
     for _ in range(3):  # Newton on the difference of the square roots, which has simple roots
         gain, slope = e[:, None] + w_r[:, None] * s, w_r[:, None]
@@ -278,7 +278,7 @@ def _positive_roots(w_r: np.ndarray, drive: np.ndarray, k: np.ndarray) -> np.nda
 
 
 class _Judgement(NamedTuple):
-    """Which fixed points are stable, and which are saddles; each of shape (sets, 3)."""
+    """Whether each fixed point is stable, and whether it is a saddle; shape (sets, 3)."""
 
     stable: Bool[np.ndarray, "sets 3"]
     saddle: Bool[np.ndarray, "sets 3"]
@@ -395,7 +395,7 @@ def _sample(axes: dict[str, np.ndarray], count: int, seed: int) -> dict[str, Any
         known = fixed_points_2d(circuit, p)
         stable += any(point.stable for point in known)
         sets = Sets(*(np.array([value]) for value in (w_r, w, p, k)))
-        if p == 0:  # as the quartic does not have `y = 0`
+        if p == 0:  # the quartic does not include `y = 0`
             agreeing += len(known) == _count_without_input(w_r, k, rectified)
             continue
         points = fixed_points(sets, rectified)
@@ -425,7 +425,7 @@ def _count_without_input(w_r: float, k: float, rectified: bool) -> int:
 
 
 def _slice(rectified: bool, ratio: float, side: int) -> dict[str, Any]:
-    """Class of each point of the plane `(w_r, b z)`, a row of digits for each `b z`."""
+    """Class of each point in the plane `(w_r, b z)`, a row of digits for each `b z`."""
     most, edge = 4.0, 2.5
     w_r = (np.arange(side) + 0.5) * most / side
     bz = -edge + (np.arange(side) + 0.5) * 2 * edge / side
