@@ -371,7 +371,8 @@ class ORGaNICs(eqx.Module):
         the final state is that after the last of them, and the outputs are 0 after that. What `x`
         has there, be it NaN, changes nothing, neither values nor gradients.
 
-        Under `jax.vmap` the native backend takes one sequence after the other: give it the batch.
+        Under `jax.vmap` the native backend takes what is mapped as further sequences of the batch,
+        or, where layers are mapped, computes them side by side.
 
         Raises `ValueError` if `x`, `state` or `lengths` has the wrong shape or type; if, unless
         traced, one of the first two is not finite, or a length not from 1 to the number of steps;
