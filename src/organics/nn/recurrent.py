@@ -366,8 +366,8 @@ class ORGaNICs(eqx.Module):
         The final state is that after the last of these steps; later outputs are 0. Later entries of
         `x`, even NaN, affect neither values nor gradients.
 
-        Under `jax.vmap` the native backend handles one sequence after another, so pass a batch
-        instead.
+        Under `jax.vmap` the native backend treats mapped sequences as a larger batch, and computes
+        mapped layers side by side.
 
         Raises `ValueError` if `x`, `state` or `lengths` has the wrong shape or type; if (unless
         traced) `x` or `state` is not finite or a length not from 1 to the number of steps; or if
