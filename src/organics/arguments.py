@@ -123,7 +123,7 @@ def require_entries(
         entry = f"entry {list(where)}" if where else "it"
         raise ValueError(
             f"`{name}` must {what}; {entry} is {float(entries[where])} "
-            f"(invalid entries: {len(bad)} of {entries.size})."
+            f"({len(bad)} of {entries.size} entries invalid)."
         )
 
 

@@ -116,8 +116,8 @@ def require_finite(name: str, value: ArrayLike) -> None:
     if len(bad):
         first = tuple(map(int, bad[0]))
         raise ValueError(
-            f"`{name}` must be finite; entry {list(first)} is {found[first]} (invalid "
-            f"entries: {len(bad)} of {found.size})."
+            f"`{name}` must be finite; entry {list(first)} is {found[first]} ({len(bad)} of "
+            f"{found.size} entries invalid)."
         )
 
 
