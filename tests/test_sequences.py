@@ -362,7 +362,8 @@ def test_options_reach_the_layer():
 @pytest.mark.parametrize("schedule", get_args(Schedule))
 def test_schedules_by_their_formula(schedule):
     epochs, steps_per_epoch = 100, 7
-    settings = SequenceConfig(epochs=epochs, schedule=schedule, learning_rate=0.3)
+    drops = {"drops": (30, 60), "drop_factor": 0.2} if schedule == "drops" else {}
+    settings = SequenceConfig(epochs=epochs, schedule=schedule, learning_rate=0.3, **drops)
     steps = epochs * steps_per_epoch
     found = jax.vmap(learning_rate(settings, steps))(jnp.arange(steps))
     t, warm = np.arange(steps), steps // 10
@@ -371,6 +372,7 @@ def test_schedules_by_their_formula(schedule):
         "constant": np.ones(steps),
         "cosine": (1 + np.cos(np.pi * t / steps)) / 2,
         "step": 0.8 ** (t // (30 * steps_per_epoch)),
+        "drops": 0.2 ** np.minimum(t // (30 * steps_per_epoch), 2),
         "warmup-cosine": np.where(t < warm, 0.1 + 0.9 * t / warm, fall),
         "trapezoid": np.minimum(
             np.minimum(0.1 + 0.9 * t / (steps // 20), 1), (steps - t) / (0.3 * steps)
