@@ -34,7 +34,9 @@ def stacked(circuits, kind):
 
 
 @pytest.mark.parametrize(("kind", "rectified"), [("float32", True), ("float64", False)])
-def test_nothing_is_claimed_that_is_not_so(tmp_path, kind, rectified):
+def test_nothing_is_claimed_that_is_not_so(tmp_path, monkeypatch, kind, rectified):
+    cleared = []  # and not what other tests have compiled
+    monkeypatch.setattr(extremes.jax, "clear_caches", lambda: cleared.append(1))
     config = extremes.Config(
         results=tmp_path / "found.json",
         circuits=300,
@@ -43,6 +45,7 @@ def test_nothing_is_claimed_that_is_not_so(tmp_path, kind, rectified):
         rectified=(rectified,),
     )
     found = extremes.compute(config, progress=False)
+    assert len(cleared) == 1, "a size is forgotten when it is done"
     assert json.loads(config.results.read_text()) == json.loads(json.dumps(found))
     (row,) = found["rows"]
     assert row["converged_wrongly"] == row["stable_wrongly"] == row["stable_not_decided"] == 0

@@ -141,10 +141,15 @@ def initial_state(
     return TrainState(
         model=model,
         average=model if averaging > 0 else None,
-        optimizer=eqx.filter_jit(optimizer.init)(_trained(model)),
+        optimizer=_begin(optimizer, _trained(model)),
         step=jnp.int32(0),
         averaging=averaging,
     )
+
+
+@eqx.filter_jit
+def _begin(optimizer: optax.GradientTransformation, parameters: PyTree) -> PyTree:
+    return optimizer.init(parameters)
 
 
 def floating_dtype(model: Model) -> jnp.dtype:
