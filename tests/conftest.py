@@ -49,7 +49,8 @@ def pytest_collection_finish():
 
 _PAGES = Path("/proc/self/statm")  # on Linux: the memory of this process, in pages
 _MAPS = Path("/proc/self/maps")  # and the pieces of it
-_MOST_MEMORY = 1800  # MB at the end of a file, from which on its programs do not stay
+# bytes that a process has at the end of a file, from which on its programs do not stay
+_MOST_MEMORY = max(1.8e9, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 8)
 _MOST_MAPS = 30_000  # of 65,530 that it may have; each program that is compiled takes a few
 
 
@@ -58,7 +59,7 @@ def _room_for_compiled_programs():
     yield
     if not _PAGES.exists():
         return
-    memory = int(_PAGES.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    memory = int(_PAGES.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     if memory > _MOST_MEMORY or _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:
         jax.clear_caches()
         with contextlib.suppress(AttributeError, OSError):  # of glibc; else it is only used again

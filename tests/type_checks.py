@@ -9,12 +9,15 @@ import ast
 from beartype import beartype
 from jaxtyping import _import_hook, install_import_hook
 
-_wrap = _import_hook.JaxtypingTransformer.visit_FunctionDef
+# private: where it is another, all functions are wrapped, which is only slower
+_transformer = getattr(_import_hook, "JaxtypingTransformer", None)
+_wrap = getattr(_transformer, "visit_FunctionDef", None)
 
 
 def install():
     """Have what is imported of the library from now on checked; what it returns ends that."""
-    _import_hook.JaxtypingTransformer.visit_FunctionDef = _visit  # pyright: ignore
+    if _wrap is not None:
+        _transformer.visit_FunctionDef = _visit
     return install_import_hook("organics", "type_checks.check")
 
 
