@@ -351,6 +351,10 @@ class SequenceConfig(Optimization, _SequenceNetwork):  # the fields of the last 
 AnyConfig = TrainConfig | SequenceConfig
 
 
+_LATER = ("optimizer", "momentum", "drops", "drop_factor", "raw_pixels")
+"""What settings of earlier versions lack: they were trained with the defaults."""
+
+
 def read_config(text: str | bytes) -> AnyConfig:
     """The settings, of either kind, written by `to_json`.
 
@@ -358,4 +362,7 @@ def read_config(text: str | bytes) -> AnyConfig:
     """
     document = unsealed(parse_object(text))
     kind = SequenceConfig if "task" in document else TrainConfig
-    return kind(**fields_of(kind, document))
+    defaults = {
+        field.name: field.default for field in dataclasses.fields(kind) if field.name in _LATER
+    }
+    return kind(**fields_of(kind, defaults | document))
