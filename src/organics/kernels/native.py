@@ -40,6 +40,7 @@ _KEEP_PRODUCTS = 128
 # Bytes of them beyond which it does not, as fresh memory takes its time: of 3,136 steps 1.5 s
 # instead of 1.9 for 128 neurons, where they are 1.6 GB, and 6.3 instead of 8.3 for 256.
 _KEPT_AT_MOST = 2**30
+_KEPT_ANYHOW = 2**26  # bytes up to which fewer neurons gain, too, about a tenth
 _loading = threading.Lock()
 
 
@@ -125,7 +126,7 @@ def run(
     segment = _SEGMENT if segment is None else segment
     if keep_products is None:
         size = cell.kept * (H + extra) * x.shape[0] * x.shape[1] * x.dtype.itemsize
-        keep_products = H >= _KEEP_PRODUCTS and size <= _KEPT_AT_MOST
+        keep_products = _keeps(H, size)
     if parameters.bias is not None:  # the weights of an input that is always 1
         x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
         widened = jnp.concatenate([parameters.input, parameters.bias[:, None]], axis=1)
@@ -143,6 +144,11 @@ def run(
         return final, outputs
     final = final.reshape(-1, cell.parts, H + extra)[:, :, :H].reshape(-1, cell.parts * H)
     return final, None if outputs is None else outputs[..., :H]
+
+
+def _keeps(H: int, size: int) -> bool:
+    """Whether to keep the products of so many neurons, which are so many bytes."""
+    return size <= (_KEPT_AT_MOST if H >= _KEEP_PRODUCTS else _KEPT_ANYHOW)
 
 
 class _Weights(NamedTuple):
