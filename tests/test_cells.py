@@ -151,6 +151,19 @@ def test_native_under_vmap(name):
     close(nested, stack(*[stack(each[0][i], each[1][i]) for i in range(2)]), 1e-12)
 
 
+def test_what_is_mapped_is_one_larger_batch():
+    """Also where it is differentiated: there is one gradient of the weights, and no sum of many."""
+    layer, x = layer_of("lstm", 2, 16), numbers(8, 3, 5, 4, 2)
+    loss = lambda layer, x: jnp.sum(jax.vmap(lambda x: layer(x)[0])(x))  # noqa: E731
+    calls = [
+        [tuple(shape.shape) for shape in equation.params["result_avals"]]
+        for equation in jax.make_jaxpr(jax.grad(loss))(layer, x).jaxpr.eqns
+        if equation.primitive.name == "ffi_call"
+    ]
+    assert calls[0][0] == (15, 32)  # the final states
+    assert calls[1][2:] == [(64, 16), (0, 0), (0, 0), (64, 3), (0, 16)]  # of the weights
+
+
 @every_cell
 def test_extreme_inputs_saturate_and_what_is_not_finite_stays_so(name):
     run = eqx.filter_jit(lambda layer, x: layer(x))
