@@ -161,6 +161,7 @@ def test_what_is_mapped_is_one_larger_batch():
         if equation.primitive.name == "ffi_call"
     ]
     assert calls[0][0] == (15, 32)  # the final states
+    assert calls[1][0][0] == 0  # none of the input, which nobody asked for
     assert calls[1][2:] == [(64, 16), (0, 0), (0, 0), (64, 3), (0, 16)]  # of the weights
 
 
