@@ -141,8 +141,9 @@ def _run(kernel: "_Kernel", parameters: Parameters, x, state, lengths):
         widened = jnp.concatenate([parameters.input, parameters.bias[:, None]], axis=1)
         parameters = parameters._replace(input=widened, bias=None)
     parameters = _pad(parameters, extra)
-    matrices = (*parameters.matrices, *(jnp.zeros((0, 0), x.dtype),) * 3)[:3]
-    weights = _Weights(*matrices, parameters.input, parameters.vectors)
+    none = jnp.zeros((0, 0), x.dtype)
+    first, second, third = (*parameters.matrices, none, none)[:3]
+    weights = _Weights(first, second, third, parameters.input, parameters.vectors)
     state = _blocks(state, 1, parts, extra)
     weights, x, state = refusals.guarded(alike((weights, x, state)), gradients=True)
     outputs = H + extra if kernel.sequence else 0
