@@ -45,8 +45,8 @@ def pulled_back(layer, x, state, lengths=None, *, sequence=True, keep=None):
         outputs, final = layer(x, state, sequence=sequence, lengths=lengths)
         return jnp.sum(jnp.sin(outputs)) + jnp.sum(jnp.cos(final)), (outputs, final)
 
-    least = native._KEEP_PRODUCTS if keep is None else 1 if keep else 10**9
-    with mock.patch.object(native, "_KEEP_PRODUCTS", least):
+    keeps = native._keeps if keep is None else lambda *_: keep
+    with mock.patch.object(native, "_keeps", keeps):
         gradients, found = eqx.filter_grad(value, has_aux=True)((layer, x, state))
     return found, jax.tree.leaves(gradients)
 
@@ -149,6 +149,20 @@ def test_native_under_vmap(name):
     (d_first, d_x_first), (d_second, d_x_second) = each[0][0][1], each[0][1][1]
     close(summed, (jax.tree.map(np.add, d_first, d_second), stack(d_x_first, d_x_second)), 1e-12)
     close(nested, stack(*[stack(each[0][i], each[1][i]) for i in range(2)]), 1e-12)
+
+
+def test_what_is_mapped_is_one_larger_batch():
+    """Also where it is differentiated: there is one gradient of the weights, and no sum of many."""
+    layer, x = layer_of("lstm", 2, 16), numbers(8, 3, 5, 4, 2)
+    loss = lambda layer, x: jnp.sum(jax.vmap(lambda x: layer(x)[0])(x))  # noqa: E731
+    calls = [
+        [tuple(shape.shape) for shape in equation.params["result_avals"]]
+        for equation in jax.make_jaxpr(jax.grad(loss))(layer, x).jaxpr.eqns
+        if equation.primitive.name == "ffi_call"
+    ]
+    assert calls[0][0] == (15, 32)  # the final states
+    assert calls[1][0][0] == 0  # none of the input, which nobody asked for
+    assert calls[1][2:] == [(64, 16), (0, 0), (0, 0), (64, 3), (0, 16)]  # of the weights
 
 
 @every_cell

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from organics.baselines.lstm import LSTM
+from organics.baselines import LEM, LSTM
 from organics.circuit.circuit import Circuit
 from organics.circuit.constraints import semidefinite
 from organics.nn import SSN, Normalization, ORGaNICs
@@ -22,6 +22,8 @@ LAYERS = {
     "bounded": (Normalization(5, 3, recurrent="bounded", key=jr.key(0)), ROWS),
     "SSN": (SSN(5, 3, 2, key=jr.key(0)), ROWS),
     "LSTM": (LSTM(5, 3, key=jr.key(0)), SEQUENCES),
+    "LSTM by the scan": (LSTM(5, 3, key=jr.key(0), backend="scan"), SEQUENCES),
+    "LEM": (LEM(5, 3, key=jr.key(0)), SEQUENCES),
 }
 
 
@@ -58,7 +60,7 @@ def test_all_layers_say_how_they_vary_over_devices(name):
     assert jax.tree.map(jnp.shape, gradients) == jax.tree.map(jnp.shape, tuple(arguments))
 
 
-@pytest.mark.parametrize("name", ["SSN", "LSTM"])
+@pytest.mark.parametrize("name", ["SSN", "LSTM", "LSTM by the scan", "LEM"])
 def test_gradients_on_two_devices_are_those_on_one(name):
     function, arrays, x = shared_gradient(*LAYERS[name])
     static = eqx.filter(LAYERS[name][0], eqx.is_array, inverse=True)
@@ -82,8 +84,9 @@ def test_searches_mapped_over_explicit_axes_say_what_to_use(name):
             jax.eval_shape(jax.vmap(layer), x)
 
 
-def test_a_sequence_layer_on_explicit_axes_keeps_the_batch_shared():
-    layer, x = LAYERS["LSTM"]
+@pytest.mark.parametrize("name", ["LSTM", "LSTM by the scan", "LEM"])
+def test_a_sequence_layer_on_explicit_axes_keeps_the_batch_shared(name):
+    layer, x = LAYERS[name]
     mesh = mesh_of(AxisType.Explicit)
     with jax.set_mesh(mesh):
         x = jax.device_put(x, NamedSharding(mesh, P("devices")))

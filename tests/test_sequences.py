@@ -251,6 +251,9 @@ def test_a_layer_without_units_is_refused():
 # --- settings -------------------------------------------------------------------------------------
 
 
+SINGLE = st.floats(-5, 5, width=32, allow_subnormal=False)
+
+
 @given(
     task=st.sampled_from(["smnist", "psmnist", "sdigits"]),
     rate=st.none() | st.floats(1e-9, 1),

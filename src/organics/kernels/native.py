@@ -40,6 +40,7 @@ _KEEP_PRODUCTS = 128
 # Bytes of them beyond which it does not, as fresh memory takes its time: of 3,136 steps 1.5 s
 # instead of 1.9 for 128 neurons, where they are 1.6 GB, and 6.3 instead of 8.3 for 256.
 _KEPT_AT_MOST = 2**30
+_KEPT_ANYHOW = 2**26  # bytes up to which fewer neurons gain, too, about a tenth
 _loading = threading.Lock()
 
 
@@ -125,24 +126,39 @@ def run(
     segment = _SEGMENT if segment is None else segment
     if keep_products is None:
         size = cell.kept * (H + extra) * x.shape[0] * x.shape[1] * x.dtype.itemsize
-        keep_products = H >= _KEEP_PRODUCTS and size <= _KEPT_AT_MOST
+        keep_products = _keeps(H, size)
+    kernel = _Kernel(cell, sequence, segment, keep_products, threads)
+    return _run(kernel, parameters, x, state, lengths)
+
+
+# one program, where it is not part of another, instead of one for each array that is made ready
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _run(kernel: "_Kernel", parameters: Parameters, x, state, lengths):
+    parts, H = kernel.cell.parts, parameters.vectors.shape[1]
+    extra = -H % _MULTIPLE
     if parameters.bias is not None:  # the weights of an input that is always 1
         x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
         widened = jnp.concatenate([parameters.input, parameters.bias[:, None]], axis=1)
         parameters = parameters._replace(input=widened, bias=None)
     parameters = _pad(parameters, extra)
-    weights = _Weights(
-        *(parameters.matrices + (jnp.zeros((0, 0), x.dtype),) * 3)[:3], *parameters[1::2]
-    )
-    state = _blocks(state, 1, cell.parts, extra)
+    none = jnp.zeros((0, 0), x.dtype)
+    first, second, third = (*parameters.matrices, none, none)[:3]
+    weights = _Weights(first, second, third, parameters.input, parameters.vectors)
+    state = _blocks(state, 1, parts, extra)
     weights, x, state = refusals.guarded(alike((weights, x, state)), gradients=True)
-    call = _differentiable(_Kernel(cell, sequence, segment, keep_products, threads))
-    outputs = H + extra if sequence else 0
-    final, outputs = mapping.folded(call, weights, x, state, lengths, outputs=outputs)
+    outputs = H + extra if kernel.sequence else 0
+    final, outputs = mapping.folded(
+        _differentiable(kernel), weights, x, state, lengths, outputs=outputs
+    )
     if extra == 0:
         return final, outputs
-    final = final.reshape(-1, cell.parts, H + extra)[:, :, :H].reshape(-1, cell.parts * H)
+    final = final.reshape(-1, parts, H + extra)[:, :, :H].reshape(-1, parts * H)
     return final, None if outputs is None else outputs[..., :H]
+
+
+def _keeps(H: int, size: int) -> bool:
+    """Whether to keep the products of so many neurons, which are so many bytes."""
+    return size <= (_KEPT_AT_MOST if H >= _KEEP_PRODUCTS else _KEPT_ANYHOW)
 
 
 class _Weights(NamedTuple):

@@ -84,7 +84,7 @@ struct Organics : Cell<T> {
     g.set(kGZ, rectified_drive ? (z > 0 ? g_z : Vector<T>{}) : g_z);
     g.set(kGF0, c_b0 * f0 * (T(1) - f0));
     g.set(kGF1, c_b * f1 * (T(1) - f1));
-    const Vector<T> through_root = a > 0 ? c_y * yhat * (T(0.5) / root) : Vector<T>{};
+    const Vector<T> through_root = a > 0 ? c_y * yhat * (T(0.5) * reciprocal<T>(root)) : Vector<T>{};
     d.set(kY, d_y - c_y);
     d.set(kA, d_a - c_a - through_root);
     d.set(kB0, d_b0 - c_b0 + c_a * offset * (T(2) * b0));
