@@ -1,4 +1,4 @@
-"""Sequences from images, and the classifiers of sequences that are trained on them."""
+"""Sequences from images, and classifiers trained on them."""
 
 import dataclasses
 import inspect
@@ -385,7 +385,7 @@ def test_schedules_by_their_formula(schedule):
 
 
 def lines(folder, file="metrics.jsonl"):
-    """The lines of a file, without the time that each epoch took."""
+    """The lines of a file, without the epochs' times."""
     found = [json.loads(line) for line in (folder / file).read_text().splitlines()]
     for line in found:
         line.pop("seconds", None)
@@ -456,7 +456,7 @@ def test_a_model_that_overflows_on_the_validation_examples_has_diverged(tmp_path
 
 
 def overflowing(monkeypatch, at):
-    """Have the measured loss be NaN the `at`-th time."""
+    """Make the measured loss NaN the `at`-th time."""
     measured = loop.mean_metrics
     times = iter(range(1, 100))
 
