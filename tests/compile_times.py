@@ -1,7 +1,7 @@
 """`pytest --compile-times`: what each file's tests spend, and how much of it on compiling.
 
-For each file the seconds of its tests, of them those of tracing, lowering and compiling, and the
-number of programs; then the tests with the most of them. In all processes together.
+For each file: the seconds of its tests, the part spent on tracing, lowering and compiling, and the
+number of programs. Then the tests with the most programs. All processes are added up.
 """
 
 from collections import Counter
@@ -37,7 +37,7 @@ def _count(event: str, seconds: float, **_):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Called after the set-up, the test itself and the end of each test: what came since."""
+    """Called after each test's set-up, run and end: reports what was spent since the last call."""
     report = yield
     if item.config.getoption("compile_times"):
         report.compile_times = {**_spent, "seconds": call.duration}

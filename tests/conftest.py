@@ -40,8 +40,8 @@ _hook = type_checks.install()
 
 
 def pytest_collection_finish():
-    """Tracing makes so many objects that looking for cycles among them takes a tenth of the time:
-    less often, and not among what the modules hold."""
+    """Tracing makes so many objects that looking for cycles among them takes a tenth of the time.
+    So look less often, and skip what the modules hold."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 10, 10)
@@ -74,14 +74,14 @@ def _keep_hook():
 
 @pytest.fixture
 def standard_promotion():
-    """For what trains: Optax mixes types that strict promotion refuses."""
+    """For training: Optax mixes types that strict promotion refuses."""
     with jax.numpy_dtype_promotion("standard"):
         yield
 
 
 @pytest.fixture
 def without_type_checks():
-    """As users have it: what the library itself says of an argument, not the run-time checks."""
+    """As for users: the library itself judges an argument, not the run-time checks."""
     config.update("jaxtyping_disable", True)
     yield
     config.update("jaxtyping_disable", False)

@@ -1,4 +1,4 @@
-"""What is done in other processes, which soon import this module, and a look at them."""
+"""Functions for other processes, which import this module quickly, and checks on them."""
 
 import os
 import signal
@@ -10,13 +10,13 @@ from organics.files.atomic import write_atomically
 
 
 def leave(folder: Path, name: str) -> None:
-    """Says in a file where it ran."""
+    """Write to a file where this ran."""
     processors = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     (folder / name).write_text(f"{os.getpid()} {len(processors)}")
 
 
 def refuse(folder: Path, name: str) -> None:
-    """Fails, for one; goes on long after, for others."""
+    """Fail for the name "bad"; run on for a minute for others."""
     (folder / name).write_text("")
     if name == "bad":
         raise ValueError("this one is bad")
@@ -24,14 +24,14 @@ def refuse(folder: Path, name: str) -> None:
 
 
 def stay(folder: Path, number: int) -> None:
-    """Leaves its process's number, and does not end."""
+    """Leave the process's number in a file, and do not end."""
     del number
     (folder / str(os.getpid())).touch()
     time.sleep(600)
 
 
 def wait_for(look: Callable[[], list[int]], count: int) -> list[int]:
-    """What there is to be seen, as soon as it is so many; within a minute."""
+    """What `look` finds, once it is `count` items; within a minute."""
     for _ in range(600):
         if len(found := look()) == count:
             return found
@@ -40,7 +40,7 @@ def wait_for(look: Callable[[], list[int]], count: int) -> list[int]:
 
 
 def running(pid: int) -> bool:
-    """Whether there is such a process, and not only what is left of one that ended."""
+    """Whether the process runs; a zombie does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -50,15 +50,15 @@ def running(pid: int) -> bool:
 
 
 def slowly(folder: Path, number: int) -> None:
-    """Says in the name of a file that it has begun, and where; half a second later in one, what
-    came of it."""
+    """Write a file whose name says that this began, and where. Half a second later, write the
+    result to another."""
     (folder / f"begun-{number}-{os.getpid()}").touch()
     time.sleep(0.5)
     write_atomically(folder / f"{number}.txt", str(number**2).encode())
 
 
 def deadly(folder: Path, number: int) -> None:
-    """Ends its process, for one number."""
+    """Kill the process if the number is 1."""
     (folder / f"begun-{number}-{os.getpid()}").touch()
     if number == 1:
         os.kill(os.getpid(), signal.SIGKILL)

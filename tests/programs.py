@@ -1,4 +1,4 @@
-"""What several test files compile, or compare with, in the same shapes."""
+"""Programs and references that several test files share, in the same shapes."""
 
 import dataclasses
 from functools import partial
@@ -19,12 +19,12 @@ solve = jax.jit(steady_state)
 
 @partial(jax.jit, static_argnums=(0, 2))
 def stability_of_trial(seed, index, n, spectral_norm):
-    """Of one circuit by itself, as `organics.trials` draws it."""
+    """The stability of one circuit by itself, drawn as in `organics.trials`."""
     return stability(steady_state(*trial(seed, index, n, spectral_norm)))
 
 
 class Silent(eqx.Module):
-    """A model, but for its loss, that says nothing of itself."""
+    """A model without a loss, which reports nothing about itself."""
 
     def monitor(self):
         return {}
@@ -51,7 +51,7 @@ def as_many_to_test(config):
 
 
 def whole_batches(config):
-    """The same, and no smaller last batch to train on."""
+    """The same, without a smaller last training batch."""
     dataset = as_many_to_test(config)
     training = len(dataset.train_labels) - dataset.n_validation
     kept = slice(dataset.n_validation + training // config.batch_size * config.batch_size)
@@ -78,9 +78,9 @@ def rest_and_abscissa(circuit, z):
 
 
 def simulated(circuit, z, t, start=None):
-    """`y` and `a` at times `t`, each (t, n), under `z` of the time, by SciPy from the equations.
+    """`y` and `a` at times `t`, each (t, n), under the drive `z(t)`, by SciPy from the equations.
 
-    The start, at time 0 or the first of `t`, is that without input unless it is given.
+    A given `start` is at the first of `t`; else it is the rest without input, at time 0.
     """
     names = ("W", "b", "b0", "sigma", "tau_y", "tau_a")
     W, b, b0, sigma, *taus = (np.asarray(getattr(circuit, name), float) for name in names)

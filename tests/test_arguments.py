@@ -1,4 +1,4 @@
-"""What all layers refuse, by name: arrays that were replaced by others, types, inputs."""
+"""All layers refuse by name: arrays replaced by wrong ones, wrong types, wrong inputs."""
 
 import equinox as eqx
 import jax
@@ -58,7 +58,7 @@ def shapes_of_input(layer):
 
 
 def arrays_of(layer):
-    """Name of each array and of each that there might be, and how to get at it."""
+    """Name of each actual and possible array, and how to get it."""
     leaves = jax.tree_util.tree_leaves_with_path(layer, is_leaf=lambda leaf: leaf is None)
     for i, (where, leaf) in enumerate(leaves):
         name = jax.tree_util.keystr(where).removeprefix(".")

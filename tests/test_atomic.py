@@ -1,4 +1,4 @@
-"""Files are whole, on the disk, and named when something is wrong with them."""
+"""Files are whole and on the disk, and errors name them."""
 
 import os
 import resource
@@ -12,7 +12,7 @@ from organics.files.atomic import append, naming, read_whole, remove_leftovers, 
 
 @pytest.fixture
 def events(monkeypatch):
-    """What is put on the disk, in this order: the size of a file, or a folder; and when renamed."""
+    """What reaches the disk, in order: a file (its size) or a folder; and when it is renamed."""
     found = []
     sync, replace = os.fsync, Path.replace
 

@@ -1,4 +1,4 @@
-"""The comparison models: their equations, counts, invariants, gradients, and that each trains."""
+"""The comparison models: equations, counts, invariants, gradients, and training of each."""
 
 import equinox as eqx
 import jax
@@ -54,7 +54,7 @@ def sigmoid(x):
 
 
 def by_hand(layer, name, x, h, rest=None):
-    """One step of one sample from the papers' equations, in NumPy: the state's parts."""
+    """The state's parts after one step of one sample, by the papers' equations in NumPy."""
     p = {k: np.asarray(v) for k, v in vars(layer).items() if eqx.is_array(v)}
     n, drive = layer.hidden_size, p["V"] @ x + p["bias"]
     if name == "rnn":
@@ -124,7 +124,7 @@ def test_parameter_counts_are_the_papers(name, count):
 
 @eqx.filter_jit
 def in_every_way(layer, x):
-    """Sequences at once, in two pieces, without all outputs; one alone; and step by step."""
+    """Sequences whole, in two pieces, with the last output only; one alone; and step by step."""
     first, state = layer(x[:, :4])
     second, state = layer(x[:, 4:], state)
     start = layer.initial_state()
@@ -381,7 +381,7 @@ SHORT = {  # step sizes for eight steps
 @every_model
 @pytest.mark.usefixtures("standard_promotion")
 def test_digits_are_learned_row_by_row(name):
-    """With 24 units and 600 steps of Adam, seven of eight digits not trained on."""
+    """24 units and 600 steps of Adam get seven of eight held-out digits right."""
     digits = load_digits()
     mixed = np.random.default_rng(0).permutation(len(digits.target))
     images, labels = jnp.asarray(digits.images[mixed] / 16), jnp.asarray(digits.target[mixed])

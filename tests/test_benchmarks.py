@@ -1,4 +1,4 @@
-"""The benchmarks: what they refuse, and how they keep to their time. Numbers are in `results`."""
+"""The benchmarks: what they refuse, and how they keep their time. Numbers are in `results`."""
 
 import importlib
 import io
@@ -57,7 +57,7 @@ class Terminal(io.StringIO):
 
 
 def toy(clock: Toytime, agenda: Agenda, what: str, before: float, each: float, pace: float = 1.0):
-    """A measurement that takes `pace` times as long as it says, and gives its number of rounds."""
+    """A measurement that takes `pace` times as long as stated and returns its number of rounds."""
 
     def take():
         clock.spend(pace * before)
@@ -118,7 +118,7 @@ costs = st.floats(0, 20)
     seconds=st.floats(0.1, 300),
 )
 def test_no_median_is_of_few_rounds_and_no_limit_is_passed(plan, paces, rounds, seconds):
-    """However wrong the estimates are; only what has its median may end the round under way."""
+    """However wrong the estimates are. Only a measurement with its median may finish its round."""
     agenda, toy, _ = begin(rounds=rounds, seconds=seconds)
     cases = [toy(str(i), *plan[i], paces[i]) for i in range(len(plan))]
     found = agenda.take(cases)
@@ -149,7 +149,7 @@ def test_by_the_clock_of_the_machine_it_is_broken_off_too():
 
 
 def test_a_slow_machine_is_noticed():
-    """What would take too long at the pace of those before is not even begun."""
+    """A measurement that would take too long at the pace so far is not begun."""
     agenda, toy, _ = begin(seconds=100)
     assert agenda.take([toy("a", 0, 1, 5), toy("b", 0, 4, 5)]) == {"a": 8}
     assert agenda.seconds() == 40
@@ -289,7 +289,7 @@ TOYS = {
 
 @pytest.fixture
 def toys(tmp_path_factory):
-    """A folder with a module for each of `TOYS`, and the estimates of them."""
+    """A folder with a module for each of `TOYS`, and their estimates."""
     folder = tmp_path_factory.mktemp("toys")
     for name, code in TOYS.items():
         (folder / f"toy_{name}.py").write_text(textwrap.dedent(code))
@@ -336,7 +336,7 @@ def test_settings_that_make_no_sense_are_refused_before_any_work(words, message,
 
 
 def test_stopped_it_leaves_what_is_finished_and_no_process(toys, tmp_path):
-    """By Ctrl-C, by a polite signal to the first process alone, by a kill."""
+    """Stopped by Ctrl-C, by a polite signal to the first process alone, or by a kill."""
     folder, estimates = toys
     code = (
         "import signal, sys; import benchmarks.__main__ as all; from benchmarks.__main__ import *\n"
@@ -371,12 +371,12 @@ def test_stopped_it_leaves_what_is_finished_and_no_process(toys, tmp_path):
 
 @pytest.mark.parametrize("name", sorted(everything.BENCHMARKS.keys() - {"recurrence"}))
 def test_a_benchmark_can_begin(name):
-    """But for the one that needs PyTorch."""
+    """Each but the one that needs PyTorch."""
     assert callable(importlib.import_module(f"benchmarks.{name}").run)
 
 
 def test_a_result_is_not_replaced_by_one_without_the_peers(tmp_path):
-    """In a process of its own, which finds no PyTorch whether it is installed or not."""
+    """In a separate process, which finds no PyTorch even if it is installed."""
     out = tmp_path / "benchmark_recurrence.json"
     out.write_text("measured with peers")
     code = (

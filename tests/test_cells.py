@@ -1,4 +1,4 @@
-"""The comparison models by the native kernels: what the scan of their equations gives."""
+"""Native kernels of the comparison models give what the scan of their equations gives."""
 
 import os
 import subprocess
@@ -38,7 +38,7 @@ def numbers(seed, *shape, dtype=np.float64):
 
 @eqx.filter_jit
 def pulled_back(layer, x, state, lengths=None, *, sequence=True, keep=None):
-    """Outputs, final state, and the gradients of a function of them; `keep` the products or not."""
+    """Outputs, final state, and gradients of a function of them. `keep` keeps the products."""
 
     def value(given):
         layer, x, state = given
@@ -61,7 +61,7 @@ def close(got, want, tolerance):
 @pytest.mark.rounding
 @every_cell
 def test_native_gives_what_the_scan_gives(name):
-    """In tiles that are not full, units that are not a multiple of 16, padded with NaN."""
+    """With tiles that are not full, units that are no multiple of 16, and NaN as padding."""
     by = lambda **options: layer_of(name, 3, 17, **options)  # noqa: E731
     layer = by(backend="native")
     lengths = np.random.default_rng(1).integers(1, 19, 35)

@@ -1,4 +1,4 @@
-"""Circuit files: exact round trips, and nothing believed that a file says."""
+"""Circuit files: round trips are exact, and nothing in a file is trusted."""
 
 import io
 import json

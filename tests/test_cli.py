@@ -358,7 +358,7 @@ COMMANDS = ("--help", "data list --help", "data list")
 
 @pytest.mark.parametrize("words", COMMANDS)
 def test_the_reader_may_leave_early(words):
-    """A closed pipe is no fault of the program."""
+    """A closed pipe is not an error of the program."""
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", f"{sys.executable} -m organics {words} | true"],
         capture_output=True,
@@ -451,7 +451,7 @@ def test_a_wrong_file_is_refused_before_jax_is_imported(tmp_path):
 
 
 def test_a_drive_that_is_multiplied(capsys, tmp_path):
-    """The steady state under three times the drive, from the steady state under the drive."""
+    """From the steady state under the drive to that under three times the drive."""
     file, table = EXAMPLES / "figure3a.json", tmp_path / "values.csv"
     options = ("--initial", "steady", "--step", "60:3", "20:1", "--duration", 200)
     found = document(capsys, "simulate", file, *options, "--out", table, tmp_path / "values.npz")
@@ -474,7 +474,7 @@ def test_a_drive_that_is_multiplied(capsys, tmp_path):
 
 
 def test_a_drive_from_a_table(capsys, tmp_path):
-    """A ramp, as the same by hand; and what is no table."""
+    """A ramp gives what it gives by hand; a file that is no table is refused."""
     table = tmp_path / "drive.csv"
     table.write_text("t,z\n0,0\n50,2\n")
     options = ("--duration", 100, "--samples", 11, "--step", "90:0.5")
@@ -500,7 +500,7 @@ def test_simulate_says_what_it_comes_to(capsys):
 
 
 def test_spectrum(capsys, tmp_path):
-    """As `power_spectrum` has it; the power between two frequencies, by hand."""
+    """Equal to `power_spectrum`; the power between two frequencies equals that by hand."""
     ring = EXAMPLES / "orientation_ring.json"
     figure, table = tmp_path / "spectrum.svg", tmp_path / "spectrum.npz"
     options = ("--drive", 2, "--neurons", "a6", "y1", "--noise-a", 0.01, "--out", figure, table)
@@ -524,7 +524,7 @@ def test_spectrum(capsys, tmp_path):
 
 
 def test_an_answer_is_printed_as_it_is_however_narrow_the_terminal(capsys, monkeypatch):
-    """A path is no markup, no digit is left out, a letter that the output has not is escaped."""
+    """Paths are not markup, no digit is lost, a letter that the output lacks is escaped."""
     from rich.table import Table
 
     table = Table("value", box=None)

@@ -1,4 +1,4 @@
-"""Calls, targets and trainings on a cluster, of which a worker is killed meanwhile."""
+"""Calls, targets and trainings on a cluster, while one of its workers is killed."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from organics.studies.paper.catalog import named
 
 @pytest.fixture
 def dask(tmp_path):
-    """Two workers, and a folder for what they leave."""
+    """Two workers, and a folder for their files."""
     pytest.importorskip("distributed")
     with workers(tmp_path) as two:
         yield two

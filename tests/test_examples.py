@@ -1,4 +1,4 @@
-"""What README and docs show is what `examples/` has, and it runs."""
+"""README and docs show what is in `examples/`, and it runs."""
 
 import re
 import subprocess
@@ -15,7 +15,7 @@ PROGRAMS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
 
 def shown(name):
-    """What stands under each mention of `examples/NAME` that is followed by code."""
+    """The code after each mention of `examples/NAME` that code follows."""
     pattern = rf"`examples/{re.escape(name)}`[^\n]*\n\n```(?:python|sh)\n(.*?)```"
     return [code for text in TEXTS.values() for code in re.findall(pattern, text, re.DOTALL)]
 
@@ -66,7 +66,7 @@ for path in sys.argv[1:]:
 
 
 def test_the_programs_run():
-    """In one process, as most of the time goes into its start."""
+    """In one process, because starting takes most of the time."""
     said = {
         "theorist.py": ["valid\n  margin 0.24", "peaks at"],
         "layer.py": ["loss 0.0", "stable for x[0]: True"],

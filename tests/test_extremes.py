@@ -1,4 +1,4 @@
-"""What the search says of circuits over ten decades, judged in ball arithmetic, at toy size."""
+"""The search's claims about circuits over ten decades, judged in ball arithmetic, at toy size."""
 
 import json
 
@@ -20,7 +20,7 @@ WRITTEN_OUT = (np.ones((2, 2)), np.eye(2), 0.5, 0.1, [-0.005, 1000.0])  # y = b 
 
 
 def stacked(circuits, kind):
-    """Parameters and drives of several circuits with n = 2, as `extremes` wants them."""
+    """Parameters and drives of several circuits with n = 2, in the form for `extremes`."""
     parameters = [
         Circuit(W, W_r, b=b, b0=1.0, sigma=sigma, rectified=True)
         for W, W_r, b, sigma, _ in circuits

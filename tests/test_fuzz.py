@@ -1,7 +1,7 @@
-"""Whatever is done to a file: the same numbers, or a refusal that names it; never a traceback.
+"""A damaged file gives the same numbers, or a refusal that names it; never a traceback.
 
-Each kind of file is damaged for a few seconds, in the same ways every time; or for as many seconds
-in all as `ORGANICS_FUZZ_SECONDS` says.
+Each kind of file is damaged for a few seconds, in the same ways every time.
+`ORGANICS_FUZZ_SECONDS` sets the seconds in all.
 """
 
 import gzip
@@ -40,7 +40,7 @@ def _promotion_that_optax_needs():
 
 
 def examples(seed):
-    """A source of randomness for each example; at least five, and until the time is over."""
+    """A source of randomness for each example: at least five, and more until time is up."""
     end = time.monotonic() + SECONDS
     index = 0
     while index < 5 or time.monotonic() < end:
@@ -87,7 +87,7 @@ VALUES = [
 
 
 def another_value(document, rng):
-    """The document with a value replaced, added or taken away somewhere in it."""
+    """The document with one value replaced, added or removed somewhere."""
     if isinstance(document, dict) and document and rng.random() < 0.9:
         key = list(document)[rng.integers(len(document))]
         rest = {name: value for name, value in document.items() if name != key}
@@ -110,7 +110,7 @@ TEXTS = [
 
 
 def edited(content, rng):
-    """Another document, or with others for some lines; its check sum may be right."""
+    """The document changed, as a whole or in some lines; its check sum may be right."""
     if rng.random() < 0.2:
         return TEXTS[rng.integers(len(TEXTS))] + b"\n"
     lines = content.split(b"\n") if content.count(b"\n{") else [content]
@@ -131,7 +131,7 @@ BYTES = (flipped, cut, longer, zeroed, shuffled, emptied)
 
 
 def damage(path, rng, ways=BYTES):
-    """Do something to a file; returns whether it can now be another one that is as valid."""
+    """Damage a file; returns whether it may now be a different valid file."""
     way = ways[rng.integers(len(ways))]
     path.write_bytes(way(path.read_bytes(), rng))
     return way is edited
@@ -142,7 +142,7 @@ def damage(path, rng, ways=BYTES):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A complete run, and what is said of it."""
+    """The folder of a complete run."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     with warnings.catch_warnings():
         train(CONFIG, folder, progress=False)
@@ -150,7 +150,7 @@ def run(tmp_path_factory):
 
 
 def answer(capsys, *arguments):
-    """What a command answers, or None if it refused, with what it said then."""
+    """A command's answer, or None if it refused, with its message."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it goes back to the checkpoint before
         code = cli.run([*map(str, arguments), "--json"])
@@ -195,7 +195,7 @@ def test_files_of_a_run(run, tmp_path, capsys):
 
 
 def compared(answered, expected):
-    """An answer and the expected one, without what differs from folder to folder or in time."""
+    """An answer and the expected one, without what depends on folder or time."""
     found, err = answered
 
     def cleaned(document):

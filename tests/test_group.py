@@ -1,4 +1,4 @@
-"""Training shared among devices and processes: the numbers of one device, and one folder."""
+"""Training shared among devices and processes gives the numbers of one device, in one folder."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ def _promotion_that_optax_needs():
 
 
 def lines(folder, file="metrics.jsonl"):
-    """The lines of a file, without the time that each epoch took."""
+    """The lines of a file, without the epochs' times."""
     found = [json.loads(line) for line in (folder / file).read_text().splitlines()]
     for line in found:
         line.pop("seconds", None)
@@ -46,7 +46,7 @@ def lines(folder, file="metrics.jsonl"):
 
 
 def assert_same_to_rounding(folder, other):
-    """Of the runs in two folders, whatever is logged, at every step and after every epoch."""
+    """Compare all that two runs log, at every step and after every epoch."""
     for file in ("metrics.jsonl", "steps.jsonl"):
         for line, expected in zip(lines(folder, file), lines(other, file), strict=True):
             assert line.keys() == expected.keys()
@@ -123,7 +123,7 @@ def test_steps_and_measures_are_those_of_one_device(batch, seed):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The run of the sequences on one device, and its report."""
+    """The run on sequences on one device, and its report."""
     folder = tmp_path_factory.mktemp("runs") / "alone"
     return folder, train(SEQUENCES, folder, progress=False)
 
@@ -167,7 +167,7 @@ def test_a_batch_that_cannot_be_shared_is_refused_before_there_is_a_folder(tmp_p
 
 @pytest.mark.parametrize("broken", ["on_epoch", "append", "save_checkpoint", "load_model"])
 def test_what_the_first_process_does_alone_may_fail_in_all(broken, tmp_path, monkeypatch):
-    """The others wait for it in `agree`, and are told there of whatever it raises."""
+    """The others wait for it in `agree`, which tells them what it raised."""
     agree, failed = Group.agree, []
 
     def watched(self, function):
@@ -216,8 +216,8 @@ sys.exit(train("full"))
 
 
 def together(folder):
-    """Of two processes that train together: standard output, standard error and exit code of each
-    of their commands, and at last of the processes themselves."""
+    """Two processes train together: standard output, standard error and exit code of each of their
+    commands, and finally of the processes themselves."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

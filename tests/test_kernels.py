@@ -1,4 +1,4 @@
-"""The recurrence, computed in three ways: values and gradients agree, whatever the options."""
+"""The recurrence in three ways: values and gradients agree for all options."""
 
 import itertools
 import os
@@ -32,7 +32,7 @@ backends = pytest.mark.parametrize("backend", ["scan", pytest.param("native", ma
 
 
 def problem(seed, H, m, steps, batch, *, identity=False, dtype=np.float64):
-    """Weights, a sequence and a state, random, with some `a` and `y` of either sign."""
+    """Random weights, sequence and state, with some `a` and `y` of either sign."""
     rng = np.random.default_rng(seed)
     normal = lambda *shape: rng.normal(size=shape).astype(dtype)  # noqa: E731
     uniform = lambda low, high, *shape: rng.uniform(low, high, shape).astype(dtype)  # noqa: E731
@@ -59,7 +59,7 @@ def pulled_back(
 ):
     """Final state, outputs, and the gradients of their product with the cotangents.
 
-    With `keep` the native kernel keeps the products of every step, or not, whatever the size.
+    `keep` says whether the native kernel keeps the products of every step, at any size.
     """
     d_final, d_outputs = cotangents
 
@@ -82,7 +82,7 @@ MOST = {"H": 64, "m": 28, "steps": 18, "batch": 70}  # what `reference` has room
 
 
 def layout(H, m, steps, batch):
-    """Of every weight, the input, the state and the outputs: blocks and their size, by axis."""
+    """Blocks and their size, by axis, of every weight, the input, the state and the outputs."""
     return (
         *[((1, H), (1, H))] * 2, ((2, H), (2, H)), ((3, H), (1, m)), ((1, 4), (1, H)), ((1, H),),
         ((1, steps), (1, batch), (1, m)), ((1, batch), (4, H)),
@@ -91,7 +91,7 @@ def layout(H, m, steps, batch):
 
 
 def resized(array, axes):
-    """`array` with each block along each axis cut to its size there, or followed by zeros."""
+    """`array` with each block along each axis cut, or filled with zeros, to its new size."""
     blocks, sizes = zip(*axes, strict=True)
     parts = lambda lengths: [n for pair in zip(blocks, lengths, strict=True) for n in pair]  # noqa: E731
     old = np.asarray(array).reshape(parts(np.floor_divide(array.shape, blocks)))
@@ -102,10 +102,10 @@ def resized(array, axes):
 
 
 def reference(options, arrays, cotangents, lengths=None, *, sequence):
-    """What `pulled_back` gives, by the scan in double precision: one program for all sizes.
+    """The results of `pulled_back` by the scan in double precision, in one program for all sizes.
 
-    Neurons, inputs, samples and steps that are not there are zeros that nothing moves, or come
-    after the ends of the sequences.
+    Missing neurons, inputs and samples are zeros and stay so; missing steps come after the ends of
+    the sequences.
     """
     weights, x, state = arrays
     d_final, d_outputs = cotangents
@@ -192,7 +192,7 @@ def test_native_agrees_for_every_shape(seed, H, m, steps, batch, single, keep):
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("sequence, identity", [(False, False), (True, True)])
 def test_native_agrees_where_sequences_end_early(keep, sequence, identity):
-    """At the ends of segments of kept states, too, and in more than one tile of samples."""
+    """Also at the ends of segments of kept states, and in several tiles of samples."""
     arrays, cotangents = problem(11, 17, 2, 18, 35, identity=identity)
     lengths = np.random.default_rng(11).integers(1, 19, 35)
     lengths[:5] = 1, 8, 9, 16, 18
@@ -224,7 +224,7 @@ def test_less_memory_same_numbers(backend, steps, sequence):
 @pytest.mark.rounding
 @backends
 def test_gradients_against_finite_differences(backend):
-    """The native kernel's, and those that it is compared with."""
+    """For the native kernel, and for the scan it is compared with."""
     arrays, cotangents = problem(2, 3, 2, 6, 2)
     found = partial(pulled_back, backend="native") if backend == "native" else reference
 
@@ -249,7 +249,7 @@ def test_native_under_vmap():
     (weights, x, state), (d_final, d_outputs) = problem(4, 4, 1, 5, 6)
 
     def alone(gradients):
-        """Of one sample, in a batch of one."""
+        """The result of one sample, in a batch of one."""
         return lambda x, state, d_final, d_outputs: gradients(
             Options(),
             (weights, x[:, None], state[None]),
@@ -304,7 +304,7 @@ def test_native_calls_at_once_and_on_two_devices():
 @needs_native
 @pytest.mark.parametrize("isa", native.INSTRUCTION_SETS[:-1])
 def test_native_pinned_to_older_instruction_sets(isa, tmp_path):
-    """In a process of its own, as the choice is made once."""
+    """In a separate process, as the choice is made once."""
     code = (
         "import sys, jax; jax.config.update('jax_enable_x64', True)\n"
         "sys.path.insert(0, 'tests')\n"
@@ -355,7 +355,7 @@ def test_instructions_that_are_not_there_are_refused(name, monkeypatch):
 @needs_native
 @pytest.mark.parametrize("batch", [3, 9, 70, 530])
 def test_native_numbers_do_not_depend_on_the_number_of_threads(batch):
-    """Bit for bit, so that a run may go on where there are fewer processors."""
+    """Bit for bit, so that a run can continue on fewer processors."""
     arrays, (d_final, d_outputs) = problem(10, 16, 2, 5, batch, dtype=np.float32)
 
     @partial(jax.jit, static_argnums=1)
@@ -427,7 +427,7 @@ def mesh_of_two(kind):
 
 
 def shared(arrays, cotangents, lengths, *, sequence, backend, memory="more"):
-    """As `pulled_back`, by two devices that share the batch."""
+    """`pulled_back` on two devices that share the batch."""
     share, shares = P("devices"), P(None, "devices")
 
     def value(arrays, d_final, d_outputs, lengths):
@@ -554,7 +554,7 @@ def test_derivatives_that_native_has_not_are_refused_by_name():
 
 @needs_native
 def test_native_gradients_do_not_depend_on_those_asked_for_before():
-    """Those of the input are computed only where they are wanted, also of what JAX has recorded."""
+    """The input's gradient is computed only if asked for, also when JAX reuses a recorded call."""
     (weights, x, state), _ = problem(13, 4, 2, 5, 3)
 
     @partial(jax.jit, inline=True)

@@ -1,6 +1,6 @@
-"""A run that is killed again and again ends as one that never was.
+"""A run that is killed again and again ends like one that was never killed.
 
-Kills for about ten seconds, or for as many as `ORGANICS_FUZZ_SECONDS` says.
+Kills for about ten seconds, or for `ORGANICS_FUZZ_SECONDS`.
 """
 
 import json
@@ -18,7 +18,7 @@ EPOCHS = 12
 
 
 def train_small(folder):
-    """What the processes do that are killed: most of an epoch is to write files."""
+    """The work of the killed processes: an epoch mostly writes files."""
     from organics.training import TrainConfig, train
 
     config = TrainConfig(
@@ -37,7 +37,7 @@ def start(folder):
 
 
 def left(folder):
-    """All that is left of a run but for the times that it took."""
+    """All that a run leaves, except its times."""
     found = {path.name: path.read_bytes() for path in folder.iterdir()}
     lines = [json.loads(line) for line in found["metrics.jsonl"].splitlines()]
     report = json.loads(found["report.json"])
@@ -71,7 +71,7 @@ def test_a_run_that_is_killed_at_any_moment_ends_as_one_that_was_not(tmp_path):
 
 
 def kill(process, folder, rng):
-    """Kill it at a random moment: soon, or once it has written another checkpoint."""
+    """Kill it at a random moment: soon, or after its next checkpoint."""
     before = checkpoints(folder)
     soon = time.monotonic() + rng.uniform(0, 2)
     early = rng.random() < 0.2

@@ -10,7 +10,7 @@ from organics.linear.krylov import linearized, minimize_residual, neuron_blocks,
 
 
 def circuit_at_a_state(seed, n, *, rectified=False, dtype=np.float64):
-    """A circuit, a drive, a state with `a > 0` that is no steady state, and a right-hand side."""
+    """A circuit, a drive, a state that is not steady (with `a > 0`), and a right-hand side."""
     circuit, z = wide_circuit(seed, n, recurrence=1.0, rectified=rectified, dtype=dtype)
     rng = np.random.default_rng(seed)
     y, a, rhs = rng.normal(size=n), rng.uniform(0.1, 3, n), rng.normal(size=2 * n)
@@ -114,7 +114,7 @@ def test_where_cycles_are_too_short_a_factorization_solves():
 
 
 def test_no_infinity_is_met_on_the_way():
-    """`jax_debug_infs` stops at every one that a program or an operation gives."""
+    """`jax_debug_infs` would stop at any infinity from a program or an operation."""
 
     def solve(b):
         return minimize_residual(lambda x: 2 * x, lambda x: x, b, 1e-12)[0]

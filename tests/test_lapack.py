@@ -1,4 +1,4 @@
-"""LAPACK called on batches: no program waits for the threads that it occupies."""
+"""LAPACK on batches: no program waits for threads that it occupies itself."""
 
 import os
 import re
@@ -44,7 +44,7 @@ def test_every_primitive_has_a_test():
 @pytest.mark.rounding
 @pytest.mark.parametrize("name", PRIMITIVES)
 def test_a_batch_is_that_of_its_matrices(name):
-    """Batches larger than a part, of a size that is no multiple of one, in two axes."""
+    """Batches on two axes, larger than a part, of a size that is no multiple of it."""
     assert most_at_once(name, (20, 20)) < 2 * 13
     matrices = np.random.default_rng(0).normal(size=(2, 13, 20, 20))
     one = jax.jit(ROUTES[name])
@@ -98,7 +98,7 @@ def test_no_call_is_large_enough_to_be_divided(name, dtype):
 
 
 def test_eigenvalues_and_spectra_of_many_drives_end_on_two_cores():
-    """A program in which several batches are independent of each other."""
+    """A program with several independent batches."""
     code = (
         "import jax; jax.config.update('jax_enable_x64', True)\n"
         "import numpy as np; from organics.studies.paper import normalization as n\n"

@@ -84,13 +84,13 @@ def at(circuit, z, y, a):
 
 
 def claimed(circuit, z, state):
-    """A steady state as somebody claims it, true or not."""
+    """A claimed steady state, true or not."""
     found = SteadyState(state, jnp.zeros(()), jnp.array(True), jnp.int32(0), jnp.int32(0))
     return OperatingPoint(circuit, jnp.asarray(z), found)
 
 
 def mismatch(got, want):
-    """Largest distance between two spectra, matched as well as they can be."""
+    """Largest distance between two spectra in their best matching."""
     distances = np.abs(np.asarray(got)[:, None] - np.asarray(want)[None, :])
     return distances[linear_sum_assignment(distances)].max()
 
@@ -144,7 +144,7 @@ def test_verification_agrees_with_the_construction(seed, n, rectified, rest):
 
 
 def chain():
-    """Neuron 1 is normalized by neuron 2, strongly: its damping needs a large weight on 2."""
+    """Neuron 2 strongly normalizes neuron 1, whose damping needs a large weight on 2."""
     circuit = Circuit([[0.0, 1.0], [0.0, 0.0]], b=1.0, b0=1.0, sigma=0.1)
     z = jnp.ones(2)
     return circuit, z, steady_state(circuit, z)
@@ -395,7 +395,7 @@ def energy_and_form(circuit, z):
 
 
 def scaled(M, like):
-    """`M`, in the coordinates that scale the diagonal of `like` to 1 where it is not 0."""
+    """`M` in coordinates that scale the nonzero diagonal entries of `like` to 1."""
     diagonal = np.diag(like)
     scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1))
     return scale[:, None] * np.asarray(M) * scale[None, :]
@@ -432,7 +432,7 @@ def test_energy_is_zero_at_rest_and_positive_elsewhere(seed, n):
 
 @eqx.filter_jit
 def energies_nearby(circuit, z, directions, distance, steps=400):
-    """Energies along nonlinear trajectories from a `distance` relative to the steady state."""
+    """Energies along nonlinear trajectories that start at a relative `distance` from rest."""
     steady = steady_state(circuit, z)
     size = jnp.linalg.norm(jnp.concatenate(steady.state))
     dt = 0.05
@@ -688,7 +688,7 @@ def slopes_at(circuit, z, state):
 
 
 def zero_drive_circuits(count):
-    """Two neurons: `W_r` and `b0 sigma` of which many excite themselves or one another."""
+    """Two neurons; many of these `W_r` and `b0 sigma` make them excite themselves or each other."""
     rng = np.random.default_rng(3)
     ones = np.ones((count, 2))
     return {
@@ -730,7 +730,7 @@ def test_a_silent_circuit_is_stable_only_if_no_small_activity_grows():
 
 
 def test_stable_on_both_sides_as_in_two_dimensions():
-    """Two separate neurons at once: stable if each is by `fixed_points_2d`."""
+    """Two separate neurons: stable if `fixed_points_2d` says so of each."""
     w_r = np.array([0.5, 2.0, 3.0, 0.9])
     sigma = np.array([0.1, 0.1, 0.9, 5.0])
     verdicts = []
@@ -761,7 +761,7 @@ def test_a_neuron_whose_inputs_cancel_must_be_stable_on_both_sides():
 
 
 def test_with_more_neurons_at_zero_than_are_looked_at_nothing_is_called_stable():
-    """As above, all but the last of twelve: each alone would be stable."""
+    """As above, for all but the last of twelve neurons: each alone would be stable."""
     W_r = np.zeros((12, 12))
     W_r[:-1, -1] = 1.0
     circuit = Circuit(np.eye(12), W_r, b=1.0, b0=1.0, sigma=0.5, rectified=True)

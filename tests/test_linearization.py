@@ -61,7 +61,7 @@ def test_eigenvalues_are_those_of_each_matrix(dtype):
 @pytest.mark.rounding
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_spectra_inside_of_compiled_functions(dtype):
-    """Sorted alike, in double precision, and differentiated as by finite differences."""
+    """Same order, double precision, and derivatives equal to finite differences."""
     matrices = np.random.default_rng(0).normal(size=(8, 6, 6)).astype(dtype)
     change = np.random.default_rng(1).normal(size=(8, 6, 6)).astype(dtype)
 
@@ -78,7 +78,7 @@ def test_spectra_inside_of_compiled_functions(dtype):
 
 
 def test_the_jacobian_at_rest_keeps_its_digits():
-    """`1 - W y^2 = c / a` for one neuron with `W_r = I`; the plain formula has none left."""
+    """`1 - W y^2 = c / a` for one neuron with `W_r = I`; the plain formula loses all digits."""
     circuit = Circuit([[1.0]], b=1.0, b0=1.0, sigma=1e-4)
     state = State(jnp.array([1e4 / np.sqrt(1e-8 + 1e8)]), jnp.array([1e-8 + 1e8]))
     J = rest_jacobian(circuit, jnp.array([1e4]), state)
@@ -87,7 +87,7 @@ def test_the_jacobian_at_rest_keeps_its_digits():
 
 
 def test_a_neuron_that_nearly_sustains_itself_keeps_its_digits():
-    """`(1 - sqrt(a)) w - 1 = -d / y`, of which `w` has only the first digits."""
+    """`(1 - sqrt(a)) w - 1 = -d / y`; `w` holds only its first digits."""
     y, d, sigma = 0.5, 1e-14, 0.1
     a = sigma**2 / (1 - y**2)
     circuit = Circuit([[1.0]], [[(1 - d / y) / (1 - np.sqrt(a))]], b=1.0, b0=1.0, sigma=sigma)

@@ -1,4 +1,4 @@
-"""Layers on a mesh of two devices: what one device computes, or a refusal that says what to use."""
+"""Layers on two devices compute what one computes, or a refusal says what to use."""
 
 import equinox as eqx
 import jax
@@ -38,7 +38,7 @@ def total(layer, x):
 
 
 def shared_gradient(layer, x):
-    """What gives `total` and its gradients by two devices that share the batch, and of what."""
+    """A function for `total` and its gradients on two devices, and its arguments."""
     arrays, static = eqx.partition(layer, eqx.is_array)
 
     def value(arrays, x):
@@ -104,7 +104,7 @@ def test_norms_are_those_of_the_whole_matrix():
 
 
 def on_two(function, x, **options):
-    """What a function of rows gives of `x`, of which each of two devices has one row."""
+    """A function of rows, applied to `x` on two devices with one row each."""
     of_one = lambda rows: function(rows[0])[None]  # noqa: E731
     options = {"in_specs": P("devices"), "out_specs": P("devices"), **options}
     return jax.jit(jax.shard_map(of_one, mesh=mesh_of(AxisType.Auto), **options))(x)

@@ -148,7 +148,7 @@ def test_wrong_sizes_are_refused(wrong):
 
 
 def test_what_is_lost_is_not_right():
-    """An input at which the layer did not come to rest does not count, whatever class it gets."""
+    """An input at which the layer did not come to rest counts as wrong in any class."""
     logits = np.array([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0], [2.0, 0.0]])
     labels, valid = np.array([0, 1, 0, 1]), np.array([True, False, False, True])
     loss, accuracy = jax.jit(score)(logits, labels, valid)

@@ -1,4 +1,4 @@
-"""Every word that an option can be stands once, and stands for something."""
+"""Every word of an option is written once, and means something."""
 
 import ast
 from collections import Counter
@@ -15,7 +15,7 @@ from organics.simulation import ode
 
 
 def literals(path):
-    """The words of each `Literal` of several that a module writes."""
+    """The words of each `Literal` with several words in a module."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
             words = [leaf.value for leaf in ast.walk(node.slice) if isinstance(leaf, ast.Constant)]

@@ -15,7 +15,7 @@ FINEST = 2**10  # steps of the finest grid; coarser ones add up its increments
 
 
 def example_circuit():
-    """With a tonic drive `c` well above the noise levels of the tests."""
+    """A circuit whose tonic drive `c` is well above the noise levels of the tests."""
     circuit = Circuit.random(jr.key(3), N, tau_y=np.array([2.0, 5.0]))
     gains = jax.device_put((np.ones(N), np.full(N, 0.7)))
     circuit = eqx.tree_at(lambda c: (c.b0, c.sigma), circuit, gains)
@@ -36,7 +36,7 @@ STEPS = 2 ** np.arange(4, 8)
 
 
 def coarsen(increments, steps):
-    """In so many steps, and then nothing to `STEPS[-1]`: one shape to compile for them all."""
+    """The increments in so many steps, with zeros up to `STEPS[-1]`: one shape to compile."""
     coarse = increments.reshape(len(increments), steps, -1, 2, N).sum(2)
     return np.pad(coarse, ((0, 0), (0, STEPS[-1] - steps), (0, 0), (0, 0)))
 
@@ -75,7 +75,7 @@ def order(steps, errors):
 
 
 def strong_errors(circuit, z, noise, end, start, scheme, exact=None):
-    """Mean absolute error at the end, for each of `STEPS`, against the exact solution or else
+    """Mean absolute error at the end, for each of `STEPS`, against the exact solution, or else
     against the same scheme on the finest grid."""
     fine = wiener(end)
     if exact is None:
@@ -210,7 +210,7 @@ def test_without_noise_it_is_the_differential_equation():
 
 
 def test_a_leaky_neuron_has_half_the_squared_level_as_variance():
-    """Whatever its time constant: the convention `S = sqrt(D(1/tau))`."""
+    """For any time constant, by the convention `S = sqrt(D(1/tau))`."""
     circuit = Circuit(W=np.zeros((N, N)), b0=1.0, sigma=1.0, tau_a=np.array([2.0, 6.0]))
     start = State(jnp.zeros(N), circuit.c)
     noise = Noise(additive_a=np.array([0.01, 0.02]))
@@ -253,7 +253,7 @@ def test_noise_that_drives_a_below_zero_is_reported_even_between_saved_rows():
 
 
 def test_too_long_a_step_is_reported_and_not_hidden():
-    """`a` relaxes to about 0 from 1 and, with a step of more than `tau_a`, past it."""
+    """`a` relaxes from 1 to about 0; a step of more than `tau_a` overshoots."""
     circuit = Circuit(W=np.zeros((N, N)), b0=0.1, sigma=0.1, tau_a=1.0)
     start = State(jnp.zeros(N), jnp.ones(N))
     run = lambda dt, **options: simulate_noisy(  # noqa: E731
@@ -308,7 +308,7 @@ def test_of_steps_that_change_the_variances_there_is_word():
 
 
 def test_a_pulse_that_is_shorter_than_a_step_is_not_missed():
-    """Whenever it begins: the integral of its response is that of the pulse."""
+    """Whenever it begins, the integral of the response is that of the pulse."""
     circuit = Circuit(W=np.zeros((N, N)), b=1.0, b0=1.0, sigma=1.0, tau_y=8.0, tau_a=8.0)
 
     @jax.jit

@@ -1,4 +1,4 @@
-"""The package as a whole: public names, import graph, what importing it does, how it is built."""
+"""The whole package: public names, import graph, effects of importing it, build."""
 
 import ast
 import importlib
@@ -23,7 +23,7 @@ def module_name(path):
 
 
 def imports(path):
-    """Modules of this package that a module imports when it is itself imported."""
+    """Modules of this package that importing a module imports."""
     found = set()
     pending = list(ast.parse(path.read_text()).body)
     while pending:
@@ -66,7 +66,7 @@ def test_every_public_name_is_there():
 
 @pytest.mark.parametrize("name", ["", *(f".{name}" for name in organics._MODULES)])
 def test_a_public_module_shows_what_there_is_and_nothing_else(name):
-    """Each name is there, has words, and is in the list once; what is imported is not shown."""
+    """Each name exists, has a docstring and is listed once; imports are not shown."""
     module = importlib.import_module(f"organics{name}")
     assert dir(module) == sorted(module.__all__) and len(set(module.__all__)) == len(module.__all__)
     for shown in module.__all__:
@@ -105,7 +105,7 @@ open(sys.argv[sys.argv.index("-o") + 1], "w").close()
 
 @pytest.fixture
 def build(tmp_path, monkeypatch):
-    """Runs the build hook in an empty folder with such a compiler; what it added, and its calls."""
+    """Run the build hook in an empty folder with this compiler: its additions and its calls."""
     file = Path(__file__).parent.parent / "hatch_build.py"
     spec = importlib.util.spec_from_file_location("hatch_build", file)
     assert spec is not None and spec.loader is not None

@@ -25,7 +25,7 @@ def decades(low, high):
 
 @st.composite
 def circuits(draw, w_r=None, signs=(1, -1), extreme=False):
-    """A circuit with n = 1 and a drive; `w_r > 1` with small `b0 sigma` half of the time."""
+    """A circuit with n = 1 and a drive; half of the time `w_r > 1` and `b0 sigma` is small."""
     wide = 2 if extreme else 1
     if w_r is None:
         w_r = st.one_of(decades(-wide, 0), decades(0, 1.5 * wide))

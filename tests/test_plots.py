@@ -217,7 +217,7 @@ def test_refusals(draw, words):
     ("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")]
 )
 def test_every_figure_is_saved_and_the_same_data_give_the_same_file(tmp_path, suffix, start):
-    """As SVG, which has all that is drawn, each of them; what else a format has, as one of them."""
+    """Each figure as SVG, which holds all that is drawn; one figure in the other formats."""
     first, second = tmp_path / f"1.{suffix}", tmp_path / f"2.{suffix.upper()}"
     figures, again = draw_all(), draw_all()
     for name, figure in figures.items():

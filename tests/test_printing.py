@@ -1,4 +1,4 @@
-"""Results as they are printed: a verdict, rounded numbers, units."""
+"""Printed results: a verdict, rounded numbers, units."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The layers, models and tasks that there are answer what is asked of them."""
+"""All layers, models and tasks fulfil their protocols."""
 
 from typing import get_args
 

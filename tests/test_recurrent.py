@@ -108,7 +108,7 @@ def test_streaming_equals_whole_and_steps(layers, backend):
 
 
 def scores(layer, x, state, lengths=None, *, sequence):
-    """A number that all of the outputs and of the final state matter to, and these."""
+    """A number that depends on all outputs and the whole final state; then both of these."""
     outputs, final = layer(x, state, sequence=sequence, lengths=lengths)
     total = sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(final))
     return total + jnp.sum(outputs**2), (outputs, final)
@@ -258,7 +258,7 @@ def test_a_layer_converted_to_another_type_is_the_same_model():
 
 
 def test_of_a_file_that_has_only_the_bits_of_the_initial_state_it_is_drawn_from_them():
-    """As version 0.1.0 wrote it."""
+    """A file as version 0.1.0 wrote it."""
     run = Path(__file__).parents[1] / "results/trained/short/smnist14-organics-64-seed0"
     layer = load_model(RunFolder.open(run)).layer
     stored = safetensors.numpy.load_file(run / "model.safetensors")
@@ -304,7 +304,7 @@ def test_bounded_stays_bounded_whatever_the_parameter():
 
 @given(seed=st.integers(0, 10**6), size=st.sampled_from([0.1, 1.0, 100.0]))
 def test_with_semidefinite_weights_y_is_stable_for_any_a(seed, size):
-    """What a negative eigenvalue of `W_r` does to y when `a > 4`, these weights cannot do."""
+    """When `a > 4`, a negative eigenvalue of `W_r` can destabilize y; these weights have none."""
     layer = random_layer(seed, recurrent="semidefinite")
     rng = np.random.default_rng(seed)
     drawn = jax.device_put(size * rng.normal(size=(4, 4)))
@@ -383,9 +383,9 @@ def test_invariants_over_ten_thousand_steps(recurrent, rectified):
 @pytest.mark.parametrize("recurrent", ["free", "identity", "bounded", "semidefinite"])
 @pytest.mark.parametrize("rectified", [True, False])
 def test_silence_and_inputs_far_too_large(recurrent, rectified):
-    """Zeros are harmless. On inputs of 1e4 the layer overflows, and `trajectory` reports a step
-    that is not stable before; with the rectified model's weights that have no negative direction
-    it only comes far out. A unit drive, of which the next test is, has neither."""
+    """Zeros are harmless. On inputs of 1e4 the layer overflows, and before that `trajectory`
+    reports an unstable step. With weights of the rectified model that have no negative direction,
+    it only goes far out. A unit drive (next test) does neither."""
     options = {"recurrent": recurrent, "rectified": rectified}
     layer = ORGaNICs(1, 16, key=jr.key(8), **options)
     outputs, _ = run(layer, np.zeros((200, 1)))
@@ -409,7 +409,7 @@ def test_silence_and_inputs_far_too_large(recurrent, rectified):
     rectified=st.booleans(),
 )
 def test_no_input_is_too_large_for_a_unit_drive(seed, size, recurrent, rectified):
-    """At step sizes far beyond the defaults, too, y keeps to the order of the drive."""
+    """y stays at the order of the drive, even at step sizes far beyond the defaults."""
     options = {"recurrent": recurrent, "rectified": rectified, "drive": "unit"}
     layer = ORGaNICs(2, 16, key=jr.key(seed), **options, **TUNED)
     x = size * np.asarray(sequence_of(seed, 300, 2))
@@ -468,7 +468,7 @@ def test_a_layer_of_identity_circuits_is_certified_anywhere():
 
 
 def test_the_trajectory_has_the_jacobian_of_the_theory():
-    """Section 11 of the theory, written out, against the derivative of the step."""
+    """Section 11 of the theory, written out, equals the derivative of the step."""
     layer = random_layer(10, n=3)
     x = sequence_of(10, 7, 2)
     path = trajectory(layer, x, every=3)

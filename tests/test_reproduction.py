@@ -1,4 +1,4 @@
-"""Running targets, the page of results, and the table of claims, on toy targets."""
+"""Running toy targets, the page of results, and the table of claims."""
 
 import json
 import sys
@@ -28,7 +28,7 @@ ALONE = ("--quiet", "--processes", "1")  # another process would not know them
 
 @pytest.fixture(autouse=True)
 def modules(monkeypatch):
-    """Two targets: one that answers, and counts how often it is asked, and one that fails."""
+    """Two targets: one answers and counts its calls, one fails."""
     jobs = []
 
     def compute(job):
@@ -149,7 +149,7 @@ def test_the_verdict_is_that_of_the_checks():
 
 
 class Reader(HTMLParser):
-    """What a page refers to, and whether its elements are closed in order."""
+    """The references of a page, and whether its elements close in order."""
 
     def __init__(self):
         super().__init__()

@@ -27,7 +27,7 @@ def surveyed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def hunted(tmp_path_factory):
-    """A small hunt which is not simulated, as that takes long to compile."""
+    """A small hunt without simulation, which takes long to compile."""
     what = Hunt(2, 1.0, "semidefinite", 16, 100)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -131,7 +131,7 @@ def test_a_neuron_without_a_stable_steady_state_is_noticed():
 
 
 def test_all_steady_states_of_figure_1b_are_found():
-    """Those of theory: eigenvalues of largest real part, in 1/ms."""
+    """Against theory: eigenvalues of largest real part, in 1/ms."""
     circuit = Circuit([[1.0]], [[2.0]])
     np.testing.assert_allclose(
         [found.abscissa for found in all_found(circuit, jnp.ones(1), 0, 60)],

@@ -1,4 +1,4 @@
-"""Figure 1: the six panels are those of the examples, and what is said of them can be refuted."""
+"""Figure 1: the six panels match the examples, and their claims can be refuted."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Figure 3: one fixed point for all time constants, eigenvalues as the closed form has them."""
+"""Figure 3: one fixed point for all time constants; eigenvalues match the closed form."""
 
 from pathlib import Path
 

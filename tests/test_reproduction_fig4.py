@@ -1,4 +1,4 @@
-"""Figure 4: the errors are those of an independent iteration, of the size that they should have."""
+"""Figure 4: the errors match an independent iteration, and have the right size."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_errors_are_those_of_the_algorithm(outcome):
 
 
 def test_errors_are_of_the_size_that_was_measured_before(outcome):
-    """0.98 and 0.12 at the start, 4.5e-4 and 3.0e-4 at iteration 5, of another 100 circuits; few
+    """Another 100 circuits had 0.98 and 0.12 at the start, 4.5e-4 and 3.0e-4 at iteration 5; a few
     slow ones make up the mean."""
     error = outcome.numbers["error"]
     assert 0.7 < error["y"]["mean"][0] < 1.3 and 0.05 < error["a"]["mean"][0] < 0.25

@@ -1,4 +1,4 @@
-"""Normalization: the ring is that of the example, and its numbers those of the equation."""
+"""Normalization: the ring matches the example, and its numbers match the equation."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_ring_is_that_of_the_example():
 
 
 def test_responses_are_those_of_the_equation(outcome):
-    """y+ = (b z)^2 / ((b0 sigma)^2 + W (b z)^2), of the grating with each mask."""
+    """y+ = (b z)^2 / ((b0 sigma)^2 + W (b z)^2), for the grating with each mask."""
     assert outcome.verdict == "holds"
     found = outcome.numbers["ring"]
     W = np.asarray(normalization.ring().W)

@@ -1,4 +1,4 @@
-"""Tables 4, 5 and 7: all is as in the paper, and what is not would be seen."""
+"""Tables 4, 5 and 7: all is as in the paper, and any difference would show."""
 
 import dataclasses
 

@@ -17,7 +17,7 @@ from organics.training.run_folder import RunFolder
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The table of small networks, what was told of it, and where its runs are."""
+    """The table of small networks, its messages, and the folder of its runs."""
     folder, told = tmp_path_factory.mktemp("table1"), []
     job = Job(
         folder / "kept", quick=True, runs=(folder / "runs",),
@@ -51,7 +51,7 @@ def test_table_of_small_networks(made, tmp_path):
 
 @pytest.mark.usefixtures("standard_promotion")
 def test_the_experiment_at_toy_size(made, tmp_path):
-    """With seeds and networks besides, of which one run is there already."""
+    """With more seeds and networks, one of whose runs exists already."""
     outcome, _, runs = made
     config = mnist_static.Config(
         out=runs,

@@ -26,7 +26,7 @@ def outcome(tmp_path_factory):
 
 
 def piece(**changes):
-    """Circuits which the theorem is true of, but for the changes."""
+    """Results of circuits for which the theorem holds, except for the changes."""
     ones = np.ones(4)
     arrays = {
         "residual": 1e-16 * ones,

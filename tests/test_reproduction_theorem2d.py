@@ -64,7 +64,7 @@ def test_identity_recurrence_has_its_closed_form():
 
 
 def test_the_tangent_point_is_at_equality():
-    """Where the two fixed points with D < 0 merge, found by counting roots, not by the formula."""
+    """The two fixed points with D < 0 merge there: found by counting roots, not by the formula."""
     count = lambda p: int(fixed_points(one(3, 1, p, 0.2), False).number[0])  # noqa: E731
     border = brentq(lambda p: count(p) - 2.0, 0.1, 2.0, xtol=1e-9)
     assert count(border - 1e-3) == 3 and count(border + 1e-3) == 1

@@ -1,4 +1,4 @@
-"""Runs are found, told apart and evaluated; what is not there is said to be missing."""
+"""Runs are found, told apart and evaluated; absent ones are reported missing."""
 
 import json
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ ROW = protocols.PAPER[6]  # ORGaNICs, 64 units, learned time constants
 
 
 def make_run(path, validation, tested=None, **settings):
-    """The folder of a run that learned nothing, but claims to have."""
+    """The folder of a run that claims to have learned, but did not."""
     config = SequenceConfig(**{"epochs": 2, "recurrent": "identity", **settings})
     folder = RunFolder.create(path, config)
     line = dict.fromkeys((

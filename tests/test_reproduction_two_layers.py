@@ -1,4 +1,4 @@
-"""Figures 5 and 6: the network of two layers, and what its spectra say."""
+"""Figures 5 and 6: the network of two layers and its spectra."""
 
 from operator import itemgetter
 
@@ -21,7 +21,7 @@ SOME = np.array([3, 1, 0])  # of the test inputs; another number of them compile
 
 @pytest.mark.usefixtures("standard_promotion")
 def test_figures_5_and_6_of_a_small_network(tmp_path, monkeypatch):
-    """One test, as all of it is about one network, which takes a while to compile and train."""
+    """One test, because its one network takes a while to compile and train."""
     for module in (loop, two_layers):
         monkeypatch.setattr(module, "load_dataset", as_many_to_test)
     monkeypatch.setattr(resting, "_BATCH", 6 * len(SOME))
@@ -61,7 +61,7 @@ def spectra_are_those_of_the_circuits(network, keep):
 
 
 def what_is_not_stable_is_simulated_and_written(network, job):
-    """Of a spectrum that calls some stable circuits unstable: they come to rest all the same."""
+    """A made-up spectrum calls some stable circuits unstable; simulated, they come to rest."""
     model = network.best()
     abscissa, stable = np.full((2, 4), -0.1), np.full((2, 4), True)
     abscissa[1, SOME], stable[1, SOME] = [0.3, 0.2, 0.1], False

@@ -19,7 +19,7 @@ normalization = jax.jit(jax.vmap(closed_form))
 
 @pytest.fixture
 def small_batches(monkeypatch):
-    """What is at rest is simulated until the slowest of its batch is."""
+    """Small batches: each is simulated until its slowest circuit is at rest."""
     monkeypatch.setattr(resting, "_BATCH", 6)
 
 
@@ -28,7 +28,7 @@ def stacked(circuits):
 
 
 def with_identity(circuits):
-    """The same, with `W_r` as a matrix: one program for all of these tests."""
+    """The same, with `W_r` as a matrix: one program for all these tests."""
     matrices = np.tile(np.eye(2), (len(circuits.b), 1, 1))
     return eqx.tree_at(lambda c: c.W_r, circuits, matrices, is_leaf=lambda leaf: leaf is None)
 
@@ -55,7 +55,7 @@ def test_settle_ends_at_rest_or_where_the_time_is_up():
 
 
 def test_a_circuit_comes_to_rest_only_if_it_can():
-    """The first is twice the single neuron without a stable steady state at norm 1."""
+    """The first is two copies of the neuron that has no stable steady state at norm 1."""
     I = np.eye(2)  # noqa: E741
     pair = [Circuit(0.9 * I, w_r * I, b=0.9, b0=0.9, sigma=0.9) for w_r in (-1.0, 0.5)]
     nowhere = State(np.full((2, 2), np.nan), np.full((2, 2), np.nan))

@@ -1,4 +1,4 @@
-"""What is committed as measured can be measured again."""
+"""Committed measurements can be measured again."""
 
 import json
 import re
@@ -33,14 +33,14 @@ FIRST_ONES = {
     "psmnist14-organics-64-seed0": (441, 0.411464),
     "psmnist14-organics-fixed-64-seed0": (416, 0.542381),
 }
-"""Of the first 500 test images, how many are right, and the mean loss: what the trained weights
-said when on all 10,000 they had the accuracy and the loss of their reports, to 6 digits."""
+"""How many of the first 500 test images are right, and their mean loss. Measured with the trained
+weights when accuracy and loss on all 10,000 were those of their reports, to 6 digits."""
 
 WHOLE = "psmnist14-organics-64-seed0"  # on all test images, which for the others takes too long
 
 
 def _trained():
-    """The folders of runs; of those of the shorter task, three seeds each, the first on one."""
+    """The folders of runs. Of the shorter task, only the first seed of the permuted one."""
     folders = sorted(path.parent for path in (RESULTS / "trained").rglob("config.json"))
     return [f for f in folders if f.parent.name != "short" or re.match("psmnist.*seed0", f.name)]
 

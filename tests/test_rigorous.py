@@ -63,7 +63,7 @@ def diagonal(proof):
 
 
 def bound_on_real_parts(proof):
-    """`g -+ margin` of a Lyapunov proof, read from what it shows."""
+    """`g -+ margin` of a Lyapunov proof, read from its printed form."""
     decrease = proof.decided_by
     g = float(decrease.name.split("g = ")[1].split()[0])
     return g, float(decrease.margin.lower())
@@ -147,7 +147,7 @@ def test_an_explicit_identity_and_float32():
 
 @pytest.mark.parametrize("rectified", [False, True])
 def test_neurons_under_zero_drive(rectified):
-    """Where the rectified model has a kink the steady state still attracts, from both sides."""
+    """At the kink of the rectified model the steady state attracts from both sides."""
     W = np.random.default_rng(7).uniform(size=(4, 4))
     circuit = Circuit(W, sigma=0.5, tau_y=[1.0, 5.0, 2.0, 3.0], rectified=rectified)
     z = jnp.array([0.5, 0.0, -0.8, 0.0])
@@ -258,7 +258,7 @@ def test_only_the_right_matrix_and_the_right_state_prove_anything(seed):
 
 
 def test_each_of_several_steady_states():
-    """Reference values: one stable point, a focus and a saddle that are not."""
+    """Reference values: one stable point, an unstable focus and a saddle."""
     circuit, drives = load_circuit(EXAMPLES / "figure1b.json")
     points = fixed_points_2d(circuit, drives[0])
     assert [point.stable for point in points] == [False, False, True]
@@ -289,7 +289,7 @@ def test_too_few_bits_are_undecided_and_more_decide():
 @pytest.mark.rounding
 @pytest.mark.parametrize("turn", [-3, -1, 1, 3])
 def test_a_hopf_bifurcation_within_rounding_is_decided_with_more_bits(turn):
-    """The trace vanishes to the last digit of `tau_y`: float64 cannot tell its sign."""
+    """The trace vanishes up to the last digit of `tau_y`: float64 cannot tell its sign."""
     w_r, c, p = 2.0, 0.0025, 0.5
     circuit, z = planar(w_r, c=c, p=p)
     focus = fixed_points_2d(circuit, z)[0]
@@ -334,7 +334,7 @@ def test_zero_drive_and_neurons_that_do_not_interact():
 
 @pytest.mark.parametrize("seed", range(2))
 def test_entries_over_a_hundred_decades_are_decided_or_left_undecided(seed):
-    """In bounded work: the isolation of roots may have no more bits than are allowed."""
+    """The work is bounded: isolating roots may use no more bits than allowed."""
     rng = np.random.default_rng(seed)
     spread = lambda *shape: 10 ** rng.uniform(-50, 50, shape)  # noqa: E731
     W_r = spread(2, 2) * rng.choice([-1.0, 1.0], (2, 2))
@@ -372,7 +372,7 @@ def test_the_edge_of_existence_is_exact(gain, exists):
 
 @given(seed=seeds, rectified=models)
 def test_neurons_without_recurrent_input(seed, rectified):
-    """Some rows of `W_r` vanish: compared with the spectral radius of the pools' gain."""
+    """Some rows of `W_r` vanish; compared with the spectral radius of the pools' gain."""
     rng = np.random.default_rng(seed)
     W = rng.uniform(size=(4, 4)) * (rng.uniform(size=(4, 4)) < 0.6)
     W_r = rng.normal(size=(4, 4)) / 4

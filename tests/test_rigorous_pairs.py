@@ -18,7 +18,7 @@ def middle(balls):
 
 
 def test_no_stable_state_with_semidefinite_recurrence():
-    """The bounds of the conjecture hold with room, so that rounding does not matter."""
+    """The bounds of the conjecture hold with room to spare, so rounding does not matter."""
     circuit, drives = load_circuit("examples/no_stable_state_semidefinite.json")
     assert circuit.W_r is not None
     np.testing.assert_array_equal(circuit.W_r, circuit.W_r.T)
@@ -43,7 +43,7 @@ def test_no_stable_state_with_semidefinite_recurrence():
 
 
 def test_all_steady_states_of_two_separate_neurons():
-    """Those of each neuron alone, in all combinations: 3 times 1; the second has w_r = 0.5."""
+    """Those of each neuron alone, in all combinations: 3 times 1. The second has w_r = 0.5."""
     gains = {"b": 0.5, "b0": 0.5, "sigma": 0.1}
     circuit = Circuit(jnp.eye(2), jnp.diag(jnp.array([2.0, 0.5])), **gains)
     pairs = steady_states_of_two(circuit, jnp.ones(2))

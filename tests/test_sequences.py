@@ -1,4 +1,4 @@
-"""Sequences from images, and the classifiers of sequences that are trained on them."""
+"""Sequences from images, and classifiers trained on them."""
 
 import dataclasses
 import inspect
@@ -257,9 +257,7 @@ SINGLE = st.floats(-5, 5, width=32, allow_subnormal=False)
 @given(
     task=st.sampled_from(["smnist", "psmnist", "sdigits"]),
     rate=st.none() | st.floats(1e-9, 1),
-    pairs=st.lists(st.tuples(st.just("forget_bias"), st.floats(-5, 5, width=32)), max_size=1).map(
-        tuple
-    ),
+    pairs=st.lists(st.tuples(st.just("forget_bias"), SINGLE), max_size=1).map(tuple),
     clip=st.none() | st.floats(0.1, 5),
 )
 def test_settings_survive_json(task, rate, pairs, clip):
@@ -388,7 +386,7 @@ def test_schedules_by_their_formula(schedule):
 
 
 def lines(folder, file="metrics.jsonl"):
-    """The lines of a file, without the time that each epoch took."""
+    """The lines of a file, without the epochs' times."""
     found = [json.loads(line) for line in (folder / file).read_text().splitlines()]
     for line in found:
         line.pop("seconds", None)
@@ -459,7 +457,7 @@ def test_a_model_that_overflows_on_the_validation_examples_has_diverged(tmp_path
 
 
 def overflowing(monkeypatch, at):
-    """Have the measured loss be NaN the `at`-th time."""
+    """Make the measured loss NaN the `at`-th time."""
     measured = loop.mean_metrics
     times = iter(range(1, 100))
 

@@ -126,7 +126,7 @@ def test_what_is_no_document_is_refused(text, words):
 
 
 def test_no_depth_is_a_fault_of_the_program():
-    """Somewhere on the way there is one at which it is read, and too deep for the check sum."""
+    """At some depth a document can be read, but is too deep for the check sum."""
     for depth in range(1, 1000, 3):
         try:
             unsealed(parse_object('{"sha256": "", "a": ' + "[" * depth + "]" * depth + "}"))

@@ -1,4 +1,4 @@
-"""What trajectories come to, against spectra and closed forms."""
+"""How trajectories end, against spectra and closed forms."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ REST = np.full(1, 0.5 * 0.1 / np.sqrt(1 - 0.5**2))
 
 
 def made_up(y, t):
-    """A trajectory with these `y`, and the `a` that balances; at rest if `y` is that of `REST`."""
+    """A trajectory with these `y` and the balancing `a`; at rest if `y` is that of `REST`."""
     y = jnp.asarray(y)[:, None]
     states = State(y, ONE.c[None] / (1 - jnp.square(y)))
     return Trajectory(jnp.asarray(t), states, jnp.int32(0), jnp.asarray(t[-1]), jnp.bool_(False))

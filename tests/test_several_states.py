@@ -1,4 +1,4 @@
-"""Whether others exist beside a steady state, and which of them a quick look finds."""
+"""Whether other steady states exist, and which of them a quick search finds."""
 
 import json
 
@@ -20,7 +20,7 @@ THREE = {
 
 
 def with_others(circuit, z):
-    """The state that is found, and all others, each with its stability."""
+    """The found state and all others, each with its stability."""
     steady = steady_state(circuit, z)
     found = other_states(steady)
     points = [steady, *found.points]
@@ -100,7 +100,7 @@ def test_the_commands_say_that_there_are_others(tmp_path, capsys, command):
 
 @pytest.mark.parametrize("z", [[0.3, 0.31, 0.29], [1.0, 0.5, 0.2]])
 def test_nothing_is_found_far_away_where_the_recurrence_cancels(z):
-    """The columns of `W_r` add up to 0, and with them `(y - b z) / (1 - sqrt(a))`."""
+    """The columns of `W_r` add up to 0, and so does `(y - b z) / (1 - sqrt(a))`."""
     W_r = np.array([[2.0, -1.0, -1.0], [-1.0, 2.0, -1.0], [-1.0, -1.0, 2.0]])
     circuit = Circuit(0.9 * np.eye(3) + 0.1, W_r)
     found, states = with_others(circuit, np.array(z))

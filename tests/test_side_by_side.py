@@ -1,4 +1,4 @@
-"""Calls in processes of their own."""
+"""Calls in separate processes."""
 
 import multiprocessing
 import os

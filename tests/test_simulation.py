@@ -22,7 +22,7 @@ def paper_circuit(seed, **options):
 
 
 def diverging():
-    """A row of `W_r` vanishes and the pool gain of its neuron exceeds 1: it has no steady state."""
+    """A row of `W_r` vanishes and its neuron's pool gain exceeds 1: there is no steady state."""
     circuit = Circuit(W=5 * np.eye(N), W_r=np.diag([1.0, 0.0, 1.0]), b=1.0)
     return circuit, np.array([0.6, 0.8, 0.0])
 
@@ -35,8 +35,8 @@ def leaky():
 
 
 class Course(eqx.Module):
-    """A drive: a sine of so many radians per ms, and so much of a triangle of 5 ms to either side
-    at 350 ms. Its numbers are arguments of what is compiled, and not constants in it."""
+    """A drive: a sine (radians per ms) plus a scaled triangle of 5 ms to either side at 350 ms. Its
+    numbers are arguments of the compiled program, not constants in it."""
 
     frequency: float
     pulse: float
@@ -256,7 +256,7 @@ def test_too_few_steps_are_reported():
 
 
 def test_an_a_that_turns_negative_is_reported():
-    """Only tolerances that allow far too large a step can do that to the circuit."""
+    """Only tolerances that allow far too large a step make that happen."""
     circuit = Circuit(W=np.eye(N), W_r=np.eye(N), b0=0.01, sigma=0.01, tau_y=1.0, tau_a=0.01)
     start = State(jnp.ones(N), jnp.full(N, 1e-3))
     arguments = (circuit, np.zeros(N), 100.0, start)
@@ -356,7 +356,7 @@ def test_refusals(changed, message):
 
 
 def test_nothing_in_a_good_trajectory_is_infinite():
-    """As `jax_debug_infs` and `jax_debug_nans` would refuse it."""
+    """`jax_debug_infs` and `jax_debug_nans` would refuse it."""
     circuit, z = paper_circuit(3)
     for got in (simulate(circuit, z, 50.0), simulate(circuit, 0 * z, 10.0, until_steady=True)):
         assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(got))
@@ -364,7 +364,7 @@ def test_nothing_in_a_good_trajectory_is_infinite():
 
 
 def test_derivatives_are_right_where_nothing_moves():
-    """A step from rest has no error, however long; what is small must decay in it all the same."""
+    """A step from rest has no error, however long; small deviations must still decay in it."""
     circuit, z = paper_circuit(3)
     start = steady_state(circuit, z).state
 

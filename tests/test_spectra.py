@@ -49,20 +49,20 @@ def unstable():
 
 
 def resting(circuit, state):
-    """The operating point at a state that is known to a few digits, under the drive it needs."""
+    """The operating point at a state known to a few digits, under the drive that it needs."""
     imbalance = circuit.imbalance(state, jnp.zeros_like(state.y))
     return given_state(circuit, -imbalance.y / circuit.b, state, tolerance=1e-4)
 
 
 def paper_circuit():
-    """The one whose spectra the theory was checked with: circuit, drive, noise."""
+    """The circuit, drive and noise whose spectra were checked against theory."""
     circuit = Circuit(W=np.ones((1, 1)), b=0.5, b0=0.5, sigma=0.1, tau_y=2.0, tau_a=10.0)
     return circuit, jnp.asarray(np.ones(1)), Noise(2e-3, 2e-3)
 
 
 @pytest.fixture(scope="module")
 def trials():
-    """Simulations of it from its steady state, sampled so often that aliasing does not matter."""
+    """Simulations of `paper_circuit` from rest, sampled so often that aliasing does not matter."""
     circuit, z, noise = paper_circuit()
     rest = steady_state(circuit, z).state
     run = lambda key: simulate_noisy(  # noqa: E731

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("standard_promotion", "small_batches")
 
 @pytest.fixture
 def small_batches(monkeypatch):
-    """What is at rest is simulated until the slowest of its batch is."""
+    """Small batches: each is simulated until its slowest circuit is at rest."""
     monkeypatch.setattr(resting, "_BATCH", 6)
 
 

@@ -40,7 +40,7 @@ def _paper_trials(seed, n, trials, norm, rectified, dtype):
 
 
 def residual_by_hand(circuit, state, z):
-    """The equations as they are written, in NumPy; of one circuit or of several."""
+    """The equations as written, in NumPy, for one circuit or several."""
     y, a, z, b, W = (np.asarray(x) for x in (*state, z, circuit.b, circuit.W))
     c = np.square(np.asarray(circuit.b0) * circuit.sigma)
     q = np.maximum(y, 0) if circuit.rectified else y
@@ -149,7 +149,7 @@ def test_an_explicit_identity_gives_the_closed_form(seed):
 @jax.jit
 @jax.vmap
 def long_simulations(circuit, z, time=2000.0):
-    """The circuit from a start of its own, by a solver of its own."""
+    """The circuit from another start, by another solver."""
     solution = dfx.diffeqsolve(
         dfx.ODETerm(lambda t, state, args: circuit.velocity(state, z)),  # noqa: ARG005
         dfx.Dopri8(),
@@ -209,9 +209,9 @@ def test_a_state_so_far_away_that_its_terms_overflow_is_no_steady_state():
 def test_negative_recurrence_of_one_neuron_bounds_what_can_be_stable(r, parameters, rectified):
     """With `W_r = -r` and `s = sqrt(a)`, `y > 0` rests where `c/s^2 + w p^2/(1 + r - r s)^2 = 1`.
 
-    For `s < (1 + r)/r` the left side is convex, with a minimum by Hoelder's inequality, and rest is
+    For `s < (1 + r)/r` the left side is convex, with a minimum by Hoelder's inequality. Rest is
     stable at the smaller of the two roots; beyond are saddles. So a stable state exists if and only
-    if the minimum is below 1, and with `r = 1` and all else close to 1 it is not.
+    if the minimum is below 1. With `r = 1` and all else close to 1 it is not.
     """
     w, p, b0, sigma = parameters
     minimum = ((r * b0 * sigma) ** (2 / 3) + (w**0.5 * p) ** (2 / 3)) / (1 + r) ** (2 / 3)
@@ -398,7 +398,7 @@ def test_matrix_free_derivatives_are_those_of_finite_differences():
 
     @jax.jit
     def derivatives(at):
-        """The value, its slope along the first directions, and the gradient of that."""
+        """The value, its slope along the first directions, and the slope's gradient."""
 
         def slope(at):
             value_there, gradient = jax.value_and_grad(value, argnums=(0, 1, 2))(*at)
@@ -423,7 +423,7 @@ sweep, krylov = jax.jit(algorithm1.sweep), jax.jit(newton.newton_krylov)
 
 
 def judge(circuit, state, z):
-    """The circuit under its drive, and what is said of the state."""
+    """The circuit under its drive, and the judgement of the state."""
     driven = DrivenCircuit(circuit, z)
     return driven, balance.judge(driven, jnp.concatenate(state))
 
@@ -499,8 +499,8 @@ def test_refusals():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_no_equation_hides_behind_a_larger_one(dtype):
-    """With drives decades apart the equation of the small one is judged by its own terms: here it
-    does not balance anywhere, and with `W_r = I` its `y` has all its digits."""
+    """With drives decades apart, the small one's equation is judged by its own terms. Here it
+    balances nowhere; with `W_r = I` its `y` has all its digits."""
     W = np.eye(2, dtype=dtype)
     circuit = Circuit(
         W, np.array([[-0.5, -0.2], [0, 0.5]], dtype), b=1.0, b0=1.0, sigma=10.0, rectified=True
@@ -513,7 +513,7 @@ def test_no_equation_hides_behind_a_larger_one(dtype):
 
 
 def test_a_circuit_with_parameters_out_of_their_domains_has_no_steady_state():
-    """Where they are traced nobody has refused them: with `b < 0` the equations do balance."""
+    """Traced parameters have not been refused yet: with `b < 0` the equations do balance."""
     for W_r in (None, np.eye(2)):
         circuit, z = Circuit(np.eye(2), W_r), np.ones(2)
         for name in ("b", "tau_y"):
@@ -523,8 +523,8 @@ def test_a_circuit_with_parameters_out_of_their_domains_has_no_steady_state():
 
 
 def test_no_state_far_away_is_taken_for_one_where_the_recurrence_cancels():
-    """The columns of `W_r` add up to 0, and with them `(y - b z) / (1 - sqrt(a))`; in float32
-    states with `a` of 1e15 seemed to balance, of which all terms have one sign."""
+    """The columns of `W_r` add up to 0, and so does `(y - b z) / (1 - sqrt(a))`. In float32, states
+    with `a` of 1e15 seemed to balance, though all their terms have one sign."""
     rng, n, count = np.random.default_rng(5), 3, 300
     L = rng.normal(size=(count, n, n)) * 10 ** rng.uniform(-1, 2, (count, 1, 1))
     L -= L.mean(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Nothing that a drive does is stepped over, and what a failure says is what happened."""
+"""No part of a drive is stepped over, and a failure says what happened."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ ONE = Circuit([[1.0]])
 @jax.jit
 @jax.vmap
 def response(on, width):
-    """`y` of a neuron at the end of a drive of 1 for so long, in 10^5 ms, as a function."""
+    """`y` of a neuron after a drive of 1, as a function of its duration in 10^5 ms."""
     drive = lambda t: jnp.where((t >= on) & (t < on + width), 1.0, 0.0)[None]  # noqa: E731
     near = jnp.linspace(on - 5, on + width, 40)
     t = jnp.concatenate([jnp.zeros(1), near, jnp.full(1, 1e5)])
@@ -24,7 +24,7 @@ def response(on, width):
 
 
 def held(times):
-    """`y` and `a` of that neuron under a constant drive of 1 for so long."""
+    """`y` and `a` of that neuron after so long a constant drive of 1."""
     y, a = simulated(ONE, lambda _: 1.0, times)
     return y[:, 0], a[:, 0]
 
@@ -86,7 +86,7 @@ def test_what_has_no_derivative_is_refused_and_not_0():
 
 
 def in_time(scale, failure, weights):
-    """Of a trajectory that did not come to rest, with what depends on the scale."""
+    """A number from a trajectory that did not come to rest, whose states grow with `scale`."""
     y, end = scale * jnp.ones((2, 1)), jnp.ones(())
     path = Trajectory(jnp.arange(2.0), State(y, y), failure, end, jnp.bool_(False))
     path = with_honest_end(path)

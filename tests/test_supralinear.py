@@ -18,7 +18,7 @@ SEEDS = st.integers(0, 2**16)
 
 
 def network(sizes, seed, gain=1.0, input_gain=1.0):
-    """An SSN whose recurrent weights and inputs are so much larger than at the start, an input."""
+    """An SSN, and an input. Its recurrent weights and inputs are initial ones times the gains."""
     return _network(sizes, seed, jnp.asarray(gain), jnp.asarray(input_gain))
 
 
@@ -34,7 +34,7 @@ def _network(sizes, seed, gain, input_gain):
 
 @eqx.filter_jit
 def rest_of(layer, x):
-    """Where it rests, the Jacobian, and velocity times `tau` and recurrent input there."""
+    """Where it rests, and there the Jacobian, velocity times `tau`, and recurrent input."""
     rest = layer.rest(x)
     speed = layer.velocity(rest.u, x) * layer.tau
     return rest, layer.jacobian(rest.u), speed, layer.W_s @ layer.rates(rest.u)
@@ -94,7 +94,7 @@ def test_implicit_gradient_is_that_of_finite_differences(sizes, seed):
 
 @eqx.filter_jit
 def along(layer, x, direction, step):
-    """A number made of the output, so far along a direction, and its derivatives there."""
+    """A number from the output, at a `step` along a direction, and its derivatives there."""
 
     def total(step):
         moved = jax.tree.map(lambda p, d: p + step * d, layer, direction)

@@ -55,7 +55,7 @@ def quiet(config, out, **options):
 
 
 def lines(folder, file="metrics.jsonl"):
-    """The lines of a file, without the time that each epoch took."""
+    """The lines of a file, without the epochs' times."""
     found = [json.loads(line) for line in (folder / file).read_text().splitlines()]
     for line in found:
         line.pop("seconds", None)
@@ -438,8 +438,8 @@ def test_divergence_later_names_the_last_good_checkpoint(tmp_path, interrupt_aft
 
 @pytest.fixture
 def copied(complete, tmp_path):
-    """A copy of the complete run; or of what it was when it was killed in its last epoch, or, with
-    `after`, just before the report."""
+    """A copy of the complete run, or of the run as killed in its last epoch, or with `after`, just
+    before the report."""
 
     def copy(killed=None):
         folder = tmp_path / "copy"
@@ -467,7 +467,7 @@ def edit(path, old, new):
 
 
 def without(path, name):
-    """A document without a key, and without a check sum, as if of an earlier version."""
+    """A document without a key and a check sum, as from an earlier version."""
     document = json.loads(path.read_text())
     path.write_text(json.dumps({k: v for k, v in document.items() if k not in (name, "sha256")}))
 
@@ -555,7 +555,7 @@ def test_a_bit_of_a_checkpoint_is_passed_over_for_the_one_before(complete, copie
 
 
 def test_a_checkpoint_that_was_to_be_removed_goes_when_the_run_is_resumed(complete, copied):
-    """As when the process is killed after the last checkpoint, before the first of three goes."""
+    """As if the process was killed after the last checkpoint, before the first of three goes."""
     folder = copied("just before the report")
     second = (folder / "checkpoint-000002.safetensors").read_bytes()
     (folder / "checkpoint-000001.safetensors").write_bytes(second)

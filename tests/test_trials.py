@@ -29,7 +29,7 @@ def test_more_trials_begin_with_the_same():
 
 
 def test_trials_in_several_pieces():
-    """More trials than are solved at a time; the last piece is not full."""
+    """More trials than are solved at once; the last piece is not full."""
     done = []
     many = run_trials(2, 2100, None, seed=3, on_progress=done.append)
     assert sum(done) == 2100 and len(done) > 1 and min(done) > 0

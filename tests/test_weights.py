@@ -1,4 +1,4 @@
-"""Weights that are no matrix do what the matrix does that they are."""
+"""Weights that are no matrix act as the matrix they stand for."""
 
 import equinox as eqx
 import jax
@@ -85,7 +85,7 @@ def test_products_are_those_of_the_matrix(kind):
 
 @eqx.filter_jit
 def of_a_circuit(circuit, z):
-    """What every lens says, and a gradient, of one circuit."""
+    """The results of every lens, and a gradient, for one circuit."""
     point = steady_state(circuit, z)
     linear = organics.stability(point)
     moved = organics.simulate(circuit, z, 20.0, max_steps=2000)
@@ -122,7 +122,7 @@ def test_a_circuit_of_such_weights_is_that_of_their_matrices(recurrent, rectifie
 
 @pytest.mark.parametrize("factor", [1.0, 2.0**-40])
 def test_proofs_take_the_product_of_the_factors_as_it_is(factor):
-    """Not as it is rounded: here the rounded matrix is the identity, the product is not."""
+    """Not the rounded product: here that is the identity, the exact one is not."""
     eps = np.finfo(float).eps
     left = np.diag([1 + eps, 1.0])
     right = np.diag([1 - eps, 1.0])  # 1 - eps^2 is rounded to 1
@@ -214,7 +214,7 @@ def test_an_image_needs_no_matrix_of_all_pairs_of_positions():
 
 
 def test_many_neurons_with_recurrence_between_them_come_to_rest_without_a_matrix():
-    """The derivative, too; against a difference."""
+    """The derivative too, against a finite difference."""
     rng = np.random.default_rng(0)
     side = 66  # 4,356 neurons
     W = Convolution(rng.uniform(0, 0.05, (1, 1, 5, 5)), side, side)

@@ -1,7 +1,7 @@
-"""Run-time checks of the types and shapes that the library's annotations say.
+"""Run-time checks of the types and shapes in the library's annotations.
 
-What has no annotations is left as it is. By itself, jaxtyping also wraps functions without any, and
-those inside of others anew at every call: an eighth of the time that the tests take.
+Functions without annotations are left alone. By itself, jaxtyping wraps those too, and inner ones
+anew at every call, which takes an eighth of the tests' time.
 """
 
 import ast
@@ -15,7 +15,7 @@ _wrap = getattr(_transformer, "visit_FunctionDef", None)
 
 
 def install():
-    """Have what is imported of the library from now on checked; what it returns ends that."""
+    """Check all of the library that is imported from now on; the result of this call ends that."""
     if _wrap is not None:
         _transformer.visit_FunctionDef = _visit
     return install_import_hook("organics", "type_checks.check")

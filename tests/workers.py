@@ -1,4 +1,4 @@
-"""A cluster of Dask for tests: a scheduler and two workers, processes on the loopback address."""
+"""A Dask cluster for tests: processes of a scheduler and two workers, on the loopback address."""
 
 import os
 import signal
@@ -11,18 +11,18 @@ from typing import NamedTuple
 
 
 class Workers(NamedTuple):
-    """Where their scheduler listens, and their processes."""
+    """The address of the scheduler, and the workers' processes."""
 
     address: str
     pids: list[int]
 
     def kill(self, pid: int) -> None:
-        """One of them, which has no time to say so."""
+        """Kill a worker at once, without a goodbye."""
         self.pids.remove(pid)
         os.kill(pid, signal.SIGKILL)
 
     def killer(self, begun: Callable[[], bool]) -> Callable[..., None]:
-        """To be called again and again: kills one of the two as soon as the work has `begun`."""
+        """A function to call again and again: it kills one of two once the work has `begun`."""
 
         def look(*_: object) -> None:
             if len(self.pids) == 2 and begun():
@@ -33,7 +33,7 @@ class Workers(NamedTuple):
 
 @contextmanager
 def workers(folder: Path, count: int = 2, failures: int = 3) -> Iterator[Workers]:
-    """Of one thread each. A call is given up when it has lost more than so many of them."""
+    """Workers of one thread. A call that loses more than `failures` of them is given up."""
     from distributed import Client
 
     environment = os.environ | {

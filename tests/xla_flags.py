@@ -1,8 +1,8 @@
-"""How XLA compiles in the tests, where most of the time goes into small programs that run once.
+"""How XLA compiles in the tests, where small programs that run once take most of the time.
 
-One thread for each worker: they run side by side, and on few cores XLA's pool of threads can come
-to a standstill when two batches of LAPACK calls meet in it. Programs are hardly optimised, and not
-by the newer emitters, which take thrice as long.
+One thread for each worker: they run side by side. On few cores XLA's pool of threads can come to
+a standstill when two batches of LAPACK calls meet in it. Programs are hardly optimised, and not by
+the newer emitters, which take three times as long.
 """
 
 import os
@@ -22,10 +22,10 @@ _START = "from jaxlib import xla_client; xla_client.make_cpu_client()"
 
 
 def quick_to_compile(given: str = "") -> str:
-    """For `XLA_FLAGS`: what is `given` there already, and of `FLAGS` what it does not set.
+    """For `XLA_FLAGS`: the flags `given`, and those of `FLAGS` that it does not set.
 
-    XLA aborts at flags that it does not know. A process that starts with them tells which these
-    are; they are left out, with a word on standard error.
+    XLA aborts at unknown flags. A process that starts with all of them shows which these are; they
+    are left out, with a word on standard error.
 
     Raises `RuntimeError` if XLA does not start with the `given` flags either.
     """

@@ -1,4 +1,4 @@
-"""The recurrent networks that people compare with: one protocol, that of `organics.nn.ORGaNICs`."""
+"""Recurrent networks to compare with, under the protocol of `organics.nn.ORGaNICs`."""
 
 from organics.baselines.antisymmetric import AntisymmetricRNN
 from organics.baselines.catalog import build

@@ -20,15 +20,15 @@ class AntisymmetricRNN(RecurrentLayer):
 
         h <- h + epsilon tanh((W - W^T - gamma I) h + V x + bias)
 
-    and if gated, with `sigmoid((W - W^T - gamma I) h + V_z x + bias_z)` as a factor of the tanh.
-    W is strictly upper triangular. It starts normal with variance `spread^2 / n`, V and V_z with
-    1/m, the biases at 0.
+    The gated network multiplies the tanh by `sigmoid((W - W^T - gamma I) h + V_z x + bias_z)`.
+    W is strictly upper triangular. It starts normal with variance `spread^2 / n`; V and V_z start
+    normal with variance 1/m, the biases at 0.
 
     Arguments
         input_size, hidden_size: m and n.
         gated: as above.
         epsilon: the step size.
-        gamma: the damping that makes up for the error of the Euler step.
+        gamma: the damping, which offsets the error of the Euler step.
         spread: as above.
         backend, memory: as those of `organics.nn.ORGaNICs`.
         dtype: of the parameters; JAX's default float if not given.
@@ -80,13 +80,13 @@ class AntisymmetricRNN(RecurrentLayer):
         return W - W.T - self.gamma * jnp.eye(n, dtype=self.upper.dtype)
 
     def cell(self) -> Cell:
-        """Gated or not, with its step size."""
+        """The gated or plain cell, with its step size."""
         gated = self.V_z is not None
         name = "antisymmetric-gated" if gated else "antisymmetric"
         return Cell(name, 1, 2 if gated else 1, (self.epsilon,))
 
     def parameters(self, matrix: Float[Array, "n n"]) -> Parameters:
-        """V and V_z, and the biases, one above the other."""
+        """V above V_z, and the bias above bias_z, if gated."""
         plain = super().parameters(matrix)
         if self.V_z is None:
             return plain

@@ -36,9 +36,9 @@ def build(
     dtype: DTypeLike | None = None,
     **options: float | str,
 ) -> RecurrentLayer:
-    """The layer called `name`, with random parameters; `options` are its own, such as a step size.
+    """The layer called `name`, with random parameters. `options` are its own, such as a step size.
 
-    Raises `ValueError` for another name, and as the layer does.
+    Raises `ValueError` for an unknown name, and where the layer does.
     """
     require_among("name", name, BaselineName)
     return _MODELS[name](input_size, hidden_size, key=key, dtype=dtype, **options)

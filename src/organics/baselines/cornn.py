@@ -15,7 +15,7 @@ from organics.nn.normalization import uniform_fan_in
 
 
 class CoRNN(RecurrentLayer):
-    r"""Coupled, damped and driven oscillators; the state is `h | v`, positions and velocities.
+    r"""Coupled, damped and driven oscillators. The state is `h | v`, positions and velocities.
 
         v <- v + dt [tanh(W h + W_v v + V x + bias) - gamma h - epsilon v]
         h <- h + dt v, with the new v
@@ -73,7 +73,7 @@ class CoRNN(RecurrentLayer):
         return self.W
 
     def cell(self) -> Cell:
-        """With its step size and its frequency and damping."""
+        """Its cell, with step size, squared frequency and damping."""
         return Cell("cornn", 2, 1, (self.dt, self.gamma, self.epsilon))
 
     def advance(

@@ -1,4 +1,4 @@
-"""What the comparison models have in common: one interface, that of `organics.nn.ORGaNICs`."""
+"""What the comparison models share: the interface of `organics.nn.ORGaNICs`."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ from organics.nn.sequences import Lengths, as_rows, as_sequences
 
 
 class RecurrentLayer(eqx.Module):
-    """A recurrent layer of n units. A model gives its `matrix` and, in `advance`, its equations;
+    """A recurrent layer of n units. A model defines its `matrix`, and its equations in `advance`.
     `cell` and `parameters` say what the native kernels compute with.
 
-    The state is one array (k n,) or (batch, k n), k being `parts`; its first n numbers are the
-    output, and it starts at 0.
+    The state is one array (k n,) or (batch, k n), where k is `parts`. Its first n numbers are the
+    output. It starts at 0.
 
     Attributes
-        V, bias: of the input to what the units receive, (d, m) and (d,).
+        V, bias: weights (d, m) and bias (d,) of the input to the units.
         backend, memory: as those of `organics.nn.ORGaNICs`.
-        built: `as_built(self)`, which a model's `__init__` sets last.
+        built: `as_built(self)`. A model's `__init__` sets it last.
     """
 
     V: Float[Array, "d m"]
@@ -42,7 +42,7 @@ class RecurrentLayer(eqx.Module):
 
     @abstractmethod
     def matrix(self) -> Float[Array, "r s"]:
-        """What the state is multiplied with; formed once for a sequence."""
+        """The matrix that multiplies the state. It is formed once for a sequence."""
 
     @abstractmethod
     def advance(
@@ -55,10 +55,10 @@ class RecurrentLayer(eqx.Module):
 
     @abstractmethod
     def cell(self) -> Cell:
-        """The model's cell, with its numbers that are not trained."""
+        """The model's cell, with its untrained numbers."""
 
     def parameters(self, matrix: Float[Array, "r s"]) -> Parameters:
-        """What the cell computes with, given `matrix()`."""
+        """The arrays that the cell computes with, given `matrix()`."""
         return Parameters(
             (matrix,), self.V, self.bias, jnp.zeros((0, self.hidden_size), self.V.dtype)
         )
@@ -83,17 +83,17 @@ class RecurrentLayer(eqx.Module):
         """The outputs and the final state.
 
         `x` has shape (time, m) or (batch, time, m). The outputs have shape (time, n) or (batch,
-        time, n), or with `sequence=False`, when only the last is wanted and the others are not
-        stored, (n,) or (batch, n). `state` goes on from an earlier call, to the same results as if
-        the sequence had been whole; by default `initial_state()`.
+        time, n). With `sequence=False` only the last output is stored, with shape (n,) or
+        (batch, n). `state` continues an earlier call: the results are those of the whole sequence.
+        It is `initial_state()` by default.
 
-        `lengths` says how many steps each sequence has, (batch,), or is one number for (time, m):
-        the final state is that after the last of them, and the outputs are 0 after that. What `x`
-        has there, be it NaN, changes nothing, neither values nor gradients.
+        `lengths` is the number of steps of each sequence, (batch,), or one number for (time, m).
+        The final state is that after the last of these steps. Later outputs are 0, and later
+        entries of `x`, even NaN, change neither values nor gradients.
 
-        Raises `ValueError` if `x`, `state` or `lengths` has the wrong shape or type; if, unless
-        traced, one of the first two is not finite, or a length not from 1 to the number of steps;
-        or if arrays of the layer were replaced by others that do not fit.
+        Raises `ValueError` if `x`, `state` or `lengths` has the wrong shape or type; if `x` or
+        `state` is not finite, or a length is not from 1 to the number of steps, unless traced; or
+        if arrays of the layer were replaced by others that do not fit.
         """
         require_as_built(self, self.built)
         given = as_sequences(x, lengths, self.input_size, self.bias.dtype)
@@ -127,11 +127,11 @@ class RecurrentLayer(eqx.Module):
         return after if batched else after[0]
 
     def monitor(self) -> dict[str, Float[Array, ""]]:
-        """Nothing is said of its parameters."""
+        """No figures about its parameters."""
         return {}
 
     def diagnose(self, x: Float[Array, "batch time m"]) -> dict[str, int | float]:
-        """Nothing is said of where it goes, besides its outputs."""
+        """No figures about its states."""
         del x
         return {}
 
@@ -144,9 +144,9 @@ class RecurrentLayer(eqx.Module):
 
 
 def require_execution(backend: Backend, memory: Memory) -> tuple[Backend, Memory]:
-    """Both as they are.
+    """Both arguments unchanged.
 
-    Raises `ValueError` for other words than these.
+    Raises `ValueError` for an unknown word.
     """
     require_among("backend", backend, Backend)
     require_among("memory", memory, Memory)
@@ -155,7 +155,7 @@ def require_execution(backend: Backend, memory: Memory) -> tuple[Backend, Memory
 
 @dataclass(frozen=True)
 class _Equations:
-    """Those of a layer, of which the arrays are the weights, together with its matrix."""
+    """The equations of a layer. Its weights are the layer's arrays and its matrix."""
 
     static: PyTree
 
@@ -177,5 +177,5 @@ class _Equations:
 def drive(
     V: Float[Array, "d m"], bias: Float[Array, " d"], x: Float[Array, "batch m"]
 ) -> Float[Array, "batch d"]:
-    """The input's share of what the units receive, `V x + bias`."""
+    """What the units receive from the input, `V x + bias`."""
     return x @ V.T + bias[None]

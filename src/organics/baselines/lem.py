@@ -16,10 +16,10 @@ from organics.nn.normalization import uniform_fan_in
 
 
 class LEM(RecurrentLayer):
-    r"""Long expressive memory: each unit has two time scales, learned and open to the input; the
+    r"""Long expressive memory: each unit has two learned time scales that depend on the input. The
     state is `y | z`.
 
-        s_1, s_2 = sigmoid(W y + V x + bias), each with rows of its own
+        s_1, s_2 = sigmoid(W y + V x + bias), each with its own rows
         z <- (1 - dt s_1) z + dt s_1 tanh(W_z y + V_z x + bias_z)
         y <- (1 - dt s_2) y + dt s_2 tanh(W_y z + V_y x + bias_y), with the new z
 
@@ -36,7 +36,7 @@ class LEM(RecurrentLayer):
     Source: Rusch et al. 2022, Long expressive memory for sequence modeling.
     """
 
-    W: Float[Array, "four_n n"]  # rows s_1, s_2, z, y, as those of V and bias; the last see z
+    W: Float[Array, "four_n n"]  # rows s_1, s_2, z, y, as in V and bias; rows y act on z
     dt: float = eqx.field(static=True)
     parts = 2
 
@@ -68,11 +68,11 @@ class LEM(RecurrentLayer):
         return self.W
 
     def cell(self) -> Cell:
-        """With its step size."""
+        """Its cell, with the step size."""
         return Cell("lem", 2, 4, (self.dt,))
 
     def parameters(self, matrix: Float[Array, "four_n n"]) -> Parameters:
-        """The matrices that see y, and that which sees z."""
+        """The matrix that acts on y, and the one that acts on z."""
         n = self.hidden_size
         return super().parameters(matrix)._replace(matrices=(matrix[: 3 * n], matrix[3 * n :]))
 

@@ -19,8 +19,8 @@ class LipschitzRNN(RecurrentLayer):
 
         h <- h + epsilon [A h + tanh(W h + V x + bias)]
 
-    where `A = (1 - beta)(M + M^T) + beta (M - M^T) - gamma I`, and W likewise from its own M.
-    Both M start normal with deviation `spread / n`, V and the bias uniform on +-1/sqrt(m).
+    where `A = (1 - beta)(M + M^T) + beta (M - M^T) - gamma I`. W is formed likewise from its own M.
+    Both M start normal with deviation `spread / n`; V and the bias start uniform on +-1/sqrt(m).
 
     Arguments
         input_size, hidden_size: m and n.
@@ -28,7 +28,7 @@ class LipschitzRNN(RecurrentLayer):
         beta: the share of the antisymmetric part, in [0, 1].
         gamma: the damping.
         spread: as above. The published 32, for 128 units, starts with gradients of up to 1e5 at
-            larger steps and needs them clipped.
+            larger steps, so clip them.
         backend, memory: as those of `organics.nn.ORGaNICs`.
         dtype: of the parameters; JAX's default float if not given.
 
@@ -38,7 +38,7 @@ class LipschitzRNN(RecurrentLayer):
     Source: Erichson et al. 2021, Lipschitz recurrent neural networks.
     """
 
-    M: Float[Array, "two n n"]  # of A, of W
+    M: Float[Array, "two n n"]  # that of A, that of W
     epsilon: float = eqx.field(static=True)
     beta: float = eqx.field(static=True)
     gamma: float = eqx.field(static=True)
@@ -79,7 +79,7 @@ class LipschitzRNN(RecurrentLayer):
         return (mixed - self.gamma * jnp.eye(n, dtype=self.M.dtype)[None]).reshape(2 * n, n)
 
     def cell(self) -> Cell:
-        """With its step size."""
+        """Its cell, with the step size."""
         return Cell("lipschitz", 1, 2, (self.epsilon,))
 
     def parameters(self, matrix: Float[Array, "two_n n"]) -> Parameters:

@@ -15,13 +15,13 @@ from organics.nn.normalization import uniform_fan_in
 
 
 class LSTM(RecurrentLayer):
-    r"""Long short-term memory, with one bias vector; the state is `h | c`.
+    r"""Long short-term memory, with one bias vector. The state is `h | c`.
 
-        i, f, o = sigmoid(W h + V x + bias),  g = tanh(W h + V x + bias), each with rows of its own
+        i, f, o = sigmoid(W h + V x + bias),  g = tanh(W h + V x + bias), each with its own rows
         c <- f c + i g
         h <- o tanh(c)
 
-    Weights start uniform on +-1/sqrt(n), biases at 0 but those of the forget gate.
+    Weights start uniform on +-1/sqrt(n). Biases start at 0, except those of the forget gate.
 
     Arguments
         input_size, hidden_size: m and n.
@@ -34,7 +34,7 @@ class LSTM(RecurrentLayer):
     Source: Hochreiter & Schmidhuber 1997; Gers et al. 2000 for the forget gate.
     """
 
-    W: Float[Array, "four_n n"]  # rows i, f, o, g, as those of V and bias
+    W: Float[Array, "four_n n"]  # rows i, f, o, g, as in V and bias
     parts = 2
 
     def __init__(
@@ -64,7 +64,7 @@ class LSTM(RecurrentLayer):
         return self.W
 
     def cell(self) -> Cell:
-        """That of this name."""
+        """The cell "lstm"."""
         return Cell("lstm", 2, 4)
 
     def advance(
@@ -77,7 +77,7 @@ class LSTM(RecurrentLayer):
         n = self.hidden_size
         h, c = jnp.split(state, 2, axis=1)
         received = h @ matrix.T + drive(self.V, self.bias, x)
-        # nonlinearities before the split: XLA does not vectorise those of a slice
+        # nonlinearities before the split: XLA does not vectorise them on a slice
         i, f, o = jnp.split(jax.nn.sigmoid(received[:, : 3 * n]), 3, axis=1)
         c = f * c + i * jnp.tanh(received[:, 3 * n :])
         return jnp.concatenate([o * jnp.tanh(c), c], axis=1)

@@ -1,4 +1,4 @@
-"""With which hyperparameters the comparison models are trained: those of their papers, and ours."""
+"""Hyperparameters for training the comparison models: those of their papers, and ours."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -15,13 +15,14 @@ class Recipe:
     hyperparameters: names and values of the layer's options, as `build` takes them.
     learning_rate: at the start.
     origin: where the values come from.
-    optimizer, momentum: the latter of "sgd".
-    schedule: "constant"; "cosine", falling to 0 along half a cosine; or "drops", times `factor`
-        after each of the epochs in `drops`.
-    batch_size, epochs: images per step; how often all are seen, None if the source does not say.
+    optimizer, momentum: momentum is for "sgd" only.
+    schedule: "constant"; "cosine", which falls to 0 along half a cosine; or "drops", which
+        multiplies by `factor` after each epoch in `drops`.
+    batch_size: images per step.
+    epochs: how often all images are seen, None if the source does not say.
     clip_norm: larger gradients are scaled down to this norm.
-    units: for how many units the values are, None if for any.
-    raw_pixels: whether pixels are from 0 to 255, and not to 1.
+    units: the number of units that the values are for, None if any.
+    raw_pixels: whether pixels range from 0 to 255 instead of 0 to 1.
     """
 
     hyperparameters: Pairs
@@ -93,7 +94,7 @@ def _lem(dt: float, learning_rate: float, clip_norm: float) -> Recipe:
 
 _LSTM = Recipe((("forget_bias", 1.0),), 1e-3, "customary", clip_norm=1.0)
 
-# of 784 steps of one pixel; nobody's for "rnn"
+# for 784 steps of one pixel; "rnn" has no published recipe
 PUBLISHED: dict[tuple[str, str], Recipe] = {
     ("lstm", "smnist"): _LSTM,
     ("lstm", "psmnist"): _LSTM,
@@ -136,10 +137,10 @@ def _small(
     )
 
 
-# of 64 steps ("sdigits") and of 196 (MNIST resized to 14 x 14), with 64 units; none yet for "lem".
-# The same number of configurations for each model. The runs were short, so what is best in them may
-# be too fast for a long one: coRNN did not learn at 0.03 where it is best at 0.02, nor LSTM at 0.01
-# on "smnist-14".
+# for 64 steps ("sdigits") and 196 (MNIST resized to 14 x 14), with 64 units; none yet for "lem".
+# Each model had the same number of configurations. The runs were short, so the best rate may be too
+# fast for a long run: coRNN did not learn at 0.03 where it is best at 0.02, nor LSTM at 0.01 on
+# "smnist-14".
 TUNED: dict[tuple[str, str], Recipe] = {
     ("lstm", "sdigits"): _digits(0.02, 1.0, forget_bias=1.0),
     ("antisymmetric", "sdigits"): _digits(0.03, epsilon=0.2, gamma=0.01),

@@ -17,7 +17,7 @@ from organics.nn.normalization import uniform_fan_in
 class Tanh(RecurrentLayer):
     r"""The vanilla recurrent network, `h <- tanh(W h + V x + bias)`.
 
-    W starts orthogonal, V uniform on +-1/sqrt(m), the bias at 0.
+    W starts orthogonal, V uniform on +-1/sqrt(m), and the bias at 0.
 
     Arguments
         input_size, hidden_size: m and n.
@@ -56,7 +56,7 @@ class Tanh(RecurrentLayer):
         return self.W
 
     def cell(self) -> Cell:
-        """That of this name."""
+        """The cell "rnn"."""
         return Cell("rnn", 1, 1)
 
     def advance(

@@ -1,4 +1,4 @@
-"""What a recurrence is to the kernels: its equations in JAX, and its cell in C++."""
+"""A recurrence as the kernels see it: its equations in JAX, and its cell in C++."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -8,12 +8,12 @@ from jaxtyping import Array, Float, PyTree
 
 @dataclass(frozen=True)
 class Cell:
-    """Of the native kernels, which: `cpp/cells` has one file for each.
+    """One of the native kernels. `cpp/cells` has a file for each.
 
-    name: as `cpp/sequence.hpp` lists them.
-    parts: vectors (H,) of the state, of which the first is the output.
-    kept: vectors that the products of a step give, which the backward pass needs.
-    settings: numbers that are not trained, and options.
+    name: as listed in `cpp/sequence.hpp`.
+    parts: the number of vectors (H,) in the state. The first is the output.
+    kept: the number of vectors from the products of a step that the backward pass needs.
+    settings: untrained numbers, and options.
     """
 
     name: str
@@ -23,11 +23,11 @@ class Cell:
 
 
 class Parameters(NamedTuple):
-    """The arrays that a cell computes with, H neurons and m inputs; rows are what receives.
+    """The arrays that a cell computes with, for H neurons and m inputs. Rows are the receivers.
 
-    matrices: up to three, of what the state is multiplied with; (0, 0) is none.
+    matrices: up to three matrices that multiply the state; (0, 0) is none.
     input: the input's weights.
-    bias: what is added to the input's products, if anything is.
+    bias: added to the input's products, if given.
     vectors: further parameters of each neuron.
     """
 
@@ -39,14 +39,14 @@ class Parameters(NamedTuple):
 
 @runtime_checkable
 class Equations(Protocol):
-    """A recurrence on a state (batch, parts H), whose first part is the output."""
+    """A recurrence on a state (batch, parts H). The first part is the output."""
 
     def cell(self, weights: Any) -> Cell:
         """Its cell."""
         ...
 
     def parameters(self, weights: Any) -> Parameters:
-        """What the cell computes with."""
+        """The arrays that the cell computes with."""
         ...
 
     def step(

@@ -1,7 +1,7 @@
-"""One step of the gated circuit on arrays, and what a recurrence is given.
+"""One step of the gated circuit on arrays, and the weights of its recurrence.
 
-The state of a batch is one array (batch, 4 H), the parts `y | a | b0 | b` side by side, as every
-kernel wants few and long arrays.
+The state of a batch is one array (batch, 4 H), the parts `y | a | b0 | b` side by side, because
+kernels are quicker on few and long arrays.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from organics.kernels.cells import Cell, Parameters
 
 @dataclass(frozen=True)
 class Options:
-    """Which of the published variants of the equations holds.
+    """The choice among the published variants of the equations.
 
     rectified: `relu(y)` in place of `y` in both recurrent terms.
-    rectified_after: in the rectified model `relu(W_r y)`, as in the published cell, in place of
-        `W_r relu(y)`, as in the equations.
+    rectified_after: in the rectified model, `relu(W_r y)` as in the published cell, in place of
+        `W_r relu(y)` as in the equations.
     rectified_drive: `relu(W_zx x)`, as in the published cell, in place of `W_zx x`.
     """
 
@@ -30,13 +30,13 @@ class Options:
     rectified_drive: bool = False
 
     def cell(self, weights: "Weights") -> Cell:
-        """The circuit as the native kernels know it."""
+        """The circuit's cell in the native kernels."""
         identity = weights.recurrent is None
         options = identity, self.rectified, self.rectified_after, self.rectified_drive
         return Cell("organics", 4, 3 if identity else 4, tuple(map(float, options)))
 
     def parameters(self, weights: "Weights") -> Parameters:
-        """What they compute with."""
+        """The arrays that the native kernels compute with."""
         W_r, W, gates, input_, rates, offset = weights
         W_r = jnp.zeros((0, 0), offset.dtype) if W_r is None else W_r
         vectors = jnp.concatenate([rates, offset[None]])
@@ -48,12 +48,12 @@ class Options:
         x: Float[Array, "batch m"],
         state: Float[Array, "batch four_H"],
     ) -> Float[Array, "batch four_H"]:
-        """One step, as `step` below, with the input's product in it."""
+        """One step, as `step` below, with the input's product included."""
         return step(self, weights, x @ weights.input.T, state)
 
 
 class Weights(NamedTuple):
-    """All that the recurrence needs to know, H neurons and m inputs; rows are what receives.
+    """All arrays of the recurrence, for H neurons and m inputs. Rows are the receivers.
 
     `rates` are the step size over the time constants of y, a, b0 and b. `offset` is `sigma^2`.
     `recurrent=None` is the identity.
@@ -68,7 +68,7 @@ class Weights(NamedTuple):
 
 
 class Products(NamedTuple):
-    """What the matrix products of one step give: drive, recurrent input, pool, and open gates."""
+    """Results of one step's matrix products: drive, recurrent input, pool, and gates."""
 
     z: Float[Array, "batch H"]
     yhat: Float[Array, "batch H"]
@@ -82,7 +82,7 @@ def products(
     projected: Float[Array, "batch three_H"],
     state: Float[Array, "batch four_H"],
 ) -> Products:
-    """Everything of a step that the neurons' equations need; `projected` is the input's product."""
+    """The terms that the neurons' equations need. `projected` is the input's product."""
     H = weights.offset.shape[0]
     y, a = state[:, :H], state[:, H : 2 * H]
     q = jax.nn.relu(y) if options.rectified else y
@@ -102,7 +102,7 @@ def products(
 def velocity(
     weights: Weights, state: Float[Array, "batch four_H"], found: Products
 ) -> Float[Array, "batch four_H"]:
-    """The right-hand sides, of y, a, b0 and b, each times its time constant."""
+    """The right-hand sides for y, a, b0 and b, each times its time constant."""
     y, a, b0, b = jnp.split(state, 4, axis=1)
     return jnp.concatenate(
         [

@@ -1,7 +1,7 @@
-"""`jax.vmap` of a recurrence: what is mapped are further samples of the batch.
+"""`jax.vmap` of a recurrence: mapped inputs become further samples of the batch.
 
-This is a primitive, as a rule of its own sees what is mapped before JAX differentiates it: so there
-is one gradient of the weights, and not one for each sample to be summed.
+This is a primitive, so that its own rule handles the mapping before JAX differentiates. Hence there
+is one gradient of the weights, not one for each sample, to be summed.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def folded(
     *,
     outputs: int,
 ) -> tuple[Float[Array, "batch k"], Float[Array, "steps batch H"] | None]:
-    """`function(weights, x, state, lengths)`, with so many outputs at each step; None for 0."""
+    """`function(weights, x, state, lengths)`, with `outputs` numbers a step; None if that is 0."""
     leaves, tree = jax.tree.flatten((x, state, lengths, weights))
     found = _recurrence.bind(*leaves, function=function, tree=tree, outputs=outputs)
     return (found[0], found[1]) if outputs else (found[0], None)
@@ -40,7 +40,7 @@ def _types(*types, function: Callable, tree, outputs: int):
 
 
 def _differentiate(primals, tangents, **static):
-    """As `function` is differentiated, with respect to what moves."""
+    """The derivative of `function` with respect to the leaves that have a tangent."""
     moves = [type(tangent) is not ad.Zero for tangent in tangents]
 
     def of_moving(*moving):
@@ -56,7 +56,7 @@ def _differentiate(primals, tangents, **static):
 
 
 def _map(leaves, axes, *, function: Callable, tree, outputs: int):
-    """If the weights are the same for all, one larger batch; else as many calls in one."""
+    """One larger batch if the weights are not mapped, else as many calls in one."""
     static = {"function": function, "tree": tree, "outputs": outputs}
     x, state, lengths, weights = jax.tree.unflatten(tree, leaves)
     of_x, of_state, of_lengths, _ = jax.tree.unflatten(tree, axes)
@@ -68,7 +68,7 @@ def _map(leaves, axes, *, function: Callable, tree, outputs: int):
     )
 
     def fold(array, mapped, batch):
-        """The mapped axis and then that of the batch, as one where that of the batch is."""
+        """The mapped axis and the batch's, in that order, joined where the batch's was."""
         if mapped is None:
             array = jnp.broadcast_to(
                 jnp.expand_dims(array, batch),

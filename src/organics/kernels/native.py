@@ -1,7 +1,7 @@
 """Recurrences in C++ on a CPU: a whole sequence in one call, threads over the batch.
 
-The library is built when the package is installed, if there is a compiler; see `hatch_build.py`.
-Without it everything works by `scan`.
+Installing the package builds the library, if there is a compiler; see `hatch_build.py`. Without the
+library everything runs by `scan`.
 """
 
 import ctypes
@@ -29,16 +29,16 @@ LIBRARY = Path(
     os.environ.get("ORGANICS_LIBRARY") or Path(__file__).parent / "cpp" / "liborganics.so"
 )
 INSTRUCTION_SETS = ("base", "avx2", "avx512")
-"""What the kernel is compiled for, if the compiler can: each needs a newer processor."""
+"""The kernel is compiled for those that the compiler knows. Each needs a newer processor."""
 PIN = "ORGANICS_ISA"
-"""The environment variable that may name one of them, for tests; it is read once."""
-_MULTIPLE = 16  # of which the kernels want the number of neurons to be one
+"""An environment variable that may name one of them, for tests. It is read once."""
+_MULTIPLE = 16  # the kernels need a number of neurons that is a multiple of this
 _SEGMENT = 8  # steps between kept states: a segment of records stays in the processor's cache
-# Neurons from which on it takes longer to compute all products again than to write them down: of
-# 784 steps 0.39 s instead of 0.36 for 128 neurons, 1.63 instead of 1.30 for 256, the same for 64.
+# From this many neurons on, computing all products again takes longer than keeping them: at 784
+# steps 0.39 s instead of 0.36 for 128 neurons, 1.63 instead of 1.30 for 256, the same for 64.
 _KEEP_PRODUCTS = 128
-# Bytes of them beyond which it does not, as fresh memory takes its time: of 3,136 steps 1.5 s
-# instead of 1.9 for 128 neurons, where they are 1.6 GB, and 6.3 instead of 8.3 for 256.
+# Beyond so many bytes, computing them again is quicker, as fresh memory is slow: at 3,136 steps
+# 1.5 s instead of 1.9 for 128 neurons, whose products are 1.6 GB, and 6.3 instead of 8.3 for 256.
 _KEPT_AT_MOST = 2**30
 _KEPT_ANYHOW = 2**26  # bytes up to which fewer neurons gain, too, about a tenth
 _loading = threading.Lock()
@@ -55,14 +55,14 @@ def unavailable() -> str | None:
 def instruction_set() -> str | None:
     """The instructions that the kernel uses on this machine; `None` if there is no kernel.
 
-    Raises `ValueError` if the environment variable ORGANICS_ISA names others than there are here.
+    Raises `ValueError` if the environment variable ORGANICS_ISA names any that are not here.
     """
     return _load()[0]
 
 
 def left_out() -> str | None:
     """What the build of the library left out, and why; `None` if nothing."""
-    file = LIBRARY.with_suffix(".txt")  # which hatch_build.py writes
+    file = LIBRARY.with_suffix(".txt")  # written by hatch_build.py
     return file.read_text(encoding="utf-8").strip() if file.exists() else None
 
 
@@ -81,19 +81,19 @@ def _load_once() -> tuple[str | None, str | None]:
         use = library.organics_use
         use.argtypes, use.restype = [ctypes.c_char_p], ctypes.c_bool
         chosen = _choose(lambda name: use(name.encode()))
-        # else JAX would look at what is registered when it starts, and fail then
+        # start JAX first: else it would check the registered targets when it starts, and fail
         jax.local_devices(backend="cpu")
         for target in ("organics_forward", "organics_backward"):
             handler = jax.ffi.pycapsule(getattr(library, target))
             jax.ffi.register_ffi_target(target, handler, platform="cpu")
-    # JAX raises the last of them for a library that was built for a newer jaxlib
+    # a library built for a newer jaxlib makes JAX raise RuntimeError
     except (OSError, AttributeError, RuntimeError) as error:
         return None, f"{LIBRARY.name} cannot be loaded: {error}"
     return chosen, None
 
 
 def _choose(use: Callable[[str], bool]) -> str:
-    """The instructions that the kernel is to use: the best, or those that a variable names."""
+    """The instructions for the kernel: the best, or those that the variable names."""
     pinned = os.environ.get(PIN)
     usable = [name for name in INSTRUCTION_SETS if use(name)]
     if pinned and not use(pinned):
@@ -114,12 +114,11 @@ def run(
     keep_products: bool | None = None,
     threads: int = 0,
 ) -> tuple[Float[Array, "batch k"], Float[Array, "steps batch H"] | None]:
-    """Final state, and with `sequence` every output; after the end of a sequence its last ones.
+    """Final state, and with `sequence` every output. A sequence that has ended repeats its last.
 
-    For the backward pass the state is kept every `segment` steps, and with `keep_products` also
-    what the matrix products of every step gave; the rest is computed again. By default that is done
-    where it saves time.
-    `threads=0` is one for each processor that this process may use.
+    The backward pass gets the state of every `segment` steps, and with `keep_products` also the
+    results of every step's matrix products. It computes the rest again. By default products are
+    kept where that saves time. `threads=0` is one for each processor that this process may use.
     """
     H = parameters.vectors.shape[1]
     extra = -H % _MULTIPLE
@@ -162,7 +161,7 @@ def _keeps(H: int, size: int) -> bool:
 
 
 class _Weights(NamedTuple):
-    """Parameters as the kernels take them: always so many matrices, the bias in the input's."""
+    """Parameters as the kernels take them: always three matrices, and the bias in `input`."""
 
     first: Float[Array, "_ _"]
     second: Float[Array, "_ _"]
@@ -172,7 +171,7 @@ class _Weights(NamedTuple):
 
 
 def _pad(parameters: Parameters, extra: int) -> Parameters:
-    """The same with more neurons, which are at rest at zero and which nothing moves."""
+    """The same with `extra` more neurons, which stay at zero."""
     matrices, input_, _, vectors = parameters
     H = vectors.shape[1]
 
@@ -188,7 +187,7 @@ def _pad(parameters: Parameters, extra: int) -> Parameters:
 
 
 def _blocks(array: Array, axis: int, count: int, extra: int) -> Array:
-    """`array` with each of `count` blocks along an axis made longer by zeros."""
+    """`array` with `extra` zeros after each of `count` blocks along an axis."""
     if extra == 0:
         return array
     shape = array.shape
@@ -215,7 +214,7 @@ class _Kernel:
         given = jax.typeof(arguments[0])
         mesh = given.sharding.mesh
         everywhere = None if mesh.empty else NamedSharding(mesh, PartitionSpec())
-        # the arguments vary alike over the mesh, and so do the results
+        # the results vary over the mesh as the arguments do
         varying = given.manual_axis_type
         shapes = [
             jax.ShapeDtypeStruct(shape, given.dtype, sharding=everywhere, manual_axis_type=varying)
@@ -231,7 +230,7 @@ class _Kernel:
         )
 
     def advance(self, weights: _Weights, x, state, lengths, keep: bool):
-        """What `run` returns, and what is kept for the backward pass."""
+        """The result of `run`, and what is kept for the backward pass."""
         steps, batch, _ = x.shape
         kept = (-(-steps // min(self.segment, steps)) if keep else 0, *state.shape)
         H = weights.vectors.shape[1]
@@ -243,9 +242,9 @@ class _Kernel:
         return (final, outputs if self.sequence else None), kept
 
     def forward(self, weights, x, state, lengths):
-        """As `jax.custom_vjp` calls it: what is differentiated is marked."""
-        # JAX says which arguments are being differentiated: the input's gradient costs extra. The
-        # shape tells `backward`, as JAX may mistake the residuals' tree for that of another call
+        """The forward pass for `jax.custom_vjp`, which marks the differentiated arguments."""
+        # the input's gradient costs extra, so it is computed only if JAX asks for it. A shape tells
+        # `backward`, as JAX may mistake the residuals' tree for that of another call
         wanted = jnp.zeros((x.value.shape[0] if x.perturbed else 0, 0))
         weights, x, state, lengths = (
             jax.tree.map(lambda leaf: leaf.value, tree, is_leaf=lambda leaf: hasattr(leaf, "value"))
@@ -255,7 +254,7 @@ class _Kernel:
         return result, (weights, x, lengths, kept, wanted)
 
     def backward(self, residuals, cotangents):
-        """Gradients of all arguments but `lengths`."""
+        """Gradients of all arguments except `lengths`."""
         weights, x, lengths, kept, wanted = residuals
         d_final, d_outputs = cotangents
         _, batch, inputs = x.shape
@@ -275,7 +274,7 @@ class _Kernel:
 
 
 def _as_argument(lengths: Array | None) -> Array:
-    """No lengths say that all sequences are as long as they can be."""
+    """An empty array means that every sequence has all steps."""
     return jnp.zeros(0, jnp.int32) if lengths is None else lengths
 
 
@@ -286,5 +285,5 @@ def _differentiable(kernel: _Kernel):
         return kernel.advance(weights, x, state, lengths, keep=False)[0]
 
     run.defvjp(kernel.forward, kernel.backward, symbolic_zeros=True)
-    # outside of `jit`, `jax.shard_map` would not take a function with symbolic zeros
+    # outside of `jit`, `jax.shard_map` refuses a function with symbolic zeros
     return jax.jit(run, inline=True)

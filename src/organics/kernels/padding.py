@@ -1,4 +1,4 @@
-"""Sequences of unequal length in one batch: what stands after the end of one changes nothing."""
+"""Sequences of unequal length in one batch: entries after a sequence's end change nothing."""
 
 from typing import TypeVar
 
@@ -11,14 +11,14 @@ _Values = TypeVar("_Values", bound=Array | None)
 def going(
     lengths: Int32[Array, " batch"] | None, x: Float[Array, "steps batch m"]
 ) -> Bool[Array, "steps batch 1"] | None:
-    """Which steps of `x` are before the end of each sequence; None if all are."""
+    """Whether each step of `x` is before its sequence's end; None if all are."""
     if lengths is None:
         return None
     return jnp.arange(x.shape[0], dtype=lengths.dtype)[:, None, None] < lengths[None, :, None]
 
 
 def blank(goes: Bool[Array, "steps batch 1"] | None, values: _Values) -> _Values:
-    """The values (steps, batch, n) with 0 after the end of each sequence, and no gradient there."""
+    """The values (steps, batch, n), with 0 and no gradient after the end of each sequence."""
     return values if goes is None or values is None else jnp.where(goes, values, 0)
 
 
@@ -27,5 +27,5 @@ def hold(
     after: Float[Array, "batch k"],
     before: Float[Array, "batch k"],
 ) -> Float[Array, "batch k"]:
-    """The state after a step, or as it was `before` where the sequence has ended."""
+    """The state `after` a step, or `before` it where the sequence has ended."""
     return after if goes is None else jnp.where(goes, after, before)

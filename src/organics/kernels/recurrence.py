@@ -1,4 +1,4 @@
-"""A recurrence over a sequence: the one name that chooses how it is computed."""
+"""A recurrence over a sequence, and the choice of how to compute it."""
 
 import math
 from functools import partial
@@ -17,9 +17,9 @@ from organics.names import Backend, Memory
 
 
 def choose(backend: Backend) -> Literal["native", "scan"]:
-    """The kernel that `backend` stands for: "auto" is the quickest that JAX's default device has.
+    """The kernel that `backend` means: "auto" is the quickest on JAX's default device.
 
-    Raises `ValueError` for another name, and if "native" is asked for by name and is not there.
+    Raises `ValueError` for an unknown name, and if "native" is named and not available.
     """
     require_among("backend", backend, Backend)
     if backend == "native" and (reason := native.unavailable()) is not None:
@@ -43,25 +43,25 @@ def run(
 ) -> tuple[Float[Array, "batch k"], Float[Array, "steps batch H"] | None]:
     """Carry `state` through all steps of `x`: the final state, and with `sequence` every output.
 
-    With `lengths`, the number of steps of each sequence, the final state is that after its last
-    one, and the outputs are 0 after that. What `x` has there must be finite, and changes nothing.
+    `lengths` is the number of steps of each sequence. The final state is then that after the last
+    of them. Later outputs are 0; later entries of `x` must be finite, and change nothing.
 
-    With `memory="less"`, what the backward pass needs grows with the root of the number of steps;
-    for that the forward pass is computed twice (by "native" always).
+    With `memory="less"`, the memory for the backward pass grows with the root of the number of
+    steps, but the forward pass is computed twice (by "native" always).
 
-    "scan" has all derivatives, and can be exported, also for numbers of steps and samples that are
-    not known yet; for these "auto" is "scan", and `memory` is "more" if it is the steps. "native"
-    has gradients (`jax.grad`) and neither other derivatives nor exports: they raise `ValueError`,
-    under `jax.jit` when JAX compiles them.
+    "scan" has all derivatives, and can be exported, even for unknown numbers of steps and samples.
+    For unknown numbers "auto" is "scan"; for unknown steps `memory` is "more". "native" has
+    gradients (`jax.grad`) only: other derivatives and exports raise `ValueError`, under `jax.jit`
+    when JAX compiles them.
 
     Inside of `jax.shard_map`, and where `x` is shared on explicit axes of a mesh, each device
-    computes its share of the batch. Where it is left to the compiler to share the batch (`jax.jit`,
-    automatic axes), "native" has every device compute the whole.
+    computes its share of the batch. Where the compiler shares the batch (`jax.jit`, automatic
+    axes), "native" computes the whole on every device.
 
-    Under `jax.vmap`, "native" takes what is mapped as further samples of the batch, or if weights
-    are mapped, too, as so many calls in one, which share the threads.
+    Under `jax.vmap`, "native" treats mapped inputs as further samples of the batch. If weights are
+    mapped, too, it makes as many calls in one, which share the threads.
 
-    Raises `ValueError` as `choose` does, for another `memory`, or if an axis of `x` is empty.
+    Raises `ValueError` as `choose` does, for an unknown `memory`, or if an axis of `x` is empty.
     """
     if memory not in ("more", "less"):
         raise ValueError(f"`memory` must be 'more' or 'less', not {memory!r}.")
@@ -94,7 +94,7 @@ def run(
 def _in_segments(
     plain, segment: int, weights: PyTree, x: Array, state: Array, goes: Bool[Array, "..."] | None
 ):
-    """Of each segment only the first state is kept for the backward pass."""
+    """Keep only the first state of each segment for the backward pass."""
     again = jax.checkpoint(lambda state, given: plain(weights, given[0], state, given[1]))
     whole = x.shape[0] // segment * segment
     pieces = jax.tree.map(

@@ -1,8 +1,7 @@
-"""What the native recurrence does not do, refused by name where JAX is about to do it.
+"""Refusals, by name, of what the native recurrence cannot do, where JAX is about to do it.
 
-When a layer is called, nobody knows yet what JAX will be asked of it: it is exported, or
-differentiated forward, afterwards, from what was recorded. So two primitives are recorded with the
-kernel. They compute nothing.
+JAX first records a call of a layer, and only afterwards exports the record or differentiates it
+forward. So two primitives are recorded with the kernel. They compute nothing.
 """
 
 from typing import TypeVar
@@ -23,10 +22,10 @@ _NO_DERIVATIVE = (
 
 
 def guarded(tree: _Tree, *, gradients: bool) -> _Tree:
-    """The arrays as they are.
+    """The arrays unchanged.
 
-    When JAX exports what comes from them, or differentiates it, `ValueError` is raised; with
-    `gradients`, not in reverse mode.
+    `ValueError` is raised when JAX exports or differentiates what is computed from them; with
+    `gradients`, reverse mode is allowed.
     """
     return jax.tree.map(lambda leaf: _value.bind(leaf, gradients=gradients), tree)
 
@@ -55,7 +54,7 @@ batching.defvectorized(_value)
 mlir.register_lowering(_value, _lower)
 ad.primitive_jvps[_value] = _differentiate
 
-# of a derivative: it can be carried backwards, as reverse mode does, but not computed
+# the tangent: reverse mode can transpose it, but nothing can compute it
 _tangent = Primitive("organics_native_tangent")
 _tangent.def_impl(_refuse_derivative)
 _tangent.def_abstract_eval(lambda aval: aval)

@@ -1,4 +1,4 @@
-"""The recurrence under `jax.lax.scan`, differentiated by JAX: the reference for the others."""
+"""The recurrence under `jax.lax.scan`, differentiated by JAX: the reference for `native`."""
 
 from functools import partial
 
@@ -18,11 +18,11 @@ def run(
     *,
     sequence: bool,
 ) -> tuple[Float[Array, "batch k"], Float[Array, "steps batch H"] | None]:
-    """Final state, and with `sequence` every output; the last ones where a sequence has ended."""
+    """Final state, and with `sequence` every output. A sequence that has ended repeats its last."""
     H = state.shape[1] // equations.cell(weights).parts
 
-    # A step's inner values are computed again on the way back, in less time than storing them
-    # takes; likewise the input's product, which is therefore in the loop.
+    # The backward pass computes a step's inner values again, which is quicker than storing them.
+    # The same holds for the input's product, so it is in the loop.
     @partial(jax.checkpoint, prevent_cse=False)
     def body(state, given):
         x, goes = given
