@@ -353,7 +353,7 @@ def test_as_a_process(tmp_path):
     assert done.returncode == 2 and done.stdout == "" and "missing.json" in done.stderr
 
 
-COMMANDS = ("--help", "data list --help", "data list")
+COMMANDS = ("--version", "--help", "data list --help", "data list")
 
 
 @pytest.mark.parametrize("words", COMMANDS)
@@ -377,6 +377,7 @@ def test_standard_output_that_takes_no_more_is_named(words):
         capture_output=True,
         text=True,
         timeout=120,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},  # it is known only when it is flushed
     )
     message = "organics: cannot write standard output: No space left on device\n"
     assert (done.stderr, done.returncode) == (message, 2)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import reduce
 from importlib import import_module
 from operator import or_
-from typing import Any, get_type_hints
+from typing import Any, TextIO, get_type_hints
 
 from organics.cli import compiled
 from organics.files.atomic import naming
@@ -51,17 +51,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     compiled.keep()
     gc.set_threshold(100_000, 20, 20)  # tracing makes many objects, few of which are garbage
     code = run(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        _flush(stream)
     if arguments and arguments[0] in _SHORT:
-        _leave(code)
+        os._exit(code)  # shutting JAX down takes a seventh of the time of a short command
     sys.exit(code)
 
 
-def _leave(code: int) -> None:
-    """End at once: shutting JAX down takes a seventh of the time of a short command."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # nobody reads on
-            stream.flush()
-    os._exit(code)
+def _flush(stream: TextIO) -> None:
+    """Write what is still to be written; drop what cannot be, or Python would complain at exit."""
+    try:
+        stream.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except ValueError:  # it is closed
+        pass
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -92,7 +97,8 @@ def _run(arguments: Sequence[str]) -> int:
     if name == "--version":
         from organics import __version__
 
-        print(__version__)
+        with naming("standard output", "write"):
+            print(__version__, flush=True)
         return _DONE
     if name not in COMMANDS:
         like, commands = _like(name, COMMANDS), ", ".join(COMMANDS)
@@ -102,7 +108,10 @@ def _run(arguments: Sequence[str]) -> int:
 
     try:
         with naming("standard output", "write"):
-            command = _parse(name, rest)
+            try:
+                command = _parse(name, rest)
+            finally:
+                sys.stdout.flush()  # the help, if that was asked for
     except SystemExit as exit_:  # 0 after --help, 2 for a usage error
         return exit_.code if isinstance(exit_.code, int) else _REFUSED
     answer = command.run()
