@@ -98,3 +98,13 @@ def simulated(circuit, z, t, start=None):
     ends, options = (begin, t[-1]), {"rtol": 1e-9, "atol": 1e-11}
     found = scipy.integrate.solve_ivp(velocity, ends, at_begin, "DOP853", t, **options)
     return found.y[:n].T, found.y[n:].T
+
+
+def equations_in(jaxpr):
+    """All equations of a program and of what it calls."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from equations_in(inner)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from programs import equations_in
 
 from organics.baselines import build
 from organics.kernels import native
@@ -157,7 +158,7 @@ def test_what_is_mapped_is_one_larger_batch():
     loss = lambda layer, x: jnp.sum(jax.vmap(lambda x: layer(x)[0])(x))  # noqa: E731
     calls = [
         [tuple(shape.shape) for shape in equation.params["result_avals"]]
-        for equation in jax.make_jaxpr(jax.grad(loss))(layer, x).jaxpr.eqns
+        for equation in equations_in(jax.make_jaxpr(jax.grad(loss))(layer, x).jaxpr)
         if equation.primitive.name == "ffi_call"
     ]
     assert calls[0][0] == (15, 32)  # the final states

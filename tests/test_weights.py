@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from programs import equations_in
 
 import organics
 from organics import Circuit, Convolution, LowRank, steady_state
@@ -189,14 +190,7 @@ def test_weights_that_do_not_fit_are_refused(make, match):
 
 def largest_array(jaxpr):
     """The number of entries of the largest array in a program, whatever it calls."""
-    sizes = [1]
-    for equation in jaxpr.eqns:
-        sizes += [v.aval.size for v in equation.outvars]
-        for value in equation.params.values():
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                sizes.append(largest_array(inner))
-    return max(sizes)
+    return max(v.aval.size for equation in equations_in(jaxpr) for v in equation.outvars)
 
 
 def test_an_image_needs_no_matrix_of_all_pairs_of_positions():
