@@ -76,6 +76,25 @@ def command(name: str, **options: Any) -> str:
     return " ".join(words)
 
 
+def prepare_torch(
+    torch: Any, peers: str, agenda: Agenda, out: Path | None, without_torch: bool
+) -> None:
+    """Have PyTorch flush denormal numbers; without it, leave out its `peers`.
+
+    Raises `ValueError` if it is missing and there is a file to write, unless `without_torch`.
+    """
+    if torch is not None:
+        torch.set_flush_denormal(True)
+        return
+    if out is not None and not without_torch:
+        raise ValueError(
+            f"{out} is to have PyTorch's times, but it is not installed: `pip install '.[bench]'`, "
+            f"or write the file without them by `python -m benchmarks.{agenda.name} "
+            "--without-torch`."
+        )
+    agenda.leave_out(peers, "PyTorch is not installed")
+
+
 def conclude(
     agenda: Agenda, command: str, found: dict[str, Any], out: Path | None
 ) -> dict[str, Any]:

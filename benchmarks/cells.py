@@ -22,7 +22,15 @@ import jax.random as jr
 import numpy as np
 
 from benchmarks._agenda import Agenda, Measurement
-from benchmarks._common import command, command_line, conclude, spread, target, time_in_turn
+from benchmarks._common import (
+    command,
+    command_line,
+    conclude,
+    prepare_torch,
+    spread,
+    target,
+    time_in_turn,
+)
 from organics.baselines import build
 from organics.kernels import native
 from organics.names import Backend, BaselineName
@@ -65,16 +73,8 @@ def run(
     """
     if (why := native.unavailable()) is not None:
         raise ValueError(f"there is no native kernel to measure: {why}.")
-    if torch is None and out is not None and not without_torch:
-        raise ValueError(
-            f"{out} is to have PyTorch's times, but it is not installed: `pip install '.[bench]'`, "
-            "or write the file without them by `python -m benchmarks.cells --without-torch`."
-        )
     agenda = Agenda("cells", rounds, quick=quick, seconds=seconds)
-    if torch is None:
-        agenda.leave_out("PyTorch's LSTM", "PyTorch is not installed")
-    else:
-        torch.set_flush_denormal(True)
+    prepare_torch(torch, "PyTorch's LSTM", agenda, out, without_torch)
     sizes = [("lstm", 16, 20), ("lem", 16, 20)] if quick else _sizes()
     measurements = [
         Measurement(_words(*size), *_expected(*size), partial(_row, agenda, *size))

@@ -27,7 +27,15 @@ import jax.random as jr
 import numpy as np
 
 from benchmarks._agenda import Agenda, Measurement
-from benchmarks._common import command, command_line, conclude, spread, target, time_in_turn
+from benchmarks._common import (
+    command,
+    command_line,
+    conclude,
+    prepare_torch,
+    spread,
+    target,
+    time_in_turn,
+)
 from organics.kernels import native, recurrence
 from organics.kernels.equations import Options
 from organics.machine.side_by_side import apart
@@ -78,16 +86,8 @@ def run(
     """
     if any(size < 1 for size in (*units, *steps)):
         raise ValueError(f"`units` and `steps` must be positive, not {units} and {steps}.")
-    if torch is None and out is not None and not without_torch:
-        raise ValueError(
-            f"{out} is to have PyTorch's times, but it is not installed: `pip install '.[bench]'`, "
-            "or write the file without them by `python -m benchmarks.recurrence --without-torch`."
-        )
     agenda = Agenda("recurrence", rounds, quick=quick, seconds=seconds)
-    if torch is not None:
-        torch.set_flush_denormal(True)
-    else:
-        agenda.leave_out("PyTorch's loop and LSTM", "PyTorch is not installed")
+    prepare_torch(torch, "PyTorch's loop and LSTM", agenda, out, without_torch)
     sizes = dict.fromkeys((n, T) for T in steps or STEPS for n in units or UNITS)
     sizes = [(16, 20)] if quick else list(sizes)
     if not (full or units or steps):

@@ -7,6 +7,7 @@ import pytest
 from circuits import seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import equations_in
 
 from organics.linear_stability.certificate import certify
 from organics.linear_stability.energy import energy
@@ -183,17 +184,10 @@ def test_bounded_recurrence_is_normalized_once_for_a_batch():
         return jnp.sum(jax.vmap(lambda x: layer.circuit(x)[0].W_r @ x[:n])(xs))
 
     jaxpr = jax.make_jaxpr(eqx.filter_grad(loss))(layer, jnp.ones((7, m)))
-    shapes = [e.invars[0].aval.shape for e in _equations(jaxpr.jaxpr) if e.primitive.name == "svd"]
+    shapes = [
+        e.invars[0].aval.shape for e in equations_in(jaxpr.jaxpr) if e.primitive.name == "svd"
+    ]
     assert shapes and set(shapes) == {(n, n)}
-
-
-def _equations(jaxpr):
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in equation.params.values():
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                yield from _equations(inner)
 
 
 def test_initial_values_are_the_papers():

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from organics.arguments import require_among
 from organics.kernels import recurrence
 from organics.kernels.cells import Cell, Parameters
 from organics.names import Backend, Memory
@@ -141,16 +140,6 @@ class RecurrentLayer(eqx.Module):
         size = self.parts * self.hidden_size
         require_state("state", state, size, self.bias.dtype, batch if batched else None)
         return jnp.broadcast_to(state, (batch, size))
-
-
-def require_execution(backend: Backend, memory: Memory) -> tuple[Backend, Memory]:
-    """Both arguments unchanged.
-
-    Raises `ValueError` for an unknown word.
-    """
-    require_among("backend", backend, Backend)
-    require_among("memory", memory, Memory)
-    return backend, memory
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.arguments import float_type, require_sizes
-from organics.baselines.layer import RecurrentLayer, drive, require_execution
+from organics.baselines.layer import RecurrentLayer, drive
 from organics.kernels.cells import Cell
 from organics.names import Backend, Memory
-from organics.nn.arguments import as_built, require_finite
+from organics.nn.arguments import as_built, require_execution, require_finite
 from organics.nn.normalization import uniform_fan_in
 
 

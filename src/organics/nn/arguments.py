@@ -11,10 +11,21 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from organics.arguments import require_float_type
+from organics.arguments import require_among, require_float_type
+from organics.names import Backend, Memory
 
 Axes = tuple[int | str, ...]
 Built = tuple[tuple[str, tuple[int, ...] | None], ...]
+
+
+def require_execution(backend: Backend, memory: Memory) -> tuple[Backend, Memory]:
+    """Both arguments unchanged.
+
+    Raises `ValueError` for an unknown word.
+    """
+    require_among("backend", backend, Backend)
+    require_among("memory", memory, Memory)
+    return backend, memory
 
 
 def as_built(layer: eqx.Module) -> Built:

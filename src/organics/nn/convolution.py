@@ -114,7 +114,8 @@ class NormalizationConv2d(eqx.Module):
         del key
         circuit, z = self.circuit(x)
         rates = circuit.firing_rates(steady_state(circuit, z).state).y_plus
-        assert isinstance(pool := circuit.W, Convolution)
+        pool = circuit.W
+        assert isinstance(pool, Convolution)
         return rates.reshape(-1, pool.height, pool.width)
 
     def circuit(self, x: Float[Array, "c_in h w"]) -> tuple[Circuit, Float[Array, " n"]]:

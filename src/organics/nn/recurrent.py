@@ -22,7 +22,13 @@ from organics.circuit.constraints import at_most_one, cap_spectral_norm, semidef
 from organics.kernels import recurrence
 from organics.kernels.equations import Options, Weights, project, step
 from organics.names import Backend, Drive, Memory, Rectification, Recurrence, TimeConstants
-from organics.nn.arguments import Built, as_built, require_as_built, require_state
+from organics.nn.arguments import (
+    Built,
+    as_built,
+    require_as_built,
+    require_execution,
+    require_state,
+)
 from organics.nn.moments import spectra
 from organics.nn.normalization import uniform_fan_in
 from organics.nn.sequences import Lengths, as_rows, as_sequences
@@ -301,8 +307,7 @@ class ORGaNICs(eqx.Module):
         require_among("time_constants", time_constants, TimeConstants)
         require_among("rectification", rectification, Rectification)
         require_among("drive", drive, Drive)
-        require_among("backend", backend, Backend)
-        require_among("memory", memory, Memory)
+        self.backend, self.memory = require_execution(backend, memory)
         largest = {
             "dt_tau_max_y": dt_tau_max_y,
             "dt_tau_max_a": dt_tau_max_a,
@@ -325,8 +330,6 @@ class ORGaNICs(eqx.Module):
             rectified_drive=drive == "rectified",
         )
         self.dt = float(dt)
-        self.backend = backend
-        self.memory = memory
         self.built = as_built(self)
 
     @property

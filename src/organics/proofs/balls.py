@@ -41,9 +41,10 @@ class BallCircuit(NamedTuple):
     def of(cls, circuit: Circuit, z: Float[Array, " n"]) -> "BallCircuit":
         """The circuit with products rounded outwards to the working precision."""
         recurrent = circuit.recurrent
+        is_product = isinstance(recurrent, LowRank)
         # a zero row receives nothing; in a product of factors, a zero row of the left one
-        rows = np.asarray(recurrent.left if (thin := isinstance(recurrent, LowRank)) else recurrent)
-        identity = not thin and np.array_equal(rows, np.eye(circuit.n))
+        rows = np.asarray(recurrent.left if is_product else recurrent)
+        identity = not is_product and np.array_equal(rows, np.eye(circuit.n))
         gains = zip(exact(circuit.b0), exact(circuit.sigma), strict=True)
         return cls(
             W=weights_in_balls(circuit.pool),

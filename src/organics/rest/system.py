@@ -1,7 +1,6 @@
 """What the search for steady states needs to know of a system under its drive."""
 
 from abc import abstractmethod
-from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -10,9 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from organics.circuit.circuit import Circuit, State
 from organics.linear.jacobian import imbalance_jacobian
-from organics.linear.krylov import neuron_blocks, solve_linearized
-
-Linear = Callable[[Array], Array]
+from organics.linear.krylov import Linear, neuron_blocks, solve_linearized
 
 
 class System(eqx.Module):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from organics.files.atomic import write_atomically
+from organics.studies.harness.outcome import write
 
 Piece = dict[str, np.ndarray]
 
@@ -33,9 +34,7 @@ def kept(folder: Path, name: str, make: Callable[[], Mapping[str, np.ndarray]]) 
 def kept_document(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The same of one JSON document, whose file says all that it depends on."""
     if not path.exists():
-        document = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(document, indent=2) + "\n").encode())
+        write(path, make())
     return json.loads(path.read_text())
 
 
