@@ -5,6 +5,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -44,7 +46,8 @@ def test_what_a_killed_worker_had_is_made_by_the_other(dask, tmp_path, folder):
 
     killed, calls = dask.pids[0], range(8)
     cluster = Cluster("dask", dask.address)
-    side_by_side(slowly, [(folder, i) for i in calls], cluster=cluster, watch=dask.killer(begun))
+    with dask.one_killed(begun):
+        side_by_side(slowly, [(folder, i) for i in calls], cluster=cluster)
     (alone := tmp_path / "alone").mkdir()
     side_by_side(slowly, [(alone, i) for i in calls], processes=1)
     assert texts(folder) == texts(alone) and len(texts(folder)) == len(calls)
@@ -91,11 +94,15 @@ def test_a_client_that_there_is_already_is_used_and_kept(dask, folder):
 def test_targets_made_by_a_cluster_are_those_made_here(dask, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where the workers are is not where they are to write
     targets = named(("table4", "table7", "gradients"))
-    kill = dask.killer(lambda: True)  # told of the first progress, which is of a worker
+    progress = threading.Event()  # the first is of a worker
     with jax.enable_x64(False):
         here = reproduce(targets, Path("here"), quick=True)
         cluster = Cluster("dask", dask.address)
-        there = reproduce(targets, Path("there"), quick=True, cluster=cluster, on_progress=kill)
+        with dask.one_killed(progress.is_set):
+            there = reproduce(
+                targets, Path("there"), quick=True, cluster=cluster,
+                on_progress=lambda *_: progress.set(),
+            )  # fmt: skip
     assert len(dask.pids) == 1
     for one, other in zip(here, there, strict=True):
         assert one.error is None and other.error is None
@@ -106,6 +113,9 @@ def test_targets_made_by_a_cluster_are_those_made_here(dask, tmp_path, monkeypat
 @pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_networks_trained_by_a_cluster_are_those_trained_here(dask, tmp_path):
+    def begun(config):
+        return config.backend == "dask" and any(config.out.glob("*/metrics.jsonl"))
+
     found = []
     for backend in ("processes", "dask"):
         config = mnist_static.Config(
@@ -115,16 +125,16 @@ def test_networks_trained_by_a_cluster_are_those_trained_here(dask, tmp_path):
             models=("mlp",),
             sizes=2,
             seeds=(0,),
-            epochs=6,
+            epochs=20,
             batch_size=135,  # divides the number of images: one size of batch to compile for
             stability=None,
             processes=1 if backend == "processes" else None,
             backend=backend,
             scheduler=None if backend == "processes" else dask.address,
         )
-        kill = dask.killer(lambda out=config.out: any(out.glob("*/metrics.jsonl")))
         with jax.enable_x64(False):  # as the workers have it
-            rows = mnist_static.compute(config, kill if backend == "dask" else None)["rows"]
+            with dask.one_killed(partial(begun, config)):
+                rows = mnist_static.compute(config)["rows"]
         for row in rows:
             del row["seconds_per_epoch"]
         found.append(rows)

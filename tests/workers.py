@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,14 +22,24 @@ class Workers(NamedTuple):
         self.pids.remove(pid)
         os.kill(pid, signal.SIGKILL)
 
-    def killer(self, begun: Callable[[], bool]) -> Callable[..., None]:
-        """A function to call again and again: it kills one of two once the work has `begun`."""
+    @contextmanager
+    def one_killed(self, begun: Callable[[], bool]) -> Iterator[None]:
+        """A block during which the first worker is killed, as soon as its work has `begun`."""
+        over = threading.Event()
 
-        def look(*_: object) -> None:
-            if len(self.pids) == 2 and begun():
-                self.kill(self.pids[0])
+        def look() -> None:
+            while not over.wait(0.01):
+                if begun():
+                    self.kill(self.pids[0])
+                    return
 
-        return look
+        thread = threading.Thread(target=look)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
 
 @contextmanager
