@@ -132,9 +132,9 @@ def test_networks_trained_by_a_cluster_are_those_trained_here(dask, tmp_path):
             backend=backend,
             scheduler=None if backend == "processes" else dask.address,
         )
-        with jax.enable_x64(False):  # as the workers have it
-            with dask.one_killed(partial(begun, config)):
-                rows = mnist_static.compute(config)["rows"]
+        # as the workers have it
+        with jax.enable_x64(False), dask.one_killed(partial(begun, config)):
+            rows = mnist_static.compute(config)["rows"]
         for row in rows:
             del row["seconds_per_epoch"]
         found.append(rows)
