@@ -42,9 +42,9 @@ $(WITH_PEERS): $(INSTALLED)
 bench: $(WITH_PEERS)
 	$(BIN)/python -m benchmarks $(ARGS)
 
-# the table of the paper's claims, from results/paper; with ARGS=--check, only whether it is there
+# the tables of claims, from results/; with ARGS=--check, only whether they are there
 results-table: $(INSTALLED)
-	$(BIN)/python -m organics.studies.harness.claims results/paper docs/claims.md $(ARGS)
+	$(BIN)/python -m organics.studies.harness.claims results docs/claims.md $(ARGS)
 
 # the native kernel's tests with the sanitizers for addresses and undefined behaviour
 SANITIZED := build/sanitized/liborganics.so

@@ -20,9 +20,9 @@ from organics.data.store import places
 from organics.rest.search import steady_state
 from organics.simulation.noise import Noise
 from organics.spectra import coherence, power_spectrum
+from organics.studies.catalog import TARGETS
 from organics.studies.harness import runner
 from organics.studies.harness.runner import Result
-from organics.studies.paper.catalog import TARGETS
 from organics.training import SequenceConfig, TrainConfig
 from organics.training.run_folder import RunFolder
 

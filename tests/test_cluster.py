@@ -17,9 +17,9 @@ from workers import workers
 from organics import cli
 from organics.machine.cluster import Cluster, chosen
 from organics.machine.side_by_side import side_by_side
+from organics.studies.catalog import named
 from organics.studies.harness.runner import reproduce
-from organics.studies.ours import mnist_static
-from organics.studies.paper.catalog import named
+from organics.studies.networks.static import Networks, train_all
 
 
 @pytest.fixture
@@ -113,14 +113,13 @@ def test_targets_made_by_a_cluster_are_those_made_here(dask, tmp_path, monkeypat
 @pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_networks_trained_by_a_cluster_are_those_trained_here(dask, tmp_path):
-    def begun(config):
-        return config.backend == "dask" and any(config.out.glob("*/metrics.jsonl"))
+    def begun(networks, backend):
+        return backend == "dask" and any(networks.out.glob("*/metrics.jsonl"))
 
     found = []
     for backend in ("processes", "dask"):
-        config = mnist_static.Config(
+        networks = Networks(
             out=tmp_path / backend,
-            results=tmp_path / f"{backend}.json",
             dataset="digits",
             models=("mlp",),
             sizes=2,
@@ -128,13 +127,11 @@ def test_networks_trained_by_a_cluster_are_those_trained_here(dask, tmp_path):
             epochs=20,
             batch_size=135,  # divides the number of images: one size of batch to compile for
             stability=None,
-            processes=1 if backend == "processes" else None,
-            backend=backend,
-            scheduler=None if backend == "processes" else dask.address,
         )
+        cluster = Cluster("dask", dask.address) if backend == "dask" else None
         # as the workers have it
-        with jax.enable_x64(False), dask.one_killed(partial(begun, config)):
-            rows = mnist_static.compute(config)["rows"]
+        with jax.enable_x64(False), dask.one_killed(partial(begun, networks, backend)):
+            rows = train_all(networks, processes=1, cluster=cluster)["rows"]
         for row in rows:
             del row["seconds_per_epoch"]
         found.append(rows)

@@ -1,11 +1,10 @@
 """The search's claims about circuits over ten decades, judged in ball arithmetic, at toy size."""
 
-import json
-
 import numpy as np
 import pytest
 
 from organics.circuit.circuit import Circuit
+from organics.studies.harness.target import Job
 from organics.studies.ours import extremes
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -35,22 +34,22 @@ def stacked(circuits, kind):
 
 @pytest.mark.parametrize(("kind", "rectified"), [("float32", True), ("float64", False)])
 def test_nothing_is_claimed_that_is_not_so(tmp_path, monkeypatch, kind, rectified):
+    job = Job(tmp_path)
     cleared = []  # and not what other tests have compiled
     monkeypatch.setattr(extremes.jax, "clear_caches", lambda: cleared.append(1))
-    config = extremes.Config(
-        results=tmp_path / "found.json",
-        circuits=300,
-        sizes=(2,),
-        kinds=(kind,),
-        rectified=(rectified,),
-    )
-    found = extremes.compute(config, progress=False)
+    sample = extremes.Sample(300, sizes=(2,), kinds=(kind,), rectified=(rectified,))
+    found = extremes.measure(sample, job)
     assert len(cleared) == 1, "a size is forgotten when it is done"
-    assert json.loads(config.results.read_text()) == json.loads(json.dumps(found))
+    monkeypatch.setattr(extremes, "_judged", lambda *_: pytest.fail("judged again"))
+    assert extremes.measure(sample, job) == found, "complete pieces are kept"
     (row,) = found["rows"]
     assert row["converged_wrongly"] == row["stable_wrongly"] == row["stable_not_decided"] == 0
     assert row["converged"] > 200 and row["stable"] > 100
     assert row["stable_but_not_said_so"] <= 0.05 * row["stable"]
+    outcome = extremes.conclude(found)
+    assert outcome.verdict == "holds" and "0 of them wrongly" in outcome.here
+    total = found["total"] | {"stable_wrongly": 1}
+    assert extremes.conclude(found | {"total": total}).verdict == "partly"
 
 
 def test_circuits_that_look_as_if_they_rested():

@@ -12,10 +12,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from organics import cli
+from organics.studies import catalog
 from organics.studies.harness import claims, report, runner
 from organics.studies.harness.runner import reproduce
 from organics.studies.harness.target import Check, Outcome, Table, Target
-from organics.studies.paper import catalog
 
 
 def target(name):
@@ -58,6 +58,7 @@ def modules(monkeypatch):
         monkeypatch.setitem(sys.modules, f"organics.studies.paper.{name}", module)
     for module in (catalog, claims, report):
         monkeypatch.setattr(module, "TARGETS", (BROKEN, TOY))
+    monkeypatch.setattr(catalog, "PAPER", (BROKEN, TOY))
     return jobs
 
 
@@ -185,8 +186,9 @@ def test_the_table_of_claims_follows_the_results(tmp_path, monkeypatch):
 
     run()
     assert "| not run: about 0.1 minutes | not run |" in file.read_text()
+    assert "Beyond the paper" not in file.read_text()
     run("--check")
-    reproduce([TOY], tmp_path)
+    reproduce([TOY], tmp_path / "paper")
     with pytest.raises(SystemExit, match="results-table"):
         run("--check")
     run()
@@ -196,6 +198,10 @@ def test_the_table_of_claims_follows_the_results(tmp_path, monkeypatch):
     )
     assert "Not run here" in text and "- the rest, about 1.5 h: `organics train it`" in text
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    monkeypatch.setattr(claims, "TARGETS", (TOY, replace(TOY, name="own", room="ours")))
+    run()
+    paper, own = file.read_text().split("## Beyond the paper")
+    assert "`own`" in own and "`own`" not in paper and "`toy`" in paper
     file.write_text("no markers")
     with pytest.raises(ValueError, match="markers"):
         run()
@@ -224,11 +230,13 @@ def test_the_command(tmp_path, capsys):
 
 
 def test_the_catalog_is_in_order_and_names_modules():
-    targets = sys.modules["organics.studies.paper.catalog"]
+    targets = sys.modules["organics.studies.catalog"]
     folder = Path(targets.__file__).parent
     names = [line.split('"')[1] for line in Path(targets.__file__).read_text().splitlines()
              if line.strip().startswith('name="')]  # fmt: skip
     assert len(set(names)) == len(names)
     for name in names:
-        assert (folder / f"{name}.py").exists()
+        own = name in {target.name for target in targets.OURS}
+        assert (folder / ("ours" if own else "paper") / f"{name}.py").exists()
+    assert {target.room for target in targets.OURS} == {"ours"}
     assert replace(TOY, minutes=1.0) != TOY

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+from pathlib import Path
 from typing import get_args
 
 import equinox as eqx
@@ -26,9 +27,10 @@ from organics.models import (
 from organics.names import Schedule
 from organics.nn import recurrent, trainable
 from organics.nn.moments import spectra
+from organics.studies.harness.target import Job
 from organics.studies.networks import runs
 from organics.studies.ours import schedules, step_sizes
-from organics.studies.ours import sequences as experiment
+from organics.studies.ours import sequences as comparison
 from organics.training import Diverged, SequenceConfig, TrainConfig, config, evaluate, loop, train
 from organics.training.evaluation import build_model, input_shape, load_model
 from organics.training.run_folder import RunFolder
@@ -506,6 +508,11 @@ def test_the_digits_are_learned_row_by_row(tmp_path):
     assert np.min(norms) > 1e-3 and np.max(norms) < 20  # not clipped
 
 
+def job(folder):
+    """A target's input, whose runs are in this folder."""
+    return Job(folder, runs=(folder,))
+
+
 @pytest.fixture
 def _fewer_shapes(monkeypatch):
     monkeypatch.setattr(loop, "load_dataset", whole_batches)
@@ -513,51 +520,54 @@ def _fewer_shapes(monkeypatch):
 
 @pytest.mark.usefixtures("_fewer_shapes")
 def test_the_comparison_of_schedules_at_toy_size(tmp_path):
-    config = schedules.Config(
-        out=tmp_path / "runs", results=tmp_path / "found.json", rows=True, units=4, epochs=(1,),
-        learning_rates=(0.01,), seeds=(0, 1),
-    )  # fmt: skip
-    found = schedules.compute(config, progress=False)
-    assert json.loads(config.results.read_text()) == found
+    grid = schedules.Grid(rows=True, units=4, epochs=(1,), learning_rates=(0.01,), seeds=(0, 1))
+    found = schedules.measure(grid, job(tmp_path))
     assert [row["schedule"] for row in found["rows"]] == list(schedules.SCHEDULES)
     for row in found["rows"]:
         assert row["mean_test_accuracy"] == pytest.approx(np.mean(row["test_accuracy"]), abs=2e-6)
         assert 0 < row["least_gradient_norm"] < row["largest_gradient_norm"]
     assert found["settings"]["units"] == 4 and "seed" not in found["settings"]
-    assert schedules.compute(config, progress=False) == found
+    assert schedules.measure(grid, job(tmp_path)) == found
+    outcome = schedules.conclude(found)
+    (check,) = outcome.checks
+    others = [row["mean_test_accuracy"] for row in found["rows"][1:]]
+    assert f"{max(others):.1%}" in check.here
+    assert [line[0] for line in outcome.table.rows] == list(schedules.SCHEDULES)
 
 
 @pytest.mark.usefixtures("_fewer_shapes")
 def test_the_comparison_of_schedules_goes_on_after_a_run_that_diverged(tmp_path, monkeypatch):
     overflowing(monkeypatch, at=1)
-    config = schedules.Config(
-        out=tmp_path / "runs", results=tmp_path / "found.json", rows=True, units=4, epochs=(1,),
-        learning_rates=(0.01,), seeds=(0,),
-    )  # fmt: skip
-    found = schedules.compute(config, progress=False)
+    grid = schedules.Grid(rows=True, units=4, epochs=(1,), learning_rates=(0.01,), seeds=(0,))
+    found = schedules.measure(grid, job(tmp_path))
     assert [row["diverged"] for row in found["rows"]] == [1, 0, 0]
+    outcome = schedules.conclude(found)  # nothing to compare with
+    assert outcome.verdict == "not run" and outcome.table.rows[0] == ["step", ""]
 
 
 @pytest.mark.usefixtures("_fewer_shapes")
 def test_the_comparison_of_step_sizes(tmp_path, monkeypatch):
-    config = step_sizes.Config(
-        out=tmp_path / "runs", results=tmp_path / "found.json", task="sdigits", units=4, epochs=1,
-        recurrent=("identity", "free"), dt_tau_max_y=(0.5,), dt_tau_max_a=(0.5,), batch_size=450,
+    grid = step_sizes.Grid(
+        task="sdigits", units=4, epochs=1, recurrent=("identity", "free"), dt_tau_max_y=(0.5,),
+        dt_tau_max_a=(0.5,), batch_size=450,
     )  # fmt: skip
-    found = step_sizes.compute(config, progress=False)
-    assert json.loads(config.results.read_text()) == found
-    for row, kind in zip(found["rows"], config.recurrent, strict=True):
+    found = step_sizes.measure(grid, job(tmp_path))
+    for row, kind in zip(found["rows"], grid.recurrent, strict=True):
         assert row["diverged_at_step"] is None and row["epochs"] == 1
         assert row["largest_gradient_norm"] > 0 and row["largest_step_radius"] > 0
         told = {"recurrent": kind, "dt_tau_max_y": 0.5, "dt_tau_max_a": 0.5}
         assert {name: row[name] for name in told} == told
-        run = RunFolder.open(config.out / f"sdigits-{kind}-0.5-0.5-seed0").config
+        run = RunFolder.open(tmp_path / f"step_sizes/sdigits-{kind}-0.5-0.5-seed0").config
         assert told | found["settings"] == json.loads(run.to_json())
     overflowing(monkeypatch, at=1)
-    elsewhere = dataclasses.replace(config, out=tmp_path / "again")
-    [row, other] = step_sizes.compute(elsewhere, progress=False)["rows"]
+    again = step_sizes.measure(grid, job(tmp_path / "again"))
+    [row, other] = again["rows"]
     assert row["diverged_at_step"] > 0 and row["validation_accuracy"] == []
     assert row["test_accuracy"] is None and other["diverged_at_step"] is None
+    for numbers, verdict in ((found, "holds"), (again, "does not hold")):
+        outcome = step_sizes.conclude(numbers)
+        assert outcome.verdict == verdict
+        assert ("diverged at step" in outcome.table.rows[0][2]) == (verdict == "does not hold")
 
 
 def test_the_comparison_of_step_sizes_is_of_every_pair(tmp_path, monkeypatch):
@@ -568,11 +578,11 @@ def test_the_comparison_of_step_sizes_is_of_every_pair(tmp_path, monkeypatch):
         raise Diverged("not finite at step 5", 5, None)
 
     monkeypatch.setattr(runs, "train", diverges)
-    config = step_sizes.Config(
-        out=tmp_path / "runs", results=tmp_path / "found.json", task="sdigits",
-        recurrent=("identity", "free"), dt_tau_max_y=(0.5,), dt_tau_max_a=(0.5, 1.0),
-    )  # fmt: skip
-    found = step_sizes.compute(config, progress=False)
+    kinds = ("identity", "free")
+    grid = step_sizes.Grid(
+        task="sdigits", recurrent=kinds, dt_tau_max_y=(0.5,), dt_tau_max_a=(0.5, 1.0)
+    )
+    found = step_sizes.measure(grid, job(tmp_path))
     pairs = [("identity", 0.5), ("identity", 1.0), ("free", 0.5), ("free", 1.0)]
     assert [(row["recurrent"], row["dt_tau_max_a"]) for row in found["rows"]] == pairs
     assert [row["diverged_at_step"] for row in found["rows"]] == [5] * 4
@@ -586,18 +596,23 @@ def test_the_comparison_of_models_goes_on_after_a_run_that_diverged(tmp_path, mo
         raise Diverged("not finite at step 5", 5, None)
 
     monkeypatch.setattr(runs, "train", overflows)
-    config = experiment.Config(
-        out=tmp_path,
-        results=tmp_path / "found.json",
-        tasks=("smnist",),
-        models=("organics", "lstm"),
+    found = comparison.measure(
+        comparison.Rows(tasks=comparison.TASKS[:1], models=("organics", "lstm")), job(tmp_path)
     )
-    found = experiment.compute(config, progress=False)
     assert [row["diverged_at_step"] for row in found["rows"]] == [[5, 5, 5]] * 2
-    # what the next command does not ask for stays
-    again = dataclasses.replace(config, models=("lstm",), seeds=(3,))
-    circuit, other = experiment.compute(again, progress=False)["rows"]
-    assert circuit == found["rows"][0]
-    assert (other["model"], other["diverged_seeds"]) == ("lstm", [3])
-    written = json.loads(config.results.read_text())
-    assert written == json.loads(json.dumps({"rows": [circuit, other]}))
+    outcome = comparison.conclude(found)
+    assert [check.holds for check in outcome.checks] == [None, False]
+    assert "3 of 3 runs diverge" in outcome.here
+    assert comparison.draw(outcome).axes
+
+
+def test_the_verdict_on_models_is_that_of_their_means():
+    """Of a complete result, with one number changed."""
+    stored = Path(__file__).parents[1] / "results/ours/sequences.json"
+    numbers = json.loads(stored.read_text())["numbers"]
+    rows = [row for row in numbers["rows"] if row["task"] == "psmnist"]
+    assert [c.holds for c in comparison.conclude({"rows": rows}).checks] == [True, True]
+    best = max(row["mean_test_accuracy"] for row in rows)
+    rows[-1] = rows[-1] | {"mean_test_accuracy": best + 0.011}
+    assert rows[-1]["model"] == "lipschitz-clipped"
+    assert [c.holds for c in comparison.conclude({"rows": rows}).checks] == [False, True]

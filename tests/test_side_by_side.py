@@ -15,7 +15,7 @@ from processes import leave, refuse, running, wait_for
 from organics.machine.processors import available
 from organics.machine.side_by_side import apart, side_by_side
 from organics.studies.harness.runner import reproduce
-from organics.studies.ours import mnist_static
+from organics.studies.networks.static import Networks, train_all
 from organics.training.run_folder import RunFolder
 
 
@@ -85,9 +85,8 @@ def test_the_others_end_when_the_first_is_killed(tmp_path):
 def test_networks_trained_side_by_side_are_those_trained_one_after_another(tmp_path):
     found = []
     for processes in (1, 2):
-        config = mnist_static.Config(
+        networks = Networks(
             out=tmp_path / str(processes),
-            results=tmp_path / f"{processes}.json",
             dataset="digits",
             models=("mlp",),
             sizes=2,
@@ -95,17 +94,17 @@ def test_networks_trained_side_by_side_are_those_trained_one_after_another(tmp_p
             epochs=1,
             batch_size=135,  # divides the number of images: one size of batch to compile for
             stability=None,
-            processes=processes,
         )
         told = []
         with jax.enable_x64(False):  # as the other processes have it
-            rows = mnist_static.compute(config, lambda *what, told=told: told.append(what))["rows"]
+            tell = lambda *what, told=told: told.append(what)  # noqa: E731
+            rows = train_all(networks, tell, processes)["rows"]
         for row in rows:
             del row["seconds_per_epoch"]
         found.append(rows)
         assert all(0 <= done <= 1 and words.endswith("of 2 networks") for done, words in told)
-        assert len(list(config.out.iterdir())) == 2
-        assert RunFolder.open(next(config.out.iterdir())).load_report() is not None
+        assert len(list(networks.out.iterdir())) == 2
+        assert RunFolder.open(next(networks.out.iterdir())).load_report() is not None
     for one, other in zip(*found, strict=True):
         for name in ("test_accuracy", "mean_test_accuracy", "validation_accuracy"):
             # one processor adds up otherwise than two: an image or two may change sides

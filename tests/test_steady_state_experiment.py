@@ -1,5 +1,3 @@
-import json
-
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -8,6 +6,7 @@ import pytest
 
 from organics.circuit.circuit import Circuit, State
 from organics.simulation import resting
+from organics.studies.harness.target import Job
 from organics.studies.ours import steady_states as experiment
 
 pytestmark = pytest.mark.usefixtures("standard_promotion", "small_batches")
@@ -20,9 +19,8 @@ def small_batches(monkeypatch):
 
 
 def test_the_experiment_at_toy_size(tmp_path, monkeypatch):
-    config = experiment.Config(
-        out=tmp_path / "runs",
-        results=tmp_path / "results" / "found.json",
+    job = Job(tmp_path)
+    sample = experiment.Sample(
         largest=2,
         circuits_per_size=6,
         n=2,
@@ -34,15 +32,14 @@ def test_the_experiment_at_toy_size(tmp_path, monkeypatch):
     )
     cleared = []  # and not what other tests have compiled
     monkeypatch.setattr(experiment.jax, "clear_caches", lambda: cleared.append(1))
-    found = experiment.compute(config, progress=False)
+    found = experiment.measure(sample, job)
     assert len(cleared) == 2, "a size is forgotten when it is done"
-    assert json.loads(config.results.read_text()) == json.loads(json.dumps(found))
     (search,) = found["search"]
     assert search["circuits"] == search["converged"] == search["residual_at_most_1e-10"] == 12
     assert search["stable"] == sum(search["stable_by_method"].values()) == 12
     assert search["not_stable_by_size"] == {} and len(search["largest_residual_by_size"]) == 2
     assert search["not_stable_but_rests_in_a_simulation"] == 0
-    for row, norm in zip(found["stability"], config.norms, strict=True):
+    for row, norm in zip(found["stability"], sample.norms, strict=True):
         assert row["spectral_norm"] == norm
         simulated = row["stable_and_a_simulation_of_it"]
         outside = simulated["ends_at_another_state"] + simulated["never_rests"]
@@ -58,7 +55,11 @@ def test_the_experiment_at_toy_size(tmp_path, monkeypatch):
 
     monkeypatch.setattr(experiment, "_find", computed_again)
     monkeypatch.setattr(experiment, "_solve", computed_again)
-    assert experiment.compute(config, progress=False) == found
+    assert experiment.measure(sample, job) == found
+    outcome = experiment.conclude(found)
+    assert outcome.verdict == "holds" and len(outcome.table.rows) == 3
+    search["converged"] -= 1
+    assert experiment.conclude(found).verdict == "partly"
 
 
 def test_circuits_of_the_search_are_inside_the_bounds():

@@ -12,7 +12,7 @@ from organics.cli.workers import Workers
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Figures, tables and claims of the paper, each with its verdict.
+    """Figures, tables and claims of the paper, and studies beyond it, each with its verdict.
 
     Each target writes NAME.png, NAME.svg and NAME.json (numbers, verdict, command, versions,
     machine) into a folder; its report.html shows all of them. Complete targets are not run again,
@@ -25,7 +25,7 @@ class Reproduce:
     targets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = ()
     """Names of targets; --list shows them."""
     all: bool = False
-    """All targets."""
+    """All targets of the paper; name those that go beyond it."""
     list: bool = False
     """List the targets: what each needs, and its result so far."""
     quick: bool = False
@@ -48,14 +48,14 @@ class Reproduce:
     workers: Workers = field(default_factory=Workers)
 
     def run(self) -> Answer:
-        from organics.studies.paper.catalog import TARGETS, named
+        from organics.studies.catalog import PAPER, TARGETS, named
 
         wanted = named(self.targets)  # refuses unknown names
         if self.list:
             return _overview(wanted or TARGETS, self.out)
         if bool(self.targets) == self.all:
             raise ValueError("name targets, or say --all, or --list to see which there are.")
-        return self._reproduce(TARGETS if self.all else wanted)
+        return self._reproduce(PAPER if self.all else wanted)
 
     def _reproduce(self, targets) -> Answer:
         from organics.studies.harness import report

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from organics.files.atomic import write_atomically
-from organics.studies.harness.outcome import write
+from organics.files.plain import as_plain
 
 Piece = dict[str, np.ndarray]
 
@@ -34,7 +34,9 @@ def kept(folder: Path, name: str, make: Callable[[], Mapping[str, np.ndarray]]) 
 def kept_document(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The same of one JSON document, whose file says all that it depends on."""
     if not path.exists():
-        write(path, make())
+        content = json.dumps(as_plain(make()), indent=1, allow_nan=False) + "\n"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content.encode())
     return json.loads(path.read_text())
 
 

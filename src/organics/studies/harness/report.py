@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from organics.files.atomic import write_atomically
+from organics.studies.catalog import TARGETS
 from organics.studies.harness.runner import but_not, read, verdict_in_words
-from organics.studies.paper.catalog import TARGETS
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fdfdfc; --text: #1c1c1a; --faint: #66665f;

@@ -239,7 +239,7 @@ def _attempt(target: Target, job: Job) -> Result:
 
 
 def _run(target: Target, job: Job) -> dict[str, Any]:
-    module = import_module(f"organics.studies.paper.{target.name}")
+    module = import_module(f"organics.studies.{target.room}.{target.name}")
     begin = time.perf_counter()
     outcome: Outcome = module.compute(job)
     seconds = time.perf_counter() - begin

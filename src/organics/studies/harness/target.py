@@ -12,10 +12,10 @@ Verdict = Literal["holds", "partly", "does not hold", "not run", "undecided"]
 
 @dataclass(frozen=True)
 class Target:
-    """One figure, table or claim of the paper.
+    """One figure, table or claim, of the paper or beyond it.
 
     Attributes
-        name: of its module in this package.
+        name: of its module.
         title: what it is.
         claim: the tested claim, in one sentence.
         source: where in the paper; "ours" if it goes beyond the paper.
@@ -30,6 +30,8 @@ class Target:
             targets.
         alone: whether no other target may run beside it, because it uses all processors for long or
             measures time.
+        room: "paper", or "ours" if it goes beyond the paper: the folder of its module, and of its
+            stored result.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Target:
     trains: bool = False
     network: str | None = None
     alone: bool = False
+    room: Literal["paper", "ours"] = "paper"
 
 
 def _ignore(fraction: float, what: str = "") -> None:

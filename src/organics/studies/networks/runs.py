@@ -37,10 +37,10 @@ def lines(folder: Path, file: str) -> list[dict[str, Any]]:
         return []
 
 
-def run(setting: SequenceConfig, folder: Path, progress: bool = True) -> Run:
+def run(setting: SequenceConfig, folder: Path) -> Run:
     """Train, unless already done; an interrupted run continues from its last epoch."""
     try:
-        return Run(setting, folder, train(setting, folder, resume=True, progress=progress), None)
+        return Run(setting, folder, train(setting, folder, resume=True, progress=False), None)
     except Diverged as error:
         return Run(setting, folder, None, error.step)
 

@@ -20,6 +20,7 @@ from organics.machine.side_by_side import side_by_side
 from organics.names import DatasetName, ModelName, StaticRecurrence
 from organics.settings import Settings
 from organics.studies.harness.pieces import kept_document
+from organics.studies.harness.target import Job
 from organics.studies.networks.runs import accuracies, in_common, lines, where
 from organics.training import Report, TrainConfig, evaluate, train
 
@@ -36,6 +37,9 @@ PAPER: dict[tuple[ModelName, tuple[int, ...]], float] = {
     ("ssn", (80, 20)): 0.952,
 }
 """Test accuracies of the paper's Table 1."""
+
+NEAR = 0.005
+"""How far below the paper's accuracy counts as the paper's."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,29 @@ class Networks(Settings):
     stability: tuple[ModelName, ...] | None = ("organics", "ssn")
     """Networks for which to compute the Jacobian's eigenvalues in every layer at every test input,
     which takes minutes."""
+
+
+def quick_networks(job: Job) -> Networks:
+    """Small ones, on the digits, which learn something within seconds."""
+    return Networks(
+        out=job.runs[0] / "mnist_static-quick",
+        dataset="digits",
+        models=("organics",),
+        sizes=1,
+        seeds=(job.seed,),
+        epochs=15,
+        ssn_epochs=4,
+        batch_size=135,  # divides the number of images, so only one batch size is compiled
+        averaging=0.9,
+        stability=None,
+    )
+
+
+def percent(row: dict[str, Any]) -> str:
+    """Mean and standard deviation of a row's test accuracy."""
+    sd = row["sd_test_accuracy"]
+    mean = f"{100 * row['mean_test_accuracy']:.2f}"
+    return f"{mean} %" if sd is None else f"{mean} ± {100 * sd:.2f} %"
 
 
 def train_all(

@@ -1,1 +1,1 @@
-"""Our own studies, one a file, each a command: `python -m organics.studies.ours.NAME`."""
+"""Studies beyond the paper, one a target; and the demo."""

@@ -1,7 +1,5 @@
 """Is "converged" or "stable" ever wrong? Circuits over ten decades, checked in ball arithmetic.
 
-    python -m organics.studies.ours.extremes
-
 All parameters and drives of these random circuits are spread over ten decades; weights and drives
 may be 0. A quarter of the circuits each has a `W_r` that is spread as widely; close to the
 identity; Gaussian with a norm from 0.1 to 10; or Gaussian and singular, with columns that add up to
@@ -20,10 +18,9 @@ It also counts stable steady states that are found but not called stable.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -34,7 +31,7 @@ from jaxtyping import Array, Bool, Float, ScalarLike
 
 from organics.circuit.circuit import Circuit, State
 from organics.linear_stability.spectrum import stability
-from organics.machine.provenance import system, versions
+from organics.proofs import lyapunov
 from organics.proofs.balls import (
     BallCircuit,
     Box,
@@ -45,9 +42,10 @@ from organics.proofs.balls import (
     from_entries,
     jacobian,
 )
-from organics.proofs.lyapunov import candidates, conclude
 from organics.rest.search import steady_state
-from organics.studies.harness.outcome import command, run_from_command_line, write
+from organics.studies.harness.as_table import draw as draw
+from organics.studies.harness.pieces import kept_document
+from organics.studies.harness.target import Check, Job, Outcome, Table
 
 Kind = Literal["float32", "float64"]
 Values = dict[str, np.ndarray]
@@ -60,11 +58,9 @@ _VECTORS = ("b", "b0", "sigma", "tau_y", "tau_a")
 
 
 @dataclass(frozen=True)
-class Config:
-    """Check the search on circuits whose parameters are spread over ten decades."""
+class Sample:
+    """The circuits that are drawn."""
 
-    results: Path = Path("results/extremes.json")
-    """File for the outcome."""
     circuits: int = 100_000
     """Number of circuits, divided equally among sizes, types and models."""
     sizes: tuple[int, ...] = (1, 2, 3, 6)
@@ -102,33 +98,75 @@ class Judgement(NamedTuple):
     stable: bool | None
 
 
-def compute(config: Config, progress: bool = True) -> dict[str, Any]:
-    """Draw, solve and judge; the outcome is also in `config.results`."""
+def compute(job: Job) -> Outcome:
+    """Judge every claim about the sample's circuits."""
+    sample = Sample(seed=job.seed)
+    if job.quick:
+        sample = replace(sample, circuits=400, sizes=(2,), kinds=("float64",))
+    return conclude(measure(sample, job))
+
+
+def measure(sample: Sample, job: Job) -> dict[str, Any]:
+    """Draw, solve and judge; a group of circuits of one size, type and model is a piece."""
     groups: list[tuple[Kind, bool, int]] = [
         (kind, rectified, n)
-        for kind in config.kinds
-        for rectified in config.rectified
-        for n in config.sizes
+        for kind in sample.kinds
+        for rectified in sample.rectified
+        for n in sample.sizes
     ]
     rows = []
-    for kind, rectified, n in groups:
-        row = _judged(config, kind, rectified, n, config.circuits // len(groups))
+    for i, (kind, rectified, n) in enumerate(groups):
+        model = "rectified" if rectified else "main"
+        job.progress(i / len(groups), f"{kind}, {model}, n = {n}")
+        count = sample.circuits // len(groups)
+        name = f"{kind}-{model}-{n}-{count}-{sample.relaxation_steps}-{sample.seed}.json"
+        row = kept_document(job.folder / name, partial(_judged, sample, kind, rectified, n, count))
         rows.append(row)
-        if progress:
-            print(row, flush=True)
         jax.clear_caches()
-    summary = {
-        "command": command("extremes"),
+    return {
         "decades": _DECADES,
-        "relaxation_steps": config.relaxation_steps,
-        "seed": config.seed,
+        "relaxation_steps": sample.relaxation_steps,
         "total": {key: sum(row[key] for row in rows) for key in rows[0] if key in _COUNTS},
         "rows": rows,
-        "versions": versions(),
-        "platform": system(),
     }
-    write(config.results, summary)
-    return summary
+
+
+def conclude(found: dict[str, Any]) -> Outcome:
+    """Checks of the counts; `found` is the result of `measure`."""
+    total = found["total"]
+
+    def none_of(name: str, among: str, what: str) -> Check:
+        words = f"{total[name]:,} of {total[among]:,}"
+        return Check(what, words, total[name] == 0, tolerance="not one")
+
+    missed, stable = total["stable_but_not_said_so"], total["stable"]
+    checks = [
+        none_of("converged_wrongly", "converged", "a state is where the circuit rests"),
+        none_of("stable_wrongly", "stable", "a state that is said to be stable is stable"),
+        none_of("stable_not_decided", "stable", "ball arithmetic decides whether it is"),
+        Check(
+            "a stable state that is found is said to be stable",
+            f"{missed:,} are not, beside {stable:,} that are",
+            missed == 0,
+            tolerance="not one",
+            decides=False,
+        ),
+    ]
+    here = (
+        f"of {total['circuits']:,} circuits {total['converged']:,} are said to rest, "
+        f"{total['converged_wrongly']} of them wrongly; {stable:,} to be stable, "
+        f"{total['stable_wrongly']} of them wrongly"
+    )
+    columns = ("type", "model", "neurons", "circuits", "at rest", "wrongly", "stable", "wrongly",
+               "stable, not said so")  # fmt: skip
+    return Outcome(here, checks, found, Table(columns, [_cells(row) for row in found["rows"]]))
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    counts = ("circuits", "converged", "converged_wrongly", "stable", "stable_wrongly",
+              "stable_but_not_said_so")  # fmt: skip
+    model = "rectified" if row["rectified"] else "main"
+    return [row["type"], model, str(row["n"]), *(f"{row[name]:,}" for name in counts)]
 
 
 def random_circuits(
@@ -225,10 +263,10 @@ _COUNTS = (
 )  # fmt: skip
 
 
-def _judged(config: Config, kind: Kind, rectified: bool, n: int, count: int) -> dict[str, Any]:
-    rng = np.random.default_rng([config.seed, n, rectified, np.dtype(kind).itemsize])
+def _judged(sample: Sample, kind: Kind, rectified: bool, n: int, count: int) -> dict[str, Any]:
+    rng = np.random.default_rng([sample.seed, n, rectified, np.dtype(kind).itemsize])
     values, drives = random_circuits(rng, n, count, kind)
-    claim = claims(values, drives, rectified, config.relaxation_steps)
+    claim = claims(values, drives, rectified, sample.relaxation_steps)
     tolerance = float(np.finfo(kind).eps) ** _ROUNDING
     counts: Counter[str] = Counter()
     imbalances, distances, wrong = [0.0], [0.0], []
@@ -357,9 +395,5 @@ def _fade(
 
 def _verdict(circuit: BallCircuit, box: Box) -> bool | None:
     J = jacobian(circuit, box)
-    verdicts = (conclude(J, candidate).stable for candidate in candidates(J))
+    verdicts = (lyapunov.conclude(J, candidate).stable for candidate in lyapunov.candidates(J))
     return next((stable for stable in verdicts if stable is not None), None)
-
-
-if __name__ == "__main__":
-    run_from_command_line(compute, Config)

@@ -1,69 +1,72 @@
-"""The static classifiers on MNIST: accuracy over seeds, and stability at every test input.
+"""The static classifiers with identity recurrence: accuracy, and stability at every test input.
 
-    python -m organics.studies.ours.mnist_static
+The networks of the paper's Table 1, but with `W_r = I`, for which stability is proved. Runs are
+shared with `organics reproduce table1`: complete ones are kept, and an interrupted one continues.
 
-Trains the networks of the paper's Table 1 and writes the results. It can be interrupted and
-repeated: complete runs are kept, and an interrupted run continues from its last epoch.
-
-Source: Rawat et al. 2024, Table 1.
+Source: after Rawat et al. 2024, Table 1.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-
-from organics.machine.cluster import PROCESSES, chosen
-from organics.names import SweepBackend
-from organics.studies.harness.outcome import command, run_from_command_line, write
-from organics.studies.networks.static import Networks, train_all
+from organics.studies.harness.as_table import draw as draw
+from organics.studies.harness.target import Check, Job, Outcome, Table
+from organics.studies.networks.static import NEAR, Networks, percent, quick_networks, train_all
 
 
-@dataclass(frozen=True)
-class Config(Networks):
-    """Train the static classifiers of the paper's Table 1, with several seeds each."""
-
-    results: Path = Path("results/mnist_static.json")
-    """File for the outcome."""
-    processes: int | None = None
-    """Number of networks trained in parallel, each on one processor; by default one per processor,
-    on a GPU one."""
-    backend: SweepBackend = PROCESSES
-    """Where they train: processes of this machine, or an existing Dask or Ray cluster."""
-    scheduler: str | None = None
-    """Address of the cluster."""
+def compute(job: Job) -> Outcome:
+    """Train missing runs in the folder `mnist_static` of the runs."""
+    networks = quick_networks(job) if job.quick else _whole(job)
+    return conclude(train_all(networks, job.progress, job.processes, job.cluster))
 
 
-def compute(config: Config, tell: Callable[[float, str], None] | None = None) -> dict[str, Any]:
-    """Train and evaluate runs that are not complete; the outcome is also in `config.results`.
-
-    `tell` is called now and then with the fraction done and a word on the networks done.
-
-    Raises `ValueError` if the cluster cannot be reached.
-    """
-    cluster = chosen(config.backend, config.scheduler, config.processes)
-    found = {
-        "command": command("mnist_static"),
-        **train_all(config, tell, config.processes, cluster),
-    }
-    write(config.results, found)
-    return found
+def _whole(job: Job) -> Networks:
+    seeds = tuple(job.seed + i for i in range(3))
+    return Networks(out=job.runs[0] / "mnist_static", seeds=seeds)
 
 
-def _with_bar(config: Config) -> dict[str, Any]:
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=1.0)
-
-        def tell(done: float, what: str) -> None:
-            bar.update(task, completed=done, description=what)
-
-        found = compute(config, tell)
-        tell(1.0, "done")
-    return found
+def conclude(found: dict[str, Any]) -> Outcome:
+    """Checks of the trained networks; `found` is the result of `train_all`."""
+    circuits = [row for row in found["rows"] if row["model"] == "organics"]
+    checks = [check for row in circuits for check in _checks(row)]
+    here = "; ".join(f"{_label(row)} {percent(row)}" for row in circuits)
+    columns = ("network", "parameters", "epochs", "test accuracy", "paper",
+               "test inputs at which all layers are stable")  # fmt: skip
+    return Outcome(here, checks, found, Table(columns, [_cells(row) for row in found["rows"]]))
 
 
-if __name__ == "__main__":
-    run_from_command_line(_with_bar, Config)
+def _checks(row: dict[str, Any]) -> list[Check]:
+    accurate = Check(
+        f"{_label(row)} are as accurate as the paper's, which learn W_r",
+        percent(row),
+        row["mean_test_accuracy"] >= row["paper_test_accuracy"] - NEAR,
+        paper=f"{row['paper_test_accuracy']:.1%}",
+        tolerance=f"not more than {100 * NEAR:g} points below",
+    )
+    if "stability" not in row:
+        return [accurate]
+    least = min(fraction for layer in row["stability"] for fraction in layer["stable_fraction"])
+    stable = Check(
+        f"{_label(row)} are stable at every test input, in every layer and with every seed",
+        f"{least:.2%} at least",
+        least == 1,
+        tolerance="all",
+    )
+    return [accurate, stable]
+
+
+def _label(row: dict[str, Any]) -> str:
+    names = {"organics": "circuits", "mlp": "dense ReLU", "ssn": "supralinear"}
+    return f"{names[row['model']]} of {' and '.join(map(str, row['layers']))}"
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    paper = row["paper_test_accuracy"]
+    fractions = [layer["stable_fraction"] for layer in row.get("stability", ())]
+    return [
+        _label(row),
+        f"{row['parameters']:,}",
+        str(row["epochs"]),
+        percent(row),
+        "" if paper is None else f"{paper:.1%}",
+        ", ".join(f"{min(seed):.2%}" for seed in zip(*fractions, strict=True)),
+    ]

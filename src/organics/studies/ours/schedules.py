@@ -1,7 +1,5 @@
 """Do other learning-rate schedules need fewer epochs? The paper's schedule and two others.
 
-    python -m organics.studies.ours.schedules
-
 Trains the recurrent circuits on the digits, pixel by pixel, with the paper's schedule ("step"),
 with "warmup-cosine" and with "trapezoid", for several numbers of epochs, learning rates and seeds,
 all else equal. Each number of epochs needs a run of its own, as the other two schedules depend on
@@ -10,13 +8,12 @@ it.
 
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from organics.names import Schedule
-from organics.settings import Settings
-from organics.studies.harness.outcome import command, run_from_command_line, write
+from organics.studies.harness.as_table import draw as draw
+from organics.studies.harness.target import Check, Job, Outcome, Table
 from organics.studies.networks.runs import Run, accuracies, in_common, reports, run, where
 from organics.training import SequenceConfig
 
@@ -24,13 +21,9 @@ SCHEDULES: tuple[Schedule, ...] = ("step", "warmup-cosine", "trapezoid")
 
 
 @dataclass(frozen=True)
-class Config(Settings):
-    """Train the recurrent circuits on the digits with each schedule."""
+class Grid:
+    """The runs: one for each schedule, number of epochs, learning rate and seed."""
 
-    out: Path = Path("runs/schedules")
-    """Folder with a folder for each run; complete runs are not repeated."""
-    results: Path = Path("results/schedules.json")
-    """File for the outcome."""
     rows: bool = False
     """A row of the image at each step, instead of a pixel."""
     units: int = 64
@@ -43,37 +36,75 @@ class Config(Settings):
     """Seeds: one run of each kind for each."""
 
 
-def compute(config: Config, progress: bool = True) -> dict[str, Any]:
-    """Train runs that are not complete; the outcome is also in `config.results`."""
+def compute(job: Job) -> Outcome:
+    """Train missing runs in the folder `schedules` of the runs."""
+    grid = Grid(seeds=tuple(job.seed + i for i in range(3)))
+    quick = Grid(True, 8, epochs=(1,), learning_rates=(0.02,), seeds=(job.seed,))
+    return conclude(measure(quick if job.quick else grid, job))
+
+
+def measure(grid: Grid, job: Job) -> dict[str, Any]:
+    """The accuracies of all runs, and for each schedule and number of epochs the chosen rate."""
     rows: list[dict[str, Any]] = []
     done: list[Run] = []
-    for epochs, schedule, rate in product(config.epochs, SCHEDULES, config.learning_rates):
-        settings = [_setting(config, epochs, schedule, rate, seed) for seed in config.seeds]
-        group = [
-            run(one, config.out / f"{schedule}-{epochs}-{rate:g}-{one.seed}", progress)
-            for one in settings
-        ]
+    cells = list(product(grid.epochs, SCHEDULES, grid.learning_rates))
+    for i, (epochs, schedule, rate) in enumerate(cells):
+        job.progress(i / len(cells), f"{epochs} epochs, {schedule}, {rate:g}")
+        settings = [_setting(grid, epochs, schedule, rate, seed) for seed in grid.seeds]
+        folder = job.runs[0] / "schedules"
+        group = [run(one, folder / f"{schedule}-{epochs}-{rate:g}-{one.seed}") for one in settings]
         rows.append(_row(epochs, schedule, rate, group))
         done += group
     differing = ("epochs", "schedule", "learning_rate", "seed")
-    summary = {
-        "command": command("schedules"),
-        "settings": in_common(_setting(config, 1, "step", 1.0, 0), differing),
+    return {
+        "settings": in_common(_setting(grid, 1, "step", 1.0, 0), differing),
         "chosen": _chosen(rows),
         "rows": rows,
         **where(reports(done)),
     }
-    write(config.results, summary)
-    return summary
 
 
-def _setting(
-    config: Config, epochs: int, schedule: Schedule, rate: float, seed: int
-) -> SequenceConfig:
+def conclude(found: dict[str, Any]) -> Outcome:
+    """Checks of the accuracies; `found` is the result of `measure`."""
+    chosen = found["chosen"]
+    all_epochs = list(dict.fromkeys(row["epochs"] for row in chosen))
+    checks = []
+    for epochs in all_epochs:
+        at = {row["schedule"]: row for row in chosen if row["epochs"] == epochs}
+        papers, others = at.pop("step", None), list(at.values())
+        if papers is None or not others:
+            continue
+        best = max(others, key=lambda row: row["mean_test_accuracy"])
+        spread = max(papers["sd_test_accuracy"] or 0, best["sd_test_accuracy"] or 0)
+        checks.append(
+            Check(
+                f"after {epochs} epochs another schedule is ahead of the paper's",
+                f"{best['schedule']} {_percent(best)}, the paper's {_percent(papers)}",
+                best["mean_test_accuracy"] > papers["mean_test_accuracy"] + spread,
+                tolerance="by more than the larger standard deviation; each at its best rate",
+            )
+        )
+    columns = ("schedule", *(f"{epochs} epochs" for epochs in all_epochs))
+    cells = {(row["schedule"], row["epochs"]): _cell(row) for row in chosen}
+    table = [[name, *(cells.get((name, n), "") for n in all_epochs)] for name in SCHEDULES]
+    here = "; ".join(check.here for check in checks) or "every run diverged"
+    return Outcome(here, checks, found, Table(columns, table))
+
+
+def _percent(row: dict[str, Any]) -> str:
+    sd = row["sd_test_accuracy"]
+    return f"{row['mean_test_accuracy']:.1%}" + ("" if sd is None else f" ± {sd:.1%}")
+
+
+def _cell(row: dict[str, Any]) -> str:
+    return f"{_percent(row)} at {row['learning_rate']:g}"
+
+
+def _setting(grid: Grid, epochs: int, schedule: Schedule, rate: float, seed: int) -> SequenceConfig:
     return SequenceConfig(
         task="sdigits",
-        rows=config.rows,
-        units=config.units,
+        rows=grid.rows,
+        units=grid.units,
         recurrent="identity",
         dt_tau_max_y=1.0,
         dt_tau_max_a=0.5,
@@ -114,7 +145,3 @@ def _chosen(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _validation(row: dict[str, Any]) -> float:
     return mean(row["validation_accuracy"])
-
-
-if __name__ == "__main__":
-    run_from_command_line(compute, Config)

@@ -1,27 +1,25 @@
-r"""The recurrent networks on small sequences: accuracy over seeds, time, gradient norms.
+"""The recurrent networks on short sequences: accuracy over seeds, time, gradient norms.
 
-    python -m organics.studies.ours.sequences
-    python -m organics.studies.ours.sequences --tasks sdigits --epochs 20 --batch-size 64 \
-        --results results/sequences_digits.json
+MNIST reduced to 14 x 14 pixels, one pixel a step, in raster and in permuted order, and the digits
+of 8 x 8 pixels. All models have the same task, data, number of units, epochs, batches and schedule,
+and their own tuned learning rate and constants (see `MODELS` and `TUNED`). ORGaNICs are never
+clipped; models whose authors clip gradients are trained with and without. Complete runs are kept,
+and an interrupted run continues from its last epoch.
 
-All models have the same task, data, number of units, epochs, batches and schedule, and their own
-tuned learning rate and constants (see `MODELS` and `TUNED`). ORGaNICs are never clipped; models
-whose authors clip gradients are trained with and without. It can be interrupted and repeated:
-complete runs are kept, and an interrupted run continues from its last epoch. Other rows of the
-results stay as they are, with their settings and machine.
-
-Source: after Rawat et al. 2024, Table 2, on images of 14 x 14 pixels.
+Source: after Rawat et al. 2024, Table 2.
 """
 
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
 
 from organics.baselines import TUNED
 from organics.names import TaskName
-from organics.settings import Settings
-from organics.studies.harness.outcome import command, run_from_command_line, write
+from organics.plots import BLUE, COLUMN, ORANGE, style
+from organics.studies.harness.target import Check, Job, Outcome, Table
 from organics.studies.networks.runs import Run, accuracies, reports, run, where
 from organics.training import SequenceConfig
 from organics.training.evaluation import input_shape
@@ -79,82 +77,98 @@ PAPER = {
 }
 """Test accuracies of the paper's Table 2: on 784 steps, ORGaNICs with 64 units, others with 128."""
 
+NEAR = 0.01
+"""How far below the best comparison model an accuracy counts as much."""
 
-_TASKS = get_args(TaskName)
+
+class Task(NamedTuple):
+    """A task, with the training that all models share.
+
+    Attributes
+        name: as in `organics.names`.
+        resize: pixels a side of MNIST's images; None for the digits.
+        epochs: of each run.
+        batch_size: images per step.
+    """
+
+    name: TaskName
+    resize: int | None
+    epochs: int
+    batch_size: int
+
+    def __str__(self) -> str:
+        return self.name if self.resize is None else f"{self.name}-{self.resize}"
+
+
+TASKS = (Task("smnist", 14, 6, 256), Task("psmnist", 14, 6, 256), Task("sdigits", None, 20, 64))
 
 
 @dataclass(frozen=True)
-class Config(Settings):
-    """Train the recurrent networks of the paper's Table 2 on shorter sequences."""
+class Rows:
+    """The runs: one for each task, model and seed."""
 
-    out: Path = Path("runs/sequences")
-    """Folder with a folder for each run."""
-    results: Path = Path("results/sequences.json")
-    """File for the outcome."""
-    tasks: tuple[TaskName, ...] = ("smnist", "psmnist")
+    tasks: tuple[Task, ...] = TASKS
     """Tasks."""
     models: tuple[str, ...] = tuple(MODELS)
-    """Rows of the table."""
+    """Names in `MODELS`."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds: one run of each row for each."""
+    """Seeds: one run of each model on each task for each."""
     units: int = 64
     """Units of each network."""
-    resize: int = 14
-    """Pixels a side of MNIST's images."""
-    epochs: int = 6
-    """Epochs of each run."""
-    batch_size: int = 256
-    """Images per step."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        for model in self.models:
-            if model not in MODELS:
-                raise ValueError(f"`models` must be among {', '.join(MODELS)}, not {model!r}.")
 
 
-def compute(config: Config, progress: bool = True) -> dict[str, Any]:
-    """Train runs that are not complete; the outcome so far is always in `config.results`."""
-    others, done = _others(config), []
-    summary = {"rows": others}
-    for seed in config.seeds:  # the outer loop, so that rows stay comparable if it ends early
-        for task in config.tasks:
-            for model in config.models:
-                setting = _setting(config, task, model, seed)
-                folder = _folder(config, task, model, seed)
-                done.append((task, model, run(setting, folder, progress)))
-                summary = _summary(config, done, others)
-                write(config.results, summary)
-    return summary
+def compute(job: Job) -> Outcome:
+    """Train missing runs in the folder `sequences` of the runs."""
+    rows = Rows(seeds=tuple(job.seed + i for i in range(3)))
+    digits = TASKS[-1]._replace(epochs=1, batch_size=450)
+    quick = Rows((digits,), ("organics", "antisymmetric"), (job.seed,), units=8)
+    return conclude(measure(quick if job.quick else rows, job))
 
 
-def _others(config: Config) -> list[dict[str, Any]]:
-    """The existing rows that these settings do not replace."""
-    if not config.results.exists():
-        return []
-    rows = json.loads(config.results.read_text())["rows"]
-    return [r for r in rows if r["task"] not in config.tasks or r["model"] not in config.models]
+def measure(rows: Rows, job: Job) -> dict[str, Any]:
+    """The accuracies and gradient norms of each model on each task, over the seeds."""
+    done: list[tuple[Task, str, Run]] = []
+    todo = list(_in_order(rows))
+    for i, (task, model, seed) in enumerate(todo):
+        job.progress(i / len(todo), f"{task}, {model}, seed {seed}")
+        folder = job.runs[0] / "sequences" / _folder(rows, task, model, seed)
+        done.append((task, model, run(_setting(rows, task, model, seed), folder)))
+    return {
+        "rows": [
+            _row(task, model, [one for *what, one in done if what == [task, model]])
+            for task in rows.tasks
+            for model in rows.models
+        ]
+    }
 
 
-def _setting(config: Config, task: str, model: str, seed: int) -> SequenceConfig:
+def _in_order(rows: Rows) -> Iterator[tuple[Task, str, int]]:
+    """Seeds in the outer loop, so that what there is remains comparable if it is interrupted."""
+    for seed in rows.seeds:
+        for task in rows.tasks:
+            for model in rows.models:
+                yield task, model, seed
+
+
+def _setting(rows: Rows, task: Task, model: str, seed: int) -> SequenceConfig:
     shared = {
-        "task": task,
-        "resize": None if task == "sdigits" else config.resize,
-        "units": config.units,
-        "epochs": config.epochs,
-        "batch_size": config.batch_size,
+        "task": task.name,
+        "resize": task.resize,
+        "units": rows.units,
+        "epochs": task.epochs,
+        "batch_size": task.batch_size,
         "schedule": "warmup-cosine",
         "seed": seed,
     }
-    return SequenceConfig(**(shared | _differing(config, task, model)))
+    return SequenceConfig(**(shared | _differing(task, model)))
 
 
-def _differing(config: Config, task: str, model: str) -> dict[str, Any]:
-    """The settings in which the row differs from the others."""
+def _differing(task: Task, model: str) -> dict[str, Any]:
+    """The settings in which the model differs from the others."""
     settings = MODELS[model]
     if "model" not in settings:
         return settings
-    recipe = TUNED[settings["model"], _named(config, task)]
+    recipe = TUNED[settings["model"], str(task)]
     found = {
         "learning_rate": recipe.learning_rate,
         "hyperparameters": recipe.hyperparameters,
@@ -162,55 +176,118 @@ def _differing(config: Config, task: str, model: str) -> dict[str, Any]:
     return found | settings
 
 
-def _folder(config: Config, task: str, model: str, seed: int) -> Path:
-    name = _named(config, task).replace("-", "")
-    return config.out / f"{name}-{model}-{config.units}-seed{seed}"
+def _folder(rows: Rows, task: Task, model: str, seed: int) -> Path:
+    name = str(task).replace("-", "")
+    return Path(f"{name}-{model}-{rows.units}-seed{seed}")
 
 
-def _named(config: Config, task: str) -> str:
-    """The task, with the size of its images if there are several."""
-    return task if task == "sdigits" else f"{task}-{config.resize}"
-
-
-def _summary(
-    config: Config, done: list[tuple[str, str, Run]], others: list[dict[str, Any]]
-) -> dict[str, Any]:
-    rows = list(others)
-    for task in config.tasks:
-        for model in config.models:
-            group = [one for *what, one in done if what == [task, model]]
-            if group:
-                rows.append(_row(config, task, model, group))
-    order = list(MODELS)
-    rows.sort(key=lambda row: (_TASKS.index(row["task"]), order.index(row["model"])))
-    return {"rows": rows}
-
-
-def _row(config: Config, task: str, model: str, group: list[Run]) -> dict[str, Any]:
+def _row(task: Task, model: str, group: list[Run]) -> dict[str, Any]:
     complete, setting = reports(group), group[0].setting
     norms = [one.gradient_norms() for one in group if one.report is not None]
     lost = [one for one in group if one.report is None]
     return {
-        "task": task,
+        "task": task.name,
         "model": model,
         "steps": input_shape(setting)[0],
         "units": setting.units,
         "epochs": setting.epochs,
         "batch_size": setting.batch_size,
         "schedule": setting.schedule,
-        "settings": _differing(config, task, model),
+        "settings": _differing(task, model),
         "parameters": complete[0].parameters if complete else None,
         **accuracies(complete),
-        "paper_test_accuracy_784_steps": PAPER.get((model.removesuffix("-clipped"), task)),
+        "paper_test_accuracy_784_steps": PAPER.get((model.removesuffix("-clipped"), task.name)),
         "seconds_per_epoch": [round(report.seconds_per_epoch, 2) for report in complete],
         "least_gradient_norm": [min(values) for values in norms],
         "largest_gradient_norm": [max(values) for values in norms],
         "diverged_seeds": [one.setting.seed for one in lost],
         "diverged_at_step": [one.diverged_at_step for one in lost],
-        "command": command("sequences"),
         **where(complete),
     }
 
 
-if __name__ == "__main__":
-    run_from_command_line(compute, Config)
+def conclude(found: dict[str, Any]) -> Outcome:
+    """Checks of the accuracies; `found` is the result of `measure`."""
+    rows = found["rows"]
+    by_task: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_task.setdefault(row["task"], []).append(row)
+    checks = [check for task, group in by_task.items() for check in _checks(task, group)]
+    here = "; ".join(check.here for check in checks if check.decides)
+    columns = ("task", "network", "parameters", "test accuracy", "gradient norms",
+               "s an epoch")  # fmt: skip
+    return Outcome(here, checks, found, Table(columns, [_cells(row) for row in rows]))
+
+
+def _checks(task: str, group: list[dict[str, Any]]) -> list[Check]:
+    learned = [row for row in group if row["mean_test_accuracy"] is not None]
+    ours = [row for row in learned if row["model"].startswith("organics")]
+    theirs = [row for row in learned if not row["model"].startswith("organics")]
+    best, other = (max(some, key=_mean, default=None) for some in (ours, theirs))
+    words = ", ".join(f"{row['model']} {_percent(row)}" for row in (best, other) if row is not None)
+    ahead = None if best is None or other is None else _mean(best) >= _mean(other) - NEAR
+    circuits = [row for row in group if row["model"].startswith("organics")]
+    lost = sum(len(row["diverged_seeds"]) for row in circuits)
+    return [
+        Check(
+            f"{task}: the best circuits are as accurate as the best comparison model",
+            f"{task}: {words}",
+            ahead,
+            tolerance=f"at most {100 * NEAR:g} point below; means over the seeds",
+        ),
+        Check(
+            f"{task}: no training of circuits, which is never clipped, diverges",
+            f"{task}: {lost} of {sum(len(r['seeds']) for r in circuits) + lost} runs diverge",
+            lost == 0,
+            tolerance="not one",
+        ),
+    ]
+
+
+def _mean(row: dict[str, Any]) -> float:
+    return row["mean_test_accuracy"]
+
+
+def _percent(row: dict[str, Any]) -> str:
+    sd = row["sd_test_accuracy"]
+    return f"{_mean(row):.1%}" + ("" if sd is None else f" ± {sd:.1%}")
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    name = [f"{row['task']}, {row['steps']} steps", row["model"]]
+    if row["mean_test_accuracy"] is None:
+        return [*name, "", "every run diverged", "", ""]
+    least, largest = min(row["least_gradient_norm"]), max(row["largest_gradient_norm"])
+    quickest = f"{min(row['seconds_per_epoch']):.2g}"
+    return [
+        *name,
+        f"{row['parameters']:,}",
+        _percent(row),
+        f"{least:.2g} to {largest:.1f}",
+        quickest,
+    ]
+
+
+@style()
+def draw(outcome: Outcome) -> Figure:
+    """Test accuracy of each network on each task: mean and standard deviation over the seeds.
+    Circuits are blue.
+    """
+    rows = outcome.numbers["rows"]
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    figure = Figure(figsize=(0.9 + 0.9 * COLUMN * len(tasks) / 1.5, 0.9 + 0.22 * len(models)))
+    axes = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    for ax, task in zip(axes, tasks, strict=True):
+        for row in rows:
+            if row["task"] == task and row["mean_test_accuracy"] is not None:
+                ax.errorbar(
+                    100 * _mean(row), models.index(row["model"]),
+                    xerr=100 * (row["sd_test_accuracy"] or 0), fmt="D", markersize=4, capsize=2,
+                    color=BLUE if row["model"].startswith("organics") else ORANGE,
+                )  # fmt: skip
+        ax.set(ylim=(len(models) - 0.5, -0.5), xlabel="test accuracy (%)", title=task)
+        ax.grid(axis="y", color="0.9", linewidth=0.5)
+        ax.set_axisbelow(True)
+    axes[0].set_yticks(range(len(models)), models)
+    return figure

@@ -1,7 +1,5 @@
 """Random circuits: is a steady state always found, is it stable, and does the circuit reach it?
 
-    python -m organics.studies.ours.steady_states
-
 Two questions, for the main and the rectified model:
 
 * search: circuits of each size. For one half, the largest singular value of `W_r` and the norm of
@@ -15,16 +13,11 @@ Two questions, for the main and the rectified model:
 A circuit without a stable steady state is simulated from several starts. If a simulation does not
 end at the stable steady state, another one, from nearby and ten times as long, must return there.
 
-Complete parts are kept in a folder, so that an interrupted run continues.
-
 Source: Rawat et al. 2024, the conjecture on general recurrence, and the trials behind it.
 """
 
-import os
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -36,13 +29,12 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from organics.circuit.circuit import Circuit, State, random_drive
 from organics.linear.jacobian import eigenvalues, jacobian
 from organics.machine.lapack import single_threaded_lapack
-from organics.machine.provenance import system, versions
 from organics.rest.point import METHODS, SteadyState
 from organics.rest.search import steady_state
-from organics.settings import Settings
 from organics.simulation.resting import comes_to_rest, near_rest, settle
-from organics.studies.harness.outcome import command, run_from_command_line, write
+from organics.studies.harness.as_table import draw as draw
 from organics.studies.harness.pieces import kept_document
+from organics.studies.harness.target import Check, Job, Outcome, Table
 from organics.trials import fraction_interval, trial
 
 BOUND = 1e-10
@@ -53,13 +45,9 @@ _SAME = 1e-4  # largest difference between two states that count as the same, re
 
 
 @dataclass(frozen=True)
-class Config(Settings):
-    """Steady states of random circuits: found, stable, and where a long simulation ends."""
+class Sample:
+    """The circuits, and the length of their simulations."""
 
-    out: Path = Path("runs/steady_states")
-    """Folder for complete parts."""
-    results: Path = Path("results/steady_states.json")
-    """File for the outcome."""
     largest: int = 50
     """Largest size in the search, which covers all sizes from 1."""
     circuits_per_size: int = 200
@@ -80,53 +68,148 @@ class Config(Settings):
     """Seed of all circuits, drives and random states."""
 
 
-def compute(config: Config, progress: bool = True) -> dict[str, Any]:
-    """Compute the missing parts; the outcome is also in `config.results`."""
+def compute(job: Job) -> Outcome:
+    """Search and simulate; every size and norm is a piece."""
+    sample = Sample(seed=job.seed)
+    if job.quick:
+        sample = replace(sample, largest=2, circuits_per_size=20, n=2, trials=10, time=400.0)
+    return conclude(measure(sample, job))
+
+
+def measure(sample: Sample, job: Job) -> dict[str, Any]:
+    """The rows of both questions, for each model."""
     outcome: dict[str, Any] = {"search": [], "stability": []}
+    parts = len(sample.rectified) * (sample.largest + len(sample.norms))
+    done = iter(range(parts))
+
+    def kept(question, **settings) -> dict[str, Any]:
+        name = "-".join([question.__name__.strip("_"), *map(str, settings.values())])
+        job.progress(next(done) / parts, name)
+        shared = f"seed{sample.seed}-{sample.starts}-{sample.time:g}"
+        return kept_document(
+            job.folder / shared / f"{name}.json", partial(_answered, sample, question, settings)
+        )
+
     with jax.enable_x64(True), single_threaded_lapack():
-        for rectified in config.rectified:
-            kept = partial(_kept, config, progress)
+        for rectified in sample.rectified:
             by_size = [
-                kept(_search, n=n, circuits=config.circuits_per_size, rectified=rectified)
-                for n in range(1, config.largest + 1)
+                kept(_search, n=n, circuits=sample.circuits_per_size, rectified=rectified)
+                for n in range(1, sample.largest + 1)
             ]
             outcome["search"].append(_together(by_size))
             outcome["stability"] += [
                 kept(
                     _stability,
-                    n=config.n,
+                    n=sample.n,
                     spectral_norm=norm,
-                    trials=config.trials,
+                    trials=sample.trials,
                     rectified=rectified,
                 )
-                for norm in config.norms
+                for norm in sample.norms
             ]
-    summary = {
-        "command": command("steady_states"),
-        "seed": config.seed,
-        **outcome,
-        "versions": versions(),
-        "platform": f"{system()}, {os.cpu_count()} cores",
-    }
-    write(config.results, summary)
-    return summary
+    return outcome
 
 
-def _kept(config: Config, progress: bool, question, **settings) -> dict[str, Any]:
-    """The answer to a question with these settings, from the folder if it exists there."""
-    name = "-".join([question.__name__.strip("_"), *map(str, settings.values())])
-    shared = f"seed{config.seed}-{config.starts}-{config.time:g}"
+def _answered(sample: Sample, question, settings: dict[str, Any]) -> dict[str, Any]:
+    answer = question(**settings, starts=sample.starts, time=sample.time, seed=sample.seed)
+    if question is _search:
+        # every size compiles anew, and a process may map only a limited number of code pages
+        jax.clear_caches()
+    return answer
 
-    def make() -> dict[str, Any]:
-        if progress:
-            print(name, file=sys.stderr)
-        answer = question(**settings, starts=config.starts, time=config.time, seed=config.seed)
-        if question is _search:
-            # every size compiles anew, and a process may map only a limited number of code pages
-            jax.clear_caches()
-        return answer
 
-    return kept_document(config.out / shared / f"{name}.json", make)
+def conclude(found: dict[str, Any]) -> Outcome:
+    """Checks of the counts; `found` is the result of `measure`."""
+    search, stability = found["search"], found["stability"]
+    checks = [check for row in search for check in _search_checks(row)]
+    checks += [check for row in stability for check in _stability_checks(row)]
+    circuits = sum(row["circuits"] for row in search)
+    simulated = sum(row["stable"] for row in stability)
+    here = (
+        f"of {circuits:,} circuits within the bounds {sum(row['converged'] for row in search):,} "
+        f"have a steady state that is found, {sum(row['stable'] for row in search):,} a stable one;"
+        f" {sum(map(_ending_there, stability)):,} of {simulated:,} simulations end at it"
+    )
+    columns = ("model", "neurons", "norm", "circuits", "found", "stable", "simulations end there",
+               "not stable, rests elsewhere")  # fmt: skip
+    rows = [*map(_search_cells, search), *map(_stability_cells, stability)]
+    return Outcome(here, checks, found, Table(columns, rows))
+
+
+def _search_checks(row: dict[str, Any]) -> list[Check]:
+    model, circuits = _model(row), row["circuits"]
+
+    def all_but(count: int, what: str, **more) -> Check:
+        words = f"{count:,} of {circuits:,}"
+        return Check(f"{model}: {what}", words, count == circuits, tolerance="all", **more)
+
+    return [
+        all_but(row["converged"], "a steady state is found"),
+        all_but(row[f"residual_at_most_{BOUND:g}"], f"its residual is at most {BOUND:g}"),
+        all_but(row["stable"], "it is stable, as the conjecture has it", decides=False),
+    ]
+
+
+def _stability_checks(row: dict[str, Any]) -> list[Check]:
+    of = f"{_model(row)}, norm {row['spectral_norm']:g}"
+    there, rests = _ending_there(row), _resting_elsewhere(row)
+    return [
+        Check(
+            f"{of}: a long simulation ends at the stable steady state",
+            f"{there:,} of {row['stable']:,}",
+            there == row["stable"],
+            tolerance="all, from where the search began or from nearby",
+        ),
+        Check(
+            f"{of}: without a stable steady state found, no simulation comes to rest",
+            f"{rests} of {row['not_stable']} do",
+            rests == 0,
+            tolerance="not one",
+            decides=False,
+        ),
+    ]
+
+
+def _ending_there(row: dict[str, Any]) -> int:
+    ends = row["stable_and_a_simulation_of_it"]
+    return ends["ends_there"] + ends["of_the_last_two_ends_there_from_nearby"]
+
+
+def _resting_elsewhere(row: dict[str, Any]) -> int:
+    others = row["not_stable_and_a_simulation_of_it"]
+    return max(others["rests"], others["rests_from_one_of_several_starts"])
+
+
+def _model(row: dict[str, Any]) -> str:
+    return "rectified" if row["rectified"] else "main"
+
+
+def _search_cells(row: dict[str, Any]) -> list[str]:
+    first, last = row["sizes"]
+    counts = (row["circuits"], row["converged"], row["stable"])
+    resting = str(row["not_stable_but_rests_in_a_simulation"])
+    return [
+        _model(row),
+        f"{first} to {last}",
+        "at most 1",
+        *map("{:,}".format, counts),
+        "",
+        resting,
+    ]
+
+
+def _stability_cells(row: dict[str, Any]) -> list[str]:
+    there, rests = _ending_there(row), _resting_elsewhere(row)
+    return [
+        _model(row),
+        str(row.get("n", "")),
+        f"{row['spectral_norm']:g}",
+        f"{row['circuits']:,}",
+        "",
+        f"{row['stable']:,}",
+        f"{there:,}",
+        str(rests),
+    ]
 
 
 def _search(n: int, circuits: int, rectified: bool, starts: int, time: float, seed: int):
@@ -283,7 +366,3 @@ def _returning(circuits, drives, states: State, which, time: float) -> int:
 def _choose(which, stacked):
     chosen = np.flatnonzero(which)
     return jax.tree.map(lambda leaf: leaf[chosen], jax.device_get(stacked))
-
-
-if __name__ == "__main__":
-    run_from_command_line(compute, Config)

@@ -1,33 +1,25 @@
 """Which step sizes of `y` and `a` learn sequences, and which diverge.
 
-    python -m organics.studies.ours.step_sizes
-
 Trains the recurrent circuits with several largest ratios of step size to time constant, for `y` and
 for `a`, for each kind of recurrent weights, all else equal. The larger they are, the less the
-discrete network is like the continuous circuit, whose stability is proved. It can be interrupted
-and repeated.
+discrete network is like the continuous circuit, whose stability is proved.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from organics.names import Recurrence, TaskName
-from organics.settings import Settings
-from organics.studies.harness.outcome import command, run_from_command_line, write
+from organics.studies.harness.as_table import draw as draw
+from organics.studies.harness.target import Check, Job, Outcome, Table
 from organics.studies.networks.runs import Run, in_common, lines, reports, run, where
 from organics.training import SequenceConfig
 
 
 @dataclass(frozen=True)
-class Config(Settings):
-    """Train the recurrent circuits with each pair of step sizes."""
+class Grid:
+    """The runs: one for each kind of recurrent weights and pair of step sizes."""
 
-    out: Path = Path("runs/step_sizes")
-    """Folder with a folder for each run; complete runs are not repeated."""
-    results: Path = Path("results/step_sizes.json")
-    """File for the outcome."""
     task: TaskName = "psmnist"
     """Task."""
     resize: int = 14
@@ -52,38 +44,97 @@ class Config(Settings):
     """Seed of each run."""
 
 
-def compute(config: Config, progress: bool = True) -> dict[str, Any]:
-    """Train runs that are not complete; the outcome so far is always in `config.results`."""
+def compute(job: Job) -> Outcome:
+    """Train missing runs in the folder `step_sizes` of the runs."""
+    grid = Grid(seed=job.seed)
+    if job.quick:
+        grid = replace(
+            grid, task="sdigits", recurrent=("identity",), dt_tau_max_y=(0.4,),
+            dt_tau_max_a=(0.2, 1.0), units=8, epochs=1, batch_size=450,
+        )  # fmt: skip
+    return conclude(measure(grid, job))
+
+
+def measure(grid: Grid, job: Job) -> dict[str, Any]:
+    """The curves of all runs, or where they diverged."""
     done: list[Run] = []
-    summary: dict[str, Any] = {}
-    for kind, y, a in product(config.recurrent, config.dt_tau_max_y, config.dt_tau_max_a):
-        setting = _setting(config, kind, y, a)
-        folder = config.out / f"{config.task}-{kind}-{y:g}-{a:g}-seed{config.seed}"
-        done.append(run(setting, folder, progress))
-        summary = {
-            "command": command("step_sizes"),
-            "settings": in_common(setting, ("recurrent", "dt_tau_max_y", "dt_tau_max_a")),
-            "rows": [_row(one) for one in done],
-            **where(reports(done)),
-        }
-        write(config.results, summary)
-    return summary
+    pairs = list(product(grid.recurrent, grid.dt_tau_max_y, grid.dt_tau_max_a))
+    for i, (kind, y, a) in enumerate(pairs):
+        job.progress(i / len(pairs), f"{kind}, {y:g}, {a:g}")
+        folder = f"{grid.task}-{kind}-{y:g}-{a:g}-seed{grid.seed}"
+        done.append(run(_setting(grid, kind, y, a), job.runs[0] / "step_sizes" / folder))
+    return {
+        "settings": in_common(done[0].setting, ("recurrent", "dt_tau_max_y", "dt_tau_max_a")),
+        "rows": [_row(one) for one in done],
+        **where(reports(done)),
+    }
 
 
-def _setting(config: Config, kind: Recurrence, y: float, a: float) -> SequenceConfig:
+def conclude(found: dict[str, Any]) -> Outcome:
+    """Checks of which runs diverged; `found` is the result of `measure`."""
+    by_kind: dict[str, list[dict[str, Any]]] = {}
+    for row in found["rows"]:
+        by_kind.setdefault(row["recurrent"], []).append(row)
+    lost = {kind: sum(map(_is_lost, rows)) for kind, rows in by_kind.items()}
+    checks = [
+        Check(
+            f"no run with {_KINDS[kind]} diverges",
+            f"{lost[kind]} of {len(rows)} diverge",
+            lost[kind] == 0,
+            tolerance="not one",
+            decides=kind == "identity",
+        )
+        for kind, rows in by_kind.items()
+    ]
+    best = {kind: max(row["test_accuracy"] or 0 for row in rows) for kind, rows in by_kind.items()}
+    here = "; ".join(
+        f"{_KINDS[kind]}: {lost[kind]} of {len(rows)} diverge, the best has {best[kind]:.1%}"
+        for kind, rows in by_kind.items()
+    )
+    columns = list(dict.fromkeys(row["dt_tau_max_a"] for row in found["rows"]))
+    cells = {
+        (row["recurrent"], row["dt_tau_max_y"], row["dt_tau_max_a"]): _cell(row)
+        for row in found["rows"]
+    }
+    lines = dict.fromkeys((kind, y) for kind, y, _ in cells)
+    table = [[_KINDS[kind], f"{y:g}", *(cells[kind, y, a] for a in columns)] for kind, y in lines]
+    heads = ("W_r", "largest dt/tau of y", *(f"{a:g} of a" for a in columns))
+    return Outcome(here, checks, found, Table(heads, table))
+
+
+_KINDS = {
+    "identity": "W_r = I",
+    "semidefinite": "semidefinite W_r",
+    "bounded": "bounded W_r",
+    "free": "free W_r",
+}
+
+
+def _is_lost(row: dict[str, Any]) -> bool:
+    return row["diverged_at_step"] is not None
+
+
+def _cell(row: dict[str, Any]) -> str:
+    """The test accuracy and the largest gradient norm."""
+    if _is_lost(row):
+        return f"diverged at step {row['diverged_at_step']:,}"
+    return f"{row['test_accuracy']:.1%} ({row['largest_gradient_norm']:.1f})"
+
+
+def _setting(grid: Grid, kind: Recurrence, y: float, a: float) -> SequenceConfig:
     return SequenceConfig(
-        task=config.task,
-        resize=None if config.task == "sdigits" else config.resize,
-        units=config.units,
+        task=grid.task,
+        resize=None if grid.task == "sdigits" else grid.resize,
+        units=grid.units,
         recurrent=kind,
         dt_tau_max_y=y,
         dt_tau_max_a=a,
-        dt_tau_max_gates=config.dt_tau_max_gates,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
+        dt_tau_max_gates=grid.dt_tau_max_gates,
+        epochs=grid.epochs,
+        batch_size=grid.batch_size,
+        learning_rate=grid.learning_rate,
         schedule="warmup-cosine",
-        seed=config.seed,
+        seed=grid.seed,
     )
 
 
@@ -105,7 +156,3 @@ def _row(found: Run) -> dict[str, Any]:
 def _largest(lines: list[dict[str, Any]], name: str) -> float | None:
     """The largest finite value over the epochs; None if there is none."""
     return max((line[name] for line in lines if line[name] is not None), default=None)
-
-
-if __name__ == "__main__":
-    run_from_command_line(compute, Config)

@@ -6,25 +6,26 @@ the supralinear networks have fewer epochs, as their steps take at least 7 times
 Source: Rawat et al. 2024, Table 1. Its numbers for supralinear networks are cited from others.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from organics.plots import BLUE, COLUMN, GREY, ORANGE, VERMILION, style
 from organics.studies.harness.target import Check, Job, Outcome, Table
-from organics.studies.networks.static import Networks, train_all
+from organics.studies.networks.static import NEAR, Networks, percent, quick_networks, train_all
 
 PARAMETERS = {(50,): 671_824, (80,): 682_354, (120, 60): 723_054}
 """The paper's parameters of the circuits, which learn `W_r`."""
 
-NEAR = 0.005  # in accuracy: how far below the paper's counts as the paper's
 _NAMES = {"ssn": "SSN", "mlp": "dense ReLU", "organics": "ORGaNICs"}
 _COLOURS = {"ssn": VERMILION, "mlp": ORANGE, "organics": BLUE}
 
 
 def compute(job: Job) -> Outcome:
     """Train missing runs in the folder `mnist_static` of the runs."""
-    networks = _quick(job) if job.quick else _whole(job)
+    quick = replace(quick_networks(job), models=("ssn", "organics"), recurrent="bounded")
+    networks = quick if job.quick else _whole(job)
     return conclude(train_all(networks, job.progress, job.processes, job.cluster))
 
 
@@ -35,22 +36,6 @@ def _whole(job: Job) -> Networks:
         seeds=tuple(job.seed + i for i in range(3)),
         recurrent="bounded",
         stability=("ssn",),
-    )
-
-
-def _quick(job: Job) -> Networks:
-    return Networks(
-        out=job.runs[0] / "mnist_static-quick",
-        dataset="digits",
-        models=("ssn", "organics"),
-        sizes=1,
-        seeds=(job.seed,),
-        recurrent="bounded",
-        epochs=15,
-        ssn_epochs=4,
-        batch_size=135,  # divides the number of images, so only one batch size is compiled
-        averaging=0.9,
-        stability=None,
     )
 
 
@@ -65,7 +50,7 @@ def conclude(found: dict[str, Any]) -> Outcome:
     checks = [
         Check(
             f"{_label(row)} is as accurate as in the paper",
-            _percent(row),
+            percent(row),
             row["mean_test_accuracy"] >= row["paper_test_accuracy"] - NEAR,
             paper=f"{row['paper_test_accuracy']:.1%}",
             tolerance=f"not more than {100 * NEAR:g} points below",
@@ -77,7 +62,7 @@ def conclude(found: dict[str, Any]) -> Outcome:
     checks.append(
         Check(
             "every circuit is ahead of every supralinear network",
-            f"{_label(worst)} {_percent(worst)}, {_label(best)} {_percent(best)}",
+            f"{_label(worst)} {percent(worst)}, {_label(best)} {percent(best)}",
             worst["mean_test_accuracy"] > best["mean_test_accuracy"] + NEAR,
             paper="98.1 % and 95.2 %",
             tolerance=f"the least of the circuits' means {100 * NEAR:g} points above the others'",
@@ -106,7 +91,7 @@ def conclude(found: dict[str, Any]) -> Outcome:
             decides=False,
         )
     )
-    here = "; ".join(f"{_label(row)} {_percent(row)}" for row in (*supralinear, *circuits))
+    here = "; ".join(f"{_label(row)} {percent(row)}" for row in (*supralinear, *circuits))
     columns = ("network", "parameters", "epochs", "test accuracy", "paper",
                "images lost in training", "inputs stable in test")  # fmt: skip
     return Outcome(here, checks, found, Table(columns, [_cells(row) for row in rows]))
@@ -153,13 +138,6 @@ def _label(row: dict[str, Any]) -> str:
     return f"{_NAMES[name]} {(':' if alone else ', ').join(map(str, sizes))}"
 
 
-def _percent(row: dict[str, Any]) -> str:
-    """Mean and standard deviation of the test accuracy."""
-    sd = row["sd_test_accuracy"]
-    mean = f"{100 * row['mean_test_accuracy']:.2f}"
-    return f"{mean} %" if sd is None else f"{mean} ± {100 * sd:.2f} %"
-
-
 def _cells(row: dict[str, Any]) -> list[str]:
     lost = stable = ""
     if row["model"] == "ssn":
@@ -171,7 +149,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         _label(row),
         f"{row['parameters']:,}",
         str(row["epochs"]),
-        _percent(row),
+        percent(row),
         "" if paper is None else f"{100 * paper:.1f} %",
         lost,
         stable,

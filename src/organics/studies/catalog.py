@@ -1,9 +1,11 @@
-"""The targets of `organics reproduce`, in the paper's order. Imports nothing heavy."""
+"""The targets of `organics reproduce`. Imports nothing heavy."""
 
 from organics.arguments import nearest
 from organics.studies.harness.target import Target
 
-TARGETS: tuple[Target, ...] = (
+_OURS = "ours"
+
+PAPER: tuple[Target, ...] = (
     Target(
         name="fig1",
         title="Phase portraits of the two-dimensional circuit",
@@ -168,6 +170,77 @@ TARGETS: tuple[Target, ...] = (
         minutes=0.1,
     ),
 )
+"""The paper's figures, tables and claims, in its order."""
+
+OURS: tuple[Target, ...] = (
+    Target(
+        name="extremes",
+        title="Circuits over ten decades",
+        claim="No circuit is said to be at rest, or stable, that is not, with parameters spread "
+        "over ten decades, in float32 and in float64.",
+        source=_OURS,
+        minutes=5.0,
+        room="ours",
+    ),
+    Target(
+        name="steady_states",
+        title="Steady states of random circuits",
+        claim="A steady state is found for every circuit within the conjecture's bounds, and long "
+        "simulations end at the stable ones.",
+        source=_OURS,
+        minutes=20.0,
+        room="ours",
+    ),
+    Target(
+        name="mnist_static",
+        title="Static classification with identity recurrence",
+        claim="With `W_r = I` circuits at rest classify MNIST as well as the paper's, which learn "
+        "`W_r`, and every circuit is stable at every test input.",
+        source=_OURS,
+        paper="98.1 to 98.2 %",
+        minutes=50.0,
+        needs=("mnist",),
+        alone=True,
+        trains=True,
+        room="ours",
+    ),
+    Target(
+        name="sequences",
+        title="Sequences of 196 and 64 steps",
+        claim="With as many units, epochs and images, circuits learn as much as every comparison "
+        "model, without clipping.",
+        source=_OURS,
+        minutes=90.0,
+        needs=("mnist",),
+        alone=True,
+        trains=True,
+        room="ours",
+    ),
+    Target(
+        name="step_sizes",
+        title="How fast neurons and modulators may be",
+        claim="With `W_r = I` no training diverges, however large the step sizes.",
+        source=_OURS,
+        minutes=30.0,
+        needs=("mnist",),
+        alone=True,
+        trains=True,
+        room="ours",
+    ),
+    Target(
+        name="schedules",
+        title="Schedules of the learning rate",
+        claim="There is a schedule that learns more in as many epochs than the paper's.",
+        source=_OURS,
+        minutes=15.0,
+        alone=True,
+        trains=True,
+        room="ours",
+    ),
+)
+"""Studies that go beyond the paper."""
+
+TARGETS = (*PAPER, *OURS)
 """All of them."""
 
 
