@@ -306,10 +306,16 @@ def draw(outcome: Outcome) -> Figure:
     handles += [
         Line2D([], [], color=BLACK, linestyle="--", label="any $W_r$"),
         Line2D([], [], color=BLACK, label="semidefinite $W_r$"),
-        Line2D([], [], color=GREY, marker="v", markersize=4, fillstyle="none", linestyle="none",
-               label="none: upper bound"),
+    ]
+    handles += [
+        Line2D([], [], color=GREY, marker=marker, markersize=4, fillstyle=fill, linestyle="none",
+               label=label)
+        for marker, fill, label in (
+            ("v", "none", "a: none, upper bound"), ("D", "full", "c: exception"),
+            ("o", "full", "c: stable"),
+        )
     ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    figure.legend(handles=handles, loc="outside lower center", ncols=6)
     return figure
 
 
@@ -359,11 +365,8 @@ def _draw_worst(axes: Axes, rows: list[dict[str, Any]], colours: dict[int, str])
                     row["spectral_norm"] + beside[n], row["worst"]["abscissa"],
                     "D" if exception else "o", color=colour, markersize=4 if exception else 3,
                 )  # fmt: skip
-    for marker, label in (("D", "exception"), ("o", "stable")):
-        axes.plot([], [], marker, color=GREY, markersize=3.5, label=label)
     _border(axes)
     axes.set(xlabel="spectral norm of $W_r$", ylabel=r"worst $\max\,\mathrm{Re}\,\lambda$ (1/ms)")
-    axes.legend(loc="upper center", fontsize=6, ncols=2, bbox_to_anchor=(0.5, 1.14))
 
 
 def _border(axes: Axes) -> None:
