@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 WITH_PEERS := .venv/.installed-bench
+WITH_SPHINX := .venv/.installed-docs
 
-.PHONY: demo test test-isa coverage lint bench results-table sanitize clean
+.PHONY: demo test test-isa coverage lint docs bench results-table sanitize clean
 
 NATIVE := hatch_build.py $(wildcard src/organics/kernels/cpp/*pp src/organics/kernels/cpp/cells/*pp)
 
@@ -33,6 +34,16 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# the documentation, as pages in build/docs; runs the tutorials and the gallery, and a warning, such
+# as a link to nowhere, is an error
+$(WITH_SPHINX): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
+	touch $@
+
+docs: $(WITH_SPHINX)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs $(ARGS)
+	@echo "build/docs/index.html"
 
 # with PyTorch, which the recurrent layer is measured against
 $(WITH_PEERS): $(INSTALLED)

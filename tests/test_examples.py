@@ -10,7 +10,9 @@ import pytest
 from organics import cli
 
 ROOT = Path(__file__).parents[1]
-TEXTS = {path: path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+HOW_TO = list((ROOT / "docs/how-to").glob("*.md"))
+PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *HOW_TO]
+TEXTS = {path: path.read_text() for path in PAGES}
 PROGRAMS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
 
@@ -57,16 +59,20 @@ def test_the_readme_can_be_read_to_its_end():
 
 
 ONE_AFTER_ANOTHER = """
-import runpy, sys, jax
+import re, runpy, sys, jax
 for path in sys.argv[1:]:
     print("program", path)
-    runpy.run_path(path, run_name="__main__")
+    if path.endswith(".py"):
+        runpy.run_path(path, run_name="__main__")
+    else:
+        text = open(path).read()
+        exec("".join(re.findall(r"```python\\n(.*?)```", text, re.DOTALL)), {"__name__": path})
     jax.config.update("jax_enable_x64", False)  # as the next one would find it
 """
 
 
 def test_the_programs_run():
-    """In one process, because starting takes most of the time."""
+    """In one process, because starting takes most of the time; also what the how-to pages show."""
     said = {
         "theorist.py": ["valid\n  margin 0.24", "peaks at"],
         "layer.py": ["loss 0.0", "stable for x[0]: True"],
@@ -75,9 +81,13 @@ def test_the_programs_run():
         "sequence.py": ["(16, 100, 32), certified: True"],
     }
     assert sorted(said) == PROGRAMS
-    paths = [str(ROOT / "examples" / name) for name in said]
+    pages = sorted(path for path in HOW_TO if "```python" in path.read_text())
+    assert len(pages) >= 5
+    paths = [*(str(ROOT / "examples" / name) for name in said), *map(str, pages)]
     command = [sys.executable, "-c", ONE_AFTER_ANOTHER, *paths]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
-    for words, output in zip(said.values(), done.stdout.split("program ")[1:], strict=True):
+    outputs = done.stdout.split("program ")[1:]
+    assert len(outputs) == len(paths)
+    for words, output in zip(said.values(), outputs[: len(said)], strict=True):
         assert all(word in output for word in words), output

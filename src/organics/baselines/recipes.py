@@ -12,17 +12,18 @@ Pairs = tuple[tuple[str, float], ...]
 class Recipe:
     """How a comparison model is trained on one task.
 
-    hyperparameters: names and values of the layer's options, as `build` takes them.
-    learning_rate: at the start.
-    origin: where the values come from.
-    optimizer, momentum: momentum is for "sgd" only.
-    schedule: "constant"; "cosine", which falls to 0 along half a cosine; or "drops", which
-        multiplies by `factor` after each epoch in `drops`.
-    batch_size: images per step.
-    epochs: how often all images are seen, None if the source does not say.
-    clip_norm: larger gradients are scaled down to this norm.
-    units: the number of units that the values are for, None if any.
-    raw_pixels: whether pixels range from 0 to 255 instead of 0 to 1.
+    Attributes
+        hyperparameters: names and values of the layer's options, as `build` takes them.
+        learning_rate: at the start.
+        origin: where the values come from.
+        optimizer, momentum: momentum is for "sgd" only.
+        schedule: "constant"; "cosine", which falls to 0 along half a cosine; or "drops", which
+            multiplies by `factor` after each epoch in `drops`.
+        batch_size: images per step.
+        epochs: how often all images are seen, None if the source does not say.
+        clip_norm: larger gradients are scaled down to this norm.
+        units: the number of units that the values are for, None if any.
+        raw_pixels: whether pixels range from 0 to 255 instead of 0 to 1.
     """
 
     hyperparameters: Pairs

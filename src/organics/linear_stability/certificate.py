@@ -65,10 +65,9 @@ def certify(point: OperatingPoint, linear: Stability | None = None) -> Certifica
     """Certificate of stability of a circuit at rest.
 
     For identity recurrence the certificate is constructed, not searched for: `B a_s > 0` makes `B`
-        an M-matrix,
-    so `u = B^-T 1` is positive, and `T = u / a_s` makes `T B + B^T T` positive definite. Each
-    step of the argument is checked on the numbers; `verify` checks the result without the argument.
-    For general `W_r` the certificate is of kind "spectral".
+    an M-matrix, so `u = B^-T 1` is positive, and `T = u / a_s` makes `T B + B^T T` positive
+    definite. Each step of the argument is checked on the numbers; `verify` checks the result
+    without the argument. For general `W_r` the certificate is of kind "spectral".
 
     `linear` is the point's `stability`, if already computed. Kinds and names of checks are Python
     values, so return only the arrays you need from a function under `jax.jit`.
