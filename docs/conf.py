@@ -5,6 +5,8 @@ import re
 from typing import Any
 
 import jax
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
 
 project = "organics"
 author = "the organics authors"
@@ -17,6 +19,8 @@ extensions = [
     "sphinx_copybutton",
 ]
 html_theme = "furo"
+html_math_renderer = "mathml"
+html_show_copyright = False
 html_title = "organics"
 html_static_path: list[str] = []
 exclude_patterns = ["tutorials", "gallery", "auto_*/*.ipynb", "auto_*/*.py"]
@@ -68,6 +72,7 @@ def _with_links_inside(app: Any, name: str, source: list[str]) -> None:
 
 
 _LIST = re.compile(r"(?m)^(Arguments|Attributes|Returns|Raises)\n((?:    .*\n?|\n)+)")
+_FORMULA = re.compile(r"\n\n((?:    .+\n)+)")  # what is left of indented lines
 _NAMED = re.compile(r"    ([\w, ]+): +(.*)")
 
 
@@ -86,10 +91,28 @@ def _as_lists(app: Any, what: str, name: str, obj: Any, options: Any, lines: lis
                 items.append(f"* {line.strip()}")
         return "\n".join([*items, "", ""])
 
-    lines[:] = _LIST.sub(as_list, "\n".join([*lines, ""])).splitlines()
+    text = _LIST.sub(as_list, "\n".join([*lines, ""]))
+    lines[:] = _FORMULA.sub(r"\n\n::\n\n\1", text).splitlines()
+
+
+def _without_fields(
+    app: Any, what: str, name: str, obj: Any, skip: bool, options: Any
+) -> bool | None:
+    """Leave out the fields of named tuples: the lists of attributes describe them."""
+    del app, what, name, skip, options
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
+def _math(self: Any, node: Any) -> None:
+    """Write a formula as MathML, which browsers show without a network."""
+    block = isinstance(node, nodes.math_block)
+    self.body.append(tex2mathml(node.astext(), as_block=block))
+    raise nodes.SkipNode
 
 
 def setup(app: Any) -> None:
-    """Register the two changes of texts."""
+    """Register the changes of texts, and formulas."""
     app.connect("source-read", _with_links_inside)
     app.connect("autodoc-process-docstring", _as_lists)
+    app.connect("autodoc-skip-member", _without_fields)
+    app.add_html_math_renderer("mathml", (_math, None), (_math, None))
