@@ -15,7 +15,8 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from organics.arguments import float_type, require_among, require_whole
 from organics.circuit.circuit import Circuit, random_drive
-from organics.linear import abscissa
+from organics.linear.abscissa import abscissae as abscissae_of
+from organics.linear.abscissa import decaying, largest_stable, rounds, stable_abscissae
 from organics.linear.jacobian import jacobian
 from organics.machine.cluster import Cluster
 from organics.machine.lapack import single_threaded_lapack
@@ -34,7 +35,7 @@ class Trials(NamedTuple):
 
     Attributes
         spectral_abscissa: largest real part of the Jacobian's eigenvalues, in 1/ms, at the steady
-            state, or at the best state found where there is none. Or, see `run_trials`, an upper
+            state, or at the best state found where there is none; or, see `run_trials`, an upper
             bound on it.
         decays: whether all of them are negative, or the theorem for identity recurrence says so,
             whatever the rounding.
@@ -93,9 +94,9 @@ def run_trials(
     identity recurrence. `on_progress` is called with the number of trials done since its last call.
 
     To decide which circuits are stable takes a fraction of the time of their eigenvalues. With
-    `abscissae="largest"` of the spectral abscissae only the largest one of a converged trial is
-    surely exact, with "none" not even that one. Others may be upper bounds, at most 0 for stable
-    circuits.
+    `abscissae="largest"` only the largest spectral abscissa of the stable circuits, and those of
+    unstable ones, are exact; others may be upper bounds, below 0. With "none" all are mere bounds:
+    0 for stable circuits, else infinity.
 
     Several `processes`, or a `cluster`, share the trials. Each compiles for itself, so this pays
     only if one process takes minutes.
@@ -167,29 +168,25 @@ def _run(
 ) -> Trials:
     """The trials of these consecutive `numbers`, `size` at a time, a piece on each processor."""
     key, x64 = jr.key(seed), float_type(None) == np.float64
-    exact_above = np.inf if abscissae == "none" else -np.inf
-    done = []
+    largest, done = -np.inf, []
 
     def piece(start: int) -> Trials:
         with jax.enable_x64(x64):  # threads do not inherit it
             found, J = jax.device_get(_solve(key, np.arange(start, start + size), law))
-        return _outcome(found, J, numbers.stop - start, law, exact_above)
+        return _outcome(found, J, numbers.stop - start, law, abscissae, largest)
 
     starts = numbers[::size]
     with single_threaded_lapack(), ThreadPoolExecutor(len(available())) as pool:
-        # the first piece compiles; all of a round are compared with the largest abscissa so far
-        for some in abscissa.rounds(len(starts)):
+        # the first piece compiles; those of a round are compared with the pieces before it
+        for some in rounds(len(starts)):
             with closing(pool.map(piece, starts[some])) as outcomes:
                 for outcome in outcomes:
                     done.append(outcome)
                     on_progress(len(outcome.converged))
             if abscissae == "largest":
-                exact_above = max(_largest(outcome) for outcome in done)
+                parts = (largest_stable(part.spectral_abscissa, part.converged) for part in done)
+                largest = max(parts)
     return _joined(done)
-
-
-def _largest(outcome: Trials) -> float:
-    return float(np.max(outcome.spectral_abscissa, where=outcome.converged, initial=-np.inf))
 
 
 def _joined(parts: list[Trials]) -> Trials:
@@ -207,15 +204,26 @@ def _solve(key, indices, law):
 
 
 def _outcome(
-    found: SteadyState, J: np.ndarray, count: int, law: _Law, exact_above: float
+    found: SteadyState,
+    J: np.ndarray,
+    count: int,
+    law: _Law,
+    abscissae: Abscissae,
+    largest: float,
 ) -> Trials:
-    decays, bound = abscissa.abscissae(J[:count], exact_above)
-    if law.spectral_norm is None:
-        decays = ~np.isnan(bound)
-    converged, residual, method = (
-        np.asarray(x)[:count] for x in (found.converged, found.residual, found.method)
+    J, converged, residual, method = (
+        np.asarray(x)[:count] for x in (J, found.converged, found.residual, found.method)
     )
-    return Trials(bound, decays, converged, residual, method)
+    finite = np.isfinite(J).all(axis=(1, 2))
+    by_theorem = law.spectral_norm is None
+    if abscissae == "none":
+        decays = finite if by_theorem else decaying(J)
+        known = np.where(finite, np.where(decays, 0, np.inf), np.nan).astype(J.dtype)
+    else:
+        exact = abscissae == "all"
+        known = abscissae_of(J) if exact else stable_abscissae(J, converged, largest)
+        decays = finite if by_theorem else known < 0
+    return Trials(known, decays, converged, residual, method)
 
 
 def fraction_interval(successes: int, trials: int) -> tuple[float, float]:

@@ -13,7 +13,6 @@ Both allow for rounding. What they leave open, the eigenvalues tell.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -25,56 +24,60 @@ _ENTRIES = 160_000  # of the matrices compared at once, which fit into the CPU's
 _EPS = float(np.finfo(np.float64).eps)
 
 
-class Abscissae(NamedTuple):
-    """What is known about stacked Jacobians.
+def decaying(jacobians: Float[np.ndarray, "batch m m"]) -> Bool[np.ndarray, " batch"]:
+    """Whether all eigenvalues have negative real parts; false for a matrix that is not finite.
 
-    Attributes
-        decays: whether all eigenvalues have negative real parts; false for a matrix that is not
-            finite.
-        bound: the spectral abscissa, or an upper bound on it, in the units of the matrices; NaN for
-            a matrix that is not finite.
+    Takes a fraction of the time of the eigenvalues, and computes them only where it must.
     """
-
-    decays: Bool[np.ndarray, " batch"]
-    bound: Float[np.ndarray, " batch"]
-
-
-def abscissae(jacobians: Float[np.ndarray, "batch m m"], exact_above: float = -np.inf) -> Abscissae:
-    """Which matrices decay, and their spectral abscissae where these exceed `exact_above`.
-
-    Smaller ones are only bounded, by `exact_above`, or by 0 if that is smaller and the matrix
-    decays. With `-inf` all are computed; with `inf` as few as possible, and the bound of those that
-    do not decay is `inf`.
-    """
-    bound = np.full(len(jacobians), np.nan, jacobians.dtype)
+    finite = np.flatnonzero(np.isfinite(jacobians).all(axis=(1, 2)))
+    side = compare(jacobians[finite])
+    side[side == 0] = np.sign(abscissae(jacobians[finite[side == 0]]))
     decays = np.zeros(len(jacobians), bool)
+    decays[finite] = side < 0
+    return decays
+
+
+def abscissae(
+    jacobians: Float[np.ndarray, "batch m m"], exact_above: float = -np.inf
+) -> Float[np.ndarray, " batch"]:
+    """Spectral abscissae, in the units of the matrices; NaN for a matrix that is not finite.
+
+    Those below `exact_above` may be replaced by it, an upper bound that takes less time.
+    """
+    found = np.full(len(jacobians), np.nan, jacobians.dtype)
     left = np.flatnonzero(np.isfinite(jacobians).all(axis=(1, 2)))
     if exact_above > -np.inf:
-        rate = min(exact_above, 0.0)
-        side = compare(jacobians[left], rate)
-        below, above = left[side < 0], left[side > 0]
-        decays[below], bound[below] = True, rate
-        if 0 < exact_above < np.inf:
-            above = above[compare(jacobians[above], exact_above) < 0]
-        if exact_above > 0:
-            bound[above] = exact_above
-        left = left[np.isnan(bound[left])]
+        below = compare(jacobians[left], exact_above) < 0
+        found[left[below]] = exact_above
+        left = left[~below]
     if len(left):
-        bound[left] = np.linalg.eigvals(jacobians[left]).real.max(axis=1)
-        decays[left] = bound[left] < 0
-    return Abscissae(decays, bound)
+        found[left] = np.linalg.eigvals(jacobians[left]).real.max(axis=1)
+    return found
 
 
-def largest_abscissae(
-    jacobians: Float[np.ndarray, "batch m m"], counted: Bool[np.ndarray, " batch"]
-) -> Abscissae:
-    """`abscissae`, of which the largest of the `counted` matrices that decay is exact."""
-    found, largest = [], -np.inf
-    for some in rounds(len(jacobians)):
-        found.append(abscissae(jacobians[some], largest))
-        stable = counted[some] & found[-1].decays
-        largest = max(largest, np.max(found[-1].bound, where=stable, initial=-np.inf))
-    return Abscissae(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+def stable_abscissae(
+    jacobians: Float[np.ndarray, "batch m m"],
+    counted: Bool[np.ndarray, " batch"],
+    largest: float = -np.inf,
+) -> Float[np.ndarray, " batch"]:
+    """`abscissae`, exact if not negative, or if the largest of the negative ones of the `counted`
+    matrices; of others there may be upper bounds, negative too.
+
+    `largest` is that of matrices before, if there were any; then only larger ones are exact.
+    """
+    found = np.empty(len(jacobians), jacobians.dtype)
+    # without a bound, one grows
+    for some in rounds(len(found)) if largest == -np.inf else (slice(None),):
+        found[some] = abscissae(jacobians[some], largest)
+        largest = max(largest, largest_stable(found[some], counted[some]))
+    return found
+
+
+def largest_stable(
+    abscissae: Float[np.ndarray, " batch"], counted: Bool[np.ndarray, " batch"]
+) -> float:
+    """The largest of the `counted` ones that are negative, or `-inf`."""
+    return float(np.max(abscissae, where=counted & (abscissae < 0), initial=-np.inf))
 
 
 def rounds(count: int) -> Iterator[slice]:
@@ -152,13 +155,15 @@ def log_norm_is_below(J: Float[np.ndarray, "batch m m"], rate: float) -> Bool[np
     """Whether the symmetric part of `rate - J` is positive definite, rounding aside."""
     m = J.shape[-1]
     S = -(J + J.swapaxes(1, 2))
-    rounding = 8 * m * _EPS * (_norm(J) + abs(rate))
+    size = _norm(J)
+    rounding = 8 * m * _EPS * (size + abs(rate))
     S[:, np.arange(m), np.arange(m)] += (2 * rate - rounding)[:, None]
+    finite = np.isfinite(size)
     try:
         np.linalg.cholesky(S)
     except np.linalg.LinAlgError:  # does not say which
-        return np.array([lapack.dpotrf(matrix, clean=False)[1] == 0 for matrix in S])
-    return np.ones(len(J), bool)
+        return finite & [lapack.dpotrf(matrix, clean=False)[1] == 0 for matrix in S]
+    return finite
 
 
 def _by_powers(J: Float[np.ndarray, "batch m m"], rate: float) -> Int[np.ndarray, " batch"]:

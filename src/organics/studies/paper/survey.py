@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, ScalarLike
 
-from organics.linear.abscissa import largest_abscissae
+from organics.linear.abscissa import stable_abscissae
 from organics.linear.jacobian import jacobian
 from organics.machine.lapack import single_threaded_lapack
 from organics.rest.search import steady_state
@@ -97,8 +97,8 @@ def _search(
     converged, J = (np.concatenate(parts)[: len(indices)]
                     for parts in zip(*jax.device_get(running), strict=True))  # fmt: skip
     with single_threaded_lapack():
-        decays, abscissa = largest_abscissae(J, converged)
-    return converged & decays, abscissa
+        abscissa = stable_abscissae(J, converged)
+    return converged & (abscissa < 0), abscissa
 
 
 @partial(jax.jit, static_argnums=(0, 4, 5))
