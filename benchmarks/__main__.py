@@ -47,7 +47,7 @@ class Estimate(NamedTuple):
 
 BENCHMARKS = {
     "startup": Estimate("benchmarks.startup", 22, 11, 7),
-    "stability_scan": Estimate("benchmarks.stability_scan", 113, 30, 17),
+    "stability_scan": Estimate("benchmarks.stability_scan", 210, 45, 30),
     "sde_stepping": Estimate("benchmarks.sde_stepping", 44, 17, 14),
     "drives": Estimate("benchmarks.drives", 25, 25, 8),
     "static_epoch": Estimate("benchmarks.static_epoch", 72, 63, 27),

@@ -1,4 +1,4 @@
-"""Stability of thousands of random circuits, compared with a plain SciPy loop and bare eigenvalues.
+"""Stability of thousands of random circuits, against a plain SciPy loop and bare eigenvalues.
 
     python -m benchmarks.stability_scan [--quick] [--seconds N] [--out FILE]
 
@@ -14,9 +14,17 @@ is compared with
 * the bare eigenvalues: `numpy.linalg.eigvals` of all the Jacobians in one call.
 
 Both use LAPACK's own threads or not, whichever is faster. The loop, too, must compute eigenvalues,
-so no scan can be faster than the loop by more than `most_times_faster_possible`: the time of the
-loop divided by that of the bare eigenvalues on all cores at once. Speeds are reported only if all
-three give the same spectral abscissae.
+so no scan that does can be faster than the loop by more than `most_times_faster_possible`: the time
+of the loop divided by that of the bare eigenvalues on all cores at once. Speeds are reported only
+if all three give the same spectral abscissae.
+
+A scan that only asks which circuits are stable needs few eigenvalues, or none:
+
+* the scans for the largest abscissa and for verdicts are `run_trials` with `abscissae="largest"`
+  (as `organics stability`) and `"none"`;
+* the verdicts are `organics.linear.abscissa.decaying` of the same Jacobians as those of the bare
+  eigenvalues, on one core, and of Jacobians of circuits with larger recurrent weights. Speeds are
+  reported only if every verdict is that of the eigenvalues.
 """
 
 import os
@@ -35,13 +43,16 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import root
 from threadpoolctl import threadpool_limits
 
-from benchmarks._agenda import Agenda, Measurement
+from benchmarks._agenda import LEAST, Agenda, Measurement
 from benchmarks._common import command, command_line, conclude, spread, target, time_in_turn
 from organics import Circuit, jacobian, run_trials, steady_state
+from organics.linear.abscissa import compare, decaying
 from organics.trials import trial
 
 SEED = 0
 SETTLING_TIME = 200.0  # ms; time constants are 2 ms, the slowest modes decay within some 10 ms
+OTHER_NORMS = (2.0, 3.0)  # largest singular values, for verdicts
+FEW_STEPS = 300  # of relaxation, for these: steady or not, the Jacobians are as good
 SAME = 1e-6  # relative difference of spectral abscissae that counts as the same answer
 
 
@@ -58,8 +69,8 @@ class Size(NamedTuple):
     each: float
 
 
-FULL = (Size(10, 10_000, 200, 20, 1.5), Size(100, 1_000, 20, 35, 10))
-QUICK = (Size(10, 200, 10, 8, 0), Size(100, 10, 2, 8, 0))
+FULL = (Size(10, 10_000, 200, 30, 3), Size(100, 1_000, 20, 70, 19))
+QUICK = (Size(10, 200, 10, 10, 0), Size(100, 10, 2, 10, 0))
 
 
 def run(
@@ -96,9 +107,16 @@ def _targets(size: dict[str, Any]) -> list[dict[str, Any]]:
     where = f"n = {size['n']}: "
     faster = size["times_faster_than_loop"]["median"]
     relative = size["time_relative_to_bare"]["median"]
+    verdicts = size["verdicts"][0]["time_relative_to_bare"]["median"]
+    decided = (
+        target(where + "verdicts, times faster than bare eigenvalues", 1 / verdicts, "at least", 3)
+        if size["n"] == 100
+        else target(where + "verdicts, time relative to bare eigenvalues", verdicts, "at most", 0.7)
+    )
     return [
         target(where + "times faster than the loop", faster, "at least", 20),
         target(where + "time relative to bare eigenvalues", relative, "at most", 1.5),
+        decided,
     ]
 
 
@@ -108,7 +126,8 @@ def _compare(agenda: Agenda, size: Size) -> dict[str, Any]:
     start = perf_counter()
     found = scan()
     first = perf_counter() - start
-    circuits, drives, jacobians = _draw_and_linearize(size)
+    jacobians = _jacobians(n, trials, 1.0)
+    circuits, drives = jax.device_get(jax.vmap(partial(_trial, n))(jnp.arange(looped)))
     few = max(1, looped // 10), max(1, trials // 10)
     loop_threads = _better_threads(lambda: _loop(circuits, drives[: few[0]]))
     bare_threads = _better_threads(lambda: np.linalg.eigvals(jacobians[: few[1]]))
@@ -117,7 +136,14 @@ def _compare(agenda: Agenda, size: Size) -> dict[str, Any]:
     _require_same("bare eigenvalues", bare().real.max(axis=1), found.spectral_abscissa)
     _require_same("loop", loop(), found.spectral_abscissa[:looped])
 
-    seconds = time_in_turn({"scan": scan, "loop": loop, "bare": bare}, agenda.rounds())
+    verdicts = _with_threads(1, partial(decaying, jacobians))
+    _require_same_verdicts(verdicts(), jacobians)
+    scans = {f"scan_{which}": partial(scan, abscissae=which) for which in ("largest", "none")}
+    for name, other in scans.items():
+        if not np.array_equal(other().stable, found.stable):
+            raise RuntimeError(f"{name} and the scan do not find the same circuits stable.")
+    timed = {"scan": scan, **scans, "loop": loop, "bare": bare, "verdicts": verdicts}
+    seconds = time_in_turn(timed, agenda.rounds())
     scaled = [trials / looped * time for time in seconds["loop"]]
     possible = (os.cpu_count() or 1) * median(scaled) / median(seconds["bare"])
     return {
@@ -136,6 +162,39 @@ def _compare(agenda: Agenda, size: Size) -> dict[str, Any]:
         "times_faster_than_loop": spread(_ratios(scaled, seconds["scan"]), 2),
         "most_times_faster_possible": round(possible, 2),
         "time_relative_to_bare": spread(_ratios(seconds["scan"], seconds["bare"]), 3),
+        "scan_for_largest_seconds": spread(seconds["scan_largest"]),
+        "scan_for_verdicts_seconds": spread(seconds["scan_none"]),
+        "scan_for_largest_relative_to_bare": spread(
+            _ratios(seconds["scan_largest"], seconds["bare"]), 3
+        ),
+        "scan_for_verdicts_relative_to_bare": spread(
+            _ratios(seconds["scan_none"], seconds["bare"]), 3
+        ),
+        "verdicts": [
+            _verdicts(1.0, jacobians, seconds["verdicts"], seconds["bare"]),
+            *(_other_verdicts(n, norm, max(1, trials // 10)) for norm in OTHER_NORMS),
+        ],
+    }
+
+
+def _other_verdicts(n: int, norm: float, count: int) -> dict[str, Any]:
+    """Verdicts and bare eigenvalues of circuits with another norm of `W_r`."""
+    jacobians = _jacobians(n, count, norm)
+    _require_same_verdicts(decaying(jacobians), jacobians)
+    functions = {"verdicts": decaying, "bare": np.linalg.eigvals}
+    timed = {name: _with_threads(1, partial(f, jacobians)) for name, f in functions.items()}
+    return _verdicts(norm, jacobians, *time_in_turn(timed, range(LEAST)).values())
+
+
+def _verdicts(
+    norm: float, jacobians: np.ndarray, verdicts: list[float], bare: list[float]
+) -> dict[str, Any]:
+    return {
+        "spectral_norm": norm,
+        "circuits": len(jacobians),
+        "left_to_eigenvalues": int(np.sum(compare(jacobians) == 0)),
+        "seconds": spread(verdicts),
+        "time_relative_to_bare": spread(_ratios(verdicts, bare), 3),
     }
 
 
@@ -150,6 +209,11 @@ def _require_same(name: str, abscissa: np.ndarray, found: np.ndarray) -> None:
             f"the {name} and the scan differ by {difference:.1e} (relative) in a spectral "
             "abscissa: their times cannot be compared."
         )
+
+
+def _require_same_verdicts(decays: np.ndarray, jacobians: np.ndarray) -> None:
+    if not np.array_equal(decays, np.linalg.eigvals(jacobians).real.max(axis=1) < 0):
+        raise RuntimeError("the verdicts are not those of the eigenvalues.")
 
 
 def _with_threads(threads: int | None, function: Callable[[], Any]) -> Callable[[], Any]:
@@ -169,19 +233,23 @@ def _better_threads(function: Callable[[], Any]) -> int | None:
     return None if median(seconds["None"]) < median(seconds["1"]) else 1
 
 
-def _draw_and_linearize(size: Size):
-    """The circuits and drives of the loop as NumPy arrays, and the Jacobians of all circuits."""
+def _trial(n: int, index: Any, norm: Any = 1.0):
+    """Circuit and drive."""
+    return trial(SEED, index, n, norm)
+
+
+def _jacobians(n: int, count: int, norm: float) -> np.ndarray:
+    """The Jacobians of the first `count` circuits."""
+    steps = {} if norm <= 1 else {"relaxation_steps": FEW_STEPS}
 
     @jax.jit
     @jax.vmap
     def linearize(index):
-        circuit, z = trial(SEED, index, size.n, 1.0)
-        return jacobian(circuit, steady_state(circuit, z).state)
+        circuit, z = _trial(n, index, norm)
+        return jacobian(circuit, steady_state(circuit, z, spectral_norm=norm, **steps).state)
 
-    pieces = np.array_split(np.arange(size.trials), 10)
-    jacobians = np.concatenate([np.asarray(linearize(jnp.asarray(piece))) for piece in pieces])
-    circuits, drives = jax.vmap(lambda i: trial(SEED, i, size.n, 1.0))(jnp.arange(size.looped))
-    return jax.device_get(circuits), np.asarray(drives), jacobians
+    pieces = np.array_split(np.arange(count), 10)
+    return np.concatenate([np.asarray(linearize(jnp.asarray(piece))) for piece in pieces])
 
 
 def _loop(circuits: Circuit, drives: Float[np.ndarray, "looped n"]) -> Float[np.ndarray, " looped"]:

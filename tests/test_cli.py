@@ -288,8 +288,14 @@ def test_stability_of_random_circuits(capsys):
     assert found["interval_95"][1] == 1 and 0.9 < found["interval_95"][0] < 0.95
     assert found["largest_spectral_abscissa"] < 0
     assert sum(found["methods"].values()) == 50
+    verdicts = document(capsys, "stability", "--n", 4, "--trials", 50, "--seed", 3, "--verdicts")
+    assert verdicts.keys() == found.keys() and verdicts["largest_spectral_abscissa"] is None
+    assert verdicts["stable"] == 50 and verdicts["largest_residual"] == found["largest_residual"]
+    code, _, err = call(capsys, "stability", "--verdicts", "--out", "histogram.svg")
+    assert code == 2 and "`--verdicts`" in err and "`--out`" in err
     code, out, _ = call(capsys, "stability", "--identity", "--n", 3, "--trials", 20, "--check")
     assert code == 0 and "20 of 20" in out and "20 by closed form" in out
+    assert "largest real part -" in out and "largest residual" in out
 
 
 def test_train_then_evaluate(capsys, tmp_path, monkeypatch):

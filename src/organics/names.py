@@ -32,5 +32,7 @@ Schedule = Literal["constant", "cosine", "step", "drops", "warmup-cosine", "trap
 """Course of the learning rate."""
 OptimizerName = Literal["adam", "sgd", "adagrad"]
 
+Abscissae = Literal["all", "largest", "none"]
+"""Which spectral abscissae of many circuits are computed rather than bounded."""
 Method = Literal["explicit", "implicit"]
 """Solver of the differential equations."""

@@ -1,8 +1,8 @@
 """Random circuits by the thousand: how many are stable?"""
 
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from typing import NamedTuple
 
@@ -13,15 +13,18 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
-from organics.arguments import float_type, require_whole
+from organics.arguments import float_type, require_among, require_whole
 from organics.circuit.circuit import Circuit, random_drive
+from organics.linear.abscissa import abscissae as abscissae_of
+from organics.linear.abscissa import decaying, largest_stable, rounds, stable_abscissae
 from organics.linear.jacobian import jacobian
 from organics.machine.cluster import Cluster
 from organics.machine.lapack import single_threaded_lapack
 from organics.machine.memory import require_memory
 from organics.machine.processors import available
 from organics.machine.side_by_side import how_many, side_by_side
-from organics.rest.point import METHODS, SteadyState
+from organics.names import Abscissae
+from organics.rest.point import SteadyState
 from organics.rest.search import steady_state
 
 _CALLS = 200  # most calls into which processes or a cluster divide the trials
@@ -32,24 +35,25 @@ class Trials(NamedTuple):
 
     Attributes
         spectral_abscissa: largest real part of the Jacobian's eigenvalues, in 1/ms, at the steady
-            state, or at the best state found where there is none.
+            state, or at the best state found where there is none; or, see `run_trials`, an upper
+            bound on it.
+        decays: whether all of them are negative, or the theorem for identity recurrence says so,
+            whatever the rounding.
         converged: whether a steady state was found.
         residual: of that state, see `organics.rest.point.SteadyState`.
         method: index into `organics.rest.point.METHODS`.
     """
 
     spectral_abscissa: Float[np.ndarray, " trials"]
+    decays: Bool[np.ndarray, " trials"]
     converged: Bool[np.ndarray, " trials"]
     residual: Float[np.ndarray, " trials"]
     method: Int[np.ndarray, " trials"]
 
     @property
     def stable(self) -> Bool[np.ndarray, " trials"]:
-        """Whether a steady state was found and is stable: by its spectral abscissa or, for identity
-        recurrence, by the theorem, whatever the rounding."""
-        by_theorem = self.method == METHODS.index("closed form")
-        decaying = (self.spectral_abscissa < 0) | (by_theorem & np.isfinite(self.spectral_abscissa))
-        return self.converged & decaying
+        """Whether a steady state was found and is stable."""
+        return self.converged & self.decays
 
 
 def trial(
@@ -79,6 +83,7 @@ def run_trials(
     drive_norm: float = 1.0,
     rectified: bool = False,
     dtype: "DTypeLike | None" = None,
+    abscissae: Abscissae = "all",
     processes: int = 1,
     cluster: Cluster | None = None,
     on_progress: Callable[[int], None] | None = None,
@@ -88,16 +93,23 @@ def run_trials(
     Trial i is `trial(seed, i, ...)`, whatever the number of trials. `spectral_norm=None` is
     identity recurrence. `on_progress` is called with the number of trials done since its last call.
 
+    To decide which circuits are stable takes a fraction of the time of their eigenvalues. With
+    `abscissae="largest"` only the largest spectral abscissa of the stable circuits, and those of
+    unstable ones, are exact; others may be upper bounds, below 0. With "none" all are mere bounds:
+    0 for stable circuits, else infinity.
+
     Several `processes`, or a `cluster`, share the trials. Each compiles for itself, so this pays
     only if one process takes minutes.
 
     Raises `ValueError` for `n`, `trials`, `spectral_norm`, `drive_norm` or `processes` out of
-    range, if the results do not fit into memory, or if the `cluster` cannot be reached.
+    range, if `abscissae` is none of those words, if the results do not fit into memory, or if the
+    `cluster` cannot be reached.
     """
     processes = how_many(processes)
     require_whole("n", n)
     require_whole("trials", trials)
     require_whole("seed", seed, least=-(2**63))
+    require_among("abscissae", abscissae, Abscissae)
     real = float_type(dtype)
     for name, value in (("drive_norm", drive_norm), ("spectral_norm", spectral_norm)):
         if value is not None and not 0 <= value <= float(np.finfo(real).max):
@@ -107,16 +119,16 @@ def run_trials(
     # cache
     size = min(trials, max(8, min(2048, 40_000 // n**2)))
     require_memory(8 * size * (2 * n) ** 2, "n", f"a stack of {size} Jacobians")
-    require_memory(21 * trials, "trials", "the outcome")
+    require_memory(22 * trials, "trials", "the outcome")
     tell = on_progress or _ignore
     if processes == 1 and cluster is None:
-        return _run(seed, range(trials), size, law, tell)
+        return _run(seed, range(trials), size, law, abscissae, tell)
     x64 = float_type(None) == np.float64
     share = size * -(-trials // (size * _CALLS))
     shares = [range(trials)[start : start + share] for start in range(0, trials, share)]
     parts = side_by_side(
         _run_there,
-        [(x64, seed, numbers, size, law) for numbers in shares],
+        [(x64, seed, numbers, size, law, abscissae) for numbers in shares],
         processes=processes,
         cluster=cluster,
     )
@@ -138,33 +150,43 @@ def _ignore(done: int) -> None:
     """Default `on_progress`: does nothing."""
 
 
-def _run_there(x64: bool, seed: int, numbers: range, size: int, law: _Law) -> Trials:
+def _run_there(
+    x64: bool, seed: int, numbers: range, size: int, law: _Law, abscissae: Abscissae
+) -> Trials:
     """`_run` in another process, which does not inherit JAX's configuration."""
     with jax.enable_x64(x64):
-        return _run(seed, numbers, size, law, _ignore)
+        return _run(seed, numbers, size, law, abscissae, _ignore)
 
 
 def _run(
-    seed: int, numbers: range, size: int, law: _Law, on_progress: Callable[[int], None]
+    seed: int,
+    numbers: range,
+    size: int,
+    law: _Law,
+    abscissae: Abscissae,
+    on_progress: Callable[[int], None],
 ) -> Trials:
-    """The trials of these consecutive `numbers`, `size` at a time."""
-    key, cores = jr.key(seed), len(available())
-    pieces, pending = [], deque()
+    """The trials of these consecutive `numbers`, `size` at a time, a piece on each processor."""
+    key, x64 = jr.key(seed), float_type(None) == np.float64
+    largest, done = -np.inf, []
 
-    def take() -> None:
-        pieces.append(pending.popleft().result())
-        on_progress(len(pieces[-1].converged))
-
-    # this thread solves piece after piece while others compute eigenvalues
-    with single_threaded_lapack(), ThreadPoolExecutor(cores) as pool:
-        for start in numbers[::size]:
+    def piece(start: int) -> Trials:
+        with jax.enable_x64(x64):  # threads do not inherit it
             found, J = jax.device_get(_solve(key, np.arange(start, start + size), law))
-            pending.append(pool.submit(_outcome, found, J, numbers.stop - start))
-            while pending and (len(pending) > 4 * cores or pending[0].done()):
-                take()
-        while pending:
-            take()
-    return _joined(pieces)
+        return _outcome(found, J, numbers.stop - start, law, abscissae, largest)
+
+    starts = numbers[::size]
+    with single_threaded_lapack(), ThreadPoolExecutor(len(available())) as pool:
+        # the first piece compiles; those of a round are compared with the pieces before it
+        for some in rounds(len(starts)):
+            with closing(pool.map(piece, starts[some])) as outcomes:
+                for outcome in outcomes:
+                    done.append(outcome)
+                    on_progress(len(outcome.converged))
+            if abscissae == "largest":
+                parts = (largest_stable(part.spectral_abscissa, part.converged) for part in done)
+                largest = max(parts)
+    return _joined(done)
 
 
 def _joined(parts: list[Trials]) -> Trials:
@@ -181,16 +203,27 @@ def _solve(key, indices, law):
     return jax.vmap(one)(indices)
 
 
-def _outcome(found: SteadyState, J: np.ndarray, count: int) -> Trials:
-    J, finite = J[:count], np.isfinite(J[:count]).all(axis=(1, 2))
-    abscissa = np.full(len(J), np.nan, J.dtype)
-    if finite.any():
-        values = np.linalg.eigvals(J if finite.all() else J[finite])
-        abscissa[finite] = np.real(values).max(axis=1)
-    converged, residual, method = (
-        np.asarray(x)[:count] for x in (found.converged, found.residual, found.method)
+def _outcome(
+    found: SteadyState,
+    J: np.ndarray,
+    count: int,
+    law: _Law,
+    abscissae: Abscissae,
+    largest: float,
+) -> Trials:
+    J, converged, residual, method = (
+        np.asarray(x)[:count] for x in (J, found.converged, found.residual, found.method)
     )
-    return Trials(abscissa, converged, residual, method)
+    finite = np.isfinite(J).all(axis=(1, 2))
+    by_theorem = law.spectral_norm is None
+    if abscissae == "none":
+        decays = finite if by_theorem else decaying(J)
+        known = np.where(finite, np.where(decays, 0, np.inf), np.nan).astype(J.dtype)
+    else:
+        exact = abscissae == "all"
+        known = abscissae_of(J) if exact else stable_abscissae(J, converged, largest)
+        decays = finite if by_theorem else known < 0
+    return Trials(known, decays, converged, residual, method)
 
 
 def fraction_interval(successes: int, trials: int) -> tuple[float, float]:

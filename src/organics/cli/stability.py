@@ -31,6 +31,8 @@ class Stability:
     """Use the rectified model."""
     seed: int = 0
     """Seed of all circuits and drives."""
+    verdicts: bool = False
+    """Only decide which circuits are stable. Faster; the largest real part is then unknown."""
     check: bool = False
     """Exit with 1 unless every circuit is stable."""
     out: Path | None = None
@@ -41,6 +43,8 @@ class Stability:
 
     def run(self) -> Answer:
         check_figure_path(self.out)
+        if self.verdicts and self.out is not None:
+            raise ValueError("`--out` draws what `--verdicts` leaves out: give one of them.")
         cluster = self.workers.cluster()
         in_double_precision()
         import numpy as np
@@ -58,6 +62,7 @@ class Stability:
                 None if self.identity else self.spectral_norm,
                 seed=self.seed,
                 rectified=self.rectified,
+                abscissae="none" if self.verdicts else "all" if self.out else "largest",
                 processes=1 if self.workers.processes is None else self.workers.processes,
                 cluster=cluster,
                 on_progress=lambda done: progress.advance(task, done),
@@ -69,7 +74,7 @@ class Stability:
             from organics.plots import abscissa_histogram, save_figure
 
             save_figure(abscissa_histogram({f"n = {self.n}": found}, of="circuits"), self.out)
-        largest = float(found.max()) if len(found) else None
+        largest = float(found.max()) if len(found) and not self.verdicts else None
         residual = float(outcome.residual[outcome.converged].max()) if len(found) else None
         counts = np.bincount(outcome.method, minlength=len(METHODS))
         document = {
@@ -92,8 +97,9 @@ class Stability:
             f"steady state found: {int(outcome.converged.sum())}, "
             + ", ".join(f"{count} by {name}" for name, count in zip(METHODS, counts, strict=True)),
         ]
-        if largest is not None:
-            text.append(f"largest real part {largest:.4g} 1/ms, largest residual {residual:.1e}")
+        if residual is not None:
+            first = "" if largest is None else f"largest real part {largest:.4g} 1/ms, "
+            text.append(f"{first}largest residual {residual:.1e}")
         return Answer(document, text, positive=stable == self.trials or not self.check)
 
 

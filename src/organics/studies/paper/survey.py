@@ -14,7 +14,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, ScalarLike
 
-from organics.linear.jacobian import eigenvalues, jacobian
+from organics.linear.abscissa import stable_abscissae
+from organics.linear.jacobian import jacobian
+from organics.machine.lapack import single_threaded_lapack
 from organics.rest.search import steady_state
 from organics.studies.harness.pieces import Piece, kept
 from organics.trials import fraction_interval, trial
@@ -61,7 +63,10 @@ def pieces(
 
 
 def survey(folder: Path, seed: int, work: Piecework) -> Piece:
-    """`found` and `abscissa`, in 1/ms, for each trial of a piece; kept in `folder`."""
+    """`found` and `abscissa`, in 1/ms, for each trial of a piece; kept in `folder`.
+
+    The largest abscissa of those found is exact, others may be upper bounds.
+    """
     return kept(folder, work.name, partial(_survey, seed, work))
 
 
@@ -91,10 +96,8 @@ def _search(
         running.append(_solve(seed, placed, work.spectral_norm, steps, work.n, work.rectified))
     converged, J = (np.concatenate(parts)[: len(indices)]
                     for parts in zip(*jax.device_get(running), strict=True))  # fmt: skip
-    abscissa = np.full(len(indices), np.nan)
-    finite = np.isfinite(J).all(axis=(1, 2))
-    if finite.any():
-        abscissa[finite] = np.real(eigenvalues(J[finite])).max(axis=1)
+    with single_threaded_lapack():
+        abscissa = stable_abscissae(J, converged)
     return converged & (abscissa < 0), abscissa
 
 
