@@ -32,5 +32,8 @@ Schedule = Literal["constant", "cosine", "step", "drops", "warmup-cosine", "trap
 """Course of the learning rate."""
 OptimizerName = Literal["adam", "sgd", "adagrad"]
 
+ExportFormat = Literal["onnx", "torch", "stablehlo"]
+"""File of a trained network."""
+
 Method = Literal["explicit", "implicit"]
 """Solver of the differential equations."""

@@ -8,7 +8,6 @@ import ctypes
 import functools
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,8 +32,7 @@ _KEPT_AT_MOST = 2**30
 _KEPT_ANYHOW = 2**26  # bytes up to which fewer neurons gain, too, about a tenth
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """One of the native kernels. `cpp/cells` has a file for each.
 
     name: as listed in `cpp/sequence.hpp`.

@@ -133,5 +133,6 @@ def _loop_operator(variant, weights, x, state, goes, sequence) -> tuple[Tensor, 
         after = torch.where(goes, step(variant, weights, x @ weights.input.T, state), state)
         return after, after[:, : H if sequence else 1].clone()
 
+    state = state.clone(memory_format=torch.contiguous_format)  # as the state after a step
     state, outputs = scan(body, state, (x, goes), dim=0)
     return state, outputs if sequence else None

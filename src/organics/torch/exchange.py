@@ -3,7 +3,7 @@
 import json
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors
@@ -15,6 +15,7 @@ from organics.files.atomic import write_atomically
 
 _ENTRY = "organics"  # as in the files of `organics.training`
 _WORDS = ("layer", "options")  # in it
+_Layer = TypeVar("_Layer", bound=nn.Module)
 
 
 class Exchanged(nn.Module):
@@ -25,7 +26,7 @@ class Exchanged(nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def from_jax(cls, layer: Any, **options: Any) -> Self:
+    def from_jax(cls: type[_Layer], layer: Any, **options: Any) -> _Layer:
         """The same layer as this one of `organics.nn`, with `options` such as `batch_first` and
         `backend` in place of its own.
 
@@ -76,7 +77,7 @@ class Exchanged(nn.Module):
         write_atomically(path, data)
 
     @classmethod
-    def load(cls, path: str | Path, **options: Any) -> Self:
+    def load(cls: type[_Layer], path: str | Path, **options: Any) -> _Layer:
         """The layer that `save` wrote, with `options` such as `batch_first` in place of its own.
 
         Raises `ValueError`, naming the file, if it does not hold one.

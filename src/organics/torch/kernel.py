@@ -14,10 +14,15 @@ from organics.torch.equations import run as run_plain
 
 def available(*tensors: Tensor) -> bool:
     """Whether the kernel can compute with these: of a CPU, in float32 or float64."""
-    return library.load().handle is not None and all(
+    return _is_built() and all(
         tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
         for tensor in tensors
     )
+
+
+@torch.compiler.assume_constant_result  # not to be traced
+def _is_built() -> bool:
+    return library.load().handle is not None
 
 
 def run(
@@ -188,13 +193,12 @@ def _remember(ctx, inputs, output) -> None:
 def _pull_back(ctx, d_final, d_outputs, *_):
     x, state, lengths, *weights, kept, products = ctx.saved_tensors
     d_final = torch.zeros_like(state) if d_final is None else d_final
+    given = x, state, *weights
     if torch.is_grad_enabled():  # `create_graph=True`
-        given = x, state, *weights
         found = _differentiable(ctx, Weights(*weights), x, state, lengths, d_final, d_outputs)
     else:
         found = _backward(x, lengths, *weights, kept, products, d_final, d_outputs, ctx.variant,
                           ctx.segment, ctx.needs_input_grad[0])  # fmt: skip
-        given = x, state, *weights
     d_x, d_state, *d_weights = (
         gradient if tensor is not None and needed else None
         for gradient, tensor, needed in zip(found, given, _needed(ctx), strict=True)
