@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_kernels import VARIANTS, close, needs_native, problem, reference
 
 from organics.kernels import library
-from organics.kernels.equations import Options, Weights
+from organics.kernels.equations import Weights
 
 OPTIONS = st.sampled_from(VARIANTS)
 

@@ -331,7 +331,11 @@ def test_what_is_refused():
         with pytest.raises(ValueError, match=message):
             layers.ORGaNICs(3, 16, **options)
     for given, options, message in [
-        (x[..., :2], {}, r"`input` must have shape \(time, batch, 3\) or \(time, 3\), not \(4, 2, 2"),
+        (
+            x[..., :2],
+            {},
+            r"`input` must have shape \(time, batch, 3\) or \(time, 3\), not \(4, 2, 2",
+        ),
         (x.float(), {}, "`input` must be of the layer's type torch.float64, not torch.float32"),
         (x * torch.nan, {}, "`input` must be finite"),
         (x, {"lengths": [4, 5]}, r"`lengths` must be from 1 to 4, as `input` has, not \[4, 5\]"),

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from organics.exports import as_torch
+from organics.exports.packages import require
 
 
 def require_packages() -> None:
     """Raises `ValueError` if PyTorch, which converts, or a package of ONNX is missing."""
-    for package in ("torch", "onnx", "onnxscript"):
-        as_torch.require(package, "onnx")
+    require("onnx", "torch", "onnx", "onnxscript")
 
 
 def make(model: Any, shape: tuple[int, ...]) -> bytes:

@@ -10,10 +10,12 @@ import numpy as np
 from jax import export
 
 from organics.exports.export import scores
+from organics.exports.packages import require
 
 
 def require_packages() -> None:
-    """JAX is enough."""
+    """Raises `ValueError` if the package with which JAX writes files is missing."""
+    require("stablehlo", "flatbuffers")
 
 
 def make(model: Any, shape: tuple[int, ...]) -> bytes:

@@ -1,6 +1,5 @@
 """A network as a program of PyTorch, as `torch.export` writes it."""
 
-import importlib.util
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from organics.exports.packages import require
 from organics.models import SequenceClassifier, StaticClassifier
 from organics.models.static import Dense
 from organics.nn import Normalization, ORGaNICs
@@ -16,14 +16,6 @@ from organics.nn import Normalization, ORGaNICs
 def require_packages() -> None:
     """Raises `ValueError` if PyTorch is missing."""
     require("torch", "torch")
-
-
-def require(package: str, format: str) -> None:
-    """Raises `ValueError` if the package is missing."""
-    if importlib.util.find_spec(package) is None:
-        raise ValueError(
-            f"`format` {format} needs the package {package}: pip install 'organics[export]'."
-        )
 
 
 def make(model: Any, shape: tuple[int, ...]) -> bytes:

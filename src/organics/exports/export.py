@@ -58,8 +58,8 @@ def export_run(path: str | Path, format: ExportFormat, out: str | Path) -> Expor
     """
     require_among("format", format, ExportFormat)
     maker = import_module(f"organics.exports.as_{format}")
-    maker.require_packages()
     folder = RunFolder.open(path)
+    maker.require_packages()
     folder.verify()
     model, shape = _plain(folder), input_shape(folder.config)
     content = maker.make(model, shape)

@@ -110,8 +110,8 @@ def _forward(x, state, lengths, recurrent, normalization, gates, input, vectors,
 
 
 @_forward.register_fake
-def _(x, state, lengths, recurrent, normalization, gates, input, vectors, variant, segment, keep,
-      keep_products, sequence):  # fmt: skip
+def _(x, state, *others):
+    *_, vectors, variant, segment, keep, keep_products, sequence = others
     cell = library.gated_cell(*variant)
     return _results(x, state, vectors, cell, segment, keep, keep_products, sequence)
 
@@ -165,9 +165,9 @@ def _backward(x, lengths, recurrent, normalization, gates, input, vectors, kept,
 
 
 @_backward.register_fake
-def _(x, lengths, recurrent, normalization, gates, input, vectors, kept, products, d_final,
-      d_outputs, variant, segment, of_input):  # fmt: skip
-    return _gradients(x, recurrent, normalization, gates, input, vectors, d_final, of_input)
+def _(x, _, *others):
+    *weights, _, _, d_final, _, _, _, of_input = others
+    return _gradients(x, *weights, d_final, of_input)
 
 
 def _gradients(x, recurrent, normalization, gates, input, vectors, d_final, of_input):

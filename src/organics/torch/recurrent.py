@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+import organics.torch.equations as equations
+import organics.torch.kernel as kernel
 from organics.arguments import require_among, require_flag, require_positive, require_sizes
 from organics.kernels import library
 from organics.names import Backend, Drive, Memory, Rectification, Recurrence, TimeConstants
-from organics.torch import equations, kernel
 from organics.torch.constraints import at_most_one, cap_spectral_norm, semidefinite
 from organics.torch.exchange import Exchanged
 from organics.torch.initial import uniform_fan_in
@@ -283,7 +284,9 @@ class ORGaNICs(Exchanged, nn.Module):
                 f"`input` must have shape ({axes}, {m}) or (time, {m}), not {tuple(input.shape)}."
             )
         batched = input.ndim == 3
-        steps = input[:, None] if not batched else input.transpose(0, 1) if self.batch_first else input
+        steps = input if batched else input[:, None]
+        if batched and self.batch_first:
+            steps = input.transpose(0, 1)
         y, state = self._run(steps, h0, _as_lengths(lengths, steps, batched), batched, sequence)
         if sequence and batched and self.batch_first:
             y = y.transpose(0, 1)
@@ -346,8 +349,8 @@ class ORGaNICs(Exchanged, nn.Module):
         if self.backend == "native" and not works:
             raise ValueError(
                 "`backend` must not be 'native' for tensors of "
-                f"{tensors[0].device} and {tensors[0].dtype}: the kernel is for float32 and float64 "
-                "on a CPU."
+                f"{tensors[0].device} and {tensors[0].dtype}: the kernel is for float32 and "
+                "float64 on a CPU."
             )
         return works
 
