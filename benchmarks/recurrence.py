@@ -36,17 +36,15 @@ from benchmarks._common import (
     target,
     time_in_turn,
 )
+from benchmarks._peers import BATCH, circuits, torch_eager, torch_lstm
 from organics.kernels import native, recurrence
-from organics.kernels.equations import Options
 from organics.machine.side_by_side import apart
-from organics.nn import ORGaNICs
 
 try:
     import torch
 except ImportError:
     torch = None
 
-BATCH = 256
 UNITS = (64, 128, 256)
 STEPS = (196, 784, 3136)
 USUAL = 128 * 784  # units times steps; larger sizes take minutes
@@ -187,7 +185,7 @@ def _functions(agenda: Agenda, n: int, steps: int) -> tuple[Functions, Functions
             continue
         training[name] = make(n, steps)
         if name in _kernels():
-            inference[name] = _layer(n, steps, name, False)
+            inference[name] = circuits(n, steps, name, False)
     return training, inference
 
 
@@ -203,11 +201,11 @@ def _why_not(name: str, n: int, steps: int) -> str | None:
 def _trainers() -> dict[str, Callable[[int, int], Callable[[], Any]]]:
     """Our layer and its peers, each a factory of training steps for given units and steps."""
     trainers: dict[str, Callable[[int, int], Callable[[], Any]]] = {
-        kernel: partial(_layer, kernel=kernel, training=True) for kernel in _kernels()
+        kernel: partial(circuits, kernel=kernel, training=True) for kernel in _kernels()
     }
     trainers["equinox_lstm"] = _equinox_lstm
     if torch is not None:
-        trainers |= {"torch_lstm": _torch_lstm, "torch_eager": _torch_eager}
+        trainers |= {"torch_lstm": torch_lstm, "torch_eager": torch_eager}
     return trainers
 
 
@@ -235,29 +233,6 @@ def _targets(row: dict[str, Any]) -> list[dict[str, Any]]:
             target(where + "times faster than its LSTM", faster["torch_lstm"], "at least", 1)
         )
     return goals
-
-
-# ---- ours ----------------------------------------------------------------------------------------
-
-
-def _problem(n: int, steps: int, batch: int = BATCH):
-    layer = ORGaNICs(1, n, key=jr.key(0), dtype=jnp.float32)
-    x = jr.uniform(jr.key(1), (steps, batch, 1), jnp.float32)
-    state = jnp.broadcast_to(jnp.concatenate(layer.initial_state()[0]), (batch, 4 * n))
-    return layer.cells[0].weights(), x, state
-
-
-def _layer(
-    n: int, steps: int, kernel: recurrence.Backend, training: bool, batch: int = BATCH
-) -> Callable[[], Any]:
-    weights, x, state = _problem(n, steps, batch)
-
-    def value(weights, x, state):
-        final, _ = recurrence.run(Options(), weights, x, state, sequence=False, backend=kernel)
-        return jnp.sum(final[:, :n]) if training else final
-
-    compiled = jax.jit(jax.grad(value) if training else value)
-    return lambda: jax.block_until_ready(compiled(weights, x, state))
 
 
 # ---- the floor -----------------------------------------------------------------------------------
@@ -324,58 +299,14 @@ def _equinox_lstm(n: int, steps: int) -> Callable[[], Any]:
     return lambda: jax.block_until_ready(gradient(cell))
 
 
-def _torch_lstm(n: int, steps: int) -> Callable[[], None]:
-    assert torch is not None
-    lstm = torch.nn.LSTM(1, n)
-    x = torch.rand(steps, BATCH, 1)
-
-    def train():
-        lstm.zero_grad()
-        lstm(x)[0][-1].sum().backward()
-
-    return train
-
-
-def _torch_eager(n: int, steps: int) -> Callable[[], None]:
-    """The layer's equations as a loop over time in PyTorch."""
-    assert torch is not None
-    weights, x, state = _problem(n, steps)
-    tensors = [torch.tensor(np.asarray(leaf), requires_grad=True) for leaf in weights]
-    W_r, W, gates, inputs, rates, offset = tensors
-    sequence = torch.tensor(np.asarray(x))
-    start = torch.tensor(np.asarray(state)).split(n, dim=1)
-    dty, dta, dtb0, dtb = (rates[i] for i in range(4))
-
-    def train():
-        for tensor in tensors:
-            tensor.grad = None
-        y, a, b0, b = start
-        W_rT, WT, in_z = W_r.T, W.T, inputs[:n].T
-        b0_x, b_x = inputs[n : 2 * n].T, inputs[2 * n :].T
-        b0_y, b0_a = gates[:n, :n].T, gates[:n, n:].T
-        b_y, b_a = gates[n:, :n].T, gates[n:, n:].T
-        for t in range(steps):
-            u = sequence[t]
-            q, positive = torch.relu(y), torch.relu(a)
-            z = u @ in_z
-            new_y = y + dty * (-y + b * z + (1 - torch.sqrt(positive)) * (q @ W_rT))
-            new_a = a + dta * (-a + offset * b0**2 + (q**2 * positive) @ WT)
-            new_b0 = b0 + dtb0 * (-b0 + torch.sigmoid(u @ b0_x + y @ b0_y + a @ b0_a))
-            b = b + dtb * (-b + torch.sigmoid(u @ b_x + y @ b_y + a @ b_a))
-            y, a, b0 = new_y, new_a, new_b0
-        y.sum().backward()
-
-    return train
-
-
 # ---- how it grows --------------------------------------------------------------------------------
 
 
 def _scaling(agenda: Agenda) -> dict[str, Any]:
     """Seconds of a training step of 64 units for several numbers of steps and batch sizes."""
     kernel = _kernels()[-1]
-    cases = {f"steps_{T}": _layer(64, T, kernel, True) for T in STEPS}
-    cases |= {f"batch_{B}": _layer(64, 784, kernel, True, B) for B in (64, 256, 1024)}
+    cases = {f"steps_{T}": circuits(64, T, kernel, True) for T in STEPS}
+    cases |= {f"batch_{B}": circuits(64, 784, kernel, True, B) for B in (64, 256, 1024)}
     time_in_turn(cases, range(1))  # compiles
     return {name: spread(times) for name, times in time_in_turn(cases, agenda.rounds()).items()}
 

@@ -15,7 +15,7 @@ import pytest
 from programs import equations_in
 
 from organics.baselines import build
-from organics.kernels import native
+from organics.kernels import library, native
 from organics.nn import ORGaNICs
 
 NAMES = ["lstm", "antisymmetric", "antisymmetric-gated", "cornn", "lipschitz", "lem", "rnn"]
@@ -46,8 +46,8 @@ def pulled_back(layer, x, state, lengths=None, *, sequence=True, keep=None):
         outputs, final = layer(x, state, sequence=sequence, lengths=lengths)
         return jnp.sum(jnp.sin(outputs)) + jnp.sum(jnp.cos(final)), (outputs, final)
 
-    keeps = native._keeps if keep is None else lambda *_: keep
-    with mock.patch.object(native, "_keeps", keeps):
+    keeps = library.keeps if keep is None else lambda *_: keep
+    with mock.patch.object(library, "keeps", keeps):
         gradients, found = eqx.filter_grad(value, has_aux=True)((layer, x, state))
     return found, jax.tree.leaves(gradients)
 
@@ -222,12 +222,12 @@ def small(name, backend):
     return found
 
 
-@pytest.mark.parametrize("isa", native.INSTRUCTION_SETS[:-1])
+@pytest.mark.parametrize("isa", library.INSTRUCTION_SETS[:-1])
 def test_native_pinned_to_older_instruction_sets(isa, tmp_path):
     file = tmp_path / "found.npz"
     ran = subprocess.run(
         [sys.executable, "-c", PINNED, str(file)],
-        env={**os.environ, native.PIN: isa}, capture_output=True, text=True, timeout=200,
+        env={**os.environ, library.PIN: isa}, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     if "the variable ORGANICS_ISA must be" in ran.stderr:
         pytest.skip(f"no {isa} here")

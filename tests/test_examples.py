@@ -1,5 +1,6 @@
 """README and docs show what is in `examples/`, and it runs."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -77,10 +78,13 @@ def test_the_programs_run():
         "theorist.py": ["valid\n  margin 0.24", "peaks at"],
         "layer.py": ["loss 0.0", "stable for x[0]: True"],
         "physiologist.py": ["contrast 100%", "rings at 51 Hz"],
+        "pytorch.py": ["loss 0.", "stable at the end of x[0]: True"],
         "recurrent.py": ["loss 0.", "stable at the end of x[0]: True"],
         "sequence.py": ["(16, 100, 32), certified: True"],
     }
     assert sorted(said) == PROGRAMS
+    if importlib.util.find_spec("torch") is None:
+        del said["pytorch.py"]
     pages = sorted(path for path in HOW_TO if "```python" in path.read_text())
     assert len(pages) >= 5
     paths = [*(str(ROOT / "examples" / name) for name in said), *map(str, pages)]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from organics.kernels import native, recurrence
+from organics.kernels import library, native, recurrence
 from organics.kernels.equations import Options, Weights
 
 VARIANTS = [
@@ -72,8 +72,8 @@ def pulled_back(
             total = total + jnp.sum(outputs * d_outputs)
         return total, (final, outputs)
 
-    keeps = native._keeps if keep is None else lambda *_: keep
-    with mock.patch.object(native, "_keeps", keeps):
+    keeps = library.keeps if keep is None else lambda *_: keep
+    with mock.patch.object(library, "keeps", keeps):
         gradients, results = jax.grad(value, argnums=(0, 1, 2), has_aux=True)(*arrays)
     return results, gradients
 
@@ -302,7 +302,7 @@ def test_native_calls_at_once_and_on_two_devices():
 
 
 @needs_native
-@pytest.mark.parametrize("isa", native.INSTRUCTION_SETS[:-1])
+@pytest.mark.parametrize("isa", library.INSTRUCTION_SETS[:-1])
 def test_native_pinned_to_older_instruction_sets(isa, tmp_path):
     """In a separate process, as the choice is made once."""
     code = (
@@ -315,7 +315,7 @@ def test_native_pinned_to_older_instruction_sets(isa, tmp_path):
         "    found = t.pulled_back(t.Options(), *given, sequence=True, backend='native')\n"
         "    np.savez(f'{sys.argv[1]}/{dtype.__name__}.npz', *jax.tree.leaves(found))\n"
     )
-    environment = {**os.environ, native.PIN: isa}
+    environment = {**os.environ, library.PIN: isa}
     ran = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
         env=environment, capture_output=True, text=True, timeout=200,
@@ -334,21 +334,21 @@ def test_native_pinned_to_older_instruction_sets(isa, tmp_path):
     "pinned, chosen", [(None, "avx2"), ("", "avx2"), ("base", "base"), ("avx2", "avx2")]
 )
 def test_the_best_instructions_are_used_or_those_named(pinned, chosen, monkeypatch):
-    monkeypatch.delenv(native.PIN, raising=False)
+    monkeypatch.delenv(library.PIN, raising=False)
     if pinned is not None:
-        monkeypatch.setenv(native.PIN, pinned)
+        monkeypatch.setenv(library.PIN, pinned)
     used = []
-    assert native._choose(lambda name: name != "avx512" and not used.append(name)) == chosen
+    assert library.choose(lambda name: name != "avx512" and not used.append(name)) == chosen
     assert used[-1] == chosen
 
 
 @pytest.mark.parametrize("name", ["avx512", "AVX2", "neon"])
 def test_instructions_that_are_not_there_are_refused(name, monkeypatch):
-    monkeypatch.setenv(native.PIN, name)
+    monkeypatch.setenv(library.PIN, name)
     with pytest.raises(
         ValueError, match=f"ORGANICS_ISA must be 'base' or 'avx2' here, not '{name}'"
     ):
-        native._choose(lambda name: name in ("base", "avx2"))
+        library.choose(lambda name: name in ("base", "avx2"))
 
 
 @pytest.mark.rounding

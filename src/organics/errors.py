@@ -22,6 +22,10 @@ class DataUnavailable(Failed):
     """
 
 
+class ExportFailed(Failed):
+    """An exported file does not compute what its network computes."""
+
+
 class Diverged(Failed):
     """The loss or the gradient in training, or the loss in validation, is not finite.
 

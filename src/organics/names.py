@@ -34,5 +34,8 @@ OptimizerName = Literal["adam", "sgd", "adagrad"]
 
 Abscissae = Literal["all", "largest", "none"]
 """Which spectral abscissae of many circuits are computed rather than bounded."""
+ExportFormat = Literal["onnx", "torch", "stablehlo"]
+"""File of a trained network."""
+
 Method = Literal["explicit", "implicit"]
 """Solver of the differential equations."""

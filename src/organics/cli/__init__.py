@@ -24,6 +24,7 @@ COMMANDS = {
     "demo": "train on handwritten digits, certify every test input, draw it (start here)",
     "train": "train a classifier, with progress, checkpoints and a report",
     "evaluate": "test accuracy of a trained run, and stability at every test input",
+    "export": "a trained network as a file of ONNX, PyTorch or StableHLO",
     "analyze": "steady state, eigenvalues and certificate of a circuit file, for all its drives",
     "certify": "certificate of a circuit file, for all its drives; with --rigorous, a proof",
     "simulate": "trajectory of a circuit file, with or without noise",

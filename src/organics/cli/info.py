@@ -24,7 +24,7 @@ class Info:
 
         from organics import __version__
         from organics.cli.compiled import place
-        from organics.kernels import native
+        from organics.kernels import library, native
 
         packages = ("jax", "jaxlib", "equinox", "diffrax", "optax", "numpy", "scipy")
         document = {
@@ -36,7 +36,7 @@ class Info:
             "backend": jax.default_backend(),
             "compiled_programs": os.environ.get("JAX_COMPILATION_CACHE_DIR") or place(),
             "native_kernel": native.instruction_set(),
-            "native_kernel_lacking": native.unavailable() or native.left_out(),
+            "native_kernel_lacking": native.unavailable() or library.left_out(),
             "devices": [
                 f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()
             ],

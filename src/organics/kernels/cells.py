@@ -1,25 +1,10 @@
 """A recurrence as the kernels see it: its equations in JAX, and its cell in C++."""
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, PyTree
 
-
-@dataclass(frozen=True)
-class Cell:
-    """One of the native kernels. `cpp/cells` has a file for each.
-
-    name: as listed in `cpp/sequence.hpp`.
-    parts: the number of vectors (H,) in the state. The first is the output.
-    kept: the number of vectors from the products of a step that the backward pass needs.
-    settings: untrained numbers, and options.
-    """
-
-    name: str
-    parts: int
-    kept: int
-    settings: tuple[float, ...] = ()
+from organics.kernels.library import Cell
 
 
 class Parameters(NamedTuple):

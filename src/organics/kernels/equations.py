@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from organics.circuit.circuit import root
-from organics.kernels.cells import Cell, Parameters
+from organics.kernels.cells import Parameters
+from organics.kernels.library import Cell, gated_cell
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,7 @@ class Options:
     def cell(self, weights: "Weights") -> Cell:
         """The circuit's cell in the native kernels."""
         identity = weights.recurrent is None
-        options = identity, self.rectified, self.rectified_after, self.rectified_drive
-        return Cell("organics", 4, 3 if identity else 4, tuple(map(float, options)))
+        return gated_cell(identity, self.rectified, self.rectified_after, self.rectified_drive)
 
     def parameters(self, weights: "Weights") -> Parameters:
         """The arrays that the native kernels compute with."""

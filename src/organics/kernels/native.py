@@ -4,13 +4,9 @@ Installing the package builds the library, if there is a compiler; see `hatch_bu
 library everything runs by `scan`.
 """
 
-import ctypes
 import dataclasses
 import functools
-import os
 import threading
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -20,27 +16,11 @@ from jax.custom_derivatives import SymbolicZero
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int32
 
-from organics.kernels import mapping, refusals
-from organics.kernels.cells import Cell, Parameters
+from organics.kernels import library, mapping, refusals
+from organics.kernels.cells import Parameters
+from organics.kernels.library import Cell
 from organics.machine.mesh import alike
 
-LIBRARY = Path(
-    # another build of it, such as one with sanitizers
-    os.environ.get("ORGANICS_LIBRARY") or Path(__file__).parent / "cpp" / "liborganics.so"
-)
-INSTRUCTION_SETS = ("base", "avx2", "avx512")
-"""The kernel is compiled for those that the compiler knows. Each needs a newer processor."""
-PIN = "ORGANICS_ISA"
-"""An environment variable that may name one of them, for tests. It is read once."""
-_MULTIPLE = 16  # the kernels need a number of neurons that is a multiple of this
-_SEGMENT = 8  # steps between kept states: a segment of records stays in the processor's cache
-# From this many neurons on, computing all products again takes longer than keeping them: at 784
-# steps 0.39 s instead of 0.36 for 128 neurons, 1.63 instead of 1.30 for 256, the same for 64.
-_KEEP_PRODUCTS = 128
-# Beyond so many bytes, computing them again is quicker, as fresh memory is slow: at 3,136 steps
-# 1.5 s instead of 1.9 for 128 neurons, whose products are 1.6 GB, and 6.3 instead of 8.3 for 256.
-_KEPT_AT_MOST = 2**30
-_KEPT_ANYHOW = 2**26  # bytes up to which fewer neurons gain, too, about a tenth
 _loading = threading.Lock()
 
 
@@ -60,12 +40,6 @@ def instruction_set() -> str | None:
     return _load()[0]
 
 
-def left_out() -> str | None:
-    """What the build of the library left out, and why; `None` if nothing."""
-    file = LIBRARY.with_suffix(".txt")  # written by hatch_build.py
-    return file.read_text(encoding="utf-8").strip() if file.exists() else None
-
-
 def _load() -> tuple[str | None, str | None]:
     with _loading:
         return _load_once()
@@ -73,33 +47,19 @@ def _load() -> tuple[str | None, str | None]:
 
 @functools.cache
 def _load_once() -> tuple[str | None, str | None]:
-    if not LIBRARY.exists():
-        reason = left_out() or f"there is no {LIBRARY}"
-        return None, f"it was not built when the package was installed: {reason}"
+    handle, chosen, reason = library.load()
+    if handle is None:
+        return None, reason
     try:
-        library = ctypes.cdll.LoadLibrary(str(LIBRARY))
-        use = library.organics_use
-        use.argtypes, use.restype = [ctypes.c_char_p], ctypes.c_bool
-        chosen = _choose(lambda name: use(name.encode()))
         # start JAX first: else it would check the registered targets when it starts, and fail
         jax.local_devices(backend="cpu")
         for target in ("organics_forward", "organics_backward"):
-            handler = jax.ffi.pycapsule(getattr(library, target))
+            handler = jax.ffi.pycapsule(getattr(handle, target))
             jax.ffi.register_ffi_target(target, handler, platform="cpu")
     # a library built for a newer jaxlib makes JAX raise RuntimeError
-    except (OSError, AttributeError, RuntimeError) as error:
-        return None, f"{LIBRARY.name} cannot be loaded: {error}"
+    except (AttributeError, RuntimeError) as error:
+        return None, f"{library.LIBRARY.name} cannot be loaded: {error}"
     return chosen, None
-
-
-def _choose(use: Callable[[str], bool]) -> str:
-    """The instructions for the kernel: the best, or those that the variable names."""
-    pinned = os.environ.get(PIN)
-    usable = [name for name in INSTRUCTION_SETS if use(name)]
-    if pinned and not use(pinned):
-        names = " or ".join(map(repr, usable))
-        raise ValueError(f"the variable {PIN} must be {names} here, not {pinned!r}.")
-    return pinned or usable[-1]
 
 
 def run(
@@ -121,11 +81,11 @@ def run(
     kept where that saves time. `threads=0` is one for each processor that this process may use.
     """
     H = parameters.vectors.shape[1]
-    extra = -H % _MULTIPLE
-    segment = _SEGMENT if segment is None else segment
+    extra = -H % library.MULTIPLE
+    segment = library.SEGMENT if segment is None else segment
     if keep_products is None:
         size = cell.kept * (H + extra) * x.shape[0] * x.shape[1] * x.dtype.itemsize
-        keep_products = _keeps(H, size)
+        keep_products = library.keeps(H, size)
     kernel = _Kernel(cell, sequence, segment, keep_products, threads)
     return _run(kernel, parameters, x, state, lengths)
 
@@ -134,7 +94,7 @@ def run(
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def _run(kernel: "_Kernel", parameters: Parameters, x, state, lengths):
     parts, H = kernel.cell.parts, parameters.vectors.shape[1]
-    extra = -H % _MULTIPLE
+    extra = -H % library.MULTIPLE
     if parameters.bias is not None:  # the weights of an input that is always 1
         x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
         widened = jnp.concatenate([parameters.input, parameters.bias[:, None]], axis=1)
@@ -153,11 +113,6 @@ def _run(kernel: "_Kernel", parameters: Parameters, x, state, lengths):
         return final, outputs
     final = final.reshape(-1, parts, H + extra)[:, :, :H].reshape(-1, parts * H)
     return final, None if outputs is None else outputs[..., :H]
-
-
-def _keeps(H: int, size: int) -> bool:
-    """Whether to keep the products of so many neurons, which are so many bytes."""
-    return size <= (_KEPT_AT_MOST if H >= _KEEP_PRODUCTS else _KEPT_ANYHOW)
 
 
 class _Weights(NamedTuple):
@@ -224,7 +179,7 @@ class _Kernel:
         return kernel(
             *arguments,
             cell=self.cell.name,
-            settings=np.asarray((*self.cell.settings, 0, 0, 0, 0)[:4], np.float64),
+            settings=np.asarray(self.cell.all_settings, np.float64),
             segment=np.int64(self.segment),
             threads=np.int64(self.threads),
         )

@@ -14,7 +14,10 @@ _Tree = TypeVar("_Tree")
 
 _LAYER = "The native recurrence of `organics.nn.ORGaNICs` and `organics.baselines`"
 _REMEDY = 'Make the layer with `backend="scan"` for that.'
-NOT_EXPORTED = f"{_LAYER} cannot be exported: its library stays on this machine. {_REMEDY}"
+NOT_EXPORTED = (
+    f"{_LAYER} cannot be exported: its library stays on this machine. {_REMEDY} `organics export` "
+    "does so for a run."
+)
 _NO_DERIVATIVE = (
     f"{_LAYER} has gradients of the first order (`jax.grad`, `jax.vjp`, `jax.jacrev`) and no other "
     f"derivatives, as of `jax.jvp`, `jax.linearize`, `jax.jacfwd` or `jax.hessian`. {_REMEDY}"

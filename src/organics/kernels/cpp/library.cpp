@@ -1,4 +1,5 @@
-// What XLA calls: checks the shapes, chooses the instruction set, and spreads tiles over threads.
+// What XLA and other programs call: checks the shapes, chooses the instruction set, and spreads tiles
+// over threads.
 #include <algorithm>
 #include <atomic>
 #include <exception>
@@ -320,16 +321,31 @@ void run_backward(const Kernel<T>& k, const Shape& s, const Settings& settings, 
   }
 }
 
-// ---- what XLA hands over -------------------------------------------------------------------------
-
-using In = ffi::AnyBuffer;
-using Out = ffi::Result<ffi::AnyBuffer>;
+// ---- what is refused -----------------------------------------------------------------------------
 
 struct Refused : std::exception {
   explicit Refused(std::string what) : text("organics: " + std::move(what)) {}
   const char* what() const noexcept override { return text.c_str(); }
   const std::string text;
 };
+
+Index cell_of(std::string_view name) {
+  for (Index cell = 0; cell < kCellCount; ++cell)
+    if (name == kCells[cell]) return cell;
+  throw Refused("there is no cell `" + std::string(name) + "`");
+}
+
+void require_sizes(const Shape& s) {
+  if (s.hidden % kMultiple != 0) throw Refused("the number of neurons must be a multiple of 16");
+  if (s.steps < 1 || s.batch < 1 || s.hidden < 1 || s.inputs < 1)
+    throw Refused("there must be at least one step, sample, neuron and input");
+  if (s.segment < 1) throw Refused("`segment` must be at least 1");
+}
+
+// ---- what XLA hands over -------------------------------------------------------------------------
+
+using In = ffi::AnyBuffer;
+using Out = ffi::Result<ffi::AnyBuffer>;
 
 std::string words(const std::vector<Index>& sizes) {
   std::string text;
@@ -343,9 +359,7 @@ class Problem {
  public:
   // The sizes follow from the input, the cell, and a result with as many rows as the state.
   Problem(std::string_view name, ffi::Span<const double> numbers, int64_t segment, In x, Out state)
-      : type(x.element_type()) {
-    while (cell < kCellCount && name != kCells[cell]) ++cell;
-    if (cell == kCellCount) throw Refused("there is no cell `" + std::string(name) + "`");
+      : type(x.element_type()), cell(cell_of(name)) {
     if (numbers.size() != kSettings) throw Refused("a cell has 4 settings");
     std::copy(numbers.begin(), numbers.end(), settings.values);
     form = kernels<float>()[cell].form(settings);
@@ -358,9 +372,7 @@ class Problem {
     for (const Index size : axes_) members *= size;
     const auto sizes = given.end() - 3;
     s = {sizes[0], sizes[1], rows.back() / form.state, sizes[2], segment};
-    if (s.steps < 1 || s.batch < 1 || s.hidden < 1 || s.inputs < 1)
-      throw Refused("there must be at least one step, sample, neuron and input");
-    if (segment < 1) throw Refused("`segment` must be at least 1");
+    require_sizes(s);
     s.segment = std::min<Index>(segment, s.steps);
   }
 
@@ -419,7 +431,8 @@ class Problem {
   Index segments() const { return (s.steps + s.segment - 1) / s.segment; }
 
   const ffi::DataType type;
-  Index cell = 0, members = 1;
+  const Index cell;
+  Index members = 1;
   Settings settings;
   Form form;
   Shape s;
@@ -590,6 +603,95 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(organics_backward, backward,
                                   .Attr<ffi::Span<const double>>("settings")
                                   .Attr<int64_t>("segment")
                                   .Attr<int64_t>("threads"));
+
+// ---- what other programs hand over, in plain C ---------------------------------------------------
+
+// Where the arrays of weights, or of their gradients, begin; `library.py` has the same.
+struct Pointers {
+  void* matrix[kMatrices];
+  void* input;
+  void* vectors;
+
+  template <typename Arrays, typename T>
+  Arrays as() const {
+    const auto of = [](void* data) { return static_cast<T*>(data); };
+    return {{of(matrix[0]), of(matrix[1]), of(matrix[2])}, of(input), of(vectors)};
+  }
+};
+
+struct PlainProblem {
+  const char* cell;
+  double settings[kSettings];
+  std::int64_t doubles, steps, batch, hidden, inputs, segment, threads;
+  Pointers weights;
+};
+
+namespace {
+
+// Calls work(number, cell, shape, settings); what it throws becomes a message, which stays until the
+// thread's next call.
+template <typename Work>
+const char* said(const PlainProblem& p, const Work& work) noexcept {
+  static thread_local std::string text;
+  try {
+    const Index cell = cell_of(p.cell);
+    const Shape s{p.steps, p.batch, p.hidden, p.inputs, std::min(p.segment, p.steps)};
+    require_sizes(s);
+    Settings settings;
+    std::copy_n(p.settings, kSettings, settings.values);
+    if (p.doubles)
+      work(double{}, cell, s, settings);
+    else
+      work(float{}, cell, s, settings);
+    return nullptr;
+  } catch (const std::bad_alloc&) {
+    return "organics: out of memory";
+  } catch (const Refused& refused) {
+    text = refused.text;
+  } catch (const std::exception& error) {
+    text = std::string("organics: ") + error.what();
+  }
+  return text.c_str();
+}
+
+}  // namespace
+
+// Both return null, or why they refuse. Arrays that are not given or not wanted are null.
+extern "C" ORGANICS_EXPORT const char* organics_plain_forward(
+    const PlainProblem* p, const void* x, const void* initial, const std::int32_t* lengths,
+    void* final_state, void* kept, void* products, void* outputs) {
+  return said(*p, [&](auto number, Index cell, const Shape& s, const Settings& settings) {
+    using T = decltype(number);
+    const auto& k = kernels<T>()[cell];
+    if (products)
+      expect_writing(products, sizeof(T) * s.steps * s.batch * k.form(settings).kept * s.hidden);
+    const Forward<T> arrays{static_cast<const T*>(x),  static_cast<const T*>(initial),
+                            static_cast<T*>(final_state), static_cast<T*>(kept),
+                            static_cast<T*>(products), static_cast<T*>(outputs), lengths};
+    run_forward<T>(
+        k, s, settings, 1, true, p->threads,
+        [&](Index) { return p->weights.as<Weights<T>, const T>(); },
+        [&](Index) { return arrays; });
+  });
+}
+
+extern "C" ORGANICS_EXPORT const char* organics_plain_backward(
+    const PlainProblem* p, const void* x, const void* kept, const void* products,
+    const std::int32_t* lengths, const void* d_final, const void* d_outputs, void* d_x,
+    void* d_initial, const Pointers* gradients) {
+  return said(*p, [&](auto number, Index cell, const Shape& s, const Settings& settings) {
+    using T = decltype(number);
+    const Backward<T> arrays{static_cast<const T*>(x),         static_cast<const T*>(kept),
+                             static_cast<const T*>(products),  static_cast<const T*>(d_final),
+                             static_cast<const T*>(d_outputs), static_cast<T*>(d_initial),
+                             static_cast<T*>(d_x),             lengths};
+    run_backward<T>(
+        kernels<T>()[cell], s, settings, 1, true, p->threads,
+        [&](Index) { return p->weights.as<Weights<T>, const T>(); },
+        [&](Index) { return arrays; },
+        [&](Index) { return gradients->as<Gradients<T>, T>(); });
+  });
+}
 
 }  // namespace organics
 

@@ -1,0 +1,138 @@
+"""The gated circuit's equations in PyTorch: they run on any device, and have all derivatives.
+
+As in `organics.kernels.equations`, the state of a batch is one tensor (batch, 4 H), the parts
+`y | a | b0 | b` side by side.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from organics.torch.constraints import root
+
+
+class Variant(NamedTuple):
+    """The choice among the published variants: `organics.kernels.equations.Options`, and whether
+    `W_r` is the identity."""
+
+    identity: bool
+    rectified: bool
+    rectified_after: bool
+    rectified_drive: bool
+
+
+class Weights(NamedTuple):
+    """All arrays of the recurrence, for H neurons and m inputs. Rows are the receivers.
+
+    recurrent: (H, H); None is the identity.
+    normalization: (H, H).
+    gates: (2 H, 2 H), rows b0, b; columns y, a.
+    input: (3 H, m), rows z, b0, b.
+    vectors: (5, H): the step size over the time constants of y, a, b0 and b; then `sigma^2`.
+    """
+
+    recurrent: Tensor | None
+    normalization: Tensor
+    gates: Tensor
+    input: Tensor
+    vectors: Tensor
+
+
+def step(variant: Variant, weights: Weights, projected: Tensor, state: Tensor) -> Tensor:
+    """One Euler step, all right-hand sides at the old state (batch, 4 H). `projected`, (batch,
+    3 H), is the input's product.
+
+    Source: Rawat et al. 2024, the discretised ORGaNICs.
+    """
+    H = weights.vectors.shape[1]
+    y, a, b0, b = state.split(H, dim=1)
+    rate_y, rate_a, rate_b0, rate_b, offset = weights.vectors.unbind()
+    q = torch.relu(y) if variant.rectified else y
+    if weights.recurrent is None:
+        yhat = q
+    elif variant.rectified and variant.rectified_after:
+        yhat = torch.relu(y @ weights.recurrent.T)
+    else:
+        yhat = q @ weights.recurrent.T
+    pool = (torch.square(q) * torch.relu(a)) @ weights.normalization.T
+    z = projected[:, :H]
+    z = torch.relu(z) if variant.rectified_drive else z
+    gates = torch.sigmoid(projected[:, H:] + state[:, : 2 * H] @ weights.gates.T)
+    return torch.cat(
+        [
+            y + rate_y * (-y + b * z + (1 - root(a)) * yhat),
+            a + rate_a * (-a + offset * torch.square(b0) + pool),
+            b0 + rate_b0 * (gates[:, :H] - b0),
+            b + rate_b * (gates[:, H:] - b),
+        ],
+        dim=1,
+    )
+
+
+def run(
+    variant: Variant,
+    weights: Weights,
+    x: Tensor,
+    state: Tensor,
+    lengths: Tensor | None,
+    *,
+    sequence: bool,
+    less_memory: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Carry `state` (batch, 4 H) through all steps of `x` (steps, batch, m): the final state, and
+    with `sequence` every output, (steps, batch, H).
+
+    A sequence that has ended, by `lengths` (batch,), repeats its last output. `less_memory` keeps
+    a state at every root of the number of steps for the backward pass.
+    """
+    goes = going(lengths, x)
+    if torch.compiler.is_exporting():
+        return _loop_operator(variant, weights, x, state, goes, sequence)
+    if not less_memory:
+        return _loop(variant, weights, x, state, goes, sequence)
+    segment, outputs = math.isqrt(len(x) - 1) + 1, []
+    for start in range(0, len(x), segment):
+        part = slice(start, start + segment)
+        given = weights, x[part], state, None if goes is None else goes[part]
+        state, piece = checkpoint(_loop, variant, *given, sequence, use_reentrant=False)
+        outputs.append(piece)
+    return state, torch.cat(outputs) if sequence else None
+
+
+def going(lengths: Tensor | None, x: Tensor) -> Tensor | None:
+    """Which steps of `x` are before the end of each sequence, (steps, batch, 1); None if all."""
+    if lengths is None:
+        return None
+    return (torch.arange(x.shape[0], device=x.device)[:, None] < lengths)[:, :, None]
+
+
+def _loop(variant, weights, x, state, goes, sequence) -> tuple[Tensor, Tensor | None]:
+    H, outputs = weights.vectors.shape[1], []
+    projected = x @ weights.input.T
+    for t in range(len(x)):
+        after = step(variant, weights, projected[t], state)
+        state = after if goes is None else torch.where(goes[t], after, state)
+        if sequence:
+            outputs.append(state[:, :H])
+    return state, torch.stack(outputs) if sequence else None
+
+
+def _loop_operator(variant, weights, x, state, goes, sequence) -> tuple[Tensor, Tensor | None]:
+    """The loop as one operator of the exported program, however many steps there are."""
+    # not yet public, and without gradients; the only loop that `torch.onnx` has, too
+    from torch._higher_order_ops.scan import scan
+
+    H = weights.vectors.shape[1]
+    goes = torch.ones_like(x[..., :1], dtype=torch.bool) if goes is None else goes
+
+    def body(state, given):
+        x, goes = given
+        after = torch.where(goes, step(variant, weights, x @ weights.input.T, state), state)
+        return after, after[:, : H if sequence else 1].clone()
+
+    state = state.clone(memory_format=torch.contiguous_format)  # as the state after a step
+    state, outputs = scan(body, state, (x, goes), dim=0)
+    return state, outputs if sequence else None

@@ -1,0 +1,409 @@
+"""The gated circuit as a recurrent layer of PyTorch."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+import organics.torch.equations as equations
+import organics.torch.kernel as kernel
+from organics.arguments import require_among, require_flag, require_positive, require_sizes
+from organics.kernels import library
+from organics.names import Backend, Drive, Memory, Rectification, Recurrence, TimeConstants
+from organics.torch.constraints import at_most_one, cap_spectral_norm, semidefinite
+from organics.torch.exchange import Exchanged
+from organics.torch.initial import uniform_fan_in
+
+
+class State(NamedTuple):
+    """State of all circuits: potentials `y`, `a` and gains `b0`, `b`, each (num_layers, batch, n);
+    without the axis of the batch for one sequence."""
+
+    y: Tensor
+    a: Tensor
+    b0: Tensor
+    b: Tensor
+
+
+class _Start(nn.Module):
+    """The initial state of a circuit, (n,) each: drawn once and not trained."""
+
+    y: Tensor
+    a: Tensor
+    b0: Tensor
+    b: Tensor
+
+    def __init__(self, size: int, factory: dict[str, Any]):
+        super().__init__()
+        for name in State._fields:
+            self.register_buffer(name, torch.empty(size, **factory))
+
+    def packed(self) -> Tensor:
+        return torch.cat([self.y, self.a, self.b0, self.b])
+
+
+class _Cell(nn.Module):
+    """The weights of one circuit: names and shapes as in `organics.nn.recurrent.Cell`."""
+
+    def __init__(self, input_size: int, size: int, options: dict[str, Any], factory):
+        super().__init__()
+        m, n = input_size, size
+
+        def parameter(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape, **factory))
+
+        self.W_zx, self.W_b0x, self.W_bx = (parameter(n, m) for _ in range(3))
+        self.W_b0y, self.W_b0a, self.W_by, self.W_ba = (parameter(n, n) for _ in range(4))
+        identity, fixed = options["recurrent"] == "identity", options["time_constants"] == "fixed"
+        self.register_parameter("W_r", None if identity else parameter(n, n))
+        self.log_W = parameter(n, n)
+        self.register_parameter("raw_rates", None if fixed else parameter(4, n))
+        self.start = _Start(n, factory)
+        self.constraint: Recurrence = options["recurrent"]
+        self.unit_drive = options["drive"] == "unit"
+        self.sigma = options["sigma"]
+        gates = options["dt_tau_max_gates"]
+        self.largest_rates = (options["dt_tau_max_y"], options["dt_tau_max_a"], gates, gates)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        n, m = self.W_zx.shape
+        for weight in (self.W_zx, self.W_b0x, self.W_bx):
+            uniform_fan_in(weight, m)
+        for weight in (self.W_b0y, self.W_b0a, self.W_by, self.W_ba):
+            uniform_fan_in(weight, n)
+        self.W_zx /= torch.linalg.matrix_norm(self.W_zx, 2)
+        if self.W_r is not None:
+            nn.init.orthogonal_(self.W_r)
+        self.log_W.uniform_().clamp_(min=1e-8).log_().fill_diagonal_(0)
+        if self.raw_rates is not None:
+            self.raw_rates.normal_()
+        start = self.start
+        for part in (start.y, start.a, start.b):
+            part.uniform_()
+        start.y /= torch.linalg.vector_norm(start.y)
+        start.b0.fill_(1)
+
+    def recurrent(self) -> Tensor | None:
+        """The recurrent weights as the circuit has them; None is the identity."""
+        if self.W_r is None or self.constraint == "free":
+            return self.W_r
+        return (cap_spectral_norm if self.constraint == "bounded" else semidefinite)(self.W_r)
+
+    def rates(self) -> Tensor:
+        """Step size over the time constants of y, a, b0, b, (4, n)."""
+        largest = self.log_W.new_tensor(self.largest_rates)[:, None]
+        n = self.log_W.shape[0]
+        raw = self.log_W.new_ones(4, n) if self.raw_rates is None else self.raw_rates
+        return largest * torch.sigmoid(raw)
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """The inputs of the equations: `x`, and with a unit drive also the drive's own, which is
+        `x` scaled to `|W_zx x| <= 1`."""
+        if not self.unit_drive:
+            return x
+        # scaled by the largest entry first, so that the square does not overflow
+        scale = x.detach().abs().amax(-1, keepdim=True).clamp(min=1)
+        scaled = x / scale
+        square = ((scaled @ (self.W_zx.T @ self.W_zx)) * scaled).sum(-1, keepdim=True)
+        least = torch.square(1 / scale).clamp(min=torch.finfo(x.dtype).tiny)
+        return torch.cat([x, scaled * torch.rsqrt(torch.maximum(square, least))], dim=-1)
+
+    def weights(self) -> equations.Weights:
+        gates_input = torch.cat([self.W_b0x, self.W_bx])
+        input_ = torch.cat([self.W_zx, gates_input])
+        if self.unit_drive:
+            drive, gates = torch.zeros_like(self.W_zx), torch.zeros_like(gates_input)
+            input_ = torch.cat(
+                [torch.cat([drive, self.W_zx], dim=1), torch.cat([gates_input, gates], dim=1)]
+            )
+        rates = self.rates()
+        return equations.Weights(
+            recurrent=self.recurrent(),
+            normalization=at_most_one(self.log_W),
+            gates=torch.cat(
+                [
+                    torch.cat([self.W_b0y, self.W_b0a], dim=1),
+                    torch.cat([self.W_by, self.W_ba], dim=1),
+                ]
+            ),
+            input=input_,
+            vectors=torch.cat([rates, torch.full_like(rates[:1], self.sigma**2)]),
+        )
+
+
+class ORGaNICs(Exchanged, nn.Module):
+    """A recurrent layer of circuits whose input gains are gated, called as `torch.nn.LSTM` is.
+
+    The equations, their options and the names of all weights are those of `organics.nn.ORGaNICs`.
+
+    Arguments
+        input_size, hidden_size: m and n.
+        num_layers: circuits on top of each other, each fed by the `y` of the one below.
+        batch_first: inputs and outputs are (batch, time, ...), not (time, batch, ...).
+        rectified, recurrent, time_constants, rectification, drive, sigma, dt, dt_tau_max_y,
+        dt_tau_max_a, dt_tau_max_gates: as in `organics.nn.ORGaNICs`.
+        backend: "native", the C++ kernel, on a CPU in float32 or float64; "scan", the equations in
+            PyTorch, on any device; "auto", the quickest that works.
+        memory: "more", or "less": training then takes longer, but memory grows only with the square
+            root of the number of steps.
+        device, dtype: of the parameters.
+
+    Derivatives of the gradients (`create_graph=True`) work with either backend; with "native" they
+    are computed by the equations in PyTorch. Under `torch.autocast`, "native" computes in the type
+    of the parameters. Programs exported by `torch.export` or `torch.onnx` contain the equations.
+
+    The initial state is a buffer, not a parameter. Raises `ValueError`, naming the argument, for a
+    value other than these.
+
+    Source: Rawat et al. 2024, the discretised ORGaNICs with learned gains; their initialisation.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        batch_first: bool = False,
+        *,
+        rectified: bool = True,
+        recurrent: Recurrence = "free",
+        time_constants: TimeConstants = "learned",
+        rectification: Rectification = "inside",
+        drive: Drive = "signed",
+        sigma: float = 1.0,
+        dt: float = 1.0,
+        dt_tau_max_y: float = 0.01,
+        dt_tau_max_a: float = 0.01,
+        dt_tau_max_gates: float = 0.1,
+        backend: Backend = "auto",
+        memory: Memory = "more",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        require_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        require_flag("batch_first", batch_first)
+        require_flag("rectified", rectified)
+        require_among("recurrent", recurrent, Recurrence)
+        require_among("time_constants", time_constants, TimeConstants)
+        require_among("rectification", rectification, Rectification)
+        require_among("drive", drive, Drive)
+        require_among("backend", backend, Backend)
+        require_among("memory", memory, Memory)
+        require_positive(sigma=sigma, dt=dt)
+        largest = {
+            "dt_tau_max_y": dt_tau_max_y,
+            "dt_tau_max_a": dt_tau_max_a,
+            "dt_tau_max_gates": dt_tau_max_gates,
+        }
+        for name, value in largest.items():
+            if not 0 < value <= 1:
+                raise ValueError(f"`{name}` must be in (0, 1], not {value}.")
+        if backend == "native" and (reason := library.load().reason) is not None:
+            raise ValueError(f"`backend` must not be 'native' here: {reason}.")
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.num_layers, self.batch_first = num_layers, batch_first
+        self.backend: Backend = backend
+        self.memory: Memory = memory
+        self._options = {
+            "rectified": bool(rectified),
+            "recurrent": recurrent,
+            "time_constants": time_constants,
+            "rectification": rectification,
+            "drive": drive,
+            "sigma": float(sigma),
+            "dt": float(dt),
+            **{name: float(value) for name, value in largest.items()},
+        }
+        self._variant = equations.Variant(
+            identity=recurrent == "identity",
+            rectified=bool(rectified),
+            rectified_after=rectification == "outside" and recurrent != "identity",
+            rectified_drive=drive == "rectified",
+        )
+        factory = {"device": device, "dtype": dtype}
+        sizes = (input_size, *[hidden_size] * num_layers)
+        self.cells = nn.ModuleList(
+            _Cell(m, n, self._options, factory) for m, n in zip(sizes, sizes[1:], strict=False)
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters, and the initial states, anew."""
+        for cell in self.cells:
+            cell.reset_parameters()
+
+    def options(self) -> dict[str, Any]:
+        """The arguments that make this layer anew, besides `device` and `dtype`."""
+        return {
+            "input_size": self.input_size,
+            "hidden_size": self.hidden_size,
+            "num_layers": self.num_layers,
+            "batch_first": self.batch_first,
+            **self._options,
+            "backend": self.backend,
+            "memory": self.memory,
+        }
+
+    def extra_repr(self) -> str:
+        first = f"{self.input_size}, {self.hidden_size}"
+        others = list(self.options().items())[2:]
+        return ", ".join([first, *(f"{name}={value!r}" for name, value in others)])
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        h0: State | None = None,
+        *,
+        lengths: Any = None,
+        sequence: bool = True,
+    ) -> tuple[Tensor | PackedSequence, State]:
+        """The `y` of the topmost circuit at every step, and the final state of all.
+
+        Arguments
+            input: (time, batch, m), with `batch_first` (batch, time, m); (time, m) for one
+                sequence; or a `PackedSequence`, which gives a packed output.
+            h0: the state to begin with, as an earlier call returned it; by default the layer's own.
+            lengths: the number of steps of each sequence, (batch,), or one for (time, m). The final
+                state is that after the last of them; later outputs are 0. Later entries of `input`,
+                even NaN, change neither values nor gradients.
+            sequence: with False only the last output is stored and returned, (batch, n) or (n,).
+
+        Raises `ValueError` for a wrong shape, type or length, and, on a CPU, for numbers that are
+        not finite.
+        """
+        if isinstance(input, PackedSequence):
+            return self._packed(input, h0, lengths, sequence)
+        if input.ndim not in (2, 3) or input.shape[-1] != self.input_size or 0 in input.shape:
+            axes = "batch, time" if self.batch_first else "time, batch"
+            m = self.input_size
+            raise ValueError(
+                f"`input` must have shape ({axes}, {m}) or (time, {m}), not {tuple(input.shape)}."
+            )
+        batched = input.ndim == 3
+        steps = input if batched else input[:, None]
+        if batched and self.batch_first:
+            steps = input.transpose(0, 1)
+        y, state = self._run(steps, h0, _as_lengths(lengths, steps, batched), batched, sequence)
+        if sequence and batched and self.batch_first:
+            y = y.transpose(0, 1)
+        if not batched:
+            y, state = y[:, 0] if sequence else y[0], State(*(part[:, 0] for part in state))
+        return y, state
+
+    def _packed(self, input, h0, lengths, sequence) -> tuple[Tensor | PackedSequence, State]:
+        """In the order in which the sequences are packed, the longest first."""
+        if lengths is not None:
+            raise ValueError("`lengths` must not be given with a `PackedSequence`, which has them.")
+        data, sizes, order, back = input
+        if data.shape[-1] != self.input_size:
+            raise ValueError(
+                f"`input` must have {self.input_size} numbers a step, not {data.shape[-1]}."
+            )
+        x, ends = pad_packed_sequence(PackedSequence(data, sizes))
+        if h0 is not None and order is not None:
+            h0 = State(*(part.index_select(1, order) for part in h0))
+        y, state = self._run(x, h0, ends.to(x.device), True, sequence)
+        if back is not None:
+            state = State(*(part.index_select(1, back) for part in state))
+        if not sequence:
+            return y if back is None else y.index_select(0, back), state
+        return PackedSequence(pack_padded_sequence(y, ends).data, sizes, order, back), state
+
+    def _run(
+        self, x: Tensor, h0: State | None, lengths: Tensor | None, batched: bool, sequence: bool
+    ) -> tuple[Tensor, State]:
+        """The outputs (time, batch, n), or without `sequence` the last (batch, n), and the final
+        state with an axis of the batch."""
+        x = self._as_typed(x)
+        goes = equations.going(lengths, x)
+        outputs = x if goes is None else torch.where(goes, x, 0)
+        _require_finite("input", outputs)
+        final = []
+        for i, packed in enumerate(self._states(h0, x, batched)):
+            wanted = sequence or i + 1 < self.num_layers
+            last, outputs = self._advance(self.cells[i], outputs, packed, lengths, wanted)
+            if goes is not None and wanted:
+                outputs = torch.where(goes, outputs, 0)
+            final.append(last.unflatten(1, (4, -1)))
+        state = State(*torch.stack(final).unbind(2))
+        return outputs if sequence else state.y[-1], state
+
+    def _advance(self, cell, x: Tensor, state: Tensor, lengths: Tensor | None, sequence: bool):
+        weights, inputs = cell.weights(), cell.inputs(x)
+        less = self.memory == "less"
+        if self._native(inputs, weights.vectors):
+            segment = math.isqrt(len(x) - 1) + 1 if less else None
+            return kernel.run(self._variant, weights, inputs, state, lengths, sequence=sequence,
+                              segment=segment)  # fmt: skip
+        return equations.run(self._variant, weights, inputs, state, lengths, sequence=sequence,
+                             less_memory=less)  # fmt: skip
+
+    def _native(self, *tensors: Tensor) -> bool:
+        if self.backend == "scan" or torch.compiler.is_exporting():
+            return False
+        works = kernel.available(*tensors)
+        if self.backend == "native" and not works:
+            raise ValueError(
+                "`backend` must not be 'native' for tensors of "
+                f"{tensors[0].device} and {tensors[0].dtype}: the kernel is for float32 and "
+                "float64 on a CPU."
+            )
+        return works
+
+    def _as_typed(self, x: Tensor) -> Tensor:
+        """`x` in the type of the layer, which it must have, except under autocast."""
+        dtype = self.cells[0].log_W.dtype
+        if x.dtype == dtype:
+            return x
+        if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():
+            return x.to(dtype)
+        raise ValueError(f"`input` must be of the layer's type {dtype}, not {x.dtype}.")
+
+    def _states(self, h0: State | None, x: Tensor, batched: bool) -> list[Tensor]:
+        """The state before the first step of each circuit, (batch, 4 n)."""
+        batch, n, count = x.shape[1], self.hidden_size, self.num_layers
+        if h0 is None:
+            return [cell.start.packed().expand(batch, -1) for cell in self.cells]
+        shape = (count, batch, n) if batched else (count, n)
+        if not isinstance(h0, tuple) or len(h0) != 4:
+            raise ValueError(f"`h0` must be a `State`, four tensors {shape}.")
+        for name, part in zip(State._fields, h0, strict=True):
+            if part.shape != shape or part.dtype != x.dtype:
+                raise ValueError(
+                    f"`h0.{name}` must have shape {shape} and type {x.dtype}, not "
+                    f"{tuple(part.shape)} and {part.dtype}."
+                )
+            _require_finite(f"h0.{name}", part)
+        packed = torch.cat(list(h0), dim=-1)
+        return list((packed if batched else packed[:, None]).unbind())
+
+
+def _as_lengths(lengths: Any, x: Tensor, batched: bool) -> Tensor | None:
+    """The lengths as a tensor (batch,) where `x`, (time, batch, m), is."""
+    if lengths is None:
+        return None
+    steps, batch, _ = x.shape
+    found = torch.as_tensor(lengths, device=x.device)
+    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
+        raise ValueError(f"`lengths` must be whole numbers, not of type {found.dtype}.")
+    shape = (batch,) if batched else ()
+    if found.shape != shape:
+        raise ValueError(f"`lengths` must have shape {shape}, not {tuple(found.shape)}.")
+    if _looked_at(found) and not bool(((found >= 1) & (found <= steps)).all()):
+        raise ValueError(f"`lengths` must be from 1 to {steps}, as `input` has, not {lengths}.")
+    return found.reshape(-1)
+
+
+def _require_finite(name: str, value: Tensor) -> None:
+    if _looked_at(value) and not bool(torch.isfinite(value).all()):
+        raise ValueError(f"`{name}` must be finite; it has NaN or infinite entries.")
+
+
+def _looked_at(value: Tensor) -> bool:
+    """Whether values are checked: not where that would wait for a device, or end a traced
+    program."""
+    return value.device.type == "cpu" and not torch.compiler.is_compiling()

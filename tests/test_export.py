@@ -1,0 +1,108 @@
+"""A trained network as a file of another program: it computes the same, or nothing is written."""
+
+import importlib
+import importlib.util
+import json
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+
+from organics import cli
+from organics.exports import as_stablehlo, as_torch, export
+from organics.models import build
+from organics.training.evaluation import load_model
+from organics.training.run_folder import RunFolder
+
+TRAINED = Path(__file__).parent.parent / "results" / "trained" / "short"
+RUN, OTHER = TRAINED / "smnist14-organics-64-seed0", TRAINED / "smnist14-lstm-clipped-64-seed0"
+
+
+def lacking(format):
+    """Whether a package of the format is not installed."""
+    try:
+        importlib.import_module(f"organics.exports.as_{format}").require_packages()
+    except ValueError:
+        return True
+    return False
+
+
+formats = pytest.mark.parametrize(
+    "format",
+    [
+        pytest.param(format, marks=pytest.mark.skipif(lacking(format), reason="not installed"))
+        for format in ("stablehlo", "torch", "onnx")
+    ],
+)
+
+
+@formats
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("without_type_checks")
+def test_the_file_computes_the_network(format, tmp_path, capsys):
+    """The network as it is by default, with the native kernel where there is one; another batch."""
+    out = tmp_path / "network"
+    assert cli.run(["export", str(RUN), "--format", format, "--out", str(out), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert answer["wrote"] == [str(out)] and answer["bytes"] == out.stat().st_size > 10_000
+    assert answer["input_shape"] == ["batch", 196, 1] and answer["difference"] <= 1e-5
+    # the loop is one operation, not a copy for each of the steps
+    assert answer["bytes"] < 400_000
+    run, _ = importlib.import_module(f"organics.exports.as_{format}").runner(out)
+    x = np.random.default_rng(1).uniform(size=(2, 196, 1)).astype(np.float32)
+    want = eqx.filter_jit(load_model(RunFolder.open(RUN)))(x)
+    np.testing.assert_allclose(run(x), want, atol=1e-4 * float(np.max(np.abs(want))))
+
+
+@formats
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("name", ["organics", "mlp"])
+def test_networks_of_images(format, name, tmp_path):
+    model = build(name, 30, layers=(6, 5), encoder=(8, 7), key=jax.random.key(2), dtype=np.float32)
+    maker = importlib.import_module(f"organics.exports.as_{format}")
+    file = tmp_path / "network"
+    file.write_bytes(maker.make(model, (30,)))
+    x = np.random.default_rng(1).uniform(size=(4, 30)).astype(np.float32)
+    want = np.asarray(eqx.filter_jit(export.scores)(model, x))
+    np.testing.assert_allclose(maker.runner(file)[0](x), want, atol=1e-6, rtol=1e-5)
+
+
+def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "network"
+    out.write_bytes(b"of before")
+    right = eqx.filter_jit(load_model(RunFolder.open(RUN)))
+    wrong = lambda x: np.asarray(right(x)) + np.float32(1e-3)  # noqa: E731
+    monkeypatch.setattr(as_stablehlo, "require_packages", lambda: None)
+    monkeypatch.setattr(as_stablehlo, "make", lambda *_: b"network")
+    monkeypatch.setattr(as_stablehlo, "runner", lambda _: (wrong, "this test"))
+    assert cli.run(["export", str(RUN), "--format", "stablehlo", "--out", str(out)]) == 2
+    assert "gives other class scores than the network" in capsys.readouterr().err
+    assert out.read_bytes() == b"of before"
+
+
+def test_what_is_refused(tmp_path, capsys, monkeypatch):
+    def said(*words):
+        assert cli.run(["export", *map(str, words), "--out", str(tmp_path / "network")]) == 2
+        assert not list(tmp_path.iterdir())
+        return capsys.readouterr().err
+
+    assert "is not the folder of a run" in said(tmp_path / "nothing", "--format", "stablehlo")
+    assert "invalid choice 'tensorflow'" in said(RUN, "--format", "tensorflow")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    for format, package in (("torch", "torch"), ("onnx", "torch"), ("stablehlo", "flatbuffers")):
+        message = f"`format` {format} needs the package {package}: pip"
+        assert message in said(RUN, "--format", format)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_networks_that_pytorch_has_no_layers_for_are_sent_to_stablehlo():
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    searching = build(
+        "organics", 9, layers=(3,), encoder=(4,), recurrent="bounded", key=jax.random.key(0)
+    )
+    for model, shape in ((load_model(RunFolder.open(OTHER)), (196, 1)), (searching, (9,))):
+        with pytest.raises(ValueError, match="`format` must be stablehlo for this network"):
+            as_torch.make(model, shape)

@@ -1,0 +1,368 @@
+"""The layers of PyTorch are those of JAX: values, gradients, files. Where PyTorch is installed."""
+
+import subprocess
+import sys
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+import safetensors.torch  # noqa: E402
+from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence  # noqa: E402
+
+import organics.torch as layers  # noqa: E402
+from organics import nn  # noqa: E402
+from organics.kernels import library  # noqa: E402
+from organics.training.checkpoint import load_tree, save_tree  # noqa: E402
+
+LARGE = {"dt_tau_max_y": 0.5, "dt_tau_max_a": 0.3, "dt_tau_max_gates": 0.7}
+KINDS = [
+    {},
+    {"recurrent": "identity", "drive": "unit", "layers": 2},
+    {"recurrent": "bounded", "rectification": "outside", "memory": "less"},
+    {"recurrent": "semidefinite", "rectified": False, "drive": "rectified",
+     "time_constants": "fixed"},
+]  # fmt: skip
+BACKENDS = [
+    "scan",
+    pytest.param("native", marks=pytest.mark.skipif(library.load().handle is None, reason="none")),
+]
+backends = pytest.mark.parametrize("backend", BACKENDS)
+LENGTHS = np.array([11, 3, 1, 7, 11])
+
+
+def of_jax(size=20, dtype=np.float64, **options):
+    layer = nn.ORGaNICs(3, size, key=jr.key(1), dtype=dtype, **LARGE, **options)
+    if layer.cells[0].W_r is None:
+        return layer
+    # away from the orthogonal matrix, whose singular values are all the largest
+    moved = layer.cells[0].W_r + 0.3 * jr.normal(jr.key(7), (size, size), dtype)
+    return eqx.tree_at(lambda layer: layer.cells[0].W_r, layer, moved)
+
+
+def numbers(seed, *shape, dtype=np.float64):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def named(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(w, simple=True, separator="."): leaf for w, leaf in leaves}
+
+
+def close(got, want, dtype=np.float64):
+    want = np.asarray(want)
+    got = got.detach().numpy()
+    assert got.shape == want.shape and got.dtype == want.dtype
+    tolerance = 1e-11 if dtype == np.float64 else 1e-4
+    np.testing.assert_allclose(got, want, 0, tolerance * (1 + np.max(np.abs(want))))
+
+
+@eqx.filter_jit
+def expected(layer, x, cotangents):
+    """Outputs, final state and gradients of JAX's layer."""
+
+    def value(given):
+        layer, x = given
+        y, state = layer(x, lengths=LENGTHS)
+        parts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *state)
+        return jnp.sum(y * cotangents) + sum(jnp.sum(jnp.sin(p)) for p in parts), (y, parts)
+
+    return eqx.filter_grad(value, has_aux=True)((layer, x))
+
+
+@pytest.mark.rounding
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.get("recurrent", "free"))
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_values_and_gradients_are_those_of_jax(kind, dtype):
+    """With one compiled reference for both backends; of a size that the kernel has to widen."""
+    layer = of_jax(dtype=dtype, backend="scan", **kind)
+    x, cotangents = numbers(0, 5, 11, 3, dtype=dtype), numbers(1, 5, 11, 20, dtype=dtype)
+    (d_layer, d_x), (y, state) = expected(layer, x, cotangents)
+    for backend in ("scan", "native") if library.load().handle is not None else ("scan",):
+        made = layers.ORGaNICs.from_jax(layer, batch_first=True, backend=backend)
+        given = torch.tensor(x, requires_grad=True)
+        outputs, final = made(given, lengths=LENGTHS)
+        total = (outputs * torch.tensor(cotangents)).sum()
+        (total + sum(torch.sin(part).sum() for part in final)).backward()
+        close(outputs, y, dtype)
+        for got, want in zip(final, state, strict=True):
+            close(got, want, dtype)
+        close(given.grad, d_x, dtype)
+        gradients, want = dict(made.named_parameters()), named(d_layer)
+        assert gradients.keys() == {name for name in want if ".start." not in name}
+        for name, parameter in gradients.items():
+            close(parameter.grad, want[name], dtype)
+
+
+def made(backend="auto", **options):
+    torch.manual_seed(0)
+    options = {**LARGE, "dtype": torch.float64, **options}
+    return layers.ORGaNICs(3, 16, backend=backend, **options)
+
+
+def test_the_initial_values_are_drawn_from_the_same_laws():
+    layer, like = made(num_layers=2), nn.ORGaNICs(3, 16, layers=2, key=jr.key(0))
+    weights = layer.state_dict()
+    assert {n: tuple(w.shape) for n, w in weights.items()} == {
+        n: w.shape for n, w in named(like).items()
+    }
+    assert not torch.equal(weights["cells.0.W_by"], weights["cells.0.W_ba"])
+    for name, leaf in named(like).items():
+        got, want = weights[name].numpy(), np.asarray(leaf)
+        if name.endswith("raw_rates"):  # normal
+            assert abs(got.mean()) < 0.5 and 0.7 < got.std() < 1.3
+            continue
+        spread = np.abs(want).max()  # bounded, or log_W with its long tail
+        factor = 4 if name.endswith("log_W") else 1.6
+        assert spread / factor <= np.abs(got).max() <= spread * factor, name
+    for cell in layer.cells:
+        assert torch.linalg.matrix_norm(cell.W_zx, 2).item() == pytest.approx(1)
+        np.testing.assert_allclose((cell.W_r.T @ cell.W_r).detach(), np.eye(16), atol=1e-12)
+        assert cell.start.y.norm().item() == pytest.approx(1) and (cell.start.b0 == 1).all()
+        assert (cell.log_W.diagonal() == 0).all() and (cell.log_W <= 0).all()
+
+
+@backends
+def test_the_conventions_of_lstm(backend):
+    """Shapes, states and packed sequences, beside `torch.nn.LSTM` itself."""
+    layer, lstm = made(backend, num_layers=2), torch.nn.LSTM(3, 16, 2, dtype=torch.float64)
+    x = torch.tensor(numbers(2, 7, 4, 3))
+    for given in (x, x[:, 0]):
+        (y, state), (other, (h, _)) = layer(given), lstm(given)
+        assert y.shape == other.shape and {part.shape for part in state} == {h.shape}
+        torch.testing.assert_close(y[-1], state.y[-1])
+        torch.testing.assert_close(layer(given, sequence=False)[0], y[-1])
+    first = made(backend, num_layers=2, batch_first=True)
+    y, state = layer(x)
+    torch.testing.assert_close(first(x.transpose(0, 1))[0], y.transpose(0, 1))
+    begun, middle = layer(x[:3])
+    rest, end = layer(x[3:], middle)
+    torch.testing.assert_close(torch.cat([begun, rest]), y)
+    torch.testing.assert_close(end, state)
+    pieces = [x[:k, i] for i, k in enumerate((3, 7, 2, 5))]
+    for h0 in (None, state):
+        packed, final = layer(pack_sequence(pieces, enforce_sorted=False), h0)
+        outputs, ends = pad_packed_sequence(packed)
+        assert ends.tolist() == [3, 7, 2, 5]
+        last, _ = layer(pack_sequence(pieces, enforce_sorted=False), h0, sequence=False)
+        for i, piece in enumerate(pieces):
+            begin = None if h0 is None else layers.State(*(part[:, i] for part in h0))
+            want, alone = layer(piece, begin)
+            torch.testing.assert_close(outputs[: len(piece), i], want)
+            torch.testing.assert_close(last[i], want[-1])
+            torch.testing.assert_close(layers.State(*(part[:, i] for part in final)), alone)
+
+
+@backends
+@pytest.mark.parametrize("memory", ["more", "less"])
+def test_padding_changes_nothing(backend, memory):
+    layer = made(backend, memory=memory)
+    x = torch.tensor(numbers(3, 7, 3, 3))
+    ends = torch.tensor([7, 2, 4])
+    found = []
+    for padding in (0.0, torch.nan):
+        given = torch.where(torch.arange(7)[:, None, None] < ends[:, None], x, padding)
+        given.requires_grad_()
+        layer.zero_grad()
+        y, state = layer(given, lengths=ends)
+        (y.square().sum() + state.a.sum()).backward()
+        assert (y[2:, 1] == 0).all() and (given.grad[2:, 1] == 0).all()
+        found.append([y, *state, given.grad, *(p.grad.clone() for p in layer.parameters())])
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
+
+
+def test_derivatives_of_gradients_agree_with_finite_differences():
+    """With the kernel's gradients as the function, and those of the plain equations."""
+    layer = made(memory="less")
+    with torch.no_grad():
+        layer.cells[0].log_W -= 0.1  # away from 0, where it is clamped
+    x = torch.tensor(numbers(4, 5, 2, 3), requires_grad=True)
+    parameters = [x, *layer.parameters()]
+    along = [torch.tensor(numbers(5, *p.shape)) for p in parameters]
+
+    def slope(create_graph):
+        y, state = layer(x)
+        total = y.square().sum() + state.a.sum()
+        found = torch.autograd.grad(total, parameters, create_graph=create_graph)
+        return sum((g * v).sum() for g, v in zip(found, along, strict=True))
+
+    second = torch.autograd.grad(slope(True), parameters)
+    got = sum((g * v).sum() for g, v in zip(second, along, strict=True)).item()
+    values = []
+    for h in (1e-6, -1e-6):
+        with torch.no_grad():
+            for p, v in zip(parameters, along, strict=True):
+                p += h * v
+        values.append(slope(False).item())
+        with torch.no_grad():
+            for p, v in zip(parameters, along, strict=True):
+                p -= h * v
+    assert got == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-5)
+
+
+@backends
+@pytest.mark.usefixtures("without_type_checks")
+def test_compiled_and_under_autocast(backend):
+    """By `torch.compile` as one graph; in lower precision to within that."""
+    layer = made(backend, dtype=torch.float32)
+    x = torch.tensor(numbers(6, 4, 2, 3, dtype=np.float32))
+    y, _ = layer(x)
+    y.square().sum().backward()
+    gradient = layer.cells[0].W_by.grad.clone()
+    layer.zero_grad()
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    again, _ = compiled(x)
+    again.square().sum().backward()
+    torch.testing.assert_close(again, y)
+    torch.testing.assert_close(layer.cells[0].W_by.grad, gradient)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low, _ = layer(x.bfloat16())
+        low.sum().backward()
+    torch.testing.assert_close(low, y, atol=0.02, rtol=0.02)
+    assert low.dtype == torch.float32
+    if backend == "native":
+        with pytest.raises(ValueError, match="`backend` must not be 'native' for tensors of cpu"):
+            layer.bfloat16()(x.bfloat16())
+
+
+class Computing(torch.utils.data.Dataset):
+    """Items that a worker process computes with the layer."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        x = torch.full((40, 3), float(i), dtype=torch.float64, requires_grad=True)
+        y = self.layer(x[:, None].expand(-1, 16, -1))[0]
+        y.sum().backward()
+        return x.grad
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
+def test_worker_processes_compute_beside_it():
+    """Forked while the layer has run in this process, with several threads."""
+    layer = made()
+    data = Computing(layer)
+    want = torch.stack([data[i] for i in range(4)])
+    loader = torch.utils.data.DataLoader(
+        data, batch_size=4, num_workers=2, multiprocessing_context="fork", timeout=60
+    )
+    torch.testing.assert_close(next(iter(loader)), want)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.get("recurrent", "free"))
+def test_to_jax_and_to_files_and_back(kind, tmp_path):
+    layer = of_jax(**kind)
+    there = layers.ORGaNICs.from_jax(layer)
+    back = there.to_jax()
+    assert jax.tree.structure(back) == jax.tree.structure(layer)
+    assert eqx.tree_equal(back, layer)
+    file = tmp_path / "layer.safetensors"
+    there.save(file)
+    loaded = layers.ORGaNICs.load(file, batch_first=True)
+    assert loaded.options() == there.options() | {"batch_first": True}
+    assert eqx.tree_equal(loaded.to_jax(), layer)
+    assert eqx.tree_equal(load_tree(file, layer)[0], layer)  # read by JAX
+    save_tree(file, layer)  # and written by it
+    state = safetensors.torch.load_file(file)
+    torch.testing.assert_close(state, dict(there.state_dict()), rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"layer.safetensors does not hold a layer with its"):
+        layers.ORGaNICs.load(file)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"gain": 0.5, "pool": "bounded", "rectified": True, "sigma": 0.3},
+        {"recurrent": "bounded"},
+        {"recurrent": "bounded", "rectified": True, "pool": "bounded"},
+    ],
+    ids=str,
+)
+def test_normalization_is_that_of_jax(options, tmp_path):
+    layer = nn.Normalization(5, 6, key=jr.key(3), **options)
+    if layer.W_r is not None:
+        moved = 0.6 * layer.W_r + 0.3 * jr.normal(jr.key(4), (6, 6))
+        layer = eqx.tree_at(lambda layer: layer.W_r, layer, moved)
+    x, cotangents = numbers(8, 9, 5), numbers(9, 9, 6)
+
+    @eqx.filter_jit
+    @lambda value: eqx.filter_value_and_grad(value, has_aux=True)
+    def want(given):
+        layer, x = given
+        rates = jax.vmap(layer)(x)
+        return jnp.sum(rates * cotangents), rates
+
+    (_, rates), (d_layer, d_x) = want((layer, x))
+    assert np.all(np.isfinite(rates))
+    there = layers.Normalization.from_jax(layer)
+    given = torch.tensor(x, requires_grad=True)
+    got = there(given)
+    (got * torch.tensor(cotangents)).sum().backward()
+    np.testing.assert_allclose(got.detach(), rates, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(given.grad, d_x, rtol=1e-6, atol=1e-8)
+    for name, parameter in there.named_parameters():
+        np.testing.assert_allclose(parameter.grad, named(d_layer)[name], rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(there(given[None, 0]), got[:1])
+    there.save(tmp_path / "layer.safetensors")
+    assert eqx.tree_equal(layers.Normalization.load(tmp_path / "layer.safetensors").to_jax(), layer)
+    assert torch.autograd.gradgradcheck(there, given[:2].detach().requires_grad_())
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_what_is_refused():
+    layer, x = made(), torch.zeros(4, 2, 3, dtype=torch.float64)
+    for options, message in [
+        ({"recurrent": "none"}, "`recurrent` must be one of"),
+        ({"num_layers": 0}, "`num_layers` must be at least 1, not 0"),
+        ({"dt_tau_max_y": 2.0}, r"`dt_tau_max_y` must be in \(0, 1\], not 2.0"),
+        ({"sigma": 0.0}, "`sigma` must be > 0"),
+        ({"backend": "cuda"}, "`backend` must be one of"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            layers.ORGaNICs(3, 16, **options)
+    for given, options, message in [
+        (
+            x[..., :2],
+            {},
+            r"`input` must have shape \(time, batch, 3\) or \(time, 3\), not \(4, 2, 2",
+        ),
+        (x.float(), {}, "`input` must be of the layer's type torch.float64, not torch.float32"),
+        (x * torch.nan, {}, "`input` must be finite"),
+        (x, {"lengths": [4, 5]}, r"`lengths` must be from 1 to 4, as `input` has, not \[4, 5\]"),
+        (x, {"lengths": [4.0, 5.0]}, "`lengths` must be whole numbers"),
+        (x, {"lengths": [4]}, r"`lengths` must have shape \(2,\), not \(1,\)"),
+        (x, {"h0": (x, x)}, "`h0` must be a `State`"),
+        (x, {"h0": layers.State(x, x, x, x)}, r"`h0.y` must have shape \(1, 2, 16\)"),
+        (pack_sequence([x[:, 0]]), {"lengths": [4]}, "with a `PackedSequence`"),
+        (pack_sequence([x[:, 0, :2]]), {}, "`input` must have 3 numbers a step, not 2"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            layer(given, **options)
+    with pytest.raises(ValueError, match=r"`input` must have shape \(\.\.\., 5\), not \(4, 2, 3\)"):
+        layers.Normalization(5, 6)(x)
+    with pytest.raises(ValueError, match="`gain` must be 'input' or a number in"):
+        layers.Normalization(5, 6, gain=2.0)
+    with pytest.raises(ValueError, match=r"`layer` must be an `organics.nn.ORGaNICs`"):
+        layers.ORGaNICs.from_jax(nn.Normalization(5, 6, key=jr.key(0)))
+
+
+def test_jax_is_not_imported():
+    code = (
+        "import sys, torch, organics.torch as layers\n"
+        "layer = layers.ORGaNICs(2, 16)\n"
+        "layer(torch.zeros(3, 2, 2))[0].sum().backward()\n"
+        "layers.Normalization(2, 3)(torch.ones(2))\n"
+        "assert not {'jax', 'equinox', 'jaxtyping'} & sys.modules.keys()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
