@@ -192,6 +192,14 @@ OURS: tuple[Target, ...] = (
         room="ours",
     ),
     Target(
+        name="verdicts",
+        title="Stability decided without eigenvalues",
+        claim="The quick verdicts on stability are those of the eigenvalues, or none.",
+        source=_OURS,
+        minutes=15.0,
+        room="ours",
+    ),
+    Target(
         name="mnist_static",
         title="Static classification with identity recurrence",
         claim="With `W_r = I` circuits at rest classify MNIST as well as the paper's, which learn "

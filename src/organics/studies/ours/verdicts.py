@@ -1,7 +1,5 @@
 """Is a circuit ever called stable, or unstable, against its eigenvalues?
 
-    python -m organics.studies.ours.verdicts
-
 `organics.linear.abscissa` decides on which side of a rate the spectral abscissa of a Jacobian lies,
 without its eigenvalues. The Jacobians here are those of random circuits, as in the paper's trials,
 at the states that the search finds, steady or not. Each verdict is compared with the eigenvalues,
@@ -9,9 +7,8 @@ by `numpy.linalg.eigvals`, for two rates: 0, and the largest abscissa of some ot
 in a scan that looks for the largest.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,20 +17,19 @@ from jaxtyping import Float
 
 from organics.linear.abscissa import balanced, compare, log_norm_is_below
 from organics.linear.jacobian import eigenvalues, jacobian
-from organics.machine.provenance import system, versions
 from organics.rest.search import steady_state
-from organics.studies.harness.outcome import command, run_from_command_line, write
+from organics.studies.harness.as_table import draw as draw
+from organics.studies.harness.pieces import kept_document
+from organics.studies.harness.target import Check, Job, Outcome, Table
 from organics.trials import trial
 
 _RELAXATION_STEPS = 300  # where more are needed the state is not steady, but its Jacobian as good
 
 
 @dataclass(frozen=True)
-class Config:
-    """Compare verdicts on stability with eigenvalues."""
+class Sample:
+    """The circuits that are drawn."""
 
-    results: Path = Path("results/verdicts.json")
-    """File for the outcome."""
     circuits: int = 100_000
     """Number of circuits, divided among norms, models and sizes; that of n neurons is as 1 / n."""
     sizes: tuple[int, ...] = (2, 5, 10, 20, 50, 100)
@@ -46,29 +42,63 @@ class Config:
     """Seed of all circuits and drives."""
 
 
-def compute(config: Config, progress: bool = True) -> dict[str, Any]:
-    """Draw, linearize and compare; the outcome is also in `config.results`."""
-    shares = np.array([1 / n for n in config.sizes])
-    shares /= shares.sum() * len(config.norms) * len(config.rectified)
+def compute(job: Job) -> Outcome:
+    """Compare the verdicts on the sample's circuits."""
+    sample = Sample(seed=job.seed)
+    if job.quick:
+        sample = replace(sample, circuits=400, sizes=(2, 5), norms=(1.0, 3.0), rectified=(False,))
+    return conclude(measure(sample, job))
+
+
+def measure(sample: Sample, job: Job) -> dict[str, Any]:
+    """Draw, linearize and compare; the circuits of a size, model and norm are a piece."""
+    shares = np.array([1 / n for n in sample.sizes])
+    shares /= shares.sum() * len(sample.norms) * len(sample.rectified)
+    groups = [
+        (n, norm, rectified, int(np.ceil(sample.circuits * share)))
+        for n, share in zip(sample.sizes, shares, strict=True)
+        for rectified in sample.rectified
+        for norm in sample.norms
+    ]
     rows = []
-    for n, share in zip(config.sizes, shares, strict=True):
-        for rectified in config.rectified:
-            for norm in config.norms:
-                count = int(np.ceil(config.circuits * share))
-                rows.append(_compared(config.seed, n, norm, rectified, count))
-                if progress:
-                    print(rows[-1], flush=True)
+    for i, (n, norm, rectified, count) in enumerate(groups):
+        model = "rectified" if rectified else "main"
+        job.progress(i / len(groups), f"n = {n}, {model}, norm {norm:g}")
+        name = f"{n}-{model}-{norm:g}-{count}-{sample.seed}.json"
+        make = partial(_compared, sample.seed, n, norm, rectified, count)
+        rows.append(kept_document(job.folder / name, make))
         jax.clear_caches()
-    summary = {
-        "command": command("verdicts"),
-        "seed": config.seed,
-        "total": {key: sum(row[key] for row in rows) for key in _COUNTS},
-        "rows": rows,
-        "versions": versions(),
-        "platform": system(),
-    }
-    write(config.results, summary)
-    return summary
+    return {"total": {key: sum(row[key] for row in rows) for key in _COUNTS}, "rows": rows}
+
+
+def conclude(found: dict[str, Any]) -> Outcome:
+    """Checks of the counts; `found` is the result of `measure`."""
+    total = found["total"]
+    checks = [
+        Check(
+            f"each verdict on the abscissa being below {what} is that of the eigenvalues",
+            f"{total[name]:,} of {total['circuits']:,} are not",
+            total[name] == 0,
+            tolerance="not one",
+        )
+        for name, what in (("different", "0"), ("different_at_another_rate", "another rate"))
+    ]
+    here = (
+        f"of {total['circuits']:,} circuits {total['by_logarithmic_norm']:,} are decided by the "
+        f"logarithmic norm, {total['by_powers']:,} by powers, {total['by_eigenvalues']:,} by "
+        f"eigenvalues; {total['different']} wrongly"
+    )
+    columns = ("neurons", "model", "norm", "circuits", "unstable", "by logarithmic norm",
+               "by powers", "by eigenvalues", "wrongly")  # fmt: skip
+    return Outcome(here, checks, found, Table(columns, [_cells(row) for row in found["rows"]]))
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    counts = ("circuits", "unstable", "by_logarithmic_norm", "by_powers", "by_eigenvalues",
+              "different")  # fmt: skip
+    model = "rectified" if row["rectified"] else "main"
+    cells = [str(row["n"]), model, f"{row['spectral_norm']:g}"]
+    return cells + [f"{row[name]:,}" for name in counts]
 
 
 _COUNTS = (
@@ -127,7 +157,3 @@ def _jacobians(seed, indices, norm, n, rectified):
         return jacobian(circuit, found.state)
 
     return jax.vmap(one)(indices)
-
-
-if __name__ == "__main__":
-    run_from_command_line(compute, Config)
