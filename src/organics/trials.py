@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from functools import partial
 from typing import NamedTuple
 
@@ -179,10 +178,9 @@ def _run(
     with single_threaded_lapack(), ThreadPoolExecutor(len(available())) as pool:
         # the first piece compiles; those of a round are compared with the pieces before it
         for some in rounds(len(starts)):
-            with closing(pool.map(piece, starts[some])) as outcomes:
-                for outcome in outcomes:
-                    done.append(outcome)
-                    on_progress(len(outcome.converged))
+            for outcome in pool.map(piece, starts[some]):
+                done.append(outcome)
+                on_progress(len(outcome.converged))
             if abscissae == "largest":
                 parts = (largest_stable(part.spectral_abscissa, part.converged) for part in done)
                 largest = max(parts)
@@ -222,8 +220,8 @@ def _outcome(
     else:
         exact = abscissae == "all"
         known = abscissae_of(J) if exact else stable_abscissae(J, converged, largest)
-        decays = finite if by_theorem else known < 0
-    return Trials(known, decays, converged, residual, method)
+        decays = finite if by_theorem else np.less(known, 0)
+    return Trials(known, np.asarray(decays), converged, residual, method)
 
 
 def fraction_interval(successes: int, trials: int) -> tuple[float, float]:

@@ -16,12 +16,13 @@ from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.linalg import lapack
+from scipy.linalg import get_lapack_funcs
 
 _SUMMANDS = 4  # of the series for the weights; more decide no more circuits
 _SQUARINGS = 12  # then the abscissa is so close to the rate that eigenvalues are quicker
 _ENTRIES = 160_000  # of the matrices compared at once, which fit into the CPU's cache
 _EPS = float(np.finfo(np.float64).eps)
+(_factorize,) = get_lapack_funcs(("potrf",), dtype=np.float64)
 
 
 def decaying(jacobians: Float[np.ndarray, "batch m m"]) -> Bool[np.ndarray, " batch"]:
@@ -104,7 +105,7 @@ def compare(
     Computed in double precision, on one processor.
     """
     m = jacobians.shape[-1]
-    few = max(8, _ENTRIES // m**2)
+    few = max(1, _ENTRIES // m**2)
     parts = [jacobians[i : i + few] for i in range(0, len(jacobians), few)]
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # leave it open
         sides = [_compare(part.astype(np.float64, copy=False), rate) for part in parts]
@@ -132,7 +133,7 @@ def balanced(J: Float[np.ndarray, "batch m m"]) -> Float[np.ndarray, "batch m m"
     leak = -np.diagonal(a_from_a, axis1=1, axis2=2)
     leak = np.where(leak > 0, leak, 1)
     heard = np.abs(a_from_a)
-    heard[:, np.arange(heard.shape[1]), np.arange(heard.shape[1])] = 0
+    _diagonals(heard)[...] = 0
     right = left = 1 / leak  # by Jacobi's method
     for _ in range(_SUMMANDS):
         right = (1 + (heard @ right[:, :, None])[:, :, 0]) / leak
@@ -142,7 +143,9 @@ def balanced(J: Float[np.ndarray, "batch m m"]) -> Float[np.ndarray, "batch m m"
     ratio = _ratio((there[0] * modulators).sum(axis=1), (there[1] / modulators).sum(axis=1))
     principal = np.broadcast_to(np.sqrt(ratio)[:, None], (len(J), n))
     weights = np.sqrt(np.concatenate([principal, modulators], axis=1))
-    return J * weights[:, :, None] / weights[:, None, :]
+    J = J * weights[:, :, None]
+    J /= weights[:, None, :]
+    return J
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -153,17 +156,14 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 def log_norm_is_below(J: Float[np.ndarray, "batch m m"], rate: float) -> Bool[np.ndarray, " batch"]:
     """Whether the symmetric part of `rate - J` is positive definite, rounding aside."""
-    m = J.shape[-1]
-    S = -(J + J.swapaxes(1, 2))
-    size = _norm(J)
+    m, size = J.shape[-1], _norm(J)
+    S = np.negative(J)
+    S -= J.swapaxes(1, 2)
     rounding = 8 * m * _EPS * (size + abs(rate))
-    S[:, np.arange(m), np.arange(m)] += (2 * rate - rounding)[:, None]
-    finite = np.isfinite(size)
-    try:
-        np.linalg.cholesky(S)
-    except np.linalg.LinAlgError:  # does not say which
-        return finite & [lapack.dpotrf(matrix, clean=False)[1] == 0 for matrix in S]
-    return finite
+    _diagonals(S)[...] += (2 * rate - rounding)[:, None]
+    # transposed, as then it need not be copied; NumPy would not say which factorization fails
+    failed = [_factorize(one.T, clean=False, overwrite_a=True)[1] != 0 for one in S]
+    return np.isfinite(size) & ~np.array(failed, bool)
 
 
 def _by_powers(J: Float[np.ndarray, "batch m m"], rate: float) -> Int[np.ndarray, " batch"]:
@@ -181,7 +181,8 @@ def _by_powers(J: Float[np.ndarray, "batch m m"], rate: float) -> Int[np.ndarray
         # the trace is at most m times the largest eigenvalue's absolute value
         side[left[np.abs(np.trace(C, axis1=1, axis2=2)) > m * (1 + error)]] = 1
         unsure = (side[left] == 0) & (error < 0.1)  # NaN is given up, too
-        left, C, size, error = left[unsure], C[unsure], size[unsure], error[unsure]
+        if not unsure.all():
+            left, C, size, error = left[unsure], C[unsure], size[unsure], error[unsure]
         if not len(left):
             break
         C = C @ C
@@ -194,10 +195,11 @@ def _cayley(
 ) -> tuple[Float[np.ndarray, "batch m m"], Float[np.ndarray, " batch"]]:
     """`C`, and how far rounding may have moved it; NaN where it does not exist."""
     m = J.shape[-1]
-    eye, n = np.eye(m), m // 2
+    n = m // 2
     middle = rate - np.trace(J, axis1=1, axis2=2) / m
     c = np.where(middle > 0, middle, _norm(J) / np.sqrt(m) + abs(rate))[:, None, None]
-    A = (c + rate) * eye - J
+    A = np.negative(J)
+    _diagonals(A)[...] += c[:, :, 0] + rate
     P, Q, R, S = A[:, :n, :n], A[:, :n, n:], A[:, n:, :n], A[:, n:, n:]
     # by blocks: most of the work is then in products, which are faster than factorizations
     try:
@@ -212,9 +214,17 @@ def _cayley(
     X[:, :n, n:] = -P_Q @ from_a
     X[:, n:, :n] = -inner
     X[:, n:, n:] = from_a
-    growth = (1 + _norm(from_y) * _norm(A)) * (1 + _norm(R_P)) * (1 + _norm(P_Q))
-    error = 2 * c[:, 0, 0] * m * _EPS * growth * _norm(X) * (1 + _norm(A) * _norm(X))
-    return 2 * c * X - eye, error
+    size, inverse = _norm(A), _norm(X)
+    growth = (1 + _norm(from_y) * size) * (1 + _norm(R_P)) * (1 + _norm(P_Q))
+    error = 2 * c[:, 0, 0] * m * _EPS * growth * inverse * (1 + size * inverse)
+    X *= 2 * c
+    _diagonals(X)[...] -= 1
+    return X, error
+
+
+def _diagonals(M: Float[np.ndarray, "batch m m"]) -> Float[np.ndarray, "batch m"]:
+    """A view of the diagonals, which can be changed."""
+    return np.einsum("bii->bi", M)
 
 
 def _norm(M: Float[np.ndarray, "batch _ _"]) -> Float[np.ndarray, " batch"]:

@@ -120,7 +120,7 @@ def _compared(seed: int, n: int, norm: float, rectified: bool, count: int) -> di
         for start in range(0, count, batch):
             indices = np.arange(start, start + batch)
             J = np.asarray(_jacobians(seed, indices, norm, n, rectified))[: count - start]
-            abscissa = eigenvalues(J).real[:, 0]
+            abscissa = np.real(eigenvalues(J)[:, 0])
             side = compare(J)
             by_norm = log_norm_is_below(balanced(J), 0.0)
             counts["circuits"] += len(J)
