@@ -21,6 +21,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -549,7 +550,7 @@ def test_add_from_a_folder_of_tables_or_arrays(tmp_path):
         (f"label,{NAMES}\n".encode(), ["a table without examples"]),
         (pickle.dumps(FILES), ["a Python pickle, which is never opened", "What is read are"]),
         (gzip.compress(pickle.dumps(FILES, 2)), ["a Python pickle", "What is read are"]),
-        (b"PAR1" + bytes(99), ["a Parquet file", "What is read are"]),
+        (b"PAR1" + bytes(99), ["is a Parquet file"]),
         (b"version https://git-lfs.github.com/spec/v1\n", ["Git LFS"]),
         (b"<!DOCTYPE html>\n", ["a web page"]),
         (lzma.compress(FILES["train-labels-idx1-ubyte"])[:-9], ["cannot be read: Compressed"]),
@@ -567,11 +568,77 @@ def test_what_is_not_the_data_set_is_refused_with_what_it_is(tmp_path, cache, co
     assert not cache.exists()
 
 
+def parquet(name, image=None, **options):
+    """The training or the test examples as data set hubs have them, with PNG images."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def png(pixels):
+        stream = io.BytesIO()
+        PIL.Image.fromarray(pixels).save(stream, "PNG")
+        return {"bytes": stream.getvalue(), "path": None}
+
+    images, labels = ARRAYS[f"{name}-images-idx3-ubyte"], ARRAYS[f"{name}-labels-idx1-ubyte"]
+    column = [png(pixels) if image is None else image for pixels in images]
+    stream = io.BytesIO()
+    pq.write_table(pa.table({"image": column, "label": labels.astype(np.int64)} | options), stream)
+    return stream.getvalue()
+
+
+@pytest.mark.usefixtures("toy")
+def test_add_from_parquet_tables_with_images(tmp_path):
+    pytest.importorskip("pyarrow")
+    for name in ("train", "t10k"):
+        (tmp_path / f"{name}-00000-of-00001.parquet").write_bytes(parquet(name))
+    data.add("mnist", tmp_path, tmp_path / "root")
+    assert_is_toy(data.load("mnist", tmp_path / "root"))
+    stream = io.BytesIO()
+    PIL.Image.fromarray(np.zeros((9, 9), np.uint8)).save(stream, "PNG")
+    for wrong, words in (
+        ({"image": {"bytes": stream.getvalue(), "path": None}}, "an image is L of .9, 9. pixels"),
+        ({"image": {"bytes": b"GIF89a", "path": None}}, "cannot identify image"),
+        ({"more": np.arange(6)}, "one column of labels"),
+    ):
+        (tmp_path / "a.parquet").write_bytes(parquet("train", **wrong))
+        with pytest.raises(ValueError, match=f"a.parquet` is a Parquet file .*{words}"):
+            data.add("mnist", tmp_path / "a.parquet")
+
+
+def test_what_reads_parquet_is_named_where_it_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1" + bytes(99))
+    with pytest.raises(ValueError, match="pip install 'organics.parquet.'"):
+        read(tmp_path / "a.parquet")
+
+
+@pytest.mark.usefixtures("toy")
+def test_what_is_known_about_other_content_is_said(tmp_path, monkeypatch):
+    """Another order of the same images, images on their side, or other images."""
+    name = "train-images-idx3-ubyte"
+    square = np.random.default_rng(3).integers(0, 9, (6, 4, 4), np.uint8)
+    sums = sorted(hashlib.sha256(image.tobytes()).digest() for image in square)
+    unordered = hashlib.sha256(b"".join(sums)).hexdigest()
+    own = catalog.IdxFile(name, square.shape, hashlib.sha256(idx.encode(square)).hexdigest())
+    files = (own, *catalog.IDX_DATASETS["mnist"].files[1:])
+    for known, other, words in (
+        (unordered, square[::-1], "the images of train-images-idx3-ubyte in another order"),
+        (unordered, square + 1, "other images than train-.*, not only another order"),
+        ("", square[::-1], "other images than train-.*, or another order"),
+        ("", square.transpose(0, 2, 1), "with rows and columns exchanged"),
+    ):
+        files = (dataclasses.replace(own, unordered_sha256=known), *files[1:])
+        toys = catalog.IdxDataset("mnist", files, (), 2)
+        monkeypatch.setitem(catalog.IDX_DATASETS, "mnist", toys)
+        (tmp_path / "a").write_bytes(idx.encode(np.ascontiguousarray(other)))
+        with pytest.raises(ValueError, match=f"a` has (the images of .* )?{words}"):
+            data.add("mnist", tmp_path / "a")
+
+
 @pytest.mark.usefixtures("toy")
 def test_a_table_in_another_order_is_refused(tmp_path):
     lines = csv("train").splitlines(keepends=True)
     (tmp_path / "file").write_bytes(b"".join(lines[::-1]) + csv("t10k"))
-    with pytest.raises(ValueError, match="(?s)lacks 2 of the 4 .*other content or another order"):
+    with pytest.raises(ValueError, match="(?s)lacks 2 of the 4 .*or another order"):
         data.add("mnist", tmp_path / "file")
 
 
@@ -672,7 +739,7 @@ def test_add_says_what_is_lacking_and_what_was_refused(tmp_path, cache):
     message = str(caught.value)
     assert "train-labels-idx1-ubyte (14 bytes, SHA-256 " in message
     assert "t10k-labels-idx1-ubyte (12 bytes, SHA-256 " in message
-    assert f"refused: `{source / 'train-labels-idx1-ubyte'}` has the right size, other" in message
+    assert f"refused: `{source / 'train-labels-idx1-ubyte'}` has other labels than" in message
     assert f"refused: `{source / 'broken.gz'}` cannot be read: Compressed file ended" in message
     assert "log.gz" not in message
     assert not cache.exists()
@@ -966,6 +1033,12 @@ def test_pins_are_sums_of_files_of_the_right_size():
 def test_real_mnist():
     mnist = data.load("mnist")
     assert mnist.train_images.shape == (60_000, 28, 28)
+    for file in catalog.IDX_DATASETS["mnist"].files:  # in another order they are recognised
+        examples = getattr(
+            mnist, f"{'train' if 'train' in file.name else 'test'}_{file.name.split('-')[1]}"
+        )
+        reversed_ = idx.encode(np.ascontiguousarray(examples[::-1]).astype(np.uint8))
+        assert "in another order" in catalog.difference(file, reversed_)
     assert mnist.test_images.shape == (10_000, 28, 28)
     assert mnist.train_labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert np.bincount(mnist.test_labels).tolist() == [

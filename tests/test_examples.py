@@ -77,6 +77,7 @@ def test_the_programs_run():
     said = {
         "theorist.py": ["valid\n  margin 0.24", "peaks at"],
         "layer.py": ["loss 0.0", "stable for x[0]: True"],
+        "own_data.py": ["test accuracy", "'rises': ", "['falls' 'rises'"],
         "physiologist.py": ["contrast 100%", "rings at 51 Hz"],
         "pytorch.py": ["loss 0.", "stable at the end of x[0]: True"],
         "recurrent.py": ["loss 0.", "stable at the end of x[0]: True"],

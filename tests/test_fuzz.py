@@ -24,10 +24,13 @@ from organics import cli, data
 from organics.circuit.circuit import Circuit
 from organics.circuit.file import load_circuit, save_circuit
 from organics.data import catalog, idx
+from organics.data.own.meaning import meaning
+from organics.data.own.prepared import Shares, prepared
+from organics.data.own.read import read
 from organics.files.documents import sealed
 from organics.training import TrainConfig, train
 
-SECONDS = float(os.environ.get("ORGANICS_FUZZ_SECONDS", "8")) / 4  # for each of the tests below
+SECONDS = float(os.environ.get("ORGANICS_FUZZ_SECONDS", "8")) / 5  # for each of the tests below
 CONFIG = TrainConfig(
     dataset="digits", layers=(6,), encoder=(16, 8), epochs=3, batch_size=450, learning_rate=0.01
 )
@@ -346,3 +349,44 @@ def test_files_in_the_folder_of_a_data_set(tmp_path):
             )
             assert all(map(np.array_equal, found, ARRAYS.values())), i
         shutil.rmtree(folder)
+
+
+# --- a user's own data ----------------------------------------------------------------------------
+
+
+def own_files():
+    """A small data set in each format."""
+    x, y = np.arange(48.0).reshape(8, 3, 2), np.arange(8) % 2
+    stream = io.BytesIO()
+    np.savez_compressed(stream, x=x, y=y, lengths=np.arange(8) % 3 + 1)
+    rows = [f"{i},{t},{x[i, t, 0]},{x[i, t, 1]},{y[i]}" for i in range(8) for t in range(3)]
+    lines = [
+        ":".join([*(",".join(map(str, x[i, :, d])) for d in range(2)), "ab"[y[i]]])
+        for i in range(8)
+    ]
+    head = "@timeStamps false\n@equalLength true\n@classLabel true a b\n@data\n"
+    return {
+        "a.npz": stream.getvalue(),
+        "a.csv": "\n".join(["id,t,u,v,y", *rows]).encode(),
+        "a.ts": (head + "\n".join(lines)).encode(),
+    }
+
+
+def test_files_of_a_user(tmp_path):
+    """What is read after a damage is finite and of fitting shapes; what is not read is named."""
+    for i, rng in enumerate(examples(seed=5)):
+        name, content = list(own_files().items())[i % 3]
+        path = tmp_path / name
+        path.write_bytes(content)
+        damage(path, rng)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                found = read(path)
+                meant = meaning(found)
+                ready = prepared("a", found.source, meant, Shares(0.25, 0.25, 0), True)
+        except ValueError as error:
+            assert str(path) in str(error), (i, error)
+            continue
+        for part in ready[2:]:
+            assert np.all(np.isfinite(part.x)) and len(part.x) == len(part.y)

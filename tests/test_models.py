@@ -6,7 +6,7 @@ import pytest
 
 from organics.linear_stability.spectrum import stability
 from organics.models import StaticClassifier, build, count_parameters
-from organics.models.score import score
+from organics.models.target import Target
 from organics.nn import Normalization
 from organics.rest.search import steady_state
 
@@ -151,7 +151,7 @@ def test_what_is_lost_is_not_right():
     """An input at which the layer did not come to rest counts as wrong in any class."""
     logits = np.array([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0], [2.0, 0.0]])
     labels, valid = np.array([0, 1, 0, 1]), np.array([True, False, False, True])
-    loss, accuracy = jax.jit(score)(logits, labels, valid)
-    assert accuracy == 1 / 4
+    loss, metrics = jax.jit(Target(size=2).loss)(logits, labels, valid=valid)
+    assert metrics["accuracy"] == 1 / 4
     right, wrong = np.log1p(np.exp(-2.0)), np.log1p(np.exp(2.0))
     np.testing.assert_allclose(loss, (3 * right + wrong) / 4, rtol=1e-12)

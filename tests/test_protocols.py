@@ -10,7 +10,7 @@ import pytest
 
 from organics import baselines, models, names, nn
 from organics.nn.protocols import SequenceLayer, StaticLayer
-from organics.training import SequenceConfig, TrainConfig
+from organics.training import FileConfig, SequenceConfig, TrainConfig
 from organics.training.task import Task, task_of
 
 M, N = 2, 3  # inputs and neurons
@@ -19,6 +19,8 @@ CLASSIFIERS = {
        for name in get_args(names.ModelName)},
     **{f"{name} in time": SequenceConfig(task="sdigits", model=name, units=3)
        for name in get_args(names.SequenceModelName)},
+    "a file at rest": FileConfig(features=4, outputs=3, units=3, encoder=(8,)),
+    "a file in time": FileConfig(steps=5, features=2, outputs=3, units=3, at="every"),
 }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ def made(tmp_path_factory):
         patch.setattr(static, "SIZES", {"organics": ((6,),), "mlp": ((6,),), "ssn": ((6, 4),)})
         patch.setattr(static, "PAPER", {("organics", (6,)): 0.981, ("ssn", (6, 4)): 0.949})
         for module in (loop, evaluation):
-            patch.setattr(module, "load_dataset", as_many_to_test)
+            patch.setattr(module, "load_task", lambda task: as_many_to_test(task.config))
         yield table1.compute(job), told, folder / "runs" / "mnist_static-quick"
 
 

@@ -22,8 +22,8 @@ SOME = np.array([3, 1, 0])  # of the test inputs; another number of them compile
 @pytest.mark.usefixtures("standard_promotion")
 def test_figures_5_and_6_of_a_small_network(tmp_path, monkeypatch):
     """One test, because its one network takes a while to compile and train."""
-    for module in (loop, two_layers):
-        monkeypatch.setattr(module, "load_dataset", as_many_to_test)
+    monkeypatch.setattr(two_layers, "load_dataset", as_many_to_test)
+    monkeypatch.setattr(loop, "load_task", lambda task: as_many_to_test(task.config))
     monkeypatch.setattr(resting, "_BATCH", 6 * len(SOME))
     told = []
     job = Job(

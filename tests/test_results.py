@@ -60,7 +60,7 @@ def test_the_trained_weights_have_the_accuracy_that_their_report_says(folder, mo
     first = replace(
         dataset, test_images=dataset.test_images[:FIRST], test_labels=dataset.test_labels[:FIRST]
     )
-    monkeypatch.setattr(evaluation, "load_dataset", lambda _: first)
+    monkeypatch.setattr(evaluation, "load_task", lambda _: first)
     found, _ = evaluation.evaluate(folder, with_stability=False)
     right, loss = FIRST_ONES[folder.name]
     # another processor rounds otherwise, and an image or two are at the border of two classes
@@ -71,7 +71,7 @@ def test_the_trained_weights_have_the_accuracy_that_their_report_says(folder, mo
     of_all = report["test_accuracy"]
     assert right / FIRST == pytest.approx(of_all, abs=4 * (of_all * (1 - of_all) / FIRST) ** 0.5)
     if folder.name == WHOLE:
-        monkeypatch.setattr(evaluation, "load_dataset", lambda _: dataset)
+        monkeypatch.setattr(evaluation, "load_task", lambda _: dataset)
         found, _ = evaluation.evaluate(folder, with_stability=False)
         assert found["images"] == 10_000
         assert found["accuracy"] == pytest.approx(of_all, abs=5e-4)

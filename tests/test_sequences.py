@@ -205,10 +205,12 @@ def test_the_diagnosis_looks_at_as_many_moments_as_are_worth_it(
     seen = []
     monkeypatch.setattr("organics.models.sequence._output_range", lambda *_: (0.0, 1.0))
     monkeypatch.setattr(
-        recurrent, "spectra", lambda _, x: seen.append(x.shape) or (np.zeros(2), np.ones(2))
+        recurrent,
+        "spectra",
+        lambda _, x, lengths: seen.append((x.shape, lengths)) or (np.zeros(2), np.ones(2)),
     )
     found = model.diagnose(jax.device_put(np.zeros((sequences, time, 2))))
-    assert found["spectral_moments"] == moments and seen == [(moments, time, 2)]
+    assert found["spectral_moments"] == moments and seen == [((moments, time, 2), None)]
     assert (found["largest_spectral_abscissa"], found["largest_step_radius"]) == (0, 1)
 
 
@@ -515,7 +517,7 @@ def job(folder):
 
 @pytest.fixture
 def _fewer_shapes(monkeypatch):
-    monkeypatch.setattr(loop, "load_dataset", whole_batches)
+    monkeypatch.setattr(loop, "load_task", lambda task: whole_batches(task.config))
 
 
 @pytest.mark.usefixtures("_fewer_shapes")

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import Silent
 
-from organics import data
+from organics import data, load_run
 from organics.files.lock import alone_in
 from organics.linear_stability.spectrum import stability
 from organics.models import build
@@ -296,6 +296,14 @@ def test_evaluate_repeats_the_test_and_asks_for_stability_everywhere(complete):
         )
     assert np.all(stable)
     assert "stability" not in evaluate(folder, with_stability=False).summary
+
+
+def test_a_loaded_run_on_images_predicts_their_classes(complete):
+    folder, report = complete
+    loaded, digits = load_run(folder), data.load("digits")
+    x = digits.pixels(digits.test_images).reshape(-1, 64)
+    assert np.mean(loaded.predict(x) == digits.test_labels) == pytest.approx(report.test_accuracy)
+    assert loaded.report == report and loaded.classes == list(range(10))
 
 
 def test_identity_recurrence_is_stable_whatever_rounding_does_to_eigenvalues(complete, monkeypatch):
@@ -667,7 +675,7 @@ def test_a_run_that_ends_before_its_first_epoch_leaves_the_folder_to_another(tmp
         raise data.DataUnavailable("not here")
 
     with monkeypatch.context() as patched, pytest.raises(data.DataUnavailable):
-        patched.setattr("organics.training.loop.load_dataset", unavailable)
+        patched.setattr("organics.training.loop.load_task", unavailable)
         quiet(SMALL, tmp_path)
     assert not list(tmp_path.iterdir())
     assert quiet(dataclasses.replace(SMALL, epochs=1), tmp_path).epochs == 1

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from organics.simulation.ode import simulate as simulate
     from organics.spectra import coherence as coherence
     from organics.spectra import power_spectrum as power_spectrum
+    from organics.training.fitted import load_run as load_run
     from organics.trials import run_trials as run_trials
 
 _MODULES = ("baselines", "data", "nn", "plots", "training")
@@ -68,6 +69,7 @@ _HOMES = {
     "simulation.noise": ("Noise", "simulate_noisy"),
     "simulation.ode": ("Trajectory", "simulate"),
     "spectra": ("coherence", "power_spectrum"),
+    "training.fitted": ("load_run",),
     "trials": ("run_trials",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -96,6 +98,7 @@ __all__ = [
     "jacobian",
     "largest_euler_step",
     "load_circuit",
+    "load_run",
     "nn",
     "oscillator",
     "other_states",

@@ -6,11 +6,18 @@ DatasetName = Literal["digits", "mnist", "fashion-mnist"]
 TaskName = Literal["smnist", "psmnist", "sdigits"]
 """A data set as sequences."""
 
+TargetKind = Literal["classes", "numbers"]
+"""What is learned."""
+ReadAt = Literal["last", "every"]
+"""The steps of a sequence at which a network is read out."""
+
 ModelName = Literal["organics", "mlp", "ssn"]
 BaselineName = Literal[
     "lstm", "antisymmetric", "antisymmetric-gated", "cornn", "lipschitz", "lem", "rnn"
 ]
 SequenceModelName = Literal["organics", BaselineName]
+OwnModelName = Literal[SequenceModelName, "mlp"]
+"""A network for a user's data: of sequences, or not."""
 
 StaticRecurrence = Literal["identity", "bounded"]
 """Recurrent weights of circuits at rest."""

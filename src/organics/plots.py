@@ -306,23 +306,27 @@ def training_curves(
 
     Each line, one an epoch, has the numbers `epoch`, `loss`, `validation_loss`, `accuracy`,
     `validation_accuracy` (fractions), `gradient_norm_mean` and `gradient_norm_max` (over the
-    epoch's steps).
+    epoch's steps). Runs that predict numbers have `squared_error` in place of `accuracy`.
 
     Raises `ValueError` if there is no line, or a number is missing or not finite.
     """
     if not lines:
         raise ValueError("`lines` must have at least one line, that of the first epoch.")
     column = lambda name: _finite(name, [_entry(line, name) for line in lines])  # noqa: E731
+    figure = "squared_error" if "squared_error" in lines[0] else "accuracy"
     loss, accuracy, gradient = _stacked(axes, 3, height=4.4)
     epoch, dots = column("epoch"), {"marker": ".", "markersize": 4}
     for prefix, label, colour in (("", "training", BLUE), ("validation_", "validation", ORANGE)):
         loss.plot(epoch, column(f"{prefix}loss"), color=colour, label=label, **dots)
-        accuracy.plot(epoch, column(f"{prefix}accuracy"), color=colour, **dots)
+        accuracy.plot(epoch, column(f"{prefix}{figure}"), color=colour, **dots)
     gradient.plot(epoch, column("gradient_norm_mean"), color=GREEN, label="mean", **dots)
     gradient.plot(epoch, column("gradient_norm_max"), ":", color=GREEN, label="largest", **dots)
     loss.set(ylabel="loss")
-    accuracy.set(ylabel="accuracy (%)")
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+    if figure == "accuracy":
+        accuracy.set(ylabel="accuracy (%)")
+        accuracy.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+    else:
+        accuracy.set(ylabel="squared error", yscale="log")
     gradient.set(ylabel="gradient norm", xlabel="epoch", yscale="log")
     gradient.set_xlim(epoch.min() - 0.5, epoch.max() + 0.5)
     gradient.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from organics.kernels import recurrence
 from organics.kernels.cells import Cell, Parameters
@@ -129,9 +129,11 @@ class RecurrentLayer(eqx.Module):
         """No figures about its parameters."""
         return {}
 
-    def diagnose(self, x: Float[Array, "batch time m"]) -> dict[str, int | float]:
+    def diagnose(
+        self, x: Float[Array, "batch time m"], lengths: Int[Array, " batch"] | None = None
+    ) -> dict[str, int | float]:
         """No figures about its states."""
-        del x
+        del x, lengths
         return {}
 
     def _rows(self, state: Array | None, batch: int, batched: bool) -> Float[Array, "batch k"]:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import reduce
 from importlib import import_module
 from operator import or_
+from pathlib import Path
 from typing import Any, TextIO, get_type_hints
 
 from organics.cli import compiled
@@ -35,7 +36,8 @@ COMMANDS = {
     "data": "list the data sets, add one from files, or say where it lies",
     "info": "versions and devices",
 }
-_GROUPS = ("data", "train")  # commands with commands of their own
+_GROUPS = {"data": None, "train": "file"}
+"""Commands with commands of their own, and which of these is meant by the name of a file."""
 
 # in its errors, all of one class: too little memory, or a requested device that is missing
 _OF_JAX = ("RESOURCE_EXHAUSTED", "Unable to initialize backend")
@@ -82,7 +84,9 @@ def run(arguments: Sequence[str]) -> int:
         return _DONE
     except Exception as error:
         if _expected(error):
-            print(f"organics: {str(error) or type(error).__name__}", file=sys.stderr)
+            from organics.cli.answer import note
+
+            note(f"organics: {str(error) or type(error).__name__}")
             return _REFUSED
         traceback.print_exc()
         print("organics: this is a fault of the program, please report it.", file=sys.stderr)
@@ -134,6 +138,8 @@ def _parse(name: str, rest: Sequence[str]) -> Any:
 
     commands = import_module(f"organics.cli.{name}").COMMANDS
     if name in _GROUPS:
+        if _GROUPS[name] and rest and rest[0] not in commands and _is_file(rest[0]):
+            rest = [_GROUPS[name], *rest]
         _require_known(name, rest, commands)
         commands = reduce(or_, commands.values())
     asked = " ".join(["organics", name, *rest[:1]] if name in _GROUPS else ["organics", name])
@@ -148,6 +154,12 @@ def _parse(name: str, rest: Sequence[str]) -> Any:
         raise ValueError(_not_known(asked, unknown[0], type(command)))
     check(type(command), vars(command))
     return command
+
+
+def _is_file(word: str) -> bool:
+    """Whether a word is the name of a file, which need not exist."""
+    path = Path(word)
+    return not word.startswith("-") and (bool(path.suffix) or len(path.parts) > 1 or path.exists())
 
 
 def _require_known(name: str, rest: Sequence[str], commands: Iterable[str]) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,11 +70,17 @@ def _print(answer: Answer, as_json: bool) -> None:
     for piece in answer.text:
         for column in piece.columns if isinstance(piece, Table) else []:
             column.overflow = "fold"  # otherwise digits are cut off if there is no room
-        console.print(piece)
+        console.print(printable(piece) if isinstance(piece, str) else piece)
     for path in answer.wrote:
         console.print(f"wrote {path}")
 
 
 def note(message: str) -> None:
     """Print a message on standard error; it is not part of the answer."""
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """`text` without control characters but line breaks: names in a file may hold some, and a
+    terminal would obey them."""
+    return "".join("?" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text)

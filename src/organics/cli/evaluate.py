@@ -25,6 +25,8 @@ class Evaluate:
     """Skip the eigenvalues of every circuit at every test input, which can take minutes."""
     check: bool = False
     """Exit with 1 unless every circuit is stable at every test input."""
+    data: Path | None = None
+    """The file of your own that the run was trained on, if it was moved since."""
     out: Path | None = None
     """Figure: histogram of the spectral abscissae over the test inputs (.png, .svg or .pdf)."""
     json: bool = False
@@ -45,7 +47,9 @@ class Evaluate:
                     f"`{name}` is about the stability: the model in {self.run_folder} has no "
                     "circuits at rest."
                 )
-        result, abscissae = evaluate(self.run_folder, with_stability=not self.no_stability)
+        result, abscissae = evaluate(
+            self.run_folder, with_stability=not self.no_stability, data=self.data
+        )
         layers = result.get("stability", [])
         dynamics = result.get("dynamics", {})
         if self.out is not None:
@@ -55,7 +59,15 @@ class Evaluate:
             figure = abscissa_histogram(dict(zip(names, abscissae, strict=True)))
             save_figure(figure, self.out)
         stable = all(layer["stable"] == 1 for layer in layers)
-        text = [f"accuracy {result['accuracy']:.2%} on {result['images']:,} test images"]
+        noun = "images" if "images" in result else "examples"
+        figure = (
+            f"error {result['error']:.4g}"
+            if "error" in result
+            else (f"accuracy {result['accuracy']:.2%}")
+        )
+        text = [f"{figure} on {result[noun]:,} test {noun}"]
+        for name, accuracy in list(result.get("classes", {}).items())[:20]:
+            text.append(f"  {name}: {accuracy:.2%}")
         for i, layer in enumerate(layers):
             text.append(
                 f"layer {i + 1} (n = {layer['n']}): stable at {layer['stable']:.2%} of the inputs, "

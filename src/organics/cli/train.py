@@ -1,14 +1,25 @@
 """`organics train`"""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import tyro
 
-from organics.cli.answer import Answer
+from organics.cli.answer import Answer, note
 from organics.cli.devices import Devices, only_answers_on_standard_output
-from organics.names import DatasetName, TaskName
+from organics.names import (
+    Backend,
+    DatasetName,
+    Drive,
+    Memory,
+    OwnModelName,
+    ReadAt,
+    Recurrence,
+    Schedule,
+    TargetKind,
+    TaskName,
+)
 from organics.training.config import AnyConfig, SequenceConfig, TrainConfig
 
 
@@ -61,16 +72,108 @@ class TrainSequence(_Options):
         return _train(SequenceConfig(**vars(self.config)), self)
 
 
+_FILES = """Your own examples, in a file: sequences or vectors, classes or numbers.
+
+An .npz has the arrays x, (samples, features) or (samples, time, features), and y, and may have
+lengths, x_test, y_test and lengths_test. A .csv has the names of its columns in the first line: y,
+features, for sequences also id, and set if there is a test set. A .ts is of the time series
+archives. What is not given is chosen by the size of the data.
+
+Example: organics train my.npz --units 32"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainFile(_Options):
+    # the help is that of the command, below
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """Examples: .npz, .csv or .ts."""
+    test: Path | None = None
+    """Another file, with the test set; by default 20 % of the examples are the test set."""
+    test_share: float | None = None
+    """Another share of the examples to test with."""
+    validation_share: float | None = None
+    """Share of the remaining examples that choose the epoch; by default 15 %."""
+    no_standardize: bool = False
+    """Take the inputs as they are."""
+    target: TargetKind | None = None
+    """Whether y are classes or numbers, if that is not clear."""
+    at: ReadAt | None = None
+    """Learn at the last step of each sequence, or at every step; by default what y is given for."""
+    model: OwnModelName | None = None
+    """Network: "organics", "mlp" (for vectors), or for sequences another recurrent layer."""
+    units: int | None = None
+    """Principal neurons, or units, of the layer."""
+    layers: int | None = None
+    """Number of stacked circuits."""
+    encoder: tuple[int, ...] | None = None
+    """Widths of the encoder, for vectors."""
+    recurrent: Recurrence | None = None
+    """Recurrent weights of circuits; by default the identity."""
+    drive: Drive | None = None
+    """Input drive of circuits, for sequences."""
+    dt_tau_max_y: float | None = None
+    """Largest ratio of step size to time constant for y, for sequences; its inverse is about the
+    reach of memory in steps. By default chosen by the number of steps; also the next two."""
+    dt_tau_max_a: float | None = None
+    dt_tau_max_gates: float | None = None
+    backend: Backend | None = None
+    """Implementation of the recurrence."""
+    memory: Memory | None = None
+    """"less" trains more slowly, in less memory."""
+    clip_norm: float | None = None
+    """Clip gradients at this norm; not for organics."""
+    epochs: int | None = None
+    """Number of passes over the training examples."""
+    batch_size: int | None = None
+    """Examples per step."""
+    learning_rate: float | None = None
+    """Largest learning rate."""
+    schedule: Schedule | None = None
+    """Learning rate over the run; by default "warmup-cosine"."""
+    weight_decay: float | None = None
+    """L2 penalty."""
+    averaging: float | None = None
+    """Decay of an exponential average of the parameters; by default there is none."""
+    seed: int | None = None
+    """Seed of the split, the initial parameters and the order of the examples."""
+
+    def run(self) -> Answer | None:
+        from organics.training.choices import in_words, task_of_file
+
+        names = [item.name for item in fields(TrainFile) if item.name not in _NOT_SETTINGS]
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.no_standardize:
+            given["standardize"] = False
+        task = task_of_file(self.file, self.test, **given)
+        if not self.quiet:
+            for line in in_words(task):
+                note(line)
+        answer = _train_task(task, self)
+        if answer is not None:
+            answer.document["settings"] = vars(task.config)
+        return answer
+
+
+_NOT_SETTINGS = {item.name for item in fields(_Options)} | {"file", "test", "no_standardize"}
+
+
 def _train(config: AnyConfig, options: _Options) -> Answer | None:
+    from organics.training.task import task_of
+
+    return _train_task(task_of(config), options)
+
+
+def _train_task(task: Any, options: _Options) -> Answer | None:
     from organics.cli.circuits import check_figure_path
-    from organics.training import train
+    from organics.training.loop import run
 
     check_figure_path(options.figure)
     sharing = options.sharing
-    out = Path("runs") / config.name if options.out is None else options.out
+    out = Path("runs") / task.config.name if options.out is None else options.out
     with only_answers_on_standard_output(sharing.coordinator is not None):
         first = sharing.start()
-        report = train(config, out, options.resume, not options.quiet, sharing.devices)
+        report = run(task, out, options.resume, not options.quiet, sharing.devices)
     if not first:
         return None
     if options.figure is not None:
@@ -80,12 +183,35 @@ def _train(config: AnyConfig, options: _Options) -> Answer | None:
         save_figure(training_curves(RunFolder.open(out).lines("metrics.jsonl")), options.figure)
     document = {"run": out, **asdict(report)}
     text = [
-        f"test accuracy {report.test_accuracy:.2%} (epoch {report.best_epoch}, chosen by its "
-        f"validation accuracy, {report.validation_accuracy:.2%})",
+        *_tested(report),
         f"{report.parameters:,} parameters, {report.seconds_per_epoch:.2f} s per epoch",
         f"everything about it is in {out}",
     ]
     return Answer(document, text)
+
+
+def _tested(report: Any) -> list[str]:
+    """What a report says of the test."""
+    if hasattr(report, "test_error"):
+        return [
+            f"test error {report.test_error:.4g} (root mean square, in the units of y; always "
+            f"guessing the mean: {report.test_guessing:.4g})",
+            f"epoch {report.best_epoch}, chosen by its validation loss; validation error "
+            f"{report.validation_error:.4g}",
+        ]
+    tested, validated = f"{report.test_accuracy:.2%}", f"{report.validation_accuracy:.2%}"
+    if report.test_guessing is None:
+        return [
+            f"test accuracy {tested} (epoch {report.best_epoch}, chosen by its validation "
+            f"accuracy, {validated})"
+        ]
+    by_class = list(report.classes.items())[:20]
+    return [
+        f"test accuracy {tested} (always guessing the commonest class: {report.test_guessing:.2%})",
+        *(f"  {name}: {accuracy:.2%}" for name, accuracy in by_class),
+        f"epoch {report.best_epoch}, chosen by its validation loss; validation accuracy "
+        f"{validated}",
+    ]
 
 
 def _command(name: str, what: str, example: str) -> Any:
@@ -115,4 +241,6 @@ _DATA = (
     ("psmnist", "Recurrent, on MNIST, a pixel a step in permuted order.", "--units 128"),
 )
 
-COMMANDS = {name: _command(name, what, example) for name, what, example in _DATA}
+COMMANDS = {name: _command(name, what, example) for name, what, example in _DATA} | {
+    "file": Annotated[TrainFile, tyro.conf.subcommand("file", description=_FILES)]
+}

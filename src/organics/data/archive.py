@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from organics.data.convert import Shapes, from_npy, from_table, is_table
 from organics.data.idx import GZIP_MAGIC, UNSIGNED_BYTE, read_one
+from organics.data.parquet import from_parquet
 from organics.files import npy
 
 MAX_FILES = 20_000
@@ -43,7 +44,6 @@ _OTHERS = {
     b"\x80\4": "a Python pickle, which is never opened",
     b"\x80\5": "a Python pickle, which is never opened",
     b"\x89HDF": "an HDF5 file",
-    b"PAR1": "a Parquet file",
     b"ARROW1": "an Arrow file",
     b"MATLAB": "a MATLAB file",
     b"7z\xbc\xaf": "a 7-Zip archive",
@@ -53,7 +53,10 @@ _OTHERS = {
     b"version https://git-lfs": "only the pointer that Git LFS keeps in place of a file",
     b"<": "a web page",
 }
-_NEEDED = "What is read are IDX files, .npy, .npz and .csv, and folders, .zip and .tar of them."
+_NEEDED = (
+    "What is read are IDX files, .npy, .npz, .csv and .parquet, and folders, .zip and .tar of them."
+)
+_PARQUET = b"PAR1"
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -147,8 +150,8 @@ def candidates(path: Path, shapes: Shapes) -> Generator[Candidate, None, None]:
     """Everything in `path` that has one of the `shapes`, and errors of files that might have.
 
     `path` is a folder (searched with the folders in it), an archive (tar, zip), or a file: IDX,
-    NumPy's `.npy` and `.npz`, or a table (CSV). All of these may be compressed (gzip, bzip2, xz),
-    also repeatedly, and lie in an archive.
+    NumPy's `.npy` and `.npz`, or a table (CSV, Parquet). All of these may be compressed (gzip,
+    bzip2, xz), also repeatedly, and lie in an archive.
 
     Raises `ValueError`, with what `path` is, if it is none of these, is damaged, or exceeds the
     limits.
@@ -222,12 +225,21 @@ def _contents(head: bytes, file: _File, shapes: Shapes) -> list[bytes]:
         return [read_one(file.reader, file.name, shapes)]
     if head.startswith(npy.MAGIC):
         return from_npy(file.reader, file.size, file.name, shapes)
+    if head.startswith(_PARQUET):
+        return from_parquet(_whole(file), file.name, shapes)
     if is_table(head):
         return from_table(file.reader, file.name, shapes)
     other = next((what for magic, what in _OTHERS.items() if head.startswith(magic)), None)
     if other is None and file.layer > 0:
         return []
     raise ValueError(f"`{file.name}` is {other or 'no archive and no file of data'}. {_NEEDED}")
+
+
+def _whole(file: _File) -> bytes:
+    content = file.reader.read(MAX_IN_FOLDER + 1)
+    if len(content) > MAX_IN_FOLDER:
+        raise ValueError(f"`{file.name}` holds more than {MAX_IN_FOLDER} bytes.")
+    return content
 
 
 def _inside(head: bytes) -> Callable[[_File, Shapes, _Budget], Iterator[Candidate]] | None:

@@ -5,8 +5,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from organics.arguments import require_among
-from organics.data.idx import header_size, unpack
+from organics.data.idx import decode, encode, header_size, unpack
 from organics.errors import DataUnavailable
 from organics.names import DatasetName
 
@@ -16,12 +18,14 @@ ENVIRONMENT_VARIABLE = "ORGANICS_DATA"
 
 @dataclass(frozen=True)
 class IdxFile:
-    """One IDX file: its name (without `.gz`), the shape of its array, and the SHA-256 of its
-    uncompressed content."""
+    """One IDX file: its name (without `.gz`), the shape of its array, the SHA-256 of its
+    uncompressed content, and, if known, that of the sorted SHA-256 of its examples, which is the
+    same in any order."""
 
     name: str
     shape: tuple[int, ...]
     sha256: str
+    unordered_sha256: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -75,6 +79,25 @@ class IdxDataset:
     example: str = ""
 
 
+def difference(file: IdxFile, content: bytes) -> str:
+    """What is known about content of the shape of `file` that is not its own."""
+    examples = decode(content, file.name, len(file.shape))
+    if len(file.shape) == 3:
+        turned = encode(np.ascontiguousarray(examples.transpose(0, 2, 1)))
+        if hashlib.sha256(turned).hexdigest() == file.sha256:
+            return f"has the images of {file.name} with rows and columns exchanged."
+    what = "images" if len(file.shape) == 3 else "labels"
+    if not file.unordered_sha256:
+        return f"has other {what} than {file.name}, or another order."
+    sums = sorted(hashlib.sha256(one.tobytes()).digest() for one in examples)
+    if hashlib.sha256(b"".join(sums)).hexdigest() == file.unordered_sha256:
+        return (
+            f"has the {what} of {file.name} in another order. Examples are told apart by their "
+            "number, so the original order is needed."
+        )
+    return f"has other {what} than {file.name}, not only another order."
+
+
 def unavailable(dataset: IdxDataset, reasons: Iterable[str]) -> DataUnavailable:
     """The exception to raise when `dataset` cannot be had, for these `reasons`."""
     example = f", for instance {dataset.example}" if dataset.example else ""
@@ -92,23 +115,32 @@ def unavailable(dataset: IdxDataset, reasons: Iterable[str]) -> DataUnavailable:
 
 
 def _mnist_files(
-    train_images: str, train_labels: str, test_images: str, test_labels: str
+    sums: tuple[str, str, str, str], unordered: tuple[str, str, str, str] = ("", "", "", "")
 ) -> tuple[IdxFile, IdxFile, IdxFile, IdxFile]:
+    """The files with these check sums: training images and labels, test images and labels."""
     return (
-        IdxFile("train-images-idx3-ubyte", (60_000, 28, 28), train_images),
-        IdxFile("train-labels-idx1-ubyte", (60_000,), train_labels),
-        IdxFile("t10k-images-idx3-ubyte", (10_000, 28, 28), test_images),
-        IdxFile("t10k-labels-idx1-ubyte", (10_000,), test_labels),
+        IdxFile("train-images-idx3-ubyte", (60_000, 28, 28), sums[0], unordered[0]),
+        IdxFile("train-labels-idx1-ubyte", (60_000,), sums[1], unordered[1]),
+        IdxFile("t10k-images-idx3-ubyte", (10_000, 28, 28), sums[2], unordered[2]),
+        IdxFile("t10k-labels-idx1-ubyte", (10_000,), sums[3], unordered[3]),
     )
 
 
 _MNIST = IdxDataset(
     name="mnist",
     files=_mnist_files(
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        (
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
+        (
+            "03a8a048601ebb4610dcd79cd759c718bed893982a4c153c4f33a41885101c0b",
+            "4f870a5412fb6bbb240a6f5f0925f54b520515ac9e1be6c145eaefdae8fa2da0",
+            "e2842441ab1468bab7eeaa886875a3a7662245f3768610c4b4ca84d7ac309c70",
+            "428b3be3ebed16463a45a88118478416e4e3e920a003a53a2e98c3d823432df0",
+        ),
     ),
     mirrors=(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -122,10 +154,12 @@ _FASHION_MNIST = IdxDataset(
     name="fashion-mnist",
     # As published by several independent projects and recorded by a Git LFS copy of the files.
     files=_mnist_files(
-        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        (
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        ),
     ),
     mirrors=(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",

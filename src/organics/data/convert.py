@@ -29,9 +29,9 @@ def from_npy(stream: io.BufferedReader, size: int | None, name: str, shapes: Sha
         raise ValueError(f"`{name}` holds Python objects, which are never opened.")
     if header.dtype.kind not in "buif":
         raise ValueError(f"`{name}` is made of {header.dtype}, not of numbers.")
-    if not _pieces(header.size, shapes):
+    if not fitting(header.size, shapes):
         raise ValueError(f"`{name}` is an array of shape {header.shape}.{_needed(shapes)}")
-    return _contents(npy.read_entries(stream, header, name), name, shapes)
+    return contents(npy.read_entries(stream, header, name), name, shapes)
 
 
 def is_table(head: bytes) -> bool:
@@ -61,9 +61,9 @@ def from_table(stream: io.BufferedReader, name: str, shapes: Shapes) -> list[byt
     label = next((i for i, field in enumerate(fields) if field in _LABEL_NAMES), 0)
     table = _numbers(lines if named else chain([first], lines), name, shapes)
     images = np.delete(table, label, axis=1)
-    if not _pieces(images.size, shapes):
+    if not fitting(images.size, shapes):
         raise ValueError(f"`{name}` is a table of {len(table)} examples.{_needed(shapes)}")
-    return [*_contents(table[:, label], name, shapes), *_contents(images, name, shapes)]
+    return [*contents(table[:, label], name, shapes), *contents(images, name, shapes)]
 
 
 def _numbers(lines: Iterator[str], name: str, shapes: Shapes) -> np.ndarray:
@@ -84,7 +84,11 @@ def _numbers(lines: Iterator[str], name: str, shapes: Shapes) -> np.ndarray:
         raise ValueError(f"`{name}` is no table of numbers from 0 to 255: {error}.") from None
 
 
-def _contents(array: np.ndarray, name: str, shapes: Shapes) -> list[bytes]:
+def contents(array: np.ndarray, name: str, shapes: Shapes) -> list[bytes]:
+    """The contents of the IDX files whose numbers are those of `array`, in order.
+
+    Raises `ValueError`, naming it, for numbers that are not whole and from 0 to 255.
+    """
     with np.errstate(invalid="ignore"):
         values = array.astype(np.uint8)
     if not np.array_equal(values, array):
@@ -92,11 +96,11 @@ def _contents(array: np.ndarray, name: str, shapes: Shapes) -> list[bytes]:
     flat = values.reshape(-1)
     return [
         encode(flat[start : start + int(np.prod(shape))].reshape(shape))
-        for start, shape in _pieces(flat.size, shapes)
+        for start, shape in fitting(flat.size, shapes)
     ]
 
 
-def _pieces(count: int, shapes: Shapes) -> list[tuple[int, tuple[int, ...]]]:
+def fitting(count: int, shapes: Shapes) -> list[tuple[int, tuple[int, ...]]]:
     """Which parts of the data set `count` examples can be: the start and the shape of each."""
     sizes = [int(np.prod(shape)) for shape in shapes]
     whole = [(0, shape) for shape, size in zip(shapes, sizes, strict=True) if size == count]

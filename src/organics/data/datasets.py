@@ -10,11 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32, UInt
 
-from organics.data.archive import candidates
+from organics.data.archive import Candidate, candidates
 from organics.data.catalog import (
     DIGITS,
     IDX_DATASETS,
     IdxDataset,
+    difference,
     idx_dataset,
     unavailable,
 )
@@ -98,9 +99,10 @@ def add(name: str, path: str | Path, root: str | Path | None = None) -> Path:
 
     `path` is a folder, searched with all folders in it, an archive (.zip, .tar, .tgz, .tar.xz), or
     one file that holds everything (.npz, .csv). The numbers may be in IDX files, in NumPy's (.npy,
-    .npz), or in tables (.csv) with a row for each example, the label and the pixels; each
-    compressed or not. They are recognised by the SHA-256 of the resulting IDX file, so their order
-    matters but names do not. The files are written to `root`, by default the user's cache.
+    .npz), or in tables with a row for each example: the label and the pixels (.csv), or the label
+    and a PNG image (.parquet); each compressed or not. They are recognised by the SHA-256 of the
+    resulting IDX file, so their order matters but names do not. The files are written to `root`, by
+    default the user's cache.
 
     Raises `ValueError` if the name is unknown, or if `path` cannot be read or lacks one of the
     files, with what is needed, and `DataUnavailable` if the folder cannot be written.
@@ -115,8 +117,7 @@ def add(name: str, path: str | Path, root: str | Path | None = None) -> Path:
             content = candidate.content
             file = None if content is None else by_sum.get(hashlib.sha256(content).hexdigest())
             if content is None or file is None:
-                other = f"`{candidate.name}` has the right size, other content or another order."
-                refused.append(candidate.problem or other)
+                refused.append(candidate.problem or _difference(dataset, candidate))
                 continue
             found[file.name] = content
             if len(found) == len(by_sum):
@@ -137,6 +138,13 @@ def add(name: str, path: str | Path, root: str | Path | None = None) -> Path:
     for file in dataset.files:
         place.write(dataset, file, found[file.name])
     return place.of(dataset)
+
+
+def _difference(dataset: IdxDataset, candidate: Candidate) -> str:
+    """Why a candidate is none of the files."""
+    assert candidate.content is not None
+    file = next(file for file in dataset.files if file.size == len(candidate.content))
+    return f"`{candidate.name}` {difference(file, candidate.content)}"
 
 
 def path(name: str, root: str | Path | None = None) -> Path:

@@ -5,7 +5,7 @@ streams that NumPy guarantees never to change.
 """
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int, Int64
 
 PAPER_SEED = 73
 """Seed of the paper's split and of its permuted sequential task."""
@@ -47,6 +47,29 @@ def split(
     order = torch_randperm(n_total, seed)
     n_train = n_total - n_validation
     return order[:n_train], order[n_train:]
+
+
+def stratified_split(
+    labels: Int[np.ndarray, " n"], share: float, seed: int
+) -> tuple[Int64[np.ndarray, " kept"], Int64[np.ndarray, " taken"]]:
+    """Indices of examples that are kept and of a `share` of them, from above 0 to 1/2, that are
+    taken, each in ascending order.
+
+    Of each class a share is taken that differs by less than one example. Classes of one example are
+    kept. For numbers, `labels` are all equal. Raises `ValueError` if nothing is taken.
+    """
+    if not 0 < share <= 0.5:
+        raise ValueError(f"`share` must be above 0 and at most 1/2, not {share}.")
+    order = epoch_order(len(labels), seed, 0)
+    order = order[np.argsort(labels[order], kind="stable")]  # by class, at random within each
+    _, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    order = order[counts[numbers[order]] > 1]
+    total = round(share * len(order))
+    if not total:
+        raise ValueError(f"there are too few examples, {len(labels)}, to take {share:g} of them.")
+    places = ((np.arange(total) + 0.5) * len(order) / total).astype(np.int64)
+    taken = np.sort(order[places])
+    return np.setdiff1d(np.arange(len(labels)), taken), taken
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> Int64[np.ndarray, " n"]:

@@ -8,13 +8,18 @@ from jaxtyping import Array, Bool, Float, Int32
 _Values = TypeVar("_Values", bound=Array | None)
 
 
+def within(lengths: Int32[Array, " batch"], steps: int) -> Bool[Array, "batch steps"]:
+    """Whether each of so many steps is before its sequence's end."""
+    return jnp.arange(steps, dtype=lengths.dtype)[None] < lengths[:, None]
+
+
 def going(
     lengths: Int32[Array, " batch"] | None, x: Float[Array, "steps batch m"]
 ) -> Bool[Array, "steps batch 1"] | None:
     """Whether each step of `x` is before its sequence's end; None if all are."""
     if lengths is None:
         return None
-    return jnp.arange(x.shape[0], dtype=lengths.dtype)[:, None, None] < lengths[None, :, None]
+    return within(lengths, x.shape[0]).T[..., None]
 
 
 def blank(goes: Bool[Array, "steps batch 1"] | None, values: _Values) -> _Values:

@@ -13,6 +13,7 @@ from organics.arguments import require_among, require_sizes
 from organics.machine.memory import require_memory
 from organics.models.sequence import SequenceClassifier
 from organics.models.static import Dense, StaticClassifier
+from organics.models.target import Target
 from organics.names import ModelName, SequenceModelName, StaticRecurrence
 from organics.nn.normalization import Normalization
 from organics.nn.recurrent import ORGaNICs, trainable
@@ -26,10 +27,13 @@ def build(
     layers: Sequence[int] = (50,),
     encoder: Sequence[int] = (360, 120, 40),
     recurrent: StaticRecurrence = "identity",
+    target: Target = Target(),  # noqa: B008 - it cannot be changed
+    decoder: bool = True,
     key: PRNGKeyArray,
     dtype: type | None = None,
 ) -> StaticClassifier:
-    """The classifier called `name`, with random parameters.
+    """The classifier called `name`, with random parameters. `target` and `decoder` are those of
+    `StaticClassifier`.
 
     "organics": `layers` are the sizes of its circuit layers, each driven by the rates of the one
     before. "mlp": the control, with `Dense` layers of these sizes instead. "ssn": with one `SSN`
@@ -42,8 +46,9 @@ def build(
         raise ValueError("`encoder` must have at least one width, that of the code.")
     for width in (*encoder, *layers):
         require_sizes(width=width)
+    head = {"target": target, "decoder": decoder, "dtype": dtype}
     if name == "ssn":
-        return _build_ssn(input_size, layers, encoder, key, dtype)
+        return _build_ssn(input_size, layers, encoder, key, head)
     k_network, *keys = jr.split(key, 1 + len(layers))
     sizes = (encoder[-1], *layers)
     stack = []
@@ -52,10 +57,10 @@ def build(
             stack.append(Dense(m, n, key=k, dtype=dtype))
         else:
             stack.append(Normalization(m, n, key=k, recurrent=recurrent, dtype=dtype))
-    return StaticClassifier(input_size, stack, encoder, size=sizes[-1], key=k_network, dtype=dtype)
+    return StaticClassifier(input_size, stack, encoder, size=sizes[-1], key=k_network, **head)
 
 
-def _build_ssn(input_size, layers, encoder, key, dtype) -> StaticClassifier:
+def _build_ssn(input_size, layers, encoder, key, head) -> StaticClassifier:
     if len(layers) != 2:
         raise ValueError(
             "`layers` of the model ssn must be two numbers, those of its E and I units, not "
@@ -65,10 +70,8 @@ def _build_ssn(input_size, layers, encoder, key, dtype) -> StaticClassifier:
     square = sum(layers) ** 2
     require_memory(8 * square, "layers", f"a matrix of {square:,} weights")  # allocated at once
     k_network, k_layer = jr.split(key)
-    layer = SSN(encoder[-1], excitatory, inhibitory, key=k_layer, dtype=dtype)
-    return StaticClassifier(
-        input_size, [layer], encoder, size=excitatory, key=k_network, dtype=dtype
-    )
+    layer = SSN(encoder[-1], excitatory, inhibitory, key=k_layer, dtype=head["dtype"])
+    return StaticClassifier(input_size, [layer], encoder, size=excitatory, key=k_network, **head)
 
 
 def build_sequence(
@@ -76,11 +79,13 @@ def build_sequence(
     input_size: int,
     units: int,
     *,
+    target: Target = Target(),  # noqa: B008 - it cannot be changed
     key: PRNGKeyArray,
     dtype: type | None = None,
     **options: Any,
 ) -> SequenceClassifier:
     """The classifier of sequences whose recurrent layer is called `name`, with random parameters.
+    `target` is that of `SequenceClassifier`.
 
     `options` are the options of the layer, `organics.nn.ORGaNICs` or one of `organics.baselines`.
 
@@ -94,7 +99,7 @@ def build_sequence(
     else:
         baselines = import_module("organics.baselines")
         layer = baselines.build(name, input_size, units, key=k_layer, dtype=dtype, **options)
-    return SequenceClassifier(layer, key=k_readout, dtype=dtype)
+    return SequenceClassifier(layer, target=target, key=k_readout, dtype=dtype)
 
 
 def count_parameters(model: PyTree) -> int:

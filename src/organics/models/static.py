@@ -8,10 +8,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray
 
 from organics.circuit.circuit import Circuit
-from organics.models.score import CLASSES, score
+from organics.models.target import Target
 from organics.nn.protocols import Linearization, Settled, StaticLayer
 
 
@@ -48,18 +48,20 @@ class Prediction(NamedTuple):
     """The output of a `StaticClassifier` for one input.
 
     Attributes
-        logits: class scores, (10,); all 0 if the input is lost.
-        reconstruction: reconstruction of the input from the code, (input_size,).
+        logits: class scores, (10,), or other outputs; all 0 if the input is lost.
+        reconstruction: reconstruction of the input from the code, (input_size,); None without a
+            decoder.
         lost: whether a layer that `may_be_lost`, an `SSN`, did not come to rest.
     """
 
     logits: Float[Array, " classes"]
-    reconstruction: Float[Array, " pixels"]
+    reconstruction: Float[Array, " pixels"] | None
     lost: Bool[Array, ""]
 
 
 class StaticClassifier(eqx.Module):
-    """Encoder, layers, linear readout; and a decoder that reconstructs the input from the code.
+    """Encoder, layers, linear readout; and, unless left out, a decoder that reconstructs the input
+    from the code.
 
     The encoder's last layer is a sigmoid and the others ReLU, so the code, the input of the first
     layer, lies in (0, 1). The decoder mirrors the encoder. Trained on the cross-entropy of the
@@ -72,6 +74,8 @@ class StaticClassifier(eqx.Module):
         input_size: number of pixels.
         layers: the layers between code and readout, in order; may be empty.
         encoder: widths of the encoder; the last is the length of the code.
+        target: what is read out; ten classes by default.
+        decoder: whether there is a decoder. Its outputs are from 0 to 1.
 
     Source: Rawat et al. 2024, static classification.
     """
@@ -80,6 +84,7 @@ class StaticClassifier(eqx.Module):
     layers: tuple[StaticLayer, ...]
     readout: eqx.nn.Linear
     decoder: tuple[eqx.nn.Linear, ...]
+    target: Target = eqx.field(static=True)
 
     def __init__(
         self,
@@ -88,50 +93,67 @@ class StaticClassifier(eqx.Module):
         encoder: Sequence[int] = (360, 120, 40),
         *,
         size: int | None = None,
+        target: Target = Target(),  # noqa: B008 - it cannot be changed
+        decoder: bool = True,
         key: PRNGKeyArray,
         dtype: type | None = None,
     ):
+        if target.at != "last":
+            raise ValueError("`target` must be read at the last step: there are no steps.")
         k_encoder, k_readout, k_decoder = jr.split(key, 3)
         widths = (input_size, *encoder)
         self.encoder = _stack(widths, k_encoder, dtype)
-        self.decoder = _stack(widths[::-1], k_decoder, dtype)
+        self.decoder = _stack(widths[::-1], k_decoder, dtype) if decoder else ()
         self.layers = tuple(layers)
         last = widths[-1] if size is None else size
-        self.readout = eqx.nn.Linear(last, CLASSES, key=k_readout, dtype=dtype)
+        self.readout = eqx.nn.Linear(last, target.size, key=k_readout, dtype=dtype)
+        self.target = target
 
     def encode(self, x: Float[Array, " pixels"]) -> Float[Array, " code"]:
         """The code of the input `x`, in (0, 1)."""
         return _sigmoid_network(self.encoder, x)
 
     def __call__(self, x: Float[Array, " pixels"]) -> Prediction:
-        """Class scores and reconstruction of one input."""
+        """The outputs, and the reconstruction, of one input."""
         code = self.encode(x)
         rates, lost = code, jnp.asarray(False)
         for layer in self.layers:
             rates, found = layer.settle(rates)
             lost = lost | ~found
         logits = jnp.where(lost, 0, self.readout(rates))
-        return Prediction(logits, _sigmoid_network(self.decoder, code), lost)
+        decoded = _sigmoid_network(self.decoder, code) if self.decoder else None
+        return Prediction(logits, decoded, lost)
+
+    def predict(
+        self, inputs: Float[Array, "batch pixels"], lengths: Int[Array, " batch"] | None = None
+    ) -> Float[Array, "batch outputs"]:
+        """Class scores, or numbers in standard units."""
+        del lengths  # there are no steps
+        return jax.vmap(self)(inputs).logits
 
     def loss(
-        self, inputs: Float[Array, "batch pixels"], labels: Int[Array, " batch"]
+        self,
+        inputs: Float[Array, "batch pixels"],
+        labels: Num[Array, "batch ..."],
+        lengths: Int[Array, " batch"] | None = None,
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Cross-entropy plus mean squared reconstruction error, 1:1, and both of them alone.
+        """The loss of the target plus the mean squared reconstruction error, 1:1, and for classes
+        both of them alone.
 
         With an `SSN`, also the fraction of the inputs that are "lost".
         """
+        del lengths  # there are no steps
         logits, reconstruction, lost = jax.vmap(self)(inputs)
         # a lost input is never right
-        cross_entropy, accuracy = score(logits, labels, valid=~lost)
-        error = jnp.mean(jnp.square(reconstruction - inputs))
-        metrics = {
-            "accuracy": accuracy,
-            "cross_entropy": cross_entropy,
-            "reconstruction_error": error,
-        }
+        loss, metrics = self.target.loss(logits, labels, valid=~lost)
+        if reconstruction is not None:
+            error = jnp.mean(jnp.square(reconstruction - inputs))
+            name = "cross_entropy" if self.target.kind == "classes" else "prediction_error"
+            metrics |= {name: loss, "reconstruction_error": error}
+            loss = loss + error
         if any(layer.may_be_lost for layer in self.layers):
-            metrics["lost"] = jnp.mean(lost.astype(error.dtype))
-        return cross_entropy + error, metrics
+            metrics["lost"] = jnp.mean(lost.astype(loss.dtype))
+        return loss, metrics
 
     def circuits(self, x: Float[Array, " pixels"]) -> list[tuple[Circuit, Float[Array, " n"]]]:
         """The circuit of each layer that has one, and its drive, for the input `x` of the
@@ -152,9 +174,11 @@ class StaticClassifier(eqx.Module):
         """Empty: there are no measures of its parameters."""
         return {}
 
-    def diagnose(self, inputs: Float[Array, "batch pixels"]) -> dict[str, int | float]:
+    def diagnose(
+        self, inputs: Float[Array, "batch pixels"], lengths: Int[Array, " batch"] | None = None
+    ) -> dict[str, int | float]:
         """Empty: it has no state."""
-        del inputs
+        del inputs, lengths
         return {}
 
     def _seen(self, x: Float[Array, " pixels"]) -> Iterator[tuple[StaticLayer, Array]]:

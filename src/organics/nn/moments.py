@@ -28,13 +28,16 @@ class InSteps(Protocol):
 
 
 def spectra(
-    layer: InSteps, x: Float[Array, "batch time m"]
+    layer: InSteps,
+    x: Float[Array, "batch time m"],
+    lengths: Int[ArrayLike, " batch"] | None = None,
 ) -> tuple[Float[np.ndarray, "batch circuits"], Float[np.ndarray, "batch circuits"]]:
     """Spectral abscissa, in 1/ms, and step radius, as in `Trajectory`, at one moment of each
     sequence: the last moment of the first sequence, ever earlier ones of the others. NaN where
-    numbers overflow.
+    numbers overflow. `lengths` are the numbers of steps, by default all.
     """
     batch, time, _ = x.shape
+    time = time if lengths is None else np.asarray(lengths)
     times = time - 1 - np.arange(batch) * time // batch
     spectrum = eigenvalues(np.asarray(jacobians(layer, *_moments(layer, x, times))))
     return np.max(np.real(spectrum), axis=-1) / layer.dt, np.max(np.abs(1 + spectrum), axis=-1)

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from organics.circuit.circuit import Circuit
 
@@ -72,15 +72,22 @@ class SequenceLayer(Protocol):
         """Number of outputs, n."""
         ...
 
-    def __call__(self, x: Any, *, sequence: bool = True) -> tuple[Float[Array, "..."], Any]:
-        """The outputs, or without `sequence` only the last, (batch, n); and the final state."""
+    def __call__(
+        self, x: Any, *, sequence: bool = True, lengths: Any = None
+    ) -> tuple[Float[Array, "..."], Any]:
+        """The outputs, or without `sequence` only the last, (batch, n); and the final state.
+
+        `lengths` is the number of steps of each sequence; later ones, even NaN, change nothing.
+        """
         ...
 
     def monitor(self) -> dict[str, Float[Array, ""]]:
         """Measures of its parameters, by name; compiled into every step of training."""
         ...
 
-    def diagnose(self, x: Float[Array, "batch time m"]) -> dict[str, int | float]:
+    def diagnose(
+        self, x: Float[Array, "batch time m"], lengths: Int[Array, " batch"] | None = None
+    ) -> dict[str, int | float]:
         """Measures of its states on some sequences, by name; takes about as long as a training step
         on them."""
         ...

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from organics.arguments import (
     float_type,
@@ -440,18 +440,22 @@ class ORGaNICs(eqx.Module):
             "input_spectral_norm": jnp.max(jnp.stack(inputs)),
         }
 
-    def diagnose(self, x: Float[Array, "batch time m"]) -> dict[str, int | float]:
-        """Measures of the states on some sequences: the largest spectral abscissa (largest real
-        part of the eigenvalues of the Jacobian of all equations, in 1/ms) and the largest magnitude
-        of the eigenvalues of an Euler step, over `spectral_moments` moments (at most 64, and as
-        many as take about the time of a training step on these sequences); and the least, median
-        and largest time constants of y, a, b0 and b over the neurons, in steps. Values that
-        overflow are not finite. The first two are only a diagnostic: along a transient no stability
-        follows from them.
+    def diagnose(
+        self, x: Float[Array, "batch time m"], lengths: Int[Array, " batch"] | None = None
+    ) -> dict[str, int | float]:
+        """Measures of the states on some sequences, of these `lengths` or whole: the largest
+        spectral abscissa (largest real part of the eigenvalues of the Jacobian of all equations, in
+        1/ms) and the largest magnitude of the eigenvalues of an Euler step, over `spectral_moments`
+        moments (at most 64, and as many as take about the time of a training step on these
+        sequences); and the least, median and largest time constants of y, a, b0 and b over the
+        neurons, in steps. Values that overflow are not finite. The first two are only a diagnostic:
+        along a transient no stability follows from them.
         """
         affordable = x.shape[0] * x.shape[1] // (_STEPS_PER_NEURON * self.hidden_size)
         moments = max(1, min(affordable, _MOST_MOMENTS, len(x)))
-        abscissae, radii = spectra(self, x[:moments])
+        abscissae, radii = spectra(
+            self, x[:moments], None if lengths is None else lengths[:moments]
+        )
         found = {
             "spectral_moments": moments,
             "largest_spectral_abscissa": float(abscissae.max()),

@@ -2,9 +2,11 @@
 
 import dataclasses
 import math
+import re
 import struct
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, get_args
 
 from organics.files.documents import parse_object, unsealed
 from organics.names import (
@@ -14,11 +16,14 @@ from organics.names import (
     Memory,
     ModelName,
     OptimizerName,
+    OwnModelName,
+    ReadAt,
     Rectification,
     Recurrence,
     Schedule,
     SequenceModelName,
     StaticRecurrence,
+    TargetKind,
     TaskName,
     TimeConstants,
 )
@@ -62,6 +67,7 @@ Decay = Annotated[
     Needs("from 0 to below 1", lambda value: 0 <= value < 1),
     Needs("below 1 in float32, too", lambda value: _single(value) < 1),
 ]
+Share = Annotated[float, Needs("in (0, 0.5]", lambda value: 0 < value <= 0.5)]
 StepSize = Annotated[float, Needs("in (0, 1]", lambda value: 0 < value <= 1), _IN_SINGLE]
 
 
@@ -70,9 +76,9 @@ class Optimization(Settings):
     """How a model is trained."""
 
     epochs: Epochs = 60
-    """Number of passes over the training images."""
+    """Number of passes over the training examples."""
     batch_size: Count = 256
-    """Images per step."""
+    """Examples per step."""
     optimizer: OptimizerName = "adam"
     """"adam", "sgd" (stochastic gradient descent) or "adagrad"."""
     momentum: Decay = 0.0
@@ -95,7 +101,7 @@ class Optimization(Settings):
     """If above 0, validate, test and save an exponential average of the parameters over the steps,
     with this decay per step; training itself is unchanged. The paper does not average (0)."""
     seed: Seed = 0
-    """Seed of the initial parameters and of the order of the images."""
+    """Seed of the initial parameters and of the order of the examples."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -108,9 +114,14 @@ class Optimization(Settings):
             )
 
     @property
-    def clipped_at(self) -> float | None:
-        """The norm at which gradients are clipped; None without clipping."""
-        return None
+    def figure(self) -> str:
+        """The metric that says how good a model is."""
+        return "accuracy"
+
+    @property
+    def chosen_by_loss(self) -> bool:
+        """Whether the epoch is chosen by the validation loss, not first by the accuracy."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -149,6 +160,11 @@ class TrainConfig(Optimization, _StaticNetwork):  # the fields of the last come 
                 "`layers` of the model ssn must be two numbers, those of its excitatory and "
                 f"inhibitory units, not {self.layers}."
             )
+
+    @property
+    def clipped_at(self) -> float | None:
+        """The norm at which gradients are clipped; None without clipping."""
+        return None
 
     @property
     def has_circuits_at_rest(self) -> bool:
@@ -204,15 +220,11 @@ HYPERPARAMETERS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class _SequenceNetwork(Settings):
-    """A network for sequences, and its task."""
+class _Pixels(Settings):
+    """A task that reads images as sequences."""
 
     task: TaskName = "smnist"
     """Sequences to classify."""
-    model: SequenceModelName = "organics"
-    """Recurrent layer: "organics", or one of the models for comparison."""
-    units: Size = 64
-    """Units of the layer; for ORGaNICs, its principal neurons."""
     resize: Count | None = None
     """First shrink the images to so many pixels a side, by the mean over square blocks: 14 gives
     196 steps for MNIST (and another permutation for the permuted task)."""
@@ -220,6 +232,16 @@ class _SequenceNetwork(Settings):
     """A row of the image at each step, instead of a pixel."""
     raw_pixels: bool = False
     """Pixels as they are stored, MNIST's from 0 to 255, instead of from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class _RecurrentNetwork(Settings):
+    """A network for sequences."""
+
+    model: SequenceModelName = "organics"
+    """Recurrent layer: "organics", or one of the models for comparison."""
+    units: Size = 64
+    """Units of the layer; for ORGaNICs, its principal neurons."""
     rectified: bool = True
     """`relu(y)` in the recurrent terms of ORGaNICs; with --no-rectified, `y` itself."""
     recurrent: Recurrence = "free"
@@ -257,23 +279,45 @@ class _SequenceNetwork(Settings):
     clip_norm: Positive | None = None
     """Clip gradients at this norm. Not for ORGaNICs, which do not need it."""
 
+    @property
+    def has_circuits_at_rest(self) -> bool:
+        """False: the circuits are read out while they move."""
+        return False
 
-@dataclass(frozen=True)
-class SequenceConfig(Optimization, _SequenceNetwork):  # the fields of the last come first
-    """Settings of a training run on sequences; the defaults are the paper's, for 64 neurons.
+    @property
+    def clipped_at(self) -> float | None:
+        """The norm at which gradients are clipped; None without clipping."""
+        return self.clip_norm
 
-    Raises `ValueError`, naming the field, for a value out of its range or one that the model does
-    not use.
-    """
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of neurons in each layer between input and readout."""
+        return (self.units,) * self.layers
 
-    kind: ClassVar[str] = "sequences"
+    @property
+    def other_remedy(self) -> str:
+        """Further advice about divergence, besides lowering the learning rate; may be empty."""
+        if self.model != "organics" or self.recurrent == "identity":
+            return ""
+        return " With `recurrent='identity'`, which makes circuits stable, runs diverge less often."
 
-    epochs: Epochs = 500
-    learning_rate: Positive = 1e-2
-    schedule: Schedule = "step"
+    def layer_options(self, steps: int) -> dict[str, Any]:
+        """The options of the recurrent layer for sequences of `steps` steps."""
+        if self.model != "organics":
+            return dict(self.hyperparameters) | {name: getattr(self, name) for name in _OF_ALL}
+        options = {name: getattr(self, name) for name in (*_CIRCUITS_ONLY, *_OF_ALL)}
+        factor = max(1.0, _PAPER_STEPS / steps)
+        if self.recurrent == "identity" and factor > 1:
+            # test accuracy of 64 units: smnist of 196 steps, 2 epochs, 0.856 instead of 0.795;
+            # sdigits, 30 epochs, above 0.89 instead of 0.72
+            factor *= 4
+        for name, rate in _PAPER_DT_TAU_MAX.items():
+            if options[name] is None:
+                options[name] = min(1.0, rate * factor)
+        return options
 
-    def __post_init__(self):
-        super().__post_init__()
+    def _check_model(self) -> None:
+        """Refuse settings that the model does not use."""
         if self.model == "organics":
             for name in ("clip_norm", "hyperparameters"):
                 if getattr(self, name):
@@ -303,9 +347,158 @@ class SequenceConfig(Optimization, _SequenceNetwork):  # the fields of the last 
                     f"{', '.join(known)}, each at most once, not {name!r}."
                 )
 
+
+@dataclass(frozen=True)
+class SequenceConfig(Optimization, _RecurrentNetwork, _Pixels):  # the last's fields come first
+    """Settings of a training run on sequences; the defaults are the paper's, for 64 neurons.
+
+    Raises `ValueError`, naming the field, for a value out of its range or one that the model does
+    not use.
+    """
+
+    kind: ClassVar[str] = "sequences"
+
+    epochs: Epochs = 500
+    learning_rate: Positive = 1e-2
+    schedule: Schedule = "step"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._check_model()
+
+    @property
+    def name(self) -> str:
+        """A short name of the run."""
+        size = "" if self.resize is None else f"-resize{self.resize}"
+        rows = "-rows" if self.rows else ""
+        return f"{self.task}{size}{rows}-{self.model}-{self.units}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class _OwnExamples(Settings):
+    """Examples of the user, and what is learned from them."""
+
+    data: str = ""
+    """File; empty if the examples were given as arrays."""
+    test_data: str = ""
+    """File with the test set; empty if there is none."""
+    data_sha256: Annotated[
+        str, Needs("a SHA-256", lambda x: bool(re.fullmatch("[0-9a-f]{64}", x)))
+    ] = "0" * 64
+    """Of the files' content, or of the arrays."""
+    target: TargetKind = "classes"
+    """What is learned."""
+    at: ReadAt = "last"
+    """At which steps of a sequence."""
+    steps: Annotated[int, Needs("from 0 to 2^31 - 1", lambda value: 0 <= value < 2**31)] = 0
+    """Number of steps of the longest sequence; 0 for vectors."""
+    features: Size = 1
+    """Number of inputs, at each step."""
+    outputs: Size = 2
+    """Number of classes, or of numbers."""
+    standardize: bool = True
+    """Whether the inputs are standardised by the mean and the deviation of each feature."""
+    test_share: Share = 0.2
+    """Share of the examples that test, if there is no test set."""
+    validation_share: Share = 0.15
+    """Share of the others that validate."""
+
+    @property
+    def figure(self) -> str:
+        """The metric that says how good a model is."""
+        return "accuracy" if self.target == "classes" else "squared_error"
+
+    @property
+    def chosen_by_loss(self) -> bool:
+        """True: a few validation examples can all be right by chance before much is learned."""
+        return True
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return (self.steps, self.features) if self.steps else (self.features,)
+
+    def differing(self, other: Settings) -> dict[str, tuple[object, object]]:
+        """As that of all settings; it does not matter where the files are."""
+        found = super().differing(other)
+        return {name: pair for name, pair in found.items() if name not in ("data", "test_data")}
+
+
+@dataclass(frozen=True)
+class FileConfig(_OwnExamples, Optimization, _RecurrentNetwork):
+    """Settings of a training run on a user's file; `organics.training.file_config` makes them.
+
+    Raises `ValueError`, naming the field, for a value out of its range or one that the model does
+    not use.
+    """
+
+    kind: ClassVar[str] = "file"
+
+    model: OwnModelName = "organics"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """"organics"; "mlp", for inputs that are not sequences; or, for sequences, one of the models
+    for comparison."""
+    recurrent: Recurrence = "identity"
+    schedule: Schedule = "warmup-cosine"
+    encoder: Annotated[
+        tuple[Size, ...], Needs("at most 100 sizes", lambda value: len(value) <= 100)
+    ] = ()
+    """Widths of the encoder, for inputs that are not sequences."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.steps:
+            if self.model == "mlp" or self.encoder:
+                name = "encoder" if self.encoder else "model"
+                given = getattr(self, name)
+                raise ValueError(f"`{name}` must not be {given} for sequences.")
+            self._check_model()
+            return
+        if self.model not in get_args(ModelName):
+            raise ValueError(
+                f"`model` must be organics or mlp for inputs that are not sequences, not "
+                f"{self.model}."
+            )
+        if not self.encoder:
+            raise ValueError("`encoder` must have at least one width, that of the code.")
+        if self.recurrent not in get_args(StaticRecurrence):
+            raise ValueError(
+                "`recurrent` must be identity or bounded for circuits at rest, not "
+                f"{self.recurrent}."
+            )
+        for field in dataclasses.fields(_RecurrentNetwork):
+            used = ("model", "units", "layers", "recurrent")
+            if field.name not in used and getattr(self, field.name) != field.default:
+                raise ValueError(f"`{field.name}` must only be given for sequences.")
+
     @property
     def has_circuits_at_rest(self) -> bool:
-        """False: the circuits are read out while they move."""
+        """Whether the model has circuits that come to rest for every input."""
+        return not self.steps and self.model == "organics"
+
+    @property
+    def name(self) -> str:
+        """A short name of the run."""
+        return f"{Path(self.data).stem}-{self.model}-{self.units}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class GivenConfig(_OwnExamples, Optimization):
+    """Settings of a training run of a model that was given in Python.
+
+    Raises `ValueError`, naming the field, for a value out of its range.
+    """
+
+    kind: ClassVar[str] = "given"
+
+    model: str = ""
+    """Name of the model's class."""
+    clip_norm: Positive | None = None
+    """Clip gradients at this norm."""
+    schedule: Schedule = "warmup-cosine"
+
+    @property
+    def has_circuits_at_rest(self) -> bool:
+        """False: only the model knows."""
         return False
 
     @property
@@ -315,40 +508,27 @@ class SequenceConfig(Optimization, _SequenceNetwork):  # the fields of the last 
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Number of neurons in each layer between input and readout."""
-        return (self.units,) * self.layers
+        """Empty: only the model knows."""
+        return ()
+
+    @property
+    def recurrent(self) -> str:
+        """Empty, likewise."""
+        return ""
 
     @property
     def other_remedy(self) -> str:
-        """Further advice about divergence, besides lowering the learning rate; may be empty."""
-        if self.model != "organics" or self.recurrent == "identity":
-            return ""
-        return " With `recurrent='identity'`, which makes circuits stable, runs diverge less often."
+        """No further advice."""
+        return ""
 
     @property
     def name(self) -> str:
         """A short name of the run."""
-        size = "" if self.resize is None else f"-resize{self.resize}"
-        rows = "-rows" if self.rows else ""
-        return f"{self.task}{size}{rows}-{self.model}-{self.units}-seed{self.seed}"
-
-    def layer_options(self, steps: int) -> dict[str, Any]:
-        """The options of the recurrent layer for sequences of `steps` steps."""
-        if self.model != "organics":
-            return dict(self.hyperparameters) | {name: getattr(self, name) for name in _OF_ALL}
-        options = {name: getattr(self, name) for name in (*_CIRCUITS_ONLY, *_OF_ALL)}
-        factor = max(1.0, _PAPER_STEPS / steps)
-        if self.recurrent == "identity" and factor > 1:
-            # test accuracy of 64 units: smnist of 196 steps, 2 epochs, 0.856 instead of 0.795;
-            # sdigits, 30 epochs, above 0.89 instead of 0.72
-            factor *= 4
-        for name, rate in _PAPER_DT_TAU_MAX.items():
-            if options[name] is None:
-                options[name] = min(1.0, rate * factor)
-        return options
+        return f"{self.model}-seed{self.seed}"
 
 
-AnyConfig = TrainConfig | SequenceConfig
+OwnConfig = FileConfig | GivenConfig
+AnyConfig = TrainConfig | SequenceConfig | OwnConfig
 
 
 _LATER = ("optimizer", "momentum", "drops", "drop_factor", "raw_pixels")
@@ -356,12 +536,13 @@ _LATER = ("optimizer", "momentum", "drops", "drop_factor", "raw_pixels")
 
 
 def read_config(text: str | bytes) -> AnyConfig:
-    """The settings, of either kind, written by `to_json`.
+    """The settings, of any kind, written by `to_json`.
 
     Raises `ValueError` for invalid settings.
     """
     document = unsealed(parse_object(text))
-    kind = SequenceConfig if "task" in document else TrainConfig
+    marks = {"task": SequenceConfig, "units": FileConfig, "data_sha256": GivenConfig}
+    kind = next((kind for mark, kind in marks.items() if mark in document), TrainConfig)
     defaults = {
         field.name: field.default for field in dataclasses.fields(kind) if field.name in _LATER
     }

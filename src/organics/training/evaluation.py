@@ -1,5 +1,7 @@
 """Evaluation of a trained model on the test set: accuracy and stability."""
 
+import dataclasses
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,15 +13,22 @@ from jaxtyping import Array, Bool, Float
 
 from organics import data
 from organics.linear.jacobian import eigenvalues
-from organics.models import Model
+from organics.models import Model, Predictor
+from organics.names import ReadAt
 from organics.nn.protocols import Linearization
-from organics.training.config import AnyConfig
+from organics.training.config import AnyConfig, FileConfig
 from organics.training.group import Group
 from organics.training.run_folder import RunFolder
 from organics.training.step import Examples, floating_dtype, measure
-from organics.training.task import task_of
+from organics.training.task import Sets, Task, as_examples, task_of
+
+__all__ = [
+    "Evaluation", "as_examples", "build_model", "diagnose", "evaluate", "input_shape",
+    "load_dataset", "load_model", "load_task", "mean_metrics", "spectral_abscissae",
+]  # fmt: skip
 
 _BATCH = 1000
+_NUMBERS = 1 << 23  # of the inputs of a batch, at most
 _STABILITY_BATCH = 200
 
 
@@ -27,7 +36,9 @@ class Evaluation(NamedTuple):
     """The evaluation of a trained model.
 
     Attributes
-        summary: "dataset", "images", "accuracy", "loss" and the model's other metrics. For a model
+        summary: "dataset", "images" (of a user's data set "examples"), "accuracy" (of numbers
+            "error", as in the report), "loss" and the model's other metrics. For a user's data also
+            "guessing" and, by class, the accuracies "classes", as in the report. For a model
             made of circuits also "stability": for each circuit layer its number of neurons `n`, the
             `largest_spectral_abscissa` (largest real part of any Jacobian eigenvalue at any test
             input, in 1/ms), its mean and least value over the inputs, and the fraction of test
@@ -41,20 +52,26 @@ class Evaluation(NamedTuple):
     abscissae: list[Float[np.ndarray, " inputs"]]
 
 
-def evaluate(path: str | Path, *, with_stability: bool = True) -> Evaluation:
+def evaluate(
+    path: str | Path, *, with_stability: bool = True, data: str | Path | None = None
+) -> Evaluation:
     """Evaluate the best model of a run on the test set, from the files in the run's folder.
 
-    Raises `ValueError` if the folder does not hold a run with a model, or is damaged, and
-    `organics.data.DataUnavailable` if the data set is not available.
+    `data` is where the user's file is now, if it was moved since; a test set of its own is looked
+    for beside it.
+
+    Raises `ValueError` if the folder does not hold a run with a model, or is damaged, or if the
+    user's file changed since, and `organics.data.DataUnavailable` if the data set is not available.
     """
     folder = RunFolder.open(path)
     folder.verify()
+    task = task_of(folder.config if data is None else _moved(folder.config, Path(data)))
     model = load_model(folder)
-    dataset = load_dataset(folder.config)
-    shape = input_shape(folder.config)
-    examples = as_examples(dataset.test_images, dataset.test_labels, dataset.max_value, shape)
-    count = len(dataset.test_labels)
-    result = {"dataset": dataset.name, "images": count, **mean_metrics(model, examples, count)}
+    sets = task.sets(load_task(task))
+    examples, count = sets.test, len(sets.test.labels)
+    noun = "images" if sets.preparation is None else "examples"
+    result = {"dataset": sets.name, noun: count, **mean_metrics(model, examples, count)}
+    result |= figures(model, sets, examples)
     if with_stability and (dynamics := diagnose(model, examples, count)):
         result["dynamics"] = dynamics
     sizes = model.circuit_sizes()
@@ -79,6 +96,11 @@ def load_dataset(config: AnyConfig) -> data.Dataset:
     return task_of(config).load()
 
 
+def load_task(task: Task) -> Any:
+    """The data set of a task."""
+    return task.load()
+
+
 def input_shape(config: AnyConfig) -> tuple[int, ...]:
     """The shape of one input: (pixels,), or (steps, values at each)."""
     return task_of(config).input_shape()
@@ -89,20 +111,93 @@ def build_model(config: AnyConfig) -> Model:
     return task_of(config).build()
 
 
-def load_model(folder: RunFolder, epoch: int | None = None) -> Any:
-    """The best model of a run so far; it must be of `epoch`, if that is given."""
-    return folder.load_model(eqx.filter_eval_shape(build_model, folder.config), epoch)
+def load_model(folder: RunFolder, epoch: int | None = None, task: Task | None = None) -> Any:
+    """The best model of a run so far; it must be of `epoch`, if that is given. `task` builds the
+    model, if the settings alone do not say how."""
+    build = (task or task_of(folder.config)).build
+    return folder.load_model(eqx.filter_eval_shape(build), epoch)
 
 
-def as_examples(
-    images: np.ndarray, labels: np.ndarray, max_value: int, shape: tuple[int, ...] = (-1,)
-) -> Examples:
-    """Images and labels on the device, each image as a row of pixels, or in the given shape."""
-    return Examples(
-        jnp.asarray(images.reshape(len(images), *shape), images.dtype),
-        jnp.asarray(labels, jnp.int32),
-        jnp.int32(max_value),
-    )
+def figures(model: Any, sets: Sets, examples: Examples) -> dict[str, Any]:
+    """What there is to say about a user's data set besides the means of metrics.
+
+    For classes: "classes", the accuracy for each of them by its name, and "guessing", that of
+    always saying the commonest training class. For numbers: "error", the root mean squared error in
+    the units of `y`, and "guessing", that of always saying the training mean. At every step they
+    are over all steps. Empty for images.
+    """
+    preparation = sets.preparation
+    if preparation is None:
+        return {}
+    outputs = predictions(model, examples)
+    counts = _counts(examples, model.target.at)
+    wanted = np.asarray(examples.labels)[counts]
+    if not preparation.classes:
+        found, right = preparation.numbers(outputs[counts]), preparation.numbers(wanted)
+        mean = np.array(preparation.target_mean)
+        return {
+            "error": _root_mean_square(found - right),
+            "guessing": _root_mean_square(right - mean),
+        }
+    right = np.argmax(outputs, axis=-1)[counts] == wanted
+    trained = np.asarray(sets.training.labels)[_counts(sets.training, model.target.at)]
+    by_class = {
+        name: float(np.mean(right[wanted == i]))
+        for i, name in enumerate(preparation.classes)
+        if np.any(wanted == i)
+    }
+    guess = np.argmax(np.bincount(trained.reshape(-1)))
+    return {"guessing": float(np.mean(wanted == guess)), "classes": by_class}
+
+
+def predictions(model: Predictor, examples: Examples) -> Float[np.ndarray, "count ..."]:
+    """The outputs of a model for all examples."""
+    count = len(examples.labels)
+    size = _at_once(examples)
+    pieces = []
+    for start in range(0, count, size):
+        indices = jnp.arange(start, min(start + size, count), dtype=jnp.int32)
+        pieces.append(np.asarray(_predict(model, examples, indices)))
+    return np.concatenate(pieces)
+
+
+def outputs_for(
+    model: Predictor, inputs: np.ndarray, lengths: np.ndarray | None
+) -> Float[np.ndarray, "count ..."]:
+    """The outputs of a model for prepared inputs."""
+    ends = None if lengths is None else jnp.asarray(lengths, jnp.int32)
+    labels = jnp.zeros(len(inputs), jnp.int32)
+    x = jnp.asarray(inputs, inputs.dtype)
+    return predictions(model, Examples(x, labels, jnp.int32(1), ends))
+
+
+@eqx.filter_jit
+def _predict(model: Predictor, examples: Examples, indices: Array) -> Array:
+    inputs, _, *lengths = examples.take(indices, floating_dtype(model))
+    return model.predict(inputs, *lengths)
+
+
+def _counts(examples: Examples, at: ReadAt) -> Any:
+    """The index of the labels that count: at every step, those before the ends of sequences."""
+    if examples.lengths is None or at == "last":
+        return ...
+    return np.arange(examples.inputs.shape[1]) < np.asarray(examples.lengths)[:, None]
+
+
+def _root_mean_square(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def _at_once(examples: Examples) -> int:
+    """How many examples are evaluated at once."""
+    return max(1, min(_BATCH, _NUMBERS // math.prod(examples.inputs.shape[1:])))
+
+
+def _moved(config: AnyConfig, path: Path) -> AnyConfig:
+    if not isinstance(config, FileConfig):
+        raise ValueError("`data` must only be given for a run on a file of your own.")
+    test = str(path.with_name(Path(config.test_data).name)) if config.test_data else ""
+    return dataclasses.replace(config, data=str(path), test_data=test)
 
 
 def mean_metrics(
@@ -114,11 +209,16 @@ def mean_metrics(
     """
     mesh = None if group is None else group.mesh
     totals: dict[str, float] = {}
-    for start in range(0, count, _BATCH):
-        stop = min(start + _BATCH, count)
-        pixels, labels, max_value = examples
+    size = _at_once(examples)
+    for start in range(0, count, size):
+        stop = min(start + size, count)
         # always of one size, so that programs compiled for one set serve others
-        batch = Examples(pixels[start:stop], labels[start:stop], max_value)
+        batch = Examples(
+            examples.inputs[start:stop],
+            examples.labels[start:stop],
+            examples.max_value,
+            None if examples.lengths is None else examples.lengths[start:stop],
+        )
         order = np.arange(stop - start, dtype=np.int32)
         indices = jnp.asarray(order, np.int32) if group is None else group.share(order)
         found = measure(model, batch, indices, mesh)
@@ -133,7 +233,8 @@ def diagnose(model: Model, examples: Examples, count: int) -> dict[str, int | fl
     Takes about as long as training on these examples.
     """
     indices = jnp.arange(count, dtype=jnp.int32)
-    return model.diagnose(examples.take(indices, floating_dtype(model))[0])
+    inputs, _, *lengths = examples.take(indices, floating_dtype(model))
+    return model.diagnose(inputs, *lengths)
 
 
 def spectral_abscissae(

@@ -14,12 +14,12 @@ METRICS, STEPS = "metrics.jsonl", "steps.jsonl"
 
 _ALWAYS = {
     METRICS: (
-        "epoch", "step", "loss", "accuracy", "gradient_norm_mean", "gradient_norm_max",
-        "validation_loss", "validation_accuracy", "learning_rate", "seconds",
+        "epoch", "step", "loss", "gradient_norm_mean", "gradient_norm_max", "validation_loss",
+        "learning_rate", "seconds",
     ),
-    STEPS: ("epoch", "loss", "accuracy", "gradient_norm"),
+    STEPS: ("epoch", "loss", "gradient_norm"),
 }  # fmt: skip
-"""The entries of every line, for any model."""
+"""The entries of every line, for any model, besides the metric that says how good it is."""
 
 _MOST_BYTES = 2**31
 
@@ -28,12 +28,14 @@ class History:
     """The lines of `METRICS` or of `STEPS` in a folder: JSON objects, the i-th of epoch i.
 
     An incomplete last line is ignored. The check sum covers the lines that this object appended or
-    accepted, except their `seconds`, which alone differ when a run is repeated.
+    accepted, except their `seconds`, which alone differ when a run is repeated. `figure` is the
+    metric that says how good a model is.
     """
 
-    def __init__(self, folder: Path, name: str):
+    def __init__(self, folder: Path, name: str, figure: str):
         self.path = folder / name
-        self._always = _ALWAYS[name]
+        figures = (figure, f"validation_{figure}") if name == METRICS else (figure,)
+        self._always = (*_ALWAYS[name], *figures)
         self._is_entry = _is_number if name == METRICS else _is_list
         self._sum = hashlib.sha256()
 

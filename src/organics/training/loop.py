@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -17,23 +17,14 @@ from organics.errors import Diverged
 from organics.machine.lapack import single_threaded_lapack
 from organics.machine.provenance import system, versions
 from organics.models import Model, count_parameters
-from organics.training.config import AnyConfig
-from organics.training.evaluation import (
-    as_examples,
-    build_model,
-    diagnose,
-    input_shape,
-    load_dataset,
-    load_model,
-    mean_metrics,
-)
+from organics.training.config import AnyConfig, OwnConfig, SequenceConfig, TrainConfig
+from organics.training.evaluation import diagnose, figures, load_model, load_task, mean_metrics
 from organics.training.group import Group
 from organics.training.progress import ProgressBar
-from organics.training.report import Report
+from organics.training.report import NumbersReport, Outcome, Report
 from organics.training.room import require_room_for_batches, require_room_for_model
 from organics.training.run_folder import RunFolder
 from organics.training.step import (
-    Examples,
     Metrics,
     TrainState,
     advance,
@@ -42,6 +33,7 @@ from organics.training.step import (
     make_optimizer,
     metric_dtypes,
 )
+from organics.training.task import Sets, Task, task_of
 
 _PIECES = 20  # parts of an epoch, after each of which progress is shown and divergence checked
 _DIAGNOSED = 0.02  # largest fraction of the training examples in a diagnosis: bounds its time
@@ -60,6 +52,28 @@ def _divergence(
     return Diverged(message, step, checkpoint)
 
 
+@overload
+def train(
+    config: TrainConfig | SequenceConfig,
+    out: str | Path,
+    resume: bool = ...,
+    progress: bool = ...,
+    devices: int = ...,
+    on_epoch: Callable[[int, Model], None] | None = ...,
+) -> Report: ...
+
+
+@overload
+def train(
+    config: OwnConfig,
+    out: str | Path,
+    resume: bool = ...,
+    progress: bool = ...,
+    devices: int = ...,
+    on_epoch: Callable[[int, Model], None] | None = ...,
+) -> Report | NumbersReport: ...
+
+
 def train(
     config: AnyConfig,
     out: str | Path,
@@ -67,7 +81,7 @@ def train(
     progress: bool = True,
     devices: int = 1,
     on_epoch: Callable[[int, Model], None] | None = None,
-) -> Report:
+) -> Report | NumbersReport:
     """Train a model and write everything about the run to the folder `out`; see
     `organics.training.run_folder`.
 
@@ -90,8 +104,21 @@ def train(
     data set is not available; and `Diverged` if the loss is not finite in training or validation,
     before anything of that epoch is written.
     """
-    shape = input_shape(config)  # raises before a folder is made
-    require_room_for_model(config)
+    return run(task_of(config), out, resume, progress, devices, on_epoch)
+
+
+def run(
+    task: Task,
+    out: str | Path,
+    resume: bool = False,
+    progress: bool = True,
+    devices: int = 1,
+    on_epoch: Callable[[int, Model], None] | None = None,
+) -> Report | NumbersReport:
+    """`train` for a task."""
+    config = task.config
+    task.input_shape()  # raises before a folder is made
+    require_room_for_model(task)
     group = Group(devices)
     if config.batch_size % group.size:
         raise ValueError(
@@ -110,35 +137,27 @@ def train(
             return stored
 
         if (stored := group.agree(begin)) is None:
-            stored = _train(config, folder, group, shape, progress, on_epoch)
-        return Report.from_document(stored)
+            stored = _train(task, folder, group, progress, on_epoch)
+        return Outcome.from_document(stored)
 
 
 def _train(
-    config: AnyConfig,
+    task: Task,
     folder: RunFolder | None,
     group: Group,
-    shape: tuple[int, ...],
     progress: bool,
     on_epoch: Callable[[int, Model], None] | None,
 ) -> dict[str, Any]:
     """Train and test; returns the report as stored."""
-    dataset = load_dataset(config)
-    chosen, held_out = data.split(len(dataset.train_labels), dataset.n_validation)
-    require_room_for_batches(config, len(chosen))
-    training, validation = (
-        as_examples(dataset.train_images[i], dataset.train_labels[i], dataset.max_value, shape)
-        for i in (chosen, held_out)
-    )
-    run = _Run(config, folder, group, training, validation, on_epoch)
+    sets = task.sets(load_task(task))
+    require_room_for_batches(task, len(sets.training.labels))
+    run = _Run(task, folder, group, sets, on_epoch)
     with single_threaded_lapack():  # for the singular values of bounded weights
         run.complete(progress and group.first)
     model = run.best_model()
-    test = as_examples(dataset.test_images, dataset.test_labels, dataset.max_value, shape)
-    tested = mean_metrics(
-        group.replicate(model), group.replicate(test), len(dataset.test_labels), group
-    )
-    return group.agree(lambda: run.report(dataset.name, count_parameters(model), tested))
+    count = len(sets.test.labels)
+    tested = mean_metrics(group.replicate(model), group.replicate(sets.test), count, group)
+    return group.agree(lambda: run.report(model, tested))
 
 
 class _Run:
@@ -149,32 +168,32 @@ class _Run:
 
     def __init__(
         self,
-        config: AnyConfig,
+        task: Task,
         folder: RunFolder | None,
         group: Group,
-        training: Examples,
-        validation: Examples,
+        sets: Sets,
         on_epoch: Callable[[int, Model], None] | None = None,
     ):
-        self.config = config
+        self.task, self.sets = task, sets
+        self.config = config = task.config
         self.folder = folder
         self.on_epoch = on_epoch
         self.group = group
-        self.training = group.replicate(training)
-        self.validation = group.replicate(validation)
-        self.count = len(training.labels)
+        self.training = group.replicate(sets.training)
+        self.validation = group.replicate(sets.validation)
+        self.count = len(sets.training.labels)
         self.steps_per_epoch = math.ceil(self.count / config.batch_size)
         steps = config.epochs * self.steps_per_epoch
         self.schedule = learning_rate(config, steps)
         self.optimizer = make_optimizer(config, steps)
-        state = initial_state(build_model(config), self.optimizer, config.averaging)
+        state = initial_state(task.build(), self.optimizer, config.averaging)
         batch = min(config.batch_size, self.count)
-        self.metrics = metric_dtypes(state, self.optimizer, training, batch)
+        self.metrics = metric_dtypes(state, self.optimizer, sets.training, batch)
 
         def resume() -> dict[str, Any]:
             nonlocal state
             folder = self._own_folder
-            begin = {"accuracy": -1.0, "loss": math.inf}
+            begin = {"loss": math.inf, config.figure: -1.0}
             notes = {"epoch": 0, "best": begin, "best_epoch": 0, "sums": {}}
             if (found := folder.load_checkpoint(state)) is not None:
                 state, notes = found
@@ -191,7 +210,9 @@ class _Run:
         """Run all remaining epochs."""
         if self.done == 0:
             self.group.agree(self._tell)
-        bar = ProgressBar(self.config.epochs, self.steps_per_epoch, self.done, progress)
+        bar = ProgressBar(
+            self.config.epochs, self.steps_per_epoch, self.done, progress, self.config.figure
+        )
         with bar:
             while self.done < self.config.epochs:
                 self._epoch(self.done + 1, bar)
@@ -202,33 +223,48 @@ class _Run:
 
         def load() -> None:
             nonlocal model
-            model = load_model(self._own_folder, self.best_epoch)
+            model = load_model(self._own_folder, self.best_epoch, self.task)
 
         self.group.agree(load)
         return self.group.of_first(model)
 
-    def report(self, dataset: str, parameters: int, tested: dict[str, float]) -> dict[str, Any]:
-        """Write the report and return it as stored. Only in the first process."""
-        config = self.config
+    def report(self, model: Model, tested: dict[str, float]) -> dict[str, Any]:
+        """Write the report of the best model and return it as stored. Only in the first process."""
+        config, sets = self.config, self.sets
         seconds = [line["seconds"] for line in self._own_folder.lines("metrics.jsonl")]
-        found = Report(
-            dataset=dataset,
+        shared: dict[str, Any] = dict(
+            dataset=sets.name,
             model=config.model,
             layers=config.sizes,
             recurrent=config.recurrent,
             seed=config.seed,
-            parameters=parameters,
+            parameters=count_parameters(model),
             epochs=config.epochs,
             best_epoch=self.best_epoch,
-            validation_accuracy=self.best["accuracy"],
-            test_accuracy=tested["accuracy"],
             test_loss=tested["loss"],
             seconds_per_epoch=float(np.median(seconds)),
             device=jax.devices()[0].device_kind,
             platform=f"{system()}, {os.cpu_count()} cores",
             versions=versions(),
             devices=self.group.size,
-        ).to_document()
+        )
+        further = figures(model, sets, sets.test)
+        if config.figure == "accuracy":
+            report = Report(
+                **shared,
+                validation_accuracy=self.best["accuracy"],
+                test_accuracy=tested["accuracy"],
+                test_guessing=further.get("guessing"),
+                classes=further.get("classes", {}),
+            )
+        else:
+            report = NumbersReport(
+                **shared,
+                validation_error=figures(model, sets, sets.validation)["error"],
+                test_error=further["error"],
+                test_guessing=further["guessing"],
+            )
+        found = report.to_document()
         self._own_folder.save_report(found)
         return found
 
@@ -245,9 +281,9 @@ class _Run:
         validated = mean_metrics(model, self.validation, len(self.validation.labels), self.group)
         if not math.isfinite(validated["loss"]):
             raise self._diverged(int(self.state.step) - 1, epoch, validation=True)
-        improved = _rank(validated) > _rank(self.best)
+        improved = self._rank(validated) > self._rank(self.best)
         if improved:
-            self.best = {name: validated[name] for name in ("accuracy", "loss")}
+            self.best = {name: validated[name] for name in (self.config.figure, "loss")}
             self.best_epoch = epoch
         self.done = epoch
 
@@ -256,7 +292,12 @@ class _Run:
             self._write(record, weights, seconds, validated, improved)
 
         self.group.agree(put_down)
-        bar.finish_epoch(epoch, validated["accuracy"])
+        bar.finish_epoch(epoch, validated[self.config.figure])
+
+    def _rank(self, metrics: dict[str, float]) -> tuple[float, float]:
+        """A key for ranking, greater is better: by accuracy, then by loss, or by loss alone."""
+        accuracy = 0.0 if self.config.chosen_by_loss else metrics["accuracy"]
+        return accuracy, -metrics["loss"]
 
     def _tell(self) -> None:
         if self.on_epoch is not None:
@@ -274,7 +315,9 @@ class _Run:
         folder = self._own_folder
         state = self.group.local(self.state)
         if improved:
-            folder.save_model(state.evaluated, self.done)
+            prepared = self.sets.preparation
+            document = None if prepared is None else prepared.to_document()
+            folder.save_model(state.evaluated, self.done, document)
         step = int(state.step)
         means = {
             name: float(np.average(values, weights=weights))
@@ -336,8 +379,8 @@ class _Run:
             taken = {name: np.asarray(values)[first:last] for name, values in record.items()}
             self._stop_if_diverged(taken, epoch)
             rate = (last - first) * size / (time.perf_counter() - begin)
-            loss, accuracy = (float(np.mean(taken[name])) for name in ("loss", "accuracy"))
-            bar.advance(last - first, loss, accuracy, rate)
+            loss, figure = (float(np.mean(taken[name])) for name in ("loss", self.config.figure))
+            bar.advance(last - first, loss, figure, rate)
         return {name: np.asarray(values) for name, values in record.items()}
 
     def _stop_if_diverged(self, taken: dict[str, np.ndarray], epoch: int) -> None:
@@ -350,8 +393,3 @@ class _Run:
         checkpoints = [] if self.folder is None else self.folder.checkpoints()
         checkpoint = checkpoints[-1] if checkpoints else None
         return _divergence(step, epoch, checkpoint, self.config, validation=validation)
-
-
-def _rank(metrics: dict[str, float]) -> tuple[float, float]:
-    """A key for ranking, greater is better: by accuracy, then by loss."""
-    return metrics["accuracy"], -metrics["loss"]

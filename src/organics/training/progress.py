@@ -14,10 +14,21 @@ from rich.progress import (
 
 
 class ProgressBar:
-    """Epoch, loss, accuracy, images per second and time left; silent if `visible` is false."""
+    """Epoch, loss, accuracy, examples per second and time left; silent if `visible` is false.
 
-    def __init__(self, epochs: int, steps_per_epoch: int, done: int = 0, visible: bool = True):
+    `figure` is the metric that is shown: an accuracy, or another.
+    """
+
+    def __init__(
+        self,
+        epochs: int,
+        steps_per_epoch: int,
+        done: int = 0,
+        visible: bool = True,
+        figure: str = "accuracy",
+    ):
         self._epochs = epochs
+        self._figure = figure
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -50,13 +61,17 @@ class ProgressBar:
         del kind, error, trace
         self._progress.stop()
 
-    def advance(self, steps: int, loss: float, accuracy: float, images_per_second: float) -> None:
+    def advance(self, steps: int, loss: float, figure: float, examples_per_second: float) -> None:
         """Advance by some steps, with these means over them."""
-        figures = f"loss {loss:.4f}  accuracy {accuracy:.2%}  {images_per_second:,.0f} images/s"
+        shown, rate = self._shown(figure), f"{examples_per_second:,.0f}/s"
+        figures = f"loss {loss:.4f}  {self._figure.replace('_', ' ')} {shown}  {rate}"
         self._progress.update(self._task, advance=steps, figures=figures + self._validation)
 
-    def finish_epoch(self, epoch: int, validation_accuracy: float) -> None:
-        """Show a complete epoch and its accuracy on the validation images."""
-        self._validation = f"  validation {validation_accuracy:.2%}"
+    def finish_epoch(self, epoch: int, validated: float) -> None:
+        """Show a complete epoch and the metric on the validation examples."""
+        self._validation = f"  validation {self._shown(validated)}"
         name = f"epoch {min(epoch + 1, self._epochs)}/{self._epochs}"
         self._progress.update(self._task, description=name)
+
+    def _shown(self, figure: float) -> str:
+        return f"{figure:.2%}" if self._figure == "accuracy" else f"{figure:.4f}"

@@ -1,22 +1,22 @@
-"""The outcome of a run."""
+"""The outcomes of runs."""
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from organics.files.plain import as_plain
 from organics.settings import fields_of
 
 
-@dataclass(frozen=True)
-class Report:
-    """The outcome of a run.
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What every report says.
 
-    Accuracies are of the epoch with the best validation accuracy (among equals, the least
-    validation loss). The test set is used once, after this choice. `test_loss` is NaN, null in the
-    file, if the model overflows on a test input. `seconds_per_epoch` is the median over the epochs,
-    without validation. `dataset` is the task, for sequences. `devices` is the number of devices
-    that shared the work.
+    All is of the epoch with the best validation accuracy (among equals, the least validation loss),
+    or, for a user's data, with the least validation loss. The test set is used once, after this
+    choice. `test_loss` is NaN, null in the file, if the model overflows on a test input.
+    `seconds_per_epoch` is the median over the epochs, without validation. `dataset` is the task,
+    for sequences of pixels. `devices` is the number of devices that shared the work.
     """
 
     dataset: str
@@ -27,8 +27,6 @@ class Report:
     parameters: int
     epochs: int
     best_epoch: int
-    validation_accuracy: float
-    test_accuracy: float
     test_loss: float
     seconds_per_epoch: float
     device: str
@@ -40,9 +38,46 @@ class Report:
         """The report as JSON values."""
         return as_plain(asdict(self))
 
-    @classmethod
-    def from_document(cls, document: dict[str, Any]) -> "Report":
+    @staticmethod
+    def from_document(document: dict[str, Any]) -> "Report | NumbersReport":
         """The report from the result of `to_document`. Raises `ValueError` if it is invalid."""
-        overflowed = document.get("test_loss", 0.0) is None
-        report = cls(**fields_of(cls, document | {"test_loss": 0.0} if overflowed else document))
-        return replace(report, test_loss=math.nan) if overflowed else report
+        kind = NumbersReport if "test_error" in document else Report
+        overflowed = [
+            name for name in ("test_loss", "test_error") if document.get(name, 0.0) is None
+        ]
+        # reports of earlier versions are of images
+        given = ({} if kind is NumbersReport else _OF_IMAGES) | document
+        report = kind(**fields_of(kind, given | dict.fromkeys(overflowed, 0.0)))
+        return replace(report, **dict.fromkeys(overflowed, math.nan))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Outcome):
+    """The outcome of a run that classifies; see `Outcome`.
+
+    For a user's data, `test_guessing` is the test accuracy of always saying the commonest training
+    class, and `classes` has the test accuracy for each class by its name; at every step, these two
+    are over all steps, and the others first over those of each sequence. For images, `classes` is
+    empty and `test_guessing` None.
+    """
+
+    validation_accuracy: float
+    test_accuracy: float
+    test_guessing: float | None = None
+    classes: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumbersReport(Outcome):
+    """The outcome of a run that predicts numbers; see `Outcome`.
+
+    Errors are root mean squared errors over all numbers, in the units of `y`; `test_guessing` is
+    that of always saying the training mean.
+    """
+
+    validation_error: float
+    test_error: float
+    test_guessing: float
+
+
+_OF_IMAGES = {"test_guessing": None, "classes": {}}

@@ -7,7 +7,9 @@
     steps.jsonl                  one line per epoch, with every step: loss, accuracy, gradient norm,
                                  and the model's measures of its parameters
     checkpoint-000012.safetensors    the state after so many epochs; the last two are kept
-    model.safetensors            parameters of the epoch with the best validation accuracy
+    model.safetensors            parameters of the epoch with the best validation accuracy; for a
+                                 user's data of that with the least validation loss, the names of
+                                 the classes, and how inputs are standardised
     report.json                  the outcome, once the run is complete
 
 Files are replaced as a whole, except the two `.jsonl`, whose lines after the last checkpoint are
@@ -44,6 +46,7 @@ from organics.training.history import METRICS, STEPS, History
 from organics.training.report import Report
 
 _CONFIG, _MODEL, _REPORT = "config.json", "model.safetensors", "report.json"
+_PREPARATION = "preparation"  # in the notes of the model
 _CHECKPOINTS_KEPT = 2
 _MOST_BYTES = 2**20  # of settings or of a report
 
@@ -76,7 +79,7 @@ class RunFolder:
     def __init__(self, path: Path, config: AnyConfig):
         self.path = path
         self.config = config
-        self._histories = {name: History(path, name) for name in (METRICS, STEPS)}
+        self._histories = {name: History(path, name, config.figure) for name in (METRICS, STEPS)}
 
     @classmethod
     @contextmanager
@@ -125,7 +128,14 @@ class RunFolder:
                 f"`out`: the folder {path} is not empty. Resume the run in it, or name another."
             )
         begun = cls.open(path)
-        if differing := config.differing(begun.config):
+        differing = config.differing(begun.config)
+        if now_and_then := differing.get("data_sha256"):
+            now, then = now_and_then
+            raise ValueError(
+                f"the run in {path} is about other data, or they changed since: their SHA-256 is "
+                f"{now} and was {then}."
+            )
+        if differing:
             words = ", ".join(
                 f"`{name}` is {here!r} and was {there!r}"
                 for name, (here, there) in differing.items()
@@ -207,18 +217,34 @@ class RunFolder:
         """The existing checkpoints, oldest first."""
         return sorted(self.path.glob("checkpoint-*.safetensors"))
 
-    def save_model(self, model: PyTree, epoch: int) -> None:
-        """Write the parameters of the best model so far, and their epoch."""
-        save_tree(self.path / _MODEL, model, {"epoch": epoch})
+    def save_model(
+        self, model: PyTree, epoch: int, preparation: dict[str, Any] | None = None
+    ) -> None:
+        """Write the parameters of the best model so far, their epoch, and how its inputs are
+        prepared."""
+        notes = {} if preparation is None else {_PREPARATION: preparation}
+        save_tree(self.path / _MODEL, model, {"epoch": epoch} | notes)
+
+    def load_preparation(self) -> dict[str, Any] | None:
+        """How the inputs of the best model are prepared; None if they are not.
+
+        Raises `ValueError` if there is no model, or it is damaged.
+        """
+        return read_arrays(self._model)[1].get(_PREPARATION)
+
+    @property
+    def _model(self) -> Path:
+        path = self.path / _MODEL
+        if not path.exists():
+            raise ValueError(f"the run in {self.path} has no model yet: no epoch was completed.")
+        return path
 
     def load_model(self, like: PyTree, epoch: int | None = None) -> PyTree:
         """The best model so far; it must be of `epoch`, if that is given.
 
         Raises `ValueError` if there is none, it is of another epoch, or it is damaged.
         """
-        path = self.path / _MODEL
-        if not path.exists():
-            raise ValueError(f"the run in {self.path} has no model yet: no epoch was completed.")
+        path = self._model
         if (stored := self._stored_report()) is not None:
             self._verify_model(stored[1])
         model, notes = load_tree(path, like)
@@ -276,8 +302,10 @@ class RunFolder:
     def _checked(self, path: Path, notes: dict[str, Any]) -> dict[str, Any]:
         try:
             notes = fields_of(_Notes, {"sums": {}} | notes)
-            if notes["best"].keys() != {"accuracy", "loss"}:
-                raise ValueError(f"`best` must be an accuracy and a loss, not {notes['best']}.")
+            if notes["best"].keys() != {self.config.figure, "loss"}:
+                raise ValueError(
+                    f"`best` must be {self.config.figure} and loss, not {notes['best']}."
+                )
             if path != self._checkpoint(notes["epoch"]):
                 raise ValueError(f"it is of epoch {notes['epoch']}.")
         except ValueError as error:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Int, PyTree, UInt
+from jaxtyping import Array, Int, Num, PyTree
 
 from organics.models import Model
 from organics.nn import trainable
@@ -22,19 +22,28 @@ _SAME = PartitionSpec()  # the same on all devices
 
 
 class Examples(NamedTuple):
-    """Examples on the device: pixels as integers from 0 to `max_value`, and class labels."""
+    """Examples on the device, or about to be put there.
 
-    pixels: UInt[Array, "count ..."]
-    labels: Int[Array, " count"]
+    Attributes
+        inputs: pixels as integers from 0 to `max_value`, or other numbers, with a `max_value` of 1.
+        labels: numbers of classes, or numbers to be predicted.
+        lengths: number of steps of each sequence; None if all have full length.
+    """
+
+    inputs: Num[Array, "count ..."]
+    labels: Num[Array, "count ..."]
     max_value: Int[Array, ""]
+    lengths: Int[Array, " count"] | None = None
 
     @functools.partial(jax.jit, static_argnums=2)
-    def take(
-        self, indices: Int[Array, " batch"], dtype
-    ) -> tuple[Float[Array, "batch ..."], Int[Array, " batch"]]:
-        """Inputs in [0, 1] and labels of some of the examples."""
-        pixels = self.pixels[indices].astype(dtype) / self.max_value.astype(dtype)
-        return pixels, self.labels[indices]
+    def take(self, indices: Int[Array, " batch"], dtype) -> tuple[Array, ...]:
+        """What the loss of a model takes for some of the examples: inputs divided by `max_value`,
+        labels, and `lengths` if there are any."""
+        inputs = self.inputs[indices].astype(dtype) / self.max_value.astype(dtype)
+        labels = self.labels[indices]
+        if jnp.issubdtype(labels.dtype, jnp.inexact):
+            labels = labels.astype(dtype)
+        return (inputs, labels, *([] if self.lengths is None else [self.lengths[indices]]))
 
 
 class TrainState(eqx.Module):
@@ -152,7 +161,7 @@ def _begin(optimizer: optax.GradientTransformation, parameters: PyTree) -> PyTre
     return optimizer.init(parameters)
 
 
-def floating_dtype(model: Model) -> jnp.dtype:
+def floating_dtype(model: PyTree) -> jnp.dtype:
     """Floating-point type of the model's parameters."""
     return jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))[0].dtype
 
@@ -161,18 +170,18 @@ def floating_dtype(model: Model) -> jnp.dtype:
 def update(
     state: TrainState,
     optimizer: optax.GradientTransformation,
-    inputs: Array,
-    labels: Array,
+    batch: tuple[Array, ...],
     axis: str | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One training step on a batch, or on equal shares of it on the devices along `axis`.
+    """One training step on a batch, the arguments of the model's loss, or on equal shares of it on
+    the devices along `axis`.
 
     The metrics are "loss", "gradient_norm", those of the model's `loss` and those of its `monitor`,
     all for the model before the step.
     """
 
     def loss_of(model):
-        found = model.loss(inputs, labels)
+        found = model.loss(*batch)
         # average before differentiating, so that the gradient is that of the whole batch
         return found if axis is None else jax.lax.pmean(found, axis)
 
@@ -230,9 +239,9 @@ def advance(
     def run(arrays, record, examples, order, first, last):
         def step(i, carry):
             arrays, record = carry
-            inputs, labels = examples.take(order[i], dtype)
+            batch = examples.take(order[i], dtype)
             state = eqx.combine(arrays, static)
-            state, metrics = update(state, optimizer, inputs, labels, axis)
+            state, metrics = update(state, optimizer, batch, axis)
             record = {name: values.at[i].set(metrics[name]) for name, values in record.items()}
             return eqx.filter(state, eqx.is_array), record
 
@@ -260,8 +269,8 @@ def metric_dtypes(
     """The names and types of the metrics that `update` returns for a batch."""
 
     def shape(state):
-        inputs, labels = examples.take(jnp.zeros(batch, jnp.int32), floating_dtype(state.model))
-        return update(state, optimizer, inputs, labels)[1]
+        taken = examples.take(jnp.zeros(batch, jnp.int32), floating_dtype(state.model))
+        return update(state, optimizer, taken)[1]
 
     return {name: value.dtype for name, value in eqx.filter_eval_shape(shape, state).items()}
 

@@ -1,25 +1,67 @@
 """The tasks of runs, by the kind of settings."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
 from organics import data, models
-from organics.training.config import AnyConfig, SequenceConfig, TrainConfig
+from organics.data.own.content import Content, Part
+from organics.data.own.meaning import meaning
+from organics.data.own.preparation import Preparation
+from organics.data.own.prepared import Prepared, Shares, prepared
+from organics.data.own.read import read, sum_of
+from organics.training.config import (
+    AnyConfig,
+    FileConfig,
+    GivenConfig,
+    OwnConfig,
+    SequenceConfig,
+    TrainConfig,
+)
+from organics.training.step import Examples
+
+
+class Sets(NamedTuple):
+    """A data set as the trainer takes it.
+
+    Attributes
+        name: of the data set.
+        training, validation, test: the examples.
+        preparation: how they were prepared; None for images.
+    """
+
+    name: str
+    training: Examples
+    validation: Examples
+    test: Examples
+    preparation: Preparation | None
 
 
 @runtime_checkable
 class Task(Protocol):
     """What the trainer needs of a task."""
 
-    def load(self) -> data.Dataset:
-        """The data set, as the model takes it. Raises what `organics.data.load` raises."""
+    @property
+    def config(self) -> Any:
+        """The settings of the run."""
+        ...
+
+    def load(self) -> Any:
+        """The data set, as the model takes it. Raises `ValueError` or
+        `organics.data.DataUnavailable` if there is none."""
+        ...
+
+    def sets(self, dataset: Any) -> Sets:
+        """Its examples, split."""
         ...
 
     def input_shape(self) -> tuple[int, ...]:
@@ -52,6 +94,9 @@ class Images:
 
     def load(self) -> data.Dataset:
         return data.load(self.config.dataset)
+
+    def sets(self, dataset: data.Dataset) -> Sets:
+        return _of_images(dataset, self.input_shape())
 
     def input_shape(self) -> tuple[int, ...]:
         height, width = data.image_shape(self.config.dataset)
@@ -88,6 +133,9 @@ class Sequences:
         found = data.load_sequences(config.task, config.resize, config.rows)
         return dataclasses.replace(found, max_value=1) if config.raw_pixels else found
 
+    def sets(self, dataset: data.Dataset) -> Sets:
+        return _of_images(dataset, self.input_shape())
+
     def input_shape(self) -> tuple[int, ...]:
         return data.sequence_shape(self.config.task, self.config.resize, self.config.rows)
 
@@ -108,14 +156,180 @@ class Sequences:
         return "units"
 
     def states_kept(self) -> int:
-        if self.config.memory == "less":
-            return 0
-        # for each neuron and step: y, a, b0 and b; for other models at least one number
-        each = 4 if self.config.model == "organics" else 1
-        return self.input_shape()[0] * self.config.units * self.config.layers * each
+        return _states_kept(self.config, self.input_shape()[0])
 
 
-_TASKS: dict[str, Callable[[Any], Task]] = {"images": Images, "sequences": Sequences}
+class Own:
+    """Examples of the user, in a file; `content` are those of the file, if it was read before."""
+
+    def __init__(self, config: FileConfig, content: Content | None = None):
+        self.config = config
+        self._content = content
+
+    @property
+    def content(self) -> Content:
+        """What the file holds. Raises `ValueError` if it is not the one that the run is about."""
+        if self._content is None:
+            path, test = Path(self.config.data), Path(self.config.test_data)
+            other = test if self.config.test_data else None
+            require_unchanged(self.config, path, other)
+            self._content = read(path, other)
+        return self._content
+
+    def load(self) -> Prepared:
+        return prepare(self.config, self.content)
+
+    def sets(self, dataset: Prepared) -> Sets:
+        return _of_own(dataset)
+
+    def input_shape(self) -> tuple[int, ...]:
+        return self.config.input_shape
+
+    def build(self) -> models.Model:
+        config = self.config
+        target = models.Target(config.target, config.outputs, config.at)
+        options = {"target": target, "key": jr.key(config.seed), "dtype": np.float32}
+        name: Any = config.model  # of those for sequences, or of the others
+        if config.steps:
+            more = config.layer_options(config.steps)
+            return models.build_sequence(name, config.features, config.units, **options, **more)
+        recurrent: Any = config.recurrent  # identity or bounded, as is checked
+        return models.build(
+            name,
+            config.features,
+            layers=config.sizes,
+            encoder=config.encoder,
+            recurrent=recurrent,
+            decoder=False,
+            **options,
+        )
+
+    def setting_of_size(self, model: Any) -> str:
+        if self.config.steps or 2 * bytes_of(model.encoder) < bytes_of(model):
+            return "units"
+        return "encoder"
+
+    def states_kept(self) -> int:
+        return _states_kept(self.config, self.config.steps)
+
+
+class Given:
+    """A model and examples that were given in Python."""
+
+    def __init__(
+        self, config: GivenConfig, model: models.Predictor, content: Content | None = None
+    ):
+        self.config = config
+        self.model = model
+        self._content = content
+
+    def load(self) -> Prepared:
+        if self._content is None:
+            raise ValueError("the examples of this run were given as arrays: give them again.")
+        return prepare(self.config, self._content)
+
+    def sets(self, dataset: Prepared) -> Sets:
+        return _of_own(dataset)
+
+    def input_shape(self) -> tuple[int, ...]:
+        return self.config.input_shape
+
+    def build(self) -> models.Model:
+        return self.model
+
+    def setting_of_size(self, model: Any) -> str:
+        del model
+        return "model"
+
+    def states_kept(self) -> int:
+        return 0
+
+
+def prepare(config: OwnConfig, content: Content) -> Prepared:
+    """The content of a file, or arrays, as the settings say.
+
+    Raises `ValueError`, naming the source, if it cannot be learned from so.
+    """
+    meant = meaning(content, config.target, config.at)
+    shares = Shares(config.test_share, config.validation_share, config.seed)
+    name = Path(config.data).stem or "arrays"
+    return prepared(name, content.source, meant, shares, config.standardize, content.features)
+
+
+def sums_of(path: Path, test: Path | None) -> str:
+    """The SHA-256 of a file, or of the check sums of two."""
+    if test is None:
+        return sum_of(path)
+    return hashlib.sha256((sum_of(path) + sum_of(test)).encode()).hexdigest()
+
+
+def require_unchanged(config: FileConfig, path: Path, test: Path | None) -> None:
+    """Refuse files that are not those of the run."""
+    if sums_of(path, test) != config.data_sha256:
+        both = f"{path} and {test}" if test else f"{path}"
+        raise ValueError(
+            f"{both} changed since the run began: the SHA-256 is no longer {config.data_sha256}."
+        )
+
+
+def _given_elsewhere(config: GivenConfig) -> Task:
+    raise ValueError(
+        f"the model of this run, {config.model}, was given in Python: load it with "
+        "`organics.load_run(folder, model)`, and go on with `organics.training.fit`."
+    )
+
+
+_TASKS: dict[str, Callable[[Any], Task]] = {
+    "images": Images,
+    "sequences": Sequences,
+    "file": Own,
+    "given": _given_elsewhere,
+}
+
+
+def as_examples(
+    images: np.ndarray, labels: np.ndarray, max_value: int, shape: tuple[int, ...] = (-1,)
+) -> Examples:
+    """Images and labels on the device, each image as a row of pixels, or in the given shape."""
+    return Examples(
+        jnp.asarray(images.reshape(len(images), *shape), images.dtype),
+        jnp.asarray(labels, jnp.int32),
+        jnp.int32(max_value),
+    )
+
+
+def _of_images(dataset: data.Dataset, shape: tuple[int, ...]) -> Sets:
+    images, labels, largest = dataset.train_images, dataset.train_labels, dataset.max_value
+    chosen, held_out = data.split(len(labels), dataset.n_validation)
+    training, validation = (
+        as_examples(images[i], labels[i], largest, shape) for i in (chosen, held_out)
+    )
+    test = as_examples(dataset.test_images, dataset.test_labels, largest, shape)
+    return Sets(dataset.name, training, validation, test, None)
+
+
+def _of_own(dataset: Prepared) -> Sets:
+    return Sets(
+        dataset.name,
+        _of_part(dataset.training),
+        _of_part(dataset.validation),
+        _of_part(dataset.test),
+        dataset.preparation,
+    )
+
+
+def _of_part(part: Part) -> Examples:
+    lengths = None if part.lengths is None else jnp.asarray(part.lengths, jnp.int32)
+    x, y = (jnp.asarray(array, array.dtype) for array in (part.x, part.y))
+    return Examples(x, y, jnp.int32(1), lengths)
+
+
+def _states_kept(config: Any, steps: int) -> int:
+    if config.memory == "less":
+        return 0
+    # for each neuron and step: y, a, b0 and b; for other models at least one number
+    each = 4 if config.model == "organics" else 1
+    return steps * config.units * config.layers * each
 
 
 def bytes_of(tree: Any) -> int:

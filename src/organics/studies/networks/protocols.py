@@ -96,7 +96,7 @@ def hours_of(config: SequenceConfig) -> float:
     inputs = jnp.asarray(rng.random((config.batch_size, steps, size), np.float32))
     labels = jnp.asarray(rng.integers(10, size=config.batch_size).astype(np.int32))
     # return the state, so that the compiler omits nothing of the backward pass
-    step = eqx.filter_jit(lambda state: update(state, optimizer, inputs, labels)[0])
+    step = eqx.filter_jit(lambda state: update(state, optimizer, (inputs, labels))[0])
     seconds = []
     for _ in range(3):
         begin = time.perf_counter()

@@ -1,0 +1,205 @@
+"""A user's table (`.csv`): an example in each row, or, in long form, a step of a sequence."""
+
+import csv
+import re
+from array import array
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from organics.data.own.content import Content, Part
+from organics.data.own.text import finite
+from organics.files.atomic import naming
+from organics.machine.memory import require_memory
+
+_IDS = ("id", "sequence", "series")
+_TIMES = ("time", "step", "t")
+_WANTED = ("y", "label", "class", "target")
+_SETS = ("set", "split")
+_MOST_COLUMNS = 100_000
+
+
+class _Columns(NamedTuple):
+    """Which columns are what."""
+
+    names: list[str]
+    id: int | None
+    time: int | None
+    set: int | None
+    wanted: list[int]
+    features: list[int]
+
+
+class _Sequence:
+    """The rows of one sequence, or one row."""
+
+    def __init__(self, line: int, in_test: bool):
+        self.first, self.in_test = line, in_test
+        self.numbers = array("d")
+        self.wanted: list[tuple[str, ...]] = []
+        self.time = -np.inf
+
+
+def read_table(path: Path) -> Content:
+    """The examples in a table with the names of its columns in the first line.
+
+    One column is `y` (or `label`, `class`, `target`); several numbers to predict are `y1`, `y2`,
+    and so on. With a column `id` (or `sequence`, `series`) the rows with the same id are the steps
+    of a sequence, in the order of the file; a column `time` (or `step`, `t`) must then increase in
+    each, and is not an input. A column `set` (or `split`) says "train" or "test". All other columns
+    are features, of numbers.
+
+    Raises `ValueError`, naming file, column and line, for anything else.
+    """
+    with (
+        naming(path, "read"),
+        path.open(encoding="utf-8-sig", errors="replace", newline="") as text,
+    ):
+        # each value takes two characters at least, and 12 bytes
+        require_memory(6 * path.stat().st_size, str(path), "its numbers")
+        try:
+            return _content(path, csv.reader(text, strict=True))
+        except csv.Error as error:
+            raise ValueError(
+                f"{path} is no table of values separated by commas: {error}."
+            ) from None
+
+
+def _content(path: Path, reader: Any) -> Content:
+    columns = _columns(path, next(reader, []))
+    found: dict[str, _Sequence] = {}
+    for row in reader:
+        line = reader.line_num
+        if not row:
+            continue
+        if len(row) != len(columns.names):
+            raise ValueError(
+                f"{path}, line {line} has {len(row)} values; the first line names "
+                f"{len(columns.names)} columns."
+            )
+        in_test = _is_test(path, columns, row, line)
+        key = str(line) if columns.id is None else f"{in_test} {row[columns.id].strip()}"
+        if key not in found:
+            found[key] = _Sequence(line, in_test)
+        _add(path, columns, found[key], row, line)
+    if not found:
+        raise ValueError(f"{path} has no rows below the names of its columns.")
+    sequences = list(found.values())
+    train = [one for one in sequences if not one.in_test]
+    test = [one for one in sequences if one.in_test]
+    if not train:
+        raise ValueError(f"{path} has only rows of the set test; there are none to learn from.")
+    lines = {"": train, "_test": test}
+
+    def place(name: str, i: int) -> str:
+        rows = lines["_test" if name.endswith("_test") else ""]
+        return f"line {rows[i].first}"
+
+    return Content(
+        source=str(path),
+        train=_part(columns, train),
+        test=_part(columns, test) if test else None,
+        features=tuple(columns.names[i] for i in columns.features),
+        place=place,
+    )
+
+
+def _columns(path: Path, header: list[str]) -> _Columns:
+    names = [name.strip() for name in header]
+    plain = [name.lower() for name in names]
+    if len(names) > _MOST_COLUMNS:
+        raise ValueError(f"{path} has more than {_MOST_COLUMNS} columns.")
+    if not names or all(_is_number(name) for name in names):
+        raise ValueError(f"{path} must have the names of its columns in the first line.")
+    if double := next((name for i, name in enumerate(names) if name in names[:i]), None):
+        raise ValueError(f"{path} has two columns {double[:50]!r}.")
+
+    def one(words: tuple[str, ...]) -> int | None:
+        return next((plain.index(word) for word in words if word in plain), None)
+
+    wanted = one(_WANTED)
+    many = [i for i, name in enumerate(plain) if re.fullmatch(r"y_?\d+", name)]
+    if wanted is None and not many:
+        raise ValueError(
+            f"{path} needs a column y (or {', '.join(_WANTED[1:])}) with what is to be learned; "
+            f"its columns are {', '.join(names)[:200]}."
+        )
+    chosen = many if wanted is None else [wanted]
+    id_, time, set_ = one(_IDS), one(_TIMES), one(_SETS)
+    time = None if id_ is None else time
+    taken = {id_, time, set_, *chosen}
+    features = [i for i in range(len(names)) if i not in taken]
+    if not features:
+        raise ValueError(f"{path} has no columns besides {', '.join(names)[:200]}: no inputs.")
+    return _Columns(names, id_, time, set_, chosen, features)
+
+
+def _is_test(path: Path, columns: _Columns, row: list[str], line: int) -> bool:
+    if columns.set is None:
+        return False
+    word = row[columns.set].strip().lower()
+    if word not in ("train", "test"):
+        name = columns.names[columns.set]
+        raise ValueError(f"{path}, line {line}: `{name}` must be train or test, not {word[:50]!r}.")
+    return word == "test"
+
+
+def _add(path: Path, columns: _Columns, to: _Sequence, row: list[str], line: int) -> None:
+    for i in columns.features:
+        to.numbers.append(_number(path, columns, row, i, line))
+    for i in columns.wanted:
+        if not row[i].strip():
+            raise ValueError(f"{path}, line {line}: `{columns.names[i]}` is missing.")
+    if columns.time is not None:
+        time = _number(path, columns, row, columns.time, line)
+        if time <= to.time:
+            raise ValueError(
+                f"{path}, line {line}: `{columns.names[columns.time]}` must increase in each "
+                f"sequence; {time:g} comes after {to.time:g}."
+            )
+        to.time = time
+    to.wanted.append(tuple(row[i].strip() for i in columns.wanted))
+
+
+def _number(path: Path, columns: _Columns, row: list[str], i: int, line: int) -> float:
+    return finite(row[i], f"{path}, line {line}: `{columns.names[i]}`")
+
+
+def _part(columns: _Columns, sequences: list[_Sequence]) -> Part:
+    width = len(columns.features)
+    if columns.id is None:
+        x = np.array([one.numbers for one in sequences]).reshape(-1, width)
+        return Part(x, _values([one.wanted[0] for one in sequences]))
+    lengths = np.array([len(one.wanted) for one in sequences])
+    steps = int(lengths.max())
+    require_memory(12 * len(sequences) * steps * width, "x", "sequences of one length")
+    x = np.zeros((len(sequences), steps, width))
+    for row, one in zip(x, sequences, strict=True):
+        row[: len(one.wanted)] = np.array(one.numbers).reshape(-1, width)
+    lengths_or_none = None if np.all(lengths == steps) else lengths
+    if all(one.wanted == one.wanted[:1] * len(one.wanted) for one in sequences):
+        return Part(x, _values([one.wanted[0] for one in sequences]), lengths_or_none)
+    padded = (one.wanted + one.wanted[-1:] * (steps - len(one.wanted)) for one in sequences)
+    y = _values([value for rows in padded for value in rows])
+    return Part(x, y.reshape(len(sequences), steps, -1), lengths_or_none)
+
+
+def _values(rows: list[tuple[str, ...]]) -> np.ndarray:
+    """The values as numbers, whole ones if all are, else as text; a single column as (rows,)."""
+    texts = np.array(rows)
+    texts = texts[:, 0] if texts.shape[1] == 1 else texts
+    for kind in (np.int64, np.float64):
+        try:
+            return texts.astype(kind)
+        except (ValueError, OverflowError):
+            continue
+    return texts
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,60 @@
+"""Any Equinox module as a model that the trainer takes."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, Int, Num
+
+from organics.models.target import Target
+from organics.nn.protocols import Linearization
+
+
+class Plain(eqx.Module):
+    """A module from one input to the outputs that its `target` says.
+
+    Arguments
+        module: called with one input, (m,) or (time, m), and where sequences have unequal lengths
+            also with the number of steps; returns (outputs,), at every step (time, outputs). What
+            it returns for later steps is not used, but it must be finite.
+        target: what the outputs are.
+    """
+
+    module: Any
+    target: Target = eqx.field(static=True)
+
+    def predict(
+        self, inputs: Float[Array, "batch ..."], lengths: Int[Array, " batch"] | None = None
+    ) -> Float[Array, "batch ..."]:
+        """The outputs for each input."""
+        given = (inputs,) if lengths is None else (inputs, lengths)
+        return jax.vmap(lambda *one: self.module(*one))(*given)
+
+    def loss(
+        self,
+        inputs: Float[Array, "batch ..."],
+        labels: Num[Array, "batch ..."],
+        lengths: Int[Array, " batch"] | None = None,
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """The loss of the target."""
+        return self.target.loss(self.predict(inputs, lengths), labels, lengths)
+
+    def monitor(self) -> dict[str, Float[Array, ""]]:
+        """Empty."""
+        return {}
+
+    def diagnose(
+        self, inputs: Float[Array, "batch ..."], lengths: Int[Array, " batch"] | None = None
+    ) -> dict[str, int | float]:
+        """Empty."""
+        del inputs, lengths
+        return {}
+
+    def circuit_sizes(self) -> list[int]:
+        """Empty."""
+        return []
+
+    def linearize(self, x: Float[Array, "..."]) -> list[Linearization]:
+        """Empty."""
+        del x
+        return []
