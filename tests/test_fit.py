@@ -16,6 +16,7 @@ from organics import baselines, cli, models, nn
 from organics.files.documents import sealed
 from organics.kernels import native
 from organics.models import SequenceClassifier, Target
+from organics.studies.harness.target import Job
 from organics.studies.ours import own_data
 from organics.training import FileConfig, GivenConfig, evaluate, file_config, fit, train
 from organics.training.run_folder import RunFolder
@@ -399,14 +400,18 @@ def test_the_test_set_of_an_archive_lies_beside_it(tmp_path):
 def test_the_study_of_the_defaults_at_toy_size(tmp_path, monkeypatch):
     small = {"model": "mlp", "units": 3, "encoder": (4,)}  # quick to compile
     monkeypatch.setattr("organics.training.choices._network", lambda _: small)
-    config = own_data.Config(
-        out=tmp_path / "runs", results=tmp_path / "found.json", sets=("iris",), seeds=(0,), epochs=1
-    )
-    found = own_data.compute(config, progress=False)
-    assert json.loads((tmp_path / "found.json").read_text()) == found
+    sample = own_data.Sample(("iris",), seeds=(0,), epochs=1)
+    found = own_data.measure(sample, Job(tmp_path, runs=(tmp_path,)))
     [row] = found["rows"]
     assert row["set"] == "iris" and row["mean_of_guessing"] == pytest.approx(1 / 3)
     assert row["mean_of_linear_model"] > 0.8 and row["epochs"] == 1
+    for accuracy, verdict in ((row["mean_of_linear_model"], "holds"), (0.5, "does not hold")):
+        row["mean_test_accuracy"] = accuracy
+        assert own_data.conclude(found).verdict == verdict
+    sequences = {"set": "waves", "mean_of_linear_model": None, "steps": 9, "features": 1}
+    row |= sequences | {"mean_test_error": 2.0, "mean_of_guessing": 1.0}
+    del row["mean_test_accuracy"]
+    assert own_data.conclude(found).verdict == "does not hold"
     for make, steps in (
         (own_data._waves, 60),
         (own_data._means, 40),

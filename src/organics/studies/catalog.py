@@ -225,6 +225,17 @@ OURS: tuple[Target, ...] = (
         room="ours",
     ),
     Target(
+        name="own_data",
+        title="The defaults on small data sets",
+        claim="With no option at all, `organics train FILE` is as good as a linear model on "
+        "vectors, and learns sequences of unequal length.",
+        source=_OURS,
+        minutes=6.0,
+        alone=True,
+        trains=True,
+        room="ours",
+    ),
+    Target(
         name="step_sizes",
         title="How fast neurons and modulators may be",
         claim="With `W_r = I` no training diverges, however large the step sizes.",

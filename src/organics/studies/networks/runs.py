@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from organics.training import Diverged, Report, SequenceConfig, train
+from organics.training import Diverged, NumbersReport, Report, SequenceConfig, train
 from organics.training.config import AnyConfig
 from organics.training.run_folder import NoRun, RunFolder
 
@@ -69,7 +69,7 @@ def accuracies(reports: Sequence[Report]) -> dict[str, Any]:
     }
 
 
-def where(reports: Sequence[Report]) -> dict[str, Any]:
+def where(reports: Sequence[Report | NumbersReport]) -> dict[str, Any]:
     """Versions, device and platform, of the last run."""
     names = ("versions", "device", "platform")
     return {name: getattr(reports[-1], name) if reports else None for name in names}

@@ -1,7 +1,5 @@
 """How well do the defaults for a user's own data learn small data sets?
 
-    python -m organics.studies.ours.own_data
-
 Saves each data set as a file, trains on it as `organics train FILE` does, with no option but the
 seed, and tests. Vectors are from scikit-learn, and are also learned by a linear model, on the same
 split. Sequences are made here.
@@ -15,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from organics.settings import Settings
-from organics.studies.harness.outcome import command, run_from_command_line, write
+from organics.studies.harness.as_table import draw as draw
+from organics.studies.harness.target import Check, Job, Outcome, Table
+from organics.studies.networks.runs import where
 from organics.training import FileConfig, NumbersReport, Report, train
 from organics.training.choices import task_of_file
 
@@ -73,14 +72,14 @@ SETS: dict[str, Callable[[], _Arrays]] = {
 }
 
 
-@dataclass(frozen=True)
-class Config(Settings):
-    """Train on each small data set with the defaults."""
+NEAR = 0.02
+"""How far below the linear model's accuracy counts as as good, and as a fraction, of its error."""
 
-    out: Path = Path("runs/own_data")
-    """Folder for the files and a folder for each run; complete runs are not repeated."""
-    results: Path = Path("results/own_data.json")
-    """File for the outcome."""
+
+@dataclass(frozen=True)
+class Sample:
+    """The runs: one for each data set and seed."""
+
     sets: tuple[str, ...] = tuple(SETS)
     """Data sets."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -89,26 +88,80 @@ class Config(Settings):
     """Epochs of each run; 0 for the default."""
 
 
-def compute(config: Config, progress: bool = True) -> dict[str, Any]:
-    """Train runs that are not complete; the outcome so far is always in `config.results`."""
+def compute(job: Job) -> Outcome:
+    """Train missing runs in the folder `own_data` of the runs."""
+    sample = Sample(seeds=tuple(job.seed + i for i in range(3)))
+    quick = Sample(("iris", "waves"), (job.seed,), epochs=2)
+    return conclude(measure(quick if job.quick else sample, job))
+
+
+def measure(sample: Sample, job: Job) -> dict[str, Any]:
+    """The scores of all runs; complete runs are not repeated."""
+    folder = job.runs[0] / "own_data"
+    folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    summary: dict[str, Any] = {}
-    config.out.mkdir(parents=True, exist_ok=True)
-    for name in config.sets:
-        path = config.out / f"{name}.npz"
+    reports = []
+    for i, name in enumerate(sample.sets):
+        job.progress(i / len(sample.sets), name)
+        path = folder / f"{name}.npz"
         if not path.exists():
             arrays: Any = SETS[name]()
             np.savez(path, **arrays)
-        found = [_run(config, path, seed, progress) for seed in config.seeds]
+        found = [_run(sample, path, seed) for seed in sample.seeds]
         rows.append(_row(name, found))
-        last = found[-1].report
-        summary = {
-            "command": command("own_data"),
-            "rows": rows,
-            **{key: getattr(last, key) for key in ("versions", "device", "platform")},
-        }
-        write(config.results, summary)
-    return summary
+        reports.append(found[-1].report)
+    return {"rows": rows, **where(reports)}
+
+
+def conclude(found: dict[str, Any]) -> Outcome:
+    """Checks of the scores; `found` is the result of `measure`."""
+    rows = found["rows"]
+    checks = [_check(row) for row in rows]
+    here = "; ".join(check.here for check in checks)
+    columns = ("data set", "steps", "features", "here", "linear model", "guessing")
+    return Outcome(here, checks, found, Table(columns, [_cells(row) for row in rows]))
+
+
+def _check(row: dict[str, Any]) -> Check:
+    name, here, linear = row["set"], _score(row), row["mean_of_linear_model"]
+    if linear is None:  # of sequences, which it cannot learn
+        ahead = _is_better(here, row["mean_of_guessing"], row)
+        return Check(
+            f"{name}: the defaults learn more than the best guess",
+            f"{name} {_words(here, row)}, guessing {_words(row['mean_of_guessing'], row)}",
+            ahead,
+        )
+    near = linear - NEAR if "mean_test_accuracy" in row else linear * (1 + NEAR)
+    return Check(
+        f"{name}: the defaults are as good as a linear model",
+        f"{name} {_words(here, row)}, linear {_words(linear, row)}",
+        _is_better(here, near, row),
+        tolerance=f"{NEAR:.0%} below, or of the error",
+    )
+
+
+def _score(row: dict[str, Any]) -> float:
+    return row.get("mean_test_accuracy", row.get("mean_test_error"))
+
+
+def _is_better(here: float, other: float, row: dict[str, Any]) -> bool:
+    return here >= other if "mean_test_accuracy" in row else here <= other
+
+
+def _words(value: float, row: dict[str, Any]) -> str:
+    return f"{value:.1%}" if "mean_test_accuracy" in row else f"error {value:.3g}"
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    linear = row["mean_of_linear_model"]
+    return [
+        row["set"],
+        str(row["steps"] or ""),
+        str(row["features"]),
+        _words(_score(row), row),
+        "" if linear is None else _words(linear, row),
+        _words(row["mean_of_guessing"], row),
+    ]
 
 
 @dataclass(frozen=True)
@@ -120,10 +173,10 @@ class _Run:
     linear: float | None
 
 
-def _run(config: Config, path: Path, seed: int, progress: bool) -> _Run:
-    given: dict[str, Any] = {"epochs": config.epochs} if config.epochs else {}
+def _run(sample: Sample, path: Path, seed: int) -> _Run:
+    given: dict[str, Any] = {"epochs": sample.epochs} if sample.epochs else {}
     task = task_of_file(path, seed=seed, **given)
-    report = train(task.config, config.out / f"{path.stem}-{seed}", True, progress)
+    report = train(task.config, path.parent / f"{path.stem}-{seed}", True, False)
     return _Run(task.config, report, None if task.config.steps else _linear(task))
 
 
@@ -160,7 +213,3 @@ def _row(name: str, runs: list[_Run]) -> dict[str, Any]:
         "mean_of_linear_model": round(mean(linear), 6) if linear else None,
         "mean_of_guessing": round(mean(guessing), 6),
     }
-
-
-if __name__ == "__main__":
-    run_from_command_line(compute, Config)
