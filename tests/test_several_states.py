@@ -10,7 +10,7 @@ from hypothesis import given, settings
 
 from organics import cli, given_state, stability, steady_state
 from organics.circuit.circuit import Circuit, State
-from organics.rest.others import other_states
+from organics.enumeration.others import other_states
 
 THREE = {
     "W": [[1, 0.5, 0.3], [0.5, 1, 0.5], [0.3, 0.5, 1]],
@@ -95,7 +95,7 @@ def test_the_commands_say_that_there_are_others(tmp_path, capsys, command):
     assert drive["others"]["unique"] is False
     assert any(state["stable"] for state in drive["others"]["states"])
     assert cli.run([command, str(file)]) == 0
-    assert "there may be more" in " ".join(capsys.readouterr().out.split())
+    assert "come in pairs of opposite signs" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("z", [[0.3, 0.31, 0.29], [1.0, 0.5, 0.2]])

@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "train a classifier, with progress, checkpoints and a report",
     "evaluate": "test accuracy of a trained run, and stability at every test input",
     "analyze": "steady state, eigenvalues and certificate of a circuit file, for all its drives",
+    "states": "all steady states of a circuit file; with --prove, that there are no others",
     "certify": "certificate of a circuit file, for all its drives; with --rigorous, a proof",
     "simulate": "trajectory of a circuit file, with or without noise",
     "spectrum": "power spectra or coherence of the fluctuations of a circuit file",
@@ -42,7 +43,7 @@ _OF_JAX = ("RESOURCE_EXHAUSTED", "Unable to initialize backend")
 _DONE, _NEGATIVE, _REFUSED, _BROKEN, _INTERRUPTED = 0, 1, 2, 3, 130
 
 
-_SHORT = ("analyze", "certify", "simulate", "spectrum", "portrait", "info")
+_SHORT = ("analyze", "states", "certify", "simulate", "spectrum", "portrait", "info")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
