@@ -53,6 +53,7 @@ BENCHMARKS = {
     "static_epoch": Estimate("benchmarks.static_epoch", 72, 63, 27),
     "recurrence": Estimate("benchmarks.recurrence", 175, 16, 9, full=650),
     "cells": Estimate("benchmarks.cells", 85, 30, 10),
+    "steady_states": Estimate("benchmarks.steady_states", 260, 30, 15, full=1500),
 }
 
 

@@ -45,6 +45,11 @@ def _kernel():
     return function
 
 
+def available() -> bool:
+    """Whether boxes are contracted natively."""
+    return _kernel() is not None
+
+
 def _suits(equations: Equations, low: np.ndarray, high: np.ndarray) -> bool:
     sizes = [np.max(np.abs(array)) for array in (equations.W, equations.W_r, *equations.d)]
     sizes += [np.max(equations.c.high), np.max(np.abs(low)), np.max(np.abs(high))]

@@ -7,7 +7,8 @@ Newton's method on the reduced equations starts
    `a = c + t r`, then `y` follows from `t`, and `mean(W v^2 / r) = t` must hold. This finds the far
    states, two around each `t` at which `I - D(1 - s) W_r` is singular, that random starts rarely
    meet. `r` is the mean of the rows of `W`, then `W v^2` of the states found;
-3. from random `v` of all sizes.
+3. from random `v` of all sizes;
+4. from random points on the lines through two of the states found, and around them.
 
 For the main model with `W > 0` and a nonsingular `W_r`, the signs of `det(-J)` at all steady states
 add up to the sign of `det(W_r)`. If those of the states found do not, the search is repeated with
@@ -30,11 +31,14 @@ _BALANCED = 1e-12  # relative to the terms of each equation
 SAME = 1e-6
 """Relative distance below which two finds are one state."""
 _ROUNDING = 4 * np.finfo(float).eps
-_ROUNDS = 5  # while the signs do not add up
+_AROUND = 0.2  # relative, of a known state
+_NEAR = 1.3  # factor by which the proportions of pools may differ
+_ROUNDS = 6  # while the signs do not add up
 _GRID = np.logspace(-4, 12, 120)  # of t
 _HALVINGS, _APPROACHES = 26, 12  # towards a pole of the equation in one unknown
 
 DRIVE, POOL, RANDOM = "from the drive", "from one pool", "from a random start"
+OTHERS = "from other states"
 
 
 class Found(NamedTuple):
@@ -56,17 +60,21 @@ def search(system: Reduced, seed: int = 0) -> Found:
     expected = expected_degree(system)
     with np.errstate(all="ignore"):
         found.start(system.d[None], DRIVE)
-        found.start(_near_one_pool(system, system.W.mean(axis=1)), POOL)
+        rays = [system.W.mean(axis=1)]
+        found.start(_near_one_pool(system, rays[0]), POOL)
         found.start(random_starts(system, rng, _count(system.n)), RANDOM)
         used = 0
         for round_ in range(_ROUNDS):
             for v in found.v[used:]:
-                pooled = system.W @ np.square(system.values(v[None]).p[0])
-                found.start(_near_one_pool(system, pooled), POOL)
                 used += 1
+                ray = system.W @ np.square(system.values(v[None]).p[0])
+                if not _is_near(ray, rays):
+                    rays.append(ray)
+                    found.start(_near_one_pool(system, ray), POOL)
+            found.start(_among(found.v, rng, 2**round_ * _count(system.n) // 2), OTHERS)
             if expected in (None, sum(found.signs)) and used == len(found.v):
                 break
-            found.start(random_starts(system, rng, 2**round_ * _count(system.n)), RANDOM)
+            found.start(random_starts(system, rng, 2**round_ * _count(system.n) // 2), RANDOM)
     return Found(found.v, found.how, found.signs, expected)
 
 
@@ -164,7 +172,7 @@ def _solve(
 
 def _count(n: int) -> int:
     """Random starts in a round."""
-    return 200 if n <= 10 else 60
+    return 200 if n <= 10 else 40
 
 
 def random_starts(
@@ -172,6 +180,23 @@ def random_starts(
 ) -> Float[np.ndarray, "k n"]:
     """Directions at random, sizes over five decades."""
     return rng.normal(size=(count, system.n)) * 10 ** rng.uniform(-1.5, 3.5, (count, 1))
+
+
+def _is_near(ray: Float[np.ndarray, " n"], rays: list[np.ndarray]) -> bool:
+    """Whether the pools grow in nearly the same proportions as in one of the other cases."""
+    ratios = (ray / other for other in rays)
+    return any(np.max(ratio) <= _NEAR * np.min(ratio) for ratio in ratios)
+
+
+def _among(
+    known: Float[np.ndarray, "m n"], rng: np.random.Generator, count: int
+) -> Float[np.ndarray, "k n"]:
+    """On the lines through two known states, a little beyond them, and around."""
+    if not len(known):
+        return known
+    one, other = known[rng.integers(len(known), size=(2, count))]
+    along, around = rng.uniform(-0.5, 1.5, (count, 1)), rng.normal(size=one.shape)
+    return (one + along * (other - one)) * (1 + _AROUND * around)
 
 
 def _near_one_pool(system: Reduced, r: Float[np.ndarray, " n"]) -> Float[np.ndarray, "k n"]:
