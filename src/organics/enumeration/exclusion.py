@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from organics.enumeration.contraction import EMPTY, ONE, OPEN, Contracted, Equations
 
-_BATCH = 4096  # boxes contracted at once
+_BATCH = 2048  # boxes contracted at once
 _FIRST, _GROWTH, _SIZES = 1e-10, 1.5, 64  # radii of the boxes around a zero, relative
 _SMALL = 1e-5  # relative width below which Newton's method starts from a part
 _SMALLEST = 1e-11  # relative width below which a part remains
@@ -116,17 +116,20 @@ class _Stack:
         return len(self._low)
 
     def push(self, low: Float[np.ndarray, "k n"], high: Float[np.ndarray, "k n"]) -> None:
-        """Add boxes, in batches."""
-        for begin in range(0, len(low), _BATCH):
-            self._low.append(low[begin : begin + _BATCH])
-            self._high.append(high[begin : begin + _BATCH])
+        """Add boxes."""
+        if len(low):
+            self._low.append(low)
+            self._high.append(high)
 
     def pop(self) -> tuple[np.ndarray, np.ndarray]:
-        """A batch of boxes, from the smallest ones."""
-        low, high = [self._low.pop()], [self._high.pop()]
-        while self._low and sum(map(len, low)) + len(self._low[-1]) <= _BATCH:
-            low.append(self._low.pop())
-            high.append(self._high.pop())
+        """A batch of boxes, of the last added ones."""
+        low, high, room = [], [], _BATCH
+        while self._low and room:
+            last = self._low.pop(), self._high.pop()
+            low.append(last[0][-room:])
+            high.append(last[1][-room:])
+            self.push(last[0][:-room], last[1][:-room])
+            room -= len(low[-1])
         return np.concatenate(low), np.concatenate(high)
 
     def halve(self, low, high, where) -> None:

@@ -189,16 +189,23 @@ inline void invert(Index n, const Interval R[][kN], V C[][kN]) {
     for (Index j = 0; j < n; ++j) C[i][j] = good ? C[i][j] : V{};
 }
 
+// Which boxes are empty by G alone; and the terms, and W_r y.
+inline Mask has_no_zero(const Equations& e, const Interval* v, Terms& t, Interval* u) {
+  Interval G[kN];
+  Mask empty = {};
+  find_terms(e, v, t);
+  residual(e, v, t, G, u);
+  for (Index i = 0; i < e.n; ++i) empty |= excludes_zero(G[i]);
+  return empty;
+}
+
 // A vector of boxes: what is left of each, what is known, and where to cut it.
 inline void contract_vector(const Equations& e, Interval* v, Mask& known, Mask& widest) {
   const Index n = e.n;
   Terms t;
-  Interval G[kN], u[kN], at_middle[kN], unused[kN], point[kN], shift[kN], R[kN][kN], A[kN][kN];
+  Interval u[kN], at_middle[kN], unused[kN], point[kN], shift[kN], R[kN][kN], A[kN][kN];
   V middle[kN], C[kN][kN];
-  Mask empty = {};
-  find_terms(e, v, t);
-  residual(e, v, t, G, u);
-  for (Index i = 0; i < n; ++i) empty |= excludes_zero(G[i]);
+  Mask empty = has_no_zero(e, v, t, u);
   derivative(e, v, t, u, R);
   for (Index i = 0; i < n; ++i) {
     middle[i] = all(0.5) * (v[i].high - v[i].minus_low);
@@ -249,21 +256,47 @@ inline void contract_vector(const Equations& e, Interval* v, Mask& known, Mask& 
   known = empty ? every(kEmpty) : inside ? every(kOne) : every(kOpen);
 }
 
+// The boxes of a vector, by their numbers.
+inline void load_boxes(Index n, const Boxes& boxes, const Index* which, Interval* v) {
+  for (Index i = 0; i < n; ++i)
+    for (Index lane = 0; lane < kBoxes; ++lane) {
+      v[i].minus_low[lane] = -boxes.low[which[lane] * n + i];
+      v[i].high[lane] = boxes.high[which[lane] * n + i];
+    }
+}
+
+void drop_empty(const Equations& e, const Boxes& boxes) {
+  for (Index begin = 0; begin < boxes.k; begin += kBoxes) {
+    Index which[kBoxes];
+    for (Index lane = 0; lane < kBoxes; ++lane)  // the last box fills up the vector
+      which[lane] = smaller(begin + lane, boxes.k - 1);
+    Interval v[kN], u[kN];
+    Terms t;
+    load_boxes(e.n, boxes, which, v);
+    const Mask empty = has_no_zero(e, v, t, u);
+    for (Index lane = 0; lane < kBoxes; ++lane)
+      boxes.known[which[lane]] = empty[lane] ? kEmpty : kOpen;
+  }
+}
+
+// First the cheap part for all, which many do not survive, then the rest, in full vectors.
 void contract(const Equations& e, const Boxes& boxes) {
   const Index n = e.n;
-  for (Index begin = 0; begin < boxes.k; begin += kBoxes) {
-    const Index count = smaller(kBoxes, boxes.k - begin);
+  drop_empty(e, boxes);
+  for (Index next = 0; next < boxes.k;) {
+    Index which[kBoxes], count = 0;
+    for (; count < kBoxes && next < boxes.k; ++next) {
+      boxes.widest[next] = 0;
+      if (boxes.known[next] == kOpen) which[count++] = next;
+    }
+    if (count == 0) break;
+    for (Index lane = count; lane < kBoxes; ++lane) which[lane] = which[0];
     Interval v[kN];
-    for (Index i = 0; i < n; ++i)
-      for (Index lane = 0; lane < kBoxes; ++lane) {  // the last box fills up the vector
-        const Index box = begin + smaller(lane, count - 1);
-        v[i].minus_low[lane] = -boxes.low[box * n + i];
-        v[i].high[lane] = boxes.high[box * n + i];
-      }
     Mask known, widest;
+    load_boxes(n, boxes, which, v);
     contract_vector(e, v, known, widest);
     for (Index lane = 0; lane < count; ++lane) {
-      const Index box = begin + lane;
+      const Index box = which[lane];
       boxes.known[box] = std::int32_t(known[lane]);
       boxes.widest[box] = std::int32_t(widest[lane]);
       for (Index i = 0; i < n; ++i) {
