@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -382,11 +383,12 @@ def test_an_interrupt_leaves_what_was_found(capsys, monkeypatch, tmp_path):
 @pytest.mark.usefixtures("without_type_checks")
 def test_bad_arguments_are_refused():
     circuit, z = random_circuit(0, 2)
-    for options, message in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"prove": 1}, "`prove` must be True or False"),
         ({"max_boxes": 0}, "`max_boxes` must be at least 1"),
         ({"seed": -1}, "`seed` must be at least 0"),
-    ):
+    ]
+    for options, message in cases:
         with pytest.raises(ValueError, match=message):
             steady_states(circuit, z, **options)
     large, drive = random_circuit(0, 101)

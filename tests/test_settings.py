@@ -9,7 +9,14 @@ import pytest
 
 from organics.files.documents import parse_object, sealed, unsealed
 from organics.settings import Needs, Settings, check, fields_of
-from organics.studies.ours import mnist_static, schedules, sequences, steady_states, step_sizes
+from organics.studies.ours import (
+    mnist_static,
+    schedules,
+    sequences,
+    several_states,
+    steady_states,
+    step_sizes,
+)
 
 
 @dataclass(frozen=True)
@@ -91,8 +98,11 @@ def test_what_was_sealed_is_the_same_or_refused():
             unsealed(document | other)
 
 
+EXPERIMENTS = (mnist_static, schedules, sequences, several_states, steady_states, step_sizes)
+
+
 def test_a_list_that_is_not_empty_by_default_never_is():
-    for kind in (mnist_static, schedules, sequences, steady_states, step_sizes):
+    for kind in EXPERIMENTS:
         for field in dataclasses.fields(kind.Config):
             if isinstance(field.default, tuple):
                 with pytest.raises(ValueError, match=f"`{field.name}` must be at least one value"):
@@ -100,7 +110,7 @@ def test_a_list_that_is_not_empty_by_default_never_is():
 
 
 def test_no_number_of_an_experiment_may_be_infinite_or_without_end():
-    for kind in (mnist_static, schedules, sequences, steady_states, step_sizes):
+    for kind in EXPERIMENTS:
         for field in dataclasses.fields(kind.Config):
             if type(field.default) in (int, float):
                 wrong = 2**63 if field.type is int else float("inf")

@@ -1,6 +1,7 @@
 """Whether other steady states exist, and which of them a quick search finds."""
 
 import json
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from organics import cli, given_state, stability, steady_state
 from organics.circuit.circuit import Circuit, State
 from organics.enumeration.others import other_states
+from organics.studies.ours import several_states
 
+ROOT = Path(__file__).parents[1]
 THREE = {
     "W": [[1, 0.5, 0.3], [0.5, 1, 0.5], [0.3, 0.5, 1]],
     "W_r": [[1.2, -0.4, 0.1], [0.6, 0.9, -0.5], [0.1, 0.7, 1.0]],
@@ -108,3 +111,20 @@ def test_nothing_is_found_far_away_where_the_recurrence_cancels(z):
     for state, _ in states:
         terms = (np.asarray(state.y) - 0.5 * np.array(z)) / (1 - np.sqrt(np.asarray(state.a)))
         assert abs(terms.sum()) <= 1e-6 * np.abs(terms).sum()
+
+
+def test_the_study_counts_and_hunts(tmp_path):
+    """Every random circuit is counted once, and the hunt ends at a smaller norm, with a proof."""
+    config = several_states.Config(
+        results=tmp_path / "found.json", start=ROOT / "examples/two_stable_states.json",
+        sizes=(2,), norms=(1.0,), trials=4, hunts=1, steps=40,
+    )  # fmt: skip
+    found = several_states.compute(config)
+    (row,) = found["count"]
+    assert row["complete"] == sum(row["states"].values()) == sum(row["stable"].values()) == 4
+    assert all(number % 2 for number in row["states"])
+    hunt = found["hunt"]
+    assert hunt["smallest"]["norm"] < hunt["norm_at_the_start"] < 1
+    assert hunt["outcome"] == "all, proved"
+    assert sum(state["spectral_abscissa"] < 0 for state in hunt["states"]) >= 2
+    assert json.loads(config.results.read_text())["hunt"] == hunt

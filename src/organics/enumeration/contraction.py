@@ -154,10 +154,11 @@ def derivative(equations: Equations, v: Interval, terms: _Terms, u: Interval) ->
 def _inverse(matrices: Float[np.ndarray, "k n n"]) -> Float[np.ndarray, "k n n"]:
     """Approximate inverses; zero where there is none, which proves nothing."""
     found = np.zeros_like(matrices)
-    finite = np.isfinite(matrices).all(axis=(1, 2))
-    good = finite & (np.linalg.det(np.where(finite[:, None, None], matrices, 0.0)) != 0)
+    finite = np.all(np.isfinite(matrices), axis=(1, 2), keepdims=True)
+    determinants = np.linalg.det(np.where(finite, matrices, 0.0))
+    good = np.flatnonzero(determinants)
     found[good] = np.linalg.inv(matrices[good])
-    return np.where(np.isfinite(found).all(axis=(1, 2))[:, None, None], found, 0.0)
+    return np.where(np.all(np.isfinite(found), axis=(1, 2), keepdims=True), found, 0.0)
 
 
 def _quotient(right: Interval, by: Interval) -> Interval:

@@ -55,6 +55,8 @@ class Config(Settings):
     """Hunts, each with a seed of its own."""
     steps: int = 4000
     """Changes that a hunt tries."""
+    least: float = 1e-3
+    """Largest singular value of `W_r` below which a hunt ends."""
     seed: int = 0
     """Seed of all of it."""
 
@@ -162,9 +164,8 @@ def _hunts(config: Config) -> dict[str, Any]:
     states = steady_states(circuit, z).states
     v = np.array([reduced.unknowns(state.state) for state in states])
     begin = _Prey(reduced.W, reduced.W_r, reduced.c, reduced.d, v)
-    ends = [
-        _hunt(begin, config.steps, seed) for seed in range(config.seed, config.seed + config.hunts)
-    ]
+    seeds = range(config.seed, config.seed + config.hunts)
+    ends = [_hunt(begin, config.steps, config.least, seed) for seed in seeds]
     best = min(ends, key=lambda end: end.norm)
     proved = steady_states(best.circuit, best.d, prove=True)
     return {
@@ -193,11 +194,13 @@ def _hunts(config: Config) -> dict[str, Any]:
     }
 
 
-def _hunt(begin: _Prey, steps: int, seed: int) -> _Prey:
+def _hunt(begin: _Prey, steps: int, least: float, seed: int) -> _Prey:
     """What is left after so many changes at random, their size as one in five is better."""
     rng = np.random.default_rng(seed)
     best, size = begin, 0.05
     for _ in range(steps):
+        if best.norm < least:
+            break
         tried = best.changed(rng, size)
         better = tried.norm < best.norm and tried.has_two()
         best, size = (tried, 1.5 * size) if better else (best, 0.9 * size)
