@@ -3,7 +3,8 @@
     python -m benchmarks.steady_states [--quick] [--full] [--seconds N] [--out FILE]
 
 The circuits are those of the paper's trials, with the largest singular value of `W_r` at 1, 2 and 3
-in turn, under drives of norm 1. One process, without threads.
+in turn, under drives of norm 1. One process without threads; the seconds are those in which it has
+the processor, so that other work on the machine counts less.
 
 * proof: seconds a circuit until no box remains, natively and by NumPy; and until each state is
   proved to be stable or unstable, too.
@@ -103,9 +104,9 @@ def random_circuit(k: int, n: int) -> tuple[Circuit, np.ndarray]:
 
 
 def _enclose(circuit: Circuit, z: np.ndarray) -> tuple[float, Enclosed]:
-    begin = time.perf_counter()
+    begin = time.process_time()
     found = enclose_all(circuit, z, Reduced.of(circuit, z), MOST_BOXES)
-    return time.perf_counter() - begin, found
+    return time.process_time() - begin, found
 
 
 def _proofs(agenda: Agenda, n: int) -> dict[str, Any]:
@@ -117,9 +118,9 @@ def _proofs(agenda: Agenda, n: int) -> dict[str, Any]:
         alone.append(seconds)
         found.append(enclosed)
         if n < 6:
-            begin = time.perf_counter()
+            begin = time.process_time()
             steady_states(circuit, z, prove=True)
-            whole.append(time.perf_counter() - begin)
+            whole.append(time.process_time() - begin)
     boxes = [one.boxes for one in found]
     result = {
         "circuits": len(found),
@@ -140,15 +141,15 @@ def _searches(agenda: Agenda, n: int) -> dict[str, Any]:
     ours, theirs, missed, states, agrees = [], [], 0, [], 0
     for k in agenda.rounds():
         system = Reduced.of(*random_circuit(k, n))
-        begin = time.perf_counter()
+        begin = time.process_time()
         found = search(system)
-        ours.append(time.perf_counter() - begin)
+        ours.append(time.process_time() - begin)
         states.append(len(found.v))
         agrees += found.expected == sum(found.signs)
         rng = np.random.default_rng(k)
-        begin = time.perf_counter()
+        begin = time.process_time()
         ends = [newton(system, random_starts(system, rng, BATCH)) for _ in range(STARTS // BATCH)]
-        theirs.append(time.perf_counter() - begin)
+        theirs.append(time.process_time() - begin)
         others: list[np.ndarray] = []
         for v in np.concatenate(ends):
             if not is_among(v, np.array([*found.v, *others])):

@@ -9,7 +9,7 @@ import pytest
 from circuits import seeds, wide_circuit
 from hypothesis import given, settings
 
-from organics import cli, given_state, stability, steady_state
+from organics import cli, given_state, stability, steady_state, steady_states
 from organics.circuit.circuit import Circuit, State
 from organics.enumeration.others import other_states
 from organics.studies.ours import several_states
@@ -128,3 +128,14 @@ def test_the_study_counts_and_hunts(tmp_path):
     assert hunt["outcome"] == "all, proved"
     assert sum(state["spectral_abscissa"] < 0 for state in hunt["states"]) >= 2
     assert json.loads(config.results.read_text())["hunt"] == hunt
+
+
+def test_two_stable_states_at_every_norm():
+    """The far states of `W_r = e R` have `a` as `1 / e^2`, and do not lose their stability."""
+    found = json.loads((ROOT / "results/several_states.json").read_text())["hunt"]["smallest"]
+    for factor in (1e-2, 1e-6):
+        W_r = factor * np.array(found["W_r"])
+        circuit = Circuit(found["W"], W_r, found["b"], found["b0"], found["sigma"])
+        states = steady_states(circuit, np.array(found["z"]), prove=True)
+        assert states.outcome == "all, proved" and all(state.proved for state in states.states)
+        assert [state.stable for state in states.states] == [True, False, True]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from organics.cli.answer import Answer, note
+from organics.cli.answer import Answer, note, show
 from organics.cli.circuits import about, describe, load
 from organics.printing import numbers
 
@@ -49,18 +49,23 @@ class States:
         from organics.enumeration.states import require_few, steady_states
 
         require_few(circuit)
-        documents, text, positive = [], [f"{self.file}: {describe(circuit)}"], True
-        for i, z in enumerate(np.asarray(drives)):
+        answers: list[tuple[Any, SteadyStates]] = []
+        for z in np.asarray(drives):
             try:
                 found = steady_states(circuit, z, prove=self.prove, max_boxes=self.max_boxes)
             except KeyboardInterrupt:
-                note(f"interrupted: drive {i} and later ones are missing.")
-                positive = False
-                break
-            documents.append(_as_document(z, found))
-            text.append(_as_table(i, z, found))
-            positive = positive and (found.proved if self.prove else found.complete)
+                note(f"drive {len(answers)} and later ones are missing.")
+                show(self._answer(circuit, answers), as_json=self.json)
+                raise
+            answers.append((z, found))
+        return self._answer(circuit, answers)
+
+    def _answer(self, circuit, answers: "list[tuple[Any, SteadyStates]]") -> Answer:
+        documents = [_as_document(z, found) for z, found in answers]
         document = about(self.file, circuit) | {"drives": documents}
+        tables = [_as_table(i, z, found) for i, (z, found) in enumerate(answers)]
+        positive = all(found.proved if self.prove else found.complete for _, found in answers)
+        text = [f"{self.file}: {describe(circuit)}", *tables]
         return Answer(document, text, positive or not self.check)
 
 

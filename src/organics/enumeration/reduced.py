@@ -83,12 +83,14 @@ class Reduced(NamedTuple):
     def derivative(self, v: Float[np.ndarray, "k n"], at: "Values") -> Float[np.ndarray, "k n n"]:
         """`dG/dv`; in the rectified model with the slopes of the active neurons."""
         active, diagonal = self.active(v), np.arange(self.n)
-        ds = self.W * at.p[:, None, :] / at.s[:, :, None]
-        dq = -(at.q / at.s)[:, :, None] * ds
+        ds = self.W * (at.p[:, None, :] / at.s[:, :, None])
+        dq = (-at.q / at.s)[:, :, None] * ds
         dq[:, diagonal, diagonal] += active / at.s
-        # one product of matrices for all rows
-        du = np.matmul(self.W_r, dq)
-        dG = dq - (1 - at.s)[:, :, None] * du + at.u[:, :, None] * ds
+        dG = np.matmul(self.W_r, dq)  # in place from here, as fresh memory takes most of the time
+        dG *= (at.s - 1)[:, :, None]
+        dG += dq
+        ds *= at.u[:, :, None]
+        dG += ds
         dG[:, diagonal, diagonal] += 1 - active
         return dG
 

@@ -26,7 +26,7 @@ from organics.enumeration.reduced import Reduced
 _STEPS = 60
 _FRACTIONS = np.array([1.0, 0.5, 0.2, 0.05, 0.01])  # of a Newton step; the best one is taken
 _STUCK = 0.99  # of the residual left by a step: then this start is given up
-_CONVERGED = 1e-13  # step relative to the state, after which Newton ends
+_CONVERGED = 1e-9  # size of Newton's last step relative to the state: the next has twice the digits
 _BALANCED = 1e-12  # relative to the terms of each equation
 SAME = 1e-6
 """Relative distance below which two finds are one state."""
@@ -34,7 +34,7 @@ _ROUNDING = 4 * np.finfo(float).eps
 _AROUND = 0.2  # relative, of a known state
 _NEAR = 1.3  # factor by which the proportions of pools may differ
 _ROUNDS = 6  # while the signs do not add up
-_GRID = np.logspace(-4, 12, 120)  # of t
+_GRID = np.logspace(-4, 12, 112)  # of t
 _HALVINGS, _APPROACHES = 26, 12  # towards a pole of the equation in one unknown
 
 DRIVE, POOL, RANDOM = "from the drive", "from one pool", "from a random start"
@@ -129,7 +129,7 @@ def newton(system: Reduced, v: Float[np.ndarray, "k n"]) -> Float[np.ndarray, "m
         chosen = best * len(v) + np.arange(len(v))
         small = np.linalg.norm(step, axis=1) <= _CONVERGED * np.linalg.norm(v, axis=1)
         closer = norms.ravel()[chosen] < _STUCK * left
-        ends.append(v[small | ~closer])
+        ends.append(np.where(small[:, None], tried[0], v)[small | ~closer])
         on = closer & ~small
         chosen = chosen[on]
         v, G, left = flat[chosen], residuals[chosen], norms.ravel()[chosen]
