@@ -294,7 +294,7 @@ def test_a_start_chooses_the_state(two_stable):
 def test_near_a_fold_the_count_is_never_wrong(two_stable):
     """The saddle meets a stable state at some strength of the drive, found by bisection."""
     circuit, z, _ = two_stable
-    few, many = 0.8637364, 0.8637366
+    few, many = 0.863736445690, 0.863736445700
     numbers = {}
     while many - few > 1e-15:
         middle = (few + many) / 2
