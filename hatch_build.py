@@ -28,6 +28,9 @@ LIBRARY = FOLDER / "cpp" / "liborganics.so"
 LACKING = LIBRARY.with_suffix(".txt")
 COMMON = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-DNDEBUG"]
 KERNEL = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+# both ends of an interval are rounded upwards, which the compiler must not undo
+INTERVALS = ["-O3", "-fno-math-errno", "-ffp-contract=fast", "-frounding-math"]
+SOURCES = {"sequence": KERNEL, "contraction": INTERVALS}
 # the instructions that `supported` in library.cpp asks the processor for, and no others
 AVX2 = ["-mavx2", "-mfma", "-mbmi", "-mbmi2"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl"]
@@ -82,19 +85,24 @@ def compile_library(root: Path, target: Path, flags: Sequence[str] = ()) -> list
             return _start([*compiler, *COMMON, *unit, *flags, *output])
 
         running = {
-            name: start(name, [*KERNEL, *isa, f"-DORGANICS_ISA={name}"], "sequence.cpp")
+            (name, file): start(
+                f"{file}.{name}", [*how, *isa, f"-DORGANICS_ISA={name}"], f"{file}.cpp"
+            )
             for name, isa in {"base": [], **(X86 if x86 else {})}.items()
+            for file, how in SOURCES.items()
         }
-        failed = {name: why for name, process in running.items() if (why := _finish(process))}
+        complaints = {unit: _finish(process) for unit, process in running.items()}
+        failed = {name: why for (name, _), why in complaints.items() if why}
         if "base" in failed:
             raise RuntimeError(failed["base"])
-        names = [name for name in running if name not in failed]
+        names = [name for name, file in running if file == "sequence" and name not in failed]
         # the library is told which of them it has
         has = [f"-DORGANICS_{name.upper()}" for name in names if name != "base"]
         headers = ["-isystem", str(Path(jaxlib.origin).parent / "include")]
         if why := _finish(start("library", ["-O2", *headers, *has], "library.cpp")):
             raise RuntimeError(why)
-        objects = [str(folder / f"{name}.o") for name in ("library", *names)]
+        units = ["library", *(f"{file}.{name}" for name in names for file in SOURCES)]
+        objects = [str(folder / f"{unit}.o") for unit in units]
         built = folder / LIBRARY.name
         link = [*compiler, "-shared", "-pthread", *flags, "-o", str(built), *objects]
         if why := _finish(_start(link)):

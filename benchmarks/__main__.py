@@ -54,6 +54,7 @@ BENCHMARKS = {
     "recurrence": Estimate("benchmarks.recurrence", 175, 16, 9, full=650),
     "cells": Estimate("benchmarks.cells", 85, 30, 10),
     "libraries": Estimate("benchmarks.libraries", 45, 40, 20),
+    "steady_states": Estimate("benchmarks.steady_states", 260, 30, 15, full=1500),
 }
 
 

@@ -9,14 +9,8 @@ import pytest
 
 from organics.files.documents import parse_object, sealed, unsealed
 from organics.settings import Needs, Settings, check, fields_of
-from organics.studies.ours import (
-    mnist_static,
-    own_data,
-    schedules,
-    sequences,
-    steady_states,
-    step_sizes,
-)
+from organics.studies.networks.static import Networks
+from organics.training import SequenceConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -99,20 +93,19 @@ def test_what_was_sealed_is_the_same_or_refused():
 
 
 def test_a_list_that_is_not_empty_by_default_never_is():
-    for kind in (mnist_static, own_data, schedules, sequences, steady_states, step_sizes):
-        for field in dataclasses.fields(kind.Config):
-            if isinstance(field.default, tuple):
-                with pytest.raises(ValueError, match=f"`{field.name}` must be at least one value"):
-                    kind.Config(**{field.name: ()})
+    for field in dataclasses.fields(Networks):
+        if isinstance(field.default, tuple):
+            with pytest.raises(ValueError, match=f"`{field.name}` must be at least one value"):
+                Networks(**{field.name: ()})
 
 
-def test_no_number_of_an_experiment_may_be_infinite_or_without_end():
-    for kind in (mnist_static, own_data, schedules, sequences, steady_states, step_sizes):
-        for field in dataclasses.fields(kind.Config):
+def test_no_number_of_a_setting_may_be_infinite_or_without_end():
+    for kind in (Networks, SequenceConfig, TrainConfig):
+        for field in dataclasses.fields(kind):
             if type(field.default) in (int, float):
                 wrong = 2**63 if field.type is int else float("inf")
                 with pytest.raises(ValueError, match=f"`{field.name}` must be a"):
-                    kind.Config(**{field.name: wrong})
+                    kind(**{field.name: wrong})
 
 
 @pytest.mark.parametrize(

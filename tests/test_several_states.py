@@ -1,6 +1,7 @@
 """Whether other steady states exist, and which of them a quick search finds."""
 
 import json
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,10 +9,13 @@ import pytest
 from circuits import seeds, wide_circuit
 from hypothesis import given, settings
 
-from organics import cli, given_state, stability, steady_state
+from organics import cli, given_state, stability, steady_state, steady_states
 from organics.circuit.circuit import Circuit, State
-from organics.rest.others import other_states
+from organics.enumeration.others import other_states
+from organics.studies.harness.target import Job
+from organics.studies.ours import several_states
 
+ROOT = Path(__file__).parents[1]
 THREE = {
     "W": [[1, 0.5, 0.3], [0.5, 1, 0.5], [0.3, 0.5, 1]],
     "W_r": [[1.2, -0.4, 0.1], [0.6, 0.9, -0.5], [0.1, 0.7, 1.0]],
@@ -95,7 +99,7 @@ def test_the_commands_say_that_there_are_others(tmp_path, capsys, command):
     assert drive["others"]["unique"] is False
     assert any(state["stable"] for state in drive["others"]["states"])
     assert cli.run([command, str(file)]) == 0
-    assert "there may be more" in " ".join(capsys.readouterr().out.split())
+    assert "come in pairs of opposite signs" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("z", [[0.3, 0.31, 0.29], [1.0, 0.5, 0.2]])
@@ -108,3 +112,32 @@ def test_nothing_is_found_far_away_where_the_recurrence_cancels(z):
     for state, _ in states:
         terms = (np.asarray(state.y) - 0.5 * np.array(z)) / (1 - np.sqrt(np.asarray(state.a)))
         assert abs(terms.sum()) <= 1e-6 * np.abs(terms).sum()
+
+
+def test_the_study_counts_and_hunts(tmp_path):
+    """Every random circuit is counted once, and the hunt ends at a smaller norm, with a proof."""
+    sample = several_states.Sample((2,), norms=(1.0,), trials=4, hunts=1, steps=40)
+    found = several_states.measure(sample, Job(tmp_path))
+    (row,) = found["count"]
+    assert row["complete"] == sum(row["states"].values()) == sum(row["stable"].values()) == 4
+    assert all(int(number) % 2 for number in row["states"])
+    hunt = found["hunt"]
+    assert hunt["smallest"]["norm"] < hunt["norm_at_the_start"] < 1
+    assert hunt["outcome"] == "all, proved"
+    assert sum(state["spectral_abscissa"] < 0 for state in hunt["states"]) >= 2
+    assert several_states.measure(sample, Job(tmp_path)) == found
+    assert several_states.conclude(found).verdict == "holds"
+    hunt["states"][0]["proved"] = False
+    assert several_states.conclude(found).verdict == "does not hold"
+
+
+def test_two_stable_states_at_every_norm():
+    """The far states of `W_r = e R` have `a` as `1 / e^2`, and do not lose their stability."""
+    stored = json.loads((ROOT / "results/ours/several_states.json").read_text())
+    found = stored["numbers"]["hunt"]["smallest"]
+    for factor in (1e-2, 1e-6):
+        W_r = factor * np.array(found["W_r"])
+        circuit = Circuit(found["W"], W_r, found["b"], found["b0"], found["sigma"])
+        states = steady_states(circuit, np.array(found["z"]), prove=True)
+        assert states.outcome == "all, proved" and all(state.proved for state in states.states)
+        assert [state.stable for state in states.states] == [True, False, True]

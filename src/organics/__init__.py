@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from organics.circuit.weights import Convolution as Convolution
     from organics.circuit.weights import LowRank as LowRank
     from organics.circuit.weights import Weights as Weights
+    from organics.enumeration.others import other_states as other_states
+    from organics.enumeration.states import SteadyStates as SteadyStates
+    from organics.enumeration.states import steady_states as steady_states
     from organics.linear.jacobian import jacobian as jacobian
     from organics.linear_stability.certificate import Certificate as Certificate
     from organics.linear_stability.certificate import certify as certify
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
     from organics.proofs.proof import Proof as Proof
     from organics.proofs.proof import prove as prove
     from organics.rest.closed_form import closed_form as closed_form
-    from organics.rest.others import other_states as other_states
     from organics.rest.point import OperatingPoint as OperatingPoint
     from organics.rest.search import given_state as given_state
     from organics.rest.search import steady_state as steady_state
@@ -54,6 +56,8 @@ _HOMES = {
     "circuit.circuit": ("Circuit", "FiringRates", "State", "random_drive"),
     "circuit.file": ("load_circuit", "save_circuit"),
     "circuit.weights": ("Convolution", "LowRank", "Weights"),
+    "enumeration.others": ("other_states",),
+    "enumeration.states": ("SteadyStates", "steady_states"),
     "linear.jacobian": ("jacobian",),
     "linear_stability.certificate": ("Certificate", "certify"),
     "linear_stability.energy": ("energy",),
@@ -63,7 +67,6 @@ _HOMES = {
     "planar": ("fixed_points_2d",),
     "proofs.proof": ("Proof", "prove"),
     "rest.closed_form": ("closed_form",),
-    "rest.others": ("other_states",),
     "rest.point": ("OperatingPoint",),
     "rest.search": ("given_state", "steady_state"),
     "simulation.noise": ("Noise", "simulate_noisy"),
@@ -85,6 +88,7 @@ __all__ = [
     "Proof",
     "Stability",
     "State",
+    "SteadyStates",
     "Trajectory",
     "Weights",
     "baselines",
@@ -112,6 +116,7 @@ __all__ = [
     "simulate_noisy",
     "stability",
     "steady_state",
+    "steady_states",
     "training",
     "verify",
 ]

@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": "test accuracy of a trained run, and stability at every test input",
     "export": "a trained network as a file of ONNX, PyTorch or StableHLO",
     "analyze": "steady state, eigenvalues and certificate of a circuit file, for all its drives",
+    "states": "all steady states of a circuit file; with --prove, that there are no others",
     "certify": "certificate of a circuit file, for all its drives; with --rigorous, a proof",
     "simulate": "trajectory of a circuit file, with or without noise",
     "spectrum": "power spectra or coherence of the fluctuations of a circuit file",
@@ -45,7 +46,7 @@ _OF_JAX = ("RESOURCE_EXHAUSTED", "Unable to initialize backend")
 _DONE, _NEGATIVE, _REFUSED, _BROKEN, _INTERRUPTED = 0, 1, 2, 3, 130
 
 
-_SHORT = ("analyze", "certify", "simulate", "spectrum", "portrait", "info")
+_SHORT = ("analyze", "states", "certify", "simulate", "spectrum", "portrait", "info")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

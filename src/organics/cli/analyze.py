@@ -25,7 +25,7 @@ _SHOWN = 10  # other states shown as text
 class Analyze:
     """Steady state, eigenvalues, stability and certificate of a circuit, for each of its drives.
 
-    Also searches for other steady states, by Newton's method from many starts.
+    Also says which other steady states a search finds; `organics states` tells more of them.
 
     Example: organics analyze examples/figure1a.json --check
     """

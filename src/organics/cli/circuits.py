@@ -113,8 +113,8 @@ def certificate_in_words(evidence: dict[str, Any]) -> str:
 
 def others_evidence(point: "OperatingPoint") -> dict[str, Any]:
     """The result of `other_states` at a steady state."""
+    from organics.enumeration.others import other_states
     from organics.linear_stability.spectrum import stability
-    from organics.rest.others import other_states
 
     found = other_states(point)
     states = [

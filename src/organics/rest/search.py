@@ -63,6 +63,7 @@ def steady_state(
     spectral_norm: "ScalarLike | None" = None,
     relaxation_steps: "ScalarLike" = 50_000,
     matrix_free: bool = False,
+    start: State | None = None,
 ) -> OperatingPoint:
     """A steady state of `circuit` for the constant input drive `z`, shape (n,).
 
@@ -93,22 +94,32 @@ def steady_state(
     largest singular value of `W_r` exceeds 1, it may not be the state that the circuit reaches from
     rest. That norm, if not given, is computed once for all drives.
 
-    Raises `ValueError` if `z` has the wrong shape or is not finite, if `tolerance` is not in (0, 1)
-    or is traced, or if `spectral_norm` is not a number >= 0. Does not raise if no steady state is
-    found, as some circuits have none: see `SteadyState.converged`.
+    With `start`, a state with `a > 0`, Newton's method begins there and nothing else is tried: the
+    state found is usually the one nearby. `organics.steady_states` lists those there are.
+
+    Raises `ValueError` if `z` or `start` has the wrong shape or is not finite, if an `a` of `start`
+    is not > 0, if `start` comes with `matrix_free`, if `tolerance` is not in (0, 1) or is traced,
+    or if `spectral_norm` is not a number >= 0. Does not raise if no steady state is found, as some
+    circuits have none: see `SteadyState.converged`.
     """
     z = as_drive(circuit, z)
     tolerance = _as_tolerance(tolerance, circuit.dtype)
     norm = None if spectral_norm is None else as_real("spectral_norm", spectral_norm, z.dtype)
     if norm is not None and (norm.ndim or not (isinstance(norm, Tracer) or norm >= 0)):
         raise ValueError(f"`spectral_norm` must be one number >= 0, not {spectral_norm}.")
+    if start is not None and matrix_free:
+        raise ValueError("`start` and `matrix_free` exclude each other.")
+    start = None if start is None else _require_state("start", circuit, start)
     circuit = identity_recurrence(circuit) or circuit
     if circuit.has_identity_recurrence:
         return OperatingPoint(circuit, z, _normalize(circuit, z, tolerance))
-    circuit, z, norm = alike((circuit, z, norm))
+    circuit, z, norm, start = alike((circuit, z, norm, start))
     driven = DrivenCircuit(circuit, z, matrix_free)
-    fixed = jax.lax.stop_gradient((driven, norm))
-    found, residual, method, count = _search(*fixed, tolerance, relaxation_steps)
+    fixed, norm, start = jax.lax.stop_gradient((driven, norm, start))
+    if start is None:
+        found, residual, method, count = _search(fixed, norm, tolerance, relaxation_steps)
+    else:
+        found, residual, method, count = _search_from(fixed, start, tolerance)
     state = as_state(implicit(driven, found.x))
     steady = SteadyState(state, residual, found.converged, count, method)
     return OperatingPoint(circuit, z, steady)
@@ -117,7 +128,7 @@ def steady_state(
 def given_state(
     circuit: Circuit, z: 'Float[ArrayLike, " n"]', state: State, *, tolerance: float | None = None
 ) -> OperatingPoint:
-    """The operating point at a known steady state, such as one from `organics.other_states`.
+    """The operating point at a known steady state, such as one from `organics.steady_states`.
 
     `converged` says whether the equations balance at `state`, to within the tolerance of
     `steady_state`. Nothing is searched for, and the state has no derivatives.
@@ -125,13 +136,21 @@ def given_state(
     Raises `ValueError` if `z` or `state` has the wrong shape or is not finite, or `a` is not > 0.
     """
     z = as_drive(circuit, z)
-    state = State(*(as_drive(circuit, value, f"state.{name}") for name, value in
-                    zip(state._fields, state, strict=True)))  # fmt: skip
-    if not isinstance(state.a, Tracer) and not np.all(np.asarray(state.a) > 0):
-        raise ValueError(f"`state.a` must be > 0, not {state.a}.")
+    state = _require_state("state", circuit, state)
     circuit = identity_recurrence(circuit) or circuit
     tolerance = _as_tolerance(tolerance, z.dtype)
     return OperatingPoint(circuit, z, _judged(circuit, z, state, tolerance, GIVEN))
+
+
+def _require_state(name: str, circuit: Circuit, state: State) -> State:
+    """The state in the circuit's type, checked."""
+    if not isinstance(state, State):
+        raise ValueError(f"`{name}` must be a `State`, not {type(state).__name__}.")
+    state = State(*(as_drive(circuit, value, f"{name}.{part}") for part, value in
+                    zip(state._fields, state, strict=True)))  # fmt: skip
+    if not isinstance(state.a, Tracer) and not np.all(np.asarray(state.a) > 0):
+        raise ValueError(f"`{name}.a` must be > 0, not {state.a}.")
+    return state
 
 
 def _as_tolerance(tolerance: float | None, dtype: jnp.dtype) -> float:
@@ -209,6 +228,18 @@ def _search(
         end = jax.lax.while_loop(unfinished, attempt, alike(begin))
     best = end.best._replace(converged=end.best.converged & circuit.valid)
     return best, best.residual, end.method, end.iterations
+
+
+@advising
+@partial(jax.jit, static_argnums=2)  # as `_search`
+def _search_from(
+    driven: DrivenCircuit, start: State, tolerance: float
+) -> tuple[Candidate, Array, Array, Array]:
+    """Newton's method from the given state."""
+    first = judge(driven, jnp.concatenate(start))
+    found, _, _, steps = newton(driven, tolerance, first, jnp.bool_(True))
+    found = found._replace(converged=found.converged & driven.circuit.valid)
+    return found, found.residual, jnp.full_like(steps, NEWTON), steps
 
 
 def _without_factorization(

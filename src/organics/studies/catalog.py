@@ -192,6 +192,14 @@ OURS: tuple[Target, ...] = (
         room="ours",
     ),
     Target(
+        name="several_states",
+        title="Several steady states",
+        claim="Two stable states are possible within the bounds of the conjecture.",
+        source=_OURS,
+        minutes=15.0,
+        room="ours",
+    ),
+    Target(
         name="verdicts",
         title="Stability decided without eigenvalues",
         claim="The quick verdicts on stability are those of the eigenvalues, or none.",

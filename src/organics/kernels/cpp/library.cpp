@@ -2,6 +2,7 @@
 // over threads.
 #include <algorithm>
 #include <atomic>
+#include <cfenv>
 #include <exception>
 #include <limits>
 #include <memory>
@@ -22,6 +23,7 @@
 #include <immintrin.h>
 #endif
 
+#include "contraction.hpp"
 #include "sequence.hpp"
 #include "xla/ffi/api/ffi.h"
 
@@ -31,14 +33,17 @@ namespace organics {
 
 extern const Kernel<float> kFloat_base[kCellCount];
 extern const Kernel<double> kDouble_base[kCellCount];
+extern const Contract kContract_base;
 // defined is what hatch_build.py has compiled
 #if defined(ORGANICS_AVX2)
 extern const Kernel<float> kFloat_avx2[kCellCount];
 extern const Kernel<double> kDouble_avx2[kCellCount];
+extern const Contract kContract_avx2;
 #endif
 #if defined(ORGANICS_AVX512)
 extern const Kernel<float> kFloat_avx512[kCellCount];
 extern const Kernel<double> kDouble_avx512[kCellCount];
+extern const Contract kContract_avx512;
 #endif
 
 namespace {
@@ -95,6 +100,35 @@ const Kernel<double>* kernels() {
 #endif
   return kDouble_base;
 }
+
+Contract contraction() {
+#if defined(ORGANICS_AVX512)
+  if (isa() == Isa::kAvx512) return kContract_avx512;
+#endif
+#if defined(ORGANICS_AVX2)
+  if (isa() == Isa::kAvx2) return kContract_avx2;
+#endif
+  return kContract_base;
+}
+
+// Has this thread round upwards, and compute with numbers however small, until it is left.
+class RoundUpwards {
+ public:
+  RoundUpwards() {
+    std::fegetenv(&before_);
+    std::fesetenv(FE_DFL_ENV);
+    std::fesetround(FE_UPWARD);
+  }
+  ~RoundUpwards() { std::fesetenv(&before_); }
+  // whether it does
+  bool holds() const {
+    const volatile double one = 1.0, small = 1e-300;
+    return one + small > 1.0 && -one - small == -1.0 && small * 1e-15 > 0.0;
+  }
+
+ private:
+  std::fenv_t before_;
+};
 
 Index processors() {
 #if defined(__linux__)
@@ -706,4 +740,17 @@ extern "C" ORGANICS_EXPORT bool organics_use(const char* name) {
     return true;
   }
   return false;
+}
+
+// Contracts k boxes of n unknowns, see `contraction.hpp`; false, and nothing done, if that is not
+// possible.
+extern "C" ORGANICS_EXPORT bool organics_contract(
+    std::int64_t n, std::int64_t k, const double* W, const double* W_r, const double* c_low,
+    const double* c_high, const double* d_low, const double* d_high, double* low, double* high,
+    std::int32_t* known, std::int32_t* widest) {
+  if (n < 1 || n > organics::kMostUnknowns) return false;
+  const organics::RoundUpwards upwards;
+  if (!upwards.holds()) return false;
+  organics::contraction()({n, W, W_r, c_low, c_high, d_low, d_high}, {k, low, high, known, widest});
+  return true;
 }

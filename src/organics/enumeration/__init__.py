@@ -1,0 +1,1 @@
+"""All steady states of a circuit: found by a search, and proved to be all."""

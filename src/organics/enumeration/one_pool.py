@@ -1,0 +1,95 @@
+"""All steady states, exactly, where every neuron has the same pool.
+
+If all rows of `W` are the same `w` and all `(b0 sigma)^2` the same `c`, then all `s = sqrt(a)` are
+the same number. With `t = 1 - s`, `D = det(I - t W_r)` and `N = adj(I - t W_r) b z`, the steady
+states of the main model are `y = N / D` at the roots `s` of a polynomial with rational
+coefficients,
+
+    (s^2 - c) D^2 = s^2 sum_j w_j N_j^2,
+
+at which `D` is not 0. One neuron alone is such a circuit.
+"""
+
+from typing import Any
+
+import numpy as np
+from flint import arb_poly, ctx, fmpq, fmpq_mat, fmpq_poly
+from jaxtyping import Float
+
+from organics.circuit.circuit import Circuit
+from organics.circuit.weights import Weights
+from organics.proofs.balls import Box, rational, rational_row
+from organics.proofs.roots import positive_roots
+
+_FIRST_BITS, _MOST_BITS = 128, 4096
+
+
+def states_of_one_pool(
+    circuit: Circuit, z: Float[np.ndarray, " n"], active: list[int]
+) -> list[Box] | None:
+    """All steady states among the active neurons, if they have one pool, of the main model.
+
+    `None` if they do not have one pool, if `D` is 0 at a root, or if two roots are too close.
+    """
+    b, b0, sigma, drive = (
+        rational(np.asarray(v)[active]) for v in (circuit.b, circuit.b0, circuit.sigma, z)
+    )
+    rows = _among(circuit.pool, active)
+    c = [(gain * value) ** 2 for gain, value in zip(b0, sigma, strict=True)]
+    if any(row != rows[0] for row in rows) or any(value != c[0] for value in c):
+        return None
+    W_r = fmpq_mat(_among(circuit.recurrent, active))
+    d = [gain * value for gain, value in zip(b, drive, strict=True)]
+    D, N = _determinant_and_numerators(W_r, d)
+    pooled = sum((w * p * p for w, p in zip(rows[0], N, strict=True)), fmpq_poly([0]))
+    equation = fmpq_poly([-c[0], 0, 1]) * D * D - fmpq_poly([0, 0, 1]) * pooled
+    if equation == 0 or _have_a_positive_root_in_common(equation, D):
+        return None
+    bits = _FIRST_BITS
+    while bits <= _MOST_BITS:
+        found = _at_roots(equation, D, N, bits)
+        if found is not None:
+            return found
+        bits *= 2
+    return None
+
+
+def _among(weights: Weights, active: list[int]) -> list[list[fmpq]]:
+    rows = (rational_row(weights, i) for i in active)
+    return [[row[j] for j in active] for row in rows]
+
+
+def _at_roots(equation: fmpq_poly, D: fmpq_poly, N: list[fmpq_poly], bits: int) -> list[Box] | None:
+    with ctx.workprec(2 * bits):
+        roots = positive_roots(equation, bits)
+        if roots is None:
+            return None
+        found = []
+        below, above = arb_poly(D), [arb_poly(p) for p in N]
+        for s in roots:
+            determinant: Any = below(s)
+            if determinant.contains(0):
+                return None
+            y = [value / determinant for value in (p(s) for p in above)]
+            found.append(Box(y, [s * s] * len(y)))
+        return found
+
+
+def _determinant_and_numerators(A: fmpq_mat, d: list[fmpq]) -> tuple[fmpq_poly, list[fmpq_poly]]:
+    """`det(I - t A)` and `adj(I - t A) d` as polynomials in `s = 1 - t`."""
+    n = A.nrows()
+    reverse = A.charpoly().coeffs()[::-1]  # of det(I - t A), by rising powers of t
+    drive = fmpq_mat(n, 1, d)
+    power = drive
+    powers = [power]
+    for k in range(1, n):
+        power = A * power + drive * reverse[k]
+        powers.append(power)
+    t = fmpq_poly([1, -1])
+    N = [fmpq_poly([power[i, 0] for power in powers])(t) for i in range(n)]
+    return fmpq_poly(reverse)(t), N
+
+
+def _have_a_positive_root_in_common(p: fmpq_poly, q: fmpq_poly) -> bool:
+    common = p.gcd(q)
+    return common.degree() > 0 and positive_roots(common, _FIRST_BITS) != []

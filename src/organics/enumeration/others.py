@@ -1,0 +1,47 @@
+"""Whether a steady state is the only one, and the others that are found."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from organics.enumeration.reduced import Reduced
+from organics.enumeration.search import is_among
+from organics.enumeration.states import MOST, steady_states
+from organics.rest.point import OperatingPoint, require_point
+
+
+class Others(NamedTuple):
+    """What is known about the other steady states.
+
+    Attributes
+        unique: `True` if there provably is no other, `False` if others were found, `None` if none
+            was found but some may exist.
+        why: the reason, in words.
+        points: those found, by rising `|a|`.
+    """
+
+    unique: bool | None
+    why: str
+    points: list[OperatingPoint]
+
+
+def other_states(point: OperatingPoint, *, seed: int = 0) -> Others:
+    """Other steady states than that of `point`, as far as the search of `steady_states` finds them.
+
+    Computed in float64, on concrete values. With more than 100 neurons none is searched for. Raises
+    `ValueError` if `point` is no `OperatingPoint`.
+    """
+    circuit, z = require_point(point).system, point.z
+    if circuit.n > MOST and not circuit.has_identity_recurrence:
+        return Others(None, f"others may exist: they are searched for up to n = {MOST}", [])
+    found = steady_states(circuit, z, seed=seed)
+    system = Reduced.of(circuit, np.asarray(z))
+    own = system.unknowns(point.state)
+    points = [
+        state.point
+        for state in found.states
+        if not is_among(own, system.unknowns(state.state)[None])
+    ]
+    if found.proved:
+        return Others(not points, found.why, points)
+    return Others(False if points else None, found.why, points)

@@ -1,0 +1,275 @@
+"""All steady states of a circuit under one drive, with what is known about further ones."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import ArrayLike, Float
+
+from organics.arguments import require_flag, require_whole
+from organics.circuit.circuit import (
+    Circuit,
+    State,
+    as_drive,
+    identity_recurrence,
+    require_valid,
+)
+from organics.enumeration.degree import expected_degree
+from organics.enumeration.enclosure import (
+    ALL,
+    AT_LEAST,
+    UNDECIDED,
+    Enclosed,
+    enclose_all,
+    enclose_one_pool,
+)
+from organics.enumeration.reduced import Reduced
+from organics.enumeration.search import Found, is_among, search
+from organics.linear_stability.spectrum import Stability, stability
+from organics.printing import Lines, in_html, in_words, numbers
+from organics.proofs.proof import Proof
+from organics.proofs.proof import prove as prove_one
+from organics.rest.point import OperatingPoint
+from organics.rest.search import given_state, steady_state
+
+MOST = 100
+"""Number of neurons up to which steady states are searched for."""
+MOST_BOXES = 10_000_000
+NOT_ASKED = "not asked for"
+_ONE_POOL = 40  # neurons up to which the polynomial takes less time than a search
+_TOLERANCE = 1e-9  # of the balance of each equation, as far states have few digits
+_SHOWN = 10  # states shown as text
+
+
+class FoundState(NamedTuple):
+    """One of the steady states.
+
+    Attributes
+        point: the circuit, its drive and the state.
+        linear: its eigenvalues and stability.
+        found_by: how it was found, in words.
+        enclosed: whether it is proved to exist.
+        proof: of its stability; `None` if none was asked for.
+    """
+
+    point: OperatingPoint
+    linear: Stability
+    found_by: str
+    enclosed: bool
+    proof: Proof | None
+
+    @property
+    def state(self) -> State:
+        """`y` and `a`."""
+        return self.point.state
+
+    @property
+    def stable(self) -> bool:
+        """Whether it is linearly stable."""
+        return bool(self.linear.stable)
+
+    @property
+    def unstable_dimensions(self) -> int:
+        """Number of eigenvalues with a positive real part."""
+        return int(np.sum(np.real(np.asarray(self.linear.eigenvalues)) > 0))
+
+    @property
+    def kind(self) -> str:
+        """Whether it is stable, in words, and whether that is proved."""
+        dimensions = self.unstable_dimensions
+        plural = "" if dimensions == 1 else "s"
+        unstable = f"NOT stable, {dimensions} unstable dimension{plural}"
+        return ("stable" if self.stable else unstable) + (", proved" if self.proved else "")
+
+    @property
+    def proved(self) -> bool:
+        """Whether it is proved to exist, and to be as stable as `stable` says."""
+        if self.proof is None:
+            return False
+        exists = self.enclosed or self.proof.enclosure is not None
+        return exists and self.proof.verdict == ("proved" if self.stable else "disproved")
+
+
+class Degree(NamedTuple):
+    """The sum of the signs of `det(-J)` over all steady states: what it must be, `None` if that is
+    not known, and what it is over those found."""
+
+    expected: int | None
+    found: int
+
+
+class SteadyStates(NamedTuple):
+    """The steady states found, and what is known about further ones.
+
+    Attributes
+        states: by rising Euclidean norm of `a`.
+        degree: the sum of their signs. If it is not as expected, states are missing.
+        complete: whether nothing speaks for further states: the degree is as expected, or these
+            are proved to be all. A pair of states that is missing changes no degree.
+        proved: whether these are proved to be all.
+        outcome: of the proof: "all, proved"; "at least these, proved", if boxes remain that were
+            not examined; "undecided", if a box cannot be decided, as where two states meet, or if
+            nothing bounds the states; "not asked for".
+        why: the reason, in words.
+        boxes: number of boxes examined.
+        remaining: boxes in which further states may be, lower and upper corners, shape (m, 2, n).
+            They are boxes of `sqrt(a) y`; in the rectified model, of the active neurons.
+    """
+
+    states: tuple
+    degree: Degree
+    complete: bool
+    proved: bool
+    outcome: str
+    why: str
+    boxes: int
+    remaining: Float[np.ndarray, "m 2 n"]
+
+    @property
+    def verdict(self) -> str:
+        """One line: how many, how many of them stable, and whether these are all."""
+        count, stable = len(self.states), sum(state.stable for state in self.states)
+        extent = self.outcome
+        if extent == NOT_ASKED:
+            extent = "no sign of others" if self.complete else "perhaps not all"
+        return f"{count} steady state{'' if count == 1 else 's'}, {stable} stable; {extent}"
+
+    def lines(self) -> Lines:
+        """The result as a verdict and lines of text."""
+        rows = [("why", self.why)]
+        for i, state in enumerate(self.states[:_SHOWN]):
+            rows.append((f"state {i}", f"{state.kind}; found {state.found_by}"))
+            rows += [("  y", numbers(state.state.y)), ("  a", numbers(state.state.a))]
+        if len(self.states) > _SHOWN:
+            rows.append(("", f"and {len(self.states) - _SHOWN} more"))
+        return Lines(self.verdict, tuple(rows))
+
+    def __str__(self) -> str:
+        return in_words(self)
+
+    def _repr_html_(self) -> str:
+        return in_html(self)
+
+
+def steady_states(
+    circuit: Circuit,
+    z: 'Float[ArrayLike, " n"]',
+    *,
+    prove: bool = False,
+    max_boxes: int = MOST_BOXES,
+    seed: int = 0,
+) -> SteadyStates:
+    """All steady states of `circuit` for the constant input drive `z`, shape (n,).
+
+    For `W_r = I` there is one. If all neurons have the same pool (equal rows of `W`, equal `b0
+    sigma`), as one neuron alone has, the states of the main model are found exactly and are proved
+    to be all. Otherwise they are searched for; `complete` then says whether their signs add up as
+    they must.
+
+    Arguments
+        circuit: the main or the rectified model; with a matrix `W_r` at most 100 neurons.
+        z: the input drive.
+        prove: also prove that each state exists and is stable or unstable, and up to n = 8 that
+            there are no others. Parameters and drive are the exact floating-point numbers.
+        max_boxes: most boxes that a proof examines. What it has not examined by then remains.
+        seed: of the random starts of the search.
+
+    Computed in float64, on concrete values: the number of states is not known before.
+
+    Raises `ValueError` if an argument is not as above.
+    """
+    require_flag("prove", prove)
+    require_whole("max_boxes", max_boxes)
+    require_whole("seed", seed, least=0)
+    z = np.asarray(as_drive(circuit, z), np.float64)
+    require_valid(circuit)
+    circuit = identity_recurrence(circuit) or circuit
+    require_few(circuit)
+    if circuit.has_identity_recurrence:
+        point = steady_state(circuit, z)
+        states = (_described(point, "in closed form", True, prove),)
+        why = "with W_r = I there is one steady state"
+        return _result(states, Degree(1, 1), ALL, why, 0, np.empty((0, 2, circuit.n)))
+    system = Reduced.of(circuit, z)
+    enclosed = None
+    if prove:
+        enclosed = enclose_all(circuit, z, system, max_boxes)
+    elif circuit.n <= _ONE_POOL:
+        enclosed = enclose_one_pool(circuit, z)
+    if enclosed is None:
+        return _searched(circuit, z, system, search(system, seed))
+    found = None if enclosed.outcome == ALL else search(system, seed)
+    return _enclosed(circuit, z, system, enclosed, found, prove)
+
+
+def require_few(circuit: Circuit) -> None:
+    """Refuse a circuit with a matrix `W_r` and more neurons than the search is made for."""
+    if circuit.n > MOST and not circuit.has_identity_recurrence:
+        raise ValueError(
+            f"`circuit` must have at most {MOST} neurons, not {circuit.n}: with more, begin "
+            "`steady_state(circuit, z, start=...)` where you expect a state."
+        )
+
+
+def _searched(circuit: Circuit, z, system: Reduced, found: Found) -> SteadyStates:
+    states = [
+        _described(_point(circuit, z, system, v), how, False, False)
+        for v, how in zip(found.v, found.how, strict=True)
+    ]
+    degree = Degree(found.expected, sum(found.signs))
+    return _result(states, degree, NOT_ASKED, _reason(degree), 0, _no_boxes(circuit))
+
+
+def _enclosed(
+    circuit: Circuit, z, system: Reduced, enclosed: Enclosed, found: Found | None, prove: bool
+) -> SteadyStates:
+    """The states enclosed, and those that a search finds besides."""
+    every = [(v, enclosed.how, True) for v in enclosed.v]
+    if found is not None:
+        others = zip(found.v, found.how, strict=True)
+        every += [(v, how, False) for v, how in others if not is_among(v, enclosed.v)]
+    states = [
+        _described(_point(circuit, z, system, v), how, exists, prove) for v, how, exists in every
+    ]
+    outcome = enclosed.outcome
+    if outcome == AT_LEAST and not all(state.proved for state in states):
+        outcome = UNDECIDED
+    v = np.array([v for v, _, _ in every]).reshape(-1, circuit.n)
+    degree = Degree(expected_degree(system), sum(system.signs(v)))
+    return _result(states, degree, outcome, enclosed.why, enclosed.boxes, enclosed.remaining)
+
+
+def _result(states, degree: Degree, outcome: str, why: str, boxes: int, remaining) -> SteadyStates:
+    states = sorted(states, key=lambda found: float(np.linalg.norm(found.state.a)))
+    agrees = degree.expected is not None and degree.expected == degree.found
+    proved = outcome == ALL
+    complete = proved or (agrees and outcome != UNDECIDED)
+    return SteadyStates(tuple(states), degree, complete, proved, outcome, why, boxes, remaining)
+
+
+def _no_boxes(circuit: Circuit) -> Float[np.ndarray, "0 2 n"]:
+    return np.empty((0, 2, circuit.n))
+
+
+def _point(circuit: Circuit, z, system: Reduced, v: Float[np.ndarray, " n"]) -> OperatingPoint:
+    state = State(*(jnp.asarray(x, circuit.dtype) for x in system.state(v)))
+    tolerance = _TOLERANCE if circuit.dtype == jnp.float64 else None
+    return given_state(circuit, z, state, tolerance=tolerance)
+
+
+def _described(point: OperatingPoint, found_by: str, enclosed: bool, prove: bool) -> FoundState:
+    proof = prove_one(point) if prove else None
+    return FoundState(point, stability(point), found_by, enclosed, proof)
+
+
+def _reason(degree: Degree) -> str:
+    """Why a search is complete, or not."""
+    expected, found = degree
+    if expected is None:
+        return "nothing tells whether there are others"
+    if expected != found:
+        return f"states are missing: the signs of det(-J) add up to {found}, not to {expected}"
+    return (
+        f"the signs of det(-J) add up to {expected}, as they must; others, if there are any, come "
+        "in pairs of opposite signs"
+    )
