@@ -10,7 +10,6 @@ import pytest
 from organics.files.documents import parse_object, sealed, unsealed
 from organics.settings import Needs, Settings, check, fields_of
 from organics.studies.networks.static import Networks
-from organics.training import SequenceConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -100,12 +99,11 @@ def test_a_list_that_is_not_empty_by_default_never_is():
 
 
 def test_no_number_of_a_setting_may_be_infinite_or_without_end():
-    for kind in (Networks, SequenceConfig, TrainConfig):
-        for field in dataclasses.fields(kind):
-            if type(field.default) in (int, float):
-                wrong = 2**63 if field.type is int else float("inf")
-                with pytest.raises(ValueError, match=f"`{field.name}` must be a"):
-                    kind(**{field.name: wrong})
+    for field in dataclasses.fields(Networks):
+        if type(field.default) in (int, float):
+            wrong = 2**63 if field.type is int else float("inf")
+            with pytest.raises(ValueError, match=f"`{field.name}` must be a"):
+                Networks(**{field.name: wrong})
 
 
 @pytest.mark.parametrize(

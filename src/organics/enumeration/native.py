@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from organics.enumeration import contraction
 from organics.enumeration.contraction import Contracted, Equations
-from organics.kernels import native
+from organics.kernels import library
 
 _MOST_UNKNOWNS = 8
 _LARGEST, _SMALLEST = 1e30, 1e-30  # within these nothing overflows
@@ -35,10 +35,8 @@ def contract(
 @functools.cache
 def _kernel():
     """The function of the library; `None` if there is none."""
-    if native.unavailable() is not None:
-        return None
-    function = getattr(ctypes.CDLL(str(native.LIBRARY)), "organics_contract", None)
-    if function is None:  # of an older library
+    function = getattr(library.load().handle, "organics_contract", None)
+    if function is None:  # of an older library, or there is none
         return None
     function.argtypes = [ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 10]
     function.restype = ctypes.c_bool
