@@ -11,6 +11,7 @@ in a scan that looks for the largest.
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +48,25 @@ class Config:
 
 
 def compute(config: Config, progress: bool = True) -> dict[str, Any]:
-    """Draw, linearize and compare; the outcome is also in `config.results`."""
+    """Draw, linearize and compare; the outcome, so far, is also in `config.results`."""
     shares = np.array([1 / n for n in config.sizes])
     shares /= shares.sum() * len(config.norms) * len(config.rectified)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    summary = {}
     for n, share in zip(config.sizes, shares, strict=True):
-        for rectified in config.rectified:
-            for norm in config.norms:
-                count = int(np.ceil(config.circuits * share))
-                rows.append(_compared(config.seed, n, norm, rectified, count))
-                if progress:
-                    print(rows[-1], flush=True)
+        count = int(np.ceil(config.circuits * share))
+        for rectified, norm in product(config.rectified, config.norms):
+            rows.append(_compared(config.seed, n, norm, rectified, count))
+            if progress:
+                print(rows[-1], flush=True)
+            summary = _summary(config, rows)
+            write(config.results, summary)
         jax.clear_caches()
-    summary = {
+    return summary
+
+
+def _summary(config: Config, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
         "command": command("verdicts"),
         "seed": config.seed,
         "total": {key: sum(row[key] for row in rows) for key in _COUNTS},
@@ -67,8 +74,6 @@ def compute(config: Config, progress: bool = True) -> dict[str, Any]:
         "versions": versions(),
         "platform": system(),
     }
-    write(config.results, summary)
-    return summary
 
 
 _COUNTS = (
