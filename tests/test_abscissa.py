@@ -15,8 +15,6 @@ from organics.linear.abscissa import (
     rounds,
     stable_abscissae,
 )
-from organics.studies.harness.target import Job
-from organics.studies.ours import verdicts
 
 
 def circuit_like(rng, count, n, norm):
@@ -149,17 +147,3 @@ def test_rounds_make_up_all(count):
     found = list(rounds(count))
     assert [i for some in found for i in range(count)[some]] == list(range(count))
     assert len(found) <= 2 + np.log(max(count, 1)) / np.log(8)
-
-
-@pytest.mark.usefixtures("standard_promotion")
-def test_the_study_of_verdicts_at_toy_size(tmp_path, monkeypatch):
-    cleared = []  # and not what other tests have compiled
-    monkeypatch.setattr(verdicts.jax, "clear_caches", lambda: cleared.append(1))
-    sample = verdicts.Sample(40, sizes=(2,), norms=(3.0,), rectified=(False,))
-    found = verdicts.measure(sample, Job(tmp_path))
-    total = found["total"]
-    decided = total["by_logarithmic_norm"] + total["by_powers"] + total["by_eigenvalues"]
-    assert total["circuits"] == decided == 40 and total["different"] == 0
-    assert verdicts.conclude(found).verdict == "holds"
-    total["different"] = 1
-    assert verdicts.conclude(found).verdict == "partly"

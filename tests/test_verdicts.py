@@ -1,10 +1,9 @@
 """The study of verdicts, at toy size."""
 
-import json
-
 import numpy as np
 import pytest
 
+from organics.studies.harness.target import Job
 from organics.studies.ours import verdicts
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -14,16 +13,18 @@ pytestmark = pytest.mark.usefixtures("standard_promotion")
 def test_no_verdict_is_against_the_eigenvalues(tmp_path, monkeypatch):
     cleared = []  # and not what other tests have compiled
     monkeypatch.setattr(verdicts.jax, "clear_caches", lambda: cleared.append(1))
-    file = tmp_path / "verdicts.json"
-    config = verdicts.Config(file, 1300, sizes=(2,), norms=(1.0, 3.0), rectified=(False,))
-    found = verdicts.compute(config, progress=False)
-    assert json.loads(file.read_text()) == found and len(cleared) == 1
+    sample = verdicts.Sample(1300, sizes=(2,), norms=(1.0, 3.0), rectified=(False,))
+    found = verdicts.measure(sample, Job(tmp_path))
+    assert verdicts.measure(sample, Job(tmp_path)) == found and len(cleared) == 4
     assert [row["circuits"] for row in found["rows"]] == [650, 650]
     total = found["total"]
     assert total["different"] == total["different_at_another_rate"] == 0
     decided = [total[f"by_{how}"] for how in ("logarithmic_norm", "powers", "eigenvalues")]
     assert sum(decided) == total["circuits"] == 1300 and decided[0] > decided[1] > decided[2]
     assert 0 < total["unstable"] < 100
+    assert verdicts.conclude(found).verdict == "holds"
+    total["different"] = 1
+    assert verdicts.conclude(found).verdict == "partly"
 
 
 def test_a_verdict_against_the_eigenvalues_counts():
