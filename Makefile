@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 WITH_PEERS := .venv/.installed-bench
 
-.PHONY: demo test test-isa coverage lint bench results-table sanitize clean
+.PHONY: wheels demo test test-isa coverage lint bench results-table sanitize clean
 
 NATIVE := hatch_build.py $(wildcard src/organics/kernels/cpp/*pp src/organics/kernels/cpp/cells/*pp)
 
@@ -41,6 +41,10 @@ $(WITH_PEERS): $(INSTALLED)
 
 bench: $(WITH_PEERS)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# a wheel with the kernel in build/wheels, tried in a new environment without a compiler
+wheels:
+	.ci/wheel $(PYTHON)
 
 # the table of the paper's claims, from results/paper; with ARGS=--check, only whether it is there
 results-table: $(INSTALLED)
