@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 WITH_PEERS := .venv/.installed-bench
 WITH_SPHINX := .venv/.installed-docs
 
-.PHONY: demo test test-isa coverage lint docs bench results-table sanitize clean
+.PHONY: demo test test-isa coverage lint docs wheels bench results-table sanitize clean
 
 NATIVE := hatch_build.py $(wildcard src/organics/kernels/cpp/*pp src/organics/kernels/cpp/cells/*pp)
 
@@ -52,6 +52,10 @@ $(WITH_PEERS): $(INSTALLED)
 
 bench: $(WITH_PEERS)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# a wheel with the kernel in build/wheels, tried in a new environment without a compiler
+wheels:
+	.ci/wheel $(PYTHON)
 
 # the tables of claims, from results/; with ARGS=--check, only whether they are there
 results-table: $(INSTALLED)

@@ -33,7 +33,10 @@ def make(model: Any, shape: tuple[int, ...]) -> bytes:
             program, input_names=["input"], output_names=["scores"], dynamo=True, verbose=False
         )
     assert made is not None
-    return made.model_proto.SerializeToString()
+    proto = made.model_proto
+    for graph in (proto.graph, *proto.functions):
+        _strip(graph)
+    return proto.SerializeToString()
 
 
 def runner(file: Path) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
@@ -50,6 +53,17 @@ def runner(file: Path) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
 
         session, words = ReferenceEvaluator(str(file)), f"onnx {onnx.__version__}"
     return lambda x: np.asarray(session.run(None, {"input": x})[0]), words
+
+
+def _strip(graph: Any) -> None:
+    """Remove the converter's remarks, such as the file and line on this machine of each step."""
+    described = (*graph.node, *graph.value_info)
+    for one in (*described, *getattr(graph, "initializer", ()), graph):
+        del one.metadata_props[:]
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _strip(attribute.g)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -64,7 +65,7 @@ def export_run(path: str | Path, format: ExportFormat, out: str | Path) -> Expor
     model, shape = _plain(folder), input_shape(folder.config)
     content = maker.make(model, shape)
     inputs = _inputs((_SAMPLES, *shape))
-    want = np.asarray(eqx.filter_jit(scores)(model, inputs))
+    want = np.asarray(eqx.filter_jit(scores)(model, jnp.asarray(inputs)))
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "network"
         file.write_bytes(content)
