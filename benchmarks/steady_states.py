@@ -126,7 +126,8 @@ def _proofs(agenda: Agenda, n: int) -> dict[str, Any]:
         "circuits": len(found),
         "complete": sum(one.outcome == "all, proved" for one in found),
         "seconds": spread(alone),
-        "boxes": {"median": int(np.median(boxes)), "max": max(boxes)},
+        "boxes_median": int(np.median(boxes)),
+        "boxes_most": max(boxes),
         "states": [len(one.v) for one in found],
     }
     return result | ({"seconds_with_stability": spread(whole)} if whole else {})

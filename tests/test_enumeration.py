@@ -32,6 +32,11 @@ TWO_STABLE = ROOT / "examples/two_stable_states.json"
 MOST = 200_000
 
 
+by_either = pytest.mark.parametrize(
+    "contract", [native.contract, contraction.contract], ids=["native", "numpy"]
+)
+
+
 def random_circuit(seed, n, norm=1.0, rectified=False):
     """A circuit and a drive of the law of the paper's trials, without compiling anything."""
     rng = np.random.default_rng(seed)
@@ -100,7 +105,7 @@ def equations_with_a_zero(seed, n):
     return Equations(W, W_r, Interval.exact(c), ends), v
 
 
-@pytest.mark.parametrize("contract", [native.contract, contraction.contract])
+@by_either
 def test_no_zero_is_lost(contract):
     """Boxes of all sizes around an exact zero, which may lie on their border."""
     lost = 0
@@ -121,7 +126,7 @@ def test_no_zero_is_lost(contract):
     assert lost == 0
 
 
-@pytest.mark.parametrize("contract", [native.contract, contraction.contract])
+@by_either
 def test_one_zero_is_claimed_only_where_there_is_one(contract):
     """The zeros of two neurons are known from resultants."""
     claims = 0

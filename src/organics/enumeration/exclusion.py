@@ -83,7 +83,7 @@ def exclude(
         open_ = left.known == OPEN
         low, high, widest = left.low[open_], left.high[open_], left.widest[open_]
         width = np.max(high - low, axis=1, initial=0)
-        size = 1 + np.max(np.maximum(np.abs(low), np.abs(high)), axis=1, initial=0)
+        size = zeros.scale + np.max(np.maximum(np.abs(low), np.abs(high)), axis=1, initial=0)
         small = np.flatnonzero(width < _SMALL * size)
         if len(small):
             middles = 0.5 * (low[small] + high[small])
@@ -153,6 +153,8 @@ class _Zeros:
         self._equations, self._contract = equations, contract
         self.found: list[Zero] = []
         self.boxes = 0
+        # of `v`, below which `s` hardly changes
+        self.scale = float(np.sqrt(np.min(equations.c.low)))
 
     def hold(
         self, low: Float[np.ndarray, "k n"], high: Float[np.ndarray, "k n"]
@@ -167,7 +169,7 @@ class _Zeros:
         """Enclose the zero near `v`; whether it is enclosed now."""
         if self.hold(v[None], v[None])[0]:
             return True
-        radius = _FIRST * (1 + np.abs(v)) * _GROWTH ** np.arange(_SIZES)[:, None]
+        radius = _FIRST * (self.scale + np.abs(v)) * _GROWTH ** np.arange(_SIZES)[:, None]
         self.boxes += _SIZES
         around = self._contract(self._equations, v - radius, v + radius)
         good = np.flatnonzero(around.known == ONE)

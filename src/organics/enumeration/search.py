@@ -2,7 +2,7 @@
 
 Newton's method on the reduced equations starts
 
-1. from `v = b z`;
+1. from `v = b z`, and from `y` at `a = c`;
 2. near the zeros of one equation in one unknown: if all pools grow in the same proportions `r`, as
    `a = c + t r`, then `y` follows from `t`, and `mean(W v^2 / r) = t` must hold. This finds the far
    states, two around each `t` at which `I - D(1 - s) W_r` is singular, that random starts rarely
@@ -34,7 +34,7 @@ _ROUNDING = 4 * np.finfo(float).eps
 _AROUND = 0.2  # relative, of a known state
 _NEAR = 1.3  # factor by which the proportions of pools may differ
 _ROUNDS = 6  # while the signs do not add up
-_GRID = np.logspace(-4, 12, 112)  # of t
+_LEAST, _MOST, _PER_DECADE = 1e-4, 1e12, 7  # of t
 _HALVINGS, _APPROACHES = 26, 12  # towards a pole of the equation in one unknown
 
 DRIVE, POOL, RANDOM = "from the drive", "from one pool", "from a random start"
@@ -59,8 +59,9 @@ def search(system: Reduced, seed: int = 0) -> Found:
     found = _Finds(system)
     expected = expected_degree(system)
     with np.errstate(all="ignore"):
-        found.start(system.d[None], DRIVE)
         rays = [system.W.mean(axis=1)]
+        unpooled = _on_ray(system, rays[0], np.zeros(1)).v
+        found.start(np.concatenate([system.d[None], unpooled]), DRIVE)
         found.start(_near_one_pool(system, rays[0]), POOL)
         found.start(random_starts(system, rng, _count(system.n)), RANDOM)
         used = 0
@@ -204,12 +205,18 @@ def _near_one_pool(system: Reduced, r: Float[np.ndarray, " n"]) -> Float[np.ndar
     if not np.all(r > 0):
         return np.empty((0, system.n))
     r = r / r.mean()
-    on_grid = _on_ray(system, r, _GRID)
+    on_grid = _on_ray(system, r, _grid(system))
     parts = [on_grid, *(_on_ray(system, r, t) for t in _beside_poles(system, r, on_grid))]
     t, v, above, _ = (np.concatenate(values) for values in zip(*parts, strict=True))
     order = np.argsort(t)
     change = np.flatnonzero(np.diff(above[order]))
     return v[order[change]]
+
+
+def _grid(system: Reduced) -> Float[np.ndarray, " m"]:
+    """Values of `t` from where it is small beside `c`."""
+    least = min(_LEAST, 0.01 * float(np.mean(system.c)))
+    return np.geomspace(least, _MOST, int(_PER_DECADE * np.log10(_MOST / least)))
 
 
 class _OnRay(NamedTuple):
