@@ -1,0 +1,120 @@
+"""Branches of steady states, and the events on them."""
+
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from jaxtyping import Complex, Float
+
+from organics.printing import Lines
+
+Kind = Literal["fold", "hopf", "branch point", "pitchfork"]
+
+
+class Event(NamedTuple):
+    """A point of a branch where the steady states, or their stability, change.
+
+    Attributes
+        kind: "fold", "hopf", "branch point" or "pitchfork" (a branch point of which one branch has
+            the parameter as its extreme).
+        parameter: the value of the parameter.
+        x: the state, `y` then `a` of a circuit, (m,).
+        confirmed: whether Newton's method for the equations that define such a point ends there,
+            with a last step below 1e-10 in units of the state.
+        error: that step.
+        frequency_hz: of the oscillation born at a Hopf point, in Hz; else `None`.
+        first_lyapunov: of a Hopf point, in 1/ms; else `None`.
+        speed: how fast the critical real part changes with the parameter there, in 1/ms; else
+            `None`.
+        coefficient: of the normal form of a fold, in 1/ms; else `None`.
+        vector: the null vector of a fold, or the complex eigenvector of a Hopf point, (m,).
+        proved: whether `prove_event` proved it; `None` if it was not asked.
+    """
+
+    kind: str
+    parameter: float
+    x: Float[np.ndarray, " m"]
+    confirmed: bool
+    error: float
+    frequency_hz: float | None = None
+    first_lyapunov: float | None = None
+    speed: float | None = None
+    coefficient: float | None = None
+    vector: Any = None
+    proved: bool | None = None
+
+    @property
+    def words(self) -> str:
+        """What it is, in words."""
+        sure = "" if self.confirmed else ", unconfirmed"
+        if self.kind != "hopf" or self.first_lyapunov is None:
+            return f"{self.kind}{sure}"
+        born = "a stable" if self.first_lyapunov < 0 else "an unstable"
+        way = "supercritical" if self.first_lyapunov < 0 else "subcritical"
+        return f"hopf, {way} (l1 = {self.first_lyapunov:.4g}: {born} cycle is born){sure}"
+
+
+class Branch(NamedTuple):
+    """Steady states in the order in which the branch passes them.
+
+    Attributes
+        parameter: values of the parameter, (k,).
+        x: the states, (k, m): `y` then `a` of a circuit.
+        eigenvalues: of the Jacobian, in 1/ms, by falling real part, (k, m).
+        events: those on it, in order.
+        ends: how it ends on either side, each one of `ENDS`.
+    """
+
+    parameter: Float[np.ndarray, " k"]
+    x: Float[np.ndarray, "k m"]
+    eigenvalues: Complex[np.ndarray, "k m"]
+    events: list[Event]
+    ends: tuple
+
+    @property
+    def stable(self) -> np.ndarray:
+        """Which states are stable."""
+        return self.eigenvalues[:, 0].real < 0
+
+
+class Diagram(NamedTuple):
+    """All branches that were found.
+
+    Attributes
+        parameter: its name.
+        bounds: the range of its values.
+        branches: of steady states.
+        cycles: of limit cycles.
+        interrupted: whether Ctrl-C ended the work before its end.
+    """
+
+    parameter: str
+    bounds: tuple
+    branches: list[Branch]
+    cycles: list[Any]
+    interrupted: bool
+
+    @property
+    def events(self) -> list[Event]:
+        """Those of all branches of steady states."""
+        return [event for branch in self.branches for event in branch.events]
+
+    def lines(self) -> Lines:
+        """The result as a verdict and lines of text."""
+        said = f"{len(self.branches)} branch(es) of steady states over {self.parameter}"
+        rows = []
+        for i, branch in enumerate(self.branches):
+            low, high = branch.parameter.min(), branch.parameter.max()
+            rows.append((f"branch {i}", f"{len(branch.parameter)} points from {low:.6g} to {high:.6g}; "
+                         f"{branch.ends[0]}, and {branch.ends[1]}"))  # fmt: skip
+            rows += [("", f"{self.parameter} = {event.parameter:.10g}: {event.words}") for event in branch.events]
+        if self.interrupted:
+            rows.append(("interrupted", "this is what was found until then"))
+        return Lines(said, tuple(rows))
+
+    def __str__(self) -> str:
+        return str(self.lines())
+
+    def _repr_html_(self) -> str:
+        return self.lines().html()
+
+

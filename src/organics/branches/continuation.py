@@ -1,0 +1,194 @@
+"""`continuation`: how steady states move with a parameter, and where they change."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import ArrayLike, Float
+
+from organics.arguments import require_whole
+from organics.branches.branch import Branch, Diagram
+from organics.branches.family import Family, Line, Parameter, as_family
+from organics.branches.search import Traced, curves_of, stacked, switch, through
+from organics.circuit.circuit import Circuit, State, as_drive
+from organics.errors import NoSteadyState
+from organics.rest.balance import judge
+from organics.rest.point import OperatingPoint
+from organics.rest.search import steady_state
+from organics.rest.system import DrivenCircuit, System
+
+MOST = 5000
+"""Points of a branch on each side of its start."""
+_BALANCED = 1e-6  # relative imbalance of a state that is taken as a start
+
+
+def continuation(
+    system: Circuit | System,
+    z: "ArrayLike | None",
+    parameter: Parameter,
+    bounds: "tuple[float, float]",
+    *,
+    start: Any = None,
+    switching: bool = True,
+    most: int = MOST,
+) -> Diagram:
+    """The branches of steady states over one parameter, with folds, Hopf points and branch points.
+
+    Each branch is followed in both directions, through folds, up to the bounds or to infinity; at
+    branch points the other branch is followed, too.
+
+    Arguments
+        system: a circuit; or another `System`, such as `SSN.driven(x)`, with `z=None`.
+        z: the circuit's input drive, (n,).
+        parameter: "z", a factor on the drive; an entry, such as "W_r[0,1]" or "z[2]"; an array
+            whose entries are equal, such as "tau_a"; or a direction, arrays by name, of which the
+            parameter's multiple is added to the system.
+        bounds: smallest and largest value of the parameter.
+        start: a steady state of the system as it is, or several: each a `State`, an operating point
+            or an array (m,). By default that of `steady_state(circuit, z)`, or at the nearest bound
+            if the circuit's own value is out of bounds.
+        switching: whether to follow the other branch at branch points.
+        most: largest number of points on each side of a start.
+
+    Computed in float64, which must be switched on: `jax.config.update("jax_enable_x64", True)`.
+
+    Raises `ValueError` if the parameter does not exist, if the system is not valid within the
+    bounds, or if a start is no steady state; `NoSteadyState` if none is found to start from.
+
+    Source: Keller 1977; Kuznetsov, Elements of Applied Bifurcation Theory.
+    """
+    require_whole("most", most)
+    bounds = require_bounds(bounds)
+    system = as_system(system, z, parameter)
+    family, (line,) = as_family(system, (parameter,))
+    require_valid_range(family, line, bounds)
+    starts = _starts(system, family, line, bounds, start)
+    curve = curves_of(stacked(family, 1), bounds[1] - bounds[0], 1)
+    one = jax.tree.map(lambda leaf: leaf[0], curve)
+    traced = _without_twins(through(stacked(one, len(starts)), starts, bounds, most))
+    if switching:
+        traced = switch(one, traced, bounds, most)
+    return Diagram(line.name, bounds, traced.branches, [], traced.interrupted)
+
+
+def as_system(system: Any, z: Any, *parameters: Parameter) -> System:
+    """The system with its drive, in float64, all arrays NumPy's; an identity `W_r` becomes a matrix
+    if a parameter is in it."""
+    if not jax.config.values["jax_enable_x64"]:
+        raise ValueError(
+            "`system` must be in float64, which JAX is not set to: "
+            "`jax.config.update('jax_enable_x64', True)`."
+        )
+    if isinstance(system, Circuit):
+        drive = as_drive(system, z)
+        names = [name for p in parameters for name in ([p] if isinstance(p, str) else p)]
+        if system.has_identity_recurrence and any(str(p).startswith("W_r") for p in names):
+            import equinox as eqx
+
+            system = eqx.tree_at(
+                lambda c: c.W_r, system, jnp.eye(system.n), is_leaf=lambda leaf: leaf is None
+            )
+        system = DrivenCircuit(system, drive)
+    elif not isinstance(system, System) or z is not None:
+        raise ValueError(
+            "`system` must be a circuit with its drive `z`, or a `System` with `z=None`, not "
+            f"{type(system).__name__} with {'a' if z is not None else 'no'} drive."
+        )
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), system)
+
+
+def require_bounds(bounds: Any, name: str = "bounds") -> tuple:
+    """Two finite numbers, the first below the second."""
+    try:
+        low, high = (float(value) for value in bounds)
+    except (TypeError, ValueError):
+        raise ValueError(f"`{name}` must be two numbers, not {bounds!r}.") from None
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise ValueError(f"`{name}` must be finite, the first below the second, not {bounds}.")
+    return low, high
+
+
+def require_valid_range(family: Family, line: Line, bounds: tuple, index: int = 0) -> None:
+    """Refuse bounds at which the system is not valid. Domains are convex, so the ends suffice."""
+    values = [0.0] * len(family.slopes)
+    for value in bounds:
+        values[index] = value
+        system = line.base if len(family.slopes) == 1 else family.base
+        system = jax.tree.map(lambda b, s, v=value: b + v * s, system, line.slope)
+        try:
+            system.require_valid()
+        except ValueError as error:
+            raise ValueError(
+                f"`bounds` must leave the system valid, which it is not at {line.name} = {value:g}: "
+                f"{error} Its own value is {line.value:g}."
+            ) from None
+
+
+def _starts(system: System, family: Family, line: Line, bounds: tuple, start: Any) -> Any:
+    """The points `(x, value)` from which branches are followed."""
+    if start is None:
+        if not isinstance(system, DrivenCircuit):
+            raise ValueError("`start` must be given for a system that is not a circuit.")
+        value = float(np.clip(line.value, *bounds))
+        at = family.at(value)
+        point = steady_state(at.circuit, at.z)
+        if not point.converged:
+            raise NoSteadyState(
+                f"no steady state was found at {line.name} = {value:g} to start from: give a "
+                "`start`, or other `bounds`."
+            )
+        return np.concatenate([*point.state, [value]])[None]
+    if not bounds[0] <= line.value <= bounds[1]:
+        raise ValueError(
+            f"`bounds` must include {line.value:g}, the system's own {line.name}, at which `start` "
+            f"is to be a steady state, not {bounds}."
+        )
+    several = isinstance(start, Sequence) and not isinstance(start, State)
+    states = [_as_vector(one, len(system.time_constants())) for one in (start if several else [start])]
+    if not states:
+        raise ValueError("`start` must be at least one state.")
+    for i, x in enumerate(states):
+        judged = judge(system, x)
+        if not judged.error < _BALANCED:
+            where = f"start[{i}]" if several else "start"
+            raise ValueError(
+                f"`{where}` must be a steady state of the system as it is; its equations are off by "
+                f"{float(judged.error):.2g} of their terms. `steady_state` finds one."
+            )
+    return np.stack([np.append(x, line.value) for x in states])
+
+
+def _as_vector(start: Any, m: int) -> Float[np.ndarray, " m"]:
+    state = start.state if isinstance(start, OperatingPoint) else start
+    state = np.concatenate([np.asarray(part) for part in state]) if isinstance(state, State) else state
+    try:
+        x = np.asarray(state, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"`start` must be a state, not {type(start).__name__}.") from None
+    if x.shape != (m,) or not np.all(np.isfinite(x)):
+        raise ValueError(f"`start` must be finite and of shape ({m},), not {x.shape}.")
+    return x
+
+
+def _without_twins(traced: Traced) -> Traced:
+    """Each branch once, if several starts lie on it."""
+    kept: list[int] = []
+    for i, branch in enumerate(traced.branches):
+        if not any(_same(traced.branches[j], branch) for j in kept):
+            kept.append(i)
+    return traced._replace(
+        branches=[traced.branches[i] for i in kept], crossings=[traced.crossings[i] for i in kept]
+    )
+
+
+def _same(one: Branch, other: Branch) -> bool:
+    """Whether two branches have the same ends."""
+    def ends(branch):
+        return np.stack([np.append(branch.x[i], branch.parameter[i]) for i in (0, -1)])
+
+    a, b = ends(one), ends(other)
+    scale = 1e-6 * (np.abs(a) + np.abs(b) + 1e-6)
+    close = [np.all(np.abs(a - c) < scale) for c in (b, b[::-1])]
+    return any(close)
