@@ -22,6 +22,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from organics.branches.branch import Branch, Diagram
 from organics.files.atomic import write_atomically
 from organics.planar import FixedPoint2D, Nullclines, PhasePlane
 
@@ -38,6 +39,7 @@ __all__ = [
     "STYLE",
     "VERMILION",
     "abscissa_histogram",
+    "bifurcation_diagram",
     "coherences",
     "letter",
     "phase_portrait",
@@ -357,6 +359,61 @@ def abscissa_histogram(
     axes.set(xlabel=r"$\max\,\mathrm{Re}\,\lambda$ (1/ms)", ylabel=of)
     _legend_above(axes)
     return _figure(axes)
+
+
+_EVENTS = {"fold": ("s", BLACK), "hopf": ("o", VERMILION), "branch point": ("^", PURPLE),
+           "pitchfork": ("^", PURPLE)}  # fmt: skip
+
+
+@style()
+def bifurcation_diagram(
+    diagram: Diagram, *, neuron: int = 0, axes: Axes | None = None
+) -> Figure:
+    """The `neuron`-th number of the states against the parameter: stable branches solid, unstable
+    ones dashed, events marked, limit cycles by their extremes."""
+    axes = _axes(axes, height=2.8)
+    for branch in diagram.branches:
+        for where, line in ((branch.stable, "-"), (~branch.stable, "--")):
+            for piece in _runs(where):
+                parameter, x = _up_to_events(branch, piece)
+                axes.plot(parameter, x[:, neuron], line, color=BLUE)
+    named: set[str] = set()
+    for event in diagram.events:
+        marker, colour = _EVENTS[event.kind]
+        label = None if event.kind in named else event.kind
+        named.add(event.kind)
+        axes.plot(
+            event.parameter, event.x[neuron], marker, color=colour, label=label, markersize=4,
+            markerfacecolor=colour if event.confirmed else "white", zorder=4,
+        )  # fmt: skip
+    axes.set(xlabel=diagram.parameter, ylabel=rf"$y_{{{neuron + 1}}}$", xlim=diagram.bounds)
+    if named:
+        _legend_above(axes)
+    return _figure(axes)
+
+
+def _runs(where: np.ndarray) -> Iterator[slice]:
+    """The pieces of consecutive true entries."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], where.astype(int), [0]])))
+    for first, last in edges.reshape(-1, 2):
+        yield slice(int(first), int(last))
+
+
+def _up_to_events(branch: Branch, piece: slice) -> tuple[np.ndarray, np.ndarray]:
+    """A piece of a branch, with the events next to its ends."""
+    parameter, x = branch.parameter[piece], branch.x[piece]
+    for end, beyond in ((0, piece.start - 1), (-1, piece.stop)):
+        if not 0 <= beyond < len(branch.parameter):
+            continue
+        neighbours = sorted([piece.start if end == 0 else piece.stop - 1, beyond])
+        low, high = (branch.x[i] for i in neighbours)
+        between = [event for event in branch.events
+                   if np.all((event.x - low) * (event.x - high) <= 1e-9)]  # fmt: skip
+        if between:
+            at = 0 if end == 0 else len(parameter)
+            parameter = np.insert(parameter, at, between[0].parameter)
+            x = np.insert(x, at, between[0].x, axis=0)
+    return parameter, x
 
 
 @style()

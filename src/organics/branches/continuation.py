@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
 from organics.arguments import require_whole
+from organics.branches.arclength import rows
 from organics.branches.branch import Branch, Diagram
 from organics.branches.family import Family, Line, Parameter, as_family
 from organics.branches.search import Traced, curves_of, stacked, switch, through
@@ -48,7 +50,8 @@ def continuation(
         bounds: smallest and largest value of the parameter.
         start: a steady state of the system as it is, or several: each a `State`, an operating point
             or an array (m,). By default that of `steady_state(circuit, z)`, or at the nearest bound
-            if the circuit's own value is out of bounds.
+            if the circuit's own value is out of bounds. "rest", for a factor on the drive, is the
+            rest without input, at the factor 0.
         switching: whether to follow the other branch at branch points.
         most: largest number of points on each side of a start.
 
@@ -73,6 +76,54 @@ def continuation(
     return Diagram(line.name, bounds, traced.branches, [], traced.interrupted)
 
 
+def continuations(
+    circuits: Circuit,
+    drives: "ArrayLike",
+    parameter: Parameter,
+    bounds: "tuple[float, float]",
+    *,
+    start: Any = None,
+    most: int = MOST,
+) -> list[Diagram]:
+    """The branch of each of many circuits, as `continuation` without switching, all in one batch.
+
+    Arguments
+        circuits: k circuits of one size, stacked, as `jax.vmap` makes them.
+        drives: (k, n).
+        parameter, bounds, most: as in `continuation`.
+        start: "rest" as there; or a state of each circuit, `State` of two arrays (k, n). By default
+            what `steady_state` finds.
+
+    Raises `ValueError` as `continuation` does, naming the circuit, and `NoSteadyState`.
+    """
+    require_whole("most", most)
+    bounds = require_bounds(bounds)
+    drives = np.asarray(drives)
+    if np.ndim(circuits.b) != 2 or drives.shape != np.shape(circuits.b):
+        raise ValueError(
+            f"`circuits` must be stacked, with one drive each, not with `b` of shape "
+            f"{np.shape(circuits.b)} and `drives` of shape {drives.shape}."
+        )
+    families, starts, line = [], [], None
+    states = None if start is None or isinstance(start, str) else np.concatenate([*start], axis=1)
+    for i, z in enumerate(drives):
+        one = start if states is None else states[i]
+        try:
+            system = as_system(rows(circuits, i), z, parameter)
+            family, (line,) = as_family(system, (parameter,))
+            require_valid_range(family, line, bounds)
+            starts.append(_starts(system, family, line, bounds, one)[0])
+        except (ValueError, NoSteadyState) as error:
+            raise type(error)(f"circuit {i}: {error}") from None
+        families.append(family)
+    assert line is not None
+    family = jax.tree.map(lambda *leaves: np.stack(leaves), *families)
+    curves = curves_of(family, bounds[1] - bounds[0], len(starts))
+    traced = through(curves, np.stack(starts), bounds, most)
+    return [Diagram(line.name, bounds, [branch], [], traced.interrupted)
+            for branch in traced.branches]  # fmt: skip
+
+
 def as_system(system: Any, z: Any, *parameters: Parameter) -> System:
     """The system with its drive, in float64, all arrays NumPy's; an identity `W_r` becomes a matrix
     if a parameter is in it."""
@@ -85,8 +136,6 @@ def as_system(system: Any, z: Any, *parameters: Parameter) -> System:
         drive = as_drive(system, z)
         names = [name for p in parameters for name in ([p] if isinstance(p, str) else p)]
         if system.has_identity_recurrence and any(str(p).startswith("W_r") for p in names):
-            import equinox as eqx
-
             system = eqx.tree_at(
                 lambda c: c.W_r, system, jnp.eye(system.n), is_leaf=lambda leaf: leaf is None
             )
@@ -128,6 +177,14 @@ def require_valid_range(family: Family, line: Line, bounds: tuple, index: int = 
 
 def _starts(system: System, family: Family, line: Line, bounds: tuple, start: Any) -> Any:
     """The points `(x, value)` from which branches are followed."""
+    if isinstance(start, str):
+        if start != "rest" or not isinstance(system, DrivenCircuit) or line.name != system.drive:
+            raise ValueError(
+                f'`start` must be states, or "rest" for a factor on the drive, not {start!r}.'
+            )
+        if not bounds[0] <= 0 <= bounds[1]:
+            raise ValueError(f"`bounds` must include 0 to start from rest, not {bounds}.")
+        return np.concatenate([np.zeros_like(system.z), system.circuit.c, [0.0]])[None]
     if start is None:
         if not isinstance(system, DrivenCircuit):
             raise ValueError("`start` must be given for a system that is not a circuit.")
