@@ -42,7 +42,7 @@ _LONGEST, _FIRST, _SHORTEST = 1.0, 0.05, 1e-9
 _TURN, _MOST_TURN = 0.15, 0.5  # angle of the tangents of a step: wanted, and largest; radians
 _APART = 1e-6  # a step this short may hold several events
 _ATTEMPTS = 16  # in one call of a compiled program
-_LANES = 32  # curves followed at once
+_WIDTHS = (4, 32)  # how many curves one program follows: few sizes, as each is compiled
 _SAME = 1e-5  # distance of two equal points, in units
 
 
@@ -67,6 +67,10 @@ class Curve(eqx.Module):
     def jacobian(self, X: Float[Array, " k1"]) -> Float[Array, "k k1"]:
         """The derivative of `residual`."""
         return jax.jacfwd(self.residual)(X)
+
+    def linearized(self, X: Float[Array, " k1"]) -> tuple[Float[Array, " k"], Float[Array, "k k1"]]:
+        """`residual` and `jacobian`, for curves that find both together."""
+        return self.residual(X), self.jacobian(X)
 
     def room(self, X: Float[Array, " k1"], step: Float[Array, " k1"]) -> Float[Array, ""]:
         """The largest fraction of a step that stays in the domain."""
@@ -117,13 +121,14 @@ class Corrected(NamedTuple):
 
 def bordered(
     curve: Curve, X: Float[Array, " k1"], row: Float[Array, " k1"], U: Float[Array, " k1"]
-) -> tuple[Float[Array, "k1 k1"], Float[Array, " k"]]:
-    """The Jacobian in units, its rows scaled to their largest entries, above a further row; and
-    these scales."""
-    J = curve.jacobian(X) * U[None, :]
+) -> tuple[Float[Array, "k1 k1"], Float[Array, " k"], Float[Array, " k"]]:
+    """The Jacobian in units, its rows scaled to their largest entries, above a further row; the
+    residual, scaled alike; and the scales."""
+    left, J = curve.linearized(X)
+    J = J * U[None, :]
     scale = jnp.max(jnp.abs(J), axis=1)
     scale = jnp.where(scale > 0, scale, 1)
-    return jnp.concatenate([J / scale[:, None], row[None]]), scale
+    return jnp.concatenate([J / scale[:, None], row[None]]), left / scale, scale
 
 
 def correct(
@@ -142,9 +147,8 @@ def correct(
         )  # fmt: skip
 
     def step(at):
-        M, scale = bordered(curve, at.X, row, U)
-        left = jnp.append(curve.residual(at.X) / scale, jnp.dot(row, (at.X - start) / U))
-        d = -jnp.linalg.solve(M, left)
+        M, left, _ = bordered(curve, at.X, row, U)
+        d = -jnp.linalg.solve(M, jnp.append(left, jnp.dot(row, (at.X - start) / U)))
         size = jnp.linalg.norm(d)
         moved = U * d
         part = jnp.minimum(1, curve.room(at.X, moved))
@@ -161,7 +165,7 @@ def correct(
 def as_point(curve: Curve, X: Float[Array, " k1"], along: Float[Array, " k1"]) -> Point:
     """The point at `X`, whose tangent has the direction of `along`, in units at `X`."""
     U = curve.lengths(X)
-    M, _ = bordered(curve, X, along, U)
+    M, _, _ = bordered(curve, X, along, U)
     t = jnp.linalg.solve(M, jnp.zeros_like(X).at[-1].set(1))
     t = t / jnp.linalg.norm(t)
     M = M.at[-1].set(t)
@@ -214,18 +218,24 @@ def _attempt(curve: Curve, bounds: Float[Array, " 2"], walk: Walk) -> tuple[Walk
     over = going & ~found.failed & ((value < low) | (value > high))
     part = (bound - at.X[-1]) / jnp.where(over, value - at.X[-1], 1)
     between = (at.X + part * (found.X - at.X)).at[-1].set(bound)
-    unit = jnp.zeros_like(at.X).at[-1].set(1)
-    landed = correct(curve, between, unit, U, over)
-    X = jnp.where(over, landed.X.at[-1].set(bound), found.X)
-    failed = jnp.where(over, landed.failed | found.failed, found.failed)
 
     first, U1 = walk.first, curve.lengths(walk.first.X)
     ahead = lambda X: jnp.dot(first.t, (X - first.X) / U1)  # noqa: E731
-    near = jnp.linalg.norm((X - first.X) / U1) < 2 * h
-    passing = going & ~failed & (walk.steps > 3) & near & (ahead(at.X) < 0) & (ahead(X) >= 0)
-    again = correct(curve, X - ahead(X) * first.t * U1, first.t, U1, passing)
-    closed = passing & ~again.failed & (jnp.linalg.norm((again.X - first.X) / U1) < _SAME)
-    X = jnp.where(closed, first.X, X)
+    near = jnp.linalg.norm((found.X - first.X) / U1) < 2 * h
+    passing = going & ~found.failed & ~over & (walk.steps > 3) & near
+    passing &= (ahead(at.X) < 0) & (ahead(found.X) >= 0)
+
+    # a second correction: at the bound, or across the first point's tangent
+    unit = jnp.zeros_like(at.X).at[-1].set(1)
+    back = found.X - ahead(found.X) * first.t * U1
+    second = correct(
+        curve, jnp.where(over, between, back), jnp.where(over, unit, first.t),
+        jnp.where(over, U, U1), over | passing,
+    )  # fmt: skip
+    closed = passing & ~second.failed
+    closed &= jnp.linalg.norm((second.X - first.X) / U1) < _SAME
+    X = jnp.where(over, second.X.at[-1].set(bound), jnp.where(closed, first.X, found.X))
+    failed = found.failed | (over & second.failed)
 
     point = as_point(curve, X, at.t * U / curve.lengths(X))
     cosine = jnp.dot(at.t, tangent_in(curve, point, U))
@@ -304,6 +314,10 @@ def follow(
     interrupted = Flag()
 
     def work() -> None:
+        with jax.enable_x64(True):  # which holds in one thread alone
+            work_in_double_precision()
+
+    def work_in_double_precision() -> None:
         lanes = [pending.popleft() for _ in range(width) if pending]
         state = rows(walks, lanes)
         while lanes and not interrupted.is_set():
@@ -341,8 +355,7 @@ def _joined(parts: list[Point]) -> Point:
 
 
 def _width(count: int) -> int:
-    """How many rows a program takes: one of few sizes, as each is compiled."""
-    return next((width for width in (2, 8) if count <= width), _LANES)
+    return next((width for width in _WIDTHS if count <= width), _WIDTHS[-1])
 
 
 def pairs(path: Path) -> Iterator[tuple[int, int]]:

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from jaxtyping import Float
 
 from organics.arguments import require_whole
 from organics.branches.arclength import rows
@@ -15,6 +15,7 @@ from organics.branches.branch import Branch, Diagram
 from organics.branches.family import Family, Line, Parameter, as_family
 from organics.branches.search import Traced, curves_of, stacked, switch, through
 from organics.circuit.circuit import Circuit, State, as_drive
+from organics.circuit.values import Values
 from organics.errors import NoSteadyState
 from organics.rest.balance import judge
 from organics.rest.point import OperatingPoint
@@ -28,7 +29,7 @@ _BALANCED = 1e-6  # relative imbalance of a state that is taken as a start
 
 def continuation(
     system: Circuit | System,
-    z: "ArrayLike | None",
+    z: "Values | None",
     parameter: Parameter,
     bounds: "tuple[float, float]",
     *,
@@ -78,7 +79,7 @@ def continuation(
 
 def continuations(
     circuits: Circuit,
-    drives: "ArrayLike",
+    drives: "Values",
     parameter: Parameter,
     bounds: "tuple[float, float]",
     *,
@@ -127,7 +128,7 @@ def continuations(
 def as_system(system: Any, z: Any, *parameters: Parameter) -> System:
     """The system with its drive, in float64, all arrays NumPy's; an identity `W_r` becomes a matrix
     if a parameter is in it."""
-    if not jax.config.values["jax_enable_x64"]:
+    if jax.dtypes.canonicalize_dtype(float) != np.float64:
         raise ValueError(
             "`system` must be in float64, which JAX is not set to: "
             "`jax.config.update('jax_enable_x64', True)`."
@@ -203,7 +204,8 @@ def _starts(system: System, family: Family, line: Line, bounds: tuple, start: An
             f"is to be a steady state, not {bounds}."
         )
     several = isinstance(start, Sequence) and not isinstance(start, State)
-    states = [_as_vector(one, len(system.time_constants())) for one in (start if several else [start])]
+    (m,) = jax.eval_shape(lambda system: system.time_constants(), system).shape
+    states = [_as_vector(one, m) for one in (start if several else [start])]
     if not states:
         raise ValueError("`start` must be at least one state.")
     for i, x in enumerate(states):

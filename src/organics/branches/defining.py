@@ -91,7 +91,7 @@ class HopfSystem(eqx.Module):
     def parts(self, Z: Float[Array, " size"]) -> Hopf:
         """The parts of a point."""
         m = len(self.ell)
-        q = Z[m : 2 * m] + 1j * Z[2 * m : 3 * m]
+        q = jax.lax.complex(Z[m : 2 * m], Z[2 * m : 3 * m])
         return Hopf(Z[:m], q, Z[3 * m], Z[3 * m + 1 :])
 
     def residual(self, X: Float[Array, " size"]) -> Float[Array, " rows"]:
@@ -125,14 +125,12 @@ def fold_system(family: Family, x, phi, values, widths) -> tuple[FoldSystem, Flo
 def hopf_system(family: Family, x, q, w, values, widths) -> tuple[HopfSystem, Float[Array, " size"]]:
     """The equations of a Hopf point near a state with an eigenvector, and that point."""
     U = family.at(*values).lengths(x)
-    scaled = q / U
-    largest = scaled[jnp.argmax(jnp.abs(scaled))]
-    q = q * jnp.conj(largest) / jnp.abs(largest)  # then its real part is not small
-    q = q / jnp.linalg.norm(q.real / U)
-    shift = jnp.dot(q.real / U**2, q.imag)  # so that l^T Im q = 0
-    q = q * (1 - 1j * shift)
-    ell = q.real / U**2
-    ell = ell / jnp.dot(ell, q.real)
+    scaled = jax.lax.complex(q.real / U, q.imag / U)
+    turn = jnp.exp(jax.lax.complex(jnp.zeros(()), -jnp.angle(jnp.sum(scaled**2)) / 2))
+    scaled = scaled * turn  # then its real and imaginary part are orthogonal, the former longer
+    size = jnp.linalg.norm(scaled.real)
+    r, i = scaled.real / size, scaled.imag / size
+    ell, q = r / U, jax.lax.complex(r * U, i * U)
     Z = jnp.concatenate([x, q.real, q.imag, w[None], values])
     return HopfSystem(family, ell, jnp.abs(w), widths), Z
 
@@ -159,7 +157,7 @@ def _newton(residual, Z: Float[Array, " size"], U: Float[Array, " size"]) -> Fou
 def polish_fold(curve: SteadyCurve, X: Float[Array, " k1"]) -> tuple[Found, Fold]:
     """The fold near a point of a branch."""
     U = curve.lengths(X)
-    phi = jnp.linalg.svd(curve.jacobian(X)[:, :-1] * U[:-1])[2][-1] * U[:-1]
+    phi = jnp.linalg.svd(curve.jacobian(X)[:, :-1] * U[None, :-1])[2][-1] * U[:-1]
     system, Z = fold_system(curve.family, X[:-1], phi, X[-1:], curve.width[None])
     found = solve(system, Z)
     return found, system.parts(found.Z)
@@ -190,13 +188,13 @@ def polish_branch_point(curve: SteadyCurve, X: Float[Array, " k1"]) -> tuple[Fou
     """The branch point near a point of a curve, and that point."""
     U = curve.lengths(X)
     k = len(X) - 1
-    _, scale = bordered(curve, X, jnp.zeros_like(X), U)
-    p0 = jnp.linalg.svd(curve.jacobian(X) * U / scale[:, None])[0][:, -1]
+    _, _, scale = bordered(curve, X, jnp.zeros_like(X), U)
+    p0 = jnp.linalg.svd(curve.jacobian(X) * U[None, :] / scale[:, None])[0][:, -1]
 
     def residual(Z):
         X, beta, p = Z[: k + 1], Z[k + 1], Z[k + 2 :]
         H = curve.residual(X) / scale + beta * p0
-        across = (curve.jacobian(X) * U / scale[:, None]).T @ p
+        across = (curve.jacobian(X) * U[None, :] / scale[:, None]).T @ p
         return jnp.concatenate([H, across, (p0 @ p - 1)[None]])
 
     Z = jnp.concatenate([X, jnp.zeros(1), p0])

@@ -47,31 +47,36 @@ def lyapunov(system: System, x: Float[Array, " m"], q: Complex[Array, " m"], w: 
     q, p = eigenvectors(J, q, w)
 
     def B(u, v):
-        return _complex(lambda a, b: system.second(x, a, b), u, v) / tau
+        return _complex(lambda a, b: system.second(x, a, b) / tau, u, v)
 
     def C(u, v, w):
-        along = lambda part: _complex(lambda a, b: system.third(x, a, b, part), u, v)  # noqa: E731
-        return (along(w.real) + 1j * along(w.imag)) / tau
+        along = lambda part: _complex(lambda a, b: system.third(x, a, b, part) / tau, u, v)  # noqa: E731
+        return along(w.real) + 1j * along(w.imag)
 
     conj = jnp.conj(q)
-    one = jnp.eye(len(x), dtype=q.dtype)
-    shift = jnp.linalg.solve(J.astype(q.dtype), B(q, conj))
-    twice = jnp.linalg.solve(2j * w * one - J, B(q, q))
+    J = J.astype(q.dtype)
+    shift = jnp.linalg.solve(J, B(q, conj))
+    twice = jnp.linalg.solve(_along_axis(2 * w, J) - J, B(q, q))
     total = C(q, q, conj) - 2 * B(q, shift) + B(conj, twice)
     return jnp.real(jnp.vdot(p, total)) / (2 * w), p, q
 
 
 def eigenvectors(J: Float[Array, "m m"], q: Complex[Array, " m"], w: Float[Array, ""]):
     """`q` and `p` normalized, from an approximate `q`."""
-    q = q / jnp.linalg.norm(q)
-    shifted = J.T + 1j * w * jnp.eye(len(J))
-    p = jnp.conj(jnp.linalg.svd(shifted)[2][-1])
+    q = q / jnp.linalg.norm(q).astype(q.dtype)
+    p = jnp.conj(jnp.linalg.svd(J.T.astype(q.dtype) + _along_axis(w, q))[2][-1])
     return q, p / jnp.conj(jnp.vdot(p, q))
+
+
+def _along_axis(w: Float[Array, ""], like: Array) -> Complex[Array, "m m"]:
+    """`i w` times the identity."""
+    identity = w * jnp.eye(len(like))
+    return jax.lax.complex(jnp.zeros_like(identity), identity)
 
 
 def _complex(bilinear, u, v):
     real = bilinear(u.real, v.real) - bilinear(u.imag, v.imag)
-    return real + 1j * (bilinear(u.real, v.imag) + bilinear(u.imag, v.real))
+    return jax.lax.complex(real, bilinear(u.real, v.imag) + bilinear(u.imag, v.real))
 
 
 @jax.jit
@@ -97,4 +102,4 @@ def hopf_form(family: Family, hopf: Hopf) -> HopfForm:
         along = lambda d: rates(family.at(value + d, *hopf.values[1:]), hopf.x + d * shift)  # noqa: E731
         return jax.jvp(along, (jnp.zeros(()),), (jnp.ones(()),))[1]
 
-    return HopfForm(l1, jnp.real(jnp.vdot(p, moved(value) @ q)))
+    return HopfForm(l1, jnp.real(jnp.vdot(p, moved(value).astype(q.dtype) @ q)))

@@ -145,20 +145,16 @@ def find_crossings(curves: SteadyCurve, paths: list[Path]) -> list[Crossing]:
         found = find(rows(curves, path[chosen]), rows(points, chosen), good[chosen])
         crossings += [(i, Crossing(event, int(path[i]), int(step[i]), *rest))
                       for i, (event, *rest) in zip(chosen, found, strict=True)]  # fmt: skip
-    position = {i: _position(before, points, i) for i, _ in crossings}
-    crossings.sort(key=lambda item: (path[item[0]], step[item[0]], position[item[0]]))
+    along = np.linalg.norm(points.X - before.X, axis=1)
+    crossings.sort(key=lambda item: (path[item[0]], step[item[0]], along[item[0]]))
     return [crossing for _, crossing in crossings]
-
-
-def _position(before, points, i: int) -> float:
-    return float(np.linalg.norm(points.X[i] - before.X[i]))
 
 
 def _is_pair(values: np.ndarray) -> bool:
     """Whether the two eigenvalues that cancel each other are a complex pair."""
     i, j = np.triu_indices(len(values), 1)
     nearest = np.argmin(np.abs(values[i] + values[j]))
-    return abs(values[i[nearest]].imag) > 0
+    return bool(abs(values[i[nearest]].imag) > 0)
 
 
 def _confirmed(curves: SteadyCurve, points, Z, found, good):

@@ -8,7 +8,6 @@ each other).
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +25,7 @@ class SteadyCurve(Curve):
     """The steady states of a family of systems with one parameter; a point is `(x, value)`."""
 
     family: Family
-    width: Float[Array, ""] = eqx.field()
+    width: Float[Array | np.ndarray, "*batch"]
 
     def residual(self, X: Float[Array, " k1"]) -> Float[Array, " k"]:
         """The imbalance."""
@@ -56,9 +55,9 @@ class SteadyCurve(Curve):
 
     def separates(self, before: Point, after: Point) -> Bool[Array, ""]:
         """Whether the number of unstable eigenvalues changes as the tests say."""
-        flips = jnp.sign(before.tests) != jnp.sign(after.tests)
+        flips = (jnp.sign(before.tests) != jnp.sign(after.tests)).astype(int)
         unstable = [jnp.sum(jnp.real(point.kept) > 0) for point in (before, after)]
-        explained = flips[FOLD].astype(int) + flips[BRANCH] + 2 * flips[HOPF]
+        explained = flips[FOLD] + flips[BRANCH] + 2 * flips[HOPF]
         return jnp.abs(unstable[1] - unstable[0]) <= explained
 
 
@@ -86,5 +85,6 @@ def pair_test(values: Complex[Array, " m"]) -> Float[Array, ""]:
         return jnp.ones((), values.real.dtype)
     sums = values[i] + values[j]
     size = jnp.abs(sums)
-    sign = jnp.sign(jnp.real(jnp.prod(sums / jnp.where(size > 0, size, 1))))
+    unit = jnp.where(size > 0, size, 1).astype(sums.dtype)
+    sign = jnp.sign(jnp.real(jnp.prod(sums / unit)))
     return sign * jnp.min(size)
