@@ -33,8 +33,9 @@ ENDS = (
     "returned to its beginning",
     "is stuck: no smaller step converges",
     "ends in another kind of point",
+    "loses its accuracy",
 )
-GOING, LOWER, UPPER, INFINITE, CLOSED, STUCK, ELSEWHERE = range(len(ENDS))
+GOING, LOWER, UPPER, INFINITE, CLOSED, STUCK, ELSEWHERE, INACCURATE = range(len(ENDS))
 
 _CORRECTIONS = 6
 _ACCURACY = 1e-9  # of the last correction but one, in units of each number
@@ -77,14 +78,11 @@ class Curve(eqx.Module):
         del step
         return jnp.full((), jnp.inf, X.dtype)
 
-    def is_infinite(self, X: Float[Array, " k1"]) -> Bool[Array, ""]:
-        """Whether the curve counts as gone to infinity."""
-        return jnp.max(jnp.abs(X[:-1])) > 1e12
-
-    def is_beyond(self, before: Any, after: Any) -> Bool[Array, ""]:
-        """Whether the curve ends in another kind of point between two points."""
-        del before, after
-        return jnp.bool_(False)
+    def end(self, before: "Point", after: "Point") -> Int[Array, ""]:
+        """The end of the curve between two points, an index into `ENDS`; by default infinity, where
+        a number is above 1e12."""
+        del before
+        return jnp.where(jnp.max(jnp.abs(after.X[:-1])) > 1e12, INFINITE, GOING)
 
     def separates(self, before: "Point", after: "Point") -> Bool[Array, ""]:
         """Whether the tests tell all that happens between two points."""
@@ -245,12 +243,8 @@ def _attempt(curve: Curve, bounds: Float[Array, " 2"], walk: Walk) -> tuple[Walk
     good &= curve.separates(at, point) | (h < _APART)
     good &= going
 
-    infinite = curve.is_infinite(X)
-    beyond = curve.is_beyond(at, point)
     moved = jnp.select(
-        [closed, over & (bound == low), over, infinite, beyond],
-        [CLOSED, LOWER, UPPER, INFINITE, ELSEWHERE],
-        GOING,
+        [closed, over & (bound == low), over], [CLOSED, LOWER, UPPER], curve.end(at, point)
     )
     stuck = jnp.where(h / 2 < _SHORTEST, STUCK, GOING)
     end = jnp.where(going, jnp.where(good, moved, stuck), walk.end).astype(jnp.int32)

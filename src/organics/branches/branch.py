@@ -76,6 +76,59 @@ class Branch(NamedTuple):
         return self.eigenvalues[:, 0].real < 0
 
 
+class CycleEvent(NamedTuple):
+    """A cycle where cycles, or their stability, change.
+
+    Attributes
+        kind: "fold of cycles", "branch point of cycles", "period doubling" or "torus".
+        parameter, period: of that cycle; the period in ms.
+        x: its state at time 0, (m,).
+    """
+
+    kind: str
+    parameter: float
+    period: float
+    x: Float[np.ndarray, " m"]
+
+
+class CycleBranch(NamedTuple):
+    """Limit cycles, from the Hopf point where they are born.
+
+    Attributes
+        hopf: that point.
+        parameter: values of the parameter, (k,).
+        period: in ms, (k,).
+        x: a state of each cycle, (k, m).
+        low, high: the extremes of each number over a period, (k, m).
+        multipliers: the Floquet multipliers by falling size, (k, m).
+        events: those on it, in order.
+        end: how it ends.
+    """
+
+    hopf: Event
+    parameter: Float[np.ndarray, " k"]
+    period: Float[np.ndarray, " k"]
+    x: Float[np.ndarray, "k m"]
+    low: Float[np.ndarray, "k m"]
+    high: Float[np.ndarray, "k m"]
+    multipliers: Complex[np.ndarray, "k m"]
+    events: list[CycleEvent]
+    end: str
+
+    @property
+    def error(self) -> Float[np.ndarray, " k"]:
+        """How far the trivial multiplier of each cycle is from 1."""
+        return np.min(np.abs(self.multipliers - 1), axis=1)
+
+    @property
+    def stable(self) -> np.ndarray:
+        """Which cycles are stable: all multipliers but the trivial one are inside the unit circle."""
+        trivial = np.argmin(np.abs(self.multipliers - 1), axis=1)
+        others = np.abs(self.multipliers)
+        others[np.arange(len(trivial)), trivial] = 0
+        return np.max(others, axis=1) < 1
+
+
 class Diagram(NamedTuple):
     """All branches that were found.
 
@@ -90,7 +143,7 @@ class Diagram(NamedTuple):
     parameter: str
     bounds: tuple
     branches: list[Branch]
-    cycles: list[Any]
+    cycles: list[CycleBranch]
     interrupted: bool
 
     @property
@@ -107,6 +160,13 @@ class Diagram(NamedTuple):
             rows.append((f"branch {i}", f"{len(branch.parameter)} points from {low:.6g} to {high:.6g}; "
                          f"{branch.ends[0]}, and {branch.ends[1]}"))  # fmt: skip
             rows += [("", f"{self.parameter} = {event.parameter:.10g}: {event.words}") for event in branch.events]
+        for i, cycle in enumerate(self.cycles):
+            words = f"{len(cycle.parameter)} cycles from {self.parameter} = {cycle.hopf.parameter:.6g}"
+            rows.append((f"cycles {i}", f"{words} to {cycle.parameter[-1]:.6g}, period "
+                         f"{cycle.period[0]:.6g} to {cycle.period[-1]:.6g} ms; "
+                         f"{_stable_in_words(cycle.stable)}; {cycle.end}"))  # fmt: skip
+            rows += [("", f"{self.parameter} = {e.parameter:.10g}: {e.kind}, period {e.period:.6g} ms")
+                     for e in cycle.events]  # fmt: skip
         if self.interrupted:
             rows.append(("interrupted", "this is what was found until then"))
         return Lines(said, tuple(rows))
@@ -118,3 +178,9 @@ class Diagram(NamedTuple):
         return self.lines().html()
 
 
+
+
+def _stable_in_words(stable: np.ndarray) -> str:
+    if np.all(stable):
+        return "stable"
+    return f"{np.sum(stable)} of them stable" if np.any(stable) else "unstable"

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from organics.arguments import require_whole
 from organics.branches.arclength import rows
 from organics.branches.branch import Branch, Diagram
+from organics.branches.cycle_search import cycles_from
 from organics.branches.family import Family, Line, Parameter, as_family
 from organics.branches.search import Traced, curves_of, stacked, switch, through
 from organics.circuit.circuit import Circuit, State, as_drive
@@ -24,6 +25,8 @@ from organics.rest.system import DrivenCircuit, System
 
 MOST = 5000
 """Points of a branch on each side of its start."""
+MOST_CYCLES = 300
+"""Cycles of a branch."""
 _BALANCED = 1e-6  # relative imbalance of a state that is taken as a start
 
 
@@ -35,6 +38,7 @@ def continuation(
     *,
     start: Any = None,
     switching: bool = True,
+    cycles: bool = False,
     most: int = MOST,
 ) -> Diagram:
     """The branches of steady states over one parameter, with folds, Hopf points and branch points.
@@ -54,6 +58,7 @@ def continuation(
             if the circuit's own value is out of bounds. "rest", for a factor on the drive, is the
             rest without input, at the factor 0.
         switching: whether to follow the other branch at branch points.
+        cycles: whether to follow the limit cycles that are born at Hopf points.
         most: largest number of points on each side of a start.
 
     Computed in float64, which must be switched on: `jax.config.update("jax_enable_x64", True)`.
@@ -74,7 +79,12 @@ def continuation(
     traced = _without_twins(through(stacked(one, len(starts)), starts, bounds, most))
     if switching:
         traced = switch(one, traced, bounds, most)
-    return Diagram(line.name, bounds, traced.branches, [], traced.interrupted)
+    hopfs = [event for branch in traced.branches for event in branch.events
+             if event.kind == "hopf" and event.confirmed]  # fmt: skip
+    orbits, interrupted = [], traced.interrupted
+    if cycles and hopfs and not interrupted:
+        orbits, interrupted = cycles_from(one, hopfs, bounds, min(most, MOST_CYCLES))
+    return Diagram(line.name, bounds, traced.branches, orbits, interrupted)
 
 
 def continuations(

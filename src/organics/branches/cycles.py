@@ -16,19 +16,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Complex, Float, Int
+from jaxtyping import Array, Complex, Float, Int
 from scipy.integrate import DOP853
 
-from organics.branches.arclength import Curve, Point
+from organics.branches.arclength import ELSEWHERE, GOING, INACCURATE, INFINITE, Curve, Point
 from organics.branches.family import Family
 from organics.branches.steady import determinant, pair_test, rates, units
 
-STEPS = 96
-"""Of the flow, for a period."""
-FOLD, BRANCH, DOUBLING, TORUS = range(4)
+KINDS = ("fold of cycles", "branch point of cycles", "period doubling", "torus")
+FOLD, BRANCH, DOUBLING, TORUS = range(len(KINDS))
+ACCURACY = 1e-6
+"""How far the trivial multiplier may be from 1."""
 _MOST_PERIOD = 100.0  # times the first one; beyond, the period counts as infinite
 
-_A = jnp.asarray
 _STAGES = DOP853.n_stages
 
 
@@ -48,12 +48,14 @@ class CycleCurve(Curve):
     Attributes
         k: the number whose extreme is at time 0.
         period: that at the Hopf point.
+        steps: of the flow, for a period.
     """
 
     family: Family
     width: Float[Array | np.ndarray, "*batch"]
     k: Int[Array | np.ndarray, "*batch"]
     period: Float[Array | np.ndarray, "*batch"]
+    steps: int = eqx.field(static=True)
 
     def residual(self, X: Float[Array, " k1"]) -> Float[Array, " k"]:
         """How far the flow is from closing, and `f_k`."""
@@ -66,7 +68,7 @@ class CycleCurve(Curve):
     def linearized(self, X: Float[Array, " k1"]) -> tuple[Float[Array, " k"], Float[Array, "k k1"]]:
         """Both from one flow."""
         x, T, value = X[:-2], X[-2], X[-1]
-        flowed = flow(self.family, x, T, value)
+        flowed = flow(self.family, x, T, value, self.steps)
         end = flowed.x
         system = self.family.at(value)
         tau = system.time_constants()
@@ -100,27 +102,27 @@ class CycleCurve(Curve):
     ) -> tuple[Float[Array, " 4"], Orbit]:
         """In the order of `FOLD`, `BRANCH`, `DOUBLING`, `TORUS`."""
         x, T, value = X[:-2], X[-2], X[-1]
-        flowed = flow(self.family, x, T, value)
+        flowed = flow(self.family, x, T, value, self.steps)
         multipliers = jnp.linalg.eigvals(flowed.by_x)
         multipliers = multipliers[jnp.argsort(-jnp.abs(multipliers))]
         doubling = determinant(flowed.by_x + jnp.eye(len(x)))
-        others = jnp.delete(
-            multipliers, jnp.argmin(jnp.abs(multipliers - 1)), assume_unique_indices=True
-        )
-        rates_ = jnp.log(jnp.where(others == 0, 1e-300, others))  # of growth over a period
-        torus = pair_test(rates_)
+        others = multipliers[jnp.argsort(jnp.abs(multipliers - 1))][1:]  # without the trivial one
+        torus = pair_test(jnp.log(jnp.where(others == 0, 1e-300, others)))
         system = self.family.at(value)
         f = system.imbalance(x) / system.time_constants()
         orbit = Orbit(multipliers, flowed.low, flowed.high, (rates(system, x) @ f)[self.k])
         return jnp.stack([t[-1], determinant(M), doubling, torus]), orbit
 
-    def is_infinite(self, X: Float[Array, " k1"]) -> Bool[Array, ""]:
-        """Whether the period is a hundred times that at the Hopf point."""
-        return X[-2] > _MOST_PERIOD * self.period
-
-    def is_beyond(self, before: Point, after: Point) -> Bool[Array, ""]:
-        """Whether the cycle has shrunk to a steady state in between: the extreme turns over."""
-        return before.kept.curvature * after.kept.curvature <= 0
+    def end(self, before: Point, after: Point) -> Int[Array, ""]:
+        """Where the trivial multiplier is not 1, where the extreme has turned over, as the cycle
+        has shrunk to a steady state, and where the period is a hundred times that at the Hopf
+        point."""
+        error = jnp.min(jnp.abs(after.kept.multipliers - 1))
+        shrunk = before.kept.curvature * after.kept.curvature <= 0
+        slow = after.X[-2] > _MOST_PERIOD * self.period
+        return jnp.select(
+            [error > ACCURACY, shrunk, slow], [INACCURATE, ELSEWHERE, INFINITE], GOING
+        )
 
 
 class Flow(NamedTuple):
@@ -134,12 +136,14 @@ class Flow(NamedTuple):
     high: Float[Array, " m"]
 
 
-def flow(family: Family, x: Float[Array, " m"], T: Float[Array, ""], value: Float[Array, ""]):
-    """The flow over a time `T`."""
+def flow(
+    family: Family, x: Float[Array, " m"], T: Float[Array, ""], value: Float[Array, ""], steps: int
+) -> Flow:
+    """The flow over a time `T` in equal steps."""
     system = family.at(value)
     tau = system.time_constants()
     m = len(x)
-    h = T / STEPS
+    h = T / steps
     A, b = (jnp.asarray(c, x.dtype) for c in (DOP853.A[:_STAGES, :_STAGES], DOP853.B))
 
     def slope(state):
@@ -159,7 +163,7 @@ def flow(family: Family, x: Float[Array, " m"], T: Float[Array, ""], value: Floa
         return state, state[:, 0]
 
     begin = jnp.concatenate([x[:, None], jnp.eye(m), jnp.zeros((m, 1))], axis=1)
-    end, path = jax.lax.scan(step, begin, None, length=STEPS)
+    end, path = jax.lax.scan(step, begin, None, length=steps)
     return Flow(end[:, 0], end[:, 1:-1], end[:, -1], -_highest(-path), _highest(path))
 
 
