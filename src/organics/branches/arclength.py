@@ -26,7 +26,7 @@ from organics.machine.lapack import single_threaded_lapack
 from organics.machine.processors import available
 
 ENDS = (
-    "goes on",
+    "was not followed further",
     "reached the lower bound",
     "reached the upper bound",
     "goes to infinity",
@@ -34,8 +34,9 @@ ENDS = (
     "is stuck: no smaller step converges",
     "ends in another kind of point",
     "loses its accuracy",
+    "leaves the range of the other parameter",
 )
-GOING, LOWER, UPPER, INFINITE, CLOSED, STUCK, ELSEWHERE, INACCURATE = range(len(ENDS))
+GOING, LOWER, UPPER, INFINITE, CLOSED, STUCK, ELSEWHERE, INACCURATE, OUTSIDE = range(len(ENDS))
 
 _CORRECTIONS = 6
 _ACCURACY = 1e-9  # of the last correction but one, in units of each number
@@ -60,18 +61,21 @@ class Curve(eqx.Module):
 
     @abstractmethod
     def tests(
-        self, X: Float[Array, " k1"], t: Float[Array, " k1"], M: Float[Array, "k1 k1"]
+        self, X: Float[Array, " k1"], t: Float[Array, " k1"], M: Float[Array, "k1 k1"], more: Any
     ) -> tuple[Float[Array, " tests"], Any]:
         """Functions that change their sign at events, and what else is kept of a point, from its
-        tangent and the Jacobian bordered by the tangent, both in units."""
+        tangent, the Jacobian bordered by the tangent, both in units, and what `linearized` finds
+        besides."""
 
     def jacobian(self, X: Float[Array, " k1"]) -> Float[Array, "k k1"]:
         """The derivative of `residual`."""
         return jax.jacfwd(self.residual)(X)
 
-    def linearized(self, X: Float[Array, " k1"]) -> tuple[Float[Array, " k"], Float[Array, "k k1"]]:
-        """`residual` and `jacobian`, for curves that find both together."""
-        return self.residual(X), self.jacobian(X)
+    def linearized(
+        self, X: Float[Array, " k1"]
+    ) -> tuple[Float[Array, " k"], Float[Array, "k k1"], Any]:
+        """`residual` and `jacobian`, for curves that find both together, and what else they find."""
+        return self.residual(X), self.jacobian(X), None
 
     def room(self, X: Float[Array, " k1"], step: Float[Array, " k1"]) -> Float[Array, ""]:
         """The largest fraction of a step that stays in the domain."""
@@ -119,14 +123,14 @@ class Corrected(NamedTuple):
 
 def bordered(
     curve: Curve, X: Float[Array, " k1"], row: Float[Array, " k1"], U: Float[Array, " k1"]
-) -> tuple[Float[Array, "k1 k1"], Float[Array, " k"], Float[Array, " k"]]:
+) -> tuple[Float[Array, "k1 k1"], Float[Array, " k"], Float[Array, " k"], Any]:
     """The Jacobian in units, its rows scaled to their largest entries, above a further row; the
-    residual, scaled alike; and the scales."""
-    left, J = curve.linearized(X)
+    residual, scaled alike; the scales; and what else is found."""
+    left, J, more = curve.linearized(X)
     J = J * U[None, :]
     scale = jnp.max(jnp.abs(J), axis=1)
     scale = jnp.where(scale > 0, scale, 1)
-    return jnp.concatenate([J / scale[:, None], row[None]]), left / scale, scale
+    return jnp.concatenate([J / scale[:, None], row[None]]), left / scale, scale, more
 
 
 def correct(
@@ -145,7 +149,7 @@ def correct(
         )  # fmt: skip
 
     def step(at):
-        M, left, _ = bordered(curve, at.X, row, U)
+        M, left, _, _ = bordered(curve, at.X, row, U)
         d = -jnp.linalg.solve(M, jnp.append(left, jnp.dot(row, (at.X - start) / U)))
         size = jnp.linalg.norm(d)
         moved = U * d
@@ -163,11 +167,11 @@ def correct(
 def as_point(curve: Curve, X: Float[Array, " k1"], along: Float[Array, " k1"]) -> Point:
     """The point at `X`, whose tangent has the direction of `along`, in units at `X`."""
     U = curve.lengths(X)
-    M, _, _ = bordered(curve, X, along, U)
+    M, _, _, more = bordered(curve, X, along, U)
     t = jnp.linalg.solve(M, jnp.zeros_like(X).at[-1].set(1))
     t = t / jnp.linalg.norm(t)
     M = M.at[-1].set(t)
-    return Point(X, t, *curve.tests(X, t, M))
+    return Point(X, t, *curve.tests(X, t, M, more))
 
 
 def tangent_in(curve: Curve, point: Point, U: Float[Array, " k1"]) -> Float[Array, " k1"]:

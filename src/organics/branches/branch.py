@@ -129,6 +129,36 @@ class CycleBranch(NamedTuple):
         return np.max(others, axis=1) < 1
 
 
+class EventPoint(NamedTuple):
+    """A point of a curve of events where their kind changes: "cusp", "bogdanov-takens" or
+    "generalized hopf", the values of both parameters, and the state, (m,)."""
+
+    kind: str
+    values: tuple
+    x: Float[np.ndarray, " m"]
+
+
+class EventCurve(NamedTuple):
+    """Folds or Hopf points in two parameters.
+
+    Attributes
+        kind: "fold" or "hopf".
+        values: of both parameters, (k, 2).
+        x: the states, (k, m).
+        frequency_hz, first_lyapunov: of Hopf points, (k,); else `None`.
+        points: the special ones on it, in order.
+        ends: how it ends on either side.
+    """
+
+    kind: str
+    values: Float[np.ndarray, "k 2"]
+    x: Float[np.ndarray, "k m"]
+    frequency_hz: Any
+    first_lyapunov: Any
+    points: list[EventPoint]
+    ends: tuple
+
+
 class Diagram(NamedTuple):
     """All branches that were found.
 
@@ -138,6 +168,8 @@ class Diagram(NamedTuple):
         branches: of steady states.
         cycles: of limit cycles.
         interrupted: whether Ctrl-C ended the work before its end.
+        second, second_bounds: name and range of the second parameter, if there is one.
+        curves: of folds and of Hopf points in both parameters.
     """
 
     parameter: str
@@ -145,6 +177,9 @@ class Diagram(NamedTuple):
     branches: list[Branch]
     cycles: list[CycleBranch]
     interrupted: bool
+    second: str | None = None
+    second_bounds: tuple | None = None
+    curves: list[EventCurve] = []
 
     @property
     def events(self) -> list[Event]:
@@ -167,6 +202,11 @@ class Diagram(NamedTuple):
                          f"{_stable_in_words(cycle.stable)}; {cycle.end}"))  # fmt: skip
             rows += [("", f"{self.parameter} = {e.parameter:.10g}: {e.kind}, period {e.period:.6g} ms")
                      for e in cycle.events]  # fmt: skip
+        for i, curve in enumerate(self.curves):
+            rows.append((f"{curve.kind}s {i}", f"{len(curve.values)} points over {self.parameter} and "
+                         f"{self.second}; {curve.ends[0]}, and {curve.ends[1]}"))  # fmt: skip
+            rows += [("", f"{self.parameter} = {p.values[0]:.10g}, {self.second} = {p.values[1]:.10g}: "
+                          f"{p.kind}") for p in curve.points]  # fmt: skip
         if self.interrupted:
             rows.append(("interrupted", "this is what was found until then"))
         return Lines(said, tuple(rows))

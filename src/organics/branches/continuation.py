@@ -15,6 +15,7 @@ from organics.branches.branch import Branch, Diagram
 from organics.branches.cycle_search import cycles_from
 from organics.branches.family import Family, Line, Parameter, as_family
 from organics.branches.search import Traced, curves_of, stacked, switch, through
+from organics.branches.two_parameters import curves_through
 from organics.circuit.circuit import Circuit, State, as_drive
 from organics.circuit.values import Values
 from organics.errors import NoSteadyState
@@ -36,6 +37,7 @@ def continuation(
     parameter: Parameter,
     bounds: "tuple[float, float]",
     *,
+    second: "tuple[Parameter, tuple[float, float]] | None" = None,
     start: Any = None,
     switching: bool = True,
     cycles: bool = False,
@@ -53,6 +55,8 @@ def continuation(
             whose entries are equal, such as "tau_a"; or a direction, arrays by name, of which the
             parameter's multiple is added to the system.
         bounds: smallest and largest value of the parameter.
+        second: a second parameter and its bounds: the folds and Hopf points are followed over both
+            parameters, with cusps, Bogdanov-Takens and generalized Hopf points.
         start: a steady state of the system as it is, or several: each a `State`, an operating point
             or an array (m,). By default that of `steady_state(circuit, z)`, or at the nearest bound
             if the circuit's own value is out of bounds. "rest", for a factor on the drive, is the
@@ -70,9 +74,10 @@ def continuation(
     """
     require_whole("most", most)
     bounds = require_bounds(bounds)
-    system = as_system(system, z, parameter)
+    system = as_system(system, z, parameter, *(second or ())[:1])
     family, (line,) = as_family(system, (parameter,))
-    require_valid_range(family, line, bounds)
+    require_valid_range(line, bounds)
+    both, other, limits = _second(system, line, parameter, second)
     starts = _starts(system, family, line, bounds, start)
     curve = curves_of(stacked(family, 1), bounds[1] - bounds[0], 1)
     one = jax.tree.map(lambda leaf: leaf[0], curve)
@@ -84,7 +89,31 @@ def continuation(
     orbits, interrupted = [], traced.interrupted
     if cycles and hopfs and not interrupted:
         orbits, interrupted = cycles_from(one, hopfs, bounds, min(most, MOST_CYCLES))
-    return Diagram(line.name, bounds, traced.branches, orbits, interrupted)
+    found = Diagram(line.name, bounds, traced.branches, orbits, interrupted)
+    if both is None or interrupted:
+        return found
+    curves, interrupted = curves_through(both, found.events, other.value, (bounds, limits), most)
+    return found._replace(
+        second=other.name, second_bounds=limits, curves=curves, interrupted=interrupted
+    )
+
+
+def _second(system: System, line: Line, parameter: Parameter, second: Any) -> Any:
+    """The family over both parameters, the second one's line and its bounds."""
+    if second is None:
+        return None, None, None
+    try:
+        name, bounds = second
+    except (TypeError, ValueError):
+        raise ValueError(f"`second` must be a parameter and its bounds, not {second!r}.") from None
+    bounds = require_bounds(bounds, "second")
+    family, (_, other) = as_family(system, (parameter, name))
+    require_valid_range(other, bounds, "second")
+    if not bounds[0] <= other.value <= bounds[1]:
+        raise ValueError(
+            f"`second` must include {other.value:g}, the system's own {other.name}, not {bounds}."
+        )
+    return family, other, bounds
 
 
 def continuations(
@@ -122,7 +151,7 @@ def continuations(
         try:
             system = as_system(rows(circuits, i), z, parameter)
             family, (line,) = as_family(system, (parameter,))
-            require_valid_range(family, line, bounds)
+            require_valid_range(line, bounds)
             starts.append(_starts(system, family, line, bounds, one)[0])
         except (ValueError, NoSteadyState) as error:
             raise type(error)(f"circuit {i}: {error}") from None
@@ -170,18 +199,15 @@ def require_bounds(bounds: Any, name: str = "bounds") -> tuple:
     return low, high
 
 
-def require_valid_range(family: Family, line: Line, bounds: tuple, index: int = 0) -> None:
+def require_valid_range(line: Line, bounds: tuple, name: str = "bounds") -> None:
     """Refuse bounds at which the system is not valid. Domains are convex, so the ends suffice."""
-    values = [0.0] * len(family.slopes)
     for value in bounds:
-        values[index] = value
-        system = line.base if len(family.slopes) == 1 else family.base
-        system = jax.tree.map(lambda b, s, v=value: b + v * s, system, line.slope)
+        system = jax.tree.map(lambda b, s, v=value: b + v * s, line.base, line.slope)
         try:
             system.require_valid()
         except ValueError as error:
             raise ValueError(
-                f"`bounds` must leave the system valid, which it is not at {line.name} = {value:g}: "
+                f"`{name}` must leave the system valid, which it is not at {line.name} = {value:g}: "
                 f"{error} Its own value is {line.value:g}."
             ) from None
 

@@ -9,7 +9,6 @@ from organics.branches.arclength import (
     CLOSED,
     ELSEWHERE,
     ENDS,
-    GOING,
     INACCURATE,
     INFINITE,
     Path,
@@ -24,14 +23,13 @@ from organics.branches.branch import CycleBranch, CycleEvent, Event
 from organics.branches.cycles import KINDS, TORUS, CycleCurve
 from organics.branches.steady import SteadyCurve
 
-_STEPS = (64, 256)  # of the flow; more where fewer do not suffice
+_STEPS = (24, 96, 384)  # of the flow; more where fewer do not suffice
 _FIRST = 0.1  # size of the first cycle, in units
 _WORDS = {
     ELSEWHERE: "shrinks to a steady state",
     INFINITE: "its period goes to infinity",
     CLOSED: "returned to its beginning",
-    GOING: "goes on",
-    INACCURATE: "needs more than 256 steps a period",
+    INACCURATE: "needs more than 384 steps a period",
 }
 
 

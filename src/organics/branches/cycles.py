@@ -65,8 +65,10 @@ class CycleCurve(Curve):
         """By the variational equation."""
         return self.linearized(X)[1]
 
-    def linearized(self, X: Float[Array, " k1"]) -> tuple[Float[Array, " k"], Float[Array, "k k1"]]:
-        """Both from one flow."""
+    def linearized(
+        self, X: Float[Array, " k1"]
+    ) -> tuple[Float[Array, " k"], Float[Array, "k k1"], "Flow"]:
+        """Both from one flow, and that."""
         x, T, value = X[:-2], X[-2], X[-1]
         flowed = flow(self.family, x, T, value, self.steps)
         end = flowed.x
@@ -85,7 +87,7 @@ class CycleCurve(Curve):
             [rates(system, x)[self.k], jnp.zeros(1), _by_value(self.family, x, value)[self.k][None]]
         )
         left = jnp.append(end - x, f[self.k])
-        return left, jnp.concatenate([closing, phase[None]])
+        return left, jnp.concatenate([closing, phase[None]]), flowed
 
     def lengths(self, X: Float[Array, " k1"]) -> Float[Array, " k1"]:
         """Those of steady states, and a fifth of the period."""
@@ -98,17 +100,16 @@ class CycleCurve(Curve):
         return jnp.minimum(shrinks, self.family.at(X[-1]).room(X[:-2], step[:-2]))
 
     def tests(
-        self, X: Float[Array, " k1"], t: Float[Array, " k1"], M: Float[Array, "k1 k1"]
+        self, X: Float[Array, " k1"], t: Float[Array, " k1"], M: Float[Array, "k1 k1"], more: "Flow"
     ) -> tuple[Float[Array, " 4"], Orbit]:
         """In the order of `FOLD`, `BRANCH`, `DOUBLING`, `TORUS`."""
-        x, T, value = X[:-2], X[-2], X[-1]
-        flowed = flow(self.family, x, T, value, self.steps)
+        x, flowed = X[:-2], more
         multipliers = jnp.linalg.eigvals(flowed.by_x)
         multipliers = multipliers[jnp.argsort(-jnp.abs(multipliers))]
         doubling = determinant(flowed.by_x + jnp.eye(len(x)))
         others = multipliers[jnp.argsort(jnp.abs(multipliers - 1))][1:]  # without the trivial one
         torus = pair_test(jnp.log(jnp.where(others == 0, 1e-300, others)))
-        system = self.family.at(value)
+        system = self.family.at(X[-1])
         f = system.imbalance(x) / system.time_constants()
         orbit = Orbit(multipliers, flowed.low, flowed.high, (rates(system, x) @ f)[self.k])
         return jnp.stack([t[-1], determinant(M), doubling, torus]), orbit

@@ -188,7 +188,7 @@ def polish_branch_point(curve: SteadyCurve, X: Float[Array, " k1"]) -> tuple[Fou
     """The branch point near a point of a curve, and that point."""
     U = curve.lengths(X)
     k = len(X) - 1
-    _, _, scale = bordered(curve, X, jnp.zeros_like(X), U)
+    _, _, scale, _ = bordered(curve, X, jnp.zeros_like(X), U)
     p0 = jnp.linalg.svd(curve.jacobian(X) * U[None, :] / scale[:, None])[0][:, -1]
 
     def residual(Z):

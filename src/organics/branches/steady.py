@@ -47,9 +47,10 @@ class SteadyCurve(Curve):
         return self.family.at(X[-1]).room(X[:-1], step[:-1])
 
     def tests(
-        self, X: Float[Array, " k1"], t: Float[Array, " k1"], M: Float[Array, "k1 k1"]
+        self, X: Float[Array, " k1"], t: Float[Array, " k1"], M: Float[Array, "k1 k1"], more: Any
     ) -> tuple[Float[Array, " 3"], Complex[Array, " k"]]:
         """In the order of `FOLD`, `BRANCH`, `HOPF`; the eigenvalues are kept."""
+        del more
         values = spectrum(rates(self.family.at(X[-1]), X[:-1]))
         return jnp.stack([t[-1], determinant(M), pair_test(values)]), values
 

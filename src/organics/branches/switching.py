@@ -20,7 +20,7 @@ def directions(
 ) -> tuple[Float[Array, "2 k1"], Bool[Array, ""]]:
     """The unit tangents of both branches, in units, and whether there are two."""
     U = curve.lengths(X)
-    M, _, scale = bordered(curve, X, jnp.zeros_like(X), U)
+    M, _, scale, _ = bordered(curve, X, jnp.zeros_like(X), U)
     left, _, right = jnp.linalg.svd(M[:-1])
     p, v = left[:, -1] / scale, right[-2:]
 
