@@ -34,3 +34,6 @@ OptimizerName = Literal["adam", "sgd", "adagrad"]
 
 Method = Literal["explicit", "implicit"]
 """Solver of the differential equations."""
+
+Figure = Literal["branches", "plane", "frequency"]
+"""What a figure of `organics continue` shows."""

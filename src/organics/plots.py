@@ -41,9 +41,11 @@ __all__ = [
     "abscissa_histogram",
     "bifurcation_diagram",
     "coherences",
+    "event_plane",
     "letter",
     "phase_portrait",
     "power_spectra",
+    "rhythm_frequencies",
     "save_figure",
     "spectrum_plane",
     "style",
@@ -364,6 +366,8 @@ def abscissa_histogram(
 _EVENTS = {"fold": ("s", BLACK), "hopf": ("o", VERMILION), "branch point": ("^", PURPLE),
            "pitchfork": ("^", PURPLE)}  # fmt: skip
 
+_POINTS = {"cusp": ("D", BLACK), "bogdanov-takens": ("*", PURPLE), "generalized hopf": ("P", SKY)}
+
 
 @style()
 def bifurcation_diagram(
@@ -377,6 +381,11 @@ def bifurcation_diagram(
             for piece in _runs(where):
                 parameter, x = _up_to_events(branch, piece)
                 axes.plot(parameter, x[:, neuron], line, color=BLUE)
+    for cycle in diagram.cycles:
+        for piece in (*_runs(cycle.stable), *_runs(~cycle.stable)):
+            line = "-" if cycle.stable[piece.start] else "--"
+            for extreme in (cycle.low, cycle.high):
+                axes.plot(cycle.parameter[piece], extreme[piece, neuron], line, color=GREEN)
     named: set[str] = set()
     for event in diagram.events:
         marker, colour = _EVENTS[event.kind]
@@ -389,6 +398,60 @@ def bifurcation_diagram(
     axes.set(xlabel=diagram.parameter, ylabel=rf"$y_{{{neuron + 1}}}$", xlim=diagram.bounds)
     if named:
         _legend_above(axes)
+    return _figure(axes)
+
+
+@style()
+def event_plane(diagram: Diagram, *, axes: Axes | None = None) -> Figure:
+    """Curves of folds and of Hopf points in the plane of two parameters, with the points where they
+    change. Hopf points at which an unstable cycle is born are dashed."""
+    axes = _axes(axes, height=2.8)
+    named: set[str] = set()
+    for curve in diagram.curves:
+        colour = _EVENTS[curve.kind][1]
+        unstable = np.zeros(len(curve.values), bool)
+        if curve.kind == "hopf":
+            unstable = np.asarray(curve.first_lyapunov) > 0
+        for piece in (*_runs(~unstable), *_runs(unstable)):
+            line = "--" if unstable[piece.start] else "-"
+            joined = slice(max(0, piece.start - 1), piece.stop)
+            label = None if curve.kind in named else curve.kind
+            named.add(curve.kind)
+            axes.plot(*curve.values[joined].T, line, color=colour, label=label)
+        for point in curve.points:
+            marker, tone = _POINTS[point.kind]
+            label = None if point.kind in named else point.kind
+            named.add(point.kind)
+            axes.plot(*point.values, marker, color=tone, label=label, markersize=5, zorder=4)
+    axes.set(xlabel=diagram.parameter, ylabel=diagram.second or "", xlim=diagram.bounds)
+    if diagram.second_bounds is not None:
+        axes.set_ylim(*diagram.second_bounds)
+    if named:
+        _legend_above(axes)
+    return _figure(axes)
+
+
+@style()
+def rhythm_frequencies(diagram: Diagram, *, axes: Axes | None = None) -> Figure:
+    """Frequencies in Hz against the parameter: of limit cycles, stable ones solid, and of the ringing
+    of stable steady states (their least damped complex pair), dotted; Hopf points marked."""
+    axes = _axes(axes, height=2.4)
+    for branch in diagram.branches:
+        leading = branch.eigenvalues[:, 0]
+        rings = branch.stable & (np.abs(leading.imag) > 0)
+        hertz = 1000 * np.abs(leading.imag) / (2 * np.pi)
+        for piece in _runs(rings):
+            axes.plot(branch.parameter[piece], hertz[piece], ":", color=BLUE)
+    for cycle in diagram.cycles:
+        for piece in (*_runs(cycle.stable), *_runs(~cycle.stable)):
+            line = "-" if cycle.stable[piece.start] else "--"
+            axes.plot(cycle.parameter[piece], 1000 / cycle.period[piece], line, color=GREEN)
+    marker, colour = _EVENTS["hopf"]
+    for event in diagram.events:
+        if event.frequency_hz is not None:
+            axes.plot(event.parameter, event.frequency_hz, marker, color=colour, markersize=4)
+    axes.set(xlabel=diagram.parameter, ylabel="frequency (Hz)", xlim=diagram.bounds)
+    axes.set_ylim(bottom=0)
     return _figure(axes)
 
 

@@ -24,7 +24,7 @@ from organics.branches.cycles import KINDS, TORUS, CycleCurve
 from organics.branches.steady import SteadyCurve
 
 _STEPS = (24, 96, 384)  # of the flow; more where fewer do not suffice
-_FIRST = 0.1  # size of the first cycle, in units
+_FIRST = (0.1, 0.02, 0.004)  # sizes of the first cycle that are tried, in units
 _WORDS = {
     ELSEWHERE: "shrinks to a steady state",
     INFINITE: "its period goes to infinity",
@@ -52,9 +52,14 @@ def _follow(curve: SteadyCurve, hopfs: list[Event], bounds: tuple, most: int, st
     """With so many steps for the flow; `None` where no first cycle was found."""
     curves, X, ways = (
         jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
-        for parts in zip(*(_first(curve, hopf, steps) for hopf in hopfs), strict=True)
+        for parts in zip(
+            *(_first(curve, hopf, steps, size) for hopf in hopfs for size in _FIRST), strict=True
+        )
     )
     walks, good = in_batches(_begin, curves, X, ways)
+    chosen = [i * len(_FIRST) + int(np.argmax(good[i * len(_FIRST) :][: len(_FIRST)]))
+              for i in range(len(hopfs))]  # fmt: skip
+    curves, walks, good = rows(curves, chosen), rows(walks, chosen), good[chosen]
     paths, interrupted = follow(curves, walks, bounds, most)
     branches = []
     for i, (hopf, path) in enumerate(zip(hopfs, paths, strict=True)):
@@ -67,7 +72,9 @@ def _begin(curves, X, ways):
     return begin(curves, X, ways, False)
 
 
-def _first(curve: SteadyCurve, hopf: Event, steps: int) -> tuple[CycleCurve, Any, Any]:
+def _first(
+    curve: SteadyCurve, hopf: Event, steps: int, size: float
+) -> tuple[CycleCurve, Any, Any]:
     """The equations of the cycles of a Hopf point, a point near the first one, and the direction
     in which they grow."""
     system = curve.family.at(hopf.parameter)
@@ -76,7 +83,7 @@ def _first(curve: SteadyCurve, hopf: Event, steps: int) -> tuple[CycleCurve, Any
     q = hopf.vector * np.exp(-1j * np.angle(hopf.vector[k]))
     way = np.append(q.real / np.linalg.norm(q.real / U), [0.0, 0.0])
     period = 1000 / hopf.frequency_hz
-    X = np.concatenate([hopf.x, [period, hopf.parameter]]) + _FIRST * way * np.sqrt(len(U))
+    X = np.concatenate([hopf.x, [period, hopf.parameter]]) + size * way * np.sqrt(len(U))
     cycles = CycleCurve(curve.family, curve.width, np.asarray(k), np.asarray(period), steps)
     return jax.tree.map(np.asarray, cycles), X, way
 

@@ -1,7 +1,7 @@
 """Systems of equations whose regular solutions are the points where a curve changes.
 
-A fold is a zero of `(F, F_x phi, l^T phi - 1)`; a Hopf point one of
-`(F, J q_r + w q_i, J q_i - w q_r, l^T q_r - 1, l^T q_i)`, with `J = F_x / tau`; a branch point of a
+A fold is a zero of `(F, F_x phi, |phi|^2 - 1)`; a Hopf point one of
+`(F, J q_r + w q_i, J q_i - w q_r, |q|^2 - 1, l^T q_i)`, with `J = F_x / tau`; a branch point of a
 curve `H(X) = 0` one of `(H + beta p_0, H_X^T p, p_0^T p - 1)`. Newton's method solves them to the
 accuracy of rounding. With one more parameter they are curves again.
 
@@ -53,20 +53,22 @@ class FoldSystem(eqx.Module):
     there are as many equations as numbers, with two the folds form a curve."""
 
     family: Family
-    ell: Float[Array, " m"]
+    sizes: Float[Array, " m"]  # the units in which vectors are of length 1
     widths: Float[Array, " k"]
 
     def parts(self, Z: Float[Array, " size"]) -> Fold:
         """The parts of a point."""
-        m = len(self.ell)
+        m = len(self.sizes)
         return Fold(Z[:m], Z[m : 2 * m], Z[2 * m :])
 
     def residual(self, X: Float[Array, " size"]) -> Float[Array, " rows"]:
         """The defining equations."""
         x, phi, values = self.parts(X)
         system = self.family.at(*values)
-        scaled = system.jacobian(x) @ phi
-        return jnp.concatenate([system.imbalance(x), scaled, (self.ell @ phi - 1)[None]])
+        length = jnp.sum((phi / self.sizes) ** 2)
+        return jnp.concatenate(
+            [system.imbalance(x), system.jacobian(x) @ phi, (length - 1)[None] / 2]
+        )
 
     def lengths(self, X: Float[Array, " size"]) -> Float[Array, " size"]:
         """The vector is measured like the state."""
@@ -84,7 +86,8 @@ class HopfSystem(eqx.Module):
     """The equations of a Hopf point, as `FoldSystem`; its numbers are `(x, Re q, Im q, w, values)`."""
 
     family: Family
-    ell: Float[Array, " m"]
+    sizes: Float[Array, " m"]
+    ell: Float[Array, " m"]  # fixes the phase of the vector
     w0: Float[Array, ""]
     widths: Float[Array, " k"]
 
@@ -99,7 +102,8 @@ class HopfSystem(eqx.Module):
         x, q, w, values = self.parts(X)
         system = self.family.at(*values)
         J, q_r, q_i = rates(system, x), q.real, q.imag
-        ends = jnp.stack([self.ell @ q_r - 1, self.ell @ q_i])
+        length = jnp.sum((q_r / self.sizes) ** 2) + jnp.sum((q_i / self.sizes) ** 2)
+        ends = jnp.stack([(length - 1) / 2, self.ell @ q_i])
         return jnp.concatenate([system.imbalance(x), J @ q_r + w * q_i, J @ q_i - w * q_r, ends])
 
     def lengths(self, X: Float[Array, " size"]) -> Float[Array, " size"]:
@@ -119,7 +123,7 @@ def fold_system(family: Family, x, phi, values, widths) -> tuple[FoldSystem, Flo
     """The equations of a fold near a state with a null vector, and that point."""
     U = family.at(*values).lengths(x)
     phi = phi / jnp.linalg.norm(phi / U)
-    return FoldSystem(family, phi / U**2, widths), jnp.concatenate([x, phi, values])
+    return FoldSystem(family, U, widths), jnp.concatenate([x, phi, values])
 
 
 def hopf_system(family: Family, x, q, w, values, widths) -> tuple[HopfSystem, Float[Array, " size"]]:
@@ -128,11 +132,11 @@ def hopf_system(family: Family, x, q, w, values, widths) -> tuple[HopfSystem, Fl
     scaled = jax.lax.complex(q.real / U, q.imag / U)
     turn = jnp.exp(jax.lax.complex(jnp.zeros(()), -jnp.angle(jnp.sum(scaled**2)) / 2))
     scaled = scaled * turn  # then its real and imaginary part are orthogonal, the former longer
-    size = jnp.linalg.norm(scaled.real)
+    size = jnp.linalg.norm(scaled)
     r, i = scaled.real / size, scaled.imag / size
     ell, q = r / U, jax.lax.complex(r * U, i * U)
     Z = jnp.concatenate([x, q.real, q.imag, w[None], values])
-    return HopfSystem(family, ell, jnp.abs(w), widths), Z
+    return HopfSystem(family, U, ell, jnp.abs(w), widths), Z
 
 
 def solve(curve: FoldSystem | HopfSystem, Z: Float[Array, " size"]) -> Found:

@@ -45,11 +45,9 @@ class FoldCurve(FoldSystem, Curve):
 
     Attributes
         limits: the range of the first parameter.
-        left: the left null vector at the beginning, in scaled equations.
     """
 
     limits: Float[Array | np.ndarray, "*batch 2"]
-    left: Float[Array | np.ndarray, "*batch m"]
 
     def tests(
         self, X: Float[Array, " k1"], t: Float[Array, " k1"], M: Float[Array, "k1 k1"], more: Any
@@ -59,12 +57,10 @@ class FoldCurve(FoldSystem, Curve):
         x, phi, values = self.parts(X)
         system = self.family.at(*values)
         U = system.lengths(x)
-        # the left null vector, bordered so that it is smooth along the curve
         J = system.jacobian(x) * U[None, :]
-        m = len(x)
-        border = jnp.zeros((m + 1, m + 1)).at[:m, :m].set(J.T)
-        border = border.at[:m, m].set(self.ell * U).at[m, :m].set(self.left)
-        p = jnp.linalg.solve(border, jnp.zeros(m + 1).at[m].set(1))[:m]
+        p = jnp.linalg.svd(J)[0][:, -1]
+        border = jnp.append(jnp.concatenate([J, p[:, None]], axis=1), jnp.append(phi / U, 0)[None], 0)
+        p = p * jnp.linalg.slogdet(border)[0]  # whose sign is then continuous along the curve
         cusp = jnp.dot(p, system.second(x, phi, phi))
         takens = jnp.dot(p, system.time_constants() * phi)
         return jnp.stack([cusp, takens]), jnp.zeros(())
@@ -126,15 +122,13 @@ def curves_through(
 @jax.jit
 def _fold_at(family: Family, x, phi, values, widths, limits) -> tuple[FoldCurve, Array]:
     system, X = fold_system(family, x, phi, values, widths)
-    J = family.at(*values).jacobian(x) * family.at(*values).lengths(x)[None, :]
-    left = jnp.linalg.svd(J)[0][:, -1]
-    return FoldCurve(family, system.ell, widths, limits, left), X
+    return FoldCurve(family, system.sizes, widths, limits), X
 
 
 @jax.jit
 def _hopf_at(family: Family, x, q, w, values, widths, limits) -> tuple[HopfCurve, Array]:
     system, X = hopf_system(family, x, q, w, values, widths)
-    return HopfCurve(family, system.ell, system.w0, widths, limits), X
+    return HopfCurve(family, system.sizes, system.ell, system.w0, widths, limits), X
 
 
 def _begin_at(family: Family, event: Event, own: float, bounds: tuple) -> tuple[Curve, Array]:

@@ -8,6 +8,7 @@ import tyro
 
 from organics.cli.answer import Answer
 from organics.cli.circuits import FIGURES, about, check_outputs, describe, load, one_drive
+from organics.names import Figure
 from organics.settings import Needs
 
 
@@ -29,6 +30,12 @@ class Continue:
     """Largest value of the parameter."""
     parameter: str = "z"
     """A factor on the drive ("z"), an entry ("W_r[0,1]"), or an array of equal entries ("tau_a")."""
+    second: str | None = None
+    """A second parameter, NAME:FROM:TO; folds and Hopf points are followed over both."""
+    cycles: bool = False
+    """Follow the limit cycles that are born at Hopf points, too."""
+    prove: bool = False
+    """Prove in ball arithmetic that each fold and Hopf point exists and is nondegenerate."""
     drive: int = 0
     """Which of the file's input drives, from 0."""
     all: bool = False
@@ -38,6 +45,9 @@ class Continue:
     out: tuple[Path, ...] = ()
     """Files to write: a figure (.png, .svg, .pdf), the points (.csv, .npz) or the document
     (.json)."""
+    figure: Figure = "branches"
+    """What the figure shows: the branches, the folds and Hopf points in both parameters ("plane"),
+    or the frequencies of cycles and of Hopf points ("frequency")."""
     json: bool = False
     """One JSON document on standard output."""
 
@@ -45,6 +55,9 @@ class Continue:
         check_outputs(self.out, (*FIGURES, ".csv", ".npz", ".json"))
         if not self.low < self.high:
             raise ValueError(f"`from` must be below `to`, not {self.low:g} and {self.high:g}.")
+        second = None if self.second is None else _second(self.second)
+        if self.figure == "plane" and second is None:
+            raise ValueError('`figure` can be "plane" with a `second` parameter only.')
         ((circuit, drives),) = load(self.file)
         z = one_drive(drives, self.drive)
         if self.neuron >= circuit.n:
@@ -55,7 +68,13 @@ class Continue:
 
         bounds = self.low, self.high
         start = _all_states(circuit, z) if self.all else None
-        found = continuation(circuit, z, self.parameter, bounds, start=start)
+        found = continuation(
+            circuit, z, self.parameter, bounds, second=second, start=start, cycles=self.cycles
+        )
+        if self.prove:
+            from organics.proofs.bifurcations import prove_events
+
+            found = prove_events(circuit, z, self.parameter, found)
         document = about(self.file, circuit) | as_document(found)
         for path in self.out:
             self._write(path, found, document)
@@ -64,9 +83,18 @@ class Continue:
 
     def _write(self, path: Path, found: Any, document: dict[str, Any]) -> None:
         if path.suffix.lower() in FIGURES:
-            from organics.plots import bifurcation_diagram, save_figure
+            from organics.plots import (
+                bifurcation_diagram,
+                event_plane,
+                rhythm_frequencies,
+                save_figure,
+            )
 
-            save_figure(bifurcation_diagram(found, neuron=self.neuron), path)
+            if self.figure == "branches":
+                figure = bifurcation_diagram(found, neuron=self.neuron)
+            else:
+                figure = event_plane(found) if self.figure == "plane" else rhythm_frequencies(found)
+            save_figure(figure, path)
         elif path.suffix.lower() == ".json":
             import json
 
@@ -78,6 +106,15 @@ class Continue:
             from organics.cli.tables import write_table
 
             write_table(path, _columns(found))
+
+
+def _second(words: str) -> tuple[str, tuple[float, float]]:
+    name, *ends = words.rsplit(":", 2)
+    try:
+        low, high = map(float, ends)
+    except ValueError:
+        raise ValueError(f"`second` must be NAME:FROM:TO, as tau_a:1:10, not {words!r}.") from None
+    return name, (low, high)
 
 
 def _all_states(circuit: Any, z: Any) -> list[Any] | None:
@@ -122,11 +159,41 @@ def as_document(found: Any) -> dict[str, Any]:
         }
         for branch in found.branches
     ]
+    cycles = [
+        {
+            "hopf": cycle.hopf.parameter,
+            "points": [
+                {"parameter": cycle.parameter[i], "period_ms": cycle.period[i],
+                 "low": state(cycle.low[i]), "high": state(cycle.high[i]),
+                 "multipliers": cycle.multipliers[i], "stable": bool(cycle.stable[i])}
+                for i in range(len(cycle.parameter))
+            ],
+            "events": [
+                {"kind": e.kind, "parameter": e.parameter, "period_ms": e.period} for e in cycle.events
+            ],
+            "end": cycle.end,
+        }
+        for cycle in found.cycles
+    ]  # fmt: skip
+    curves = [
+        {
+            "kind": curve.kind,
+            "values": curve.values,
+            "frequency_hz": curve.frequency_hz,
+            "first_lyapunov": curve.first_lyapunov,
+            "points": [{"kind": p.kind, "values": p.values, **state(p.x)} for p in curve.points],
+            "ends": curve.ends,
+        }
+        for curve in found.curves
+    ]
     return {
         "parameter": found.parameter,
         "from": found.bounds[0],
         "to": found.bounds[1],
         "branches": branches,
+        "cycles": cycles,
+        "second": found.second,
+        "curves": curves,
         "interrupted": found.interrupted,
     }
 
