@@ -17,6 +17,8 @@ from organics.branches.continuation import as_system
 from organics.branches.search import _PER_MS
 from organics.circuit.circuit import Circuit, State
 from organics.nn import SSN
+from organics.plots import bifurcation_diagram, event_plane, rhythm_frequencies
+from organics.proofs.bifurcations import prove_event, prove_events
 from organics.rest.system import DrivenCircuit, System
 
 
@@ -140,17 +142,91 @@ def test_the_modulator_goes_to_infinity_as_recurrence_vanishes():
     assert branch.x[0, 1] > 1e12 and abs(branch.parameter[0]) < 1e-5
 
 
-def test_the_ring_oscillator_begins_where_the_closed_form_says():
+@pytest.fixture(scope="module")
+def ring():
+    """The ring oscillator: two neurons, no drive, with `sigma = 0.8 - value` (both neurons)."""
     p, q, alpha = 2.0, 3.0, 0.7
-    W_r = [[p, -q], [q, p]]
-    k = np.full(2, 0.8)
-    circuit = Circuit(np.full((2, 2), alpha), W_r, 0.5, 1.0, k, 4.0, 7.0)
-    found = organics.continuation(circuit, [0.0, 0.0], {"sigma": [-1.0, -1.0]}, (0.0, 0.7),
-                                  start=State(np.zeros(2), k**2))  # fmt: skip
+    circuit = Circuit(np.full((2, 2), alpha), [[p, -q], [q, p]], 0.5, 1.0, 0.8, 4.0, 7.0)
+    start = State(np.zeros(2), np.full(2, 0.64))
+    way = {"sigma": [-1.0, -1.0]}
+    found = organics.continuation(circuit, [0.0, 0.0], way, (0.0, 0.7), start=start, cycles=True)
+    return p, q, alpha, found
+
+
+def test_the_ring_oscillator_begins_where_the_closed_form_says(ring):
+    p, q, alpha, found = ring
     (hopf,) = found.events
     np.testing.assert_allclose(0.8 - hopf.parameter, 1 - 1 / p, rtol=1e-10)
     np.testing.assert_allclose(hopf.frequency_hz, q / (p * 4) * _PER_MS, rtol=1e-10)
     np.testing.assert_allclose(hopf.first_lyapunov, -alpha * p * (p - 1) / q, rtol=1e-9)
+
+
+def test_its_cycles_are_those_of_the_closed_form(ring):
+    p, q, alpha, found = ring
+    (cycles,) = found.cycles
+    assert cycles.stable.all() and cycles.end == "reached the upper bound"
+    k, a = 0.8 - cycles.parameter, (1 - 1 / p) ** 2
+    rho = np.sqrt((1 - k**2 / a) / alpha)
+    np.testing.assert_allclose(cycles.period, 2 * np.pi * p * 4 / q, rtol=1e-8)
+    np.testing.assert_allclose(cycles.high[:, :2], np.stack([rho, rho], 1), rtol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(cycles.x[:, :2], axis=1), rho, rtol=1e-8)
+    assert cycles.error.max() < 1e-6
+    for i, T in enumerate(cycles.period):
+        slow = np.array([[0, -p * rho[i] / (8 * np.sqrt(a))],
+                         [2 * alpha * a * rho[i] / 7, -k[i] ** 2 / (7 * a)]])  # fmt: skip
+        want = np.concatenate([[1, np.exp(-T / 7)], np.exp(T * np.linalg.eigvals(slow))])
+        far = np.abs(cycles.multipliers[i][:, None] - want[None, :])
+        assert far.min(axis=0).max() < 1e-6
+
+
+@pytest.fixture(scope="module")
+def plane():
+    """One neuron over contrast and `tau_y`, for 1.2 ms of which two folds and two Hopf points."""
+    circuit = single(2.0, 0.2, 1.2)
+    bounds = (-2.0, 2.0)
+    found = organics.continuation(circuit, [1.0], "z", bounds, second=("tau_y", (0.1, 12.0)))
+    return circuit, found
+
+
+def test_the_bogdanov_takens_points_of_one_neuron(plane):
+    _, found = plane
+    k, s = 0.2, 0.5
+    drive, tau = (1 - (k / s) ** (2 / 3)) ** 1.5, 2 * ((s / k) ** (2 / 3) - 1)
+    folds = [curve for curve in found.curves if curve.kind == "fold"]
+    assert len(folds) == 2 and len(found.curves) == 4
+    for curve, sign in zip(folds, (1, -1), strict=True):
+        (point,) = curve.points
+        assert point.kind == "bogdanov-takens"
+        np.testing.assert_allclose(np.abs(point.values), [drive, tau], rtol=1e-9)
+        del sign
+    for curve in found.curves[2:]:
+        assert "ends in a bogdanov-takens point" in curve.ends
+        z, ratio = np.abs(curve.values[:, 0]), curve.values[:, 1] / 2
+        root = np.sqrt(curve.x[:, 1])
+        np.testing.assert_allclose(ratio, 2 * (s - root) * root**2 / k**2, rtol=1e-8)
+        np.testing.assert_allclose(z, np.sqrt(1 - k**2 / root**2) * 2 * (s - root), rtol=1e-7, atol=1e-9)
+
+
+def test_events_are_proved_and_wrong_ones_are_not(plane):
+    circuit, found = plane
+    proved = prove_events(circuit, np.ones(1), "z", found).events
+    assert [event.proved for event in proved] == [True] * 4
+    for event in found.events:
+        proof = prove_event(circuit, np.ones(1), "z", event)
+        assert float(abs(proof.parameter - event.parameter).abs_upper()) < 1e-12
+        assert len(proof.evidence) >= 3
+    fold, hopf = (next(e for e in found.events if e.kind == kind) for kind in ("fold", "hopf"))
+    other = single(2.0, 0.55, 1.2)  # has neither, as k > s
+    for event in (fold, hopf):
+        assert not prove_event(other, np.ones(1), "z", event).proved
+
+
+def test_the_figures_show_what_was_found(plane, ring):
+    for found in (plane[1], ring[3]):
+        for figure in (bifurcation_diagram(found), event_plane(found), rhythm_frequencies(found)):
+            (axes,) = figure.axes
+            assert axes.get_xlabel() == found.parameter
+    assert len(event_plane(plane[1]).axes[0].lines) >= 6
 
 
 def test_with_identity_recurrence_nothing_happens():

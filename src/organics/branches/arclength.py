@@ -280,7 +280,7 @@ class Path(NamedTuple):
 
 def rows(tree: Any, index: Any) -> Any:
     """The rows of stacked values."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[index], tree)
+    return jax.tree.map(lambda leaf: np.asarray(np.asarray(leaf)[index]), tree)
 
 
 def in_batches(function: Callable, *trees: Any) -> Any:

@@ -80,7 +80,7 @@ def continuation(
     both, other, limits = _second(system, line, parameter, second)
     starts = _starts(system, family, line, bounds, start)
     curve = curves_of(stacked(family, 1), bounds[1] - bounds[0], 1)
-    one = jax.tree.map(lambda leaf: leaf[0], curve)
+    one = rows(curve, 0)
     traced = _without_twins(through(stacked(one, len(starts)), starts, bounds, most))
     if switching:
         traced = switch(one, traced, bounds, most)

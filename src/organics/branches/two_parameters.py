@@ -85,7 +85,7 @@ class HopfCurve(HopfSystem, Curve):
         x, q, w, values = self.parts(X)
         safe = jnp.where(jnp.abs(w) < 1e-9, 1e-9, w)
         l1 = lyapunov(self.family.at(*values), x, q, safe)[0]
-        return jnp.stack([l1 * w**2, w]), l1
+        return jnp.stack([l1 * w**3, w]), l1  # l1 is odd in w
 
     def end(self, before: Any, after: Any) -> Int[Array, ""]:
         """Where the frequency changes its sign."""

@@ -60,7 +60,7 @@ class BallLine(NamedTuple):
         """Number of principal neurons."""
         return len(self.base["z"][0])
 
-    def at(self, value: arb) -> dict[str, Any]:
+    def at(self, value: Any) -> dict[str, Any]:
         """The arrays at a value."""
         return {
             name: [[b + value * s for b, s in zip(*rows, strict=True)]
@@ -179,7 +179,7 @@ def _dot(one: Any, other: Any) -> Any:
     return total
 
 
-def _series(value: arb, slope: Any, order: int) -> arb_series:
+def _series(value: Any, slope: Any, order: int) -> arb_series:
     return arb_series([value, slope], order + 1)
 
 
