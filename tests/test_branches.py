@@ -68,7 +68,7 @@ def test_the_derivatives_are_those_of_the_equations(rectified):
 def one_neuron():
     """Circuits of one neuron with `w_r > 1`, `k < 1 - 1/w_r`, and their branches over contrast."""
     cases = [(w_r, part * (1 - 1 / w_r), ratio)
-             for w_r in (1.3, 2.0, 5.0) for part in (0.1, 0.4, 0.8) for ratio in (0.2, 1.0)]  # fmt: skip
+             for w_r in (1.3, 2, 5) for part in (0.1, 0.4, 0.8) for ratio in (0.2, 1)]  # fmt: skip
     circuits = stack([single(w_r, k, 2 * ratio) for w_r, k, ratio in cases])
     drives = np.ones((len(cases), 1))
     ends = 1.5 * max(w_r - 1 for w_r, *_ in cases)
@@ -204,7 +204,9 @@ def test_the_bogdanov_takens_points_of_one_neuron(plane):
         z, ratio = np.abs(curve.values[:, 0]), curve.values[:, 1] / 2
         root = np.sqrt(curve.x[:, 1])
         np.testing.assert_allclose(ratio, 2 * (s - root) * root**2 / k**2, rtol=1e-8)
-        np.testing.assert_allclose(z, np.sqrt(1 - k**2 / root**2) * 2 * (s - root), rtol=1e-7, atol=1e-9)
+        np.testing.assert_allclose(
+            z, np.sqrt(1 - k**2 / root**2) * 2 * (s - root), rtol=1e-7, atol=1e-9
+        )
 
 
 def test_events_are_proved_and_wrong_ones_are_not(plane):
@@ -292,7 +294,9 @@ def test_the_command_line_draws_and_writes(tmp_path, capsys):
     assert found["parameter"] == "z"
     (branch,) = found["branches"]
     folds = [event for event in branch["events"] if event["kind"] == "fold"]
-    np.testing.assert_allclose(sorted(e["parameter"] for e in folds), [-1.389844967, 1.389844967], rtol=1e-9)
+    np.testing.assert_allclose(
+        sorted(e["parameter"] for e in folds), [-1.389844967, 1.389844967], rtol=1e-9
+    )
     assert set(branch["points"][0]) == {"parameter", "y", "a", "stable"}
     assert files[0].stat().st_size > 1000
     assert len(files[1].read_text().splitlines()) == len(branch["points"]) + 1

@@ -370,9 +370,7 @@ _POINTS = {"cusp": ("D", BLACK), "bogdanov-takens": ("*", PURPLE), "generalized 
 
 
 @style()
-def bifurcation_diagram(
-    diagram: Diagram, *, neuron: int = 0, axes: Axes | None = None
-) -> Figure:
+def bifurcation_diagram(diagram: Diagram, *, neuron: int = 0, axes: Axes | None = None) -> Figure:
     """The `neuron`-th number of the states against the parameter: stable branches solid, unstable
     ones dashed, events marked, limit cycles by their extremes."""
     axes = _axes(axes, height=2.8)
@@ -433,8 +431,8 @@ def event_plane(diagram: Diagram, *, axes: Axes | None = None) -> Figure:
 
 @style()
 def rhythm_frequencies(diagram: Diagram, *, axes: Axes | None = None) -> Figure:
-    """Frequencies in Hz against the parameter: of limit cycles, stable ones solid, and of the ringing
-    of stable steady states (their least damped complex pair), dotted; Hopf points marked."""
+    """Frequencies in Hz against the parameter: of limit cycles, stable ones solid; of the ringing
+    of stable steady states, whose least damped mode it is, dotted; Hopf points marked."""
     axes = _axes(axes, height=2.4)
     for branch in diagram.branches:
         leading = branch.eigenvalues[:, 0]

@@ -74,7 +74,7 @@ class Curve(eqx.Module):
     def linearized(
         self, X: Float[Array, " k1"]
     ) -> tuple[Float[Array, " k"], Float[Array, "k k1"], Any]:
-        """`residual` and `jacobian`, for curves that find both together, and what else they find."""
+        """`residual` and `jacobian`, found together, and what else is found with them."""
         return self.residual(X), self.jacobian(X), None
 
     def room(self, X: Float[Array, " k1"], step: Float[Array, " k1"]) -> Float[Array, ""]:
@@ -154,7 +154,9 @@ def correct(
         size = jnp.linalg.norm(d)
         moved = U * d
         part = jnp.minimum(1, curve.room(at.X, moved))
-        failed = ~jnp.isfinite(size) | ((at.count > 0) & (size > 0.9 * at.size) & (size > _ACCURACY))
+        failed = ~jnp.isfinite(size) | (
+            (at.count > 0) & (size > 0.9 * at.size) & (size > _ACCURACY)
+        )
         X = jnp.where(failed, at.X, at.X + part * moved)
         return Corrected(X, size, at.count + 1, failed)
 
@@ -381,31 +383,22 @@ def locate(curve: Curve, before: Point, after: Point, test: Int[Array, ""]):
         row = (1 - part) * before.t + part * along
         return as_point(curve, found.X, row * U / curve.lengths(found.X)), ~found.failed
 
-    class Bracket(NamedTuple):
-        a: Array
-        b: Array
-        fa: Array
-        fb: Array
-        side: Array
-
-    def narrow(bracket, i):
-        a, b, fa, fb, side = bracket
+    def narrow(carry, i):
+        (a, b, fa, fb, side), best = carry
         secant = (a * fb - b * fa) / jnp.where(fb == fa, 1, fb - fa)
         inside = (secant > a) & (secant < b) & (i % 4 != 3)
         c = jnp.where(inside, secant, (a + b) / 2)
-        point, good = at(c)
-        f = point.tests[test]
+        found = at(c)
+        f = found[0].tests[test]
         left = (f * fb < 0) | ((fb == 0) & (f != 0))  # the zero lies in (c, b]
-        new_side = jnp.where(left, -1, 1).astype(jnp.int32)
-        half = jnp.where(side == new_side, 0.5, 1.0)
-        a, fa, b, fb = (
-            jnp.where(left, c, a), jnp.where(left, f, half * fa),
-            jnp.where(left, b, c), jnp.where(left, half * fb, f),
-        )  # fmt: skip
-        return Bracket(a, b, fa, fb, new_side), good
+        now = jnp.where(left, -1.0, 1.0)
+        half = jnp.where(side == now, 0.5, 1.0)
+        ends = jnp.where(left, c, a), jnp.where(left, b, c)
+        values = jnp.where(left, f, half * fa), jnp.where(left, half * fb, f)
+        better = found[1] & (~best[1] | (jnp.abs(f) <= jnp.abs(best[0].tests[test])))
+        best = jax.tree.map(partial(jnp.where, better), found, best)
+        return ((*ends, *values, now), best), None
 
-    zero, one = jnp.zeros(()), jnp.ones(())
-    start = Bracket(zero, one, before.tests[test], after.tests[test], jnp.int32(0))
-    end, _ = jax.lax.scan(narrow, start, jnp.arange(24))
-    best = jnp.where(jnp.abs(end.fa) < jnp.abs(end.fb), end.a, end.b)
-    return at(best)
+    start = jnp.zeros(()), jnp.ones(()), before.tests[test], after.tests[test], jnp.zeros(())
+    (_, found), _ = jax.lax.scan(narrow, (start, (before, jnp.bool_(False))), jnp.arange(24))
+    return found

@@ -1,6 +1,6 @@
 """Branches of steady states, and the events on them."""
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Complex, Float
@@ -46,6 +46,8 @@ class Event(NamedTuple):
     def words(self) -> str:
         """What it is, in words."""
         sure = "" if self.confirmed else ", unconfirmed"
+        if self.proved is not None:
+            sure = ", proved" if self.proved else ", not proved"
         if self.kind != "hopf" or self.first_lyapunov is None:
             return f"{self.kind}{sure}"
         born = "a stable" if self.first_lyapunov < 0 else "an unstable"
@@ -122,7 +124,7 @@ class CycleBranch(NamedTuple):
 
     @property
     def stable(self) -> np.ndarray:
-        """Which cycles are stable: all multipliers but the trivial one are inside the unit circle."""
+        """Which cycles are stable: all other multipliers are inside the unit circle."""
         trivial = np.argmin(np.abs(self.multipliers - 1), axis=1)
         others = np.abs(self.multipliers)
         others[np.arange(len(trivial)), trivial] = 0
@@ -188,27 +190,17 @@ class Diagram(NamedTuple):
 
     def lines(self) -> Lines:
         """The result as a verdict and lines of text."""
-        said = f"{len(self.branches)} branch(es) of steady states over {self.parameter}"
-        rows = []
-        for i, branch in enumerate(self.branches):
-            low, high = branch.parameter.min(), branch.parameter.max()
-            rows.append((f"branch {i}", f"{len(branch.parameter)} points from {low:.6g} to {high:.6g}; "
-                         f"{branch.ends[0]}, and {branch.ends[1]}"))  # fmt: skip
-            rows += [("", f"{self.parameter} = {event.parameter:.10g}: {event.words}") for event in branch.events]
+        name = self.parameter
+        rows = [
+            row for i, branch in enumerate(self.branches) for row in _of_branch(i, branch, name)
+        ]
         for i, cycle in enumerate(self.cycles):
-            words = f"{len(cycle.parameter)} cycles from {self.parameter} = {cycle.hopf.parameter:.6g}"
-            rows.append((f"cycles {i}", f"{words} to {cycle.parameter[-1]:.6g}, period "
-                         f"{cycle.period[0]:.6g} to {cycle.period[-1]:.6g} ms; "
-                         f"{_stable_in_words(cycle.stable)}; {cycle.end}"))  # fmt: skip
-            rows += [("", f"{self.parameter} = {e.parameter:.10g}: {e.kind}, period {e.period:.6g} ms")
-                     for e in cycle.events]  # fmt: skip
+            rows += _of_cycles(i, cycle, name)
         for i, curve in enumerate(self.curves):
-            rows.append((f"{curve.kind}s {i}", f"{len(curve.values)} points over {self.parameter} and "
-                         f"{self.second}; {curve.ends[0]}, and {curve.ends[1]}"))  # fmt: skip
-            rows += [("", f"{self.parameter} = {p.values[0]:.10g}, {self.second} = {p.values[1]:.10g}: "
-                          f"{p.kind}") for p in curve.points]  # fmt: skip
+            rows += _of_curve(i, curve, name, self.second)
         if self.interrupted:
             rows.append(("interrupted", "this is what was found until then"))
+        said = f"{len(self.branches)} branch(es) of steady states over {name}"
         return Lines(said, tuple(rows))
 
     def __str__(self) -> str:
@@ -218,6 +210,31 @@ class Diagram(NamedTuple):
         return self.lines().html()
 
 
+def _of_branch(i: int, branch: Branch, name: str) -> list[tuple[str, str]]:
+    low, high = branch.parameter.min(), branch.parameter.max()
+    where = f"{len(branch.parameter)} points from {low:.6g} to {high:.6g}"
+    rows = [(f"branch {i}", f"{where}; {branch.ends[0]}, and {branch.ends[1]}")]
+    return rows + [("", f"{name} = {e.parameter:.10g}: {e.words}") for e in branch.events]
+
+
+def _of_cycles(i: int, cycle: CycleBranch, name: str) -> list[tuple[str, str]]:
+    first, last = cycle.hopf.parameter, cycle.parameter[-1]
+    where = f"{len(cycle.parameter)} cycles from {name} = {first:.6g} to {last:.6g}"
+    period = f"period {cycle.period[0]:.6g} to {cycle.period[-1]:.6g} ms"
+    rows = [(f"cycles {i}", f"{where}, {period}; {_stable_in_words(cycle.stable)}; {cycle.end}")]
+    return rows + [
+        ("", f"{name} = {e.parameter:.10g}: {e.kind}, period {e.period:.6g} ms")
+        for e in cycle.events
+    ]
+
+
+def _of_curve(i: int, curve: EventCurve, name: str, second: str | None) -> list[tuple[str, str]]:
+    where = f"{len(curve.values)} points over {name} and {second}"
+    rows = [(f"{curve.kind}s {i}", f"{where}; {curve.ends[0]}, and {curve.ends[1]}")]
+    return rows + [
+        ("", f"{name} = {p.values[0]:.10g}, {second} = {p.values[1]:.10g}: {p.kind}")
+        for p in curve.points
+    ]
 
 
 def _stable_in_words(stable: np.ndarray) -> str:

@@ -77,7 +77,7 @@ def continuation(
     system = as_system(system, z, parameter, *(second or ())[:1])
     family, (line,) = as_family(system, (parameter,))
     require_valid_range(line, bounds)
-    both, other, limits = _second(system, line, parameter, second)
+    both, other, limits = _second(system, parameter, second)
     starts = _starts(system, family, line, bounds, start)
     curve = curves_of(stacked(family, 1), bounds[1] - bounds[0], 1)
     one = rows(curve, 0)
@@ -98,7 +98,7 @@ def continuation(
     )
 
 
-def _second(system: System, line: Line, parameter: Parameter, second: Any) -> Any:
+def _second(system: System, parameter: Parameter, second: Any) -> Any:
     """The family over both parameters, the second one's line and its bounds."""
     if second is None:
         return None, None, None
@@ -207,7 +207,7 @@ def require_valid_range(line: Line, bounds: tuple, name: str = "bounds") -> None
             system.require_valid()
         except ValueError as error:
             raise ValueError(
-                f"`{name}` must leave the system valid, which it is not at {line.name} = {value:g}: "
+                f"`{name}` must leave the system valid; it is not at {line.name} = {value:g}: "
                 f"{error} Its own value is {line.value:g}."
             ) from None
 
@@ -249,15 +249,17 @@ def _starts(system: System, family: Family, line: Line, bounds: tuple, start: An
         if not judged.error < _BALANCED:
             where = f"start[{i}]" if several else "start"
             raise ValueError(
-                f"`{where}` must be a steady state of the system as it is; its equations are off by "
-                f"{float(judged.error):.2g} of their terms. `steady_state` finds one."
+                f"`{where}` must be a steady state of the system as it is; its equations are off "
+                f"by {float(judged.error):.2g} of their terms. `steady_state` finds one."
             )
     return np.stack([np.append(x, line.value) for x in states])
 
 
 def _as_vector(start: Any, m: int) -> Float[np.ndarray, " m"]:
     state = start.state if isinstance(start, OperatingPoint) else start
-    state = np.concatenate([np.asarray(part) for part in state]) if isinstance(state, State) else state
+    state = (
+        np.concatenate([np.asarray(part) for part in state]) if isinstance(state, State) else state
+    )
     try:
         x = np.asarray(state, np.float64)
     except (TypeError, ValueError):
@@ -280,6 +282,7 @@ def _without_twins(traced: Traced) -> Traced:
 
 def _same(one: Branch, other: Branch) -> bool:
     """Whether two branches have the same ends."""
+
     def ends(branch):
         return np.stack([np.append(branch.x[i], branch.parameter[i]) for i in (0, -1)])
 

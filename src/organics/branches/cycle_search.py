@@ -36,7 +36,7 @@ _WORDS = {
 def cycles_from(
     curve: SteadyCurve, hopfs: list[Event], bounds: tuple, most: int
 ) -> tuple[list[CycleBranch], bool]:
-    """The branch of at most so many cycles of each Hopf point, and whether Ctrl-C came meanwhile."""
+    """The branch of each Hopf point, of at most so many cycles, and whether Ctrl-C came."""
     found: dict[int, CycleBranch] = {}
     wanted, interrupted = list(range(len(hopfs))), False
     for steps in _STEPS:
@@ -72,9 +72,7 @@ def _begin(curves, X, ways):
     return begin(curves, X, ways, False)
 
 
-def _first(
-    curve: SteadyCurve, hopf: Event, steps: int, size: float
-) -> tuple[CycleCurve, Any, Any]:
+def _first(curve: SteadyCurve, hopf: Event, steps: int, size: float) -> tuple[CycleCurve, Any, Any]:
     """The equations of the cycles of a Hopf point, a point near the first one, and the direction
     in which they grow."""
     system = curve.family.at(hopf.parameter)

@@ -1,13 +1,13 @@
 """Limit cycles, followed from the Hopf points where they are born.
 
-A cycle is a point `x` and a period `T` with `phi_T(x) = x`, where `phi` is the flow, and with `x` at
-an extreme of one of its numbers (`f_k(x) = 0`), which fixes the phase. The flow and its derivatives
-come from the variational equation, by the eighth-order method of Dormand and Prince with equal
-steps. The Floquet multipliers are the eigenvalues of the derivative by `x`; one of them is 1, and
-how far the computed one is from it measures the error.
+A cycle is a point `x` and a period `T` with `phi_T(x) = x`, where `phi` is the flow, and with `x`
+at an extreme of one of its numbers (`f_k(x) = 0`), which fixes the phase. The flow and its
+derivatives come from the variational equation, by the eighth-order method of Dormand and Prince
+with equal steps. The Floquet multipliers are the eigenvalues of the derivative by `x`; one of them
+is 1, and how far the computed one is from it measures the error.
 
-Source: Kuznetsov, Elements of Applied Bifurcation Theory, sections 5.3 and 10.2; Hairer, Norsett and
-Wanner, Solving Ordinary Differential Equations I (the method).
+Source: Kuznetsov, Elements of Applied Bifurcation Theory, sections 5.3 and 10.2; Hairer, Norsett
+and Wanner, Solving Ordinary Differential Equations I (the method).
 """
 
 from typing import NamedTuple

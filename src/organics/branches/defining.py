@@ -83,7 +83,7 @@ class FoldSystem(eqx.Module):
 
 
 class HopfSystem(eqx.Module):
-    """The equations of a Hopf point, as `FoldSystem`; its numbers are `(x, Re q, Im q, w, values)`."""
+    """The equations of a Hopf point; its numbers are `(x, Re q, Im q, w, values)`."""
 
     family: Family
     sizes: Float[Array, " m"]
@@ -126,7 +126,9 @@ def fold_system(family: Family, x, phi, values, widths) -> tuple[FoldSystem, Flo
     return FoldSystem(family, U, widths), jnp.concatenate([x, phi, values])
 
 
-def hopf_system(family: Family, x, q, w, values, widths) -> tuple[HopfSystem, Float[Array, " size"]]:
+def hopf_system(
+    family: Family, x, q, w, values, widths
+) -> tuple[HopfSystem, Float[Array, " size"]]:
     """The equations of a Hopf point near a state with an eigenvector, and that point."""
     U = family.at(*values).lengths(x)
     scaled = jax.lax.complex(q.real / U, q.imag / U)
@@ -205,5 +207,3 @@ def polish_branch_point(curve: SteadyCurve, X: Float[Array, " k1"]) -> tuple[Fou
     found = _newton(residual, Z, jnp.concatenate([U, jnp.ones(k + 1)]))
     good = found.good & (jnp.abs(found.Z[k + 1]) < 1e-8)
     return found._replace(good=good), found.Z[: k + 1]
-
-

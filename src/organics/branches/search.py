@@ -7,7 +7,17 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from organics.branches.arclength import ENDS, Path, Walk, begin, follow, in_batches, locate, pairs, rows
+from organics.branches.arclength import (
+    ENDS,
+    Path,
+    Walk,
+    begin,
+    follow,
+    in_batches,
+    locate,
+    pairs,
+    rows,
+)
 from organics.branches.branch import Branch, Event
 from organics.branches.defining import polish_branch_point, polish_fold, polish_hopf
 from organics.branches.family import Family
@@ -63,9 +73,7 @@ def through(
     return _trace(twice, walks, bounds, most)
 
 
-def away_from(
-    curves: SteadyCurve, points: Any, ways: Any, bounds: tuple, most: int
-) -> Traced:
+def away_from(curves: SteadyCurve, points: Any, ways: Any, bounds: tuple, most: int) -> Traced:
     """Branches from branch points in both senses of a direction, given in units."""
     twice = rows(curves, np.repeat(np.arange(len(points)), 2))
     sign = np.tile([-1.0, 1.0], len(points))[:, None]
@@ -178,7 +186,9 @@ def _folds(curves, points, good):
     numbers = in_batches(fold_form, curves.family, fold)
     for i in range(len(X)):
         size = {"coefficient": float(numbers[i]), "vector": fold.phi[i]} if sure[i] else {}
-        event = Event("fold", float(X[i, -1]), X[i, :-1], bool(sure[i]), float(found.error[i]), **size)
+        event = Event(
+            "fold", float(X[i, -1]), X[i, :-1], bool(sure[i]), float(found.error[i]), **size
+        )
         yield event, X[i], U[i]
 
 
@@ -196,7 +206,9 @@ def _hopfs(curves, points, good):
                 "speed": float(form.speed[i]),
                 "vector": hopf.q[i],
             }
-        event = Event("hopf", float(X[i, -1]), X[i, :-1], bool(sure[i]), float(found.error[i]), **size)
+        event = Event(
+            "hopf", float(X[i, -1]), X[i, :-1], bool(sure[i]), float(found.error[i]), **size
+        )
         yield event, X[i], U[i]
 
 
@@ -210,7 +222,9 @@ def _branch_points(curves, points, good):
             both = both[::-1]
         flat = bool(two[i]) and np.min(np.abs(both[:, -1])) < 1e-6
         kind = "pitchfork" if flat else "branch point"
-        event = Event(kind, float(X[i, -1]), X[i, :-1], bool(sure[i] and two[i]), float(found.error[i]))
+        event = Event(
+            kind, float(X[i, -1]), X[i, :-1], bool(sure[i] and two[i]), float(found.error[i])
+        )
         yield event, X[i], U[i], both if two[i] else None
 
 

@@ -34,7 +34,9 @@ class SteadyCurve(Curve):
     def jacobian(self, X: Float[Array, " k1"]) -> Float[Array, "k k1"]:
         """The system's, and the derivative by the parameter."""
         x, value = X[:-1], X[-1]
-        by_value = jax.jvp(lambda v: self.family.at(v).imbalance(x), (value,), (jnp.ones_like(value),))[1]
+        by_value = jax.jvp(
+            lambda v: self.family.at(v).imbalance(x), (value,), (jnp.ones_like(value),)
+        )[1]
         return jnp.concatenate([self.family.at(value).jacobian(x), by_value[:, None]], axis=1)
 
     def lengths(self, X: Float[Array, " k1"]) -> Float[Array, " k1"]:
@@ -73,7 +75,7 @@ def units(system: System, x: Float[Array, " m"], *widths: Any) -> Float[Array, "
 
 
 def determinant(M: Float[Array, "k k"]) -> Float[Array, ""]:
-    """The determinant's sign times the k-th root of its size, which neither over- nor underflows."""
+    """The determinant's sign times the k-th root of its size, which is always in range."""
     sign, size = jnp.linalg.slogdet(M)
     return sign * jnp.exp(size / len(M))
 

@@ -29,9 +29,7 @@ def directions(
         return jnp.dot(p, jax.jvp(inner, (X,), (other * U,))[1])
 
     mixed = bend(v[0], v[1])
-    form = jnp.stack(
-        [jnp.stack([bend(v[0], v[0]), mixed]), jnp.stack([mixed, bend(v[1], v[1])])]
-    )
+    form = jnp.stack([jnp.stack([bend(v[0], v[0]), mixed]), jnp.stack([mixed, bend(v[1], v[1])])])
     (low, high), axes = jnp.linalg.eigh(form)
     crossing = (low < 0) & (high > 0) & (jnp.minimum(-low, high) > 1e-8 * jnp.maximum(-low, high))
     a, b = jnp.sqrt(jnp.maximum(high, 0)), jnp.sqrt(jnp.maximum(-low, 0))

@@ -1,9 +1,9 @@
 """Curves of folds and of Hopf points in two parameters, and the points where they change.
 
 On a curve of folds, a cusp is where `p^T B(phi, phi)` vanishes, and a Bogdanov-Takens point where
-`p^T D_tau phi` does, `p` the left null vector of `F_x`. On a curve of Hopf points, the first Lyapunov
-coefficient vanishes at a generalized Hopf (Bautin) point; where the frequency vanishes, at a
-Bogdanov-Takens point, the curve ends.
+`p^T D_tau phi` does, `p` the left null vector of `F_x`. On a curve of Hopf points, the first
+Lyapunov coefficient vanishes at a generalized Hopf (Bautin) point; where the frequency vanishes, at
+a Bogdanov-Takens point, the curve ends.
 
 Source: Kuznetsov, Elements of Applied Bifurcation Theory, chapters 8 and 10.
 """
@@ -59,7 +59,9 @@ class FoldCurve(FoldSystem, Curve):
         U = system.lengths(x)
         J = system.jacobian(x) * U[None, :]
         p = jnp.linalg.svd(J)[0][:, -1]
-        border = jnp.append(jnp.concatenate([J, p[:, None]], axis=1), jnp.append(phi / U, 0)[None], 0)
+        border = jnp.append(
+            jnp.concatenate([J, p[:, None]], axis=1), jnp.append(phi / U, 0)[None], 0
+        )
         p = p * jnp.linalg.slogdet(border)[0]  # whose sign is then continuous along the curve
         cusp = jnp.dot(p, system.second(x, phi, phi))
         takens = jnp.dot(p, system.time_constants() * phi)

@@ -29,7 +29,7 @@ class Continue:
     high: Annotated[float, tyro.conf.arg(name="to")]
     """Largest value of the parameter."""
     parameter: str = "z"
-    """A factor on the drive ("z"), an entry ("W_r[0,1]"), or an array of equal entries ("tau_a")."""
+    """A factor on the drive ("z"), an entry ("W_r[0,1]") or an array of equal entries ("tau_a")."""
     second: str | None = None
     """A second parameter, NAME:FROM:TO; folds and Hopf points are followed over both."""
     cycles: bool = False
@@ -101,7 +101,9 @@ class Continue:
             from organics.files.atomic import write_atomically
             from organics.files.plain import as_plain
 
-            write_atomically(path, (json.dumps(as_plain(document), allow_nan=False) + "\n").encode())
+            write_atomically(
+                path, (json.dumps(as_plain(document), allow_nan=False) + "\n").encode()
+            )
         else:
             from organics.cli.tables import write_table
 
@@ -138,9 +140,7 @@ def as_document(found: Any) -> dict[str, Any]:
         {
             "points": [
                 {"parameter": value, **state(x), "stable": bool(stable)}
-                for value, x, stable in zip(
-                    branch.parameter, branch.x, branch.stable, strict=True
-                )
+                for value, x, stable in zip(branch.parameter, branch.x, branch.stable, strict=True)
             ],
             "events": [
                 {
@@ -169,7 +169,8 @@ def as_document(found: Any) -> dict[str, Any]:
                 for i in range(len(cycle.parameter))
             ],
             "events": [
-                {"kind": e.kind, "parameter": e.parameter, "period_ms": e.period} for e in cycle.events
+                {"kind": e.kind, "parameter": e.parameter, "period_ms": e.period}
+                for e in cycle.events
             ],
             "end": cycle.end,
         }

@@ -1,13 +1,13 @@
-"""Proofs, in ball arithmetic, that a fold or a Hopf point exists near a computed one, and that it is
-nondegenerate.
+"""Proofs, in ball arithmetic, that a fold or a Hopf point exists near a computed one, and that it
+is nondegenerate.
 
 Krawczyk's operator is applied to the equations whose regular zero it is. A fold is a zero of
 `(F, F_x phi, l^T phi - 1)` in `(x, phi, value)`; a Hopf point one of
-`(F, J q_r + w q_i, J q_i - w q_r, l^T q_r - 1, l^T q_i)` in `(x, q_r, q_i, w, value)`, `J = F_x / tau`.
-If the operator maps a box into its interior, the box holds exactly one zero. The point is
-nondegenerate if balls of `p^T B(phi, phi)` and `p^T F_value` exclude 0 at a fold, and of the first
-Lyapunov coefficient and of the speed at which the pair crosses the axis at a Hopf point. That no
-other eigenvalue lies on the axis is not shown.
+`(F, J q_r + w q_i, J q_i - w q_r, l^T q_r - 1, l^T q_i)` in `(x, q_r, q_i, w, value)`, with
+`J = F_x / tau`. If the operator maps a box into its interior, the box holds exactly one zero. The
+point is nondegenerate if balls exclude 0: at a fold those of `p^T B(phi, phi)` and `p^T F_value`,
+at a Hopf point those of the first Lyapunov coefficient and of the speed at which the pair crosses
+the axis. That no other eigenvalue lies on the axis is not shown.
 
 Source: Krawczyk 1969 (existence); Kuznetsov, sections 3.3 and 5.4 (nondegeneracy).
 """
@@ -100,7 +100,7 @@ def prove_event(circuit: Circuit, z: Any, parameter: Parameter, event: Event) ->
         prove = _fold if event.kind == "fold" else _hopf
         try:
             return prove(equations, event)
-        except ZeroDivisionError:  # a matrix of balls may be singular
+        except (ZeroDivisionError, ValueError):  # of flint: a singular matrix, division by a ball
             return nothing
 
 
@@ -133,7 +133,10 @@ class _Equations(NamedTuple):
         n, at = self.line.n, self.line.at(value)
         y, a = x[:n], x[n:]
         q = self._seen(y)
-        recurrent, pooled = _times(at["W_r"], q), _times(at["W"], [q * q * a for q, a in zip(q, a, strict=True)])
+        recurrent, pooled = (
+            _times(at["W_r"], q),
+            _times(at["W"], [q * q * a for q, a in zip(q, a, strict=True)]),
+        )
         (b,), (b0,), (sigma,), (z,) = (at[name] for name in ("b", "b0", "sigma", "z"))
         first = [b[i] * z[i] - y[i] + (1 - a[i].sqrt()) * recurrent[i] for i in range(n)]
         return first + [(b0[i] * sigma[i]) ** 2 - a[i] + pooled[i] for i in range(n)]
@@ -199,7 +202,9 @@ def _derivative(function: Callable[[list], list], Z: list[arb]) -> arb_mat:
     return arb_mat(columns).transpose()
 
 
-def _enclose(function: Callable[[list], list], start: list[float]) -> tuple[list[arb] | None, Inequality]:
+def _enclose(
+    function: Callable[[list], list], start: list[float]
+) -> tuple[list[arb] | None, Inequality]:
     """A box that holds exactly one zero of a function; `None` if that is not shown."""
     name = "Krawczyk: |K(Z) - Z| < radius of Z"
     size = len(start)
@@ -215,7 +220,10 @@ def _enclose(function: Callable[[list], list], start: list[float]) -> tuple[list
     if not all(value.is_finite() for value in shift):
         return None, Inequality(name, None, arb.nan())
     tiny = arb(2) ** (8 - ctx.prec)
-    radius = [(2 * abs(s) + abs(z) * tiny + tiny * tiny).abs_upper() for s, z in zip(shift, Z, strict=True)]
+    radius = [
+        (2 * abs(s) + abs(z) * tiny + tiny * tiny).abs_upper()
+        for s, z in zip(shift, Z, strict=True)
+    ]
     inequality = Inequality(name, None, arb.nan())
     for _ in range(_INFLATIONS):
         around = [arb(0, r) for r in radius]
@@ -250,7 +258,7 @@ def _fold(equations: _Equations, event: Event) -> EventProof:
     J = arb_mat(equations.jacobian(x, value))
     left = exact(np.linalg.svd(floats(J))[0][:, -1])
     bordered = [[J[j, i] for j in range(m)] + [ell[i]] for i in range(m)] + [[*left, 0]]
-    p = arb_mat(bordered).solve(column([*[0] * m, 1])).entries()[:m]
+    p = arb_mat(bordered).solve(arb_mat([[0]] * m + [[1]])).entries()[:m]
     moved = [_series(a, b, 1) for a, b in zip(x, phi, strict=True)]
     bend = _times(equations.jacobian(moved, value + moved[0] * 0), phi)
     by_value = equations.imbalance([a + _series(arb(0), 0, 1) for a in x], _series(value, 1, 1))
@@ -287,9 +295,11 @@ def _hopf(equations: _Equations, event: Event) -> EventProof:
     x, r, s, w, value = box[:m], box[m : 2 * m], box[2 * m : 3 * m], box[3 * m], box[3 * m + 1]
     l1, speed = _hopf_form(equations, x, r, s, w, value, ell)
     evidence = (
-        exists, Inequality.positive("frequency > 0", w), _not_zero("first Lyapunov coefficient", l1),
+        exists,
+        Inequality.positive("frequency > 0", w),
+        _not_zero("first Lyapunov coefficient", l1),
         _not_zero("speed of the crossing", speed),
-    )  # fmt: skip
+    )
     return EventProof(all(bool(e.holds) for e in evidence), value, evidence)
 
 
@@ -301,7 +311,9 @@ def _hopf_form(equations: _Equations, x, r, s, w, value, ell) -> tuple[arb, arb]
     J0 = floats(arb_mat(equations.rates(x, value)))
     turned = J0.T - 1j * float(w.mid()) * np.eye(m)
     near = np.linalg.svd(turned)[2][-1]  # its conjugate is nearly u
-    rows = [[J[j, i] - (acb(0, w) if i == j else 0) for j in range(m)] + [acb(ell[i])] for i in range(m)]
+    rows = [
+        [J[j, i] - (acb(0, w) if i == j else 0) for j in range(m)] + [acb(ell[i])] for i in range(m)
+    ]
     rows.append([acb(*map(float, (v.real, v.imag))) for v in near] + [acb(0)])
     u = acb_mat(rows).solve(acb_mat([[0]] * m + [[1]])).entries()[:m]  # u^T J = i w u^T
     u = [v / _dot(u, q) for v in u]
@@ -320,7 +332,9 @@ def _hopf_form(equations: _Equations, x, r, s, w, value, ell) -> tuple[arb, arb]
     even = [a + b for a, b in zip(rr, ss, strict=True)]  # B(q, q')
     twice = [acb(a - b, 2 * c) for a, b, c in zip(rr, ss, rs, strict=True)]  # B(q, q)
     still = J.solve(acb_mat([[acb(v)] for v in even])).entries()
-    shifted = acb_mat([[(acb(0, 2 * w) if i == j else 0) - J[i, j] for j in range(m)] for i in range(m)])
+    shifted = acb_mat(
+        [[(acb(0, 2 * w) if i == j else 0) - J[i, j] for j in range(m)] for i in range(m)]
+    )
     ring = shifted.solve(acb_mat([[v] for v in twice])).entries()
 
     def complex_bend(a: list, b: list) -> list[acb]:

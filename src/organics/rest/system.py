@@ -178,7 +178,7 @@ class DrivenCircuit(System):
         w: Float[Array, " m"],
     ) -> Float[Array, " m"]:
         """Analytic; at `y_i = 0` of the rectified model that of the left side."""
-        circuit, (y, a), s = self.circuit, as_state(x), root(as_state(x).a)
+        circuit, y, s = self.circuit, as_state(x).y, root(as_state(x).a)
         active, q = circuit.active(y), circuit.rectify(y)
         (b1, a1), (b2, a2), (b3, a3) = ((active * b, a) for b, a in map(as_state, (u, v, w)))
         recur = circuit.recur
