@@ -436,8 +436,8 @@ def rhythm_frequencies(diagram: Diagram, *, axes: Axes | None = None) -> Figure:
     axes = _axes(axes, height=2.4)
     for branch in diagram.branches:
         leading = branch.eigenvalues[:, 0]
-        rings = branch.stable & (np.abs(leading.imag) > 0)
-        hertz = 1000 * np.abs(leading.imag) / (2 * np.pi)
+        rings = branch.stable & (np.abs(np.imag(leading)) > 0)
+        hertz = 1000 * np.abs(np.imag(leading)) / (2 * np.pi)
         for piece in _runs(rings):
             axes.plot(branch.parameter[piece], hertz[piece], ":", color=BLUE)
     for cycle in diagram.cycles:

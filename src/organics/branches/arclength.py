@@ -117,7 +117,7 @@ class Walk(NamedTuple):
 class Corrected(NamedTuple):
     X: Float[Array, " k1"]
     size: Float[Array, ""]
-    count: Int[Array, ""]
+    tries: Int[Array, ""]
     failed: Bool[Array, ""]
 
 
@@ -144,7 +144,7 @@ def correct(
 
     def going(at):
         return (
-            ((at.size > _ACCURACY) | (at.count == 0)) & (at.count < _CORRECTIONS)
+            ((at.size > _ACCURACY) | (at.tries == 0)) & (at.tries < _CORRECTIONS)
             & ~at.failed & wanted
         )  # fmt: skip
 
@@ -155,10 +155,10 @@ def correct(
         moved = U * d
         part = jnp.minimum(1, curve.room(at.X, moved))
         failed = ~jnp.isfinite(size) | (
-            (at.count > 0) & (size > 0.9 * at.size) & (size > _ACCURACY)
+            (at.tries > 0) & (size > 0.9 * at.size) & (size > _ACCURACY)
         )
         X = jnp.where(failed, at.X, at.X + part * moved)
-        return Corrected(X, size, at.count + 1, failed)
+        return Corrected(X, size, at.tries + 1, failed)
 
     none = jnp.bool_(False)
     begin = Corrected(start, jnp.full((), jnp.inf, start.dtype), jnp.int32(0), none)
@@ -255,7 +255,7 @@ def _attempt(curve: Curve, bounds: Float[Array, " 2"], walk: Walk) -> tuple[Walk
     stuck = jnp.where(h / 2 < _SHORTEST, STUCK, GOING)
     end = jnp.where(going, jnp.where(good, moved, stuck), walk.end).astype(jnp.int32)
     grow = jnp.clip(_TURN / jnp.maximum(angle, 1e-3), 0.5, 2.0)
-    grow = jnp.where(found.count > 4, 0.5, jnp.where(found.count > 3, jnp.minimum(grow, 1), grow))
+    grow = jnp.where(found.tries > 4, 0.5, jnp.where(found.tries > 3, jnp.minimum(grow, 1), grow))
     h = jnp.where(good, jnp.minimum(_LONGEST, h * grow), h / 2)
     point = jax.tree.map(partial(jnp.where, good), point, at)
     return Walk(point, h, first, walk.steps + good.astype(jnp.int32), end), good

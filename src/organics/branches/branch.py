@@ -75,7 +75,7 @@ class Branch(NamedTuple):
     @property
     def stable(self) -> np.ndarray:
         """Which states are stable."""
-        return self.eigenvalues[:, 0].real < 0
+        return np.real(self.eigenvalues[:, 0]) < 0
 
 
 class CycleEvent(NamedTuple):

@@ -226,7 +226,7 @@ def _starts(system: System, family: Family, line: Line, bounds: tuple, start: An
         if not isinstance(system, DrivenCircuit):
             raise ValueError("`start` must be given for a system that is not a circuit.")
         value = float(np.clip(line.value, *bounds))
-        at = family.at(value)
+        at: Any = family.at(value)
         point = steady_state(at.circuit, at.z)
         if not point.converged:
             raise NoSteadyState(

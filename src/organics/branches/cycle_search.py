@@ -80,6 +80,7 @@ def _first(curve: SteadyCurve, hopf: Event, steps: int, size: float) -> tuple[Cy
     k = int(np.argmax(np.abs(hopf.vector) / U))
     q = hopf.vector * np.exp(-1j * np.angle(hopf.vector[k]))
     way = np.append(q.real / np.linalg.norm(q.real / U), [0.0, 0.0])
+    assert hopf.frequency_hz is not None
     period = 1000 / hopf.frequency_hz
     X = np.concatenate([hopf.x, [period, hopf.parameter]]) + size * way * np.sqrt(len(U))
     cycles = CycleCurve(curve.family, curve.width, np.asarray(k), np.asarray(period), steps)
@@ -87,7 +88,8 @@ def _first(curve: SteadyCurve, hopf: Event, steps: int, size: float) -> tuple[Cy
 
 
 def _branch(curve: CycleCurve, hopf: Event, path: Path) -> CycleBranch:
-    points, orbit = path.points, path.points.kept
+    points: Any = path.points
+    orbit = points.kept
     count = len(points.X) - (path.end in (ELSEWHERE, INACCURATE))  # the last one is no such cycle
     kept = slice(0, count)
     events = _events(curve, Path(rows(points, kept), path.end))
@@ -119,4 +121,4 @@ def _is_pair(multipliers: np.ndarray) -> bool:
     others = multipliers[np.argsort(np.abs(multipliers - 1))][1:]
     i, j = np.triu_indices(len(others), 1)
     nearest = np.argmin(np.abs(others[i] * others[j] - 1))
-    return bool(abs(others[i[nearest]].imag) > 0)
+    return bool(abs(np.imag(others[i[nearest]])) > 0)

@@ -151,7 +151,7 @@ def find_crossings(curves: SteadyCurve, paths: list[Path]) -> list[Crossing]:
         if not len(chosen):
             continue
         found = find(rows(curves, path[chosen]), rows(points, chosen), good[chosen])
-        crossings += [(i, Crossing(event, int(path[i]), int(step[i]), *rest))
+        crossings += [(int(i), Crossing(event, int(path[i]), int(step[i]), *rest))
                       for i, (event, *rest) in zip(chosen, found, strict=True)]  # fmt: skip
     along = np.linalg.norm(points.X - before.X, axis=1)
     crossings.sort(key=lambda item: (path[item[0]], step[item[0]], along[item[0]]))
@@ -162,7 +162,7 @@ def _is_pair(values: np.ndarray) -> bool:
     """Whether the two eigenvalues that cancel each other are a complex pair."""
     i, j = np.triu_indices(len(values), 1)
     nearest = np.argmin(np.abs(values[i] + values[j]))
-    return bool(abs(values[i[nearest]].imag) > 0)
+    return bool(abs(np.imag(values[i[nearest]])) > 0)
 
 
 def _confirmed(curves: SteadyCurve, points, Z, found, good):
@@ -245,7 +245,7 @@ def switch(curve: SteadyCurve, traced: Traced, bounds: tuple, most: int) -> Trac
             else:
                 known.append((crossing, [crossing.directions[0]]))
         wanted = [
-            (crossing, way) for crossing, covered in known for way in crossing.directions
+            (crossing, way) for crossing, covered in known for way in _ways(crossing)
             if all(abs(way @ c) < _ALONG for c in covered)
         ]  # fmt: skip
         if not wanted or interrupted:
@@ -258,3 +258,7 @@ def switch(curve: SteadyCurve, traced: Traced, bounds: tuple, most: int) -> Trac
         branches, crossings = branches + more.branches, crossings + more.crossings
         interrupted = more.interrupted
         fresh = [c for group in more.crossings for c in group]
+
+
+def _ways(crossing: Crossing) -> list[np.ndarray]:
+    return [] if crossing.directions is None else list(crossing.directions)

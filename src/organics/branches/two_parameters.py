@@ -96,7 +96,7 @@ class HopfCurve(HopfSystem, Curve):
         return jnp.where(over, ELSEWHERE, rest)
 
 
-def _end(limits: Float[Array, " 2"], X: Float[Array, " k1"], rest: Int[Array, ""]):
+def _end(limits: Float[Array | np.ndarray, " 2"], X: Float[Array, " k1"], rest: Int[Array, ""]):
     outside = (X[-2] < limits[0]) | (X[-2] > limits[1])
     return jnp.where(outside, OUTSIDE, rest)
 

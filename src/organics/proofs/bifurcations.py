@@ -273,11 +273,11 @@ def _fold(equations: _Equations, event: Event) -> EventProof:
 def _hopf(equations: _Equations, event: Event) -> EventProof:
     m = len(event.x)
     q0 = np.asarray(event.vector)
-    q0 = q0 / np.sqrt(np.sum(q0**2) / abs(np.sum(q0**2))) if abs(np.sum(q0**2)) > 0 else q0
-    q0 = q0 / np.linalg.norm(q0.real)
-    shift = q0.real @ q0.imag
-    ell_0 = q0.real - (shift / (q0.imag @ q0.imag or 1.0)) * q0.imag  # so that l^T Im q = 0
-    ell = exact(ell_0 / (ell_0 @ q0.real))
+    q0 = q0 * np.exp(-0.5j * np.angle(np.sum(q0**2)))  # so that Re q and Im q are orthogonal
+    r0, s0 = np.real(q0), np.imag(q0)
+    size = np.linalg.norm(r0)
+    r0, s0 = r0 / size, s0 / size
+    ell = exact(r0)
     assert event.frequency_hz is not None
     w0 = event.frequency_hz * 2 * np.pi / 1000
 
@@ -288,7 +288,7 @@ def _hopf(equations: _Equations, event: Event) -> EventProof:
         second = [a - w * b for a, b in zip(_times(J, s), r, strict=True)]
         return [*equations.imbalance(x, value), *first, *second, _dot(ell, r) - 1, _dot(ell, s)]
 
-    start = [*event.x, *q0.real, *q0.imag, w0, event.parameter]
+    start = [*event.x, *r0, *s0, w0, event.parameter]
     box, exists = _enclose(system, start)
     if box is None:
         return EventProof(False, None, (exists,))
