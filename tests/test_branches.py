@@ -1,6 +1,7 @@
 """Branches of steady states: closed forms, derivatives by other routes, and refusals."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import equinox as eqx
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from jaxtyping import Array
 from scipy.optimize import brentq
 
 import organics
@@ -250,6 +252,55 @@ def test_a_supralinear_network_has_its_fold_where_the_closed_form_says():
     u = (1 - np.sqrt(1 - 4 * 0.6 * 0.1)) / 1.2  # of u = h + w k u^2
     found = organics.continuation(system, None, "h", (-1.0, 10.0), start=np.array([u, 0.0]))
     np.testing.assert_allclose(of_kind(found, "fold"), [1 / (4 * 0.6) / 0.1], rtol=1e-10)
+
+
+class Circle(System):
+    """One number with `x^2 + p^2 = 1` at rest."""
+
+    p: Array
+
+    def time_constants(self):
+        return jnp.ones(1)
+
+    def imbalance(self, x):
+        return 1 - x**2 - self.p**2
+
+    def terms(self, x):
+        return 1 + x**2 + self.p**2
+
+    def jacobian(self, x):
+        return -2 * x[:, None]
+
+
+def test_a_closed_branch_ends_where_it_began():
+    system = Circle(jnp.array([0.6]))
+    found = organics.continuation(system, None, "p", (-2.0, 2.0), start=np.array([0.8]))
+    (branch,) = found.branches
+    assert set(branch.ends) == {"returned to its beginning"}
+    np.testing.assert_allclose(branch.x[:, 0] ** 2 + branch.parameter**2, 1, rtol=1e-12)
+    np.testing.assert_allclose(of_kind(found, "fold"), [-1, 1], rtol=1e-12)
+    assert branch.stable.mean() == pytest.approx(0.5, abs=0.1)
+
+
+class Interrupted(ThreadPoolExecutor):
+    """Threads during whose work Ctrl-C comes."""
+
+    def submit(self, *work, **options):
+        future = super().submit(*work, **options)
+
+        def result():
+            raise KeyboardInterrupt
+
+        future.result = result
+        return future
+
+
+def test_ctrl_c_leaves_what_was_found(monkeypatch):
+    monkeypatch.setattr(arclength, "ThreadPoolExecutor", Interrupted)
+    found = organics.continuation(single(2.0, 0.05), [1.0], "z", (-2.0, 2.0))
+    assert found.interrupted and len(found.branches) == 1
+    assert found.branches[0].ends == ("was not followed further",) * 2
+    assert "this is what was found until then" in str(found)
 
 
 @pytest.mark.usefixtures("without_type_checks")

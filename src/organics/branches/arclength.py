@@ -42,7 +42,7 @@ _CORRECTIONS = 6
 _ACCURACY = 1e-9  # of the last correction but one, in units of each number
 _LONGEST, _FIRST, _SHORTEST = 1.0, 0.05, 1e-9
 _TURN, _MOST_TURN = 0.15, 0.5  # angle of the tangents of a step: wanted, and largest; radians
-_APART = 1e-6  # a step this short may hold several events
+_APART = 1e-6  # a step this short may hold several events, or a kink
 _ATTEMPTS = 16  # in one call of a compiled program
 _WIDTHS = (4, 32)  # how many curves one program follows: few sizes, as each is compiled
 _SAME = 1e-5  # distance of two equal points, in units
@@ -245,8 +245,8 @@ def _attempt(curve: Curve, bounds: Float[Array, " 2"], walk: Walk) -> tuple[Walk
     cosine = jnp.dot(at.t, tangent_in(curve, point, U))
     angle = jnp.arccos(jnp.clip(cosine, -1, 1))
     finite = jnp.all(jnp.isfinite(point.t)) & jnp.all(jnp.isfinite(point.tests))
-    good = ~failed & finite & (angle < _MOST_TURN)
-    good &= curve.separates(at, point) | (h < _APART)
+    good = ~failed & finite
+    good &= ((angle < _MOST_TURN) & curve.separates(at, point)) | (h < _APART)
     good &= going
 
     moved = jnp.select(
