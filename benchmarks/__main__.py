@@ -52,6 +52,7 @@ BENCHMARKS = {
     "drives": Estimate("benchmarks.drives", 25, 25, 8),
     "static_epoch": Estimate("benchmarks.static_epoch", 72, 63, 27),
     "recurrence": Estimate("benchmarks.recurrence", 175, 16, 9, full=650),
+    "branches": Estimate("benchmarks.branches", 300, 120, 60),
     "cells": Estimate("benchmarks.cells", 85, 30, 10),
     "libraries": Estimate("benchmarks.libraries", 45, 40, 20),
     "steady_states": Estimate("benchmarks.steady_states", 260, 30, 15, full=1500),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from organics import nn as nn
     from organics import plots as plots
     from organics import training as training
+    from organics.branches.continuation import continuation as continuation
+    from organics.branches.continuation import continuations as continuations
     from organics.circuit.circuit import Circuit as Circuit
     from organics.circuit.circuit import FiringRates as FiringRates
     from organics.circuit.circuit import State as State
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 
 _MODULES = ("baselines", "data", "nn", "plots", "training")
 _HOMES = {
+    "branches.continuation": ("continuation", "continuations"),
     "circuit.circuit": ("Circuit", "FiringRates", "State", "random_drive"),
     "circuit.file": ("load_circuit", "save_circuit"),
     "circuit.weights": ("Convolution", "LowRank", "Weights"),
@@ -95,6 +98,8 @@ __all__ = [
     "certify",
     "closed_form",
     "coherence",
+    "continuation",
+    "continuations",
     "data",
     "energy",
     "fixed_points_2d",

@@ -46,3 +46,6 @@ ExportFormat = Literal["onnx", "torch", "stablehlo"]
 
 Method = Literal["explicit", "implicit"]
 """Solver of the differential equations."""
+
+Figure = Literal["branches", "plane", "frequency"]
+"""What a figure of `organics continue` shows."""

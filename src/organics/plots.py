@@ -22,6 +22,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from organics.branches.branch import Branch, Diagram
 from organics.files.atomic import write_atomically
 from organics.planar import FixedPoint2D, Nullclines, PhasePlane
 
@@ -38,10 +39,13 @@ __all__ = [
     "STYLE",
     "VERMILION",
     "abscissa_histogram",
+    "bifurcation_diagram",
     "coherences",
+    "event_plane",
     "letter",
     "phase_portrait",
     "power_spectra",
+    "rhythm_frequencies",
     "save_figure",
     "spectrum_plane",
     "style",
@@ -361,6 +365,120 @@ def abscissa_histogram(
     axes.set(xlabel=r"$\max\,\mathrm{Re}\,\lambda$ (1/ms)", ylabel=of)
     _legend_above(axes)
     return _figure(axes)
+
+
+_EVENTS = {"fold": ("s", BLACK), "hopf": ("o", VERMILION), "branch point": ("^", PURPLE),
+           "pitchfork": ("^", PURPLE)}  # fmt: skip
+
+_POINTS = {"cusp": ("D", BLACK), "bogdanov-takens": ("*", PURPLE), "generalized hopf": ("P", SKY)}
+
+
+@style()
+def bifurcation_diagram(diagram: Diagram, *, neuron: int = 0, axes: Axes | None = None) -> Figure:
+    """The `neuron`-th number of the states against the parameter: stable branches solid, unstable
+    ones dashed, events marked, limit cycles by their extremes."""
+    axes = _axes(axes, height=2.8)
+    for branch in diagram.branches:
+        for where, line in ((branch.stable, "-"), (~branch.stable, "--")):
+            for piece in _runs(where):
+                parameter, x = _up_to_events(branch, piece)
+                axes.plot(parameter, x[:, neuron], line, color=BLUE)
+    for cycle in diagram.cycles:
+        for piece in (*_runs(cycle.stable), *_runs(~cycle.stable)):
+            line = "-" if cycle.stable[piece.start] else "--"
+            for extreme in (cycle.low, cycle.high):
+                axes.plot(cycle.parameter[piece], extreme[piece, neuron], line, color=GREEN)
+    named: set[str] = set()
+    for event in diagram.events:
+        marker, colour = _EVENTS[event.kind]
+        label = None if event.kind in named else event.kind
+        named.add(event.kind)
+        axes.plot(
+            event.parameter, event.x[neuron], marker, color=colour, label=label, markersize=4,
+            markerfacecolor=colour if event.confirmed else "white", zorder=4,
+        )  # fmt: skip
+    axes.set(xlabel=diagram.parameter, ylabel=rf"$y_{{{neuron + 1}}}$", xlim=diagram.bounds)
+    if named:
+        _legend_above(axes)
+    return _figure(axes)
+
+
+@style()
+def event_plane(diagram: Diagram, *, axes: Axes | None = None) -> Figure:
+    """Curves of folds and of Hopf points in the plane of two parameters, with the points where they
+    change. Hopf points at which an unstable cycle is born are dashed."""
+    axes = _axes(axes, height=2.8)
+    named: set[str] = set()
+    for curve in diagram.curves:
+        colour = _EVENTS[curve.kind][1]
+        unstable = np.zeros(len(curve.values), bool)
+        if curve.kind == "hopf":
+            unstable = np.asarray(curve.first_lyapunov) > 0
+        for piece in (*_runs(~unstable), *_runs(unstable)):
+            line = "--" if unstable[piece.start] else "-"
+            joined = slice(max(0, piece.start - 1), piece.stop)
+            label = None if curve.kind in named else curve.kind
+            named.add(curve.kind)
+            axes.plot(*curve.values[joined].T, line, color=colour, label=label)
+        for point in curve.points:
+            marker, tone = _POINTS[point.kind]
+            label = None if point.kind in named else point.kind
+            named.add(point.kind)
+            axes.plot(*point.values, marker, color=tone, label=label, markersize=5, zorder=4)
+    axes.set(xlabel=diagram.parameter, ylabel=diagram.second or "", xlim=diagram.bounds)
+    if diagram.second_bounds is not None:
+        axes.set_ylim(*diagram.second_bounds)
+    if named:
+        _legend_above(axes)
+    return _figure(axes)
+
+
+@style()
+def rhythm_frequencies(diagram: Diagram, *, axes: Axes | None = None) -> Figure:
+    """Frequencies in Hz against the parameter: of limit cycles, stable ones solid; of the ringing
+    of stable steady states, whose least damped mode it is, dotted; Hopf points marked."""
+    axes = _axes(axes, height=2.4)
+    for branch in diagram.branches:
+        leading = branch.eigenvalues[:, 0]
+        rings = branch.stable & (np.abs(np.imag(leading)) > 0)
+        hertz = 1000 * np.abs(np.imag(leading)) / (2 * np.pi)
+        for piece in _runs(rings):
+            axes.plot(branch.parameter[piece], hertz[piece], ":", color=BLUE)
+    for cycle in diagram.cycles:
+        for piece in (*_runs(cycle.stable), *_runs(~cycle.stable)):
+            line = "-" if cycle.stable[piece.start] else "--"
+            axes.plot(cycle.parameter[piece], 1000 / cycle.period[piece], line, color=GREEN)
+    marker, colour = _EVENTS["hopf"]
+    for event in diagram.events:
+        if event.frequency_hz is not None:
+            axes.plot(event.parameter, event.frequency_hz, marker, color=colour, markersize=4)
+    axes.set(xlabel=diagram.parameter, ylabel="frequency (Hz)", xlim=diagram.bounds)
+    axes.set_ylim(bottom=0)
+    return _figure(axes)
+
+
+def _runs(where: np.ndarray) -> Iterator[slice]:
+    """The pieces of consecutive true entries."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], where.astype(int), [0]])))
+    for first, last in edges.reshape(-1, 2):
+        yield slice(int(first), int(last))
+
+
+def _up_to_events(branch: Branch, piece: slice) -> tuple[np.ndarray, np.ndarray]:
+    """A piece of a branch, with the events next to its ends."""
+    parameter, x = branch.parameter[piece], branch.x[piece]
+    for end, beyond in ((0, piece.start - 1), (-1, piece.stop)):
+        if not 0 <= beyond < len(branch.parameter):
+            continue
+        neighbours = sorted([piece.start if end == 0 else piece.stop - 1, beyond])
+        low, high = (branch.x[i] for i in neighbours)
+        between = [event for event in branch.events
+                   if np.all((event.x - low) * (event.x - high) <= 1e-9)]  # fmt: skip
+        if between:
+            at = 0 if end == 0 else len(parameter)
+            parameter = np.insert(parameter, at, between[0].parameter)
+            x = np.insert(x, at, between[0].x, axis=0)
+    return parameter, x
 
 
 @style()

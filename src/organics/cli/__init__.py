@@ -31,6 +31,7 @@ COMMANDS = {
     "certify": "certificate of a circuit file, for all its drives; with --rigorous, a proof",
     "simulate": "trajectory of a circuit file, with or without noise",
     "spectrum": "power spectra or coherence of the fluctuations of a circuit file",
+    "continue": "how steady states move with a parameter: branches, folds, Hopf points",
     "portrait": "phase portrait and all fixed points of a circuit file with n = 1",
     "reproduce": "figures, tables and claims of the paper, each with its verdict",
     "stability": "how many random circuits are stable",
@@ -46,7 +47,9 @@ _OF_JAX = ("RESOURCE_EXHAUSTED", "Unable to initialize backend")
 _DONE, _NEGATIVE, _REFUSED, _BROKEN, _INTERRUPTED = 0, 1, 2, 3, 130
 
 
-_SHORT = ("analyze", "states", "certify", "simulate", "spectrum", "portrait", "info")
+_SHORT = (
+    "analyze", "states", "certify", "simulate", "spectrum", "continue", "portrait", "info",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

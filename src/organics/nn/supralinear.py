@@ -177,6 +177,11 @@ class SSN(eqx.Module):
         u, found = self.rest(x)
         return Settled(self.rates(u)[: self.excitatory], found)
 
+    def driven(self, x: Float[Array, " m"]) -> System:
+        """The network under the input `x`, such as `organics.continuation` takes it; its arrays are
+        `W`, the drive `h` and `tau`, and its numbers the potentials `u`."""
+        return self._driven(self.drive(x))
+
     def _driven(self, h: Float[Array, " n"]) -> "_Driven":
         return _Driven(self.W_s, h, self.tau, self.k, self.excitatory)
 
@@ -202,6 +207,7 @@ class _Driven(System):
     tau: Float[Array, " n"]
     k: float = eqx.field(static=True)
     excitatory: int = eqx.field(static=True)
+    drive: ClassVar[str] = "h"
 
     def time_constants(self) -> Float[Array, " n"]:
         return self.tau

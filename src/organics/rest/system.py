@@ -1,13 +1,17 @@
 """What the search for steady states needs to know of a system under its drive."""
 
 from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import fields
+from operator import attrgetter
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from organics.circuit.circuit import Circuit, State
+from organics.circuit.circuit import Circuit, State, require_valid, root
 from organics.linear.jacobian import imbalance_jacobian
 from organics.linear.krylov import Linear, neuron_blocks, solve_linearized
 
@@ -16,7 +20,12 @@ class System(eqx.Module):
     """Equations `tau dx/dt = F(x)` of m numbers, with fixed parameters and drive.
 
     Subclasses give the equations, and override the defaults below where needed.
+
+    Attributes
+        drive: the name of the array that a contrast multiplies.
     """
+
+    drive: ClassVar[str] = "z"
 
     @abstractmethod
     def time_constants(self) -> Float[Array, " m"]:
@@ -65,6 +74,34 @@ class System(eqx.Module):
     def solve(self, x: Float[Array, " m"], b: Float[Array, " m"]) -> Float[Array, " m"]:
         """`v` in `J v = b`."""
         return jnp.linalg.solve(self.jacobian(x), b)
+
+    def second(
+        self, x: Float[Array, " m"], u: Float[Array, " m"], v: Float[Array, " m"]
+    ) -> Float[Array, " m"]:
+        """The second derivative of `F` along `u` and `v`."""
+        return jax.jvp(lambda x: jax.jvp(self.imbalance, (x,), (u,))[1], (x,), (v,))[1]
+
+    def third(
+        self,
+        x: Float[Array, " m"],
+        u: Float[Array, " m"],
+        v: Float[Array, " m"],
+        w: Float[Array, " m"],
+    ) -> Float[Array, " m"]:
+        """The third derivative of `F` along `u`, `v` and `w`."""
+        return jax.jvp(lambda x: self.second(x, u, v), (x,), (w,))[1]
+
+    def lengths(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
+        """A small change of each number, by which distances between states are measured."""
+        return jnp.full_like(x, 0.2 * jnp.maximum(1, jnp.max(jnp.abs(x))))
+
+    def parameters(self) -> dict[str, Callable]:
+        """The arrays by name, each with the function that reads it from such a system."""
+        arrays = (field.name for field in fields(self) if eqx.is_array(getattr(self, field.name)))
+        return {name: attrgetter(name) for name in arrays}
+
+    def require_valid(self) -> None:
+        """Raise `ValueError`, naming the parameter, if one is out of its domain."""
 
 
 class DrivenCircuit(System):
@@ -117,6 +154,59 @@ class DrivenCircuit(System):
     def nearly_inverse(self, x: Float[Array, " m"]) -> Linear:
         """The inverse of the part of `J` within each neuron."""
         return neuron_blocks(self.circuit, as_state(x))
+
+    def second(
+        self, x: Float[Array, " m"], u: Float[Array, " m"], v: Float[Array, " m"]
+    ) -> Float[Array, " m"]:
+        """Analytic; at `y_i = 0` of the rectified model that of the left side."""
+        circuit, (y, a), s = self.circuit, as_state(x), root(as_state(x).a)
+        active, q = circuit.active(y), circuit.rectify(y)
+        (b1, a1), (b2, a2) = ((active * b, a) for b, a in (as_state(u), as_state(v)))
+        recur = circuit.recur
+        return jnp.concatenate(
+            [
+                -(a1 * recur(b2) + a2 * recur(b1)) / (2 * s) + recur(q) * a1 * a2 / (4 * s**3),
+                2 * circuit.pool.apply(a * b1 * b2 + q * (b1 * a2 + b2 * a1)),
+            ]
+        )
+
+    def third(
+        self,
+        x: Float[Array, " m"],
+        u: Float[Array, " m"],
+        v: Float[Array, " m"],
+        w: Float[Array, " m"],
+    ) -> Float[Array, " m"]:
+        """Analytic; at `y_i = 0` of the rectified model that of the left side."""
+        circuit, y, s = self.circuit, as_state(x).y, root(as_state(x).a)
+        active, q = circuit.active(y), circuit.rectify(y)
+        (b1, a1), (b2, a2), (b3, a3) = ((active * b, a) for b, a in map(as_state, (u, v, w)))
+        recur = circuit.recur
+        mixed = recur(b1) * a2 * a3 + recur(b2) * a3 * a1 + recur(b3) * a1 * a2
+        return jnp.concatenate(
+            [
+                mixed / (4 * s**3) - 3 * recur(q) * a1 * a2 * a3 / (8 * s**5),
+                2 * circuit.pool.apply(b1 * b2 * a3 + b1 * b3 * a2 + b2 * b3 * a1),
+            ]
+        )
+
+    def lengths(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
+        """Fifths: of `a`, and of the bound `W_ii^-1/2` on every `y_i` at rest."""
+        y, a = as_state(x)
+        own = jnp.max(self.circuit.pool.diagonal())
+        bounded = own > 0
+        most = jnp.where(bounded, jax.lax.rsqrt(jnp.where(bounded, own, 1)), jnp.max(jnp.abs(y)))
+        return 0.2 * jnp.concatenate([jnp.full_like(y, most + 1e-3), a])
+
+    def parameters(self) -> dict[str, Callable]:
+        """Those of the circuit that are arrays, and `z`."""
+        names = ("W", "W_r", "b", "b0", "sigma", "tau_y", "tau_a")
+        arrays = (name for name in names if eqx.is_array(getattr(self.circuit, name)))
+        return {"z": attrgetter("z")} | {name: attrgetter(f"circuit.{name}") for name in arrays}
+
+    def require_valid(self) -> None:
+        """As `Circuit` does."""
+        require_valid(self.circuit)
 
     def solve(self, x: Float[Array, " m"], b: Float[Array, " m"]) -> Float[Array, " m"]:
         """By a factorization, or by products."""

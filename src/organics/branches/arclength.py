@@ -1,0 +1,404 @@
+"""Curves of solutions by pseudo-arclength: a step along the tangent, corrected by Newton's method.
+
+A step of length `h` goes to `X + h t` and is corrected in the plane across the unit tangent `t`
+there. The next length follows from the number of corrections and the angle between the tangents.
+Lengths are measured in units of each number (`Curve.lengths`). Many curves are followed at once,
+in one compiled program of fixed shape, which takes up the next curve where one has ended.
+
+Source: Keller 1977 (pseudo-arclength).
+"""
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Event as Flag
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, ScalarLike
+
+from organics.machine.lapack import single_threaded_lapack
+from organics.machine.processors import available
+
+ENDS = (
+    "was not followed further",
+    "reached the lower bound",
+    "reached the upper bound",
+    "goes to infinity",
+    "returned to its beginning",
+    "is stuck: no smaller step converges",
+    "ends in another kind of point",
+    "loses its accuracy",
+    "leaves the range of the other parameter",
+)
+GOING, LOWER, UPPER, INFINITE, CLOSED, STUCK, ELSEWHERE, INACCURATE, OUTSIDE = range(len(ENDS))
+
+_CORRECTIONS = 6
+_ACCURACY = 1e-9  # of the last correction but one, in units of each number
+_LONGEST, _FIRST, _SHORTEST = 1.0, 0.05, 1e-9
+_TURN, _MOST_TURN = 0.15, 0.5  # angle of the tangents of a step: wanted, and largest; radians
+_APART = 1e-6  # a step this short may hold several events, or a kink
+_ATTEMPTS = 16  # in one call of a compiled program
+_WIDTHS = (4, 32)  # how many curves one program follows: few sizes, as each is compiled
+_SAME = 1e-5  # distance of two equal points, in units
+
+
+class Curve(eqx.Module):
+    """`k` equations in `k + 1` numbers, the last of which is the parameter."""
+
+    @abstractmethod
+    def residual(self, X: Float[Array, " k1"]) -> Float[Array, " k"]:
+        """0 on the curve."""
+
+    @abstractmethod
+    def lengths(self, X: Float[Array, " k1"]) -> Float[Array, " k1"]:
+        """The unit of each number."""
+
+    @abstractmethod
+    def tests(
+        self, X: Float[Array, " k1"], t: Float[Array, " k1"], M: Float[Array, "k1 k1"], more: Any
+    ) -> tuple[Float[Array, " tests"], Any]:
+        """Functions that change their sign at events, and what else is kept of a point, from its
+        tangent, the Jacobian bordered by the tangent, both in units, and what `linearized` finds
+        besides."""
+
+    def jacobian(self, X: Float[Array, " k1"]) -> Float[Array, "k k1"]:
+        """The derivative of `residual`."""
+        return jax.jacfwd(self.residual)(X)
+
+    def linearized(
+        self, X: Float[Array, " k1"]
+    ) -> tuple[Float[Array, " k"], Float[Array, "k k1"], Any]:
+        """`residual` and `jacobian`, found together, and what else is found with them."""
+        return self.residual(X), self.jacobian(X), None
+
+    def room(self, X: Float[Array, " k1"], step: Float[Array, " k1"]) -> Float[Array, ""]:
+        """The largest fraction of a step that stays in the domain."""
+        del step
+        return jnp.full((), jnp.inf, X.dtype)
+
+    def end(self, before: "Point", after: "Point") -> Int[Array, ""]:
+        """The end of the curve between two points, an index into `ENDS`; by default infinity, where
+        a number is above 1e12."""
+        del before
+        return jnp.where(jnp.max(jnp.abs(after.X[:-1])) > 1e12, INFINITE, GOING)
+
+    def separates(self, before: "Point", after: "Point") -> Bool[Array, ""]:
+        """Whether the tests tell all that happens between two points."""
+        del before, after
+        return jnp.bool_(True)
+
+
+class Point(NamedTuple):
+    """A point of a curve: `X`, unit tangent `t` in units of each number, tests, and the rest."""
+
+    X: Float[Array, "*batch k1"]
+    t: Float[Array, "*batch k1"]
+    tests: Float[Array, "*batch tests"]
+    kept: Any
+
+
+class Walk(NamedTuple):
+    """Where a walk along a curve is: its point, the length of its next step, its first point, the
+    number of its points after that, and its end, an index into `ENDS`."""
+
+    point: Point
+    h: Float[Array, "*batch"]
+    first: Point
+    steps: Int[Array, "*batch"]
+    end: Int[Array, "*batch"]
+
+
+class Corrected(NamedTuple):
+    X: Float[Array, " k1"]
+    size: Float[Array, ""]
+    tries: Int[Array, ""]
+    failed: Bool[Array, ""]
+
+
+def bordered(
+    curve: Curve, X: Float[Array, " k1"], row: Float[Array, " k1"], U: Float[Array, " k1"]
+) -> tuple[Float[Array, "k1 k1"], Float[Array, " k"], Float[Array, " k"], Any]:
+    """The Jacobian in units, its rows scaled to their largest entries, above a further row; the
+    residual, scaled alike; the scales; and what else is found."""
+    left, J, more = curve.linearized(X)
+    J = J * U[None, :]
+    scale = jnp.max(jnp.abs(J), axis=1)
+    scale = jnp.where(scale > 0, scale, 1)
+    return jnp.concatenate([J / scale[:, None], row[None]]), left / scale, scale, more
+
+
+def correct(
+    curve: Curve,
+    start: Float[Array, " k1"],
+    row: Float[Array, " k1"],
+    U: Float[Array, " k1"],
+    wanted: ScalarLike = True,
+) -> Corrected:
+    """The point of the curve in the plane through `start` across `row`, by Newton's method."""
+
+    def going(at):
+        return (
+            ((at.size > _ACCURACY) | (at.tries == 0)) & (at.tries < _CORRECTIONS)
+            & ~at.failed & wanted
+        )  # fmt: skip
+
+    def step(at):
+        M, left, _, _ = bordered(curve, at.X, row, U)
+        d = -jnp.linalg.solve(M, jnp.append(left, jnp.dot(row, (at.X - start) / U)))
+        size = jnp.linalg.norm(d)
+        moved = U * d
+        part = jnp.minimum(1, curve.room(at.X, moved))
+        failed = ~jnp.isfinite(size) | (
+            (at.tries > 0) & (size > 0.9 * at.size) & (size > _ACCURACY)
+        )
+        X = jnp.where(failed, at.X, at.X + part * moved)
+        return Corrected(X, size, at.tries + 1, failed)
+
+    none = jnp.bool_(False)
+    begin = Corrected(start, jnp.full((), jnp.inf, start.dtype), jnp.int32(0), none)
+    end = jax.lax.while_loop(going, step, begin)
+    return end._replace(failed=end.failed | ~(end.size <= _ACCURACY))
+
+
+def as_point(curve: Curve, X: Float[Array, " k1"], along: Float[Array, " k1"]) -> Point:
+    """The point at `X`, whose tangent has the direction of `along`, in units at `X`."""
+    U = curve.lengths(X)
+    M, _, _, more = bordered(curve, X, along, U)
+    t = jnp.linalg.solve(M, jnp.zeros_like(X).at[-1].set(1))
+    t = t / jnp.linalg.norm(t)
+    M = M.at[-1].set(t)
+    return Point(X, t, *curve.tests(X, t, M, more))
+
+
+def tangent_in(curve: Curve, point: Point, U: Float[Array, " k1"]) -> Float[Array, " k1"]:
+    """The unit tangent of a point in other units."""
+    t = point.t * curve.lengths(point.X) / U
+    return t / jnp.linalg.norm(t)
+
+
+@partial(jax.jit, static_argnames="along_parameter")
+@partial(jax.vmap, in_axes=(0, 0, 0, None))
+def begin(
+    curve: Curve, X: Float[Array, " k1"], direction: Float[Array, " k1"], along_parameter: bool
+) -> tuple[Walk, Bool[Array, ""]]:
+    """A walk from near `X`, and whether a point of the curve was found there.
+
+    With `along_parameter`, `X` keeps its parameter and the walk begins in the curve's own
+    direction, on the side of the last entry of `direction`. Else `direction` is that of the walk,
+    and `X` is corrected across it.
+    """
+    U = curve.lengths(X)
+    row = direction / U
+    row = jnp.zeros_like(X).at[-1].set(1) if along_parameter else row / jnp.linalg.norm(row)
+    found = correct(curve, X, row, U)
+    if along_parameter:
+        U = curve.lengths(found.X)
+        row = jnp.linalg.svd(curve.jacobian(found.X) * U[None, :])[2][-1]
+        row = row * jnp.where(row[-1] * direction[-1] < 0, -1, 1)
+    else:
+        row = row * U / curve.lengths(found.X)
+    point = as_point(curve, found.X, row)
+    h = jnp.full((), _FIRST, X.dtype)
+    return Walk(point, h, point, jnp.int32(0), jnp.int32(GOING)), ~found.failed
+
+
+def _attempt(curve: Curve, bounds: Float[Array, " 2"], walk: Walk) -> tuple[Walk, Bool[Array, ""]]:
+    """One step, if it succeeds, and whether it did."""
+    at = walk.point
+    U = curve.lengths(at.X)
+    step = U * at.t
+    h = jnp.minimum(walk.h, 0.5 * curve.room(at.X, step))
+    going = walk.end == GOING
+    found = correct(curve, at.X + h * step, at.t, U, going)
+    low, high = bounds
+    value = found.X[-1]
+    bound = jnp.where(value < low, low, high)
+    over = going & ~found.failed & ((value < low) | (value > high))
+    part = (bound - at.X[-1]) / jnp.where(over, value - at.X[-1], 1)
+    between = (at.X + part * (found.X - at.X)).at[-1].set(bound)
+
+    first, U1 = walk.first, curve.lengths(walk.first.X)
+    ahead = lambda X: jnp.dot(first.t, (X - first.X) / U1)  # noqa: E731
+    near = jnp.linalg.norm((found.X - first.X) / U1) < 2 * h
+    passing = going & ~found.failed & ~over & (walk.steps > 3) & near
+    passing &= (ahead(at.X) < 0) & (ahead(found.X) >= 0)
+
+    # a second correction: at the bound, or across the first point's tangent
+    unit = jnp.zeros_like(at.X).at[-1].set(1)
+    back = found.X - ahead(found.X) * first.t * U1
+    second = correct(
+        curve, jnp.where(over, between, back), jnp.where(over, unit, first.t),
+        jnp.where(over, U, U1), over | passing,
+    )  # fmt: skip
+    closed = passing & ~second.failed
+    closed &= jnp.linalg.norm((second.X - first.X) / U1) < _SAME
+    X = jnp.where(over, second.X.at[-1].set(bound), jnp.where(closed, first.X, found.X))
+    failed = found.failed | (over & second.failed)
+
+    point = as_point(curve, X, at.t * U / curve.lengths(X))
+    cosine = jnp.dot(at.t, tangent_in(curve, point, U))
+    angle = jnp.arccos(jnp.clip(cosine, -1, 1))
+    finite = jnp.all(jnp.isfinite(point.t)) & jnp.all(jnp.isfinite(point.tests))
+    good = ~failed & finite
+    good &= ((angle < _MOST_TURN) & curve.separates(at, point)) | (h < _APART)
+    good &= going
+
+    moved = jnp.select(
+        [closed, over & (bound == low), over], [CLOSED, LOWER, UPPER], curve.end(at, point)
+    )
+    stuck = jnp.where(h / 2 < _SHORTEST, STUCK, GOING)
+    end = jnp.where(going, jnp.where(good, moved, stuck), walk.end).astype(jnp.int32)
+    grow = jnp.clip(_TURN / jnp.maximum(angle, 1e-3), 0.5, 2.0)
+    grow = jnp.where(found.tries > 4, 0.5, jnp.where(found.tries > 3, jnp.minimum(grow, 1), grow))
+    h = jnp.where(good, jnp.minimum(_LONGEST, h * grow), h / 2)
+    point = jax.tree.map(partial(jnp.where, good), point, at)
+    return Walk(point, h, first, walk.steps + good.astype(jnp.int32), end), good
+
+
+@jax.jit
+@jax.vmap
+def _advance(curve: Curve, bounds: Float[Array, " 2"], walk: Walk):
+    """Several attempts, and what each came to."""
+
+    def attempt(walk, _):
+        walk, good = _attempt(curve, bounds, walk)
+        return walk, (walk.point, good)
+
+    return jax.lax.scan(attempt, walk, None, length=_ATTEMPTS)
+
+
+class Path(NamedTuple):
+    """The points of a walk in order, the first included, and its end, an index into `ENDS`."""
+
+    points: Point
+    end: int
+
+
+def rows(tree: Any, index: Any) -> Any:
+    """The rows of stacked values."""
+    return jax.tree.map(lambda leaf: np.asarray(np.asarray(leaf)[index]), tree)
+
+
+def in_batches(function: Callable, *trees: Any) -> Any:
+    """A mapped function of stacked values, called on few different numbers of rows."""
+    count = len(jax.tree.leaves(trees)[0])
+    width = _width(count)
+    parts = []
+    for start in range(0, count, width):
+        index = np.minimum(np.arange(start, start + width), count - 1)
+        found = function(*rows(trees, index))
+        parts.append(rows(found, np.arange(min(width, count - start))))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def follow(
+    curves: Curve,
+    walks: Walk,
+    bounds: tuple[float, float],
+    most: int,
+) -> tuple[list[Path], bool]:
+    """The paths of stacked walks on stacked curves, each up to its end or to `most` points; and
+    whether Ctrl-C came meanwhile, so that they end where they were."""
+    count = len(np.asarray(walks.h))
+    curves, walks = rows(curves, slice(None)), rows(walks, slice(None))
+    width = _width(count)
+    pending = deque(range(count))
+    found: list[list[Any]] = [[rows(walks.point, [i])] for i in range(count)]
+    ends = [GOING] * count
+    interrupted = Flag()
+
+    def work() -> None:
+        with jax.enable_x64(True):  # which holds in one thread alone
+            work_in_double_precision()
+
+    def work_in_double_precision() -> None:
+        lanes = [pending.popleft() for _ in range(width) if pending]
+        state = rows(walks, lanes)
+        while lanes and not interrupted.is_set():
+            padded = np.minimum(np.arange(width), len(lanes) - 1)
+            limits = np.tile(np.asarray(bounds, float), (width, 1))
+            made = _advance(rows(curves, np.asarray(lanes)[padded]), limits, rows(state, padded))
+            state, (points, good) = rows(made, slice(None))
+            state = rows(state, slice(0, len(lanes)))
+            for lane, i in enumerate(lanes):
+                found[i].append(rows(points, (lane, good[lane])))
+            done = (state.end != GOING) | (state.steps >= most)
+            for lane in np.flatnonzero(done):
+                ends[lanes[lane]] = int(state.end[lane])
+            fresh = [pending.popleft() for _ in range(int(done.sum())) if pending]
+            kept = [lane for lane in range(len(lanes)) if not done[lane]]
+            state = jax.tree.map(
+                lambda *parts: np.concatenate(parts), rows(state, kept), rows(walks, fresh)
+            )
+            lanes = [lanes[lane] for lane in kept] + fresh
+
+    threads = min(len(available()), -(-count // width))
+    with single_threaded_lapack(), ThreadPoolExecutor(threads) as pool:
+        jobs = [pool.submit(work) for _ in range(threads)]
+        try:
+            for job in jobs:
+                job.result()
+        except KeyboardInterrupt:
+            interrupted.set()
+    paths = [Path(_joined(parts), end) for parts, end in zip(found, ends, strict=True)]
+    return paths, interrupted.is_set()
+
+
+def _joined(parts: list[Point]) -> Point:
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def _width(count: int) -> int:
+    return next((width for width in _WIDTHS if count <= width), _WIDTHS[-1])
+
+
+def pairs(path: Path) -> Iterator[tuple[int, int]]:
+    """The steps of a path and the tests that change their sign in each."""
+    signs = np.sign(path.points.tests)
+    changed = signs[1:] * signs[:-1] <= 0
+    changed &= signs[1:] != signs[:-1]
+    for step, test in np.argwhere(changed):
+        yield int(step), int(test)
+
+
+@jax.jit
+@jax.vmap
+def locate(curve: Curve, before: Point, after: Point, test: Int[Array, ""]):
+    """The point between two of them where a test is 0, and whether it was found, by the Illinois
+    method with points corrected onto the curve."""
+    U = curve.lengths(before.X)
+    whole = jnp.dot(before.t, (after.X - before.X) / U)
+    along = tangent_in(curve, after, U)
+
+    def at(part):
+        guess = before.X + part * (after.X - before.X)
+        plane = guess + (part * whole - jnp.dot(before.t, (guess - before.X) / U)) * before.t * U
+        found = correct(curve, plane, before.t, U)
+        row = (1 - part) * before.t + part * along
+        return as_point(curve, found.X, row * U / curve.lengths(found.X)), ~found.failed
+
+    def narrow(carry, i):
+        (a, b, fa, fb, side), best = carry
+        secant = (a * fb - b * fa) / jnp.where(fb == fa, 1, fb - fa)
+        inside = (secant > a) & (secant < b) & (i % 4 != 3)
+        c = jnp.where(inside, secant, (a + b) / 2)
+        found = at(c)
+        f = found[0].tests[test]
+        left = (f * fb < 0) | ((fb == 0) & (f != 0))  # the zero lies in (c, b]
+        now = jnp.where(left, -1.0, 1.0)
+        half = jnp.where(side == now, 0.5, 1.0)
+        ends = jnp.where(left, c, a), jnp.where(left, b, c)
+        values = jnp.where(left, f, half * fa), jnp.where(left, half * fb, f)
+        better = found[1] & (~best[1] | (jnp.abs(f) <= jnp.abs(best[0].tests[test])))
+        best = jax.tree.map(partial(jnp.where, better), found, best)
+        return ((*ends, *values, now), best), None
+
+    start = jnp.zeros(()), jnp.ones(()), before.tests[test], after.tests[test], jnp.zeros(())
+    (_, found), _ = jax.lax.scan(narrow, (start, (before, jnp.bool_(False))), jnp.arange(24))
+    return found

@@ -1,0 +1,147 @@
+"""Systems that differ in one or two parameters, each a straight line in the space of parameters."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import ScalarLike
+
+from organics.arguments import nearest
+from organics.rest.system import System
+
+Parameter = str | Mapping[str, Any]
+"""A drive's name (`z`: a factor on it), an entry (`W_r[0,1]`), an array whose entries are all equal
+(`tau_a`), or a direction: arrays by name, of which the parameter's multiple is added."""
+
+_ENTRY = re.compile(r"([A-Za-z_]\w*)(?:\[\s*(\d+)\s*(?:,\s*(\d+)\s*)?\])?")
+
+
+class Family(eqx.Module):
+    """The systems `base + value_1 slopes[0] + value_2 slopes[1] + ...`."""
+
+    base: System
+    slopes: tuple[System, ...]
+
+    def at(self, *values: ScalarLike) -> System:
+        """The system at these values of the parameters."""
+
+        def moved(base, *slopes):
+            return base + sum(v * s for v, s in zip(values, slopes, strict=True))
+
+        return jax.tree.map(moved, self.base, *self.slopes)
+
+
+class Line(NamedTuple):
+    """One parameter of a system.
+
+    Attributes
+        name: of the parameter.
+        base, slope: the system at `value` is `base + value * slope`.
+        value: the value that the system itself has.
+    """
+
+    name: str
+    base: System
+    slope: System
+    value: float
+
+
+def as_line(system: System, parameter: Parameter) -> Line:
+    """The line of systems that a parameter makes of one, whose arrays are NumPy's.
+
+    Raises `ValueError` if the system has no such parameter.
+    """
+    nothing = jax.tree.map(np.zeros_like, system)
+    if isinstance(parameter, Mapping):
+        return _direction(system, nothing, parameter)
+    parts = _ENTRY.fullmatch(parameter.strip()) if isinstance(parameter, str) else None
+    names = list(system.parameters())
+    if parts is None or parts[1] not in names:
+        like = nearest(parts[1], names) if parts else ""
+        raise ValueError(
+            f"`parameter` must name an array of the system ({', '.join(names)}) or an entry, such "
+            f"as {names[0]}[0], not {parameter!r}{like or '.'}"
+        )
+    name, *index = parts.groups()
+    where = system.parameters()[name]
+    array = where(system)
+    index = tuple(int(i) for i in index if i is not None)
+    if index:
+        _require_entry(parameter, array, index)
+        unit, rest = np.zeros_like(array), array.copy()
+        unit[index], rest[index], value = 1, 0, float(array[index])
+        base = eqx.tree_at(where, system, rest)
+        return Line(f"{name}[{','.join(map(str, index))}]", base, _at(where, nothing, unit), value)
+    base = eqx.tree_at(where, system, np.zeros_like(array))
+    if name == system.drive:
+        if not np.any(np.asarray(array)):
+            raise ValueError(
+                f"`parameter` {name!r} is a factor on the drive, which is 0 here: give another "
+                f"drive, or an entry, such as {name}[0]."
+            )
+        return Line(name, base, _at(where, nothing, array), 1.0)
+    value = float(array.reshape(-1)[0])
+    if not np.all(np.asarray(array) == value):
+        raise ValueError(
+            f"`parameter` {name!r} has entries of different values: name one of them, such as "
+            f"{name}[{','.join('0' * array.ndim)}], or give a direction."
+        )
+    return Line(name, base, _at(where, nothing, np.ones_like(array)), value)
+
+
+def as_family(system: System, parameters: tuple[Parameter, ...]) -> tuple[Family, list[Line]]:
+    """The family of systems with these parameters, which must not touch the same numbers.
+
+    Raises `ValueError` as `as_line` does, and if two parameters change the same numbers.
+    """
+    lines = [as_line(system, parameter) for parameter in parameters]
+    if len(lines) == 2:
+        touched = (
+            jax.tree.map(lambda a, b: np.any(np.asarray(a) * np.asarray(b)), *(
+                line.slope for line in lines))
+        )  # fmt: skip
+        if any(jax.tree.leaves(touched)):
+            raise ValueError(
+                f"`second` must change other numbers than `parameter`, not {lines[1].name!r} as "
+                f"well as {lines[0].name!r}."
+            )
+    base = system
+    for line in lines:  # subtract what this line replaces; the others' bases keep it
+        base = jax.tree.map(lambda b, all, rest: b - (all - rest), base, system, line.base)
+    return Family(base, tuple(line.slope for line in lines)), lines
+
+
+def _direction(system: System, nothing: System, parameter: Mapping[str, Any]) -> Line:
+    arrays = system.parameters()
+    unknown = [name for name in parameter if name not in arrays]
+    if unknown or not parameter:
+        raise ValueError(
+            f"`parameter` must be a direction by names of {', '.join(arrays)}, not "
+            f"{list(parameter)}."
+        )
+    slope = nothing
+    for name, value in parameter.items():
+        array = arrays[name](system)
+        value = np.asarray(value, np.float64)
+        if value.shape not in ((), array.shape) or not np.all(np.isfinite(value)):
+            raise ValueError(
+                f"`parameter[{name!r}]` must be finite and of shape {array.shape}, not "
+                f"{value.shape}."
+            )
+        slope = _at(arrays[name], slope, np.array(np.broadcast_to(value, array.shape)))
+    return Line("+".join(parameter), system, slope, 0.0)
+
+
+def _at(where, tree: System, value: np.ndarray) -> System:
+    return eqx.tree_at(where, tree, value)
+
+
+def _require_entry(parameter: str, array: np.ndarray, index: tuple) -> None:
+    if len(index) != array.ndim or any(i >= n for i, n in zip(index, array.shape, strict=True)):
+        raise ValueError(
+            f"`parameter` must be an entry of an array of shape {array.shape}, counted from 0, not "
+            f"{parameter!r}."
+        )

@@ -1,0 +1,264 @@
+"""Follows branches from given states, finds the events on them, and switches to the branches that
+meet them."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from organics.branches.arclength import (
+    ENDS,
+    Path,
+    Walk,
+    begin,
+    follow,
+    in_batches,
+    locate,
+    pairs,
+    rows,
+)
+from organics.branches.branch import Branch, Event
+from organics.branches.defining import polish_branch_point, polish_fold, polish_hopf
+from organics.branches.family import Family
+from organics.branches.normal_forms import fold_form, hopf_form
+from organics.branches.steady import BRANCH, FOLD, HOPF, SteadyCurve
+from organics.branches.switching import directions
+
+_OFF = 0.02  # distance from a branch point at which another branch begins, in units
+_SAME = 1e-4  # distance of two finds of one event, in units
+_FAR = 0.5  # a point where an event is confirmed may not be so far from where it was located
+_ALONG = 0.95  # cosine of two directions that count as one
+_PER_MS = 1000 / (2 * np.pi)  # Hz for each rad/ms
+
+
+class Crossing(NamedTuple):
+    """An event on a path: which path, the step, the position along it, the point `X` of the curve
+    and its units; and of a branch point the directions of both branches, the path's first."""
+
+    event: Event
+    path: int
+    step: int
+    X: np.ndarray
+    U: np.ndarray
+    directions: np.ndarray | None = None
+
+
+class Traced(NamedTuple):
+    """Branches, and the crossings on each."""
+
+    branches: list[Branch]
+    crossings: list[list[Crossing]]
+    interrupted: bool
+
+
+def curves_of(family: Family, width: float, count: int) -> SteadyCurve:
+    """Stacked curves of a stack of families."""
+    return SteadyCurve(family, np.full(count, width))
+
+
+def stacked(tree: Any, count: int) -> Any:
+    """Copies of one tree, stacked."""
+    return jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[None], count, axis=0), tree)
+
+
+def through(
+    curves: SteadyCurve, starts: Float[np.ndarray, "starts k1"], bounds: tuple, most: int
+) -> Traced:
+    """Branches through given points, one on each of stacked curves, in both directions."""
+    heading = np.zeros((2 * len(starts), starts.shape[1]))
+    heading[::2, -1], heading[1::2, -1] = -1, 1
+    twice = rows(curves, np.repeat(np.arange(len(starts)), 2))
+    walks, _ = in_batches(_by_parameter, twice, np.repeat(starts, 2, axis=0), heading)
+    return _trace(twice, walks, bounds, most)
+
+
+def away_from(curves: SteadyCurve, points: Any, ways: Any, bounds: tuple, most: int) -> Traced:
+    """Branches from branch points in both senses of a direction, given in units."""
+    twice = rows(curves, np.repeat(np.arange(len(points)), 2))
+    sign = np.tile([-1.0, 1.0], len(points))[:, None]
+    ways, points = np.repeat(ways, 2, axis=0) * sign, np.repeat(points, 2, axis=0)
+    walks, found = in_batches(_across, twice, points + _OFF * ways, ways)
+    good = np.flatnonzero(found.reshape(-1, 2).all(axis=1))
+    kept = (2 * good[:, None] + np.arange(2)).ravel()
+    if not len(kept):
+        return Traced([], [], False)
+    return _trace(rows(twice, kept), rows(walks, kept), bounds, most)
+
+
+def _by_parameter(curves, X, heading):
+    return begin(curves, X, heading, True)
+
+
+def _across(curves, X, heading):
+    return begin(curves, X, heading, False)
+
+
+def _trace(curves: SteadyCurve, walks: Walk, bounds: tuple, most: int) -> Traced:
+    paths, interrupted = follow(curves, walks, bounds, most)
+    crossings = find_crossings(curves, paths)
+    branches, grouped = [], []
+    for i in range(0, len(paths), 2):
+        back = [c for c in crossings if c.path == i][::-1]
+        forth = [c for c in crossings if c.path == i + 1]
+        if paths[i].end == paths[i + 1].end == ENDS.index("returned to its beginning"):
+            back = []  # both ways are the whole of a closed curve
+        grouped.append(_once(back + forth))
+        branches.append(_joined(paths[i], paths[i + 1], grouped[-1]))
+    return Traced(branches, grouped, interrupted)
+
+
+def _joined(back: Path, forth: Path, crossings: list[Crossing]) -> Branch:
+    closed = back.end == forth.end == ENDS.index("returned to its beginning")
+    parts = [forth.points] if closed else [rows(back.points, slice(None, 0, -1)), forth.points]
+    X = np.concatenate([part.X for part in parts])
+    values = np.concatenate([part.kept for part in parts])
+    events = [crossing.event for crossing in crossings]
+    return Branch(X[:, -1], X[:, :-1], values, events, (ENDS[back.end], ENDS[forth.end]))
+
+
+def _once(crossings: list[Crossing]) -> list[Crossing]:
+    """Each event once: one where two steps meet counts in both, and a pitchfork as a fold of one of
+    its branches."""
+    kept: list[Crossing] = []
+    for crossing in sorted(crossings, key=lambda c: c.directions is None):
+        near = [c for c in kept if _distance(c, crossing) < _SAME]
+        if not any(c.event.kind == crossing.event.kind or c.directions is not None for c in near):
+            kept.append(crossing)
+    return [crossing for crossing in crossings if any(crossing is k for k in kept)]
+
+
+def _distance(one: Crossing, other: Crossing) -> float:
+    return float(np.linalg.norm((one.X - other.X) / one.U))
+
+
+def find_crossings(curves: SteadyCurve, paths: list[Path]) -> list[Crossing]:
+    """The events on paths, each on the curve of the same index, in order."""
+    where = [(i, *pair) for i, path in enumerate(paths) for pair in pairs(path)]
+    if not where:
+        return []
+    path, step, test = np.array(where).T
+    before, after = (
+        jax.tree.map(lambda *leaves: np.stack(leaves), *(
+            rows(paths[i].points, j + k) for i, j, _ in where)) for k in (0, 1)
+    )  # fmt: skip
+    points, good = in_batches(locate, rows(curves, path), before, after, test)
+    crossings: list[tuple[int, Crossing]] = []
+    for kind, find in ((FOLD, _folds), (BRANCH, _branch_points), (HOPF, _hopfs)):
+        chosen = np.flatnonzero(test == kind)
+        if kind == HOPF:
+            chosen = np.array([i for i in chosen if _is_pair(points.kept[i])], int)
+        if not len(chosen):
+            continue
+        found = find(rows(curves, path[chosen]), rows(points, chosen), good[chosen])
+        crossings += [(int(i), Crossing(event, int(path[i]), int(step[i]), *rest))
+                      for i, (event, *rest) in zip(chosen, found, strict=True)]  # fmt: skip
+    along = np.linalg.norm(points.X - before.X, axis=1)
+    crossings.sort(key=lambda item: (path[item[0]], step[item[0]], along[item[0]]))
+    return [crossing for _, crossing in crossings]
+
+
+def _is_pair(values: np.ndarray) -> bool:
+    """Whether the two eigenvalues that cancel each other are a complex pair."""
+    i, j = np.triu_indices(len(values), 1)
+    nearest = np.argmin(np.abs(values[i] + values[j]))
+    return bool(abs(np.imag(values[i[nearest]])) > 0)
+
+
+def _confirmed(curves: SteadyCurve, points, Z, found, good):
+    """Whether the polished point is near the located one, and which of both is taken."""
+    U = np.asarray(_lengths(curves, points.X))
+    near = np.linalg.norm((Z - points.X) / U, axis=1) < _FAR
+    sure = good & found.good & near & np.isfinite(Z).all(axis=1)
+    return np.where(sure[:, None], Z, points.X), sure, U
+
+
+@jax.jit
+@jax.vmap
+def _lengths(curve: SteadyCurve, X):
+    return curve.lengths(X)
+
+
+def _folds(curves, points, good):
+    found, fold = in_batches(polish_fold, curves, points.X)
+    Z = np.concatenate([fold.x, fold.values], axis=1)
+    X, sure, U = _confirmed(curves, points, Z, found, good)
+    numbers = in_batches(fold_form, curves.family, fold)
+    for i in range(len(X)):
+        size = {"coefficient": float(numbers[i]), "vector": fold.phi[i]} if sure[i] else {}
+        event = Event(
+            "fold", float(X[i, -1]), X[i, :-1], bool(sure[i]), float(found.error[i]), **size
+        )
+        yield event, X[i], U[i]
+
+
+def _hopfs(curves, points, good):
+    found, hopf = in_batches(polish_hopf, curves, points.X)
+    Z = np.concatenate([hopf.x, hopf.values], axis=1)
+    X, sure, U = _confirmed(curves, points, Z, found, good)
+    form = in_batches(hopf_form, curves.family, hopf)
+    for i in range(len(X)):
+        size = {}
+        if sure[i]:
+            size = {
+                "frequency_hz": float(hopf.w[i] * _PER_MS),
+                "first_lyapunov": float(form.first_lyapunov[i]),
+                "speed": float(form.speed[i]),
+                "vector": hopf.q[i],
+            }
+        event = Event(
+            "hopf", float(X[i, -1]), X[i, :-1], bool(sure[i]), float(found.error[i]), **size
+        )
+        yield event, X[i], U[i]
+
+
+def _branch_points(curves, points, good):
+    found, Z = in_batches(polish_branch_point, curves, points.X)
+    X, sure, U = _confirmed(curves, points, Z, found, good)
+    ways, two = in_batches(directions, curves, X)
+    for i in range(len(X)):
+        both = ways[i]
+        if abs(both[1] @ points.t[i]) > abs(both[0] @ points.t[i]):
+            both = both[::-1]
+        flat = bool(two[i]) and np.min(np.abs(both[:, -1])) < 1e-6
+        kind = "pitchfork" if flat else "branch point"
+        event = Event(
+            kind, float(X[i, -1]), X[i, :-1], bool(sure[i] and two[i]), float(found.error[i])
+        )
+        yield event, X[i], U[i], both if two[i] else None
+
+
+def switch(curve: SteadyCurve, traced: Traced, bounds: tuple, most: int) -> Traced:
+    """All branches that can be reached from those given over branch points, the given ones
+    included."""
+    branches, crossings, interrupted = traced
+    known: list[tuple[Crossing, list[np.ndarray]]] = []
+    fresh = [c for group in crossings for c in group]
+    while True:
+        for crossing in fresh:
+            if crossing.directions is None or not crossing.event.confirmed:
+                continue
+            for other, covered in known:
+                if _distance(other, crossing) < _SAME:
+                    covered.append(crossing.directions[0])
+                    break
+            else:
+                known.append((crossing, [crossing.directions[0]]))
+        wanted = [
+            (crossing, way) for crossing, covered in known for way in _ways(crossing)
+            if all(abs(way @ c) < _ALONG for c in covered)
+        ]  # fmt: skip
+        if not wanted or interrupted:
+            return Traced(branches, crossings, interrupted)
+        for crossing, way in wanted:
+            next(covered for c, covered in known if c is crossing).append(way)
+        points = np.stack([crossing.X for crossing, _ in wanted])
+        ways = np.stack([crossing.U * way for crossing, way in wanted])
+        more = away_from(stacked(curve, len(wanted)), points, ways, bounds, most)
+        branches, crossings = branches + more.branches, crossings + more.crossings
+        interrupted = more.interrupted
+        fresh = [c for group in more.crossings for c in group]
+
+
+def _ways(crossing: Crossing) -> list[np.ndarray]:
+    return [] if crossing.directions is None else list(crossing.directions)

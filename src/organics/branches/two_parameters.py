@@ -1,0 +1,210 @@
+"""Curves of folds and of Hopf points in two parameters, and the points where they change.
+
+On a curve of folds, a cusp is where `p^T B(phi, phi)` vanishes, and a Bogdanov-Takens point where
+`p^T D_tau phi` does, `p` the left null vector of `F_x`. On a curve of Hopf points, the first
+Lyapunov coefficient vanishes at a generalized Hopf (Bautin) point; where the frequency vanishes, at
+a Bogdanov-Takens point, the curve ends.
+
+Source: Kuznetsov, Elements of Applied Bifurcation Theory, chapters 8 and 10.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from organics.branches.arclength import (
+    CLOSED,
+    ELSEWHERE,
+    ENDS,
+    OUTSIDE,
+    Curve,
+    Path,
+    begin,
+    follow,
+    in_batches,
+    locate,
+    pairs,
+    rows,
+)
+from organics.branches.branch import Event, EventCurve, EventPoint
+from organics.branches.defining import FoldSystem, HopfSystem, fold_system, hopf_system
+from organics.branches.family import Family
+from organics.branches.normal_forms import lyapunov
+from organics.branches.search import stacked
+
+_CUSP, _TAKENS, _BAUTIN = "cusp", "bogdanov-takens", "generalized hopf"
+_WORDS = {ELSEWHERE: "ends in a bogdanov-takens point"}
+_PER_MS = 1000 / (2 * np.pi)  # Hz for each rad/ms
+
+
+class FoldCurve(FoldSystem, Curve):
+    """Folds of a family with two parameters; a point is `(x, phi, value_1, value_2)`.
+
+    Attributes
+        limits: the range of the first parameter.
+    """
+
+    limits: Float[Array | np.ndarray, "*batch 2"]
+
+    def tests(
+        self, X: Float[Array, " k1"], t: Float[Array, " k1"], M: Float[Array, "k1 k1"], more: Any
+    ) -> tuple[Float[Array, " 2"], Float[Array, ""]]:
+        """0 at a cusp; 0 at a Bogdanov-Takens point."""
+        del t, M, more
+        x, phi, values = self.parts(X)
+        system = self.family.at(*values)
+        U = system.lengths(x)
+        J = system.jacobian(x) * U[None, :]
+        p = jnp.linalg.svd(J)[0][:, -1]
+        border = jnp.append(
+            jnp.concatenate([J, p[:, None]], axis=1), jnp.append(phi / U, 0)[None], 0
+        )
+        p = p * jnp.linalg.slogdet(border)[0]  # whose sign is then continuous along the curve
+        cusp = jnp.dot(p, system.second(x, phi, phi))
+        takens = jnp.dot(p, system.time_constants() * phi)
+        return jnp.stack([cusp, takens]), jnp.zeros(())
+
+    def end(self, before: Any, after: Any) -> Int[Array, ""]:
+        """Where the first parameter leaves its range, and at infinity."""
+        return _end(self.limits, after.X, Curve.end(self, before, after))
+
+
+class HopfCurve(HopfSystem, Curve):
+    """Hopf points of a family with two parameters; a point is `(x, Re q, Im q, w, value_1,
+    value_2)`. `limits` as in `FoldCurve`."""
+
+    limits: Float[Array | np.ndarray, "*batch 2"]
+
+    def tests(
+        self, X: Float[Array, " k1"], t: Float[Array, " k1"], M: Float[Array, "k1 k1"], more: Any
+    ) -> tuple[Float[Array, " 2"], Float[Array, ""]]:
+        """0 at a generalized Hopf point; 0 at a Bogdanov-Takens point. The first Lyapunov
+        coefficient is kept."""
+        del t, M, more
+        x, q, w, values = self.parts(X)
+        safe = jnp.where(jnp.abs(w) < 1e-9, 1e-9, w)
+        l1 = lyapunov(self.family.at(*values), x, q, safe)[0]
+        return jnp.stack([l1 * w**3, w]), l1  # l1 is odd in w
+
+    def end(self, before: Any, after: Any) -> Int[Array, ""]:
+        """Where the frequency changes its sign."""
+        over = before.tests[1] * after.tests[1] <= 0
+        rest = _end(self.limits, after.X, Curve.end(self, before, after))
+        return jnp.where(over, ELSEWHERE, rest)
+
+
+def _end(limits: Float[Array | np.ndarray, " 2"], X: Float[Array, " k1"], rest: Int[Array, ""]):
+    outside = (X[-2] < limits[0]) | (X[-2] > limits[1])
+    return jnp.where(outside, OUTSIDE, rest)
+
+
+def curves_through(
+    family: Family, events: list[Event], own: float, bounds: tuple, most: int
+) -> tuple[list[EventCurve], bool]:
+    """The curves of the folds and Hopf points of a branch, which have the value `own` of the second
+    parameter; each curve once. `bounds` are those of both parameters. And whether Ctrl-C came."""
+    curves: list[EventCurve] = []
+    for kind in ("fold", "hopf"):
+        for event in events:
+            if event.kind != kind or not event.confirmed:
+                continue
+            if any(_passes(curve, event, own) for curve in curves if curve.kind == kind):
+                continue
+            curve, X = _begin_at(family, event, own, bounds)
+            found, interrupted = _follow(curve, X, kind, bounds[1], most)
+            curves += found
+            if interrupted:
+                return curves, True
+    return curves, False
+
+
+@jax.jit
+def _fold_at(family: Family, x, phi, values, widths, limits) -> tuple[FoldCurve, Array]:
+    system, X = fold_system(family, x, phi, values, widths)
+    return FoldCurve(family, system.sizes, widths, limits), X
+
+
+@jax.jit
+def _hopf_at(family: Family, x, q, w, values, widths, limits) -> tuple[HopfCurve, Array]:
+    system, X = hopf_system(family, x, q, w, values, widths)
+    return HopfCurve(family, system.sizes, system.ell, system.w0, widths, limits), X
+
+
+def _begin_at(family: Family, event: Event, own: float, bounds: tuple) -> tuple[Curve, Array]:
+    values = np.array([event.parameter, own])
+    widths = np.array([high - low for low, high in bounds])
+    limits = np.array(bounds[0])
+    if event.kind == "fold":
+        return _fold_at(family, event.x, event.vector, values, widths, limits)
+    assert event.frequency_hz is not None
+    w = np.asarray(event.frequency_hz / _PER_MS)
+    return _hopf_at(family, event.x, event.vector, w, values, widths, limits)
+
+
+def _by_parameter(curves, X, heading):
+    return begin(curves, X, heading, True)
+
+
+def _follow(curve: Curve, X: Any, kind: str, bounds: tuple, most: int):
+    """Both ways from a point."""
+    twice = stacked(curve, 2)
+    heading = np.zeros((2, len(X)))
+    heading[:, -1] = -1, 1
+    walks, good = in_batches(_by_parameter, twice, np.stack([X, X]), heading)
+    if not good.all():
+        return [], False
+    paths, interrupted = follow(twice, walks, bounds, most)
+    points = [_special(curve, path, kind) for path in paths]
+    back, forth = (_inside(path) for path in paths)
+    closed = paths[1].end == CLOSED
+    parts = [forth] if closed else [rows(back, slice(None, 0, -1)), forth]
+    special = points[1] if closed else points[0][::-1] + points[1]
+    X = np.concatenate([part.X for part in parts])
+    kept = np.concatenate([part.kept for part in parts])
+    m = (X.shape[1] - 2) // (2 if kind == "fold" else 3)
+    hopf = kind == "hopf"
+    ends = tuple(_WORDS.get(path.end, ENDS[path.end]) for path in paths)
+    return [
+        EventCurve(
+            kind, X[:, -2:], X[:, :m], X[:, -3] * _PER_MS if hopf else None,
+            kept if hopf else None, special, ends,
+        )
+    ], interrupted  # fmt: skip
+
+
+def _inside(path: Path) -> Any:
+    """The points without the last one, if that is beyond the end."""
+    beyond = path.end in (OUTSIDE, ELSEWHERE)
+    return rows(path.points, slice(0, len(path.points.X) - beyond))
+
+
+def _special(curve: Curve, path: Path, kind: str) -> list[EventPoint]:
+    where = list(pairs(path))
+    if not where:
+        return []
+    step, test = np.array(where).T
+    before, after = rows(path.points, step), rows(path.points, step + 1)
+    points, good = in_batches(locate, stacked(curve, len(step)), before, after, test)
+    names = (_CUSP, _TAKENS) if kind == "fold" else (_BAUTIN, _TAKENS)
+    m = (points.X.shape[1] - 2) // (2 if kind == "fold" else 3)
+    return [
+        EventPoint(names[test[i]], tuple(map(float, X[-2:])), X[:m])
+        for i, X in enumerate(points.X) if good[i]
+    ]  # fmt: skip
+
+
+def _passes(curve: EventCurve, event: Event, own: float) -> bool:
+    """Whether a curve goes through an event."""
+    Z = np.concatenate([curve.x, curve.values], axis=1)
+    want = np.concatenate([event.x, [event.parameter, own]])
+    side = np.sign(Z[:, -1] - own)
+    for i in np.flatnonzero(side[1:] * side[:-1] <= 0):
+        whole = Z[i + 1] - Z[i]
+        part = (own - Z[i, -1]) / whole[-1] if whole[-1] else 0.0
+        off = np.linalg.norm(Z[i] + part * whole - want)
+        if off <= 0.2 * np.linalg.norm(whole) or off <= 1e-6 * np.linalg.norm(want):
+            return True
+    return False

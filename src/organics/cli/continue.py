@@ -1,0 +1,218 @@
+"""`organics continue`"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from organics.cli.answer import Answer
+from organics.cli.circuits import FIGURES, about, check_outputs, describe, load, one_drive
+from organics.names import Figure
+from organics.settings import Needs
+
+
+@dataclass(frozen=True)
+class Continue:
+    """How the steady states of a circuit move with a parameter: branches, folds, Hopf points.
+
+    Branches are followed through folds, onto those that they meet, up to both bounds or to
+    infinity.
+
+    Example: organics continue examples/figure1b.json --parameter z --from -2 --to 2 --out z.png
+    """
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """Circuit file, .json or .npz."""
+    low: Annotated[float, tyro.conf.arg(name="from")]
+    """Smallest value of the parameter."""
+    high: Annotated[float, tyro.conf.arg(name="to")]
+    """Largest value of the parameter."""
+    parameter: str = "z"
+    """A factor on the drive ("z"), an entry ("W_r[0,1]") or an array of equal entries ("tau_a")."""
+    second: str | None = None
+    """A second parameter, NAME:FROM:TO; folds and Hopf points are followed over both."""
+    cycles: bool = False
+    """Follow the limit cycles that are born at Hopf points, too."""
+    prove: bool = False
+    """Prove in ball arithmetic that each fold and Hopf point exists and is nondegenerate."""
+    drive: int = 0
+    """Which of the file's input drives, from 0."""
+    all: bool = False
+    """Start from all steady states that a quick search finds, instead of one."""
+    neuron: Annotated[int, Needs(">= 0", lambda value: value >= 0)] = 0
+    """Whose `y` the figure shows, from 0."""
+    out: tuple[Path, ...] = ()
+    """Files to write: a figure (.png, .svg, .pdf), the points (.csv, .npz) or the document
+    (.json)."""
+    figure: Figure = "branches"
+    """What the figure shows: the branches, the folds and Hopf points in both parameters ("plane"),
+    or the frequencies of cycles and of Hopf points ("frequency")."""
+    json: bool = False
+    """One JSON document on standard output."""
+
+    def run(self) -> Answer:
+        check_outputs(self.out, (*FIGURES, ".csv", ".npz", ".json"))
+        if not self.low < self.high:
+            raise ValueError(f"`from` must be below `to`, not {self.low:g} and {self.high:g}.")
+        second = None if self.second is None else _second(self.second)
+        if self.figure == "plane" and second is None:
+            raise ValueError('`figure` can be "plane" with a `second` parameter only.')
+        ((circuit, drives),) = load(self.file)
+        z = one_drive(drives, self.drive)
+        if self.neuron >= circuit.n:
+            raise ValueError(
+                f"`neuron` must be below {circuit.n}, the number of neurons, not {self.neuron}."
+            )
+        from organics.branches.continuation import continuation
+
+        bounds = self.low, self.high
+        start = _all_states(circuit, z) if self.all else None
+        found = continuation(
+            circuit, z, self.parameter, bounds, second=second, start=start, cycles=self.cycles
+        )
+        if self.prove:
+            from organics.proofs.bifurcations import prove_events
+
+            found = prove_events(circuit, z, self.parameter, found)
+        document = about(self.file, circuit) | as_document(found)
+        for path in self.out:
+            self._write(path, found, document)
+        text = [f"{self.file}: {describe(circuit)}", str(found)]
+        return Answer(document, text, wrote=self.out)
+
+    def _write(self, path: Path, found: Any, document: dict[str, Any]) -> None:
+        if path.suffix.lower() in FIGURES:
+            from organics.plots import (
+                bifurcation_diagram,
+                event_plane,
+                rhythm_frequencies,
+                save_figure,
+            )
+
+            if self.figure == "branches":
+                figure = bifurcation_diagram(found, neuron=self.neuron)
+            else:
+                figure = event_plane(found) if self.figure == "plane" else rhythm_frequencies(found)
+            save_figure(figure, path)
+        elif path.suffix.lower() == ".json":
+            import json
+
+            from organics.files.atomic import write_atomically
+            from organics.files.plain import as_plain
+
+            write_atomically(
+                path, (json.dumps(as_plain(document), allow_nan=False) + "\n").encode()
+            )
+        else:
+            from organics.cli.tables import write_table
+
+            write_table(path, _columns(found))
+
+
+def _second(words: str) -> tuple[str, tuple[float, float]]:
+    name, *ends = words.rsplit(":", 2)
+    try:
+        low, high = map(float, ends)
+    except ValueError:
+        raise ValueError(f"`second` must be NAME:FROM:TO, as tau_a:1:10, not {words!r}.") from None
+    return name, (low, high)
+
+
+def _all_states(circuit: Any, z: Any) -> list[Any] | None:
+    """The steady states that a quick search finds; `None` if it finds none."""
+    from organics.rest.others import other_states
+    from organics.rest.search import steady_state
+
+    point = steady_state(circuit, z)
+    return [point, *other_states(point).points] if point.converged else None
+
+
+def as_document(found: Any) -> dict[str, Any]:
+    """The branches and their events, as JSON has them."""
+    import numpy as np
+
+    def state(x: Any) -> dict[str, Any]:
+        y, a = np.split(x, 2)
+        return {"y": y, "a": a}
+
+    branches = [
+        {
+            "points": [
+                {"parameter": value, **state(x), "stable": bool(stable)}
+                for value, x, stable in zip(branch.parameter, branch.x, branch.stable, strict=True)
+            ],
+            "events": [
+                {
+                    "kind": event.kind,
+                    "parameter": event.parameter,
+                    **state(event.x),
+                    "frequency_hz": event.frequency_hz,
+                    "first_lyapunov": event.first_lyapunov,
+                    "coefficient": event.coefficient,
+                    "confirmed": event.confirmed,
+                    "proved": event.proved,
+                }
+                for event in branch.events
+            ],
+            "ends": branch.ends,
+        }
+        for branch in found.branches
+    ]
+    cycles = [
+        {
+            "hopf": cycle.hopf.parameter,
+            "points": [
+                {"parameter": cycle.parameter[i], "period_ms": cycle.period[i],
+                 "low": state(cycle.low[i]), "high": state(cycle.high[i]),
+                 "multipliers": cycle.multipliers[i], "stable": bool(cycle.stable[i])}
+                for i in range(len(cycle.parameter))
+            ],
+            "events": [
+                {"kind": e.kind, "parameter": e.parameter, "period_ms": e.period}
+                for e in cycle.events
+            ],
+            "end": cycle.end,
+        }
+        for cycle in found.cycles
+    ]  # fmt: skip
+    curves = [
+        {
+            "kind": curve.kind,
+            "values": curve.values,
+            "frequency_hz": curve.frequency_hz,
+            "first_lyapunov": curve.first_lyapunov,
+            "points": [{"kind": p.kind, "values": p.values, **state(p.x)} for p in curve.points],
+            "ends": curve.ends,
+        }
+        for curve in found.curves
+    ]
+    return {
+        "parameter": found.parameter,
+        "from": found.bounds[0],
+        "to": found.bounds[1],
+        "branches": branches,
+        "cycles": cycles,
+        "second": found.second,
+        "curves": curves,
+        "interrupted": found.interrupted,
+    }
+
+
+def _columns(found: Any) -> dict[str, Any]:
+    import numpy as np
+
+    branches = found.branches
+    x = np.concatenate([branch.x for branch in branches])
+    n = x.shape[1] // 2
+    which = [np.full(len(branch.parameter), i) for i, branch in enumerate(branches)]
+    return {
+        "branch": np.concatenate(which),
+        "parameter": np.concatenate([branch.parameter for branch in branches]),
+        "stable": np.concatenate([branch.stable for branch in branches]).astype(int),
+        "y": x[:, :n],
+        "a": x[:, n:],
+    }
+
+
+COMMANDS = Continue

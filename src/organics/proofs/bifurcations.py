@@ -1,0 +1,363 @@
+"""Proofs, in ball arithmetic, that a fold or a Hopf point exists near a computed one, and that it
+is nondegenerate.
+
+Krawczyk's operator is applied to the equations whose regular zero it is. A fold is a zero of
+`(F, F_x phi, l^T phi - 1)` in `(x, phi, value)`; a Hopf point one of
+`(F, J q_r + w q_i, J q_i - w q_r, l^T q_r - 1, l^T q_i)` in `(x, q_r, q_i, w, value)`, with
+`J = F_x / tau`. If the operator maps a box into its interior, the box holds exactly one zero. The
+point is nondegenerate if balls exclude 0: at a fold those of `p^T B(phi, phi)` and `p^T F_value`,
+at a Hopf point those of the first Lyapunov coefficient and of the speed at which the pair crosses
+the axis. That no other eigenvalue lies on the axis is not shown.
+
+Source: Krawczyk 1969 (existence); Kuznetsov, sections 3.3 and 5.4 (nondegeneracy).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from flint import acb, acb_mat, arb, arb_mat, arb_series, ctx
+
+from organics.branches.branch import Diagram, Event
+from organics.branches.continuation import as_system
+from organics.branches.family import Line, Parameter, as_line
+from organics.circuit.circuit import Circuit
+from organics.proofs.balls import Inequality, column, exact, floats, from_entries, least
+from organics.rest.system import DrivenCircuit
+
+_BITS = 120
+_NEWTON = 6
+_INFLATIONS = 6
+
+
+class EventProof(NamedTuple):
+    """Whether a fold or Hopf point is proved, and on what that rests.
+
+    Attributes
+        proved: true if all inequalities hold.
+        parameter: a ball around the value of the parameter, if it exists.
+        evidence: the inequalities.
+    """
+
+    proved: bool
+    parameter: arb | None
+    evidence: tuple
+
+
+class BallLine(NamedTuple):
+    """The circuits of a line of parameters: each array is `base + value * slope`, both exact."""
+
+    base: dict[str, Any]
+    slope: dict[str, Any]
+
+    @classmethod
+    def of(cls, line: Line) -> "BallLine":
+        """From floating-point numbers."""
+        return cls(_arrays(line.base), _arrays(line.slope))
+
+    @property
+    def n(self) -> int:
+        """Number of principal neurons."""
+        return len(self.base["z"][0])
+
+    def at(self, value: Any) -> dict[str, Any]:
+        """The arrays at a value."""
+        return {
+            name: [[b + value * s for b, s in zip(*rows, strict=True)]
+                   for rows in zip(self.base[name], self.slope[name], strict=True)]
+            for name in self.base
+        }  # fmt: skip
+
+
+def _arrays(system: Any) -> dict[str, Any]:
+    """Each array as rows of exact balls; vectors as one row."""
+    circuit = system.circuit
+    matrices = {"W": np.asarray(circuit.pool), "W_r": np.asarray(circuit.recurrent)}
+    vectors = {name: getattr(circuit, name) for name in ("b", "b0", "sigma", "tau_y", "tau_a")}
+    vectors["z"] = system.z
+    return {name: [exact(row) for row in np.atleast_2d(np.asarray(array))]
+            for name, array in (matrices | vectors).items()}  # fmt: skip
+
+
+def prove_event(circuit: Circuit, z: Any, parameter: Parameter, event: Event) -> EventProof:
+    """Whether a fold or Hopf point of `continuation(circuit, z, parameter, ...)` is proved to exist
+    and to be nondegenerate; others are not tried.
+
+    In the rectified model, neurons count as active or silent as their computed `y` is; no proof is
+    tried where one is 0.
+    """
+    nothing = EventProof(False, None, ())
+    if event.kind not in ("fold", "hopf") or not event.confirmed:
+        return nothing
+    line = as_line(as_system(circuit, z, parameter), parameter)
+    assert isinstance(line.base, DrivenCircuit)
+    n = circuit.n
+    active = [not circuit.rectified or bool(y > 0) for y in event.x[:n]]
+    if circuit.rectified and np.any(event.x[:n] == 0):
+        return nothing
+    equations = _Equations(BallLine.of(line), active)
+    with ctx.workprec(_BITS):
+        prove = _fold if event.kind == "fold" else _hopf
+        try:
+            return prove(equations, event)
+        except (ZeroDivisionError, ValueError):  # of flint: a singular matrix, division by a ball
+            return nothing
+
+
+def prove_events(circuit: Circuit, z: Any, parameter: Parameter, found: Diagram) -> Diagram:
+    """The diagram, in which each fold and Hopf point says whether it is proved."""
+    branches = [
+        branch._replace(
+            events=[
+                event._replace(proved=prove_event(circuit, z, parameter, event).proved)
+                if event.kind in ("fold", "hopf") else event
+                for event in branch.events
+            ]
+        )
+        for branch in found.branches
+    ]  # fmt: skip
+    return found._replace(branches=branches)
+
+
+class _Equations(NamedTuple):
+    """The equations of circuits on a line, for numbers that are balls or power series of balls."""
+
+    line: BallLine
+    active: list[bool]
+
+    def _seen(self, y: list) -> list:
+        return [y if on else y * 0 for y, on in zip(y, self.active, strict=True)]
+
+    def imbalance(self, x: list, value: Any) -> list:
+        """`Circuit.imbalance`."""
+        n, at = self.line.n, self.line.at(value)
+        y, a = x[:n], x[n:]
+        q = self._seen(y)
+        recurrent, pooled = (
+            _times(at["W_r"], q),
+            _times(at["W"], [q * q * a for q, a in zip(q, a, strict=True)]),
+        )
+        (b,), (b0,), (sigma,), (z,) = (at[name] for name in ("b", "b0", "sigma", "z"))
+        first = [b[i] * z[i] - y[i] + (1 - a[i].sqrt()) * recurrent[i] for i in range(n)]
+        return first + [(b0[i] * sigma[i]) ** 2 - a[i] + pooled[i] for i in range(n)]
+
+    def jacobian(self, x: list, value: Any) -> list[list]:
+        """The derivative of `imbalance` by `x`, as rows."""
+        n, at = self.line.n, self.line.at(value)
+        y, a = x[:n], x[n:]
+        q, s = self._seen(y), [a.sqrt() for a in a]
+        recurrent = _times(at["W_r"], q)
+        W, W_r = at["W"], at["W_r"]
+        on = [1 if active else 0 for active in self.active]
+        zero = value * 0
+        leak = [[int(i == j) for j in range(n)] for i in range(n)]
+        upper = [
+            [(1 - s[i]) * W_r[i][j] * on[j] - leak[i][j] for j in range(n)]
+            + [-recurrent[i] / (2 * s[i]) if i == j else zero for j in range(n)]
+            for i in range(n)
+        ]
+        lower = [
+            [2 * W[i][j] * q[j] * a[j] for j in range(n)]
+            + [W[i][j] * q[j] * q[j] - leak[i][j] for j in range(n)]
+            for i in range(n)
+        ]
+        return upper + lower
+
+    def rates(self, x: list, value: Any) -> list[list]:
+        """The derivative of the velocity by `x`, as rows."""
+        at = self.line.at(value)
+        tau = at["tau_y"][0] + at["tau_a"][0]
+        rows = self.jacobian(x, value)
+        return [[entry / t for entry in row] for row, t in zip(rows, tau, strict=True)]
+
+
+def _times(rows: list, vector: list) -> list:
+    return [_dot(row, vector) for row in rows]
+
+
+def _dot(one: Any, other: Any) -> Any:
+    total = 0
+    for a, b in zip(one, other, strict=True):
+        total = total + a * b
+    return total
+
+
+def _series(value: Any, slope: Any, order: int) -> arb_series:
+    return arb_series([value, slope], order + 1)
+
+
+def _coefficient(value: Any, k: int) -> arb:
+    """A coefficient of a power series; a number is a constant one."""
+    if isinstance(value, arb_series):
+        return arb(value[k])
+    return arb(value) if k == 0 else arb(0)
+
+
+def _derivative(function: Callable[[list], list], Z: list[arb]) -> arb_mat:
+    """The derivative at every point of a box, by power series."""
+    columns = []
+    for j in range(len(Z)):
+        moved = [_series(z, int(i == j), 1) for i, z in enumerate(Z)]
+        columns.append([_coefficient(value, 1) for value in function(moved)])
+    return arb_mat(columns).transpose()
+
+
+def _enclose(
+    function: Callable[[list], list], start: list[float]
+) -> tuple[list[arb] | None, Inequality]:
+    """A box that holds exactly one zero of a function; `None` if that is not shown."""
+    name = "Krawczyk: |K(Z) - Z| < radius of Z"
+    size = len(start)
+    Z = [arb(value) for value in start]
+    for _ in range(_NEWTON):
+        D = _derivative(function, Z).mid()
+        step = D.solve(column(function(Z)).mid(), algorithm="approx").mid()
+        Z = [(z - step[i, 0]).mid() for i, z in enumerate(Z)]
+    identity = from_entries(size, lambda i, j: int(i == j))
+    C = _derivative(function, Z).mid().solve(identity, algorithm="approx").mid()
+    move = C * column(function(Z))
+    shift = [-move[i, 0] for i in range(size)]
+    if not all(value.is_finite() for value in shift):
+        return None, Inequality(name, None, arb.nan())
+    tiny = arb(2) ** (8 - ctx.prec)
+    radius = [
+        (2 * abs(s) + abs(z) * tiny + tiny * tiny).abs_upper()
+        for s, z in zip(shift, Z, strict=True)
+    ]
+    inequality = Inequality(name, None, arb.nan())
+    for _ in range(_INFLATIONS):
+        around = [arb(0, r) for r in radius]
+        CD = C * _derivative(function, [z + r for z, r in zip(Z, around, strict=True)])
+        spread = (identity - CD) * column(around)
+        moved = [s + spread[i, 0] for i, s in enumerate(shift)]
+        if not all(value.is_finite() for value in moved):
+            return None, inequality
+        margin = least(1 - m.abs_upper() / r for m, r in zip(moved, radius, strict=True))
+        inequality = Inequality.positive(name, margin)
+        if inequality.holds:
+            return [z + m for z, m in zip(Z, moved, strict=True)], inequality
+        inequality = inequality._replace(holds=None)
+        radius = [arb.max(2 * abs(m), r).abs_upper() for m, r in zip(moved, radius, strict=True)]
+    return None, inequality
+
+
+def _fold(equations: _Equations, event: Event) -> EventProof:
+    m = len(event.x)
+    phi0 = np.asarray(event.vector) / np.linalg.norm(event.vector)
+    ell = exact(phi0)
+
+    def system(Z: list) -> list:
+        x, phi, value = Z[:m], Z[m : 2 * m], Z[2 * m]
+        bent = _times(equations.jacobian(x, value), phi)
+        return [*equations.imbalance(x, value), *bent, _dot(ell, phi) - 1]
+
+    box, exists = _enclose(system, [*event.x, *phi0, event.parameter])
+    if box is None:
+        return EventProof(False, None, (exists,))
+    x, phi, value = box[:m], box[m : 2 * m], box[2 * m]
+    J = arb_mat(equations.jacobian(x, value))
+    left = exact(np.linalg.svd(floats(J))[0][:, -1])
+    bordered = [[J[j, i] for j in range(m)] + [ell[i]] for i in range(m)] + [[*left, 0]]
+    p = arb_mat(bordered).solve(arb_mat([[0]] * m + [[1]])).entries()[:m]
+    moved = [_series(a, b, 1) for a, b in zip(x, phi, strict=True)]
+    bend = _times(equations.jacobian(moved, value + moved[0] * 0), phi)
+    by_value = equations.imbalance([a + _series(arb(0), 0, 1) for a in x], _series(value, 1, 1))
+    curvature = _dot(p, [_coefficient(v, 1) for v in bend])
+    push = _dot(p, [_coefficient(v, 1) for v in by_value])
+    evidence = (
+        exists, _not_zero("p^T B(phi, phi)", curvature), _not_zero("p^T F_value", push),
+    )  # fmt: skip
+    return EventProof(all(bool(e.holds) for e in evidence), value, evidence)
+
+
+def _hopf(equations: _Equations, event: Event) -> EventProof:
+    m = len(event.x)
+    q0 = np.asarray(event.vector)
+    q0 = q0 * np.exp(-0.5j * np.angle(np.sum(q0**2)))  # so that Re q and Im q are orthogonal
+    r0, s0 = np.real(q0), np.imag(q0)
+    size = np.linalg.norm(r0)
+    r0, s0 = r0 / size, s0 / size
+    ell = exact(r0)
+    assert event.frequency_hz is not None
+    w0 = event.frequency_hz * 2 * np.pi / 1000
+
+    def system(Z: list) -> list:
+        x, r, s, w, value = Z[:m], Z[m : 2 * m], Z[2 * m : 3 * m], Z[3 * m], Z[3 * m + 1]
+        J = equations.rates(x, value)
+        first = [a + w * b for a, b in zip(_times(J, r), s, strict=True)]
+        second = [a - w * b for a, b in zip(_times(J, s), r, strict=True)]
+        return [*equations.imbalance(x, value), *first, *second, _dot(ell, r) - 1, _dot(ell, s)]
+
+    start = [*event.x, *r0, *s0, w0, event.parameter]
+    box, exists = _enclose(system, start)
+    if box is None:
+        return EventProof(False, None, (exists,))
+    x, r, s, w, value = box[:m], box[m : 2 * m], box[2 * m : 3 * m], box[3 * m], box[3 * m + 1]
+    l1, speed = _hopf_form(equations, x, r, s, w, value, ell)
+    evidence = (
+        exists,
+        Inequality.positive("frequency > 0", w),
+        _not_zero("first Lyapunov coefficient", l1),
+        _not_zero("speed of the crossing", speed),
+    )
+    return EventProof(all(bool(e.holds) for e in evidence), value, evidence)
+
+
+def _hopf_form(equations: _Equations, x, r, s, w, value, ell) -> tuple[arb, arb]:
+    """Balls around the first Lyapunov coefficient and the speed of the pair."""
+    m = len(x)
+    J = acb_mat(arb_mat(equations.rates(x, value)))
+    q = [acb(a, b) for a, b in zip(r, s, strict=True)]
+    J0 = floats(arb_mat(equations.rates(x, value)))
+    turned = J0.T - 1j * float(w.mid()) * np.eye(m)
+    near = np.linalg.svd(turned)[2][-1]  # its conjugate is nearly u
+    rows = [
+        [J[j, i] - (acb(0, w) if i == j else 0) for j in range(m)] + [acb(ell[i])] for i in range(m)
+    ]
+    rows.append([acb(*map(float, (v.real, v.imag))) for v in near] + [acb(0)])
+    u = acb_mat(rows).solve(acb_mat([[0]] * m + [[1]])).entries()[:m]  # u^T J = i w u^T
+    u = [v / _dot(u, q) for v in u]
+
+    def along(direction: list, order: int, vector: list, move: Any = 0) -> list[arb]:
+        """A derivative of `J vector` along a direction of `x`, and of the value."""
+        moved = [_series(a, b, order) for a, b in zip(x, direction, strict=True)]
+        rows = equations.rates(moved, _series(value, move, order))
+        factor = 2 if order == 2 else 1
+        return [factor * _coefficient(v, order) for v in _times(rows, vector)]
+
+    def bend(a: list, b: list) -> list[arb]:
+        return along(a, 1, b)
+
+    rr, ss, rs = bend(r, r), bend(s, s), bend(r, s)
+    even = [a + b for a, b in zip(rr, ss, strict=True)]  # B(q, q')
+    twice = [acb(a - b, 2 * c) for a, b, c in zip(rr, ss, rs, strict=True)]  # B(q, q)
+    still = J.solve(acb_mat([[acb(v)] for v in even])).entries()
+    shifted = acb_mat(
+        [[(acb(0, 2 * w) if i == j else 0) - J[i, j] for j in range(m)] for i in range(m)]
+    )
+    ring = shifted.solve(acb_mat([[v] for v in twice])).entries()
+
+    def complex_bend(a: list, b: list) -> list[acb]:
+        (ar, ai), (br, bi) = ([[v.real for v in c], [v.imag for v in c]] for c in (a, b))
+        one, two, three, four = bend(ar, br), bend(ai, bi), bend(ar, bi), bend(ai, br)
+        return [acb(a - b, c + d) for a, b, c, d in zip(one, two, three, four, strict=True)]
+
+    cubic_r = [a + b for a, b in zip(along(r, 2, r), along(s, 2, r), strict=True)]
+    cubic_s = [a + b for a, b in zip(along(r, 2, s), along(s, 2, s), strict=True)]
+    conjugate = [acb(a, -b) for a, b in zip(r, s, strict=True)]
+    first, second = complex_bend(q, still), complex_bend(conjugate, ring)
+    total = [
+        acb(a, b) - 2 * c + d for a, b, c, d in zip(cubic_r, cubic_s, first, second, strict=True)
+    ]
+    length = _dot(r, r) + _dot(s, s)
+    l1 = _dot(u, total).real / (2 * w * length)
+    by_value = [_coefficient(v, 1) for v in equations.imbalance(
+        [_series(a, 0, 1) for a in x], _series(value, 1, 1))]  # fmt: skip
+    moved = arb_mat(equations.jacobian(x, value)).solve(column([-v for v in by_value])).entries()
+    change_r, change_s = along(moved, 1, r, 1), along(moved, 1, s, 1)
+    speed = _dot(u, [acb(a, b) for a, b in zip(change_r, change_s, strict=True)]).real
+    return l1, speed
+
+
+def _not_zero(name: str, value: arb) -> Inequality:
+    return Inequality.positive(f"{name} is not 0", arb(value.abs_lower()))
