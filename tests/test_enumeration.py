@@ -22,6 +22,7 @@ from organics.enumeration.intervals import Interval
 from organics.enumeration.one_pool import states_of_one_pool
 from organics.enumeration.reduced import Reduced
 from organics.enumeration.search import is_among, newton, random_starts, search
+from organics.kernels import native as kernel_library
 from organics.planar import fixed_points_2d
 from organics.proofs.balls import BallCircuit
 from organics.proofs.pairs import steady_states_of_two
@@ -156,6 +157,11 @@ def test_one_zero_is_claimed_only_where_there_is_one(contract):
         assert np.all(count[found.known == ONE] == 1)
         assert np.all(count[found.known == EMPTY] == 0)
     assert claims > 100
+
+
+def test_the_native_library_has_the_kernel():
+    """If there is a library; one that is older must be built again."""
+    assert native.available() == (kernel_library.unavailable() is None)
 
 
 def test_both_kernels_prove_the_same(monkeypatch):
