@@ -203,6 +203,9 @@ def test_the_bogdanov_takens_points_of_one_neuron(plane):
         del sign
     for curve in found.curves[2:]:
         assert "ends in a bogdanov-takens point" in curve.ends
+        (bautin,) = curve.points
+        assert bautin.kind == "generalized hopf"  # where the first Lyapunov coefficient is 0
+        np.testing.assert_allclose(bautin.values[1], 1.0, rtol=1e-7)
         z, ratio = np.abs(curve.values[:, 0]), curve.values[:, 1] / 2
         root = np.sqrt(curve.x[:, 1])
         np.testing.assert_allclose(ratio, 2 * (s - root) * root**2 / k**2, rtol=1e-8)
