@@ -1,7 +1,7 @@
 """Branches of steady states: closed forms, derivatives by other routes, and refusals."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import equinox as eqx
 import jax
@@ -203,6 +203,9 @@ def test_the_bogdanov_takens_points_of_one_neuron(plane):
         del sign
     for curve in found.curves[2:]:
         assert "ends in a bogdanov-takens point" in curve.ends
+        (bautin,) = curve.points
+        assert bautin.kind == "generalized hopf"  # where the first Lyapunov coefficient is 0
+        np.testing.assert_allclose(bautin.values[1], 1.0, rtol=1e-7)
         z, ratio = np.abs(curve.values[:, 0]), curve.values[:, 1] / 2
         root = np.sqrt(curve.x[:, 1])
         np.testing.assert_allclose(ratio, 2 * (s - root) * root**2 / k**2, rtol=1e-8)
@@ -283,15 +286,12 @@ def test_a_closed_branch_ends_where_it_began():
 
 
 class Interrupted(ThreadPoolExecutor):
-    """Threads during whose work Ctrl-C comes."""
+    """Threads before whose work Ctrl-C comes."""
 
     def submit(self, *work, **options):
-        future = super().submit(*work, **options)
-
-        def result():
-            raise KeyboardInterrupt
-
-        future.result = result
+        del work, options
+        future = Future()
+        future.set_exception(KeyboardInterrupt())
         return future
 
 

@@ -1,13 +1,11 @@
 """Branches of steady states, and the events on them."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Complex, Float
 
 from organics.printing import Lines
-
-Kind = Literal["fold", "hopf", "branch point", "pitchfork"]
 
 
 class Event(NamedTuple):

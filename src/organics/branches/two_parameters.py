@@ -36,6 +36,7 @@ from organics.branches.normal_forms import lyapunov
 from organics.branches.search import stacked
 
 _CUSP, _TAKENS, _BAUTIN = "cusp", "bogdanov-takens", "generalized hopf"
+_FREQUENCY = 1  # the test on a curve of Hopf points that ends it
 _WORDS = {ELSEWHERE: "ends in a bogdanov-takens point"}
 _PER_MS = 1000 / (2 * np.pi)  # Hz for each rad/ms
 
@@ -182,13 +183,14 @@ def _inside(path: Path) -> Any:
 
 
 def _special(curve: Curve, path: Path, kind: str) -> list[EventPoint]:
-    where = list(pairs(path))
+    # the end of Hopf points is singular in their equations; the curve of folds locates it
+    where = [pair for pair in pairs(path) if kind == "fold" or pair[1] != _FREQUENCY]
     if not where:
         return []
     step, test = np.array(where).T
     before, after = rows(path.points, step), rows(path.points, step + 1)
     points, good = in_batches(locate, stacked(curve, len(step)), before, after, test)
-    names = (_CUSP, _TAKENS) if kind == "fold" else (_BAUTIN, _TAKENS)
+    names = (_CUSP, _TAKENS) if kind == "fold" else (_BAUTIN,)
     m = (points.X.shape[1] - 2) // (2 if kind == "fold" else 3)
     return [
         EventPoint(names[test[i]], tuple(map(float, X[-2:])), X[:m])

@@ -120,12 +120,10 @@ def _second(words: str) -> tuple[str, tuple[float, float]]:
 
 
 def _all_states(circuit: Any, z: Any) -> list[Any] | None:
-    """The steady states that a quick search finds; `None` if it finds none."""
-    from organics.rest.others import other_states
-    from organics.rest.search import steady_state
+    """The steady states that a search finds; `None` if it finds none."""
+    from organics.enumeration.states import steady_states
 
-    point = steady_state(circuit, z)
-    return [point, *other_states(point).points] if point.converged else None
+    return [found.point for found in steady_states(circuit, z).states] or None
 
 
 def as_document(found: Any) -> dict[str, Any]:

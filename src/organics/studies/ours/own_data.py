@@ -141,7 +141,7 @@ def _check(row: dict[str, Any]) -> Check:
 
 
 def _score(row: dict[str, Any]) -> float:
-    return row.get("mean_test_accuracy", row.get("mean_test_error"))
+    return row["mean_test_accuracy" if "mean_test_accuracy" in row else "mean_test_error"]
 
 
 def _is_better(here: float, other: float, row: dict[str, Any]) -> bool:

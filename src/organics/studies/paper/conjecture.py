@@ -308,11 +308,11 @@ def draw(outcome: Outcome) -> Figure:
         Line2D([], [], color=BLACK, label="semidefinite $W_r$"),
     ]
     handles += [
-        Line2D([], [], color=GREY, marker=marker, markersize=4, fillstyle=fill, linestyle="none",
-               label=label)
-        for marker, fill, label in (
-            ("v", "none", "a: none, upper bound"), ("D", "full", "c: exception"),
-            ("o", "full", "c: stable"),
+        Line2D([], [], color=GREY, marker=marker, markersize=4, markerfacecolor=face,
+               linestyle="none", label=label)
+        for marker, face, label in (
+            ("v", "none", "a: none, upper bound"), ("D", GREY, "c: exception"),
+            ("o", GREY, "c: stable"),
         )
     ]  # fmt: skip
     figure.legend(handles=handles, loc="outside lower center", ncols=6)
