@@ -30,6 +30,7 @@ COMMANDS = {
     "simulate": "trajectory of a circuit file, with or without noise",
     "spectrum": "power spectra or coherence of the fluctuations of a circuit file",
     "portrait": "phase portrait and all fixed points of a circuit file with n = 1",
+    "explore": "a circuit with sliders, as one page for a browser",
     "reproduce": "figures, tables and claims of the paper, each with its verdict",
     "stability": "how many random circuits are stable",
     "data": "list the data sets, add one from files, or say where it lies",
@@ -43,7 +44,7 @@ _OF_JAX = ("RESOURCE_EXHAUSTED", "Unable to initialize backend")
 _DONE, _NEGATIVE, _REFUSED, _BROKEN, _INTERRUPTED = 0, 1, 2, 3, 130
 
 
-_SHORT = ("analyze", "certify", "simulate", "spectrum", "portrait", "info")
+_SHORT = ("analyze", "certify", "simulate", "spectrum", "portrait", "explore", "info")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

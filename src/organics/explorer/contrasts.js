@@ -1,0 +1,74 @@
+// The page for several neurons: what Python computed for each contrast of the drive.
+"use strict";
+
+(() => {
+  const { contrasts, converged, stable, ...packed } = content.responses;
+  const unpacked = (text) =>
+    new Float32Array(Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0)).buffer);
+  const { y, a, real, imaginary, power } = Object.fromEntries(
+    Object.entries(packed).map(([name, text]) => [name, unpacked(text)]),
+  );
+  const n = y.length / contrasts.length;
+  const neurons = [...Array(n).keys()];
+  let now = contrasts.indexOf(1);
+
+  const row = (array, i, size) => Array.from(array.subarray(i * size, (i + 1) * size));
+
+  function update() {
+    const [states, modulators] = [row(y, now, n), row(a, now, n)];
+    const places = neurons.map((i) => i + 1);
+    const color = content.colors;
+    page.fill("state", "state_y", { x: places, y: states, color });
+    page.fill("state", "state_a", { x: places, y: modulators, color });
+    page.fill("responses", "responses_now", { x: neurons.map(() => contrasts[now]), y: states, color });
+    const [re, im] = [row(real, now, 2 * n), row(imaginary, now, 2 * n)];
+    const points = re.map((x, i) => ({ x, y: im[i], stable: stable[now] }));
+    page.fillByStability("eigenvalues", "eigenvalues", converged[now] ? points : []);
+    const count = content.hertz.length;
+    page.fill("spectrum", "spectra", {
+      xs: neurons.map(() => content.hertz),
+      ys: neurons.map((i) => row(power, now * n + i, count)),
+      color,
+    });
+    const verdict = stable[now] ? "stable" : "not stable";
+    page.by("verdict").textContent =
+      `contrast ${page.short(contrasts[now])}: ` +
+      (converged[now] ? `steady state, ${verdict}` : "no steady state found");
+    page.table(
+      ["neuron", "y", "a"],
+      neurons.map((i) => [i + 1, page.short(states[i]), page.short(modulators[i])]),
+    );
+  }
+
+  function drawResponses() {
+    const course = (i) => contrasts.map((_, k) => (converged[k] ? y[k * n + i] : NaN));
+    page.fill("responses", "responses", {
+      xs: neurons.map(() => contrasts),
+      ys: neurons.map(course),
+      color: content.colors,
+    });
+  }
+
+  function inFileForm() {
+    const { z, ...parameters } = content.circuit;
+    return { ...parameters, z: z.map((drive) => drive * contrasts[now]) };
+  }
+
+  const { STABLE, UNSTABLE } = page.colors;
+  page.explain(["●", "inherit", "y"], ["□", "inherit", "a"], ["●", STABLE, "stable"], ["○", UNSTABLE, "unstable"]);
+  const changed = page.onceAFrame(update);
+  const range = page.element("input", {
+    type: "range", id: "slider_contrast", min: 0, max: contrasts.length - 1, step: 1,
+  });
+  range.value = now;
+  range.addEventListener("input", () => {
+    now = Number(range.value);
+    changed();
+  });
+  page.by("controls").append(page.element("label", { className: "slider" }, "contrast", range));
+  page.offerCopies(inFileForm);
+  page.open(() => {
+    drawResponses();
+    update();
+  });
+})();
