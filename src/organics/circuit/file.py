@@ -176,9 +176,7 @@ def _format(path: Path) -> "tuple[Callable[[bytes], Content], Callable[[Content]
 def _shaped(values: Content) -> Content:
     """The values in the shapes that a circuit takes, and `z` as a list of drives."""
     numbers = {
-        key: _finite(key, value)
-        for key, value in values.items()
-        if isinstance(value, np.ndarray)
+        key: _finite(key, value) for key, value in values.items() if isinstance(value, np.ndarray)
     }
     W = numbers["W"] = _matrix(numbers["W"])
     require_square("W", W.shape)

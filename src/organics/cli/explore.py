@@ -50,10 +50,14 @@ def _from(file: Path):
     from organics.circuit.file import read
 
     content = read(file)
-    return circuit, drives, {
-        "title": content.get("name", file.name),
-        "comment": content.get("comment", ""),
-    }
+    return (
+        circuit,
+        drives,
+        {
+            "title": content.get("name", file.name),
+            "comment": content.get("comment", ""),
+        },
+    )
 
 
 def _figure_1b():

@@ -41,9 +41,7 @@ def as_page(circuit: "Circuit", z: "Values", *, title: str = "", comment: str = 
     if circuit.n > LARGEST:
         raise ValueError(f"`circuit` must have at most {LARGEST} neurons, not {circuit.n}.")
     if util.find_spec("bokeh") is None:
-        raise ValueError(
-            "the page needs the package bokeh: pip install 'organics[explore]'."
-        )
+        raise ValueError("the page needs the package bokeh: pip install 'organics[explore]'.")
     from organics.explorer import figures
 
     content: dict[str, Any] = {
