@@ -14,26 +14,35 @@
 
   const row = (array, i, size) => Array.from(array.subarray(i * size, (i + 1) * size));
 
-  function update() {
-    const [states, modulators] = [row(y, now, n), row(a, now, n)];
+  function drawState() {
+    const states = row(y, now, n);
     const places = neurons.map((i) => i + 1);
     const color = content.colors;
     page.fill("state", "state_y", { x: places, y: states, color });
-    page.fill("state", "state_a", { x: places, y: modulators, color });
+    page.fill("state", "state_a", { x: places, y: row(a, now, n), color });
     page.fill("responses", "responses_now", { x: neurons.map(() => contrasts[now]), y: states, color });
+  }
+
+  function drawEigenvalues() {
     const [re, im] = [row(real, now, 2 * n), row(imaginary, now, 2 * n)];
     const points = re.map((x, i) => ({ x, y: im[i], stable: stable[now] }));
     page.fillByStability("eigenvalues", "eigenvalues", converged[now] ? points : []);
-    const count = content.hertz.length;
+  }
+
+  function drawSpectra() {
     page.fill("spectrum", "spectra", {
       xs: neurons.map(() => content.hertz),
-      ys: neurons.map((i) => row(power, now * n + i, count)),
-      color,
+      ys: neurons.map((i) => row(power, now * n + i, content.hertz.length)),
+      color: content.colors,
     });
+  }
+
+  function describe() {
     const verdict = stable[now] ? "stable" : "not stable";
     page.by("verdict").textContent =
       `contrast ${page.short(contrasts[now])}: ` +
       (converged[now] ? `steady state, ${verdict}` : "no steady state found");
+    const [states, modulators] = [row(y, now, n), row(a, now, n)];
     page.table(
       ["neuron", "y", "a"],
       neurons.map((i) => [i + 1, page.short(states[i]), page.short(modulators[i])]),
@@ -56,7 +65,7 @@
 
   const { STABLE, UNSTABLE } = page.colors;
   page.explain(["●", "inherit", "y"], ["□", "inherit", "a"], ["●", STABLE, "stable"], ["○", UNSTABLE, "unstable"]);
-  const changed = page.onceAFrame(update);
+  const changed = page.inFrames(drawState, drawEigenvalues, drawSpectra, describe);
   const range = page.element("input", {
     type: "range", id: "slider_contrast", min: 0, max: contrasts.length - 1, step: 1,
   });
@@ -69,6 +78,6 @@
   page.offerCopies(inFileForm);
   page.open(() => {
     drawResponses();
-    update();
+    changed();
   });
 })();

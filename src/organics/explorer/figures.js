@@ -8,17 +8,17 @@ const page = (() => {
   const by = (id) => document.getElementById(id);
   const figures = {}; // Bokeh's models by name
 
-  // Put the figures on the page, then call `update`, and again whenever the scheme changes.
-  async function open(update) {
+  // Put the figures on the page, then call `ready`. They are drawn again if the scheme changes.
+  async function open(ready) {
     by("title").textContent = document.title = content.title || "organics explorer";
     by("comment").textContent = content.comment;
     for (const [name, item] of Object.entries(content.figures)) {
       const views = await Bokeh.embed.embed_item(item, by(name));
       figures[name] = views.roots[0].model;
     }
-    update();
+    ready();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-      for (const figure of Object.values(figures)) figure.change.emit(); // it is drawn again
+      for (const figure of Object.values(figures)) figure.change.emit();
     });
   }
 
@@ -38,16 +38,21 @@ const page = (() => {
     });
   }
 
-  // `update`, at most once for each frame.
-  function onceAFrame(update) {
-    let asked = false;
+  // A function that asks for drawing: in the next frame `first` and one of the others, which take
+  // turns until all are up to date. All in each frame would be too much for a smooth drag.
+  function inFrames(first, ...others) {
+    let [stale, left, turn] = [false, 0, 0];
+    function frame() {
+      if (stale) first();
+      stale = false;
+      others[turn]();
+      turn = (turn + 1) % others.length;
+      left -= 1;
+      if (left > 0) requestAnimationFrame(frame);
+    }
     return () => {
-      if (asked) return;
-      asked = true;
-      requestAnimationFrame(() => {
-        asked = false;
-        update();
-      });
+      if (left === 0) requestAnimationFrame(frame);
+      [stale, left] = [true, others.length];
     };
   }
 
@@ -157,7 +162,7 @@ print(organics.stability(point))
   const short = (x) => String(Number(x.toPrecision(4)));
 
   return {
-    by, colors, element, explain, figures, fill, fillByStability, offerCopies, onceAFrame, open, short,
+    by, colors, element, explain, figures, fill, fillByStability, inFrames, offerCopies, open, short,
     slider, table,
   };
 })();

@@ -13,23 +13,37 @@
   let duration = 30 * Math.max(circuit.tau_y, circuit.tau_a);
   let limits = null; // of the portrait, {y, a}
 
-  function update() {
-    const points = equations.fixedPoints(circuit);
-    const stable = points.filter((point) => point.stable);
-    keepInView(points);
+  let points = []; // all fixed points
+  let paths = [];
+
+  function drawPortrait() {
+    points = equations.fixedPoints(circuit);
+    paths = starts.map((start) => equations.trajectory(circuit, start, duration));
+    keepInView();
     drawFlow();
     drawNullclines();
-    drawTrajectories();
-    page.fillByStability(
-      "portrait",
-      "fixed_points",
-      points.map(({ y, a, stable }) => ({ x: y, y: a, stable })),
+    const curves = paths.map(({ y, a }) => y.map((value, i) => [value, a[i]]));
+    page.fill("portrait", "trajectories", joined(curves));
+    page.fill("portrait", "starts", { x: starts.map(([y]) => y), y: starts.map(([, a]) => a) });
+    const places = points.map(({ y, a, stable }) => ({ x: y, y: a, stable }));
+    page.fillByStability("portrait", "fixed_points", places);
+  }
+
+  function drawCourse() {
+    const { t, y, a } = paths.at(-1);
+    page.fill("course", "course_y", { x: t, y });
+    page.fill("course", "course_a", { x: t, y: a });
+  }
+
+  function drawEigenvalues() {
+    const places = points.flatMap(({ eigenvalues, stable }) =>
+      eigenvalues.map(([x, y]) => ({ x, y, stable })),
     );
-    page.fillByStability(
-      "eigenvalues",
-      "eigenvalues",
-      points.flatMap(({ eigenvalues, stable }) => eigenvalues.map(([x, y]) => ({ x, y, stable }))),
-    );
+    page.fillByStability("eigenvalues", "eigenvalues", places);
+  }
+
+  function drawSpectra() {
+    const stable = points.filter((point) => point.stable);
     const spectra = stable.map((point) => equations.power(circuit, point, kilohertz, content.noise));
     page.fill("spectrum", "spectra", {
       xs: stable.map(() => content.hertz),
@@ -51,7 +65,7 @@
   }
 
   // The window stays unless a fixed point leaves it, or it has become far too large.
-  function keepInView(points) {
+  function keepInView() {
     const around = (values, least) => {
       const [low, high] = [Math.min(...values), Math.max(...values)];
       const margin = least + 0.4 * (high - low);
@@ -70,7 +84,7 @@
   }
 
   function drawFlow() {
-    const [columns, rows] = [18, 12];
+    const [columns, rows] = [15, 9];
     const [width, height] = [limits.y, limits.a].map(([low, high]) => high - low);
     const { inner_width, inner_height } = page.figures.portrait; // in pixels
     const [perY, perA] = [inner_width / width, inner_height / height];
@@ -106,16 +120,6 @@
   function joined(curves) {
     const points = curves.flatMap((curve) => [...curve, [NaN, NaN]]);
     return { x: points.map(([x]) => x), y: points.map(([, y]) => y) };
-  }
-
-  function drawTrajectories() {
-    const paths = starts.map((start) => equations.trajectory(circuit, start, duration));
-    const curves = paths.map(({ y, a }) => y.map((value, i) => [value, a[i]]));
-    page.fill("portrait", "trajectories", joined(curves));
-    page.fill("portrait", "starts", { x: starts.map(([y]) => y), y: starts.map(([, a]) => a) });
-    const { t, y, a } = paths.at(-1);
-    page.fill("course", "course_y", { x: t, y });
-    page.fill("course", "course_a", { x: t, y: a });
   }
 
   function addControls(changed) {
@@ -155,7 +159,7 @@
 
   const { Y, A, STABLE, UNSTABLE } = page.colors;
   page.explain(["—", Y, "dy/dt = 0, y"], ["—", A, "da/dt = 0, a"], ["●", STABLE, "stable"], ["○", UNSTABLE, "unstable"]);
-  const changed = page.onceAFrame(update);
+  const changed = page.inFrames(drawPortrait, drawCourse, drawEigenvalues, drawSpectra);
   addControls(changed);
   page.offerCopies(inFileForm);
   page.open(() => {
@@ -164,6 +168,6 @@
       starts.splice(0, starts.length - MOST_STARTS);
       changed();
     });
-    update();
+    changed();
   });
 })();
