@@ -15,6 +15,7 @@
   const row = (array, i, size) => Array.from(array.subarray(i * size, (i + 1) * size));
 
   function drawState() {
+    shown.value = page.short(contrasts[now]);
     const states = row(y, now, n);
     const places = neurons.map((i) => i + 1);
     const color = content.colors;
@@ -70,11 +71,12 @@
     type: "range", id: "slider_contrast", min: 0, max: contrasts.length - 1, step: 1,
   });
   range.value = now;
+  const shown = page.element("output");
   range.addEventListener("input", () => {
     now = Number(range.value);
     changed();
   });
-  page.by("controls").append(page.element("label", { className: "slider" }, "contrast", range));
+  page.by("controls").append(page.element("label", { className: "slider" }, "contrast", range, shown));
   page.offerCopies(inFileForm);
   page.open(() => {
     drawResponses();

@@ -5,6 +5,7 @@ const content = JSON.parse(document.getElementById("content").textContent);
 
 const page = (() => {
   const colors = { Y: "#3b8bc9", A: "#d9822b", STABLE: "#1a9850", UNSTABLE: "#e34a33" };
+  const dark = matchMedia("(prefers-color-scheme: dark)");
   const by = (id) => document.getElementById(id);
   const figures = {}; // Bokeh's models by name
 
@@ -13,13 +14,11 @@ const page = (() => {
     by("title").textContent = document.title = content.title || "organics explorer";
     by("comment").textContent = content.comment;
     for (const [name, item] of Object.entries(content.figures)) {
-      const views = await Bokeh.embed.embed_item(item, by(name));
-      figures[name] = views.roots[0].model;
+      const [view] = (await Bokeh.embed.embed_item(item, by(name))).roots;
+      figures[name] = view.model;
+      dark.addEventListener("change", () => view.request_repaint());
     }
     ready();
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-      for (const figure of Object.values(figures)) figure.change.emit();
-    });
   }
 
   // Replace the data of a glyph; its columns by name.

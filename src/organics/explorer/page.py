@@ -92,8 +92,8 @@ def _packed_responses(circuit: "Circuit", z: "Values") -> dict[str, Any]:
         "stable": as_plain(found.stable),
         "y": _packed(found.state.y),
         "a": _packed(found.state.a),
-        "real": _packed(eigenvalues.real),
-        "imaginary": _packed(eigenvalues.imag),
+        "real": _packed(np.real(eigenvalues)),
+        "imaginary": _packed(np.imag(eigenvalues)),
         "power": _packed(np.swapaxes(found.power, 1, 2) / 1000),
     }
 

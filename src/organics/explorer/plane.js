@@ -163,11 +163,12 @@
   addControls(changed);
   page.offerCopies(inFileForm);
   page.open(() => {
-    page.figures.portrait.on_event("tap", (_, { x, y }) => {
+    const start = ({ x, y }) => {
       starts.push([x, Math.max(y, 0)]);
       starts.splice(0, starts.length - MOST_STARTS);
       changed();
-    });
+    };
+    for (const click of ["tap", "doubletap"]) page.figures.portrait.on_event(click, start);
     changed();
   });
 })();
