@@ -21,7 +21,7 @@ class Explore:
     Example: organics explore examples/figure1b.json --out explorer.html
     """
 
-    file: Annotated[Path | None, tyro.conf.Positional] = None
+    file: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[FILE]")] = None
     """Circuit file, .json or .npz; by default the circuit of the paper's Figure 1b."""
     drive: int = 0
     """Which of the file's input drives, from 0."""
@@ -40,7 +40,8 @@ class Explore:
         page = as_page(circuit, z, **texts).encode()
         write_atomically(self.out, page)
         document = about(self.file, circuit) | {"z": z, "out": self.out, "bytes": len(page)}
-        text = [f"{texts['title']}: {describe(circuit)}", f"{len(page):,} bytes, for any browser"]
+        name = "Figure 1b" if self.file is None else self.file
+        text = [f"{name}: {describe(circuit)}", f"{len(page):,} bytes, for any browser"]
         return Answer(document, text, wrote=(self.out,))
 
 
@@ -50,14 +51,8 @@ def _from(file: Path):
     from organics.circuit.file import read
 
     content = read(file)
-    return (
-        circuit,
-        drives,
-        {
-            "title": content.get("name", file.name),
-            "comment": content.get("comment", ""),
-        },
-    )
+    texts = {"title": content.get("name", file.name), "comment": content.get("comment", "")}
+    return circuit, drives, texts
 
 
 def _figure_1b():

@@ -225,7 +225,7 @@ const equations = (() => {
 
   // {t, y, a} at `samples` equal intervals from `start` = [y, a]; NaN from where it fails.
   // Dormand and Prince's method of order 5(4), J. Comput. Appl. Math. 6, 19 (1980).
-  function trajectory(c, start, duration, samples = 300, rtol = 1e-7, mostSteps = 20000) {
+  function trajectory(c, start, duration, samples = 300, rtol = 1e-7, mostSteps = 50000) {
     const t = grid([0, duration], samples + 1);
     let x = start;
     let k = velocity(c, ...x);
