@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from organics.circuit import file as circuit_file
 from organics.circuit.circuit import Circuit
-from organics.circuit.file import KEYS, CircuitFileError, load_circuit, save_circuit
+from organics.circuit.file import KEYS, CircuitFileError, load_circuit, read, save_circuit
 
 SUFFIXES = (".json", ".npz")
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -195,6 +195,7 @@ def test_all_keys_but_two_may_be_left_out(tmp_path, suffix, key):
 def test_words_and_a_name_for_the_identity(tmp_path):
     path = write_json(tmp_path, W_r="identity", name="a ring", comment=["of", {"two": 2}])
     assert load_circuit(path)[0].W_r is None
+    assert read(path)["name"] == "a ring" and "comment" not in read(path)
     path = write_npz(tmp_path, arrays(name=np.str_("a ring")))
     assert load_circuit(path)[0].W_r is not None
 

@@ -14,7 +14,7 @@ key                                 value
 `rectified`                         `true` or `false`, or 1 or 0
 `z`                                 one input drive (n numbers, or one that stands for n equal
                                     ones) or a list of them (k x n)
-`name`, `comment`                   text, which is ignored
+`name`, `comment`                   text, for people; in JSON only
 ==================================  ==============================================================
 
 Some programs write n numbers as a row or a column, one number as a matrix, and a matrix of one
@@ -91,7 +91,7 @@ def load_circuit(path: str | Path, dtype: Any = None) -> "tuple[Circuit, Array]"
 
 
 def read(path: str | Path) -> Content:
-    """The arrays of a circuit file by key, in float64, all checked, without JAX.
+    """The arrays of a circuit file by key, in float64, all checked, without JAX; and its texts.
 
     Raises as `load_circuit` does.
     """
@@ -176,9 +176,7 @@ def _format(path: Path) -> "tuple[Callable[[bytes], Content], Callable[[Content]
 def _shaped(values: Content) -> Content:
     """The values in the shapes that a circuit takes, and `z` as a list of drives."""
     numbers = {
-        key: _finite(key, value)
-        for key, value in values.items()
-        if key != "rectified" and value is not None
+        key: _finite(key, value) for key, value in values.items() if isinstance(value, np.ndarray)
     }
     W = numbers["W"] = _matrix(numbers["W"])
     require_square("W", W.shape)
@@ -192,7 +190,7 @@ def _shaped(values: Content) -> Content:
         require_vector(key, numbers[key].shape, n)
         require_entries(key, numbers[key], is_positive, "be finite and > 0")
     numbers["z"] = _drives(numbers["z"], n, "z")
-    return numbers | {key: values[key] for key in values.keys() & {"rectified"}}
+    return numbers | {key: values[key] for key in values.keys() & {"rectified", *_WORDS}}
 
 
 def _matrix(array: np.ndarray) -> np.ndarray:
@@ -257,6 +255,7 @@ def _parse_json(data: bytes) -> Content:
         for key in KEYS
         if key in document and key != "rectified"
     }
+    values |= {key: document[key] for key in _WORDS if isinstance(document.get(key), str)}
     if "rectified" not in document:
         return values
     rectified = document["rectified"]

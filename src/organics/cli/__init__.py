@@ -33,6 +33,7 @@ COMMANDS = {
     "spectrum": "power spectra or coherence of the fluctuations of a circuit file",
     "continue": "how steady states move with a parameter: branches, folds, Hopf points",
     "portrait": "phase portrait and all fixed points of a circuit file with n = 1",
+    "explore": "a circuit with sliders, as one page for a browser",
     "reproduce": "figures, tables and claims of the paper, each with its verdict",
     "stability": "how many random circuits are stable",
     "data": "list the data sets, add one from files, or say where it lies",
@@ -48,7 +49,8 @@ _DONE, _NEGATIVE, _REFUSED, _BROKEN, _INTERRUPTED = 0, 1, 2, 3, 130
 
 
 _SHORT = (
-    "analyze", "states", "certify", "simulate", "spectrum", "continue", "portrait", "info",
+    "analyze", "states", "certify", "simulate", "spectrum", "continue", "portrait", "explore",
+    "info",
 )  # fmt: skip
 
 

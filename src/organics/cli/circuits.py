@@ -33,7 +33,7 @@ def load(*files: Path) -> "list[tuple[Circuit, Any]]":
     return [(identity_recurrence(circuit) or circuit, drives) for circuit, drives in found]
 
 
-def about(file: Path, circuit: "Circuit") -> dict[str, Any]:
+def about(file: Path | None, circuit: "Circuit") -> dict[str, Any]:
     """The description of a circuit in the JSON document of any command."""
     return {
         "file": file,
