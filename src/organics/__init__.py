@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from organics.circuit.circuit import random_drive as random_drive
     from organics.circuit.file import load_circuit as load_circuit
     from organics.circuit.file import save_circuit as save_circuit
+    from organics.circuit.hierarchy import Hierarchy as Hierarchy
     from organics.circuit.weights import Convolution as Convolution
     from organics.circuit.weights import LowRank as LowRank
     from organics.circuit.weights import Weights as Weights
@@ -45,13 +46,16 @@ if TYPE_CHECKING:
     from organics.simulation.ode import Trajectory as Trajectory
     from organics.simulation.ode import simulate as simulate
     from organics.spectra import coherence as coherence
+    from organics.spectra import cross_spectrum as cross_spectrum
     from organics.spectra import power_spectrum as power_spectrum
+    from organics.spectra import stationary_covariance as stationary_covariance
     from organics.trials import run_trials as run_trials
 
 _MODULES = ("baselines", "data", "nn", "plots", "training")
 _HOMES = {
     "circuit.circuit": ("Circuit", "FiringRates", "State", "random_drive"),
     "circuit.file": ("load_circuit", "save_circuit"),
+    "circuit.hierarchy": ("Hierarchy",),
     "circuit.weights": ("Convolution", "LowRank", "Weights"),
     "linear.jacobian": ("jacobian",),
     "linear_stability.certificate": ("Certificate", "certify"),
@@ -67,7 +71,7 @@ _HOMES = {
     "rest.search": ("given_state", "steady_state"),
     "simulation.noise": ("Noise", "simulate_noisy"),
     "simulation.ode": ("Trajectory", "simulate"),
-    "spectra": ("coherence", "power_spectrum"),
+    "spectra": ("coherence", "cross_spectrum", "power_spectrum", "stationary_covariance"),
     "trials": ("run_trials",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -77,6 +81,7 @@ __all__ = [
     "Circuit",
     "Convolution",
     "FiringRates",
+    "Hierarchy",
     "LowRank",
     "Noise",
     "OperatingPoint",
@@ -89,6 +94,7 @@ __all__ = [
     "certify",
     "closed_form",
     "coherence",
+    "cross_spectrum",
     "data",
     "energy",
     "fixed_points_2d",
@@ -108,6 +114,7 @@ __all__ = [
     "simulate",
     "simulate_noisy",
     "stability",
+    "stationary_covariance",
     "steady_state",
     "training",
     "verify",

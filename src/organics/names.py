@@ -34,3 +34,6 @@ OptimizerName = Literal["adam", "sgd", "adagrad"]
 
 Method = Literal["explicit", "implicit"]
 """Solver of the differential equations."""
+
+FeedbackForm = Literal["balanced", "additive"]
+"""How feedback between areas enters the recurrent drive."""

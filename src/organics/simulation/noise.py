@@ -11,7 +11,9 @@ its time constant.
 
 import math
 import warnings
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -23,6 +25,7 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int, PRNGKeyArray,
 
 from organics.arguments import require_among, require_whole
 from organics.circuit.circuit import Circuit, State, root
+from organics.circuit.hierarchy import Hierarchy
 from organics.circuit.values import as_real
 from organics.machine.memory import require_memory
 from organics.machine.mesh import advising, alike, concretely
@@ -117,6 +120,45 @@ class Noise(eqx.Module):
         """The diagonal of `L S` at `state`: `level / sqrt(tau)`, `y` and `a` of shape (n,)."""
         y, a = self.levels(circuit, state)
         return State(y / jnp.sqrt(circuit.tau_y), a / jnp.sqrt(circuit.tau_a))
+
+
+def amplitudes(
+    noise: Noise | Sequence[Noise], system: Circuit | Hierarchy, state: Any
+) -> Float[Array, " m"]:
+    """`Noise.amplitudes` of all neurons in the order of the Jacobian's rows.
+
+    The noise of a hierarchy is one `Noise` for all areas, or one for each.
+    """
+    return jnp.concatenate(
+        [
+            part
+            for one, area, at in zip(*by_area(noise, system, state), strict=True)
+            for part in one.amplitudes(area, at)
+        ]
+    )
+
+
+def by_area(noise: Any, system: Circuit | Hierarchy, state: Any) -> tuple:
+    """The noise, the circuits and their states, one for each area.
+
+    Raises `ValueError` if the noise is not of the kinds that `amplitudes` takes.
+    """
+    if isinstance(system, Circuit):
+        if not isinstance(noise, Noise):
+            raise ValueError(f"`noise` must be an `organics.Noise`, not {noise!r}.")
+        return (noise,), (system,), (state,)
+    areas = len(system.areas)
+    each = (noise,) * areas if isinstance(noise, Noise) else noise
+    if not (
+        isinstance(each, list | tuple)
+        and len(each) == areas
+        and all(isinstance(one, Noise) for one in each)
+    ):
+        raise ValueError(
+            f"`noise` must be an `organics.Noise`, or {areas} of them, one for each area, not "
+            f"{noise!r}."
+        )
+    return tuple(each), system.areas, state
 
 
 def simulate_noisy(
