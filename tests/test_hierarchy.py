@@ -48,7 +48,7 @@ def stacked(trees):
 
 def as_numpy(h, k):
     area = h.areas[k]
-    return (np.asarray(x) for x in (area.W, area.b, area.c))
+    return area.W, area.b, (area.b0 * area.sigma) ** 2
 
 
 @pytest.mark.parametrize("form", ["balanced", "additive"])
@@ -81,22 +81,23 @@ def additive():
     @jax.jit
     @jax.vmap
     def at_rest(h, z):
-        point = steady_state(h, z)
-        return stability(point), jacobian(point.system, point.state)
+        point = steady_state(h, z, tolerance=1e-14)
+        linear = stability(point)
+        kept = linear.eigenvalues, linear.stable
+        return point.found, kept, jacobian(point.system, point.state)
 
     both = stacked([*without, *many]), np.stack([*drives, *drives])
     return (*both, *jax.device_get(at_rest(*both)))
 
 
 def test_a_cascade_is_normalization_and_its_spectrum_that_of_its_areas(additive):
-    h, z, linear, J = additive
-    point = linear.point
+    h, z, point, (eigenvalues, stable), J = additive
     assert np.all(point.converged) and np.all(point.residual[:10] < 1e-12)
-    assert np.all(point.found.method[:10] == 0) and np.all(linear.stable)
+    assert np.all(point.method[:10] == 0) and np.all(stable)
     for i in range(10):
         drive, spectra = z[i], []
         for k, start in enumerate((0, 6, 10)):
-            W, b, c = (np.asarray(x)[i] for x in (h.areas[k].W, h.areas[k].b, h.areas[k].c))
+            W, b, c = as_numpy(jax.tree.map(lambda leaf, i=i: leaf[i], h), k)
             a = c + W @ (b * drive) ** 2
             np.testing.assert_allclose(point.state[k].a[i], a, rtol=1e-12)
             np.testing.assert_allclose(point.state[k].y[i], b * drive / np.sqrt(a), rtol=1e-12)
@@ -105,15 +106,15 @@ def test_a_cascade_is_normalization_and_its_spectrum_that_of_its_areas(additive)
             if k < 2:
                 drive = np.asarray(h.feedforward[k])[i] @ point.state[k].y[i] ** 2
         areas_own = np.concatenate(spectra)
-        far = np.abs(linear.eigenvalues[i][:, None] - areas_own[None])
+        far = np.abs(eigenvalues[i][:, None] - areas_own[None])
         assert far.min(axis=1).max() < 1e-10 and far.min(axis=0).max() < 1e-10
 
 
 def test_additive_feedback_normalizes_the_total_drive(additive):
-    h, z, linear, _ = additive
+    h, z, point, *_ = additive
     for i in range(10, 20):
         h_i = jax.tree.map(lambda leaf, i=i: leaf[i], h)
-        states = jax.tree.map(lambda leaf, i=i: leaf[i], linear.point.state)
+        states = jax.tree.map(lambda leaf, i=i: leaf[i], point.state)
         drive = z[i]
         for k, (y, a) in enumerate(states):
             W, b, c = as_numpy(h_i, k)
@@ -150,11 +151,10 @@ def test_a_balanced_state_is_that_of_the_published_circuit_and_can_be_differenti
     worst = 0.0
     for i in range(10):
         h = jax.tree.map(lambda leaf, i=i: leaf[i], many)
-        states, drive = split(h, x[i]), drives[i]
+        states, drive = jax.device_get(split(h, jnp.asarray(x[i]))), drives[i]
         for k in range(2):
-            y, a = (np.asarray(part) for part in states[k])
-            W_r, (_, b, _) = np.asarray(h.areas[k].W_r), as_numpy(h, k)
-            f, s = h.g[k] * h.feedback[k] @ np.asarray(states[k + 1].y), np.sqrt(a)
+            (y, a), W_r, (_, b, _) = states[k], h.areas[k].W_r, as_numpy(h, k)
+            f, s = h.g[k] * h.feedback[k] @ states[k + 1].y, np.sqrt(a)
             p = (f / y + s) / (1 - s)
             dy = -y + b * drive + (W_r @ y + h.gamma[k] * f) / (1 + p)
             worst = max(worst, np.abs(dy).max(), np.abs(-p + f / y + s + p * s).max())
@@ -187,80 +187,89 @@ TABLE = [
     (1.00, 0.5, 0.445990, 0.0302573, 0.431802, 0.0243760, -0.070352, 39.75, 41.75),
     (1.00, 1.0, 0.447670, 0.1250000, 0.428117, 0.0268080, -0.064247, 50.75, 46.75),
 ]
-HERTZ = np.unique(
-    np.concatenate(
-        [np.arange(0.25, 100, 7), *(p + np.arange(-2, 3) / 4 for row in TABLE for p in row[-2:])]
-    )
-)
-HERTZ = np.append(HERTZ[HERTZ > 0], [50e3, 100e3])
+PREFERRED = np.array([N // 2, 2 * N + N // 2])  # of the first and of the second area
+HERTZ = np.array([17.0, 50e3, 100e3])
 
 
-@jax.jit
-@partial(jax.vmap, in_axes=(None, 0, 0, 0, 0))
-def on_the_ring(base, gamma, g, z, noise):
-    """States, abscissa and cross-spectrum of the preferred `y_1`, `y_2` at `HERTZ`."""
-    h = eqx.tree_at(lambda h: (h.gamma, h.g), base, (gamma, g))
-    point = steady_state(h, z)
-    linear = stability(point)
-    pair = jnp.asarray([N // 2, 2 * N + N // 2])
-    S = cross_spectrum(point, HERTZ / 1000, noise)[:, pair][:, :, pair]
-    blocks = imbalance_blocks(point.system, point.state)
-    return point.found, linear.spectral_abscissa, linear.stable, S, blocks.from_above[0]
+linearize = jax.jit(lambda h, states: (jacobian(h, states), imbalance_blocks(h, states)))
 
 
 @pytest.fixture(scope="module")
 def of_the_ring():
-    """The rows of the table; nearly no contrast; `gamma = 1` with other `g`; and noise of `y` or of
-    `a` alone."""
-    rows = [(row[0], row[1], 1.0, 1.0, 1.0) for row in TABLE]
-    rows += [(1e-9, 1.0, 1.0, 1.0, 1.0)]
-    rows += [(0.5, 1.0, g, y, a) for g, y, a in ((0.3, 1.0, 0.0), (5.0, 0.0, 1.0))]
-    contrast, gamma, g, *levels = np.array(rows).T
-    drives = np.stack([ring_drive(c) for c in contrast])
-    noise = Noise(*levels)
-    return jax.device_get(on_the_ring(ring(1.0), gamma[:, None], g[:, None], drives, noise))
+    """At rest, for the rows of the table, for nearly no contrast, and for `gamma = 1` with other
+    `g`: the stability, the Jacobian and what feedback changes."""
+    rows = [row[:2] for row in TABLE] + [(1e-9, 1.0)]
+    cases = [(contrast, ring(gamma)) for contrast, gamma in rows]
+    cases += [(0.5, ring(1.0, g)) for g in (0.3, 5.0)]
+    found = []
+    for contrast, h in cases:
+        linear = stability(steady_state(h, ring_drive(contrast)))
+        J, blocks = linearize(linear.point.system, linear.point.state)
+        found.append((linear, np.asarray(J), blocks.from_above[0]))
+    return found
+
+
+def spectra_at(J, hertz):
+    """The cross-spectrum of the preferred neurons under noise of level 1, by NumPy."""
+    omega = 2j * np.pi * np.asarray(hertz)[:, None, None] / 1000
+    read = np.broadcast_to(np.eye(len(J))[:, PREFERRED], (len(hertz), len(J), 2))
+    X = np.linalg.solve((omega * np.eye(len(J)) - J).swapaxes(1, 2), read).swapaxes(1, 2)
+    return X @ X.conj().swapaxes(1, 2) / 2  # divided by tau
 
 
 def test_the_reference_ring(of_the_ring):
-    found, abscissa, stable, S, _ = of_the_ring
-    assert np.all(found.converged) and np.all(stable)
-    power = S[:, :-2, 0, 0].real
-    for i, (_, _, y1, a1, y2, a2, rate, peak, together) in enumerate(TABLE):
-        (below, above), hertz = found.state, HERTZ[:-2]
-        have = [below.y[i].max(), below.a[i, 0], above.y[i].max(), above.a[i, 0], abscissa[i]]
+    coarse, (_, at_rest, _) = np.arange(0.25, 100, 8), of_the_ring[8]
+    for (linear, J, _), (_, _, y1, a1, y2, a2, rate, peak, together) in zip(
+        of_the_ring, TABLE, strict=False
+    ):
+        (below, above), abscissa = linear.point.state, linear.spectral_abscissa
+        assert linear.stable and linear.point.converged
+        have = [np.max(below.y), below.a[0], np.max(above.y), above.a[0], abscissa]
         np.testing.assert_allclose(have, [y1, a1, y2, a2, rate], rtol=0, atol=1e-6)
-        assert abs(hertz[np.argmax(power[i] / power[8])] - peak) <= 0.25
-        S_i = S[i, :-2]
-        coherence = np.abs(S_i[:, 0, 1]) ** 2 / (S_i[:, 0, 0] * S_i[:, 1, 1]).real
+        near = [middle + np.arange(-2, 3) / 4 for middle in (peak, together)]
+        hertz = np.unique(np.concatenate([coarse, *near]))
+        hertz = hertz[hertz > 0]
+        S, S_0 = spectra_at(J, hertz), spectra_at(at_rest, hertz)
+        gain = (S[:, 0, 0] / S_0[:, 0, 0]).real
+        coherence = np.abs(S[:, 0, 1]) ** 2 / (S[:, 0, 0] * S[:, 1, 1]).real
+        assert abs(hertz[np.argmax(gain)] - peak) <= 0.25
         assert abs(hertz[np.argmax(coherence)] - together) <= 0.25
 
 
 def test_feedback_is_inert_at_gamma_1_whatever_its_gain(of_the_ring):
-    found, abscissa, _, _, above = of_the_ring
-    for i in (9, 10):
-        for state in found.state:
-            for values in state:
-                np.testing.assert_array_equal(values[i], values[5])
-        np.testing.assert_allclose(abscissa[i], abscissa[5], rtol=1e-9)
-        assert np.all(above[i] == 0)
+    (usual, _, _), *others = (of_the_ring[i] for i in (5, 9, 10))
+    for linear, _, above in others:
+        have, want = joined(linear.point.state), joined(usual.point.state)
+        np.testing.assert_allclose(have, want, rtol=1e-12)
+        np.testing.assert_allclose(linear.eigenvalues, usual.eigenvalues, rtol=1e-9)
+        assert np.all(np.asarray(above) == 0)
 
 
-def test_the_tails_of_the_spectra(of_the_ring):
-    *_, S, _ = of_the_ring
-    tails = np.log2(S[:, -1, 0, 0].real / S[:, -2, 0, 0].real)
-    np.testing.assert_allclose(tails[[5, 9, 10]], [-2, -2, -4], rtol=0, atol=1e-3)
+def test_spectra_and_their_tails(of_the_ring):
+    """With the noise of `y` alone they fall as the square of the frequency, with that of `a` alone
+    as its fourth power."""
+    linear, J, _ = of_the_ring[4]
+    with_all = cross_spectrum(linear.point, HERTZ / 1000, Noise(1.0, 1.0))
+    pair = np.asarray(with_all)[:1, PREFERRED][:, :, PREFERRED]
+    np.testing.assert_allclose(pair, spectra_at(J, HERTZ[:1]), rtol=1e-9)
+    for noise, slope in ((Noise(1.0, 0.0), -2), ([Noise(0.0, 1.0)] * 2, -4)):
+        S = np.asarray(cross_spectrum(linear.point, HERTZ / 1000, noise))
+        power = S[:, PREFERRED[0], PREFERRED[0]].real
+        assert abs(np.log2(power[2] / power[1]) - slope) < 1e-3
 
 
 def test_a_silent_neuron_is_activated_where_the_recurrent_gain_is_1():
     """At `gamma = 1/(1 - s_1)` its eigenvalue crosses 0; its row of the Jacobian is its own."""
-    h, z = ring(1.0), ring_drive(0.5)
+    z = ring_drive(0.5)
     z[0] = 0
-    (y, a), above = steady_state(h, z).state
-    critical = 1 / (1 - np.sqrt(a[0]))
+    below = [steady_state(ring(gamma), z).state for gamma in (1.46, 1.48)]
+    gain = [gamma * (1 - np.sqrt(s[0].a[0])) for gamma, s in zip((1.46, 1.48), below, strict=True)]
+    critical = 1.48 + 0.02 * (1 - gain[1]) / (gain[1] - gain[0])
     assert abs(critical - 1.4899) < 1e-3
+    (y, a), above = below[1]
+    critical = 1 / (1 - np.sqrt(a[0]))  # in this state
     for gamma, sign in ((critical - 1e-6, -1), (critical + 1e-6, 1)):
-        changed = eqx.tree_at(lambda h: h.gamma, h, jnp.full(1, gamma))
-        row = np.asarray(jacobian(changed, (State(y.at[0].set(0.0), a), above)))[0]
+        row = np.asarray(jacobian(ring(gamma), (State(y.at[0].set(0.0), a), above)))[0]
         assert np.all(row[1:] == 0) and np.sign(row[0]) == sign
 
 
@@ -279,12 +288,12 @@ def curve(s, d, g, sigma):
     a2 = c + d2**2
     f = g * d2 / np.sqrt(a2)
     gamma = ((y1 - d) * (y1 + f) / ((1 - s) * y1) - y1) / f
-    states = State(y1[None], s[None] ** 2), State((d2 / np.sqrt(a2))[None], a2[None])
-    return gamma, states
+    return gamma, (y1, s**2, d2 / np.sqrt(a2), a2)
 
 
 def at_rest(s, d, g, sigma, tau_a):
-    gamma, states = curve(np.asarray(s), d, g, sigma)
+    gamma, x = curve(s, d, g, sigma)
+    states = split(pair(0.0, g, sigma, tau_a), jnp.asarray(x))
     h = pair(gamma, g, sigma, tau_a)
     return gamma, given_state(h, np.array([d]), states)
 
@@ -302,7 +311,7 @@ def test_two_neurons_oscillate_from_a_hopf_point_on_and_the_small_gain_says_so_i
     assert abs(leading.imag - 0.094170) < 1e-5 and abs(leading.real) < 1e-9
     kinds = []
     for wanted in (1.4, 1.42):
-        s = brentq(lambda s, w=wanted: float(curve(np.asarray(s), d, g, sigma)[0]) - w, 0.05, 0.13)
+        s = brentq(lambda s, w=wanted: float(curve(s, d, g, sigma)[0]) - w, 0.05, 0.13)
         certificate = certify(at_rest(s, d, g, sigma, tau_a)[1])
         assert certificate.holds
         kinds.append(certificate.kind)
@@ -312,7 +321,7 @@ def test_two_neurons_oscillate_from_a_hopf_point_on_and_the_small_gain_says_so_i
 def test_two_neurons_with_feedback_are_bistable_between_two_folds():
     d, g, sigma = 5e-4, 1.0, 0.1
     s = np.sqrt(0.05**2 + d**2) + np.geomspace(1e-9, 0.4, 100_000)
-    gamma = curve(s[None], d, g, sigma)[0][0]
+    gamma = curve(s, d, g, sigma)[0]
     turns = np.flatnonzero(np.diff(np.sign(np.diff(gamma)))) + 1
     np.testing.assert_allclose(gamma[turns], [1.159286, 1.076991], rtol=0, atol=1e-5)
     np.testing.assert_allclose(s[turns], [0.05001, 0.05178], rtol=0, atol=1e-5)

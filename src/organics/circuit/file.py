@@ -384,7 +384,9 @@ def _parse_hierarchy(document: Content) -> Content:
     if "form" in document:
         values["form"] = document["form"]
         if not isinstance(document["form"], str):
-            raise ValueError(f'`form` must be "balanced" or "additive", not {_show(document["form"])}.')
+            raise ValueError(
+                f'`form` must be "balanced" or "additive", not {_show(document["form"])}.'
+            )
     return values
 
 

@@ -90,7 +90,7 @@ def _float(circuit, z) -> _Found:
             False,
         )
     evidence = document["certificate"] = certificate_evidence(point)
-    rows += point.lines().rows[: -2]
+    rows += point.lines().rows[:-2]
     rows += [("certificate", certificate_in_words(evidence))]
     if not areas:
         others = document["others"] = others_evidence(point)

@@ -33,7 +33,9 @@ def load(*files: Path, only_circuits: str = "") -> "list[tuple[Any, Any]]":
     contents = [read(file) for file in files]
     for file, content in zip(files, contents, strict=True):
         if only_circuits and "areas" in content:
-            raise ValueError(f"`file` must be of one circuit, not a hierarchy of areas: {only_circuits}: {file}.")
+            raise ValueError(
+                f"`file` must be of one circuit, not a hierarchy of areas: {only_circuits}: {file}."
+            )
     in_double_precision()
     from organics.circuit.circuit import Circuit, identity_recurrence
     from organics.circuit.hierarchy import known_identities

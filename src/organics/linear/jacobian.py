@@ -63,7 +63,9 @@ def imbalance_blocks(hierarchy: Hierarchy, states: tuple) -> Blocks:
     """
     within, from_above, from_below = [], [], []
     received = hierarchy.received(states)
-    for k, (area, state, feedback) in enumerate(zip(hierarchy.areas, states, received, strict=True)):
+    for k, (area, state, feedback) in enumerate(
+        zip(hierarchy.areas, states, received, strict=True)
+    ):
         if feedback is None:
             within.append(imbalance_jacobian(area, state))
             from_above.append(None)

@@ -26,6 +26,7 @@ from jaxtyping import Complex, Float
 
 from organics.circuit.hierarchy import Hierarchy
 from organics.linear.jacobian import Blocks, as_matrix, imbalance_blocks, time_constants
+from organics.machine.lapack import single_threaded_lapack
 
 MOST_NEURONS = 1000  # in all: a resolvent is computed for each frequency
 _MOST_INTERVALS = 4000
@@ -78,7 +79,8 @@ def small_gain(hierarchy: Hierarchy, states: tuple) -> SmallGain:
             return SmallGain(False, np.inf, 0.0, intervals, checks)
         if k == 0 or blocks.from_above[k - 1] is None:
             continue
-        radius, at, count = _largest(_loop(blocks, tau, k))
+        with single_threaded_lapack():
+            radius, at, count = _largest(_loop(blocks, tau, k))
         checks[f"gain between areas {k} and {k + 1} < 1"] = radius < 1
         intervals += count
         if radius > largest:
@@ -126,8 +128,8 @@ def _last(loop: _Loop) -> float:
     """A frequency beyond which the gain is below a half. With `C B = 0`,
     `L = -C A B / w^2 + C A^2 R B / (i w)^2`."""
     A, B, C = loop
-    size, first = np.linalg.norm(A, 2), np.linalg.norm(C @ A @ B, 2)
-    second = np.linalg.norm(C @ A @ A, 2) * np.linalg.norm(B, 2)
+    size, first = _norm(A), _norm(C @ A @ B)
+    second = _norm(C @ A @ A) * _norm(B)
     w = 2 * size
     while (first + second / (w - size)) / w**2 >= 0.5:
         w *= 2
@@ -142,11 +144,10 @@ def _bound(loop: _Loop, w: float, h: float) -> tuple[float, float]:
     L, slope = C @ RB, CR @ RB
     values, vectors = np.linalg.eig(L)
     radius = float(np.max(np.abs(values)))
-    size = h * float(np.linalg.norm(R, 2))
+    size = h * _norm(R)
     if size >= 0.5 or not radius < 1:
         return radius, np.inf
-    CRR = CR @ R
-    rest = [CRR, RB, h**2 / (1 - size)]
+    rest = CR @ R, RB, h**2 / (1 - size)
     bounds = [_in(S, L, slope, h, *rest) for S in _changes(L, vectors)]
     return radius, min(bounds)
 
@@ -163,5 +164,10 @@ def _changes(L: Complex[np.ndarray, "n n"], vectors: Complex[np.ndarray, "n n"])
 def _in(S, L, slope, h: float, CRR, RB, factor: float) -> float:
     """The bound in the coordinates `S`."""
     into = np.linalg.inv(S)
-    norms = [np.linalg.norm(M, 2) for M in (into @ L @ S, into @ slope @ S, into @ CRR, RB @ S)]
-    return float(norms[0] + h * norms[1] + factor * norms[2] * norms[3])
+    far = factor * _norm(into @ CRR) * _norm(RB @ S)
+    return float(np.linalg.norm(into @ L @ S, 2) + h * _norm(into @ slope @ S) + far)
+
+
+def _norm(M: np.ndarray) -> float:
+    """A bound on the spectral norm, the geometric mean of two norms that cost little."""
+    return float(np.sqrt(np.linalg.norm(M, 1) * np.linalg.norm(M, np.inf)))

@@ -60,9 +60,7 @@ class DrivenHierarchy(System):
         """0 for such a `y`."""
         least = float(jnp.finfo(x.dtype).tiny / jnp.finfo(x.dtype).eps)
         states = split(self.hierarchy, x)
-        return joined(
-            tuple(s._replace(y=jnp.where(jnp.abs(s.y) < least, 0, s.y)) for s in states)
-        )
+        return joined(tuple(s._replace(y=jnp.where(jnp.abs(s.y) < least, 0, s.y)) for s in states))
 
     def room(self, x: Float[Array, " m"], step: Float[Array, " m"]) -> Float[Array, ""]:
         """The fraction at which no `a` falls by more than nine tenths."""
@@ -210,7 +208,9 @@ def _relax(driven: DrivenHierarchy, wanted, steps: ScalarLike) -> Float[Array, "
         allowed = driven.terms(x) + jnp.max(jnp.abs(x))
         return jnp.all(jnp.abs(imbalance) <= 10 * accuracy * allowed), imbalance / tau
 
-    begin = [part for area in driven.hierarchy.areas for part in (jnp.full_like(area.c, 0.01), area.c)]
+    begin = [
+        part for area in driven.hierarchy.areas for part in (jnp.full_like(area.c, 0.01), area.c)
+    ]
     return relax(
         rests,
         lambda rests: rests,

@@ -135,11 +135,17 @@ def _hierarchy_at_rest(hierarchy: Hierarchy, z, tolerance, relaxation_steps) -> 
     fixed = jax.lax.stop_gradient(driven)
     found, residual, method, count = search_hierarchy(fixed, tolerance, relaxation_steps)
     states = split(hierarchy, implicit(driven, found.x))
-    return OperatingPoint(hierarchy, z, SteadyState(states, residual, found.converged, count, method))
+    return OperatingPoint(
+        hierarchy, z, SteadyState(states, residual, found.converged, count, method)
+    )
 
 
 def given_state(
-    circuit: Circuit | Hierarchy, z: 'Float[ArrayLike, " n"]', state: State | tuple, *, tolerance: float | None = None
+    circuit: Circuit | Hierarchy,
+    z: 'Float[ArrayLike, " n"]',
+    state: State | tuple,
+    *,
+    tolerance: float | None = None,
 ) -> OperatingPoint:
     """The operating point at a known steady state, such as one from `organics.other_states`.
 
