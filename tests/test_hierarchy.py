@@ -1,7 +1,5 @@
 """Areas with feedback: equations, steady states, stability, certificates, spectra."""
 
-from functools import partial
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp

@@ -24,6 +24,7 @@ import scipy.signal
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Real
 
+from organics.circuit.hierarchy import named
 from organics.circuit.values import as_real
 from organics.errors import NoSteadyState
 from organics.linear.jacobian import jacobian
@@ -133,7 +134,8 @@ def welch(
     """
     if not np.all(trajectory.ok):
         raise ValueError("`trajectory` must be `ok` in every trial.")
-    x = np.concatenate([trajectory.state.y, trajectory.state.a], axis=-1, dtype=np.float64)
+    parts = [values for _, values in named(trajectory.state)]
+    x = np.concatenate(parts, axis=-1, dtype=np.float64)
     t = np.asarray(trajectory.t, np.float64).reshape(-1, x.shape[-2])[0]
     dt = (t[-1] - t[0]) / (len(t) - 1)
     # save times in float32 are rounded

@@ -37,9 +37,9 @@ key                                 value
 `name`, `comment`                   text, which is ignored
 ==================================  ==============================================================
 
-Bounds and defaults are those of `Circuit` and `Hierarchy`. Any other key is an error, so that a misspelt key cannot
-silently leave a default. No pickle is ever opened, and no memory is allocated just because a file
-declares a size.
+Bounds and defaults are those of `Circuit` and `Hierarchy`. Any other key is an error, so that a
+misspelt key cannot silently leave a default. No pickle is ever opened, and no memory is allocated
+just because a file declares a size.
 """
 
 import io

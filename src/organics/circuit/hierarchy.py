@@ -250,6 +250,41 @@ def split(hierarchy: Hierarchy, x: Float[Array, "*batch m"]) -> tuple:
     return tuple(State(y, a) for y, a in zip(parts[::2], parts[1::2], strict=True))
 
 
+def packed(state: State | tuple) -> Float[Array, "..."]:
+    """A state as one array: of a circuit `y` and `a` as rows, of a hierarchy `joined`."""
+    return jnp.stack(state) if isinstance(state, State) else joined(state)
+
+
+def unpacked(system: Circuit | Hierarchy, x: Float[Array, "..."]) -> Any:
+    """The state, or the stack of states, that was packed."""
+    if isinstance(system, Hierarchy):
+        return split(system, x)
+    return State(x[..., 0, :], x[..., 1, :])
+
+
+def modulators(state: State | tuple) -> Float[Array, "*batch n"]:
+    """`a` of all areas."""
+    if isinstance(state, State):
+        return state.a
+    return jnp.concatenate([a for _, a in state], axis=-1)
+
+
+def named(state: State | tuple) -> list[tuple[str, Array]]:
+    """The potentials of a circuit or hierarchy by name."""
+    if isinstance(state, State):
+        return list(state._asdict().items())
+    return [
+        (f"{name} of area {k + 1}", values)
+        for k, area in enumerate(state)
+        for name, values in area._asdict().items()
+    ]
+
+
+def first_area(system: Circuit | Hierarchy) -> Circuit:
+    """The circuit that receives the input drive."""
+    return system.areas[0] if isinstance(system, Hierarchy) else system
+
+
 def known_identities(hierarchy: Hierarchy) -> Hierarchy:
     """The hierarchy with `W_r=None` in each area whose recurrence is known to be the identity."""
     areas = tuple(identity_recurrence(area) or area for area in hierarchy.areas)

@@ -23,8 +23,8 @@ class Stability(NamedTuple):
 
     Attributes
         point: the circuit or hierarchy, its drive and its steady state.
-        eigenvalues: of the Jacobian, shape (2n,) or, for a hierarchy, (m,), in 1/ms, by falling real part; among equal ones
-            the larger imaginary part comes first.
+        eigenvalues: of the Jacobian, shape (2n,) or, for a hierarchy, (m,), in 1/ms, by falling
+            real part; among equal ones the larger imaginary part comes first.
         spectral_abscissa: largest real part, in 1/ms.
         stable: whether the steady state converged and is linearly stable. For identity recurrence
             it always is, by the theorem. Otherwise the spectral abscissa must be negative (in

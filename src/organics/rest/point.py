@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from organics.circuit.circuit import Circuit, State
-from organics.circuit.hierarchy import Hierarchy
+from organics.circuit.hierarchy import Hierarchy, named
 from organics.printing import Lines, in_html, in_words, numbers, verdict
 
 METHODS = ("closed form", "iteration", "newton", "relaxation", "given")
@@ -38,7 +38,7 @@ class SteadyState(NamedTuple):
 
     def lines(self) -> Lines:
         """The result as a verdict and lines of text."""
-        rows = [(name, numbers(values)) for name, values in _named(self.state)]
+        rows = [(name, numbers(values)) for name, values in named(self.state)]
         rows.append(("residual", numbers(self.residual)))
         if np.ndim(self.method) == 0:
             rows.append(("found by", f"{self.method_name}, {int(self.iterations)} iterations"))
@@ -107,17 +107,6 @@ class OperatingPoint(eqx.Module):
 
     def _repr_html_(self) -> str:
         return in_html(self)
-
-
-def _named(state: State | tuple) -> list[tuple[str, Array]]:
-    """The potentials by name."""
-    if isinstance(state, State):
-        return list(state._asdict().items())
-    return [
-        (f"{name} of area {k + 1}", values)
-        for k, area in enumerate(state)
-        for name, values in area._asdict().items()
-    ]
 
 
 def require_point(point: OperatingPoint) -> OperatingPoint:
