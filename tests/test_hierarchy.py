@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
 from scipy.optimize import brentq
@@ -14,8 +15,9 @@ from organics.linear_stability.certificate import certify
 from organics.linear_stability.spectrum import stability
 from organics.rest.hierarchy import area_points
 from organics.rest.search import given_state, steady_state
-from organics.simulation.noise import Noise
-from organics.spectra import cross_spectrum
+from organics.simulation.noise import Noise, simulate_noisy
+from organics.simulation.ode import simulate
+from organics.spectra import cross_spectrum, stationary_covariance
 
 SIZES = (3, 2, 4)
 N = 36  # neurons of an area of the ring
@@ -327,6 +329,26 @@ def test_two_neurons_with_feedback_are_bistable_between_two_folds():
     crossings = np.flatnonzero(np.diff(np.sign(gamma - middle)))
     stable = [bool(stability(at_rest(s[i], d, g, sigma, 2.0)[1]).stable) for i in crossings]
     assert stable == [True, False, True]
+
+
+def test_simulations_end_where_the_search_does_and_fluctuate_as_the_linear_theory_says():
+    h, z = pair(1.2, 0.3, 0.1, 2.0), np.array([0.1])
+    point = steady_state(h, z)
+    path = simulate(h, z, 2000.0, until_steady=True, dense=True, steady_tolerance=1e-7, rtol=1e-9)
+    assert path.ok and path.rested
+    end = jax.tree.map(lambda x: x[-1], path.state)
+    np.testing.assert_allclose(joined(end), joined(point.state), rtol=0, atol=1e-5)
+    half = path(path.t[50])
+    np.testing.assert_allclose(
+        joined(half), joined(jax.tree.map(lambda x: x[50], path.state)), rtol=0, atol=1e-6
+    )
+    noise = [Noise(0.01, 0.0001), Noise(0.003)]
+    noisy = simulate_noisy(h, z, noise, 0.1, 400_000, point.state, key=jr.key(0), save_every=10)
+    x = np.concatenate([part for area in noisy.state for part in area], axis=1)
+    P = np.asarray(stationary_covariance(point, noise))
+    # 40 s: the slowest rate is 0.03 per ms, so hundreds of independent values
+    np.testing.assert_allclose(np.var(x, axis=0), np.diag(P), rtol=0.2)
+    assert abs(np.corrcoef(x.T)[0, 2] - P[0, 2] / np.sqrt(P[0, 0] * P[2, 2])) < 0.1
 
 
 def test_the_determinant_splits_into_the_areas_and_the_loop():

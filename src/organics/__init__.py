@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from organics.spectra import cross_spectrum as cross_spectrum
     from organics.spectra import power_spectrum as power_spectrum
     from organics.spectra import stationary_covariance as stationary_covariance
+    from organics.subspaces import average_subspace as average_subspace
+    from organics.subspaces import communication_subspace as communication_subspace
+    from organics.subspaces import rate_covariance as rate_covariance
     from organics.trials import run_trials as run_trials
 
 _MODULES = ("baselines", "data", "nn", "plots", "training")
@@ -72,6 +75,7 @@ _HOMES = {
     "simulation.noise": ("Noise", "simulate_noisy"),
     "simulation.ode": ("Trajectory", "simulate"),
     "spectra": ("coherence", "cross_spectrum", "power_spectrum", "stationary_covariance"),
+    "subspaces": ("average_subspace", "communication_subspace", "rate_covariance"),
     "trials": ("run_trials",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -90,10 +94,12 @@ __all__ = [
     "State",
     "Trajectory",
     "Weights",
+    "average_subspace",
     "baselines",
     "certify",
     "closed_form",
     "coherence",
+    "communication_subspace",
     "cross_spectrum",
     "data",
     "energy",
@@ -109,6 +115,7 @@ __all__ = [
     "power_spectrum",
     "prove",
     "random_drive",
+    "rate_covariance",
     "run_trials",
     "save_circuit",
     "simulate",

@@ -58,6 +58,7 @@ from organics.arguments import (
     float_type,
     is_positive,
     nearest,
+    require_among,
     require_entries,
     require_square,
     require_vector,
@@ -65,6 +66,7 @@ from organics.arguments import (
 from organics.files import npy
 from organics.files.atomic import read_whole, write_atomically
 from organics.files.documents import parse_object
+from organics.names import FeedbackForm
 
 if TYPE_CHECKING:
     from jaxtyping import Array
@@ -382,11 +384,8 @@ def _parse_hierarchy(document: Content) -> Content:
         if key in document:
             values[key] = _json_array(key, document[key])
     if "form" in document:
+        require_among("form", document["form"], FeedbackForm)
         values["form"] = document["form"]
-        if not isinstance(document["form"], str):
-            raise ValueError(
-                f'`form` must be "balanced" or "additive", not {_show(document["form"])}.'
-            )
     return values
 
 
