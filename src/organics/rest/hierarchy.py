@@ -10,11 +10,12 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from organics.circuit.hierarchy import Hierarchy, joined, split
 from organics.linear.jacobian import as_matrix, imbalance_blocks, time_constants
+from organics.linear.krylov import Linear, inverse_within
 from organics.machine.mesh import advising, alike
 from organics.rest.algorithm1 import algorithm_1_start
 from organics.rest.balance import Candidate, judge
 from organics.rest.closed_form import closed_form
-from organics.rest.newton import newton
+from organics.rest.newton import newton, newton_krylov
 from organics.rest.point import (
     CLOSED_FORM,
     NEWTON,
@@ -27,6 +28,7 @@ from organics.rest.relaxation import relax, select
 from organics.rest.system import System
 
 _STEP = 0.04  # largest change of `gamma` between two states on the way
+_SMALL = 400  # up to this many numbers a factorization costs no more than products
 _RELAXATION_TIME = 2000.0  # in units of the largest time constant
 
 
@@ -78,6 +80,24 @@ class DrivenHierarchy(System):
             for s in split(self.hierarchy, x)
         ]
         return joined(tuple(scales))
+
+    def nearly_inverse(self, x: Float[Array, " m"]) -> Linear:
+        """The inverse of the part of `J` within each neuron."""
+        blocks = imbalance_blocks(self.hierarchy, split(self.hierarchy, x))
+        inverses = [inverse_within(*_within(block)) for block in blocks.within]
+
+        def inverse(v):
+            each = zip(inverses, split(self.hierarchy, v), strict=True)
+            return joined(tuple(solve(*part) for solve, part in each))
+
+        return inverse
+
+
+def _within(block: Float[Array, "two_n two_n"]) -> tuple:
+    """The entries of an area's block within each neuron."""
+    n = len(block) // 2
+    rows = (block[:n, :n], block[:n, n:]), (block[n:, :n], block[n:, n:])
+    return tuple(jnp.diagonal(part) for row in rows for part in row)
 
 
 def cascade(hierarchy: Hierarchy, z: Float[Array, " n"]) -> tuple:
@@ -166,9 +186,10 @@ def search(
         there = on_the_way(jnp.where(way.lost, steps, way.i))
         relaxed = _relax(driven, wanted & way.lost, relaxation_steps)
         start = judge(there, jnp.where(way.lost, relaxed, way.x))
-        found, possible, _, count = newton(there, tolerance, start, wanted)
-        good = found.converged & possible
         last = way.lost | (way.i == steps)
+        accuracy = jnp.where(last, tolerance, tolerance**0.25)  # on the way less will do
+        found, possible, count = _newton(there, accuracy, start, wanted, last)
+        good = found.converged & possible
         closer = found.converged | ~(found.residual >= way.best.residual)
         better = last & (good | (~way.best.converged & closer))
         used = jnp.where(way.lost, RELAXATION, NEWTON).astype(jnp.int32)
@@ -196,6 +217,20 @@ def search(
     end = jax.lax.while_loop(lambda way: ~way.over, go, alike(begin))
     best = end.best._replace(converged=end.best.converged & hierarchy.valid)
     return best, best.residual, end.method, end.iterations
+
+
+def _newton(
+    driven: DrivenHierarchy, tolerance, start: Candidate, wanted, last
+) -> tuple[Candidate, Bool[Array, ""], Int[Array, ""]]:
+    """The state, whether it may be stable, and the number of steps; on the way to the `last` state
+    of a large hierarchy by products, as far as that goes."""
+    if len(start.x) <= _SMALL:
+        found, possible, _, count = newton(driven, tolerance, start, wanted)
+        return found, possible, count
+    near, _, _, products = newton_krylov(driven, tolerance, start, wanted & ~last)
+    done = near.converged & ~last
+    found, possible, _, count = newton(driven, tolerance, near, wanted & ~done)
+    return select(done, near, found), possible | done, products + count
 
 
 def _relax(driven: DrivenHierarchy, wanted, steps: ScalarLike) -> Float[Array, " m"]:

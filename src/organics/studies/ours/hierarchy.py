@@ -33,6 +33,7 @@ CONTRASTS = (0.03, 0.1, 0.5, 1.0)
 _PREFERRED = (N // 2, 2 * N + N // 2)  # `y` of the first and of the second area
 _NOISE = Noise(1.0, 1.0)
 _HERTZ = np.arange(1, 481) / 4
+_DRAWN = slice(0, None, 4)  # of the frequencies
 _HALF = N // 2  # sources, and as many targets, of a subspace
 _MEASUREMENT = 0.01  # noise of a recording, relative to the variance
 
@@ -70,7 +71,7 @@ def compute(job: Job) -> Outcome:
             )
         job.progress(len(cases) / (len(cases) + 2), "subspaces")
         subspaces = [_communication(gamma, 20 if job.quick else 200) for gamma in GAMMAS[:2]]
-    return conclude({"hertz": hertz, "rows": rows, "subspaces": subspaces})
+    return conclude({"hertz": hertz[_DRAWN], "rows": rows, "subspaces": subspaces})
 
 
 def _at_rest(point: OperatingPoint) -> dict[str, Any]:
@@ -96,8 +97,8 @@ def _rhythms(point: OperatingPoint, hertz: np.ndarray, silent: np.ndarray) -> di
     together = np.asarray(coherence(point, hertz / 1000, _NOISE))[:, one, other]
     gain = power / silent
     return {
-        "gain": gain,
-        "coherence": together,
+        "gain": gain[_DRAWN],
+        "coherence": together[_DRAWN],
         "peak_hz": float(hertz[gain.argmax()]),
         "coherence_peak_hz": float(hertz[together.argmax()]),
     }
