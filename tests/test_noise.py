@@ -394,7 +394,7 @@ def test_float32():
         ({"steps": 0}, "`steps` must be at least 1, not 0"),
         ({"steps": 10.0}, "`steps` must be a whole number, not 10.0"),
         ({"save_every": 0}, "`save_every` must be at least 1, not 0"),
-        ({"noise": 0.1}, "`noise` must be a `Noise`, not 0.1"),
+        ({"noise": 0.1}, "`noise` must be an `organics.Noise`, not 0.1"),
         ({"dt": np.ones(2)}, r"`dt` must be one number, not of shape \(2,\)"),
         ({"save_every": 3}, "not 10 and 3"),
         ({"initial": State(jnp.zeros(N), jnp.array([1.0, 0.0]))}, "`initial.a` must be > 0"),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from organics.circuit.circuit import random_drive as random_drive
     from organics.circuit.file import load_circuit as load_circuit
     from organics.circuit.file import save_circuit as save_circuit
+    from organics.circuit.hierarchy import Hierarchy as Hierarchy
     from organics.circuit.weights import Convolution as Convolution
     from organics.circuit.weights import LowRank as LowRank
     from organics.circuit.weights import Weights as Weights
@@ -49,7 +50,12 @@ if TYPE_CHECKING:
     from organics.simulation.ode import Trajectory as Trajectory
     from organics.simulation.ode import simulate as simulate
     from organics.spectra import coherence as coherence
+    from organics.spectra import cross_spectrum as cross_spectrum
     from organics.spectra import power_spectrum as power_spectrum
+    from organics.spectra import stationary_covariance as stationary_covariance
+    from organics.subspaces import average_subspace as average_subspace
+    from organics.subspaces import communication_subspace as communication_subspace
+    from organics.subspaces import rate_covariance as rate_covariance
     from organics.training.fitted import load_run as load_run
     from organics.trials import run_trials as run_trials
 
@@ -58,6 +64,7 @@ _HOMES = {
     "branches.continuation": ("continuation", "continuations"),
     "circuit.circuit": ("Circuit", "FiringRates", "State", "random_drive"),
     "circuit.file": ("load_circuit", "save_circuit"),
+    "circuit.hierarchy": ("Hierarchy",),
     "circuit.weights": ("Convolution", "LowRank", "Weights"),
     "enumeration.others": ("other_states",),
     "enumeration.states": ("SteadyStates", "steady_states"),
@@ -74,7 +81,8 @@ _HOMES = {
     "rest.search": ("given_state", "steady_state"),
     "simulation.noise": ("Noise", "simulate_noisy"),
     "simulation.ode": ("Trajectory", "simulate"),
-    "spectra": ("coherence", "power_spectrum"),
+    "spectra": ("coherence", "cross_spectrum", "power_spectrum", "stationary_covariance"),
+    "subspaces": ("average_subspace", "communication_subspace", "rate_covariance"),
     "training.fitted": ("load_run",),
     "trials": ("run_trials",),
 }
@@ -85,6 +93,7 @@ __all__ = [
     "Circuit",
     "Convolution",
     "FiringRates",
+    "Hierarchy",
     "LowRank",
     "Noise",
     "OperatingPoint",
@@ -94,12 +103,15 @@ __all__ = [
     "SteadyStates",
     "Trajectory",
     "Weights",
+    "average_subspace",
     "baselines",
     "certify",
     "closed_form",
     "coherence",
+    "communication_subspace",
     "continuation",
     "continuations",
+    "cross_spectrum",
     "data",
     "energy",
     "fixed_points_2d",
@@ -115,11 +127,13 @@ __all__ = [
     "power_spectrum",
     "prove",
     "random_drive",
+    "rate_covariance",
     "run_trials",
     "save_circuit",
     "simulate",
     "simulate_noisy",
     "stability",
+    "stationary_covariance",
     "steady_state",
     "steady_states",
     "training",

@@ -49,3 +49,5 @@ Method = Literal["explicit", "implicit"]
 
 Figure = Literal["branches", "plane", "frequency"]
 """What a figure of `organics continue` shows."""
+FeedbackForm = Literal["balanced", "additive"]
+"""How feedback between areas enters the recurrent drive."""

@@ -13,7 +13,7 @@ twice as large); `S_ij = E[X_i X_j^*]` with `X(f)` the integral of `x(t) exp(-i 
 Multiplicative noise has the level that it has at the steady state.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -24,13 +24,17 @@ import scipy.signal
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Real
 
+from organics.circuit.hierarchy import named
 from organics.circuit.values import as_real
 from organics.errors import NoSteadyState
 from organics.linear.jacobian import jacobian
 from organics.linear_stability.spectrum import linearize
-from organics.rest.point import OperatingPoint, require_point
-from organics.simulation.noise import Noise
+from organics.rest.point import OperatingPoint, require_any_point
+from organics.simulation.noise import Noise, amplitudes, by_area
 from organics.simulation.ode import Trajectory, known
+
+Levels = Noise | Sequence[Noise]
+"""Noise of a circuit, or of a hierarchy: the same in all areas, or one for each."""
 
 _BATCH = 64  # frequencies whose linear systems are held in memory at once
 _DOUBLINGS = 60  # more than any spectrum in floating point needs
@@ -39,11 +43,12 @@ _DOUBLINGS = 60  # more than any spectrum in floating point needs
 def power_spectrum(
     point: OperatingPoint,
     frequencies: 'Real[ArrayLike, " f"]',
-    noise: Noise,
+    noise: Levels,
 ) -> Float[Array, "f m"]:
     """Power spectral density of each neuron at the given frequencies (kHz), shape (f, 2n).
 
-    In squared units of the potential per kHz, two-sided; neurons in the order `(y, a)`. Can be
+    In squared units of the potential per kHz, two-sided; neurons in the order `(y, a)`, in a
+    hierarchy area after area, where `noise` may be a sequence with one for each. Can be
     jitted, mapped (`jax.vmap(power_spectrum, (0, None, None))` for a stack of points) and
     differentiated.
 
@@ -56,7 +61,7 @@ def power_spectrum(
 def cross_spectrum(
     point: OperatingPoint,
     frequencies: 'Real[ArrayLike, " f"]',
-    noise: Noise,
+    noise: Levels,
 ) -> Complex[Array, "f m m"]:
     """Cross-spectral density `S_ij` of all pairs of neurons; arguments as in `power_spectrum`.
 
@@ -68,7 +73,7 @@ def cross_spectrum(
 def coherence(
     point: OperatingPoint,
     frequencies: 'Real[ArrayLike, " f"]',
-    noise: Noise,
+    noise: Levels,
 ) -> Float[Array, "f m m"]:
     """Coherence `|S_ij|^2 / (S_ii S_jj)`, from 0 to 1; arguments as in `power_spectrum`.
 
@@ -77,7 +82,7 @@ def coherence(
     return _spectra(point, frequencies, noise, _cross_coherence)
 
 
-def stationary_covariance(point: OperatingPoint, noise: Noise) -> Float[Array, "m m"]:
+def stationary_covariance(point: OperatingPoint, noise: Levels) -> Float[Array, "m m"]:
     """Covariance of the fluctuations of all neurons; arguments as in `power_spectrum`.
 
     The solution `P` of the Lyapunov equation `J P + P J^T + Q = 0`.
@@ -129,7 +134,8 @@ def welch(
     """
     if not np.all(trajectory.ok):
         raise ValueError("`trajectory` must be `ok` in every trial.")
-    x = np.concatenate([trajectory.state.y, trajectory.state.a], axis=-1, dtype=np.float64)
+    parts = [values for _, values in named(trajectory.state)]
+    x = np.concatenate(parts, axis=-1, dtype=np.float64)
     t = np.asarray(trajectory.t, np.float64).reshape(-1, x.shape[-2])[0]
     dt = (t[-1] - t[0]) / (len(t) - 1)
     # save times in float32 are rounded
@@ -202,10 +208,9 @@ class _Linearized(NamedTuple):
     valid: Bool[Array, ""]
 
 
-def _linearize(point: OperatingPoint, noise: Noise) -> _Linearized:
-    if not isinstance(noise, Noise):
-        raise ValueError(f"`noise` must be an `organics.Noise`, not {noise!r}.")
-    if known(require_point(point).converged) is False:
+def _linearize(point: OperatingPoint, noise: Levels) -> _Linearized:
+    by_area(noise, require_any_point(point).system, point.state)  # refuses before any work
+    if known(require_any_point(point).converged) is False:
         raise NoSteadyState(
             "no steady state was found for `z`; the best state has the residual "
             f"{float(point.residual):.3g}. There is no linear theory without one."
@@ -220,17 +225,17 @@ def _linearize(point: OperatingPoint, noise: Noise) -> _Linearized:
 
 
 @jax.jit  # like those below: one program for each size, also when called eagerly
-def _linearized(point: OperatingPoint, noise: Noise) -> _Linearized:
+def _linearized(point: OperatingPoint, noise: Levels) -> _Linearized:
     circuit, state = point.system, point.state
     fixed = jax.lax.stop_gradient((circuit, point.z, state, point.converged))
     eigenvalues, stable = linearize(*fixed)
-    amplitude = jnp.concatenate(noise.amplitudes(circuit, state))
+    amplitude = amplitudes(noise, circuit, state)
     return _Linearized(jacobian(circuit, state), amplitude, eigenvalues[0].real, stable)
 
 
-def _spectra(point: OperatingPoint, frequencies, noise: Noise, what: Callable) -> Array:
+def _spectra(point: OperatingPoint, frequencies, noise: Levels, what: Callable) -> Array:
     """Check the arguments, then compute `what` at each frequency as `_at` does."""
-    frequencies = as_real("frequencies", frequencies, require_point(point).z.dtype)
+    frequencies = as_real("frequencies", frequencies, require_any_point(point).z.dtype)
     if frequencies.ndim != 1:
         raise ValueError(f"`frequencies` must have shape (f,), not {frequencies.shape}.")
     if not isinstance(frequencies, Tracer) and not np.all(np.isfinite(frequencies)):

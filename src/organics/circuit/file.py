@@ -21,9 +21,25 @@ Some programs write n numbers as a row or a column, one number as a matrix, and 
 entry as a number. These are read where they are unambiguous. An `n x k` array of drives is refused:
 for k = n it could not be told from a `k x n` one.
 
-Bounds and defaults are those of `Circuit`. Any other key is an error, so that a misspelt key cannot
-silently leave a default. No pickle is ever opened, and no memory is allocated just because a file
-declares a size.
+In JSON, a file with the key `areas` holds a hierarchy instead:
+
+==================================  ==============================================================
+key                                 value
+==================================  ==============================================================
+`areas`                             a list of circuits, from below, each with the keys above but `z`
+`feedforward`                       a list of matrices, from each area to the next; may be left out
+                                    where there is one area
+`feedback`                          a list of matrices, from each next area back, or `null` in their
+                                    place; none, if left out
+`gamma`, `g`                        one number, or a list with one for each two neighbours
+`form`                              `"balanced"` or `"additive"`
+`z`                                 as above, for the first area
+`name`, `comment`                   text, which is ignored
+==================================  ==============================================================
+
+Bounds and defaults are those of `Circuit` and `Hierarchy`. Any other key is an error, so that a
+misspelt key cannot silently leave a default. No pickle is ever opened, and no memory is allocated
+just because a file declares a size.
 """
 
 import io
@@ -31,7 +47,8 @@ import json
 import reprlib
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +58,7 @@ from organics.arguments import (
     float_type,
     is_positive,
     nearest,
+    require_among,
     require_entries,
     require_square,
     require_vector,
@@ -48,17 +66,22 @@ from organics.arguments import (
 from organics.files import npy
 from organics.files.atomic import read_whole, write_atomically
 from organics.files.documents import parse_object
+from organics.names import FeedbackForm
 
 if TYPE_CHECKING:
     from jaxtyping import Array
 
     from organics.circuit.circuit import Circuit
+    from organics.circuit.hierarchy import Hierarchy
     from organics.circuit.values import Values
 
 VECTORS = ("b", "b0", "sigma", "tau_y", "tau_a")
-KEYS = ("W", "W_r", *VECTORS, "rectified", "z")
+_PARAMETERS = ("W", "W_r", *VECTORS, "rectified")
+KEYS = (*_PARAMETERS, "z")
 _COMPULSORY = ("W", "z")
 _WORDS = ("name", "comment")
+_HIERARCHY_KEYS = ("areas", "feedforward", "feedback", "gamma", "g", "form", "z")
+_MATRICES = ("feedforward", "feedback")
 
 # An .npz file may not exceed its limit in memory, either, where every number has 64 bits. A number
 # of JSON, two characters with its comma, becomes an object of 32 bytes: hence the lower limit.
@@ -72,8 +95,8 @@ class CircuitFileError(ValueError):
     """A file is not a circuit file; the message names the file, the key and the value."""
 
 
-def load_circuit(path: str | Path, dtype: Any = None) -> "tuple[Circuit, Array]":
-    """The circuit and the input drives, shape (drives, n), of a circuit file.
+def load_circuit(path: str | Path, dtype: Any = None) -> "tuple[Circuit | Hierarchy, Array]":
+    """The circuit, or hierarchy, and the input drives, shape (drives, n), of a circuit file.
 
     Arguments
         path: a file whose name ends in `.json` or `.npz`.
@@ -103,34 +126,66 @@ def read(path: str | Path) -> Content:
         raise CircuitFileError(f"{path}: {error}") from None
 
 
-def build(path: str | Path, content: Content, dtype: Any = None) -> "tuple[Circuit, Array]":
-    """The circuit and drives from what `read` returned.
+def build(
+    path: str | Path, content: Content, dtype: Any = None
+) -> "tuple[Circuit | Hierarchy, Array]":
+    """The circuit, or hierarchy, and the drives from what `read` returned.
 
     Raises `CircuitFileError` if the values are too large for the type, or too small.
     """
     import jax.numpy as jnp
 
-    from organics.circuit.circuit import Circuit
-
     dtype = float_type(dtype)
     try:
-        numbers = {
-            key: _cast(key, value, dtype)
-            for key, value in content.items()
-            if isinstance(value, np.ndarray)
-        }
-        z = numbers.pop("z")
-        circuit = Circuit(**numbers, rectified=content.get("rectified", False))
-        return circuit, jnp.asarray(z, z.dtype)
+        z = _cast("z", content["z"], dtype)
+        built = _hierarchy(content, dtype) if "areas" in content else _circuit(content, dtype)
+        return built, jnp.asarray(z, z.dtype)
     except ValueError as error:
         raise CircuitFileError(f"{path}: {error}") from None
 
 
-def save_circuit(path: str | Path, circuit: "Circuit", drives: "Values") -> None:
-    """Write a circuit and its input drives, shape (n,) or (drives, n), to a circuit file.
+def _circuit(content: Content, dtype: np.dtype) -> "Circuit":
+    from organics.circuit.circuit import Circuit
 
-    `path` ends in `.json` or `.npz`. `load_circuit` reads every value back exactly in the same
-    type; `Weights` come back as a matrix. The file is written whole or not at all.
+    numbers = {
+        key: _cast(key, value, dtype)
+        for key, value in content.items()
+        if isinstance(value, np.ndarray) and key != "z"
+    }
+    return Circuit(**numbers, rectified=content.get("rectified", False))
+
+
+def _hierarchy(content: Content, dtype: np.dtype) -> "Hierarchy":
+    from organics.circuit.hierarchy import Hierarchy
+
+    areas = []
+    for i, area in enumerate(content["areas"]):
+        with _within(f"areas[{i}]"):
+            areas.append(_circuit(area, dtype))
+    given = {key: _cast(key, content[key], dtype) for key in ("gamma", "g") if key in content}
+    for key in _MATRICES:
+        if content.get(key) is not None:
+            each = enumerate(content[key])
+            given[key] = [M if M is None else _cast(f"{key}[{i}]", M, dtype) for i, M in each]
+    if "form" in content:
+        given["form"] = content["form"]
+    return Hierarchy(areas, **given)
+
+
+@contextmanager
+def _within(name: str) -> Iterator[None]:
+    """Errors about a part of a file, named."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"`{name}`: {error}") from None
+
+
+def save_circuit(path: str | Path, circuit: "Circuit | Hierarchy", drives: "Values") -> None:
+    """Write a circuit, or hierarchy, and its input drives, shape (n,) or (drives, n), to a file.
+
+    `path` ends in `.json` or, for a circuit, `.npz`. `load_circuit` reads every value back exactly
+    in the same type; `Weights` come back as a matrix. The file is written whole or not at all.
 
     Raises
         `ValueError` for another suffix, for a stack of circuits or one with an invalid parameter,
@@ -140,6 +195,24 @@ def save_circuit(path: str | Path, circuit: "Circuit", drives: "Values") -> None
     """
     path = Path(path)
     _, dump, limit = _format(path)
+    areas = getattr(circuit, "areas", None)
+    if areas and path.suffix.lower() == ".npz":
+        raise ValueError(f"`path` must end in .json for a hierarchy of areas: {path}.")
+    values = _parameters_of_areas(circuit) if areas else _parameters_of(circuit)
+    n = areas[0].n if areas else circuit.n
+    values["z"] = _drives(_finite("drives", np.asarray(drives)), n, "drives")
+    _shaped(values)  # else it could not be read back, as after a parameter was replaced
+    data = dump(values)
+    if len(data) > limit:
+        raise ValueError(
+            f"`circuit` takes {len(data)} bytes as {path.suffix}, more than the {limit} that are "
+            "read back" + ("; save it as .npz." if path.suffix == ".json" else ".")
+        )
+    write_atomically(path, data)
+
+
+def _parameters_of(circuit: "Circuit") -> Content:
+    """The parameters of a circuit by key."""
     if circuit.b.ndim != 1 or circuit.dtype not in (np.float32, np.float64):
         raise ValueError(
             "`circuit` must be one circuit in float32 or float64, not one with `b` of shape "
@@ -150,15 +223,16 @@ def save_circuit(path: str | Path, circuit: "Circuit", drives: "Values") -> None
     identity = circuit.has_identity_recurrence
     values["W_r"] = None if identity else np.asarray(circuit.recurrent)
     values["rectified"] = circuit.rectified
-    values["z"] = _drives(_finite("drives", np.asarray(drives)), circuit.n, "drives")
-    _shaped(values)  # else it could not be read back, as after a parameter was replaced
-    data = dump({key: values[key] for key in KEYS})
-    if len(data) > limit:
-        raise ValueError(
-            f"`circuit` takes {len(data)} bytes as {path.suffix}, more than the {limit} that are "
-            "read back" + ("; save it as .npz." if path.suffix == ".json" else ".")
-        )
-    write_atomically(path, data)
+    return {key: values[key] for key in _PARAMETERS}
+
+
+def _parameters_of_areas(hierarchy: Any) -> Content:
+    """The parameters of a hierarchy by key."""
+    values: Content = {"areas": [_parameters_of(area) for area in hierarchy.areas]}
+    for key in _MATRICES:
+        values[key] = [M if M is None else np.asarray(M) for M in getattr(hierarchy, key)]
+    values |= {key: np.asarray(getattr(hierarchy, key)) for key in ("gamma", "g")}
+    return values | {"form": hierarchy.form}
 
 
 def _format(path: Path) -> "tuple[Callable[[bytes], Content], Callable[[Content], bytes], int]":
@@ -174,9 +248,24 @@ def _format(path: Path) -> "tuple[Callable[[bytes], Content], Callable[[Content]
 
 
 def _shaped(values: Content) -> Content:
-    """The values in the shapes that a circuit takes, and `z` as a list of drives."""
+    """The values in the shapes that a circuit or hierarchy takes, and `z` as a list of drives."""
+    if "areas" not in values:
+        shaped = _shaped_circuit(values)
+        return shaped | {"z": _drives(_finite("z", values["z"]), len(shaped["W"]), "z")}
+    areas = []
+    for i, area in enumerate(values["areas"]):
+        with _within(f"areas[{i}]"):
+            areas.append(_shaped_circuit(area))
+    z = _drives(_finite("z", values["z"]), len(areas[0]["W"]), "z")
+    return values | {"areas": areas, "z": z}
+
+
+def _shaped_circuit(values: Content) -> Content:
+    """The parameters in the shapes that a circuit takes."""
     numbers = {
-        key: _finite(key, value) for key, value in values.items() if isinstance(value, np.ndarray)
+        key: _finite(key, value)
+        for key, value in values.items()
+        if isinstance(value, np.ndarray) and key != "z"
     }
     W = numbers["W"] = _matrix(numbers["W"])
     require_square("W", W.shape)
@@ -189,7 +278,6 @@ def _shaped(values: Content) -> Content:
         numbers[key] = _vector(numbers[key], n)
         require_vector(key, numbers[key].shape, n)
         require_entries(key, numbers[key], is_positive, "be finite and > 0")
-    numbers["z"] = _drives(numbers["z"], n, "z")
     return numbers | {key: values[key] for key in values.keys() & {"rectified", *_WORDS}}
 
 
@@ -237,22 +325,34 @@ def _drives(z: np.ndarray, n: int, name: str) -> np.ndarray:
     return drives
 
 
-def _check_keys(found: list[str], what: str) -> None:
-    missing = [key for key in _COMPULSORY if key not in found]
-    unknown = sorted(set(found) - {*KEYS, *_WORDS})
+def _check_keys(
+    found: list[str],
+    what: str,
+    known: tuple = KEYS,
+    compulsory: tuple = _COMPULSORY,
+) -> None:
+    missing = [key for key in compulsory if key not in found]
+    unknown = sorted(set(found) - {*known, *_WORDS})
     if missing or unknown:
         faults = [f"lacks {', '.join(missing)}"] if missing else []
         faults += [f"has the unknown {what} {reprlib.repr(unknown)}"] if unknown else []
-        like = "".join(nearest(key, KEYS) for key in unknown[:1])
-        raise ValueError(f"{' and '.join(faults)}{like or '.'} Its {what} are {', '.join(KEYS)}.")
+        like = "".join(nearest(key, known) for key in unknown[:1])
+        raise ValueError(f"{' and '.join(faults)}{like or '.'} Its {what} are {', '.join(known)}.")
 
 
 def _parse_json(data: bytes) -> Content:
     document = parse_object(data, only_floats=True)
+    if "areas" in document:
+        return _parse_hierarchy(document)
     _check_keys(list(document), "keys")
+    return _json_values(document, KEYS)
+
+
+def _json_values(document: Content, keys: tuple) -> Content:
+    """The values of a circuit by key."""
     values: Content = {
         key: _json_array(key, document[key])
-        for key in KEYS
+        for key in keys
         if key in document and key != "rectified"
     }
     values |= {key: document[key] for key in _WORDS if isinstance(document.get(key), str)}
@@ -262,6 +362,42 @@ def _parse_json(data: bytes) -> Content:
     if rectified not in (True, False):  # as 1.0 and 0.0 are
         raise ValueError(f"`rectified` must be true or false, not {_show(rectified)}.")
     return values | {"rectified": bool(rectified)}
+
+
+def _parse_hierarchy(document: Content) -> Content:
+    compulsory = ("areas", "z")
+    if isinstance(document["areas"], list) and len(document["areas"]) > 1:
+        compulsory = ("areas", "feedforward", "z")
+    _check_keys(list(document), "keys", _HIERARCHY_KEYS, compulsory)
+    if not isinstance(document["areas"], list) or not document["areas"]:
+        raise ValueError(f"`areas` must be a list of circuits, not {_show(document['areas'])}.")
+    values: Content = {"areas": []}
+    for i, area in enumerate(document["areas"]):
+        with _within(f"areas[{i}]"):
+            if not isinstance(area, dict):
+                raise ValueError(f"must be an object, not {_show(area)}.")
+            _check_keys(list(area), "keys", _PARAMETERS, ("W",))
+            values["areas"].append(_json_values(area, _PARAMETERS))
+    for key in _MATRICES:
+        if document.get(key) is not None:
+            values[key] = _json_matrices(key, document[key], absent=key == "feedback")
+    for key in ("gamma", "g", "z"):
+        if key in document:
+            values[key] = _json_array(key, document[key])
+    if "form" in document:
+        require_among("form", document["form"], FeedbackForm)
+        values["form"] = document["form"]
+    return values
+
+
+def _json_matrices(key: str, value: Any, *, absent: bool) -> list:
+    """A list of matrices, or of `None` in place of one that may be absent."""
+    if not isinstance(value, list):
+        raise ValueError(f"`{key}` must be a list of matrices, not {_show(value)}.")
+    return [
+        None if matrix is None and absent else _matrix(_json_array(f"{key}[{i}]", matrix))
+        for i, matrix in enumerate(value)
+    ]
 
 
 def _json_array(key: str, value: Any) -> np.ndarray | None:
@@ -310,6 +446,11 @@ def _dump_json(values: Content) -> bytes:
 
 def _json_text(value: Any) -> str:
     """One line for a vector, one for each row of a matrix. float64 holds every float32 exactly."""
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(_json_text(one) for one in value) + "]"
+    if isinstance(value, dict):
+        each = (f"{json.dumps(key)}: {_json_text(one)}" for key, one in value.items())
+        return "{" + ",\n".join(each) + "}"
     if isinstance(value, np.ndarray) and value.ndim == 2:
         rows = ",\n".join(f"    {json.dumps(row, allow_nan=False)}" for row in value.tolist())
         return f"[\n{rows}\n  ]"

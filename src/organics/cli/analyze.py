@@ -13,8 +13,10 @@ from organics.cli.circuits import (
     certificate_in_words,
     check_figure_path,
     describe,
+    is_hierarchy,
     load,
     others_in_words,
+    states_by_name,
 )
 from organics.printing import numbers
 
@@ -23,7 +25,8 @@ _SHOWN = 10  # other states shown as text
 
 @dataclass(frozen=True)
 class Analyze:
-    """Steady state, eigenvalues, stability and certificate of a circuit, for each of its drives.
+    """Steady state, eigenvalues, stability and certificate of a circuit or hierarchy of areas, for
+    each of its drives.
 
     Also says which other steady states a search finds; `organics states` tells more of them.
 
@@ -61,7 +64,10 @@ class Analyze:
             values = spectra if each else np.concatenate(list(spectra.values()))
             save_figure(spectrum_plane(values), self.out)
         wrote = () if self.out is None else (self.out,)
-        return Answer({"circuits": documents}, text, stable or not self.check, wrote)
+        document: dict[str, Any] = {"circuits": documents}
+        if len(documents) == 1 and "sizes" in documents[0]:
+            document |= {"drives": documents[0]["drives"]}  # those of the only hierarchy
+        return Answer(document, text, stable or not self.check, wrote)
 
 
 def _of_one_drive(circuit, z) -> dict[str, Any]:
@@ -74,10 +80,10 @@ def _of_one_drive(circuit, z) -> dict[str, Any]:
     point = steady_state(circuit, z)
     linear = stability(point)
     converged = bool(point.converged)
-    return {
+    areas = is_hierarchy(circuit)
+    result = {
         "z": z,
-        "y": point.state.y,
-        "a": point.state.a,
+        **({"areas": [s._asdict() for s in point.state]} if areas else point.state._asdict()),
         "residual": point.residual,
         "converged": converged,
         "method": point.method_name,
@@ -87,9 +93,10 @@ def _of_one_drive(circuit, z) -> dict[str, Any]:
         "stable": bool(linear.stable),
         "leading_frequency_hz": linear.leading_frequency,
         "largest_euler_step": largest_euler_step(linear.eigenvalues),
-        "others": others_evidence(point) if converged else None,
-        "certificate": certificate_evidence(point, linear) if converged else None,
     }
+    if not areas:
+        result["others"] = others_evidence(point) if converged else None
+    return result | {"certificate": certificate_evidence(point, linear) if converged else None}
 
 
 def _in_words(index: int, result: dict[str, Any]) -> Any:
@@ -100,8 +107,9 @@ def _in_words(index: int, result: dict[str, Any]) -> Any:
     if not result["converged"]:
         table.add_row("steady state", f"none found (best residual {float(result['residual']):.2e})")
         return table
-    table.add_row("y", numbers(result["y"]))
-    table.add_row("a", numbers(result["a"]))
+    for name, state in states_by_name(result):
+        table.add_row(f"y{name}", numbers(state["y"]))
+        table.add_row(f"a{name}", numbers(state["a"]))
     table.add_row("found by", f"{result['method']}, residual {float(result['residual']):.1e}")
     table.add_row("eigenvalues", f"{numbers(result['eigenvalues'])} 1/ms")
     verdict = "stable" if result["stable"] else "NOT stable"
@@ -112,6 +120,8 @@ def _in_words(index: int, result: dict[str, Any]) -> Any:
             "Euler", f"steps below {float(result['largest_euler_step']):.4g} ms stay stable"
         )
     table.add_row("certificate", certificate_in_words(result["certificate"]))
+    if "others" not in result:  # they are not searched for in a hierarchy
+        return table
     others = result["others"]
     table.add_row("other states", others_in_words(others))
     for state in others["states"][:_SHOWN]:

@@ -13,6 +13,7 @@ from organics.cli.circuits import (
     certificate_evidence,
     certificate_in_words,
     describe,
+    is_hierarchy,
     load,
     others_evidence,
     others_in_words,
@@ -49,7 +50,9 @@ class Certify:
         if self.max_bits < 2:
             raise ValueError(f"`max_bits` must be at least 2, not {self.max_bits}.")
         documents, text, held = [], [], True
-        for file, (circuit, drives) in zip(self.files, load(*self.files), strict=True):
+        why = "--rigorous proves stability of circuits alone" if self.rigorous else ""
+        found = load(*self.files, only_circuits=why)
+        for file, (circuit, drives) in zip(self.files, found, strict=True):
             how = partial(_prove, max_bits=self.max_bits) if self.rigorous else _float
             found = [how(circuit, z) for z in drives]
             documents.append(about(file, circuit) | {"drives": [one.document for one in found]})
@@ -75,24 +78,26 @@ class _Found(NamedTuple):
 def _float(circuit, z) -> _Found:
     from organics.rest.search import steady_state
 
+    areas = is_hierarchy(circuit)
     point = steady_state(circuit, z)
     document = {"z": z, "converged": bool(point.converged), "residual": point.residual}
     rows = [("z", numbers(z))]
     if not point.converged:
         words = f"none found (best residual {float(point.residual):.2e})"
         return _Found(
-            document | {"certificate": None, "others": None},
+            document | {"certificate": None} | ({} if areas else {"others": None}),
             [*rows, ("steady state", words)],
             False,
         )
-    evidence = certificate_evidence(point)
-    others = others_evidence(point)
-    rows += [("y", numbers(point.state.y)), ("a", numbers(point.state.a))]
+    evidence = document["certificate"] = certificate_evidence(point)
+    rows += point.lines().rows[:-2]
     rows += [("certificate", certificate_in_words(evidence))]
-    rows += [("other states", others_in_words(others))]
+    if not areas:
+        others = document["others"] = others_evidence(point)
+        rows += [("other states", others_in_words(others))]
     rows += [(name, "holds" if passed else "FAILS") for name, passed in evidence["checks"].items()]
     held = evidence["holds"] and evidence.get("verified", True)
-    return _Found(document | {"certificate": evidence, "others": others}, rows, held)
+    return _Found(document, rows, held)
 
 
 def _prove(circuit, z, *, max_bits: int) -> _Found:

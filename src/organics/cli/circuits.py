@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
     from organics.circuit.circuit import Circuit
+    from organics.circuit.hierarchy import Hierarchy
     from organics.rest.point import OperatingPoint
 
 
@@ -15,8 +18,10 @@ def in_double_precision() -> None:
     jax.config.update("jax_enable_x64", True)
 
 
-def load(*files: Path) -> "list[tuple[Circuit, Any]]":
-    """Circuit and drives (drives, n) of each circuit file, in float64.
+def load(*files: Path, only_circuits: str = "") -> "list[tuple[Any, Any]]":
+    """Circuit, or hierarchy, and drives (drives, n) of each circuit file, in float64.
+
+    Files with hierarchies are refused if `only_circuits` says why.
 
     An explicit identity matrix as `W_r` becomes `None`. Errors in a file are reported before JAX is
     imported.
@@ -26,21 +31,50 @@ def load(*files: Path) -> "list[tuple[Circuit, Any]]":
     if not files:
         raise ValueError("`files` must name at least one circuit file.")
     contents = [read(file) for file in files]
+    for file, content in zip(files, contents, strict=True):
+        if only_circuits and "areas" in content:
+            raise ValueError(
+                f"`file` must be of one circuit, not a hierarchy of areas: {only_circuits}: {file}."
+            )
     in_double_precision()
-    from organics.circuit.circuit import identity_recurrence
+    from organics.circuit.circuit import Circuit, identity_recurrence
+    from organics.circuit.hierarchy import known_identities
 
     found = [build(file, content) for file, content in zip(files, contents, strict=True)]
-    return [(identity_recurrence(circuit) or circuit, drives) for circuit, drives in found]
+    return [
+        (identity_recurrence(one) or one if isinstance(one, Circuit) else known_identities(one), z)
+        for one, z in found
+    ]
 
 
-def about(file: Path | None, circuit: "Circuit") -> dict[str, Any]:
-    """The description of a circuit in the JSON document of any command."""
+def about(file: Path | None, circuit: "Circuit | Hierarchy") -> dict[str, Any]:
+    """The description of a circuit or hierarchy in the JSON document of any command."""
+    if is_hierarchy(circuit):
+        return {
+            "file": file,
+            "sizes": circuit.sizes,
+            "form": circuit.form,
+            "gamma": circuit.gamma,
+            "identity_recurrence": circuit.has_identity_recurrence,
+        }
     return {
         "file": file,
         "n": circuit.n,
         "rectified": circuit.rectified,
         "identity_recurrence": circuit.has_identity_recurrence,
     }
+
+
+def is_hierarchy(system: Any) -> "TypeIs[Hierarchy]":
+    """Whether it is a hierarchy of areas."""
+    from organics.circuit.hierarchy import Hierarchy
+
+    return isinstance(system, Hierarchy)
+
+
+def sizes_of(system: Any) -> tuple[int, ...]:
+    """The number of principal neurons of each area; of a circuit, of that alone."""
+    return system.sizes if is_hierarchy(system) else (system.n,)
 
 
 def one_drive(drives: Any, index: int) -> Any:
@@ -86,11 +120,15 @@ def certificate_evidence(point: "OperatingPoint", linear: Any = None) -> dict[st
     from organics.linear_stability.verification import verify
 
     certificate = certify(point, linear)
+    if is_hierarchy(point.system):
+        return _evidence_of_areas(point, certificate)
     evidence: dict[str, Any] = {
         "kind": certificate.kind,
         "holds": bool(certificate.holds),
         "checks": {name: bool(passed) for name, passed in certificate.checks.items()},
     }
+    if certificate.kind == "spectral":
+        evidence["why"] = "no structural certificate exists for a general W_r"
     if certificate.T is not None:
         verified = verify(point, np.asarray(certificate.T))
         evidence |= {
@@ -103,11 +141,42 @@ def certificate_evidence(point: "OperatingPoint", linear: Any = None) -> dict[st
     return evidence
 
 
+def _evidence_of_areas(point: "OperatingPoint", certificate: Any) -> dict[str, Any]:
+    """The same for a hierarchy; where each area has a `T`, each is verified by itself."""
+    from organics.linear_stability.verification import verify
+    from organics.rest.hierarchy import area_points
+
+    evidence: dict[str, Any] = {
+        "kind": certificate.kind,
+        "holds": bool(certificate.holds),
+        "margin": certificate.margin,
+        "checks": {name: bool(passed) for name, passed in certificate.checks.items()},
+    }
+    if certificate.kind == "spectral":
+        evidence["why"] = "a loop between areas may have a gain of 1, or W_r is general"
+    if certificate.T is None:
+        return evidence
+    each = [verify(area, T) for area, T in zip(area_points(point), certificate.T, strict=True)]
+    return evidence | {
+        "T": certificate.T,
+        "verified": all(one.valid for one in each),
+        "verification_margin": min(one.margin for one in each),
+        "failures": [words for one in each for words in one.failures],
+    }
+
+
+def states_by_name(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """`y` and `a` of a result of `analyze` or `certify`, with the words for which area's."""
+    if "areas" not in result:
+        return [("", result)]
+    return [(f" of area {i + 1}", area) for i, area in enumerate(result["areas"])]
+
+
 def certificate_in_words(evidence: dict[str, Any]) -> str:
     """One line about the outcome of `certificate_evidence`."""
     if evidence["kind"] == "spectral":
-        return "spectral (numerical) only: no structural certificate exists for a general W_r"
-    state = "holds" if evidence["holds"] and evidence["verified"] else "FAILS"
+        return f"spectral (numerical) only: {evidence['why']}"
+    state = "holds" if evidence["holds"] and evidence.get("verified", True) else "FAILS"
     return f"{evidence['kind']}, {state}, margin {float(evidence['margin']):.4g}"
 
 
@@ -138,8 +207,12 @@ def others_in_words(evidence: dict[str, Any]) -> str:
     return f"{len(evidence['states'])}, {stable} of them stable: {evidence['why']}"
 
 
-def describe(circuit: "Circuit") -> str:
-    """One line about a circuit."""
+def describe(circuit: "Circuit | Hierarchy") -> str:
+    """One line about a circuit or hierarchy."""
+    if is_hierarchy(circuit):
+        sizes = ", ".join(f"{n} + {n}" for n in circuit.sizes)
+        form = "no feedback" if circuit.is_cascade else f"{circuit.form} feedback"
+        return f"{len(circuit.sizes)} areas of {sizes} neurons, {form}"
     recurrence = "identity recurrence" if circuit.has_identity_recurrence else "general recurrence"
     model = "rectified model" if circuit.rectified else "main model"
     return f"{circuit.n} + {circuit.n} neurons, {recurrence}, {model}"

@@ -11,6 +11,8 @@ from organics.cli.circuits import FIGURES, about, check_outputs, describe, load,
 from organics.names import Figure
 from organics.settings import Needs
 
+_WHY = "branches are followed in one circuit only"
+
 
 @dataclass(frozen=True)
 class Continue:
@@ -58,7 +60,7 @@ class Continue:
         second = None if self.second is None else _second(self.second)
         if self.figure == "plane" and second is None:
             raise ValueError('`figure` can be "plane" with a `second` parameter only.')
-        ((circuit, drives),) = load(self.file)
+        ((circuit, drives),) = load(self.file, only_circuits=_WHY)
         z = one_drive(drives, self.drive)
         if self.neuron >= circuit.n:
             raise ValueError(

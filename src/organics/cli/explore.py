@@ -9,6 +9,8 @@ import tyro
 from organics.cli.answer import Answer
 from organics.cli.circuits import about, check_outputs, describe, load, one_drive
 
+_WHY = "the page draws one circuit"
+
 
 @dataclass(frozen=True)
 class Explore:
@@ -47,7 +49,7 @@ class Explore:
 
 def _from(file: Path):
     """Circuit, drives and texts of a file."""
-    ((circuit, drives),) = load(file)
+    ((circuit, drives),) = load(file, only_circuits=_WHY)
     from organics.circuit.file import read
 
     content = read(file)

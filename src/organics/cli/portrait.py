@@ -30,7 +30,8 @@ class Portrait:
 
     def run(self) -> Answer:
         check_figure_path(self.out)
-        ((circuit, drives),) = load(self.file)
+        why = "a portrait shows the two potentials of a circuit with n = 1"
+        ((circuit, drives),) = load(self.file, only_circuits=why)
         z = one_drive(drives, self.drive)
         from organics.planar import fixed_points_2d
 

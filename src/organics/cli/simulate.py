@@ -14,8 +14,10 @@ from organics.cli.circuits import (
     check_noise,
     check_outputs,
     describe,
+    is_hierarchy,
     load,
     one_drive,
+    sizes_of,
 )
 from organics.machine.memory import require_memory
 from organics.names import Method
@@ -26,7 +28,8 @@ _FINEST = 20_001  # most times used to detect a rhythm
 
 @dataclass(frozen=True)
 class Simulate:
-    """Trajectory of a circuit under an input drive, with or without noise, and where it ends.
+    """Trajectory of a circuit or hierarchy under an input drive, with or without noise, and where
+    it ends.
 
     The drive is one of the file's, changed by --step, or comes from a table.
 
@@ -44,7 +47,7 @@ class Simulate:
     """TIME:FACTOR: from TIME (ms) on, the drive is FACTOR times the original one."""
     initial: tuple[str, ...] = ("rest",)
     """Initial state: "rest" (of the circuit without input), "steady" (under the initial drive), or
-    2n numbers, all y and then all a."""
+    2n numbers, all y and then all a (of a hierarchy, area by area)."""
     duration: float = 100.0
     """Simulated time in ms."""
     samples: int = 201
@@ -74,7 +77,7 @@ class Simulate:
         ((circuit, drives),) = load(self.file)
         import numpy as np
 
-        self._require_memory(circuit.n)
+        self._require_memory(sum(sizes_of(circuit)))
         drive = np.asarray(one_drive(drives, self.drive))[None]
         over_time = (np.zeros(1), drive)
         if self.drive_table is not None:
@@ -134,11 +137,12 @@ class Simulate:
         """The trajectory at more times than are reported, and where it ends."""
         import numpy as np
 
+        from organics.linear.jacobian import time_constants
         from organics.simulation.ode import DIVERGENCE, NONE, reasons, require_ok, simulate
         from organics.simulation.settling import settling
 
         interval = self.duration / (self.samples - 1)
-        fastest = float(min(circuit.tau_y.min(), circuit.tau_a.min())) / 2
+        fastest = float(time_constants(circuit).min()) / 2
         finer = min(math.ceil(interval / fastest), max(_FINEST // (self.samples - 1), 1))
         times = np.linspace(0, self.duration, finer * (self.samples - 1) + 1)
         drive = course(0.0) if course.constant else course
@@ -147,28 +151,30 @@ class Simulate:
             require_ok(result, reasons(result, self.method, 16_384))
         since = course.last_change
         comes_to = None
-        if np.sum(times >= since) >= 8:
+        if np.sum(times >= since) >= 8 and not is_hierarchy(circuit):
             comes_to = settling(circuit, course(self.duration), result, since=since)
         return _every(result, finer), comes_to
 
     def _answer(self, circuit, z, result, comes_to) -> Answer:
+        import jax
         import numpy as np
 
-        t, (y, a) = np.asarray(result.t), (np.asarray(x) for x in result.state)
-        good = np.all(np.isfinite(y) & np.isfinite(a), axis=1)
-        t, y, a = t[good], y[good], a[good]
+        from organics.circuit.hierarchy import named, packed
+
+        t, values = np.asarray(result.t), {k: np.asarray(x) for k, x in named(result.state)}
+        good = np.all([np.all(np.isfinite(x), axis=1) for x in values.values()], axis=0)
+        t, values = t[good], {name: x[good] for name, x in values.items()}
         for path in self.out:
-            _write(path, t, y, a)
-        last = type(result.state)(result.state.y[len(t) - 1], result.state.a[len(t) - 1])
-        residual = float(np.linalg.norm(np.concatenate(circuit.imbalance(last, z))))
+            _write(path, t, values)
+        last = jax.tree.map(lambda x: x[len(t) - 1], result.state)
+        residual = float(np.linalg.norm(packed(circuit.imbalance(last, z))))
         at_rest = residual < 1e-4
         document = about(self.file, circuit) | {
             "z": z,
             "noise": self.noise,
             "noise_a": self.noise_a,
             "t": t,
-            "y": y,
-            "a": a,
+            **_as_document(result.state, good),
             "residual": residual,
             "at_rest": at_rest,
             "comes_to": None if comes_to is None else comes_to.kind,
@@ -178,8 +184,7 @@ class Simulate:
         text = [
             f"{self.file}: {describe(circuit)}",
             f"after {t[-1]:g} ms: {state} (residual {residual:.2e})",
-            f"y = {numbers(y[-1])}",
-            f"a = {numbers(a[-1])}",
+            *(f"{name} = {numbers(x[-1])}" for name, x in values.items()),
         ]
         return Answer(document, text, at_rest or not self.check, self.out)
 
@@ -189,6 +194,7 @@ def _start(circuit, z, words: tuple[str, ...]) -> Any:
     import jax.numpy as jnp
 
     from organics.circuit.circuit import State
+    from organics.circuit.hierarchy import split
     from organics.rest.search import steady_state
 
     if words == ("rest",):
@@ -202,12 +208,14 @@ def _start(circuit, z, words: tuple[str, ...]) -> Any:
         values = [float(word) for word in words]
     except ValueError:
         values = []
-    if len(values) != 2 * circuit.n or not all(map(math.isfinite, values)):
+    m = 2 * sum(sizes_of(circuit))
+    if len(values) != m or not all(map(math.isfinite, values)):
         raise ValueError(
-            f'`initial` must be "rest", "steady" or {2 * circuit.n} numbers, all y and then all a, '
+            f'`initial` must be "rest", "steady" or {m} numbers, all y and then all a, '
             f"not {' '.join(words)!r}."
         )
-    return State(*jnp.split(jnp.asarray(values), 2))
+    x = jnp.asarray(values)
+    return split(circuit, x) if is_hierarchy(circuit) else State(*jnp.split(x, 2))
 
 
 def _every(result, step: int) -> Any:
@@ -219,16 +227,37 @@ def _every(result, step: int) -> Any:
     return eqx.tree_at(lambda path: (path.t, path.state), result, fewer)
 
 
-def _write(path: Path, t, y, a) -> None:
+def _as_document(state, good) -> dict[str, Any]:
+    """The rows of a trajectory that are good, for `--json`."""
+    import numpy as np
+
+    areas = [
+        {name: np.asarray(x)[good] for name, x in area._asdict().items()}
+        for area in ([state] if hasattr(state, "y") else state)
+    ]
+    return areas[0] if hasattr(state, "y") else {"areas": areas}
+
+
+def _write(path: Path, t, values) -> None:
     """Write a figure or the values, depending on the suffix."""
+    import numpy as np
+
     if path.suffix.lower() in FIGURES:
         from organics.plots import save_figure, trajectory
 
-        save_figure(trajectory(t, y, a), path)
+        kinds = [[x for name, x in values.items() if name[0] == kind] for kind in "ya"]
+        save_figure(trajectory(t, *(np.concatenate(x, axis=1) for x in kinds)), path)
     else:
         from organics.cli.tables import write_table
 
-        write_table(path, {"t": t, "y": y, "a": a})
+        columns = {_column(name): x for name, x in values.items()}
+        write_table(path, {"t": t} | columns)
+
+
+def _column(name: str) -> str:
+    """The name of a column: `area2_y` for "y of area 2"."""
+    kind, _, area = name.partition(" of area ")
+    return f"area{area}_{kind}" if area else kind
 
 
 COMMANDS = Simulate

@@ -16,6 +16,7 @@ from organics.cli.circuits import (
     describe,
     load,
     one_drive,
+    sizes_of,
 )
 
 _SHOWN = 6  # neurons by default
@@ -23,7 +24,8 @@ _SHOWN = 6  # neurons by default
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Power spectra of a circuit's fluctuations about its steady state, or their coherence.
+    """Power spectra of the fluctuations of a circuit or hierarchy about its steady state, or their
+    coherence.
 
     By linear theory, for additive noise, `tau dx = f dt + level sqrt(tau) dB`. Densities are per Hz
     (in Python per kHz) and two-sided: their integral over positive and negative frequencies is the
@@ -41,7 +43,8 @@ class Spectrum:
     noise_a: float = 0.0
     """Level of additive noise in the modulator neurons."""
     neurons: tuple[str, ...] = ()
-    """Neurons such as y1 or a2; by default the first ones of both kinds, at most six."""
+    """Neurons such as y1 or a2, in a hierarchy such as 2.y1 for y1 of area 2; by default the first
+    ones of both kinds, at most six."""
     coherence: bool = False
     """Coherence of each pair of these neurons, instead of their power."""
     low: float = 1.0
@@ -66,7 +69,7 @@ class Spectrum:
         from organics.simulation.noise import Noise
 
         z = one_drive(drives, self.drive)
-        chosen = _chosen(self.neurons, circuit.n)
+        chosen = _chosen(self.neurons, sizes_of(circuit))
         hertz = np.geomspace(self.low, self.high, self.points)
         noise, point = Noise(self.noise, self.noise_a), steady_state(circuit, z)
         if self.coherence:
@@ -120,16 +123,32 @@ class Spectrum:
             raise ValueError("`neurons` must be at least two for `coherence`, not one.")
 
 
-def _chosen(names: tuple[str, ...], n: int) -> dict[str, int]:
+def _chosen(names: tuple[str, ...], sizes: tuple[int, ...]) -> dict[str, int]:
     """The neurons' indices by name. Raises `ValueError` for an unknown one."""
-    places = {f"y{i + 1}": i for i in range(n)} | {f"a{i + 1}": n + i for i in range(n)}
-    if not names:
-        first = range(min(n, _SHOWN // 2))
-        return {f"{kind}{i + 1}": places[f"{kind}{i + 1}"] for kind in "ya" for i in first}
+    first = [f"{kind}{i + 1}" for kind in "ya" for i in range(min(sizes[0], _SHOWN // 2))]
+    labels = [""] if len(sizes) == 1 else [f"{k + 1}." for k in range(len(sizes))]
+    every = [
+        f"{label}{kind}{i + 1}"
+        for label, n in zip(labels, sizes, strict=True)
+        for kind in "ya"
+        for i in range(n)
+    ]
+    places = {name: place for place, name in enumerate(every)}
+    names = names or tuple(labels[0] + name for name in first)
     unknown = next((name for name in names if name not in places), None)
     if unknown is not None:
-        raise ValueError(f"`neurons` must be of y1 to y{n} and a1 to a{n}, not {unknown!r}.")
+        raise ValueError(f"`neurons` must be of {_ranges(labels, sizes)}, not {unknown!r}.")
     return {name: places[name] for name in names}
+
+
+def _ranges(labels: list[str], sizes: tuple[int, ...]) -> str:
+    """The names of all neurons, in words."""
+    each = [
+        f"{label}{kind}1 to {label}{kind}{n}"
+        for label, n in zip(labels, sizes, strict=True)
+        for kind in "ya"
+    ]
+    return " and ".join(each) if len(each) == 2 else f"{', '.join(each[:-1])} and {each[-1]}"
 
 
 def _peak(hertz, values) -> float | None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 30  # states shown as text
 
+_WHY = "all states are searched for in one circuit only"
+
 
 @dataclass(frozen=True)
 class States:
@@ -43,7 +45,7 @@ class States:
         from organics.arguments import require_whole
 
         require_whole("max_boxes", self.max_boxes)
-        ((circuit, drives),) = load(self.file)
+        ((circuit, drives),) = load(self.file, only_circuits=_WHY)
         import numpy as np
 
         from organics.enumeration.states import require_few, steady_states

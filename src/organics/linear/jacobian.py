@@ -1,7 +1,7 @@
 """The circuit's Jacobian, analytic in blocks, and its eigenvalues by the thousand."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
 from organics.circuit.circuit import Circuit, State, gate, root
+from organics.circuit.hierarchy import Feedback, Hierarchy
 from organics.machine.lapack import single_threaded_lapack
 from organics.machine.processors import available
 
@@ -38,18 +39,113 @@ def imbalance_jacobian(
     return jnp.block([[y_from_y, y_from_a], [a_from_y, a_from_a]])
 
 
+class Blocks(NamedTuple):
+    """The derivative of `Hierarchy.imbalance`: only neighbouring areas are coupled, and only by
+    their principal neurons.
+
+    Attributes, a tuple each
+        within: of each area with respect to its own `(y, a)`, shape (2n_k, 2n_k).
+        from_above: of `y_k` with respect to `y_{k+1}`, shape (n_k, n_{k+1}); `None` without
+            feedback.
+        from_below: of `y_{k+1}` with respect to `y_k`, shape (n_{k+1}, n_k).
+    """
+
+    within: tuple
+    from_above: tuple
+    from_below: tuple
+
+
+def imbalance_blocks(hierarchy: Hierarchy, states: tuple) -> Blocks:
+    """The derivative of `hierarchy.imbalance`, in blocks.
+
+    Where `y_i = 0` exactly, the slope is the left one, as in automatic differentiation; but that to
+    the right for a neuron that receives balanced feedback, where it is the larger one.
+    """
+    within, from_above, from_below = [], [], []
+    received = hierarchy.received(states)
+    for k, (area, state, feedback) in enumerate(
+        zip(hierarchy.areas, states, received, strict=True)
+    ):
+        if feedback is None:
+            within.append(imbalance_jacobian(area, state))
+            from_above.append(None)
+        else:
+            block, by_input = _with_feedback(hierarchy, k, area, state, feedback)
+            above = states[k + 1].y
+            active = (above > 0).astype(above.dtype)
+            if hierarchy.form == "additive":
+                active = hierarchy.areas[k + 1].active(above)
+            matrix = hierarchy.g[k] * hierarchy.feedback[k] * active[None, :]
+            within.append(block)
+            from_above.append((gate(state.a) * by_input)[:, None] * matrix)
+        if k:
+            below = 2 * jax.nn.relu(states[k - 1].y)
+            from_below.append(area.b[:, None] * hierarchy.feedforward[k - 1] * below[None, :])
+    return Blocks(tuple(within), tuple(from_above[:-1]), tuple(from_below))
+
+
+def _with_feedback(
+    hierarchy: Hierarchy, k: int, area: Circuit, state: State, feedback: Feedback
+) -> tuple[Float[Array, "two_n two_n"], Float[Array, " n"]]:
+    """The derivative of an area's imbalance by its own `(y, a)`, and that of `R` by `f`."""
+    y, a = state
+    n, gamma = area.n, hierarchy.gamma[k]
+    f, share, instead = feedback.input, feedback.share, feedback.instead
+    slope = jnp.where(a > 0, 1 / jnp.where(a > 0, 2 * root(a), 1), 0)
+    by_a = jnp.diag(-share * instead * slope)
+    if hierarchy.form == "additive":
+        block = imbalance_jacobian(area, state)
+        return block.at[:n, n:].add(by_a), jnp.full_like(y, gamma)
+    rising = ((y > 0) | ((y == 0) & (f > 0))).astype(y.dtype)
+    active = rising if area.rectified else area.active(y)
+    rate = jax.nn.relu(y)
+    total = jnp.where(rate + f > 0, rate + f, 1)
+    own, weights = area.own_recurrence, area.recurrent.as_matrix()
+    own_slope = share * ((gamma - own) * rising + own * (rising - active))
+    own_slope = own_slope - share * instead / total * rising
+    others = -share[:, None] * weights * active[None, :]
+    by_y = jnp.where(jnp.eye(n, dtype=bool), own_slope[:, None], others)
+    block = imbalance_jacobian(area, state, active)
+    block = block.at[:n, :n].add(gate(a)[:, None] * by_y).at[:n, n:].add(by_a)
+    return block, jnp.where(rate + f > 0, rate / total / total, 0) * instead
+
+
+def as_matrix(blocks: Blocks) -> Float[Array, "m m"]:
+    """All blocks as one matrix, rows and columns ordered `(y_1, a_1, y_2, a_2, ...)`."""
+    J = jax.scipy.linalg.block_diag(*blocks.within)
+    start = 0
+    for k, (above, below) in enumerate(zip(blocks.from_above, blocks.from_below, strict=True)):
+        n, next_n = below.shape[1], below.shape[0]
+        after = start + len(blocks.within[k])
+        J = J.at[after : after + next_n, start : start + n].set(below)
+        if above is not None:
+            J = J.at[start : start + n, after : after + next_n].set(above)
+        start = after
+    return J
+
+
 def jacobian(
-    circuit: Circuit, state: State, active: Float[Array, " n"] | None = None
-) -> Float[Array, "two_n two_n"]:
+    circuit: Circuit | Hierarchy, state: State | tuple, active: Float[Array, " n"] | None = None
+) -> Float[Array, "m m"]:
     """Jacobian of `circuit.velocity` at `state`, rows and columns ordered `(y, a)`, in 1/ms.
 
+    For a hierarchy `state` is a tuple of states, and the order `(y_1, a_1, y_2, a_2, ...)`.
+
     Defined at any state. It is the derivative of the flow where that is differentiable: for `a > 0`
-    and, in the rectified model, `y != 0`. For `y_i = 0` and `active` see `imbalance_jacobian`.
+    and, in the rectified model, `y != 0`. For `y_i = 0` and `active` see `imbalance_jacobian`; for
+    a hierarchy, `imbalance_blocks`.
 
     Source: Rawat et al. 2024; theory of the linearization for general `W_r`.
     """
-    tau = jnp.concatenate([circuit.tau_y, circuit.tau_a])
-    return imbalance_jacobian(circuit, state, active) / tau[:, None]
+    if isinstance(circuit, Hierarchy):
+        return as_matrix(imbalance_blocks(circuit, state)) / time_constants(circuit)[:, None]
+    return imbalance_jacobian(circuit, State(*state), active) / time_constants(circuit)[:, None]
+
+
+def time_constants(circuit: Circuit | Hierarchy) -> Float[Array, " m"]:
+    """Those of all neurons, in ms, in the order of the Jacobian's rows."""
+    areas = circuit.areas if isinstance(circuit, Hierarchy) else (circuit,)
+    return jnp.concatenate([tau for area in areas for tau in (area.tau_y, area.tau_a)])
 
 
 def rest_jacobian(

@@ -62,10 +62,8 @@ def linearized(circuit: Circuit, z: Float[Array, " n"], state: State) -> Linear:
 
 
 def neuron_blocks(circuit: Circuit, state: State, *, transposed: bool = False) -> Linear:
-    """The map `x -> B^-1 x`, or `B^-T x`, where `B` is the part of `J` within each neuron.
-
-    If the 2 x 2 block of a neuron is close to singular, minus the identity replaces it.
-    """
+    """The map `x -> B^-1 x`, or `B^-T x`, where `B` is the part of `J` within each neuron (see
+    `inverse_within`)."""
     y, a = state
     s = root(a)
     q = circuit.rectify(y)
@@ -76,20 +74,27 @@ def neuron_blocks(circuit: Circuit, state: State, *, transposed: bool = False) -
     y_from_a = jnp.where(positive, -circuit.recur(q) / jnp.where(positive, 2 * s, 1), 0)
     a_from_y = 2 * W * q * jax.nn.relu(a)
     a_from_a = jnp.where(positive, W * jnp.square(q), 0) - 1
+    if transposed:
+        y_from_a, a_from_y = a_from_y, y_from_a
+    solve = inverse_within(y_from_y, y_from_a, a_from_y, a_from_a)
+    return lambda x: jnp.concatenate(solve(*jnp.split(x, 2)))
+
+
+def inverse_within(y_from_y, y_from_a, a_from_y, a_from_a) -> Callable[..., State]:
+    """The map of `(y, a)` to their products with the inverse 2 x 2 block of each neuron, given by
+    the vectors of its entries.
+
+    If the block of a neuron is close to singular, minus the identity replaces it.
+    """
     determinant = y_from_y * a_from_a - y_from_a * a_from_y
     size = jnp.abs(y_from_y * a_from_a) + jnp.abs(y_from_a * a_from_y)
     regular = jnp.abs(determinant) > 0.01 * jnp.maximum(size, 1)
     scale = 1 / jnp.where(regular, determinant, 1)
-    if transposed:
-        y_from_a, a_from_y = a_from_y, y_from_a
 
-    def inverse(x):
-        dy, da = jnp.split(x, 2)
-        return jnp.concatenate(
-            [
-                jnp.where(regular, scale * (a_from_a * dy - y_from_a * da), -dy),
-                jnp.where(regular, scale * (y_from_y * da - a_from_y * dy), -da),
-            ]
+    def inverse(dy, da):
+        return State(
+            jnp.where(regular, scale * (a_from_a * dy - y_from_a * da), -dy),
+            jnp.where(regular, scale * (y_from_y * da - a_from_y * dy), -da),
         )
 
     return inverse

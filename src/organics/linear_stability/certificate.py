@@ -1,23 +1,28 @@
-"""Certificates of stability: for identity recurrence, the diagonal Lyapunov matrix of the proof.
+"""Certificates of stability: for identity recurrence, the diagonal Lyapunov matrix of the proof;
+for areas with feedback, a small gain of the loops between them.
 
 Source: Rawat, Heeger & Martiniani 2024, section on unconditional stability.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from organics.circuit.circuit import Circuit, State
+from organics.circuit.hierarchy import Hierarchy
 from organics.linear_stability.oscillator import (
     leak_and_rate,
     oscillator_at,
     with_identity_recurrence,
 )
+from organics.linear_stability.small_gain import small_gain
 from organics.linear_stability.spectrum import Stability, slopes_at_zero, stability
 from organics.printing import Lines, in_html, in_words, numbers, verdict
-from organics.rest.point import OperatingPoint
+from organics.rest.hierarchy import area_points
+from organics.rest.point import OperatingPoint, require_any_point
 
 
 class Certificate(NamedTuple):
@@ -26,14 +31,18 @@ class Certificate(NamedTuple):
     Attributes
         kind: "diagonal Lyapunov" is a proof (up to rounding) from the structure of circuits with
             identity recurrence; "spectral" is only the computed eigenvalues: for a general `W_r` no
-            other certificate is known.
+            other certificate is known. Of a hierarchy, "area by area" is the proof for each
+            area, where feedback has no effect; "small gain" says that no loop between areas
+            amplifies a fluctuation of any frequency, by numbers without rounding bounds.
         holds: whether every check below passed.
         spectral_abscissa: largest real part of the Jacobian's eigenvalues, in 1/ms.
         residual: of the steady state, see `SteadyState`.
         T: positive diagonal such that `T B + B^T T` is positive definite, shape (n,); it gives the
-            quadratic form `x'^T T x' + x^T T K x`, which never increases. `None` if spectral.
+            quadratic form `x'^T T x' + x^T T K x`, which never increases. One for each area if
+            "area by area"; `None` if "small gain" or "spectral".
         margin: smallest eigenvalue of `T B + B^T T` after scaling its diagonal to 1, so that it
-            lies in (0, 1]. `None` if spectral.
+            lies in (0, 1], and the least one of all areas; if "small gain", 1 minus the largest
+            gain found. `None` if "spectral".
         checks: for each inequality of the proof, by name, whether it was found to hold.
     """
 
@@ -41,7 +50,7 @@ class Certificate(NamedTuple):
     holds: Bool[Array, ""]
     spectral_abscissa: Float[Array, ""]
     residual: Float[Array, ""]
-    T: Float[Array, " n"] | None
+    T: Float[Array, " n"] | tuple | None
     margin: Float[Array, ""] | None
     checks: dict[str, Bool[Array, ""]]
 
@@ -69,16 +78,59 @@ def certify(point: OperatingPoint, linear: Stability | None = None) -> Certifica
     definite. Each step of the argument is checked on the numbers; `verify` checks the result
     without the argument. For general `W_r` the certificate is of kind "spectral".
 
+    For a hierarchy in which feedback has no effect (a cascade, or see `Hierarchy`) it is that of
+    each area, if all have identity recurrence. For others `organics.linear_stability.small_gain`
+    is tried, on concrete values, for up to 1,000 neurons in all.
+
     `linear` is the point's `stability`, if already computed. Kinds and names of checks are Python
     values, so return only the arrays you need from a function under `jax.jit`.
     """
     linear = stability(point) if linear is None else linear
+    if isinstance(require_any_point(point).system, Hierarchy):
+        return _of_areas(linear)
     T, margin, checks, holds = _certificate(linear)
     return Certificate(
         kind="spectral" if T is None else "diagonal Lyapunov",
         holds=holds,
         spectral_abscissa=linear.spectral_abscissa,
         residual=linear.point.residual,
+        T=T,
+        margin=margin,
+        checks=checks,
+    )
+
+
+def _of_areas(linear: Stability) -> Certificate:
+    """The certificate of a hierarchy."""
+    hierarchy, point = linear.point.system, linear.point
+    assert isinstance(hierarchy, Hierarchy)
+    checks: dict[str, Any] = {
+        "steady state converged": point.converged,
+        "spectral abscissa < 0": linear.spectral_abscissa < 0,
+    }
+    kind, T, margin = "spectral", None, None
+    inert = hierarchy.is_cascade or hierarchy.is_inert(point.state)
+    if isinstance(inert, Tracer):
+        raise ValueError(
+            "`point` must have concrete values: with feedback the kind of certificate depends on "
+            "them."
+        )
+    if inert and hierarchy.has_identity_recurrence:
+        kind = "area by area"
+        each = [diagonal_certificate(one) for one in area_points(point)]
+        T, margin = tuple(one[0] for one in each), jnp.min(jnp.stack([one[1] for one in each]))
+        for k, (_, _, inequalities) in enumerate(each):
+            checks |= {f"{name}, area {k + 1}": holds for name, holds in inequalities.items()}
+    elif not inert and bool(point.converged) and bool(linear.spectral_abscissa < 0):
+        small = small_gain(hierarchy, point.state)
+        if small.holds:
+            kind, margin = "small gain", jnp.asarray(1 - small.largest, hierarchy.dtype)
+            checks |= {name: jnp.bool_(holds) for name, holds in small.checks.items()}
+    return Certificate(
+        kind=kind,
+        holds=jnp.all(jnp.stack(list(checks.values()))),
+        spectral_abscissa=linear.spectral_abscissa,
+        residual=point.residual,
         T=T,
         margin=margin,
         checks=checks,

@@ -8,11 +8,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
 from organics.circuit.circuit import Circuit, State, gate
+from organics.circuit.hierarchy import Hierarchy
 from organics.linear.jacobian import descending, jacobian, own_leak, rest_jacobian, spectrum
 from organics.linear_stability.oscillator import leak_and_rate
 from organics.machine.mesh import alike
 from organics.printing import Lines, in_html, in_words, numbers, verdict
-from organics.rest.point import OperatingPoint, require_point
+from organics.rest.point import OperatingPoint, require_any_point
 
 _MOST_OPEN = 6  # neurons of open sign: more would mean too many combinations
 
@@ -21,9 +22,9 @@ class Stability(NamedTuple):
     """Linear stability of a circuit at rest.
 
     Attributes
-        point: the circuit, its drive and its steady state.
-        eigenvalues: of the Jacobian, shape (2n,), in 1/ms, by falling real part; among equal ones
-            the larger imaginary part comes first.
+        point: the circuit or hierarchy, its drive and its steady state.
+        eigenvalues: of the Jacobian, shape (2n,) or, for a hierarchy, (m,), in 1/ms, by falling
+            real part; among equal ones the larger imaginary part comes first.
         spectral_abscissa: largest real part, in 1/ms.
         stable: whether the steady state converged and is linearly stable. For identity recurrence
             it always is, by the theorem. Otherwise the spectral abscissa must be negative (in
@@ -61,7 +62,7 @@ class Stability(NamedTuple):
 
 
 def stability(point: OperatingPoint) -> Stability:
-    """Eigenvalues and stability of a circuit at the steady state that `steady_state` found.
+    """Eigenvalues and stability of a circuit or hierarchy at the steady state of `steady_state`.
 
     Can be jitted and mapped. If no steady state was found, the spectrum is taken at the best state
     found, and `stable` is false.
@@ -75,9 +76,13 @@ def stability(point: OperatingPoint) -> Stability:
     eigenvalues are those of the least stable combination of slopes. With more than 6 remaining ones
     `stable` is false.
 
+    In a hierarchy where feedback has no effect (a cascade, for example), the eigenvalues are those
+    of its areas, and it is stable if they are: always, for identity recurrence. Otherwise they are
+    those of the whole Jacobian; `organics.jacobian` says what it is at `y_i = 0`.
+
     Raises `ValueError` if `point` is not an `OperatingPoint`.
     """
-    return _stability(require_point(point))
+    return _stability(require_any_point(point))
 
 
 @jax.jit  # one program for each size, also when called eagerly
@@ -99,21 +104,58 @@ def _stability(point: OperatingPoint) -> Stability:
 
 
 def linearize(
-    circuit: Circuit, z: Float[Array, " n"], state: State, converged: Bool[Array, ""]
-) -> tuple[Complex[Array, " two_n"], Bool[Array, ""]]:
+    system: Circuit | Hierarchy,
+    z: Float[Array, " n"],
+    state: State | tuple,
+    converged: Bool[Array, ""],
+) -> tuple[Complex[Array, " m"], Bool[Array, ""]]:
     """`eigenvalues` and `stable` of `Stability` at a state, which is a steady state if `converged`.
 
     Only `W_r=None` counts as identity recurrence here.
     """
+    if isinstance(system, Hierarchy):
+        return _of_areas(system, z, state, converged)
+    return _of_circuit(system, z, State(*state), converged)
+
+
+def _of_areas(
+    hierarchy: Hierarchy, z: Float[Array, " n"], states: tuple, converged: Bool[Array, ""]
+) -> tuple[Complex[Array, " m"], Bool[Array, ""]]:
+    def each():
+        drives = hierarchy.drives(states, z)
+        areas = zip(hierarchy.areas, drives, states, strict=True)
+        found = [_of_circuit(area, drive, state, converged) for area, drive, state in areas]
+        values = jnp.concatenate([values for values, _ in found])
+        return descending(values), jnp.all(jnp.stack([stable for _, stable in found]))
+
+    def together():
+        J = jacobian(hierarchy, states)
+        eigenvalues = spectrum(J)
+        return eigenvalues, converged & _decaying(J, eigenvalues)
+
+    if hierarchy.is_cascade:
+        return each()
+    return jax.lax.cond(hierarchy.is_inert(states), each, together)
+
+
+def _decaying(J: Float[Array, "m m"], eigenvalues: Complex[Array, " m"]) -> Bool[Array, ""]:
+    """Whether all eigenvalues are stable; in float32 for other roundings of `J`, too: products with
+    a large `1 - sqrt(a)` may cancel."""
+    stable = eigenvalues[0].real < 0
+    if J.dtype == jnp.float32:
+        stable &= jnp.all(jax.vmap(spectrum)(_rounded(J))[:, 0].real < 0)
+    return stable
+
+
+def _of_circuit(
+    circuit: Circuit, z: Float[Array, " n"], state: State, converged: Bool[Array, ""]
+) -> tuple[Complex[Array, " two_n"], Bool[Array, ""]]:
     active, decays = slopes_at_zero(circuit, z, state)
     exact = rest_jacobian(circuit, z, state, active)
     J = jnp.where(converged, exact, jacobian(circuit, state, active))
     eigenvalues = spectrum(J)
     if not circuit.has_identity_recurrence:
-        stable = converged & decays & (eigenvalues[0].real < 0)
-        if J.dtype == jnp.float32:  # products with a large `1 - sqrt(a)` may cancel
-            stable &= jnp.all(jax.vmap(spectrum)(_rounded(J))[:, 0].real < 0)
-        return eigenvalues, stable
+        return eigenvalues, converged & decays & _decaying(J, eigenvalues)
     bound = oscillator_bound(circuit, state)
     rates = jnp.where(converged, jnp.minimum(eigenvalues.real, bound), eigenvalues.real)
     return descending(jax.lax.complex(rates, eigenvalues.imag)), converged

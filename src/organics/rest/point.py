@@ -1,12 +1,13 @@
 """A system at rest under a constant drive: the system, its drive and the steady state found."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from organics.circuit.circuit import Circuit, State
+from organics.circuit.hierarchy import Hierarchy, named
 from organics.printing import Lines, in_html, in_words, numbers, verdict
 
 METHODS = ("closed form", "iteration", "newton", "relaxation", "given")
@@ -17,7 +18,7 @@ class SteadyState(NamedTuple):
     """A steady state, and how far it can be trusted.
 
     Attributes
-        state: `y` and `a`, each of shape (n,).
+        state: `y` and `a`, each of shape (n,); of a hierarchy a tuple of them, one for each area.
         residual: Euclidean norm of `circuit.imbalance`, the velocity scaled by the time constants.
         converged: whether this is a steady state: each equation balances to within the tolerance,
             relative to its terms; Newton's last step was small; and rounding moves the state as
@@ -29,7 +30,7 @@ class SteadyState(NamedTuple):
             name.
     """
 
-    state: State
+    state: State | tuple
     residual: Float[Array, ""]
     converged: Bool[Array, ""]
     iterations: Int[Array, ""]
@@ -37,7 +38,7 @@ class SteadyState(NamedTuple):
 
     def lines(self) -> Lines:
         """The result as a verdict and lines of text."""
-        rows = [("y", numbers(self.state.y)), ("a", numbers(self.state.a))]
+        rows = [(name, numbers(values)) for name, values in named(self.state)]
         rows.append(("residual", numbers(self.residual)))
         if np.ndim(self.method) == 0:
             rows.append(("found by", f"{self.method_name}, {int(self.iterations)} iterations"))
@@ -63,18 +64,18 @@ class OperatingPoint(eqx.Module):
     system for each drive.
 
     Attributes
-        system: the circuit, with `W_r=None` if its `W_r` is known to be the identity.
+        system: the circuit or hierarchy, with `W_r=None` where `W_r` is known to be the identity.
         z: its input drive, shape (n,).
         found: the steady state, and how far it can be trusted.
     """
 
-    system: Circuit
+    system: Circuit | Hierarchy
     z: Float[Array, "*batch n"]
     found: SteadyState
 
     @property
-    def state(self) -> State:
-        """`y` and `a`, each of shape (n,)."""
+    def state(self) -> Any:
+        """`y` and `a`, each of shape (n,); of a hierarchy a tuple of such states."""
         return self.found.state
 
     @property
@@ -109,7 +110,17 @@ class OperatingPoint(eqx.Module):
 
 
 def require_point(point: OperatingPoint) -> OperatingPoint:
-    """The point. Raises `ValueError` for anything else, such as a circuit or a `SteadyState`."""
+    """The point of a circuit. Raises `ValueError` for anything else, such as a `SteadyState` or the
+    point of a hierarchy."""
+    if isinstance(require_any_point(point).system, Hierarchy):
+        raise ValueError(
+            "`point` must be that of a `Circuit`; for a hierarchy of areas this does not exist."
+        )
+    return point
+
+
+def require_any_point(point: OperatingPoint) -> OperatingPoint:
+    """The point of a circuit or a hierarchy. Raises `ValueError` for anything else."""
     if not isinstance(point, OperatingPoint):
         raise ValueError(
             "`point` must be an `OperatingPoint`, as `steady_state(circuit, z)` returns it, not "

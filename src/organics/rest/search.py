@@ -31,12 +31,15 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, ScalarLike
 
 from organics.circuit.circuit import Circuit, State, as_drive, identity_recurrence
+from organics.circuit.hierarchy import Hierarchy, as_first_drive, joined, known_identities, split
 from organics.circuit.values import as_real
 from organics.linear.krylov import LARGE
 from organics.machine.mesh import advising, alike
 from organics.rest.algorithm1 import algorithm_1_start, iterate, sweep
 from organics.rest.balance import Candidate, judge
 from organics.rest.closed_form import closed_form
+from organics.rest.hierarchy import DrivenHierarchy
+from organics.rest.hierarchy import search as search_hierarchy
 from organics.rest.implicit import implicit
 from organics.rest.newton import may_be_stable, newton, newton_krylov
 from organics.rest.point import (
@@ -56,7 +59,7 @@ _RELAXATION_TIME = 2000.0  # in units of the largest time constant
 
 
 def steady_state(
-    circuit: Circuit,
+    circuit: Circuit | Hierarchy,
     z: 'Float[ArrayLike, " n"]',
     *,
     tolerance: float | None = None,
@@ -65,7 +68,7 @@ def steady_state(
     matrix_free: bool = False,
     start: State | None = None,
 ) -> OperatingPoint:
-    """A steady state of `circuit` for the constant input drive `z`, shape (n,).
+    """A steady state of a circuit or hierarchy for the constant input drive `z`, shape (n,).
 
     Can be jitted, mapped over circuits and drives, and differentiated to any order in forward and
     reverse mode. Derivatives come from the implicit function theorem, `-J^-1 dF/dtheta`, at a cost
@@ -94,6 +97,10 @@ def steady_state(
     largest singular value of `W_r` exceeds 1, it may not be the state that the circuit reaches from
     rest. That norm, if not given, is computed once for all drives.
 
+    In a `Hierarchy`, where feedback has no effect on it, the state has a closed form, area by area;
+    else Newton's method follows it from there in steps of at most 0.04 of `gamma`, and if that
+    fails, relaxation comes next. `start`, `spectral_norm` and `matrix_free` are for circuits alone.
+
     With `start`, a state with `a > 0`, Newton's method begins there and nothing else is tried: the
     state found is usually the one nearby. `organics.steady_states` lists those there are.
 
@@ -102,6 +109,13 @@ def steady_state(
     or if `spectral_norm` is not a number >= 0. Does not raise if no steady state is found, as some
     circuits have none: see `SteadyState.converged`.
     """
+    if isinstance(circuit, Hierarchy):
+        if spectral_norm is not None or matrix_free or start is not None:
+            raise ValueError(
+                "`start`, `spectral_norm` and `matrix_free` must be left out for a hierarchy of "
+                "areas."
+            )
+        return _hierarchy_at_rest(circuit, z, tolerance, relaxation_steps)
     z = as_drive(circuit, z)
     tolerance = _as_tolerance(tolerance, circuit.dtype)
     norm = None if spectral_norm is None else as_real("spectral_norm", spectral_norm, z.dtype)
@@ -125,21 +139,65 @@ def steady_state(
     return OperatingPoint(circuit, z, steady)
 
 
+def _hierarchy_at_rest(hierarchy: Hierarchy, z, tolerance, relaxation_steps) -> OperatingPoint:
+    z = as_first_drive(hierarchy, z)
+    tolerance = _as_tolerance(tolerance, hierarchy.dtype)
+    hierarchy, z = alike((known_identities(hierarchy), z))
+    driven = DrivenHierarchy(hierarchy, z)
+    fixed = jax.lax.stop_gradient(driven)
+    found, residual, method, count = search_hierarchy(fixed, tolerance, relaxation_steps)
+    states = split(hierarchy, implicit(driven, found.x))
+    return OperatingPoint(
+        hierarchy, z, SteadyState(states, residual, found.converged, count, method)
+    )
+
+
 def given_state(
-    circuit: Circuit, z: 'Float[ArrayLike, " n"]', state: State, *, tolerance: float | None = None
+    circuit: Circuit | Hierarchy,
+    z: 'Float[ArrayLike, " n"]',
+    state: State | tuple,
+    *,
+    tolerance: float | None = None,
 ) -> OperatingPoint:
     """The operating point at a known steady state, such as one from `organics.steady_states`.
 
     `converged` says whether the equations balance at `state`, to within the tolerance of
     `steady_state`. Nothing is searched for, and the state has no derivatives.
 
+    Of a hierarchy, `state` holds the states of its areas.
+
     Raises `ValueError` if `z` or `state` has the wrong shape or is not finite, or `a` is not > 0.
     """
+    if isinstance(circuit, Hierarchy):
+        return _given_states(circuit, z, state, tolerance)
     z = as_drive(circuit, z)
-    state = _require_state("state", circuit, state)
+    state = _require_state("state", circuit, State(*state))
     circuit = identity_recurrence(circuit) or circuit
     tolerance = _as_tolerance(tolerance, z.dtype)
     return OperatingPoint(circuit, z, _judged(circuit, z, state, tolerance, GIVEN))
+
+
+def _given_states(hierarchy: Hierarchy, z, states, tolerance) -> OperatingPoint:
+    z = as_first_drive(hierarchy, z)
+    if len(states) != len(hierarchy.areas):
+        raise ValueError(
+            f"`state` must hold one `State` for each of {len(hierarchy.areas)} areas, not "
+            f"{len(states)}."
+        )
+    states = tuple(
+        _require_state(f"state[{i}]", area, state)
+        for i, (area, state) in enumerate(zip(hierarchy.areas, states, strict=True))
+    )
+    hierarchy = known_identities(hierarchy)
+    tolerance = _as_tolerance(tolerance, z.dtype)
+    return OperatingPoint(hierarchy, z, _judged_areas(hierarchy, z, states, tolerance))
+
+
+@jax.jit
+def _judged_areas(hierarchy: Hierarchy, z, states: tuple, tolerance) -> SteadyState:
+    found = judge(DrivenHierarchy(hierarchy, z), joined(states))
+    converged = (found.error <= tolerance) & hierarchy.valid
+    return SteadyState(states, found.residual, converged, jnp.int32(0), jnp.int32(GIVEN))
 
 
 def _require_state(name: str, circuit: Circuit, state: State) -> State:

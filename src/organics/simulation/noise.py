@@ -11,7 +11,9 @@ its time constant.
 
 import math
 import warnings
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -23,6 +25,13 @@ from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int, PRNGKeyArray,
 
 from organics.arguments import require_among, require_whole
 from organics.circuit.circuit import Circuit, State, root
+from organics.circuit.hierarchy import (
+    Hierarchy,
+    first_area,
+    modulators,
+    packed,
+    unpacked,
+)
 from organics.circuit.values import as_real
 from organics.machine.memory import require_memory
 from organics.machine.mesh import advising, alike, concretely
@@ -119,20 +128,59 @@ class Noise(eqx.Module):
         return State(y / jnp.sqrt(circuit.tau_y), a / jnp.sqrt(circuit.tau_a))
 
 
+def amplitudes(
+    noise: Noise | Sequence[Noise], system: Circuit | Hierarchy, state: Any
+) -> Float[Array, " m"]:
+    """`Noise.amplitudes` of all neurons in the order of the Jacobian's rows.
+
+    The noise of a hierarchy is one `Noise` for all areas, or one for each.
+    """
+    return jnp.concatenate(
+        [
+            part
+            for one, area, at in zip(*by_area(noise, system, state), strict=True)
+            for part in one.amplitudes(area, at)
+        ]
+    )
+
+
+def by_area(noise: Any, system: Circuit | Hierarchy, state: Any) -> tuple:
+    """The noise, the circuits and their states, one for each area.
+
+    Raises `ValueError` if the noise is not of the kinds that `amplitudes` takes.
+    """
+    if isinstance(system, Circuit):
+        if not isinstance(noise, Noise):
+            raise ValueError(f"`noise` must be an `organics.Noise`, not {noise!r}.")
+        return (noise,), (system,), (state,)
+    areas = len(system.areas)
+    each = (noise,) * areas if isinstance(noise, Noise) else noise
+    if not (
+        isinstance(each, list | tuple)
+        and len(each) == areas
+        and all(isinstance(one, Noise) for one in each)
+    ):
+        raise ValueError(
+            f"`noise` must be an `organics.Noise`, or {areas} of them, one for each area, not "
+            f"{noise!r}."
+        )
+    return tuple(each), system.areas, state
+
+
 def simulate_noisy(
-    circuit: Circuit,
+    circuit: Circuit | Hierarchy,
     z: "Drive",
-    noise: Noise,
+    noise: Noise | Sequence[Noise],
     dt: 'Real[ArrayLike, ""]',
     steps: int,
-    initial: State | None = None,
+    initial: State | tuple | None = None,
     *,
     key: "PRNGKeyArray",
     scheme: Scheme = "euler-maruyama",
     save_every: int = 1,
     throw: bool = True,
 ) -> Trajectory:
-    """Integrate the circuit with noise, in `steps` steps of `dt` ms.
+    """Integrate a circuit or hierarchy with noise, in `steps` steps of `dt` ms.
 
     "euler-maruyama" converges to the Itô solution, with strong order 1 for additive and 1/2 for
     multiplicative noise. "heun" converges to the Stratonovich solution with strong order 1 for
@@ -160,7 +208,9 @@ def simulate_noisy(
             (steps / save_every + 1, n), and linear between them; or a function of the time in ms,
             traced and mapped over times by JAX. Each step uses its value at the beginning of the
             step; a step of more than 0.45 ms uses its mean over times at most 0.45 ms apart.
-        initial: state at time 0, with `a > 0`; by default `y = 0` and `a = (b0 sigma)^2`.
+        noise: that of a hierarchy is the same in all areas, or a sequence with one for each.
+        initial: state at time 0, with `a > 0`; by default `y = 0` and `a = (b0 sigma)^2`. Of a
+            hierarchy, a tuple with the state of each area.
         save_every: number of steps between saved rows; must divide `steps`. The first saved row is
             `initial`. The noise of at least this many steps is held in memory.
         throw: raise if the trajectory is not `ok`.
@@ -171,8 +221,10 @@ def simulate_noisy(
             traced and more than 0.45 ms.
     """
     dt = _step(circuit, dt)
+    hierarchy = isinstance(circuit, Hierarchy)
+    shape = (2 * sum(circuit.sizes),) if hierarchy else (2, circuit.n)
     return _simulate(
-        circuit, z, noise, dt, steps, initial, _Drawn(key, dt, circuit.n), scheme, save_every, throw
+        circuit, z, noise, dt, steps, initial, _Drawn(key, dt, shape), scheme, save_every, throw
     )
 
 
@@ -208,10 +260,10 @@ class _Drawn(eqx.Module):
 
     key: PRNGKeyArray
     dt: Float[Array, ""]
-    n: int
+    shape: tuple
 
-    def __call__(self, step: Int[Array, ""]) -> Float[Array, "2 n"]:
-        return jnp.sqrt(self.dt) * jr.normal(jr.fold_in(self.key, step), (2, self.n), self.dt.dtype)
+    def __call__(self, step: Int[Array, ""]) -> Float[Array, "..."]:
+        return jnp.sqrt(self.dt) * jr.normal(jr.fold_in(self.key, step), self.shape, self.dt.dtype)
 
 
 class _Given(eqx.Module):
@@ -231,19 +283,20 @@ def _simulate(
         raise ValueError(
             f"`steps` must be a multiple of `save_every`, not {steps} and {save_every}."
         )
-    if not isinstance(noise, Noise):
-        raise ValueError(f"`noise` must be a `Noise`, not {noise!r}.")
     rows = steps // save_every
-    neuron_bytes = 2 * circuit.n * dt.dtype.itemsize
+    sizes = circuit.sizes if isinstance(circuit, Hierarchy) else (circuit.n,)
+    neuron_bytes = 2 * sum(sizes) * dt.dtype.itemsize
     require_memory(rows * neuron_bytes, "steps", f"a trajectory of {rows:,} rows")
     require_memory(save_every * neuron_bytes, "save_every", f"the noise of {save_every:,} steps")
     with concretely():  # concrete values stay concrete inside a traced function
         times = _times(dt, save_every, rows)
         drive = as_time_course(circuit, z, times)
         start = initial_state(circuit, initial)
-        if not (isinstance(start.a, Tracer) or np.all(np.asarray(start.a) > 0)):
+        a = modulators(start)
+        if not (isinstance(a, Tracer) or np.all(np.asarray(a) > 0)):
             raise ValueError("`initial.a` must be > 0 in a simulation with noise.")
-        jax.eval_shape(noise.levels, circuit, start)  # refuses shapes before any work starts
+        for one in zip(*by_area(noise, circuit, start), strict=True):
+            jax.eval_shape(Noise.levels, *one)  # refuses shapes before any work starts
         eigenvalues = _modes(circuit, drive, times)
     constant = isinstance(drive, Constant)
     if not isinstance(dt, Tracer) and not isinstance(eigenvalues, Tracer):
@@ -274,12 +327,12 @@ def _times(dt: Float[Array, ""], save_every: int, rows: int) -> Float[Array, " r
     return dt * save_every * np.arange(rows + 1, dtype=dt.dtype)
 
 
-def _modes(circuit: Circuit, drive, times) -> Complex[Array, "drives m"]:
+def _modes(circuit: Circuit | Hierarchy, drive, times) -> Complex[Array, "drives m"]:
     """Eigenvalues under a constant drive, or under the weakest and the strongest value of a varying
     one."""
     if isinstance(drive, Constant):
         return modes(circuit, drive.value[None])
-    return modes(circuit, _weakest_and_strongest(circuit.b, drive, times))
+    return modes(circuit, _weakest_and_strongest(first_area(circuit).b, drive, times))
 
 
 @eqx.filter_jit
@@ -289,9 +342,7 @@ def _weakest_and_strongest(gain: Float[Array, " n"], drive, times) -> Float[Arra
     return values[jnp.stack([jnp.argmin(size), jnp.argmax(size)])]
 
 
-def _judge(
-    eigenvalues, dt: float, scheme: Scheme, noise: Noise, constant: bool, throw: bool
-) -> None:
+def _judge(eigenvalues, dt: float, scheme: Scheme, noise: Any, constant: bool, throw: bool) -> None:
     """Refuse unstable steps, and warn of steps that change a variance too much."""
     error = variance_error(eigenvalues, dt, scheme)
     if error <= _BIAS:
@@ -317,7 +368,7 @@ def _judge(
         raise ValueError(f"`dt` must be at most {bound}, not {dt:g}. {would_do}")
 
 
-def _silent(noise: Noise) -> bool:
+def _silent(noise: Any) -> bool:
     """Whether all levels are known to be 0."""
     levels = jax.tree.leaves(noise)
     return not any(isinstance(level, Tracer) or np.any(np.asarray(level)) for level in levels)
@@ -348,17 +399,17 @@ def _nothing_if(unstable: Bool[Array, ""], trajectory: Trajectory) -> Trajectory
     )
 
 
-# The state is stacked, (2, n) with rows y and a: a scan pays for every array it carries.
+# The state is one array: a scan pays for every array it carries.
 
 
-def _step_function(circuit: Circuit, noise: Noise, dt, scheme: Scheme):
+def _step_function(circuit: Circuit | Hierarchy, noise: Any, dt, scheme: Scheme):
     """One step from `x` at time `t`, where the drive is `z`, to `t + dt`, where it is `z_next`."""
 
     def drift(x, z):
-        return jnp.stack(circuit.velocity(State(x[0], x[1]), z))
+        return packed(circuit.velocity(unpacked(circuit, x), z))
 
     def diffusion(x):
-        return jnp.stack(noise.amplitudes(circuit, State(x[0], x[1])))
+        return amplitudes(noise, circuit, unpacked(circuit, x)).reshape(x.shape)
 
     def euler_maruyama(x, z, z_next, dB):
         del z_next
@@ -397,30 +448,31 @@ def _integrate(
         x, path = jax.lax.scan(advance, x, (mean(z[:-1]), mean(z[1:]), dB))
         path = path.reshape(rows_per_chunk, save_every, *x.shape)
         driven = jnp.all(jnp.isfinite(z[1:] + z[:-1]).reshape(rows_per_chunk, -1), axis=1)
-        return x, (path[:, -1], jnp.min(path[:, :, 1], axis=(1, 2)), driven)
+        lowest = jnp.min(modulators(unpacked(circuit, path)), axis=(1, 2))
+        return x, (path[:, -1], lowest, driven)
 
     # what the loop carries must vary over a mesh of devices as its inputs do
     given = circuit, noise, dt, drive(times[0]), increments(jnp.int32(0))
-    begin, _ = alike((jnp.stack(start), given))
+    begin, _ = alike((packed(start), given))
     _, outcome = jax.lax.scan(chunk, begin, jnp.arange(chunks))
     # the last chunk may have gone past the end
     saved, lowest, driven = (x.reshape(-1, *x.shape[2:])[:rows] for x in outcome)
-    good = (lowest > 0) & jnp.all(jnp.isfinite(saved), axis=(1, 2))
-    saved = jnp.concatenate([jnp.stack(start)[None], saved])
+    good = (lowest > 0) & jnp.all(jnp.isfinite(saved.reshape(rows, -1)), axis=1)
+    saved = jnp.concatenate([packed(start)[None], saved])
     saved = jnp.where(jnp.isfinite(saved), saved, jnp.nan)
     ok, bad = jnp.all(good), jnp.argmin(good)
     failure = jnp.where(lowest[bad] <= 0, MODULATOR, DIVERGENCE)
     failure = jnp.where(driven[bad], failure, DRIVE)
     return Trajectory(
         t=times,
-        state=State(saved[:, 0], saved[:, 1]),
+        state=unpacked(circuit, saved),
         failure=jnp.where(ok, NONE, failure),
         end_time=jnp.where(ok, times[-1], times[bad]),
         rested=jnp.zeros_like(ok),
     )
 
 
-def _step(circuit: Circuit, dt) -> Float[Array, ""]:
+def _step(circuit: Circuit | Hierarchy, dt) -> Float[Array, ""]:
     with concretely():  # a concrete `dt` stays concrete inside a traced function
         dt = as_real("dt", dt, circuit.dtype)
         if dt.ndim:

@@ -17,6 +17,15 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from organics.arguments import require_among, require_whole
 from organics.circuit.circuit import Circuit, State, as_drive, root
+from organics.circuit.hierarchy import (
+    Hierarchy,
+    as_first_drive,
+    first_area,
+    modulators,
+    named,
+    packed,
+    unpacked,
+)
 from organics.circuit.values import as_real
 from organics.errors import SimulationFailed
 from organics.machine.mesh import advising, concretely, require_unchecked
@@ -34,7 +43,7 @@ NONE, STEPS, RESOLUTION, DIVERGENCE, DRIVE, MODULATOR, STABILITY = range(len(FAI
 
 
 class Trajectory(eqx.Module):
-    """States of a circuit along time.
+    """States of a circuit, or a hierarchy, along time.
 
     A batch of trajectories, made by `jax.vmap`, has leading axes on every field. Differentiating
     the `end_time` of a failure, or the `steady_time` of a circuit that did not come to rest, raises
@@ -42,8 +51,8 @@ class Trajectory(eqx.Module):
 
     Attributes
         t: save times, in ms, shape (t,).
-        state: `y` and `a`, each of shape (t, n); NaN after a failure of the solver, the state of
-            rest after `steady_time`.
+        state: `y` and `a`, each of shape (t, n), of a hierarchy a tuple of such states; NaN after a
+            failure of the solver, the state of rest after `steady_time`.
         failure: index into `FAILURES`, 0 if there is none; `failure_name` is its name.
         end_time: until when the trajectory is valid, in ms: the last save time, `steady_time`, or
             the time of the failure.
@@ -52,7 +61,7 @@ class Trajectory(eqx.Module):
     """
 
     t: Float[Array, "*batch t"]
-    state: State
+    state: State | tuple
     failure: Int[Array, "*batch"]
     end_time: Float[Array, "*batch"]
     rested: Bool[Array, "*batch"]
@@ -60,12 +69,13 @@ class Trajectory(eqx.Module):
 
     def lines(self) -> Lines:
         """The result as a verdict and lines of text."""
-        t, y = np.asarray(self.t), np.asarray(self.state.y)
+        t = np.asarray(self.t)
         rows = [("times", f"{t.shape[-1]} from {t.min():.6g} to {t.max():.6g} ms")]
         if t.ndim == 1:
-            last = max(int(np.sum(np.all(np.isfinite(y), axis=1))) - 1, 0)
+            finite = np.all(np.isfinite(modulators(self.state)), axis=1)
+            last = max(int(np.sum(finite)) - 1, 0)
             rows += [(f"{name} at {t[last]:.6g} ms", numbers(x[last]))
-                     for name, x in self.state._asdict().items()]  # fmt: skip
+                     for name, x in named(self.state)]  # fmt: skip
             failed = f"failed ({self.failure_name}) at {float(self.end_time):.6g} ms"
             done = f"at rest from {float(self.end_time):.6g} ms on" if self.rested else "simulated"
             return Lines(done if self.ok else failed, tuple(rows))
@@ -88,14 +98,14 @@ class Trajectory(eqx.Module):
     def steady_time(self) -> Float[Array, "*batch"]:
         """When the circuit came to rest, in ms; `inf` if it did not, or without `until_steady`."""
         time = jnp.where(self.rested, self.end_time, jnp.inf)
-        return _determined(self.rested, time, self.state.y)
+        return _determined(self.rested, time, modulators(self.state))
 
     @property
     def failure_name(self) -> str:
         """What went wrong: one of `FAILURES`. Needs concrete values."""
         return FAILURES[int(self.failure)]
 
-    def __call__(self, t: 'Real[ArrayLike, ""]') -> State:
+    def __call__(self, t: 'Real[ArrayLike, ""]') -> Any:
         """State at a time `t` in ms, by the solver's own interpolation. Needs `dense=True`.
 
         For several times use `jax.vmap`; a time out of range then gives NaN.
@@ -113,14 +123,19 @@ class Trajectory(eqx.Module):
                 f"was simulated, not {float(t)}."
             )
         held = jnp.where(inside & self.rested, jnp.minimum(t, self.end_time), t)
-        return State(*self.interpolation.evaluate(held))
+        x = self.interpolation.evaluate(held)
+        if isinstance(self.state, State):
+            return State(*x)
+        sizes = [part.shape[-1] for area in self.state for part in area]
+        parts = jnp.split(x, np.cumsum(sizes)[:-1])
+        return tuple(State(y, a) for y, a in zip(parts[::2], parts[1::2], strict=True))
 
 
 def simulate(
-    circuit: Circuit,
+    circuit: Circuit | Hierarchy,
     z: "Drive",
     t: 'Real[ArrayLike, "*times"]',
-    initial: State | None = None,
+    initial: State | tuple | None = None,
     *,
     method: Method = "explicit",
     rtol: float = 1e-6,
@@ -132,7 +147,7 @@ def simulate(
     steady_tolerance: float = 1e-5,
     throw: bool = True,
 ) -> Trajectory:
-    """Integrate the circuit's differential equation, with adaptive steps.
+    """Integrate the differential equation of a circuit or hierarchy, with adaptive steps.
 
     Can be jitted, mapped over circuits, drives and initial states, and differentiated in reverse
     mode, through the steps taken. When differentiated, the explicit method takes more steps at
@@ -150,7 +165,8 @@ def simulate(
         t: increasing save times in ms, the first being the time of `initial`; or a duration in ms,
             which gives evenly spaced times from 0: as many as `z` has samples, else 101.
         initial: state at the first time. By default `y = 0` and `a = (b0 sigma)^2`, a steady state
-            of the circuit without input. Any `a` is allowed, negative ones too.
+            of the circuit without input. Any `a` is allowed, negative ones too. Of a hierarchy, a
+            tuple with the state of each area.
         method: "explicit" (Tsit5) or "implicit" (Kvaerno5, for stiff circuits: time constants far
             apart, or very large `a`), both of order 5.
         rtol, atol: relative and absolute error allowed per step.
@@ -237,7 +253,7 @@ class Function(eqx.Module):
 
 
 def as_time_course(
-    circuit: Circuit, z: Drive, times: Float[Array, " t"]
+    circuit: Circuit | Hierarchy, z: Drive, times: Float[Array, " t"]
 ) -> Constant | Sampled | Function:
     """`z`, in any of its three forms (see `simulate`), as a function of the time in ms.
 
@@ -254,7 +270,8 @@ def as_time_course(
             raise ValueError(f"`z` must return shape ({circuit.n},) at each time, not {shape}.")
         return drive
     if np.ndim(z) != 2:
-        return Constant(as_drive(circuit, z))
+        hierarchy = isinstance(circuit, Hierarchy)
+        return Constant(as_first_drive(circuit, z) if hierarchy else as_drive(circuit, z))
     samples = as_real("z", z, circuit.dtype)
     if samples.shape != (len(times), circuit.n):
         raise ValueError(
@@ -266,7 +283,9 @@ def as_time_course(
     return Sampled(dfx.LinearInterpolation(times, samples))
 
 
-def save_times(circuit: Circuit, t: Real[ArrayLike, "*times"], samples: int) -> Float[Array, " t"]:
+def save_times(
+    circuit: Circuit | Hierarchy, t: Real[ArrayLike, "*times"], samples: int
+) -> Float[Array, " t"]:
     """`t` as save times in the circuit's type: a duration becomes `samples` times from 0.
 
     Raises `ValueError` if there are fewer than two, or they do not increase.
@@ -292,12 +311,22 @@ def save_times(circuit: Circuit, t: Real[ArrayLike, "*times"], samples: int) -> 
     return jax.device_put(times)
 
 
-def initial_state(circuit: Circuit, initial: State | None) -> State:
+def initial_state(circuit: Circuit | Hierarchy, initial: Any) -> Any:
     """`initial` in the circuit's type; `y = 0`, `a = (b0 sigma)^2` if it is not given.
+
+    Of a hierarchy, a state for each area.
 
     Raises `ValueError` if a shape is not (n,) or a value is not finite; without `initial`, also if
     `(b0 sigma)^2` is out of range: an `a` that starts at 0 would stay there.
     """
+    if isinstance(circuit, Hierarchy):
+        given = (None,) * len(circuit.areas) if initial is None else initial
+        if len(given) != len(circuit.areas):
+            raise ValueError(
+                f"`initial` must hold a `State` for each of {len(circuit.areas)} areas, not "
+                f"{len(given)}."
+            )
+        return tuple(map(initial_state, circuit.areas, given))
     if initial is None:
         start = _without_input(circuit)
         if not isinstance(start.a, Tracer):
@@ -336,7 +365,7 @@ def with_honest_end(trajectory: Trajectory) -> Trajectory:
     Call it outside of compiled functions, so that the error is raised in the caller.
     """
     determined = trajectory.rested | trajectory.ok
-    end = _determined(determined, trajectory.end_time, trajectory.state.y)
+    end = _determined(determined, trajectory.end_time, modulators(trajectory.state))
     return eqx.tree_at(lambda path: path.end_time, trajectory, end)
 
 
@@ -450,12 +479,12 @@ def _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance) ->
     require_whole("max_steps", max_steps)
 
 
-# The state is stacked, (2, n) with rows y and a: the solver pays for every array it carries.
+# The state is one array: the solver pays for every array it carries.
 
 
 def _velocity(t, x, args):
     circuit, drive, *_ = args
-    return jnp.stack(circuit.velocity(State(x[0], x[1]), drive(t)))
+    return packed(circuit.velocity(unpacked(circuit, x), drive(t)))
 
 
 def _above_rest(t, y, args, t0, **_):
@@ -470,7 +499,7 @@ def _above_rest(t, y, args, t0, **_):
 
 def _excess(t, y, args):
     circuit, drive, tolerance, *_ = args
-    imbalance = jnp.stack(circuit.imbalance(State(y[0], y[1]), drive(t)))
+    imbalance = packed(circuit.imbalance(unpacked(circuit, y), drive(t)))
     return root(jnp.sum(jnp.square(imbalance))) - tolerance  # has a derivative at 0
 
 
@@ -502,7 +531,7 @@ class _Asked(eqx.Module):
 @advising
 @eqx.filter_jit
 def _integrate(circuit, drive, times, initial, asked: _Asked) -> Trajectory:
-    start, args = jnp.stack(initial), (circuit, drive)
+    start, args = packed(initial), (circuit, drive)
     event, at_rest = None, jnp.bool_(False)
     if asked.until_steady:
         at_rest = _excess(times[0], start, (*args, asked.steady_tolerance)) <= 0
@@ -524,7 +553,7 @@ def _integrate(circuit, drive, times, initial, asked: _Asked) -> Trajectory:
         max_steps=asked.max_steps,
         throw=False,
     )
-    return _as_trajectory(solution, times, initial, at_rest)
+    return _as_trajectory(circuit, solution, times, initial, at_rest)
 
 
 def _controller(circuit, drive, times, initial, asked: _Asked) -> Any:
@@ -534,7 +563,7 @@ def _controller(circuit, drive, times, initial, asked: _Asked) -> Any:
         controller = dfx.ClipStepSizeController(controller, step_ts=times)
     course = None
     if asked.room is not None:
-        pull = lambda t: circuit.b * drive(t)  # noqa: E731
+        pull = lambda t: first_area(circuit).b * drive(t)  # noqa: E731
         course = survey(pull, times[0], times[-1], asked.room, rtol=asked.rtol, atol=asked.atol)
     given = circuit, times, initial, drive(times[0])
     differentiated = is_differentiated(given) if asked.method == "explicit" else None
@@ -542,25 +571,30 @@ def _controller(circuit, drive, times, initial, asked: _Asked) -> Any:
 
 
 def _as_trajectory(
-    solution: dfx.Solution, times: Array, initial: State, at_rest: Bool[Array, ""]
+    circuit: Circuit | Hierarchy,
+    solution: dfx.Solution,
+    times: Array,
+    initial: Any,
+    at_rest: Bool[Array, ""],
 ) -> Trajectory:
     """The saved states, the states at rest, and the failure; `at_rest` from the start."""
     assert solution.ts is not None and solution.ys is not None
     (saved_times, (end_time,)), (saved, (last,)) = solution.ts, solution.ys
     steady = solution.result == dfx.RESULTS.event_occurred
     end_time = jnp.where(at_rest, times[0], end_time)
-    last = jnp.where(at_rest, jnp.stack(initial), last)
+    last = jnp.where(at_rest, packed(initial), last)
     saved_times = jnp.where(at_rest, jnp.inf, saved_times)
     rest = jnp.where(steady, last, jnp.nan)
-    rows = jnp.where(jnp.isfinite(saved_times)[:, None, None], saved, rest)
-    y, a = rows[:, 0], rows[:, 1]
-    crossed = jnp.any((a <= 0) & (initial.a > 0)[None, :], axis=1)
+    reached = jnp.isfinite(saved_times).reshape(-1, *(1,) * rest.ndim)
+    rows = jnp.where(reached, saved, rest)
+    state = unpacked(circuit, rows)
+    crossed = jnp.any((modulators(state) <= 0) & (modulators(initial) > 0)[None, :], axis=1)
     last_good = times[jnp.maximum(jnp.argmax(crossed) - 1, 0)]
     good = dfx.is_okay(solution.result) & jnp.all(jnp.isfinite(rows))
     failure = jnp.where(jnp.any(crossed), MODULATOR, _failure(solution.result, good))
     return Trajectory(
         t=times,
-        state=State(y, a),
+        state=state,
         failure=failure,
         end_time=jnp.where(jnp.any(crossed), last_good, end_time),
         rested=steady,

@@ -255,6 +255,15 @@ OURS: tuple[Target, ...] = (
         room="ours",
     ),
     Target(
+        name="hierarchy",
+        title="Two areas with feedback",
+        claim="In two areas with balanced feedback, responses, rhythms, coherence and "
+        "communication change with contrast and feedback as in the preprint on hierarchies.",
+        source="ours; findings of Pal et al. 2025",
+        minutes=2.0,
+        room="ours",
+    ),
+    Target(
         name="schedules",
         title="Schedules of the learning rate",
         claim="There is a schedule that learns more in as many epochs than the paper's.",
