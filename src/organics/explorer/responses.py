@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
-from organics.circuit.circuit import Circuit, State
+from organics.circuit.circuit import Circuit, State, as_drive
+from organics.circuit.values import Values
 from organics.linear_stability.spectrum import stability
 from organics.rest.search import steady_state
 from organics.simulation.noise import Noise
@@ -38,7 +39,7 @@ class Responses(NamedTuple):
 
 def responses(
     circuit: Circuit,
-    z: Float[Array, " n"],
+    z: "Values",
     frequencies: Float[np.ndarray, " f"],
     noise: Noise,
 ) -> Responses:
@@ -46,7 +47,8 @@ def responses(
 
     Frequencies are in kHz. Raises `ValueError` as `steady_state` does.
     """
-    return _over(circuit, CONTRASTS[:, None] * np.asarray(z), frequencies, noise)
+    drives = CONTRASTS[:, None] * np.asarray(as_drive(circuit, z), float)
+    return _over(circuit, drives.astype(circuit.dtype), frequencies, noise)
 
 
 @jax.jit
