@@ -4,6 +4,7 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
@@ -19,7 +20,7 @@ CONTRASTS = 10 ** (np.arange(-40, 21) / 20)
 
 
 class Responses(NamedTuple):
-    """Steady state and linear theory for each contrast.
+    """Steady state and linear theory for each contrast; NaN where no steady state was found.
 
     Attributes
         state: `y` and `a`, each of shape (contrasts, n).
@@ -60,4 +61,6 @@ def _at(circuit: Circuit, frequencies, noise: Noise, z) -> Responses:
     point = steady_state(circuit, z)
     linear = stability(point)
     power = power_spectrum(point, frequencies, noise)[:, : circuit.n]
-    return Responses(point.state, point.converged, linear.stable, linear.eigenvalues, power)
+    found = lambda values: jnp.where(point.converged, values, jnp.nan)  # noqa: E731
+    state = State(found(point.state.y), found(point.state.a))
+    return Responses(state, point.converged, linear.stable, found(linear.eigenvalues), power)
