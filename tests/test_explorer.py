@@ -293,7 +293,7 @@ def test_a_text_stays_a_text_and_nothing_is_fetched():
 def test_responses_are_steady_states_and_their_spectra():
     """Against the closed form, and the definition of the spectrum."""
     kilohertz, noise = page.HERTZ / 1000, Noise(0.1, 0.05)
-    found = responses(RING, jnp.asarray(DRIVE), kilohertz, noise)
+    found = responses(RING, DRIVE, kilohertz, noise)
     assert bool(jnp.all(found.converged & found.stable)) and 1.0 in CONTRASTS
     drive = CONTRASTS[:, None] * DRIVE * np.asarray(RING.b)
     a = np.asarray(RING.c) + drive**2 @ np.asarray(RING.W).T
@@ -344,6 +344,12 @@ def test_bad_input_is_refused_and_nothing_written(arguments, words, tmp_path, ca
     error = capsys.readouterr().err
     assert all(word in error for word in words), error
     assert [path.name for path in tmp_path.iterdir()] == ["large.json"]
+
+
+def test_a_drive_that_does_not_fit_is_refused():
+    for z in ([1.0], [1.0, np.nan]):
+        with pytest.raises(ValueError, match="`z` must"):
+            responses(RING, z, page.HERTZ / 1000, Noise(0.1))
 
 
 def test_without_bokeh_the_error_says_what_to_install(monkeypatch):

@@ -1,4 +1,5 @@
-// The page for several neurons: what Python computed for each contrast of the drive.
+// The page for several neurons: what Python computed for each contrast of the drive, NaN where it
+// found no steady state.
 "use strict";
 
 (() => {
@@ -27,7 +28,7 @@
   function drawEigenvalues() {
     const [re, im] = [row(real, now, 2 * n), row(imaginary, now, 2 * n)];
     const points = re.map((x, i) => ({ x, y: im[i], stable: stable[now] }));
-    page.fillByStability("eigenvalues", "eigenvalues", converged[now] ? points : []);
+    page.fillByStability("eigenvalues", "eigenvalues", points);
   }
 
   function drawSpectra() {
@@ -51,7 +52,7 @@
   }
 
   function drawResponses() {
-    const course = (i) => contrasts.map((_, k) => (converged[k] ? y[k * n + i] : NaN));
+    const course = (i) => contrasts.map((_, k) => y[k * n + i]);
     page.fill("responses", "responses", {
       xs: neurons.map(() => contrasts),
       ys: neurons.map(course),
@@ -76,9 +77,11 @@
     now = Number(range.value);
     changed();
   });
-  page.by("controls").append(page.element("label", { className: "slider" }, "contrast", range, shown));
-  page.offerCopies(inFileForm);
   page.open(() => {
+    page.by("controls").append(
+      page.element("label", { className: "slider" }, "contrast", range, shown),
+    );
+    page.offerCopies(inFileForm);
     drawResponses();
     changed();
   });

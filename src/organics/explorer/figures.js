@@ -158,7 +158,7 @@ print(organics.stability(point))
     }
   }
 
-  const short = (x) => String(Number(x.toPrecision(4)));
+  const short = (x) => (Number.isNaN(x) ? "–" : String(Number(x.toPrecision(4))));
 
   return {
     by, colors, element, explain, figures, fill, fillByStability, inFrames, offerCopies, open, short,

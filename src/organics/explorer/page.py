@@ -25,8 +25,8 @@ NOISE = {"y": 0.1, "a": 0.0}
 """Levels of additive noise of the spectra, the defaults of `organics spectrum`."""
 HERTZ = np.geomspace(1, 1000, 100)
 
-# in a script element only these could end the element or a line
-_ESCAPED = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
+# in a script element only these could have a meaning in HTML; the rest of the JSON is ASCII
+_ESCAPED = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"}
 
 
 def as_page(circuit: "Circuit", z: "Values", *, title: str = "", comment: str = "") -> str:
@@ -77,14 +77,10 @@ def _parameters(circuit: "Circuit", z: "Values") -> dict[str, Any]:
 
 
 def _packed_responses(circuit: "Circuit", z: "Values") -> dict[str, Any]:
-    import jax.numpy as jnp
-
     from organics.explorer.responses import CONTRASTS, responses
     from organics.simulation.noise import Noise
 
-    found = responses(
-        circuit, jnp.asarray(z, circuit.dtype), HERTZ / 1000, Noise(NOISE["y"], NOISE["a"])
-    )
+    found = responses(circuit, z, HERTZ / 1000, Noise(NOISE["y"], NOISE["a"]))
     eigenvalues = np.asarray(found.eigenvalues)
     return {
         "contrasts": as_plain(CONTRASTS),

@@ -160,9 +160,9 @@
   const { Y, A, STABLE, UNSTABLE } = page.colors;
   page.explain(["—", Y, "dy/dt = 0, y"], ["—", A, "da/dt = 0, a"], ["●", STABLE, "stable"], ["○", UNSTABLE, "unstable"]);
   const changed = page.inFrames(drawPortrait, drawCourse, drawEigenvalues, drawSpectra);
-  addControls(changed);
-  page.offerCopies(inFileForm);
   page.open(() => {
+    addControls(changed);
+    page.offerCopies(inFileForm);
     const start = ({ x, y }) => {
       starts.push([x, Math.max(y, 0)]);
       starts.splice(0, starts.length - MOST_STARTS);

@@ -4,10 +4,12 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
-from organics.circuit.circuit import Circuit, State
+from organics.circuit.circuit import Circuit, State, as_drive
+from organics.circuit.values import Values
 from organics.linear_stability.spectrum import stability
 from organics.rest.search import steady_state
 from organics.simulation.noise import Noise
@@ -18,7 +20,7 @@ CONTRASTS = 10 ** (np.arange(-40, 21) / 20)
 
 
 class Responses(NamedTuple):
-    """Steady state and linear theory for each contrast.
+    """Steady state and linear theory for each contrast; NaN where no steady state was found.
 
     Attributes
         state: `y` and `a`, each of shape (contrasts, n).
@@ -38,7 +40,7 @@ class Responses(NamedTuple):
 
 def responses(
     circuit: Circuit,
-    z: Float[Array, " n"],
+    z: "Values",
     frequencies: Float[np.ndarray, " f"],
     noise: Noise,
 ) -> Responses:
@@ -46,7 +48,8 @@ def responses(
 
     Frequencies are in kHz. Raises `ValueError` as `steady_state` does.
     """
-    return _over(circuit, CONTRASTS[:, None] * np.asarray(z), frequencies, noise)
+    drives = CONTRASTS[:, None] * np.asarray(as_drive(circuit, z), float)
+    return _over(circuit, drives.astype(circuit.dtype), frequencies, noise)
 
 
 @jax.jit
@@ -58,4 +61,6 @@ def _at(circuit: Circuit, frequencies, noise: Noise, z) -> Responses:
     point = steady_state(circuit, z)
     linear = stability(point)
     power = power_spectrum(point, frequencies, noise)[:, : circuit.n]
-    return Responses(point.state, point.converged, linear.stable, linear.eigenvalues, power)
+    found = lambda values: jnp.where(point.converged, values, jnp.nan)  # noqa: E731
+    state = State(found(point.state.y), found(point.state.a))
+    return Responses(state, point.converged, linear.stable, found(linear.eigenvalues), power)
