@@ -159,18 +159,20 @@ def given_state(
     if isinstance(circuit, Hierarchy):
         return _given_states(circuit, z, state, tolerance)
     z = as_drive(circuit, z)
-    state = _as_state(circuit, State(*state))
+    state = _require_state("state", circuit, state)
     circuit = identity_recurrence(circuit) or circuit
     tolerance = _as_tolerance(tolerance, z.dtype)
     return OperatingPoint(circuit, z, _judged(circuit, z, state, tolerance, GIVEN))
 
 
-def _as_state(circuit: Circuit, state: State) -> State:
+def _require_state(name: str, circuit: Circuit, state: State) -> State:
     """The state in the circuit's type, checked."""
-    state = State(*(as_drive(circuit, value, f"state.{name}") for name, value in
+    if not isinstance(state, State):
+        raise ValueError(f"`{name}` must be a `State`, not {type(state).__name__}.")
+    state = State(*(as_drive(circuit, value, f"{name}.{part}") for part, value in
                     zip(state._fields, state, strict=True)))  # fmt: skip
     if not isinstance(state.a, Tracer) and not np.all(np.asarray(state.a) > 0):
-        raise ValueError(f"`state.a` must be > 0, not {state.a}.")
+        raise ValueError(f"`{name}.a` must be > 0, not {state.a}.")
     return state
 
 
@@ -181,7 +183,8 @@ def _given_states(hierarchy: Hierarchy, z, states, tolerance) -> OperatingPoint:
             f"`state` must hold one `State` for each of {len(hierarchy.areas)} areas, not "
             f"{len(states)}."
         )
-    states = tuple(map(_as_state, hierarchy.areas, states))
+    each = enumerate(zip(hierarchy.areas, states, strict=True))
+    states = tuple(_require_state(f"state[{k}]", area, one) for k, (area, one) in each)
     hierarchy = known_identities(hierarchy)
     tolerance = _as_tolerance(tolerance, z.dtype)
     return OperatingPoint(hierarchy, z, _judged_areas(hierarchy, z, states, tolerance))
