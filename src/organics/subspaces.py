@@ -13,7 +13,7 @@ Source: Semedo, Zandvakili, Machens, Yu & Kohn 2019 for the measure; the formula
 reduced-rank regression.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -103,10 +103,10 @@ def communication_subspace(
     `sources` and `targets` are the places of neurons in the covariance. Raises `ValueError` if they
     overlap, are empty or do not exist, or if the covariance is not a square matrix.
     """
-    C, (sources, targets) = _checked(covariance, sources=sources, targets=targets)
-    if set(sources.tolist()) & set(targets.tolist()):
+    C, one, other = _checked(covariance, sources=sources, targets=targets)
+    if np.isin(one, other).any():
         raise ValueError("`targets` must not be among `sources`: a neuron predicts itself.")
-    return _subspace(C, sources, targets)
+    return _subspace(C, one, other)
 
 
 def average_subspace(
@@ -127,23 +127,23 @@ def average_subspace(
     """
     require_whole("draws", draws)
     require_whole("size", size)
-    C, (sources, targets) = _checked(covariance, sources=sources, targets=targets)
+    C, one, other = _checked(covariance, sources=sources, targets=targets)
     rng = np.random.default_rng(seed)
     pairs = []
     for _ in range(draws):
-        first = rng.permutation(sources)[:size]
-        left = np.setdiff1d(targets, first)
+        first = rng.permutation(one)[:size]
+        left = np.setdiff1d(other, first)
         if len(first) < size or len(left) < size:
             raise ValueError(
-                f"`size` must leave enough neurons to draw: {size} sources of {len(sources)} and "
-                f"as many other targets of {len(targets)}."
+                f"`size` must leave enough neurons to draw: {size} sources of {len(one)} and "
+                f"as many other targets of {len(other)}."
             )
         pairs.append((first, rng.permutation(left)[:size]))
     each = _subspaces(C, *(np.stack(places) for places in zip(*pairs, strict=True)))
     return Subspace(jnp.mean(each.performance, axis=0), jnp.mean(each.dimension.astype(C.dtype)))
 
 
-def _checked(covariance, **places) -> tuple:
+def _checked(covariance: Any, **places: Any) -> tuple[Array, np.ndarray, np.ndarray]:
     C = as_real("covariance", covariance, None)
     if C.ndim != 2 or C.shape[0] != C.shape[1]:
         raise ValueError(f"`covariance` must be a square matrix (n, n), not of shape {C.shape}.")
@@ -155,7 +155,8 @@ def _checked(covariance, **places) -> tuple:
         if not (value.min() >= 0 and value.max() < len(C)):
             raise ValueError(f"`{name}` must be from 0 to {len(C) - 1}, not {value!r}.")
         found.append(value)
-    return C, found
+    one, other = found
+    return C, one, other
 
 
 @jax.jit

@@ -162,7 +162,9 @@ def _hierarchy(content: Content, dtype: np.dtype) -> "Hierarchy":
     for i, area in enumerate(content["areas"]):
         with _within(f"areas[{i}]"):
             areas.append(_circuit(area, dtype))
-    given = {key: _cast(key, content[key], dtype) for key in ("gamma", "g") if key in content}
+    given: dict[str, Any] = {
+        key: _cast(key, content[key], dtype) for key in ("gamma", "g") if key in content
+    }
     for key in _MATRICES:
         if content.get(key) is not None:
             each = enumerate(content[key])
@@ -181,7 +183,7 @@ def _within(name: str) -> Iterator[None]:
         raise ValueError(f"`{name}`: {error}") from None
 
 
-def save_circuit(path: str | Path, circuit: "Circuit | Hierarchy", drives: "Values") -> None:
+def save_circuit(path: str | Path, circuit: Any, drives: "Values") -> None:
     """Write a circuit, or hierarchy, and its input drives, shape (n,) or (drives, n), to a file.
 
     `path` ends in `.json` or, for a circuit, `.npz`. `load_circuit` reads every value back exactly
@@ -394,10 +396,11 @@ def _json_matrices(key: str, value: Any, *, absent: bool) -> list:
     """A list of matrices, or of `None` in place of one that may be absent."""
     if not isinstance(value, list):
         raise ValueError(f"`{key}` must be a list of matrices, not {_show(value)}.")
-    return [
-        None if matrix is None and absent else _matrix(_json_array(f"{key}[{i}]", matrix))
+    arrays = [
+        None if matrix is None and absent else _json_array(f"{key}[{i}]", matrix)
         for i, matrix in enumerate(value)
     ]
+    return [None if array is None else _matrix(array) for array in arrays]
 
 
 def _json_array(key: str, value: Any) -> np.ndarray | None:

@@ -17,7 +17,6 @@ from organics.circuit.circuit import (
     as_drive,
     gate,
     identity_recurrence,
-    require_valid,
 )
 from organics.circuit.values import Values, as_real, require_values
 from organics.names import FeedbackForm
@@ -300,20 +299,6 @@ def as_first_drive(hierarchy: Hierarchy, z: Values) -> Float[Array, " n"]:
             f"{hierarchy.gamma.shape}): map over them."
         )
     return as_drive(hierarchy.areas[0], z)
-
-
-def require_valid_hierarchy(hierarchy: Hierarchy) -> None:
-    """Refuse, naming the parameter, what `eqx.tree_at` put out of its domain."""
-    for area in hierarchy.areas:
-        require_valid(area)
-    Hierarchy(
-        hierarchy.areas,
-        hierarchy.feedforward,
-        hierarchy.feedback,
-        hierarchy.gamma,
-        hierarchy.g,
-        hierarchy.form,
-    )
 
 
 def _area(k: int, area: Any) -> Circuit:

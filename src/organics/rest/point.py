@@ -6,7 +6,6 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from organics.circuit.circuit import Circuit, State
 from organics.circuit.hierarchy import Hierarchy, named
 from organics.printing import Lines, in_html, in_words, numbers, verdict
 
@@ -30,7 +29,7 @@ class SteadyState(NamedTuple):
             name.
     """
 
-    state: State | tuple
+    state: Any
     residual: Float[Array, ""]
     converged: Bool[Array, ""]
     iterations: Int[Array, ""]
@@ -69,7 +68,7 @@ class OperatingPoint(eqx.Module):
         found: the steady state, and how far it can be trusted.
     """
 
-    system: Circuit | Hierarchy
+    system: Any
     z: Float[Array, "*batch n"]
     found: SteadyState
 

@@ -61,7 +61,7 @@ class Trajectory(eqx.Module):
     """
 
     t: Float[Array, "*batch t"]
-    state: State | tuple
+    state: Any
     failure: Int[Array, "*batch"]
     end_time: Float[Array, "*batch"]
     rested: Bool[Array, "*batch"]
