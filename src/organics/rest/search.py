@@ -66,6 +66,7 @@ def steady_state(
     spectral_norm: "ScalarLike | None" = None,
     relaxation_steps: "ScalarLike" = 50_000,
     matrix_free: bool = False,
+    start: State | None = None,
 ) -> OperatingPoint:
     """A steady state of a circuit or hierarchy for the constant input drive `z`, shape (n,).
 
@@ -98,16 +99,21 @@ def steady_state(
 
     In a `Hierarchy`, where feedback has no effect on it, the state has a closed form, area by area;
     else Newton's method follows it from there in steps of at most 0.04 of `gamma`, and if that
-    fails, relaxation comes next. `spectral_norm` and `matrix_free` are for circuits alone.
+    fails, relaxation comes next. `start`, `spectral_norm` and `matrix_free` are for circuits alone.
 
-    Raises `ValueError` if `z` has the wrong shape or is not finite, if `tolerance` is not in (0, 1)
-    or is traced, or if `spectral_norm` is not a number >= 0. Does not raise if no steady state is
-    found, as some circuits have none: see `SteadyState.converged`.
+    With `start`, a state with `a > 0`, Newton's method begins there and nothing else is tried: the
+    state found is usually the one nearby. `organics.steady_states` lists those there are.
+
+    Raises `ValueError` if `z` or `start` has the wrong shape or is not finite, if an `a` of `start`
+    is not > 0, if `start` comes with `matrix_free`, if `tolerance` is not in (0, 1) or is traced,
+    or if `spectral_norm` is not a number >= 0. Does not raise if no steady state is found, as some
+    circuits have none: see `SteadyState.converged`.
     """
     if isinstance(circuit, Hierarchy):
-        if spectral_norm is not None or matrix_free:
+        if spectral_norm is not None or matrix_free or start is not None:
             raise ValueError(
-                "`spectral_norm` and `matrix_free` must be left out for a hierarchy of areas."
+                "`start`, `spectral_norm` and `matrix_free` must be left out for a hierarchy of "
+                "areas."
             )
         return _hierarchy_at_rest(circuit, z, tolerance, relaxation_steps)
     z = as_drive(circuit, z)
@@ -115,13 +121,19 @@ def steady_state(
     norm = None if spectral_norm is None else as_real("spectral_norm", spectral_norm, z.dtype)
     if norm is not None and (norm.ndim or not (isinstance(norm, Tracer) or norm >= 0)):
         raise ValueError(f"`spectral_norm` must be one number >= 0, not {spectral_norm}.")
+    if start is not None and matrix_free:
+        raise ValueError("`start` and `matrix_free` exclude each other.")
+    start = None if start is None else _require_state("start", circuit, start)
     circuit = identity_recurrence(circuit) or circuit
     if circuit.has_identity_recurrence:
         return OperatingPoint(circuit, z, _normalize(circuit, z, tolerance))
-    circuit, z, norm = alike((circuit, z, norm))
+    circuit, z, norm, start = alike((circuit, z, norm, start))
     driven = DrivenCircuit(circuit, z, matrix_free)
-    fixed = jax.lax.stop_gradient((driven, norm))
-    found, residual, method, count = _search(*fixed, tolerance, relaxation_steps)
+    fixed, norm, start = jax.lax.stop_gradient((driven, norm, start))
+    if start is None:
+        found, residual, method, count = _search(fixed, norm, tolerance, relaxation_steps)
+    else:
+        found, residual, method, count = _search_from(fixed, start, tolerance)
     state = as_state(implicit(driven, found.x))
     steady = SteadyState(state, residual, found.converged, count, method)
     return OperatingPoint(circuit, z, steady)
@@ -147,7 +159,7 @@ def given_state(
     *,
     tolerance: float | None = None,
 ) -> OperatingPoint:
-    """The operating point at a known steady state, such as one from `organics.other_states`.
+    """The operating point at a known steady state, such as one from `organics.steady_states`.
 
     `converged` says whether the equations balance at `state`, to within the tolerance of
     `steady_state`. Nothing is searched for, and the state has no derivatives.
@@ -165,17 +177,6 @@ def given_state(
     return OperatingPoint(circuit, z, _judged(circuit, z, state, tolerance, GIVEN))
 
 
-def _require_state(name: str, circuit: Circuit, state: State) -> State:
-    """The state in the circuit's type, checked."""
-    if not isinstance(state, State):
-        raise ValueError(f"`{name}` must be a `State`, not {type(state).__name__}.")
-    state = State(*(as_drive(circuit, value, f"{name}.{part}") for part, value in
-                    zip(state._fields, state, strict=True)))  # fmt: skip
-    if not isinstance(state.a, Tracer) and not np.all(np.asarray(state.a) > 0):
-        raise ValueError(f"`{name}.a` must be > 0, not {state.a}.")
-    return state
-
-
 def _given_states(hierarchy: Hierarchy, z, states, tolerance) -> OperatingPoint:
     z = as_first_drive(hierarchy, z)
     if len(states) != len(hierarchy.areas):
@@ -183,8 +184,10 @@ def _given_states(hierarchy: Hierarchy, z, states, tolerance) -> OperatingPoint:
             f"`state` must hold one `State` for each of {len(hierarchy.areas)} areas, not "
             f"{len(states)}."
         )
-    each = enumerate(zip(hierarchy.areas, states, strict=True))
-    states = tuple(_require_state(f"state[{k}]", area, one) for k, (area, one) in each)
+    states = tuple(
+        _require_state(f"state[{i}]", area, state)
+        for i, (area, state) in enumerate(zip(hierarchy.areas, states, strict=True))
+    )
     hierarchy = known_identities(hierarchy)
     tolerance = _as_tolerance(tolerance, z.dtype)
     return OperatingPoint(hierarchy, z, _judged_areas(hierarchy, z, states, tolerance))
@@ -195,6 +198,17 @@ def _judged_areas(hierarchy: Hierarchy, z, states: tuple, tolerance) -> SteadySt
     found = judge(DrivenHierarchy(hierarchy, z), joined(states))
     converged = (found.error <= tolerance) & hierarchy.valid
     return SteadyState(states, found.residual, converged, jnp.int32(0), jnp.int32(GIVEN))
+
+
+def _require_state(name: str, circuit: Circuit, state: State) -> State:
+    """The state in the circuit's type, checked."""
+    if not isinstance(state, State):
+        raise ValueError(f"`{name}` must be a `State`, not {type(state).__name__}.")
+    state = State(*(as_drive(circuit, value, f"{name}.{part}") for part, value in
+                    zip(state._fields, state, strict=True)))  # fmt: skip
+    if not isinstance(state.a, Tracer) and not np.all(np.asarray(state.a) > 0):
+        raise ValueError(f"`{name}.a` must be > 0, not {state.a}.")
+    return state
 
 
 def _as_tolerance(tolerance: float | None, dtype: jnp.dtype) -> float:
@@ -272,6 +286,18 @@ def _search(
         end = jax.lax.while_loop(unfinished, attempt, alike(begin))
     best = end.best._replace(converged=end.best.converged & circuit.valid)
     return best, best.residual, end.method, end.iterations
+
+
+@advising
+@partial(jax.jit, static_argnums=2)  # as `_search`
+def _search_from(
+    driven: DrivenCircuit, start: State, tolerance: float
+) -> tuple[Candidate, Array, Array, Array]:
+    """Newton's method from the given state."""
+    first = judge(driven, jnp.concatenate(start))
+    found, _, _, steps = newton(driven, tolerance, first, jnp.bool_(True))
+    found = found._replace(converged=found.converged & driven.circuit.valid)
+    return found, found.residual, jnp.full_like(steps, NEWTON), steps
 
 
 def _without_factorization(
