@@ -1,5 +1,6 @@
 import copy
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -50,22 +51,19 @@ def test_table_of_small_networks(made, tmp_path):
 
 
 @pytest.mark.usefixtures("standard_promotion")
-def test_the_experiment_at_toy_size(made, tmp_path):
+def test_more_seeds_and_networks_at_toy_size(made):
     """With more seeds and networks, one of whose runs exists already."""
     outcome, _, runs = made
-    config = mnist_static.Config(
+    networks = static.Networks(
         out=runs,
-        results=tmp_path / "results" / "found.json",
         dataset="digits",
         seeds=(0, 1),
         epochs=2,
         ssn_epochs=4,
         batch_size=135,
         averaging=0.9,
-        processes=1,
     )
-    found = mnist_static.compute(config)
-    assert json.loads(config.results.read_text()) == found
+    found = static.train_all(networks, processes=1)
     circuit, control, other = found["rows"]
     assert [row["model"] for row in found["rows"]] == ["organics", "mlp", "ssn"]
     mean = np.mean(circuit["test_accuracy"])  # each to six digits
@@ -75,7 +73,20 @@ def test_the_experiment_at_toy_size(made, tmp_path):
     assert other["stability"][0]["n"] == 10 and other["steps"] == [40, 40]
     assert other["test_accuracy"][:1] == outcome.numbers["rows"][0]["test_accuracy"]
     assert all(0 <= lost <= 1 for lost in other["lost_in_training"])
-    assert mnist_static.compute(config) == found
+    assert static.train_all(networks, processes=1) == found
+
+
+def test_the_verdict_on_identity_recurrence_is_that_of_its_numbers():
+    stored = Path(__file__).parents[1] / "results/ours/mnist_static.json"
+    numbers = json.loads(stored.read_text())["numbers"]
+    outcome = mnist_static.conclude(numbers)
+    assert outcome.verdict == "holds" and len(outcome.checks) == 6
+    assert mnist_static.draw(outcome).axes
+    circuits = [row for row in numbers["rows"] if row["model"] == "organics"]
+    circuits[0]["stability"][0]["stable_fraction"][1] = 0.9999
+    assert [check.holds for check in mnist_static.conclude(numbers).checks].count(False) == 1
+    circuits[1]["mean_test_accuracy"] -= 0.01
+    assert [check.holds for check in mnist_static.conclude(numbers).checks].count(False) == 2
 
 
 def row(model, layers, accuracy, paper, **more):

@@ -200,7 +200,7 @@ def _judged_areas(hierarchy: Hierarchy, z, states: tuple, tolerance) -> SteadySt
     return SteadyState(states, found.residual, converged, jnp.int32(0), jnp.int32(GIVEN))
 
 
-def _require_state(name: str, circuit: Circuit, state: State) -> State:
+def _require_state(name: str, circuit: Circuit, state: State | tuple) -> State:
     """The state in the circuit's type, checked."""
     if not isinstance(state, State):
         raise ValueError(f"`{name}` must be a `State`, not {type(state).__name__}.")
