@@ -261,14 +261,14 @@ def unpacked(system: Circuit | Hierarchy, x: Float[Array, "..."]) -> Any:
     return State(x[..., 0, :], x[..., 1, :])
 
 
-def modulators(state: State | tuple) -> Float[Array, "*batch n"]:
-    """`a` of all areas."""
+def modulators(state: State | tuple) -> Any:
+    """`a` of all areas, shape (..., n)."""
     if isinstance(state, State):
         return state.a
     return jnp.concatenate([a for _, a in state], axis=-1)
 
 
-def named(state: State | tuple) -> list[tuple[str, Array]]:
+def named(state: State | tuple) -> list[tuple[str, Any]]:
     """The potentials of a circuit or hierarchy by name."""
     if isinstance(state, State):
         return list(state._asdict().items())

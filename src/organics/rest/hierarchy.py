@@ -134,8 +134,7 @@ class _Way(NamedTuple):
         i: number of the next state on the way to `gamma`.
         x: the last state on the way.
         lost: whether to relax instead.
-        best, acceptable, method: the best state for `gamma` itself, whether it is good enough, and
-            the method that found it.
+        best, method: the best state for `gamma` itself, and the method that found it.
         iterations: of Newton's method, in all.
         over: whether nothing is left to try.
     """
@@ -144,7 +143,6 @@ class _Way(NamedTuple):
     x: Float[Array, " m"]
     lost: Bool[Array, ""]
     best: Candidate
-    acceptable: Bool[Array, ""]
     method: Int[Array, ""]
     iterations: Int[Array, ""]
     over: Bool[Array, ""]
@@ -198,7 +196,6 @@ def search(
             x=found.x,
             lost=~good,
             best=select(better, found, way.best),
-            acceptable=last & good,
             method=jnp.where(better, used, way.method),
             iterations=way.iterations + count,
             over=(last & good) | way.lost,
@@ -209,7 +206,6 @@ def search(
         x=first.x,
         lost=lost,
         best=first._replace(converged=found),
-        acceptable=found,
         method=jnp.int32(CLOSED_FORM),
         iterations=jnp.int32(0),
         over=found,

@@ -22,7 +22,7 @@ unstable: `organics.linear_stability` answers that.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -155,7 +155,7 @@ def _hierarchy_at_rest(hierarchy: Hierarchy, z, tolerance, relaxation_steps) -> 
 def given_state(
     circuit: Circuit | Hierarchy,
     z: 'Float[ArrayLike, " n"]',
-    state: State | tuple,
+    state: Any,
     *,
     tolerance: float | None = None,
 ) -> OperatingPoint:
