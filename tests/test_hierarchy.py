@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
+from organics.branches.continuation import continuation
 from organics.circuit.circuit import Circuit, State
 from organics.circuit.hierarchy import Hierarchy, joined, split
 from organics.linear.jacobian import imbalance_blocks, jacobian
@@ -414,3 +415,18 @@ def test_what_exists_for_circuits_alone_says_so():
         oscillator(at_rest(0.2, 0.02, 0.3, 0.05, 10.0)[1])
     with pytest.raises(ValueError, match="must be left out for a hierarchy"):
         steady_state(h, z, matrix_free=True)
+
+
+def test_branches_over_feedback_meet_the_folds_and_the_hopf_point():
+    d, g, sigma = 5e-4, 1.0, 0.1
+    h = pair(1.1, g, sigma, 2.0)
+    found = continuation(h, np.array([d]), "gamma", (0.9, 1.2))
+    (branch,) = found.branches
+    folds = [event.parameter for event in branch.events if event.kind == "fold"]
+    np.testing.assert_allclose(np.sort(folds), [1.076991, 1.159286], rtol=0, atol=1e-6)
+    assert {"reached the lower bound", "reached the upper bound"} == set(branch.ends)
+    z = np.array([0.02])
+    found = continuation(pair(1.3, 0.3, 0.05, 10.0), z, "gamma", (1.2, 1.5))
+    (hopf,) = [event for event in found.branches[0].events if event.kind == "hopf"]
+    assert abs(hopf.parameter - 1.437846) < 1e-6
+    assert abs(hopf.frequency_hz - 1000 * 0.094170 / (2 * np.pi)) < 0.01

@@ -17,9 +17,11 @@ from organics.branches.family import Family, Line, Parameter, as_family
 from organics.branches.search import Traced, curves_of, stacked, switch, through
 from organics.branches.two_parameters import curves_through
 from organics.circuit.circuit import Circuit, State, as_drive
+from organics.circuit.hierarchy import Hierarchy, as_first_drive
 from organics.circuit.values import Values
 from organics.errors import NoSteadyState
 from organics.rest.balance import judge
+from organics.rest.hierarchy import DrivenHierarchy
 from organics.rest.point import OperatingPoint
 from organics.rest.search import steady_state
 from organics.rest.system import DrivenCircuit, System
@@ -32,7 +34,7 @@ _BALANCED = 1e-6  # relative imbalance of a state that is taken as a start
 
 
 def continuation(
-    system: Circuit | System,
+    system: Circuit | Hierarchy | System,
     z: "Values | None",
     parameter: Parameter,
     bounds: "tuple[float, float]",
@@ -180,9 +182,12 @@ def as_system(system: Any, z: Any, *parameters: Parameter) -> System:
                 lambda c: c.W_r, system, jnp.eye(system.n), is_leaf=lambda leaf: leaf is None
             )
         system = DrivenCircuit(system, drive)
+    elif isinstance(system, Hierarchy):
+        system = DrivenHierarchy(system, as_first_drive(system, z))
     elif not isinstance(system, System) or z is not None:
         raise ValueError(
-            "`system` must be a circuit with its drive `z`, or a `System` with `z=None`, not "
+            "`system` must be a circuit or hierarchy with its drive `z`, or a `System` with "
+            "`z=None`, not "
             f"{type(system).__name__} with {'a' if z is not None else 'no'} drive."
         )
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), system)
@@ -223,24 +228,26 @@ def _starts(system: System, family: Family, line: Line, bounds: tuple, start: An
             raise ValueError(f"`bounds` must include 0 to start from rest, not {bounds}.")
         return np.concatenate([np.zeros_like(system.z), system.circuit.c, [0.0]])[None]
     if start is None:
-        if not isinstance(system, DrivenCircuit):
-            raise ValueError("`start` must be given for a system that is not a circuit.")
+        if not isinstance(system, DrivenCircuit | DrivenHierarchy):
+            raise ValueError(
+                "`start` must be given for a system that is neither circuit nor hierarchy."
+            )
         value = float(np.clip(line.value, *bounds))
         at: Any = family.at(value)
-        point = steady_state(at.circuit, at.z)
+        point = steady_state(at.circuit if isinstance(at, DrivenCircuit) else at.hierarchy, at.z)
         if not point.converged:
             raise NoSteadyState(
                 f"no steady state was found at {line.name} = {value:g} to start from: give a "
                 "`start`, or other `bounds`."
             )
-        return np.concatenate([*point.state, [value]])[None]
+        return np.append(_as_vector(point, _size(system)), value)[None]
     if not bounds[0] <= line.value <= bounds[1]:
         raise ValueError(
             f"`bounds` must include {line.value:g}, the system's own {line.name}, at which `start` "
             f"is to be a steady state, not {bounds}."
         )
     several = isinstance(start, Sequence) and not isinstance(start, State)
-    (m,) = jax.eval_shape(lambda system: system.time_constants(), system).shape
+    m = _size(system)
     states = [_as_vector(one, m) for one in (start if several else [start])]
     if not states:
         raise ValueError("`start` must be at least one state.")
@@ -255,11 +262,16 @@ def _starts(system: System, family: Family, line: Line, bounds: tuple, start: An
     return np.stack([np.append(x, line.value) for x in states])
 
 
+def _size(system: System) -> int:
+    """The number of numbers in a state."""
+    (m,) = jax.eval_shape(lambda system: system.time_constants(), system).shape
+    return m
+
+
 def _as_vector(start: Any, m: int) -> Float[np.ndarray, " m"]:
     state = start.state if isinstance(start, OperatingPoint) else start
-    state = (
-        np.concatenate([np.asarray(part) for part in state]) if isinstance(state, State) else state
-    )
+    if isinstance(state, tuple):  # `y` and `a`, of one circuit or of each area
+        state = np.concatenate([np.atleast_1d(part) for part in jax.tree.leaves(state)])
     try:
         x = np.asarray(state, np.float64)
     except (TypeError, ValueError):

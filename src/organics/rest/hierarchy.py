@@ -1,6 +1,8 @@
 """Steady states of hierarchies: the closed form area by area, and the search from there."""
 
+from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from typing import NamedTuple
 
 import equinox as eqx
@@ -8,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
+from organics.circuit.circuit import require_valid
 from organics.circuit.hierarchy import Hierarchy, joined, split
 from organics.linear.jacobian import as_matrix, imbalance_blocks, time_constants
 from organics.linear.krylov import Linear, inverse_within
@@ -25,7 +28,7 @@ from organics.rest.point import (
     require_any_point,
 )
 from organics.rest.relaxation import relax, select
-from organics.rest.system import System
+from organics.rest.system import DrivenCircuit, System, as_state
 
 _STEP = 0.04  # largest change of `gamma` between two states on the way
 _SMALL = 400  # up to this many numbers a factorization costs no more than products
@@ -91,6 +94,39 @@ class DrivenHierarchy(System):
             return joined(tuple(solve(*part) for solve, part in each))
 
         return inverse
+
+    def lengths(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
+        """Those of the areas as circuits by themselves."""
+        return joined(
+            tuple(
+                as_state(DrivenCircuit(area, state.y).lengths(jnp.concatenate(state)))
+                for area, state in zip(self.hierarchy.areas, split(self.hierarchy, x), strict=True)
+            )
+        )
+
+    def parameters(self) -> dict[str, Callable]:
+        """`z`, `gamma` and `g`, the matrices between areas and the arrays of each area, such as
+        `feedback0` and `areas1_W`."""
+        found: dict[str, Callable] = {"z": attrgetter("z")}
+        found |= {name: attrgetter(f"hierarchy.{name}") for name in ("gamma", "g")}
+        for name in ("feedforward", "feedback"):
+            for k, matrix in enumerate(getattr(self.hierarchy, name)):
+                if matrix is not None:
+                    found[f"{name}{k}"] = lambda d, name=name, k=k: getattr(d.hierarchy, name)[k]
+        for k, area in enumerate(self.hierarchy.areas):
+            for name in ("W", "W_r", "b", "b0", "sigma", "tau_y", "tau_a"):
+                if eqx.is_array(getattr(area, name)):
+                    found[f"areas{k}_{name}"] = lambda d, name=name, k=k: getattr(
+                        d.hierarchy.areas[k], name
+                    )
+        return found
+
+    def require_valid(self) -> None:
+        """As `Hierarchy` does."""
+        h = self.hierarchy
+        for area in h.areas:
+            require_valid(area)
+        Hierarchy(h.areas, h.feedforward, h.feedback, h.gamma, h.g, h.form)
 
 
 def _within(block: Float[Array, "two_n two_n"]) -> tuple:
