@@ -231,7 +231,8 @@ def test_results_that_are_kept_are_medians_and_say_whose():
         again = [spread(one["runs"]) for one in found]
         for one, other in zip(found, again, strict=True):
             assert one["min"] <= one["median"] <= one["max"]
-            assert one["median"] == pytest.approx(other["median"], abs=1e-4)
+            # of values rounded to 4 digits; an even number of them is averaged
+            assert one["median"] == pytest.approx(other["median"], abs=1.1e-4)
 
 
 # ---- all of them ---------------------------------------------------------------------------------
