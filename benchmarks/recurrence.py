@@ -36,14 +36,9 @@ from benchmarks._common import (
     target,
     time_in_turn,
 )
-from benchmarks._peers import BATCH, circuits, torch_eager, torch_lstm
+from benchmarks._peers import BATCH, circuits, torch, torch_eager, torch_lstm
 from organics.kernels import native, recurrence
 from organics.machine.side_by_side import apart
-
-try:
-    import torch
-except ImportError:
-    torch = None
 
 UNITS = (64, 128, 256)
 STEPS = (196, 784, 3136)

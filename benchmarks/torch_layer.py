@@ -30,13 +30,8 @@ from benchmarks._common import (
     target,
     time_in_turn,
 )
-from benchmarks._peers import BATCH, circuits, of_jax, problem, torch_eager, torch_lstm
+from benchmarks._peers import BATCH, circuits, of_jax, problem, torch, torch_eager, torch_lstm
 from organics.kernels import library, native
-
-try:
-    import torch
-except ImportError:
-    torch = None
 
 SIZES = [(n, steps) for steps in (196, 784) for n in (64, 128)]
 THREADS = 2

@@ -52,6 +52,11 @@ def verdict(holds: Any, yes: str, no: str) -> str:
     return f"{np.sum(array)} of {array.size} {yes}"
 
 
+def model_in_words(rectified: bool) -> str:
+    """The name of the model: "rectified" or "main"."""
+    return "rectified" if rectified else "main"
+
+
 def in_words(result: Any) -> str:
     """The text of `result.lines()`, or its `repr` while JAX traces and there are no numbers."""
     return repr(result) if _traced(result) else str(result.lines())

@@ -69,6 +69,12 @@ def accuracies(reports: Sequence[Report]) -> dict[str, Any]:
     }
 
 
+def accuracy_in_words(row: dict[str, Any]) -> str:
+    """Mean and standard deviation of the test accuracies in a row with those of `accuracies`."""
+    sd = row["sd_test_accuracy"]
+    return f"{row['mean_test_accuracy']:.1%}" + ("" if sd is None else f" ± {sd:.1%}")
+
+
 def where(reports: Sequence[Report | NumbersReport]) -> dict[str, Any]:
     """Versions, device and platform, of the last run."""
     names = ("versions", "device", "platform")

@@ -31,6 +31,7 @@ from jaxtyping import Array, Bool, Float, ScalarLike
 
 from organics.circuit.circuit import Circuit, State
 from organics.linear_stability.spectrum import stability
+from organics.printing import model_in_words
 from organics.proofs import lyapunov
 from organics.proofs.balls import (
     BallCircuit,
@@ -116,7 +117,7 @@ def measure(sample: Sample, job: Job) -> dict[str, Any]:
     ]
     rows = []
     for i, (kind, rectified, n) in enumerate(groups):
-        model = "rectified" if rectified else "main"
+        model = model_in_words(rectified)
         job.progress(i / len(groups), f"{kind}, {model}, n = {n}")
         count = sample.circuits // len(groups)
         name = f"{kind}-{model}-{n}-{count}-{sample.relaxation_steps}-{sample.seed}.json"
@@ -165,7 +166,7 @@ def conclude(found: dict[str, Any]) -> Outcome:
 def _cells(row: dict[str, Any]) -> list[str]:
     counts = ("circuits", "converged", "converged_wrongly", "stable", "stable_wrongly",
               "stable_but_not_said_so")  # fmt: skip
-    model = "rectified" if row["rectified"] else "main"
+    model = model_in_words(row["rectified"])
     return [row["type"], model, str(row["n"]), *(f"{row[name]:,}" for name in counts)]
 
 

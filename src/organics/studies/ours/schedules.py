@@ -14,7 +14,15 @@ from typing import Any
 from organics.names import Schedule
 from organics.studies.harness.as_table import draw as draw
 from organics.studies.harness.target import Check, Job, Outcome, Table
-from organics.studies.networks.runs import Run, accuracies, in_common, reports, run, where
+from organics.studies.networks.runs import (
+    Run,
+    accuracies,
+    accuracy_in_words,
+    in_common,
+    reports,
+    run,
+    where,
+)
 from organics.training import SequenceConfig
 
 SCHEDULES: tuple[Schedule, ...] = ("step", "warmup-cosine", "trapezoid")
@@ -79,7 +87,8 @@ def conclude(found: dict[str, Any]) -> Outcome:
         checks.append(
             Check(
                 f"after {epochs} epochs another schedule is ahead of the paper's",
-                f"{best['schedule']} {_percent(best)}, the paper's {_percent(papers)}",
+                f"{best['schedule']} {accuracy_in_words(best)}, "
+                f"the paper's {accuracy_in_words(papers)}",
                 best["mean_test_accuracy"] > papers["mean_test_accuracy"] + spread,
                 tolerance="by more than the larger standard deviation; each at its best rate",
             )
@@ -91,13 +100,8 @@ def conclude(found: dict[str, Any]) -> Outcome:
     return Outcome(here, checks, found, Table(columns, table))
 
 
-def _percent(row: dict[str, Any]) -> str:
-    sd = row["sd_test_accuracy"]
-    return f"{row['mean_test_accuracy']:.1%}" + ("" if sd is None else f" ± {sd:.1%}")
-
-
 def _cell(row: dict[str, Any]) -> str:
-    return f"{_percent(row)} at {row['learning_rate']:g}"
+    return f"{accuracy_in_words(row)} at {row['learning_rate']:g}"
 
 
 def _setting(grid: Grid, epochs: int, schedule: Schedule, rate: float, seed: int) -> SequenceConfig:

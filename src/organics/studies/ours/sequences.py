@@ -20,7 +20,7 @@ from organics.baselines import TUNED
 from organics.names import TaskName
 from organics.plots import BLUE, COLUMN, ORANGE, style
 from organics.studies.harness.target import Check, Job, Outcome, Table
-from organics.studies.networks.runs import Run, accuracies, reports, run, where
+from organics.studies.networks.runs import Run, accuracies, accuracy_in_words, reports, run, where
 from organics.training import SequenceConfig
 from organics.training.evaluation import input_shape
 
@@ -224,7 +224,9 @@ def _checks(task: str, group: list[dict[str, Any]]) -> list[Check]:
     ours = [row for row in learned if row["model"].startswith("organics")]
     theirs = [row for row in learned if not row["model"].startswith("organics")]
     best, other = (max(some, key=_mean, default=None) for some in (ours, theirs))
-    words = ", ".join(f"{row['model']} {_percent(row)}" for row in (best, other) if row is not None)
+    words = ", ".join(
+        f"{row['model']} {accuracy_in_words(row)}" for row in (best, other) if row is not None
+    )
     ahead = None if best is None or other is None else _mean(best) >= _mean(other) - NEAR
     circuits = [row for row in group if row["model"].startswith("organics")]
     lost = sum(len(row["diverged_seeds"]) for row in circuits)
@@ -248,11 +250,6 @@ def _mean(row: dict[str, Any]) -> float:
     return row["mean_test_accuracy"]
 
 
-def _percent(row: dict[str, Any]) -> str:
-    sd = row["sd_test_accuracy"]
-    return f"{_mean(row):.1%}" + ("" if sd is None else f" ± {sd:.1%}")
-
-
 def _cells(row: dict[str, Any]) -> list[str]:
     name = [f"{row['task']}, {row['steps']} steps", row["model"]]
     if row["mean_test_accuracy"] is None:
@@ -262,7 +259,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [
         *name,
         f"{row['parameters']:,}",
-        _percent(row),
+        accuracy_in_words(row),
         f"{least:.2g} to {largest:.1f}",
         quickest,
     ]

@@ -29,6 +29,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from organics.circuit.circuit import Circuit, State, random_drive
 from organics.linear.jacobian import eigenvalues, jacobian
 from organics.machine.lapack import single_threaded_lapack
+from organics.printing import model_in_words
 from organics.rest.point import METHODS, SteadyState
 from organics.rest.search import steady_state
 from organics.simulation.resting import comes_to_rest, near_rest, settle
@@ -137,7 +138,7 @@ def conclude(found: dict[str, Any]) -> Outcome:
 
 
 def _search_checks(row: dict[str, Any]) -> list[Check]:
-    model, circuits = _model(row), row["circuits"]
+    model, circuits = model_in_words(row["rectified"]), row["circuits"]
 
     def all_but(count: int, what: str, **more) -> Check:
         words = f"{count:,} of {circuits:,}"
@@ -151,7 +152,7 @@ def _search_checks(row: dict[str, Any]) -> list[Check]:
 
 
 def _stability_checks(row: dict[str, Any]) -> list[Check]:
-    of = f"{_model(row)}, norm {row['spectral_norm']:g}"
+    of = f"{model_in_words(row['rectified'])}, norm {row['spectral_norm']:g}"
     there, rests = _ending_there(row), _resting_elsewhere(row)
     return [
         Check(
@@ -180,16 +181,12 @@ def _resting_elsewhere(row: dict[str, Any]) -> int:
     return max(others["rests"], others["rests_from_one_of_several_starts"])
 
 
-def _model(row: dict[str, Any]) -> str:
-    return "rectified" if row["rectified"] else "main"
-
-
 def _search_cells(row: dict[str, Any]) -> list[str]:
     first, last = row["sizes"]
     counts = (row["circuits"], row["converged"], row["stable"])
     resting = str(row["not_stable_but_rests_in_a_simulation"])
     return [
-        _model(row),
+        model_in_words(row["rectified"]),
         f"{first} to {last}",
         "at most 1",
         *map("{:,}".format, counts),
@@ -201,7 +198,7 @@ def _search_cells(row: dict[str, Any]) -> list[str]:
 def _stability_cells(row: dict[str, Any]) -> list[str]:
     there, rests = _ending_there(row), _resting_elsewhere(row)
     return [
-        _model(row),
+        model_in_words(row["rectified"]),
         str(row.get("n", "")),
         f"{row['spectral_norm']:g}",
         f"{row['circuits']:,}",

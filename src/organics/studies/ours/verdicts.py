@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from organics.linear.abscissa import balanced, compare, log_norm_is_below
 from organics.linear.jacobian import eigenvalues, jacobian
+from organics.printing import model_in_words
 from organics.rest.search import steady_state
 from organics.studies.harness.as_table import draw as draw
 from organics.studies.harness.pieces import kept_document
@@ -62,7 +63,7 @@ def measure(sample: Sample, job: Job) -> dict[str, Any]:
     ]
     rows = []
     for i, (n, norm, rectified, count) in enumerate(groups):
-        model = "rectified" if rectified else "main"
+        model = model_in_words(rectified)
         job.progress(i / len(groups), f"n = {n}, {model}, norm {norm:g}")
         name = f"{n}-{model}-{norm:g}-{count}-{sample.seed}.json"
         make = partial(_compared, sample.seed, n, norm, rectified, count)
@@ -96,7 +97,7 @@ def conclude(found: dict[str, Any]) -> Outcome:
 def _cells(row: dict[str, Any]) -> list[str]:
     counts = ("circuits", "unstable", "by_logarithmic_norm", "by_powers", "by_eigenvalues",
               "different")  # fmt: skip
-    model = "rectified" if row["rectified"] else "main"
+    model = model_in_words(row["rectified"])
     cells = [str(row["n"]), model, f"{row['spectral_norm']:g}"]
     return cells + [f"{row[name]:,}" for name in counts]
 

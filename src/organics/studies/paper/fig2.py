@@ -27,6 +27,7 @@ from organics.linear_stability.energy import energy
 from organics.linear_stability.oscillator import oscillator
 from organics.machine.lapack import single_threaded_lapack
 from organics.plots import BLACK, BLUE, COLUMN, GREY, ORANGE, VERMILION, letter, style
+from organics.printing import model_in_words
 from organics.rest.search import steady_state
 from organics.simulation.ode import simulate
 from organics.studies.harness.target import Check, Job, Outcome
@@ -253,7 +254,7 @@ def _draw_by_size(ax: Axes, rows: Sequence[dict[str, Any]], name: str, which: st
         chosen = [row for row in rows if row["rectified"] == rectified]
         ax.plot(
             [row["n"] for row in chosen], [row[name][which] for row in chosen], color=colour,
-            marker=marker, markersize=3, label="rectified" if rectified else "main",
+            marker=marker, markersize=3, label=model_in_words(rectified),
         )  # fmt: skip
     sizes = sorted({row["n"] for row in rows})
     ax.set(xscale="log")

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, ScalarLike
 from organics.linear.abscissa import stable_abscissae
 from organics.linear.jacobian import jacobian
 from organics.machine.lapack import single_threaded_lapack
+from organics.printing import model_in_words
 from organics.rest.search import steady_state
 from organics.studies.harness.pieces import Piece, kept
 from organics.trials import fraction_interval, trial
@@ -42,7 +43,7 @@ class Piecework(NamedTuple):
     @property
     def name(self) -> str:
         """Name of the piece; determines it, except for the seed."""
-        model = "rectified" if self.rectified else "main"
+        model = model_in_words(self.rectified)
         return f"trials-n{self.n}-norm{self.spectral_norm:g}-{model}-{self.number}-of-{self.trials}"
 
 

@@ -31,6 +31,7 @@ from organics.linear.jacobian import eigenvalues, jacobian
 from organics.linear_stability.certificate import diagonal_certificate
 from organics.machine.lapack import single_threaded_lapack
 from organics.plots import BLUE, COLUMN, GREY, VERMILION, letter, style
+from organics.printing import model_in_words
 from organics.proofs.proof import prove
 from organics.rest.search import steady_state
 from organics.studies.harness.pieces import Piece, joined, kept
@@ -63,11 +64,13 @@ def compute(job: Job) -> Outcome:
                     make = partial(
                         _judged, job.seed, n, rectified, index, count, proofs * count // circuits
                     )
-                    name = f"n{n}-{_model(rectified)}-{index}-of-{count}"
+                    name = f"n{n}-{model_in_words(rectified)}-{index}-of-{count}"
                     pieces.append(kept(job.folder, name, make))
                     done = sum(len(piece["margin"]) for _, _, piece in groups)
                     done += count * (index + 1)
-                    job.progress(done / (circuits * len(sizes)), f"n = {n}, {_model(rectified)}")
+                    job.progress(
+                        done / (circuits * len(sizes)), f"n = {n}, {model_in_words(rectified)}"
+                    )
                 groups.append((n, rectified, joined(pieces)))
     return conclude(groups)
 
@@ -145,7 +148,7 @@ def draw(outcome: Outcome) -> Figure:
     for rectified, colour, marker in ((False, BLUE, "o"), (True, VERMILION, "D")):
         chosen = [row for row in rows if row["rectified"] == rectified]
         n = [row["n"] for row in chosen]
-        name = _model(rectified)
+        name = model_in_words(rectified)
         for axes, key, sign in ((left, "margin", 1), (right, "relative_abscissa", -1)):
             values = sign * np.array([row[key] for row in chosen])
             least, hundredth, median, _ = values.T
@@ -271,7 +274,3 @@ def _summary(n: int, rectified: bool, piece: Piece) -> dict[str, Any]:
         "margin": digits(np.quantile(piece["margin"], _QUANTILES)),
         "relative_abscissa": digits(-np.quantile(-relative, _QUANTILES)),
     }
-
-
-def _model(rectified: bool) -> str:
-    return "rectified" if rectified else "main"

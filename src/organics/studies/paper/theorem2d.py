@@ -30,6 +30,7 @@ from organics.circuit.circuit import Circuit, State
 from organics.linear.jacobian import eigenvalues, jacobian
 from organics.planar import fixed_points_2d
 from organics.plots import BLACK, COLUMN, letter, style
+from organics.printing import model_in_words
 from organics.studies.harness.target import Check, Job, Outcome
 
 GRID = {  # of the full size; 1,025,000 sets of parameters with both signs of z and both models
@@ -91,7 +92,9 @@ def compute(job: Job) -> Outcome:
     with jax.enable_x64(True):
         for rectified in (False, True):
             for sign in (1.0, -1.0):
-                job.progress(len(rows) / 5, f"{_model(rectified)} model, z {'<>'[sign > 0]} 0")
+                job.progress(
+                    len(rows) / 5, f"{model_in_words(rectified)} model, z {'<>'[sign > 0]} 0"
+                )
                 rows.append(_row(Sets(w_r, w, sign * size, k), ratios, rectified))
         job.progress(0.8, "by `fixed_points_2d`")
         sample = _sample(axes, QUICK_SAMPLE if job.quick else SAMPLE, job.seed)
@@ -192,7 +195,7 @@ def draw(outcome: Outcome) -> Figure:
     for axes, one, name in zip(panels, slices, "abcdefg", strict=False):
         _draw_slice(axes, one)
         seen |= {int(digit) for row in one["map"] for digit in row}
-        model = "rectified" if one["rectified"] else "main"
+        model = model_in_words(one["rectified"])
         letter(axes, name, rf"{model}, $\tau_y/\tau_a = {one['tau_y/tau_a']:g}$")
         axes.set_xlabel("$w_r$")
     panels[0].set_ylabel("$b z$")
@@ -454,7 +457,3 @@ def _slice(rectified: bool, ratio: float, side: int) -> dict[str, Any]:
         "curve": [np.round(along, 5), np.round(rest**1.5 / np.sqrt(SLICE_W), 5)],
         "map": ["".join(str(digit) for digit in line) for line in classes],
     }
-
-
-def _model(rectified: bool) -> str:
-    return "rectified" if rectified else "main"
