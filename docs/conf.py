@@ -1,6 +1,7 @@
 """Sphinx: how the documentation is built. `make docs`."""
 
 import importlib.metadata
+import importlib.util
 import re
 from typing import Any
 
@@ -42,10 +43,15 @@ def _fresh(gallery_conf: dict[str, Any], name: str) -> None:
     jax.config.update("jax_enable_x64", False)
 
 
+# without PyTorch, its tutorial is shown but not run, and says so
+_WITH_TORCH = importlib.util.find_spec("torch") is not None
+if not _WITH_TORCH:
+    tags.add("without_torch")  # noqa: F821 - given by Sphinx
+
 sphinx_gallery_conf = {
     "examples_dirs": ["tutorials", "gallery"],
     "gallery_dirs": ["auto_tutorials", "auto_gallery"],
-    "filename_pattern": r"\.py$",
+    "filename_pattern": r"\.py$" if _WITH_TORCH else r"(?<!/pytorch)\.py$",
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
     "download_all_examples": False,

@@ -1,7 +1,9 @@
 """The layers of PyTorch are those of JAX: values, gradients, files. Where PyTorch is installed."""
 
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -366,3 +368,20 @@ def test_jax_is_not_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("without_type_checks")  # as for a reader
+def test_the_tutorial_shows_what_it_says(capsys):
+    """It is a page of the documentation, which may be made where PyTorch is not installed."""
+    program = Path(__file__).parents[1] / "docs" / "tutorials" / "pytorch.py"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two wait for each other where other tests run, too
+    try:
+        made = runpy.run_path(str(program))
+    finally:
+        torch.set_num_threads(threads)
+    said = capsys.readouterr().out.splitlines()
+    rights = [float(line.split(" weights, ")[1].split("%")[0]) for line in said[:2]]
+    assert len(rights) == 2 and min(rights) > 90
+    assert said[2:] == ["torch.Size([1, 297, 32]) True", "True True", "True"]
+    assert made["certificate"].holds

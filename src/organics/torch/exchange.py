@@ -40,10 +40,7 @@ class Exchanged(nn.Module):
             jax.tree_util.keystr(where, simple=True, separator="."): torch.tensor(np.asarray(leaf))
             for where, leaf in leaves
         }
-        kind = next(iter(state.values())).dtype
-        made = cls(**(_options_of(layer) | options), dtype=kind)
-        made.load_state_dict(state)
-        return made
+        return made(cls, _options_of(layer) | options, state)
 
     def to_jax(self) -> Any:
         """The same layer of `organics.nn`, which has JAX's `backend` of the same name.
@@ -91,12 +88,23 @@ class Exchanged(nn.Module):
             raise ValueError(f"{path} does not hold a layer with its options: {error}") from None
         if name != cls.__name__:
             raise ValueError(f"{path} holds an `{name}`, not an `{cls.__name__}`.")
-        made = cls(**(stored | options), dtype=next(iter(state.values())).dtype)
         try:
-            made.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(f"{path} does not fit its own options: {error}") from None
-        return made
+            return made(cls, stored | options, state)
+        except ValueError as error:
+            raise ValueError(f"{path} holds no such layer: {error}") from None
+
+
+def made(cls: type[_Layer], options: dict[str, Any], state: dict[str, torch.Tensor]) -> _Layer:
+    """A layer with these options and weights, in their type.
+
+    Raises `ValueError` if they do not fit each other.
+    """
+    layer = cls(**options, dtype=next(iter(state.values())).dtype)
+    try:
+        layer.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"the weights do not fit the layer's options: {error}") from None
+    return layer
 
 
 def _options_of(layer: Any) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """A circuit's steady state as a feed-forward layer of PyTorch."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+import organics.torch.authors as authors
 from organics.arguments import require_among, require_flag, require_positive, require_sizes
 from organics.names import PoolWeights, StaticRecurrence
 from organics.torch.constraints import (
@@ -13,7 +15,7 @@ from organics.torch.constraints import (
     unit_interval,
     unit_norm,
 )
-from organics.torch.exchange import Exchanged
+from organics.torch.exchange import Exchanged, made
 from organics.torch.initial import uniform_fan_in
 from organics.torch.rest import Circuits, steady_y
 
@@ -85,6 +87,23 @@ class Normalization(Exchanged, nn.Module):
             nn.init.eye_(self.W_r)
         self.log_W.uniform_(-1, 0).fill_diagonal_(0)
         self.beta.zero_()
+
+    @classmethod
+    def from_authors(
+        cls, checkpoint: Mapping[str, Any], prefix: str = "org1.", **options: Any
+    ) -> "Normalization":
+        """A layer of a network for images that the paper's authors have trained.
+
+        Arguments
+            checkpoint: what `torch.load` gives for a checkpoint of their network `feedforward`, or
+                its `state_dict()`.
+            prefix: of the layer's names in it: "org1." or "org2.".
+
+        Raises `ValueError` for other names or shapes of weights, and for learned recurrent weights,
+        with which the published code solves other equations.
+        """
+        stored = authors.at_rest(checkpoint, prefix)
+        return made(cls, stored.options | options, stored.state)
 
     def options(self) -> dict[str, Any]:
         """The arguments that make this layer anew, besides `device` and `dtype`."""

@@ -1,19 +1,21 @@
 """The gated circuit as a recurrent layer of PyTorch."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+import organics.torch.authors as authors
 import organics.torch.equations as equations
 import organics.torch.kernel as kernel
 from organics.arguments import require_among, require_flag, require_positive, require_sizes
 from organics.kernels import library
 from organics.names import Backend, Drive, Memory, Rectification, Recurrence, TimeConstants
 from organics.torch.constraints import at_most_one, cap_spectral_norm, semidefinite
-from organics.torch.exchange import Exchanged
+from organics.torch.exchange import Exchanged, made
 from organics.torch.initial import uniform_fan_in
 
 
@@ -235,6 +237,24 @@ class ORGaNICs(Exchanged, nn.Module):
         """Draw all parameters, and the initial states, anew."""
         for cell in self.cells:
             cell.reset_parameters()
+
+    @classmethod
+    def from_authors(cls, checkpoint: Mapping[str, Any], **options: Any) -> "ORGaNICs":
+        """The layer of a network for sequences that the paper's authors have trained.
+
+        Arguments
+            checkpoint: what `torch.load` gives for a checkpoint of their network `rnn`; or its
+                `state_dict()` alone, then with `dt_tau_max_y`, `dt_tau_max_a` and
+                `dt_tau_max_gates` among the options.
+            options: such as `batch_first` and `backend`; `rectified=False` for their
+                `rnnCell_unrectified`, which has the same names of weights.
+
+        The equations are those of the published code: recurrence rectified from outside, the drive
+        rectified, entries of `W` at most 1. The readout is a `torch.nn.Linear` of their names
+        `fc.weight` and `fc.bias`. Raises `ValueError` for other names or shapes of weights.
+        """
+        stored = authors.recurrent(checkpoint, options)
+        return made(cls, stored.options | options, stored.state)
 
     def options(self) -> dict[str, Any]:
         """The arguments that make this layer anew, besides `device` and `dtype`."""
