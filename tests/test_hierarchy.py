@@ -9,12 +9,13 @@ import pytest
 from scipy.optimize import brentq
 
 from organics.branches.continuation import continuation
+from organics.circuit.areas import joined
 from organics.circuit.circuit import Circuit, State
-from organics.circuit.hierarchy import Hierarchy, joined, split
+from organics.circuit.hierarchy import Hierarchy
 from organics.linear.jacobian import imbalance_blocks, jacobian
 from organics.linear_stability.certificate import certify
 from organics.linear_stability.spectrum import stability
-from organics.rest.hierarchy import area_points
+from organics.rest.point import area_points
 from organics.rest.search import given_state, steady_state
 from organics.simulation.noise import Noise, simulate_noisy
 from organics.simulation.ode import simulate
@@ -66,8 +67,8 @@ def test_the_jacobian_is_that_of_automatic_differentiation(form):
     @jax.jit
     @jax.vmap
     def both(h, z, x):
-        velocity = lambda x: joined(h.velocity(split(h, x), z))  # noqa: E731
-        return jacobian(h, split(h, x)), jax.jacfwd(velocity)(x)
+        velocity = lambda x: joined(h.velocity(h.split(x), z))  # noqa: E731
+        return jacobian(h, h.split(x)), jax.jacfwd(velocity)(x)
 
     analytic, automatic = both(stacked(many), np.stack(drives), x)
     np.testing.assert_allclose(analytic, automatic, rtol=0, atol=1e-9 * np.max(np.abs(automatic)))
@@ -152,7 +153,7 @@ def test_a_balanced_state_is_that_of_the_published_circuit_and_can_be_differenti
     worst = 0.0
     for i in range(10):
         h = jax.tree.map(lambda leaf, i=i: leaf[i], many)
-        states, drive = jax.device_get(split(h, jnp.asarray(x[i]))), drives[i]
+        states, drive = jax.device_get(h.split(jnp.asarray(x[i]))), drives[i]
         for k in range(2):
             (y, a), W_r, (_, b, _) = states[k], h.areas[k].W_r, as_numpy(h, k)
             f, s = h.g[k] * h.feedback[k] @ states[k + 1].y, np.sqrt(a)
@@ -294,7 +295,7 @@ def curve(s, d, g, sigma):
 
 def at_rest(s, d, g, sigma, tau_a):
     gamma, x = curve(s, d, g, sigma)
-    states = split(pair(0.0, g, sigma, tau_a), jnp.asarray(x))
+    states = pair(0.0, g, sigma, tau_a).split(jnp.asarray(x))
     h = pair(gamma, g, sigma, tau_a)
     return gamma, given_state(h, np.array([d]), states)
 

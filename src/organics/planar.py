@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Complex, Float
 from scipy.optimize import brentq
 
-from organics.circuit.circuit import Circuit, State, require_valid
+from organics.circuit.circuit import Circuit, State
 from organics.circuit.values import Values
 
 EPS, TINY = float(np.finfo(float).eps), float(np.finfo(float).tiny)
@@ -224,7 +224,7 @@ def _planar(circuit: Circuit, z: Values) -> _Planar:
             f"`circuit` must have one principal neuron (n = 1), not {circuit.n}. For larger "
             "circuits use `steady_state`."
         )
-    require_valid(circuit)
+    circuit.require_valid()
     drive = np.asarray(z, float)
     if drive.size != 1 or not np.all(np.isfinite(drive)):
         raise ValueError(f"`z` must be one finite number for a circuit with n = 1, not {z!r}.")

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -16,15 +14,14 @@ from organics.branches.cycle_search import cycles_from
 from organics.branches.family import Family, Line, Parameter, as_family
 from organics.branches.search import Traced, curves_of, stacked, switch, through
 from organics.branches.two_parameters import curves_through
+from organics.circuit.areas import Areas
 from organics.circuit.circuit import Circuit, State, as_drive
-from organics.circuit.hierarchy import Hierarchy, as_first_drive
 from organics.circuit.values import Values
 from organics.errors import NoSteadyState
 from organics.rest.balance import judge
-from organics.rest.hierarchy import DrivenHierarchy
 from organics.rest.point import OperatingPoint
 from organics.rest.search import steady_state
-from organics.rest.system import DrivenCircuit, System
+from organics.rest.system import Driven, DrivenCircuit, System, driven_by
 
 MOST = 5000
 """Points of a branch on each side of its start."""
@@ -34,7 +31,7 @@ _BALANCED = 1e-6  # relative imbalance of a state that is taken as a start
 
 
 def continuation(
-    system: Circuit | Hierarchy | System,
+    system: Areas | System,
     z: "Values | None",
     parameter: Parameter,
     bounds: "tuple[float, float]",
@@ -174,16 +171,9 @@ def as_system(system: Any, z: Any, *parameters: Parameter) -> System:
             "`system` must be in float64, which JAX is not set to: "
             "`jax.config.update('jax_enable_x64', True)`."
         )
-    if isinstance(system, Circuit):
-        drive = as_drive(system, z)
+    if isinstance(system, Areas):
         names = [name for p in parameters for name in ([p] if isinstance(p, str) else p)]
-        if system.has_identity_recurrence and any(str(p).startswith("W_r") for p in names):
-            system = eqx.tree_at(
-                lambda c: c.W_r, system, jnp.eye(system.n), is_leaf=lambda leaf: leaf is None
-            )
-        system = DrivenCircuit(system, drive)
-    elif isinstance(system, Hierarchy):
-        system = DrivenHierarchy(system, as_first_drive(system, z))
+        system = driven_by(system, as_drive(system, z)).with_matrices(*map(str, names))
     elif not isinstance(system, System) or z is not None:
         raise ValueError(
             "`system` must be a circuit or hierarchy with its drive `z`, or a `System` with "
@@ -228,13 +218,13 @@ def _starts(system: System, family: Family, line: Line, bounds: tuple, start: An
             raise ValueError(f"`bounds` must include 0 to start from rest, not {bounds}.")
         return np.concatenate([np.zeros_like(system.z), system.circuit.c, [0.0]])[None]
     if start is None:
-        if not isinstance(system, DrivenCircuit | DrivenHierarchy):
+        if not isinstance(system, Driven):
             raise ValueError(
                 "`start` must be given for a system that is neither circuit nor hierarchy."
             )
         value = float(np.clip(line.value, *bounds))
         at: Any = family.at(value)
-        point = steady_state(at.circuit if isinstance(at, DrivenCircuit) else at.hierarchy, at.z)
+        point = steady_state(at.circuit, at.z)
         if not point.converged:
             raise NoSteadyState(
                 f"no steady state was found at {line.name} = {value:g} to start from: give a "

@@ -16,7 +16,7 @@ Parameter = str | Mapping[str, Any]
 """A drive's name (`z`: a factor on it), an entry (`W_r[0,1]`), an array whose entries are all equal
 (`tau_a`), or a direction: arrays by name, of which the parameter's multiple is added."""
 
-_ENTRY = re.compile(r"([A-Za-z_]\w*)(?:\[\s*(\d+)\s*(?:,\s*(\d+)\s*)?\])?")
+_INDEX = r"(?:\[\s*(\d+)\s*(?:,\s*(\d+)\s*)?\])?"
 
 
 class Family(eqx.Module):
@@ -57,18 +57,9 @@ def as_line(system: System, parameter: Parameter) -> Line:
     nothing = jax.tree.map(np.zeros_like, system)
     if isinstance(parameter, Mapping):
         return _direction(system, nothing, parameter)
-    parts = _ENTRY.fullmatch(parameter.strip()) if isinstance(parameter, str) else None
-    names = list(system.parameters())
-    if parts is None or parts[1] not in names:
-        like = nearest(parts[1], names) if parts else ""
-        raise ValueError(
-            f"`parameter` must name an array of the system ({', '.join(names)}) or an entry, such "
-            f"as {names[0]}[0], not {parameter!r}{like or '.'}"
-        )
-    name, *index = parts.groups()
+    name, index = _name_and_index(parameter, list(system.parameters()))
     where = system.parameters()[name]
     array = where(system)
-    index = tuple(int(i) for i in index if i is not None)
     if index:
         _require_entry(parameter, array, index)
         unit, rest = np.zeros_like(array), array.copy()
@@ -90,6 +81,21 @@ def as_line(system: System, parameter: Parameter) -> Line:
             f"{name}[{','.join('0' * array.ndim)}], or give a direction."
         )
     return Line(name, base, _at(where, nothing, np.ones_like(array)), value)
+
+
+def _name_and_index(parameter: Any, names: list[str]) -> tuple[str, tuple[int, ...]]:
+    """The array that a parameter names, whose own name may end in a bracket, and the entry."""
+    words = parameter.strip() if isinstance(parameter, str) else ""
+    for name in names:
+        found = re.fullmatch(re.escape(name) + _INDEX, words)
+        if found is not None:
+            return name, tuple(int(i) for i in found.groups() if i is not None)
+    word = re.match(r"[\w.]+", words)
+    like = nearest(word[0], names) if word else ""
+    raise ValueError(
+        f"`parameter` must name an array of the system ({', '.join(names)}) or an entry, such "
+        f"as {names[0]}[0], not {parameter!r}{like or '.'}"
+    )
 
 
 def as_family(system: System, parameters: tuple[Parameter, ...]) -> tuple[Family, list[Line]]:

@@ -20,7 +20,7 @@ Time is in milliseconds, so eigenvalues are in 1/ms and frequencies in kHz.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -39,21 +39,12 @@ from organics.arguments import (
     require_vector,
     require_whole,
 )
+from organics.circuit.areas import Areas, State
 from organics.circuit.values import Values, as_real, require_values
 from organics.circuit.weights import Dense, Identity, Weights
 from organics.machine.lapack import never_divide
 
 never_divide()  # before a program is compiled
-
-
-class State(NamedTuple):
-    """Membrane potentials: `y` (principal neurons) and `a` (modulator neurons), each of shape (n,).
-
-    Functions of this library also return stacked states, with leading axes for time or batch.
-    """
-
-    y: Float[Array, "*batch n"]
-    a: Float[Array, "*batch n"]
 
 
 class FiringRates(NamedTuple):
@@ -76,7 +67,7 @@ def gate(a: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return (1 - jax.nn.relu(a)) / (1 + root(a))
 
 
-class Circuit(eqx.Module):
+class Circuit(Areas):
     r"""An ORGaNICs circuit of n principal and n modulator neurons.
 
     Main model (firing rates written out, `sqrt` of a negative `a` read as 0):
@@ -193,6 +184,21 @@ class Circuit(eqx.Module):
         return self.W_r is None
 
     @property
+    def areas(self) -> tuple:
+        """The circuit is one area."""
+        return (self,)
+
+    @property
+    def is_cascade(self) -> bool:
+        """True: one area has no feedback."""
+        return True
+
+    @property
+    def time_constants(self) -> State:
+        """`tau_y` and `tau_a`, in ms."""
+        return State(self.tau_y, self.tau_a)
+
+    @property
     def c(self) -> Float[Array, "*batch n"]:
         """Tonic drive of the modulator neurons, `(b0 sigma)^2`; every steady state has `a >= c`."""
         return jnp.square(self.b0 * self.sigma)
@@ -268,10 +274,68 @@ class Circuit(eqx.Module):
             a=2 * jnp.abs(a) + self.c,
         )
 
-    def velocity(self, state: State, z: Float[Array, " n"]) -> State:
-        """Time derivative `(dy/dt, da/dt)` per ms at `state`, for the input drive `z`."""
-        dy, da = self.imbalance(state, z)
-        return State(dy / self.tau_y, da / self.tau_a)
+    def is_inert(self, states: tuple) -> Bool[Array, ""]:
+        """True: one area has no feedback."""
+        del states
+        return jnp.bool_(True)
+
+    def drives(self, states: tuple, z: Float[Array, " n"]) -> tuple:
+        """That of the one area."""
+        del states
+        return (z,)
+
+    def by_area(self, state: Any) -> tuple:
+        """The state of the one area."""
+        return (state,)
+
+    def of_areas(self, values: tuple) -> Any:
+        """That of the one area."""
+        return values[0]
+
+    def names_of_areas(self, name: str) -> tuple:
+        """The name of the argument itself."""
+        return (name,)
+
+    def split(self, x: Float[Array, "*batch m"]) -> State:
+        """`y` and `a` of numbers along the last axis."""
+        return State(*jnp.split(x, 2, axis=-1))
+
+    def known_identities(self) -> "Circuit":
+        """With `W_r=None` if the recurrence is known to be the identity."""
+        return identity_recurrence(self) or self
+
+    def require_valid(self) -> None:
+        """Refuse a circuit, naming the parameter, if `eqx.tree_at`, which checks nothing, put an
+        invalid value into it."""
+        Circuit(
+            self.W,
+            self.W_r,
+            self.b,
+            self.b0,
+            self.sigma,
+            self.tau_y,
+            self.tau_a,
+            self.rectified,
+        )
+
+    def require_one(self) -> None:
+        """Refuse a stack of circuits, and one whose parameters were replaced by ones of another
+        shape, or converted to a type that circuits do not compute in."""
+        if self.b.ndim != 1:
+            raise ValueError(
+                f"`circuit` must be one circuit, not a stack of them (`b` has shape "
+                f"{self.b.shape}): map over them, as in `jax.vmap(steady_state)(circuits, drives)`."
+            )
+        n = self.n
+        shapes = {name: (n,) for name in ("b", "b0", "sigma", "tau_y", "tau_a")}
+        shapes |= {name: (n, n) for name in ("W", "W_r") if hasattr(getattr(self, name), "shape")}
+        for name, shape in shapes.items():
+            value = getattr(self, name)
+            if value.shape != shape:
+                raise ValueError(
+                    f"`{name}` of a circuit must have shape {shape}, not {value.shape}."
+                )
+            require_float_type(name, value.dtype)
 
     def firing_rates(self, state: State) -> FiringRates:
         """Firing rates of all neurons at `state`."""
@@ -303,20 +367,17 @@ def random_drive(
     return norm * z / jnp.linalg.norm(z)
 
 
-def as_drive(circuit: Circuit, z: Values, name: str = "z") -> Float[Array, " n"]:
-    """`z` as an array of the circuit's type and of shape (n,).
+def as_drive(circuit: Areas, z: Values, name: str = "z") -> Float[Array, " n"]:
+    """`z` as an array of the type of a circuit, or of the first area of a hierarchy, and of shape
+    (n,).
 
     Raises `ValueError`, naming the argument, if the shape differs, a value is not finite, or
-    `circuit` is not one circuit whose parameters fit together.
+    `circuit` is not one system whose parameters fit together.
     """
-    if not isinstance(circuit, Circuit):
+    if not isinstance(circuit, Areas):
         raise ValueError(f"`circuit` must be a `Circuit`, not {circuit!r}.")
-    if circuit.b.ndim != 1:
-        raise ValueError(
-            f"`circuit` must be one circuit, not a stack of them (`b` has shape "
-            f"{circuit.b.shape}): map over them, as in `jax.vmap(steady_state)(circuits, drives)`."
-        )
-    _require_whole(circuit)
+    circuit.require_one()
+    circuit = circuit.areas[0]
     z = as_real(name, z, circuit.dtype)
     if z.shape != (circuit.n,):
         raise ValueError(
@@ -337,34 +398,6 @@ def identity_recurrence(circuit: Circuit) -> Circuit | None:
     if np.array_equal(np.asarray(recurrent.matrix), np.eye(circuit.n)):
         return eqx.tree_at(lambda c: c.W_r, circuit, None)
     return None
-
-
-def require_valid(circuit: Circuit) -> None:
-    """Refuse a circuit, naming the parameter, if `eqx.tree_at`, which checks nothing, put an
-    invalid value into it."""
-    Circuit(
-        circuit.W,
-        circuit.W_r,
-        circuit.b,
-        circuit.b0,
-        circuit.sigma,
-        circuit.tau_y,
-        circuit.tau_a,
-        circuit.rectified,
-    )
-
-
-def _require_whole(circuit: Circuit) -> None:
-    """Refuse a circuit whose parameters were replaced by ones of another shape, or converted to a
-    type that circuits do not compute in."""
-    n = circuit.n
-    shapes = {name: (n,) for name in ("b", "b0", "sigma", "tau_y", "tau_a")}
-    shapes |= {name: (n, n) for name in ("W", "W_r") if hasattr(getattr(circuit, name), "shape")}
-    for name, shape in shapes.items():
-        value = getattr(circuit, name)
-        if value.shape != shape:
-            raise ValueError(f"`{name}` of a circuit must have shape {shape}, not {value.shape}.")
-        require_float_type(name, value.dtype)
 
 
 def _weights(name: str, value, n: int | None, dtype) -> Array | Weights:

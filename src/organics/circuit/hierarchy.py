@@ -11,13 +11,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from organics.arguments import require_among
-from organics.circuit.circuit import (
-    Circuit,
-    State,
-    as_drive,
-    gate,
-    identity_recurrence,
-)
+from organics.circuit.areas import Areas
+from organics.circuit.circuit import Circuit, State, gate
 from organics.circuit.values import Values, as_real, require_values
 from organics.names import FeedbackForm
 
@@ -43,7 +38,7 @@ class Feedback(eqx.Module):
         return self.share * self.instead
 
 
-class Hierarchy(eqx.Module):
+class Hierarchy(Areas):
     r"""A chain of K areas with feedback. Area k is a `Circuit` of n_k + n_k neurons,
 
         tau_y dy_k/dt = -y_k + b_k z_k + (1 - sqrt(a_k)) * R_k
@@ -121,11 +116,6 @@ class Hierarchy(eqx.Module):
         self.g = _gains("g", g, len(ups), self.dtype)
 
     @property
-    def sizes(self) -> tuple:
-        """n_k, the number of principal neurons of each area."""
-        return tuple(area.n for area in self.areas)
-
-    @property
     def n(self) -> int:
         """Number of principal neurons of the first area, which receives the drive."""
         return self.areas[0].n
@@ -136,9 +126,9 @@ class Hierarchy(eqx.Module):
         return self.areas[0].dtype
 
     @property
-    def has_identity_recurrence(self) -> bool:
-        """Whether that of every area is known to be the identity."""
-        return all(area.has_identity_recurrence for area in self.areas)
+    def time_constants(self) -> tuple:
+        """`tau_y` and `tau_a` of each area, in ms."""
+        return tuple(area.time_constants for area in self.areas)
 
     @property
     def is_cascade(self) -> bool:
@@ -222,10 +212,43 @@ class Hierarchy(eqx.Module):
             found.append(State(y, a))
         return tuple(found)
 
-    def velocity(self, states: tuple, z: Float[Array, " n"]) -> tuple:
-        """Time derivative `(dy/dt, da/dt)` of each area per ms, for the input drive `z`."""
-        each = zip(self.areas, self.imbalance(states, z), strict=True)
-        return tuple(State(dy / area.tau_y, da / area.tau_a) for area, (dy, da) in each)
+    def by_area(self, state: Any) -> tuple:
+        """The state itself, which is a tuple."""
+        return state
+
+    def of_areas(self, values: tuple) -> tuple:
+        """The tuple itself."""
+        return values
+
+    def names_of_areas(self, name: str) -> tuple:
+        """`name[0]`, and so on."""
+        return tuple(f"{name}[{k}]" for k in range(len(self.areas)))
+
+    def split(self, x: Float[Array, "*batch m"]) -> tuple:
+        """The state of each area."""
+        parts = jnp.split(x, np.cumsum([2 * n for n in self.sizes])[:-1], axis=-1)
+        each = zip(self.areas, parts, strict=True)
+        return tuple(area.split(part) for area, part in each)
+
+    def known_identities(self) -> "Hierarchy":
+        """With `W_r=None` in each area whose recurrence is known to be the identity."""
+        areas = tuple(area.known_identities() for area in self.areas)
+        return eqx.tree_at(lambda h: h.areas, self, areas)
+
+    def require_valid(self) -> None:
+        """Refuse values that the class refuses, if `eqx.tree_at` put them into it."""
+        for area in self.areas:
+            area.require_valid()
+        Hierarchy(self.areas, self.feedforward, self.feedback, self.gamma, self.g, self.form)
+
+    def require_one(self) -> None:
+        """Refuse a stack of hierarchies."""
+        if self.gamma.ndim != 1:
+            raise ValueError(
+                "`hierarchy` must be one hierarchy, not a stack of them (`gamma` has shape "
+                f"{self.gamma.shape}): map over them."
+            )
+        self.areas[0].require_one()
 
     def _each(self, states: tuple, z: Float[Array, " n"]):
         return zip(self.areas, states, self.drives(states, z), self.received(states), strict=True)
@@ -235,70 +258,6 @@ def _share(rate: Float[Array, " n"], f: Float[Array, " n"]) -> Float[Array, " n"
     """`f / (rate + f)`, 0 at 0/0."""
     some = rate + f > 0
     return jnp.where(some, f / jnp.where(some, rate + f, 1), 0)
-
-
-def joined(states: tuple) -> Float[Array, " m"]:
-    """The states of all areas as numbers: `y` and `a` of the first area, of the second, ..."""
-    return jnp.concatenate([part for state in states for part in state])
-
-
-def split(hierarchy: Hierarchy, x: Float[Array, "*batch m"]) -> tuple:
-    """The states of which `x` are the numbers along its last axis."""
-    ends = np.cumsum([n for size in hierarchy.sizes for n in (size, size)])[:-1]
-    parts = jnp.split(x, ends, axis=-1)
-    return tuple(State(y, a) for y, a in zip(parts[::2], parts[1::2], strict=True))
-
-
-def packed(state: State | tuple) -> Float[Array, "..."]:
-    """A state as one array: of a circuit `y` and `a` as rows, of a hierarchy `joined`."""
-    return jnp.stack(state) if isinstance(state, State) else joined(state)
-
-
-def unpacked(system: Circuit | Hierarchy, x: Float[Array, "..."]) -> Any:
-    """The state, or the stack of states, that was packed."""
-    if isinstance(system, Hierarchy):
-        return split(system, x)
-    return State(x[..., 0, :], x[..., 1, :])
-
-
-def modulators(state: State | tuple) -> Any:
-    """`a` of all areas, shape (..., n)."""
-    if isinstance(state, State):
-        return state.a
-    return jnp.concatenate([a for _, a in state], axis=-1)
-
-
-def named(state: State | tuple) -> list[tuple[str, Any]]:
-    """The potentials of a circuit or hierarchy by name."""
-    if isinstance(state, State):
-        return list(state._asdict().items())
-    return [
-        (f"{name} of area {k + 1}", values)
-        for k, area in enumerate(state)
-        for name, values in area._asdict().items()
-    ]
-
-
-def first_area(system: Circuit | Hierarchy) -> Circuit:
-    """The circuit that receives the input drive."""
-    return system.areas[0] if isinstance(system, Hierarchy) else system
-
-
-def known_identities(hierarchy: Hierarchy) -> Hierarchy:
-    """The hierarchy with `W_r=None` in each area whose recurrence is known to be the identity."""
-    areas = tuple(identity_recurrence(area) or area for area in hierarchy.areas)
-    return eqx.tree_at(lambda h: h.areas, hierarchy, areas)
-
-
-def as_first_drive(hierarchy: Hierarchy, z: Values) -> Float[Array, " n"]:
-    """`z` as the drive of the first area. Raises `ValueError`, as `as_drive` does, and if
-    `hierarchy` is a stack of them."""
-    if hierarchy.gamma.ndim != 1:
-        raise ValueError(
-            "`hierarchy` must be one hierarchy, not a stack of them (`gamma` has shape "
-            f"{hierarchy.gamma.shape}): map over them."
-        )
-    return as_drive(hierarchy.areas[0], z)
 
 
 def _area(k: int, area: Any) -> Circuit:

@@ -37,14 +37,8 @@ def load(*files: Path, only_circuits: str = "") -> "list[tuple[Any, Any]]":
                 f"`file` must be of one circuit, not a hierarchy of areas: {only_circuits}: {file}."
             )
     in_double_precision()
-    from organics.circuit.circuit import Circuit, identity_recurrence
-    from organics.circuit.hierarchy import known_identities
-
     found = [build(file, content) for file, content in zip(files, contents, strict=True)]
-    return [
-        (identity_recurrence(one) or one if isinstance(one, Circuit) else known_identities(one), z)
-        for one, z in found
-    ]
+    return [(one.known_identities(), z) for one, z in found]
 
 
 def about(file: Path | None, circuit: "Circuit | Hierarchy") -> dict[str, Any]:
@@ -144,7 +138,7 @@ def certificate_evidence(point: "OperatingPoint", linear: Any = None) -> dict[st
 def _evidence_of_areas(point: "OperatingPoint", certificate: Any) -> dict[str, Any]:
     """The same for a hierarchy; where each area has a `T`, each is verified by itself."""
     from organics.linear_stability.verification import verify
-    from organics.rest.hierarchy import area_points
+    from organics.rest.point import area_points
 
     evidence: dict[str, Any] = {
         "kind": certificate.kind,

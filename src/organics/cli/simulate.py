@@ -159,7 +159,7 @@ class Simulate:
         import jax
         import numpy as np
 
-        from organics.circuit.hierarchy import named, packed
+        from organics.circuit.areas import joined, named
 
         t, values = np.asarray(result.t), {k: np.asarray(x) for k, x in named(result.state)}
         good = np.all([np.all(np.isfinite(x), axis=1) for x in values.values()], axis=0)
@@ -167,7 +167,7 @@ class Simulate:
         for path in self.out:
             _write(path, t, values)
         last = jax.tree.map(lambda x: x[len(t) - 1], result.state)
-        residual = float(np.linalg.norm(packed(circuit.imbalance(last, z))))
+        residual = float(np.linalg.norm(joined(circuit.imbalance(last, z))))
         at_rest = residual < 1e-4
         document = about(self.file, circuit) | {
             "z": z,

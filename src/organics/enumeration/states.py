@@ -12,7 +12,6 @@ from organics.circuit.circuit import (
     State,
     as_drive,
     identity_recurrence,
-    require_valid,
 )
 from organics.enumeration.degree import expected_degree
 from organics.enumeration.enclosure import (
@@ -182,7 +181,7 @@ def steady_states(
     require_whole("max_boxes", max_boxes)
     require_whole("seed", seed, least=0)
     z = np.asarray(as_drive(circuit, z), np.float64)
-    require_valid(circuit)
+    circuit.require_valid()
     circuit = identity_recurrence(circuit) or circuit
     require_few(circuit)
     if circuit.has_identity_recurrence:

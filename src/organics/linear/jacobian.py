@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
+from organics.circuit.areas import Areas, joined
 from organics.circuit.circuit import Circuit, State, gate, root
 from organics.circuit.hierarchy import Feedback, Hierarchy
 from organics.machine.lapack import single_threaded_lapack
@@ -40,8 +41,8 @@ def imbalance_jacobian(
 
 
 class Blocks(NamedTuple):
-    """The derivative of `Hierarchy.imbalance`: only neighbouring areas are coupled, and only by
-    their principal neurons.
+    """The derivative of `imbalance`: only neighbouring areas are coupled, and only by their
+    principal neurons.
 
     Attributes, a tuple each
         within: of each area with respect to its own `(y, a)`, shape (2n_k, 2n_k).
@@ -55,12 +56,19 @@ class Blocks(NamedTuple):
     from_below: tuple
 
 
-def imbalance_blocks(hierarchy: Hierarchy, states: tuple) -> Blocks:
-    """The derivative of `hierarchy.imbalance`, in blocks.
+def imbalance_blocks(system: Areas, states: tuple) -> Blocks:
+    """The derivative of `system.imbalance`, in blocks.
 
     Where `y_i = 0` exactly, the slope is the left one, as in automatic differentiation; but that to
     the right for a neuron that receives balanced feedback, where it is the larger one.
     """
+    if len(system.areas) == 1:
+        return Blocks((imbalance_jacobian(system.areas[0], *states),), (), ())
+    assert isinstance(system, Hierarchy)
+    return _blocks(system, states)
+
+
+def _blocks(hierarchy: Hierarchy, states: tuple) -> Blocks:
     within, from_above, from_below = [], [], []
     received = hierarchy.received(states)
     for k, (area, state, feedback) in enumerate(
@@ -125,7 +133,7 @@ def as_matrix(blocks: Blocks) -> Float[Array, "m m"]:
 
 
 def jacobian(
-    circuit: Circuit | Hierarchy, state: State | tuple, active: Float[Array, " n"] | None = None
+    circuit: Areas, state: Any, active: Float[Array, " n"] | None = None
 ) -> Float[Array, "m m"]:
     """Jacobian of `circuit.velocity` at `state`, rows and columns ordered `(y, a)`, in 1/ms.
 
@@ -137,15 +145,11 @@ def jacobian(
 
     Source: Rawat et al. 2024; theory of the linearization for general `W_r`.
     """
-    if isinstance(circuit, Hierarchy):
-        return as_matrix(imbalance_blocks(circuit, state)) / time_constants(circuit)[:, None]
-    return imbalance_jacobian(circuit, State(*state), active) / time_constants(circuit)[:, None]
-
-
-def time_constants(circuit: Circuit | Hierarchy) -> Float[Array, " m"]:
-    """Those of all neurons, in ms, in the order of the Jacobian's rows."""
-    areas = circuit.areas if isinstance(circuit, Hierarchy) else (circuit,)
-    return jnp.concatenate([tau for area in areas for tau in (area.tau_y, area.tau_a)])
+    if active is None:
+        J = as_matrix(imbalance_blocks(circuit, circuit.by_area(state)))
+    else:
+        J = imbalance_jacobian(circuit.areas[0], State(*state), active)
+    return J / joined(circuit.time_constants)[:, None]
 
 
 def rest_jacobian(

@@ -4,6 +4,7 @@ for areas with feedback, a small gain of the loops between them.
 Source: Rawat, Heeger & Martiniani 2024, section on unconditional stability.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,6 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from organics.circuit.circuit import Circuit, State
-from organics.circuit.hierarchy import Hierarchy
 from organics.linear_stability.oscillator import (
     leak_and_rate,
     oscillator_at,
@@ -21,8 +21,7 @@ from organics.linear_stability.oscillator import (
 from organics.linear_stability.small_gain import small_gain
 from organics.linear_stability.spectrum import Stability, slopes_at_zero, stability
 from organics.printing import Lines, in_html, in_words, numbers, verdict
-from organics.rest.hierarchy import area_points
-from organics.rest.point import OperatingPoint, require_any_point
+from organics.rest.point import OperatingPoint, area_points, require_any_point
 
 
 class Certificate(NamedTuple):
@@ -86,49 +85,26 @@ def certify(point: OperatingPoint, linear: Stability | None = None) -> Certifica
     values, so return only the arrays you need from a function under `jax.jit`.
     """
     linear = stability(point) if linear is None else linear
-    if isinstance(require_any_point(point).system, Hierarchy):
-        return _of_areas(linear)
-    T, margin, checks, holds = _certificate(linear)
-    return Certificate(
-        kind="spectral" if T is None else "diagonal Lyapunov",
-        holds=holds,
-        spectral_abscissa=linear.spectral_abscissa,
-        residual=linear.point.residual,
-        T=T,
-        margin=margin,
-        checks=checks,
-    )
-
-
-def _of_areas(linear: Stability) -> Certificate:
-    """The certificate of a hierarchy."""
-    hierarchy, point = linear.point.system, linear.point
-    assert isinstance(hierarchy, Hierarchy)
-    checks: dict[str, Any] = {
-        "steady state converged": point.converged,
-        "spectral abscissa < 0": linear.spectral_abscissa < 0,
-    }
-    kind, T, margin = "spectral", None, None
-    inert = hierarchy.is_cascade or hierarchy.is_inert(point.state)
+    point, system = linear.point, require_any_point(linear.point).system
+    inert = system.is_cascade or system.is_inert(system.by_area(point.state))
     if isinstance(inert, Tracer):
         raise ValueError(
             "`point` must have concrete values: with feedback the kind of certificate depends on "
             "them."
         )
-    if inert and hierarchy.has_identity_recurrence:
-        kind = "area by area"
-        each = [diagonal_certificate(one) for one in area_points(point)]
-        T, margin = tuple(one[0] for one in each), jnp.min(jnp.stack([one[1] for one in each]))
-        for k, (_, _, inequalities) in enumerate(each):
-            checks |= {f"{name}, area {k + 1}": holds for name, holds in inequalities.items()}
-    elif not inert and bool(point.converged) and bool(linear.spectral_abscissa < 0):
-        small = small_gain(hierarchy, point.state)
+    structural = inert and system.has_identity_recurrence
+    T, margin, checks, holds = _certificate(linear, bool(inert))
+    kind = "spectral"
+    if structural:
+        kind = "area by area" if isinstance(T, tuple) else "diagonal Lyapunov"
+    elif not inert and bool(holds):
+        small = small_gain(system, point.state)
         if small.holds:
-            kind, margin = "small gain", jnp.asarray(1 - small.largest, hierarchy.dtype)
-            checks |= {name: jnp.bool_(holds) for name, holds in small.checks.items()}
+            kind, margin = "small gain", jnp.asarray(1 - small.largest, system.dtype)
+            checks |= {name: jnp.bool_(passed) for name, passed in small.checks.items()}
     return Certificate(
         kind=kind,
-        holds=jnp.all(jnp.stack(list(checks.values()))),
+        holds=holds,
         spectral_abscissa=linear.spectral_abscissa,
         residual=point.residual,
         T=T,
@@ -137,21 +113,29 @@ def _of_areas(linear: Stability) -> Certificate:
     )
 
 
-@jax.jit
-def _certificate(linear: Stability):
-    """`T`, `margin`, `checks` and `holds` of a `Certificate`."""
-    point, T, margin = linear.point, None, None
-    circuit = point.system
+@partial(jax.jit, static_argnums=1)
+def _certificate(linear: Stability, inert: bool):
+    """`T`, `margin`, `checks` and `holds` of a `Certificate`, area by area if `inert`."""
+    point, system = linear.point, linear.point.system
     checks = {
         "steady state converged": point.converged,
         "spectral abscissa < 0": linear.spectral_abscissa < 0,
     }
-    if circuit.has_identity_recurrence:
-        T, margin, structural = diagonal_certificate_at(circuit, point.state)
-        checks |= structural
-    elif circuit.rectified:
-        _, checks["activity at y = 0 decays"] = slopes_at_zero(circuit, point.z, point.state)
-    return T, margin, checks, jnp.all(jnp.stack(list(checks.values())))
+    Ts, margins = [], []
+    for k, area in enumerate(area_points(point) if inert else ()):
+        more: dict[str, Any] = {}
+        if system.has_identity_recurrence:
+            T, margin, more = diagonal_certificate_at(area.system, area.state)
+            Ts.append(T)
+            margins.append(margin)
+        elif area.system.rectified:
+            _, more["activity at y = 0 decays"] = slopes_at_zero(area.system, area.z, area.state)
+        where = f", area {k + 1}" if len(system.areas) > 1 else ""
+        checks |= {name + where: passed for name, passed in more.items()}
+    holds = jnp.all(jnp.stack(list(checks.values())))
+    if not Ts:
+        return None, None, checks, holds
+    return system.of_areas(tuple(Ts)), jnp.min(jnp.stack(margins)), checks, holds
 
 
 def diagonal_certificate(

@@ -24,8 +24,8 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Complex, Float
 
-from organics.circuit.hierarchy import Hierarchy
-from organics.linear.jacobian import Blocks, as_matrix, imbalance_blocks, time_constants
+from organics.circuit.areas import Areas, joined
+from organics.linear.jacobian import Blocks, as_matrix, imbalance_blocks
 from organics.machine.lapack import single_threaded_lapack
 
 MOST_NEURONS = 1000  # in all: a resolvent is computed for each frequency
@@ -59,14 +59,14 @@ class _Loop(NamedTuple):
     C: Float[np.ndarray, "n m"]
 
 
-def small_gain(hierarchy: Hierarchy, states: tuple) -> SmallGain:
+def small_gain(hierarchy: Areas, states: tuple) -> SmallGain:
     """The small-gain test at the steady state `states`, by NumPy in float64, on concrete values.
 
     Does not hold if there are more than 1,000 neurons in all, or if 4,000 intervals of frequencies
     are not enough.
     """
     blocks = imbalance_blocks(hierarchy, states)
-    tau = np.asarray(time_constants(hierarchy), np.float64)
+    tau = np.asarray(joined(hierarchy.time_constants), np.float64)
     checks, largest, frequency, intervals = {}, 0.0, 0.0, 0
     if len(tau) > MOST_NEURONS:
         return SmallGain(False, np.inf, 0.0, 0, {"at most 1,000 neurons": False})

@@ -1,14 +1,14 @@
 """The eigenvalues of a circuit at rest, and its stability."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
+from organics.circuit.areas import Areas
 from organics.circuit.circuit import Circuit, State, gate
-from organics.circuit.hierarchy import Hierarchy
 from organics.linear.jacobian import descending, jacobian, own_leak, rest_jacobian, spectrum
 from organics.linear_stability.oscillator import leak_and_rate
 from organics.machine.mesh import alike
@@ -104,38 +104,32 @@ def _stability(point: OperatingPoint) -> Stability:
 
 
 def linearize(
-    system: Circuit | Hierarchy,
+    system: Areas,
     z: Float[Array, " n"],
-    state: State | tuple,
+    state: Any,
     converged: Bool[Array, ""],
 ) -> tuple[Complex[Array, " m"], Bool[Array, ""]]:
     """`eigenvalues` and `stable` of `Stability` at a state, which is a steady state if `converged`.
 
     Only `W_r=None` counts as identity recurrence here.
     """
-    if isinstance(system, Hierarchy):
-        return _of_areas(system, z, state, converged)
-    return _of_circuit(system, z, State(*state), converged)
+    states = system.by_area(state)
 
-
-def _of_areas(
-    hierarchy: Hierarchy, z: Float[Array, " n"], states: tuple, converged: Bool[Array, ""]
-) -> tuple[Complex[Array, " m"], Bool[Array, ""]]:
     def each():
-        drives = hierarchy.drives(states, z)
-        areas = zip(hierarchy.areas, drives, states, strict=True)
-        found = [_of_circuit(area, drive, state, converged) for area, drive, state in areas]
+        drives = system.drives(states, z)
+        areas = zip(system.areas, drives, states, strict=True)
+        found = [_of_circuit(area, drive, State(*at), converged) for area, drive, at in areas]
         values = jnp.concatenate([values for values, _ in found])
         return descending(values), jnp.all(jnp.stack([stable for _, stable in found]))
 
     def together():
-        J = jacobian(hierarchy, states)
+        J = jacobian(system, state)
         eigenvalues = spectrum(J)
         return eigenvalues, converged & _decaying(J, eigenvalues)
 
-    if hierarchy.is_cascade:
+    if system.is_cascade:
         return each()
-    return jax.lax.cond(hierarchy.is_inert(states), each, together)
+    return jax.lax.cond(system.is_inert(states), each, together)
 
 
 def _decaying(J: Float[Array, "m m"], eigenvalues: Complex[Array, " m"]) -> Bool[Array, ""]:

@@ -51,7 +51,7 @@ from flint import arb, arb_mat, ctx
 from jaxtyping import Array, ArrayLike
 
 from organics.arguments import require_whole
-from organics.circuit.circuit import Circuit, State, require_valid
+from organics.circuit.circuit import Circuit, State
 from organics.printing import Lines, in_html, in_words
 from organics.proofs.balls import (
     BallCircuit,
@@ -149,7 +149,7 @@ def prove(
     """
     require_whole("max_bits", max_bits, least=2)
     circuit, z = require_point(point).system, point.z
-    require_valid(circuit)
+    circuit.require_valid()
     identity = circuit.has_identity_recurrence
     wanted = None if certificate is None else _certificate(certificate, circuit.n, identity)
     meant = int(point.found.method) == GIVEN

@@ -1,8 +1,6 @@
 """Steady states of hierarchies: the closed form area by area, and the search from there."""
 
-from collections.abc import Callable
 from functools import partial
-from operator import attrgetter
 from typing import NamedTuple
 
 import equinox as eqx
@@ -10,130 +8,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
-from organics.circuit.circuit import require_valid
-from organics.circuit.hierarchy import Hierarchy, joined, split
-from organics.linear.jacobian import as_matrix, imbalance_blocks, time_constants
-from organics.linear.krylov import Linear, inverse_within
+from organics.circuit.areas import joined
+from organics.circuit.hierarchy import Hierarchy
 from organics.machine.mesh import advising, alike
 from organics.rest.algorithm1 import algorithm_1_start
 from organics.rest.balance import Candidate, judge
 from organics.rest.closed_form import closed_form
 from organics.rest.newton import newton, newton_krylov
-from organics.rest.point import (
-    CLOSED_FORM,
-    NEWTON,
-    RELAXATION,
-    OperatingPoint,
-    SteadyState,
-    require_any_point,
-)
+from organics.rest.point import CLOSED_FORM, NEWTON, RELAXATION
 from organics.rest.relaxation import relax, select
-from organics.rest.system import DrivenCircuit, System, as_state
+from organics.rest.system import DrivenHierarchy
 
 _STEP = 0.04  # largest change of `gamma` between two states on the way
 _SMALL = 400  # up to this many numbers a factorization costs no more than products
 _RELAXATION_TIME = 2000.0  # in units of the largest time constant
-
-
-class DrivenHierarchy(System):
-    """A hierarchy under the drive `z`; its numbers are `(y_1, a_1, y_2, a_2, ...)`."""
-
-    hierarchy: Hierarchy
-    z: Float[Array, " n"]
-
-    def imbalance(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
-        """`Hierarchy.imbalance`."""
-        return joined(self.hierarchy.imbalance(split(self.hierarchy, x), self.z))
-
-    def terms(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
-        """`Hierarchy.terms`."""
-        return joined(self.hierarchy.terms(split(self.hierarchy, x), self.z))
-
-    def jacobian(self, x: Float[Array, " m"]) -> Float[Array, "m m"]:
-        """Analytic."""
-        return as_matrix(imbalance_blocks(self.hierarchy, split(self.hierarchy, x)))
-
-    def time_constants(self) -> Float[Array, " m"]:
-        """`tau_y`, then `tau_a`, of each area."""
-        return time_constants(self.hierarchy)
-
-    def contains(self, x: Float[Array, " m"]) -> Bool[Array, ""]:
-        """Whether `a > 0`."""
-        return jnp.all(jnp.stack([jnp.all(a > 0) for _, a in split(self.hierarchy, x)]))
-
-    def without_underflow(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
-        """0 for such a `y`."""
-        least = float(jnp.finfo(x.dtype).tiny / jnp.finfo(x.dtype).eps)
-        states = split(self.hierarchy, x)
-        return joined(tuple(s._replace(y=jnp.where(jnp.abs(s.y) < least, 0, s.y)) for s in states))
-
-    def room(self, x: Float[Array, " m"], step: Float[Array, " m"]) -> Float[Array, ""]:
-        """The fraction at which no `a` falls by more than nine tenths."""
-        each = zip(split(self.hierarchy, x), split(self.hierarchy, step), strict=True)
-        fractions = [
-            jnp.min(jnp.where(da < 0, -0.9 * a / jnp.where(da < 0, da, -1), jnp.inf))
-            for (_, a), (_, da) in each
-        ]
-        return jnp.min(jnp.stack(fractions))
-
-    def scales(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
-        """For every `y` the largest `y` of its area; for `a` the terms are enough."""
-        scales = [
-            s._replace(y=jnp.full_like(s.y, jnp.max(jnp.abs(s.y))), a=jnp.full_like(s.a, jnp.inf))
-            for s in split(self.hierarchy, x)
-        ]
-        return joined(tuple(scales))
-
-    def nearly_inverse(self, x: Float[Array, " m"]) -> Linear:
-        """The inverse of the part of `J` within each neuron."""
-        blocks = imbalance_blocks(self.hierarchy, split(self.hierarchy, x))
-        inverses = [inverse_within(*_within(block)) for block in blocks.within]
-
-        def inverse(v):
-            each = zip(inverses, split(self.hierarchy, v), strict=True)
-            return joined(tuple(solve(*part) for solve, part in each))
-
-        return inverse
-
-    def lengths(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
-        """Those of the areas as circuits by themselves."""
-        return joined(
-            tuple(
-                as_state(DrivenCircuit(area, state.y).lengths(jnp.concatenate(state)))
-                for area, state in zip(self.hierarchy.areas, split(self.hierarchy, x), strict=True)
-            )
-        )
-
-    def parameters(self) -> dict[str, Callable]:
-        """`z`, `gamma` and `g`, the matrices between areas and the arrays of each area, such as
-        `feedback0` and `areas1_W`."""
-        found: dict[str, Callable] = {"z": attrgetter("z")}
-        found |= {name: attrgetter(f"hierarchy.{name}") for name in ("gamma", "g")}
-        for name in ("feedforward", "feedback"):
-            for k, matrix in enumerate(getattr(self.hierarchy, name)):
-                if matrix is not None:
-                    found[f"{name}{k}"] = lambda d, name=name, k=k: getattr(d.hierarchy, name)[k]
-        for k, area in enumerate(self.hierarchy.areas):
-            for name in ("W", "W_r", "b", "b0", "sigma", "tau_y", "tau_a"):
-                if eqx.is_array(getattr(area, name)):
-                    found[f"areas{k}_{name}"] = lambda d, name=name, k=k: getattr(
-                        d.hierarchy.areas[k], name
-                    )
-        return found
-
-    def require_valid(self) -> None:
-        """As `Hierarchy` does."""
-        h = self.hierarchy
-        for area in h.areas:
-            require_valid(area)
-        Hierarchy(h.areas, h.feedforward, h.feedback, h.gamma, h.g, h.form)
-
-
-def _within(block: Float[Array, "two_n two_n"]) -> tuple:
-    """The entries of an area's block within each neuron."""
-    n = len(block) // 2
-    rows = (block[:n, :n], block[:n, n:]), (block[n:, :n], block[n:, n:])
-    return tuple(jnp.diagonal(part) for row in rows for part in row)
 
 
 def cascade(hierarchy: Hierarchy, z: Float[Array, " n"]) -> tuple:
@@ -145,22 +33,6 @@ def cascade(hierarchy: Hierarchy, z: Float[Array, " n"]) -> tuple:
         states.append(closed_form(area, drive) if known else algorithm_1_start(area, drive))
         drive = z if up is None else up @ jnp.square(jax.nn.relu(states[-1].y))
     return tuple(states)
-
-
-def area_points(point: OperatingPoint) -> tuple:
-    """Each area of a hierarchy at rest as a circuit at rest under its own drive; a point of
-    `steady_state` for that circuit where feedback is inert."""
-    hierarchy, states = require_any_point(point).system, point.state
-    if not isinstance(hierarchy, Hierarchy):
-        raise ValueError("`point` must be that of a `Hierarchy`, not of a circuit.")
-    points, found = [], point.found
-    for area, state, drive in zip(
-        hierarchy.areas, states, hierarchy.drives(states, point.z), strict=True
-    ):
-        residual = jnp.linalg.norm(jnp.concatenate(area.imbalance(state, drive)))
-        steady = SteadyState(state, residual, found.converged, found.iterations, found.method)
-        points.append(OperatingPoint(area, drive, steady))
-    return tuple(points)
 
 
 class _Way(NamedTuple):
@@ -195,7 +67,7 @@ def search(
     steps of at most 0.04. Where it is lost, or the largest singular value of a `W_r` exceeds 1, the
     hierarchy itself is integrated from near rest, and Newton's method begins where that ends.
     """
-    hierarchy, z = driven.hierarchy, driven.z
+    hierarchy, z = driven.circuit, driven.z
     known = 1.0 if hierarchy.form == "balanced" else 0.0
     fed = jnp.asarray([matrix is not None for matrix in hierarchy.feedback], bool)
     moved = jnp.where(fed, hierarchy.gamma - known, 0)
@@ -213,7 +85,7 @@ def search(
 
     def on_the_way(i):
         gamma = hierarchy.gamma - moved * (1 - i / steps).astype(z.dtype)
-        return eqx.tree_at(lambda driven: driven.hierarchy.gamma, driven, gamma)
+        return eqx.tree_at(lambda driven: driven.circuit.gamma, driven, gamma)
 
     def go(way: _Way) -> _Way:
         wanted = ~way.over
@@ -276,7 +148,7 @@ def _relax(driven: DrivenHierarchy, wanted, steps: ScalarLike) -> Float[Array, "
         return jnp.all(jnp.abs(imbalance) <= 10 * accuracy * allowed), imbalance / tau
 
     begin = [
-        part for area in driven.hierarchy.areas for part in (jnp.full_like(area.c, 0.01), area.c)
+        part for area in driven.circuit.areas for part in (jnp.full_like(area.c, 0.01), area.c)
     ]
     return relax(
         rests,

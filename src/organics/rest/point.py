@@ -3,10 +3,12 @@
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from organics.circuit.hierarchy import Hierarchy, named
+from organics.circuit.areas import joined, named
+from organics.circuit.circuit import Circuit, State
 from organics.printing import Lines, in_html, in_words, numbers, verdict
 
 METHODS = ("closed form", "iteration", "newton", "relaxation", "given")
@@ -111,11 +113,25 @@ class OperatingPoint(eqx.Module):
 def require_point(point: OperatingPoint) -> OperatingPoint:
     """The point of a circuit. Raises `ValueError` for anything else, such as a `SteadyState` or the
     point of a hierarchy."""
-    if isinstance(require_any_point(point).system, Hierarchy):
+    if not isinstance(require_any_point(point).system, Circuit):
         raise ValueError(
             "`point` must be that of a `Circuit`; for a hierarchy of areas this does not exist."
         )
     return point
+
+
+def area_points(point: OperatingPoint) -> tuple:
+    """Each area of a circuit or hierarchy at rest as a circuit at rest under its own drive; a point
+    of `steady_state` for that circuit where feedback is inert."""
+    system, found = require_any_point(point).system, point.found
+    states = system.by_area(point.state)
+    points = []
+    for area, at, drive in zip(system.areas, states, system.drives(states, point.z), strict=True):
+        state = State(at.y, at.a)
+        residual = jnp.linalg.norm(joined(area.imbalance(state, drive)))
+        steady = SteadyState(state, residual, found.converged, found.iterations, found.method)
+        points.append(OperatingPoint(area, drive, steady))
+    return tuple(points)
 
 
 def require_any_point(point: OperatingPoint) -> OperatingPoint:

@@ -21,7 +21,7 @@ without a factorization are checked in this way in small circuits only. A steady
 unstable: `organics.linear_stability` answers that.
 """
 
-from functools import partial
+from functools import partial, singledispatch
 from typing import Any, NamedTuple
 
 import jax
@@ -30,15 +30,14 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, ScalarLike
 
-from organics.circuit.circuit import Circuit, State, as_drive, identity_recurrence
-from organics.circuit.hierarchy import Hierarchy, as_first_drive, joined, known_identities, split
+from organics.circuit.areas import Areas, joined
+from organics.circuit.circuit import Circuit, State, as_drive
 from organics.circuit.values import as_real
 from organics.linear.krylov import LARGE
 from organics.machine.mesh import advising, alike
 from organics.rest.algorithm1 import algorithm_1_start, iterate, sweep
 from organics.rest.balance import Candidate, judge
 from organics.rest.closed_form import closed_form
-from organics.rest.hierarchy import DrivenHierarchy
 from organics.rest.hierarchy import search as search_hierarchy
 from organics.rest.implicit import implicit
 from organics.rest.newton import may_be_stable, newton, newton_krylov
@@ -52,21 +51,21 @@ from organics.rest.point import (
     SteadyState,
 )
 from organics.rest.relaxation import relax, select
-from organics.rest.system import DrivenCircuit, as_state
+from organics.rest.system import Driven, DrivenCircuit, driven_by
 
 _SMALL = 8  # up to this many neurons a factorization costs no more than a Newton-Krylov step
 _RELAXATION_TIME = 2000.0  # in units of the largest time constant
 
 
 def steady_state(
-    circuit: Circuit | Hierarchy,
+    circuit: Areas,
     z: 'Float[ArrayLike, " n"]',
     *,
     tolerance: float | None = None,
     spectral_norm: "ScalarLike | None" = None,
     relaxation_steps: "ScalarLike" = 50_000,
     matrix_free: bool = False,
-    start: State | None = None,
+    start: Any = None,
 ) -> OperatingPoint:
     """A steady state of a circuit or hierarchy for the constant input drive `z`, shape (n,).
 
@@ -99,23 +98,17 @@ def steady_state(
 
     In a `Hierarchy`, where feedback has no effect on it, the state has a closed form, area by area;
     else Newton's method follows it from there in steps of at most 0.04 of `gamma`, and if that
-    fails, relaxation comes next. `start`, `spectral_norm` and `matrix_free` are for circuits alone.
+    fails, relaxation comes next. `spectral_norm` and `matrix_free` are for circuits alone.
 
-    With `start`, a state with `a > 0`, Newton's method begins there and nothing else is tried: the
-    state found is usually the one nearby. `organics.steady_states` lists those there are.
+    With `start`, a state with `a > 0` (of a hierarchy, one for each area), Newton's method begins
+    there and nothing else is tried: the state found is usually the one nearby.
+    `organics.steady_states` lists those there are.
 
     Raises `ValueError` if `z` or `start` has the wrong shape or is not finite, if an `a` of `start`
     is not > 0, if `start` comes with `matrix_free`, if `tolerance` is not in (0, 1) or is traced,
     or if `spectral_norm` is not a number >= 0. Does not raise if no steady state is found, as some
     circuits have none: see `SteadyState.converged`.
     """
-    if isinstance(circuit, Hierarchy):
-        if spectral_norm is not None or matrix_free or start is not None:
-            raise ValueError(
-                "`start`, `spectral_norm` and `matrix_free` must be left out for a hierarchy of "
-                "areas."
-            )
-        return _hierarchy_at_rest(circuit, z, tolerance, relaxation_steps)
     z = as_drive(circuit, z)
     tolerance = _as_tolerance(tolerance, circuit.dtype)
     norm = None if spectral_norm is None else as_real("spectral_norm", spectral_norm, z.dtype)
@@ -124,36 +117,46 @@ def steady_state(
     if start is not None and matrix_free:
         raise ValueError("`start` and `matrix_free` exclude each other.")
     start = None if start is None else _require_state("start", circuit, start)
-    circuit = identity_recurrence(circuit) or circuit
-    if circuit.has_identity_recurrence:
-        return OperatingPoint(circuit, z, _normalize(circuit, z, tolerance))
-    circuit, z, norm, start = alike((circuit, z, norm, start))
-    driven = DrivenCircuit(circuit, z, matrix_free)
-    fixed, norm, start = jax.lax.stop_gradient((driven, norm, start))
-    if start is None:
-        found, residual, method, count = _search(fixed, norm, tolerance, relaxation_steps)
-    else:
-        found, residual, method, count = _search_from(fixed, start, tolerance)
-    state = as_state(implicit(driven, found.x))
-    steady = SteadyState(state, residual, found.converged, count, method)
-    return OperatingPoint(circuit, z, steady)
-
-
-def _hierarchy_at_rest(hierarchy: Hierarchy, z, tolerance, relaxation_steps) -> OperatingPoint:
-    z = as_first_drive(hierarchy, z)
-    tolerance = _as_tolerance(tolerance, hierarchy.dtype)
-    hierarchy, z = alike((known_identities(hierarchy), z))
-    driven = DrivenHierarchy(hierarchy, z)
-    fixed = jax.lax.stop_gradient(driven)
-    found, residual, method, count = search_hierarchy(fixed, tolerance, relaxation_steps)
-    states = split(hierarchy, implicit(driven, found.x))
+    circuit, z, norm, start = alike((circuit.known_identities(), z, norm, start))
     return OperatingPoint(
-        hierarchy, z, SteadyState(states, residual, found.converged, count, method)
+        circuit, z, _at_rest(circuit, z, tolerance, relaxation_steps, start, norm, matrix_free)
     )
 
 
+@singledispatch
+def _at_rest(circuit, z, tolerance, relaxation_steps, start, norm, matrix_free) -> SteadyState:
+    """The steady state of a hierarchy."""
+    if norm is not None or matrix_free:
+        raise ValueError(
+            "`spectral_norm` and `matrix_free` must be left out for a hierarchy of areas."
+        )
+    system = driven_by(circuit, z)
+    fixed, start = jax.lax.stop_gradient((system, start))
+    if start is None:
+        return _found(system, search_hierarchy(fixed, tolerance, relaxation_steps))
+    return _found(system, _search_from(fixed, start, tolerance))
+
+
+@_at_rest.register(Circuit)
+def _(circuit, z, tolerance, relaxation_steps, start, norm, matrix_free) -> SteadyState:
+    if circuit.has_identity_recurrence:
+        return _normalize(circuit, z, tolerance)
+    system = DrivenCircuit(circuit, z, matrix_free)
+    fixed, norm, start = jax.lax.stop_gradient((system, norm, start))
+    if start is None:
+        return _found(system, _search(fixed, norm, tolerance, relaxation_steps))
+    return _found(system, _search_from(fixed, start, tolerance))
+
+
+def _found(system: Driven, outcome: tuple) -> SteadyState:
+    """The outcome of a search, with the state's derivatives."""
+    found, residual, method, count = outcome
+    state = system.circuit.split(implicit(system, found.x))
+    return SteadyState(state, residual, found.converged, count, method)
+
+
 def given_state(
-    circuit: Circuit | Hierarchy,
+    circuit: Areas,
     z: 'Float[ArrayLike, " n"]',
     state: Any,
     *,
@@ -168,40 +171,26 @@ def given_state(
 
     Raises `ValueError` if `z` or `state` has the wrong shape or is not finite, or `a` is not > 0.
     """
-    if isinstance(circuit, Hierarchy):
-        return _given_states(circuit, z, state, tolerance)
     z = as_drive(circuit, z)
     state = _require_state("state", circuit, state)
-    circuit = identity_recurrence(circuit) or circuit
+    circuit = circuit.known_identities()
     tolerance = _as_tolerance(tolerance, z.dtype)
     return OperatingPoint(circuit, z, _judged(circuit, z, state, tolerance, GIVEN))
 
 
-def _given_states(hierarchy: Hierarchy, z, states, tolerance) -> OperatingPoint:
-    z = as_first_drive(hierarchy, z)
-    if len(states) != len(hierarchy.areas):
+def _require_state(name: str, circuit: Areas, state: Any) -> Any:
+    """The state in the circuit's type, checked."""
+    states = circuit.by_area(state)
+    if len(states) != len(circuit.areas):
         raise ValueError(
-            f"`state` must hold one `State` for each of {len(hierarchy.areas)} areas, not "
+            f"`{name}` must hold one `State` for each of {len(circuit.areas)} areas, not "
             f"{len(states)}."
         )
-    states = tuple(
-        _require_state(f"state[{i}]", area, state)
-        for i, (area, state) in enumerate(zip(hierarchy.areas, states, strict=True))
-    )
-    hierarchy = known_identities(hierarchy)
-    tolerance = _as_tolerance(tolerance, z.dtype)
-    return OperatingPoint(hierarchy, z, _judged_areas(hierarchy, z, states, tolerance))
+    each = zip(circuit.names_of_areas(name), circuit.areas, states, strict=True)
+    return circuit.of_areas(tuple(_require_state_of_area(*one) for one in each))
 
 
-@jax.jit
-def _judged_areas(hierarchy: Hierarchy, z, states: tuple, tolerance) -> SteadyState:
-    found = judge(DrivenHierarchy(hierarchy, z), joined(states))
-    converged = (found.error <= tolerance) & hierarchy.valid
-    return SteadyState(states, found.residual, converged, jnp.int32(0), jnp.int32(GIVEN))
-
-
-def _require_state(name: str, circuit: Circuit, state: State | tuple) -> State:
-    """The state in the circuit's type, checked."""
+def _require_state_of_area(name: str, circuit: Circuit, state: Any) -> State:
     if not isinstance(state, State):
         raise ValueError(f"`{name}` must be a `State`, not {type(state).__name__}.")
     state = State(*(as_drive(circuit, value, f"{name}.{part}") for part, value in
@@ -225,9 +214,9 @@ def _normalize(circuit: Circuit, z, tolerance) -> SteadyState:
 
 
 @partial(jax.jit, static_argnums=4)
-def _judged(circuit: Circuit, z, state: State, tolerance, method: int) -> SteadyState:
+def _judged(circuit: Areas, z, state: Any, tolerance, method: int) -> SteadyState:
     """A given state as it is: converged if its equations balance."""
-    found = judge(DrivenCircuit(circuit, z), jnp.concatenate(state))
+    found = judge(driven_by(circuit, z), joined(state))
     converged = (found.error <= tolerance) & circuit.valid
     return SteadyState(state, found.residual, converged, jnp.int32(0), jnp.int32(method))
 
@@ -291,10 +280,10 @@ def _search(
 @advising
 @partial(jax.jit, static_argnums=2)  # as `_search`
 def _search_from(
-    driven: DrivenCircuit, start: State, tolerance: float
+    driven: Driven, start: Any, tolerance: float
 ) -> tuple[Candidate, Array, Array, Array]:
     """Newton's method from the given state."""
-    first = judge(driven, jnp.concatenate(start))
+    first = judge(driven, joined(start))
     found, _, _, steps = newton(driven, tolerance, first, jnp.bool_(True))
     found = found._replace(converged=found.converged & driven.circuit.valid)
     return found, found.residual, jnp.full_like(steps, NEWTON), steps

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import fields
+from functools import singledispatch
 from operator import attrgetter
 from typing import ClassVar
 
@@ -11,9 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from organics.circuit.circuit import Circuit, State, require_valid, root
-from organics.linear.jacobian import imbalance_jacobian
-from organics.linear.krylov import Linear, neuron_blocks, solve_linearized
+from organics.circuit.areas import Areas, joined, modulators
+from organics.circuit.circuit import Circuit, State, root
+from organics.circuit.hierarchy import Hierarchy
+from organics.linear.jacobian import as_matrix, imbalance_blocks
+from organics.linear.krylov import Linear, inverse_within, neuron_blocks, solve_linearized
 
 
 class System(eqx.Module):
@@ -104,52 +107,113 @@ class System(eqx.Module):
         """Raise `ValueError`, naming the parameter, if one is out of its domain."""
 
 
-class DrivenCircuit(System):
+class Driven(System):
+    """A circuit or hierarchy under the input drive `z`; its numbers are `joined` states."""
+
+    circuit: Areas
+    z: Float[Array, " n"]
+
+    def states(self, x: Float[Array, " m"]) -> tuple:
+        """The state of each area."""
+        return self.circuit.by_area(self.circuit.split(x))
+
+    def imbalance(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
+        """`circuit.imbalance`."""
+        return joined(self.circuit.imbalance(self.circuit.split(x), self.z))
+
+    def terms(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
+        """`circuit.terms`."""
+        return joined(self.circuit.terms(self.circuit.split(x), self.z))
+
+    def jacobian(self, x: Float[Array, " m"]) -> Float[Array, "m m"]:
+        """Analytic."""
+        return as_matrix(imbalance_blocks(self.circuit, self.states(x)))
+
+    def time_constants(self) -> Float[Array, " m"]:
+        """`tau_y`, then `tau_a`, of each area."""
+        return joined(self.circuit.time_constants)
+
+    def contains(self, x: Float[Array, " m"]) -> Bool[Array, ""]:
+        """Whether `a > 0`."""
+        return jnp.all(modulators(self.circuit.split(x)) > 0)
+
+    def without_underflow(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
+        """0 for such a `y`."""
+        least = float(jnp.finfo(x.dtype).tiny / jnp.finfo(x.dtype).eps)
+        shown = [at._replace(y=jnp.where(jnp.abs(at.y) < least, 0, at.y)) for at in self.states(x)]
+        return joined(tuple(shown))
+
+    def room(self, x: Float[Array, " m"], step: Float[Array, " m"]) -> Float[Array, ""]:
+        """The fraction at which no `a` falls by more than nine tenths."""
+        a, da = (modulators(self.circuit.split(v)) for v in (x, step))
+        return jnp.min(jnp.where(da < 0, -0.9 * a / jnp.where(da < 0, da, -1), jnp.inf))
+
+    def scales(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
+        """For every `y` the largest `y` of its area; for `a` the terms are enough, as they are
+        positive and do not cancel."""
+        scales = [
+            at._replace(
+                y=jnp.full_like(at.y, jnp.max(jnp.abs(at.y))), a=jnp.full_like(at.a, jnp.inf)
+            )
+            for at in self.states(x)
+        ]
+        return joined(tuple(scales))
+
+    def lengths(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
+        """Fifths, in each area: of `a`, and of the bound `W_ii^-1/2` on every `y_i` at rest."""
+        each = zip(self.circuit.areas, self.states(x), strict=True)
+        return joined(tuple(_lengths(area, *at) for area, at in each))
+
+    def parameters(self) -> dict[str, Callable]:
+        """`z` and the arrays of each circuit; those of a hierarchy are named as `areas[1].W`."""
+        found: dict[str, Callable] = {"z": attrgetter("z")}
+        for k, (area, prefix) in enumerate(zip(self.circuit.areas, self.prefixes, strict=True)):
+            for name in ("W", "W_r", "b", "b0", "sigma", "tau_y", "tau_a"):
+                if eqx.is_array(getattr(area, name)):
+                    found[prefix + name] = lambda d, k=k, name=name: getattr(
+                        d.circuit.areas[k], name
+                    )
+        return found
+
+    @property
+    def prefixes(self) -> tuple:
+        """What stands before the name of an array of each area."""
+        return ("",)
+
+    def with_matrices(self, *names: str) -> "Driven":
+        """With a matrix in place of `W_r=None` in areas of whose `W_r` one of the names speaks."""
+        driven = self
+        for k, (area, prefix) in enumerate(zip(self.circuit.areas, self.prefixes, strict=True)):
+            named = any(name.startswith(f"{prefix}W_r") for name in names)
+            if named and area.has_identity_recurrence:
+                driven = eqx.tree_at(
+                    lambda d, k=k: d.circuit.areas[k].W_r,
+                    driven,
+                    jnp.eye(area.n, dtype=area.dtype),
+                    is_leaf=lambda leaf: leaf is None,
+                )
+        return driven
+
+    def require_valid(self) -> None:
+        """As the circuit or hierarchy does."""
+        self.circuit.require_valid()
+
+
+def _lengths(circuit: Circuit, y: Float[Array, " n"], a: Float[Array, " n"]) -> State:
+    own = jnp.max(circuit.pool.diagonal())
+    bounded = own > 0
+    most = jnp.where(bounded, jax.lax.rsqrt(jnp.where(bounded, own, 1)), jnp.max(jnp.abs(y)))
+    return State(0.2 * jnp.full_like(y, most + 1e-3), 0.2 * a)
+
+
+class DrivenCircuit(Driven):
     """A circuit under the input drive `z`; its numbers are `y`, then `a`.
 
     With `by_products`, `J v = b` is solved by products with `W` and `W_r`.
     """
 
     circuit: Circuit
-    z: Float[Array, " n"]
     by_products: bool = eqx.field(static=True, default=False)
-
-    def imbalance(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
-        """`Circuit.imbalance`."""
-        return jnp.concatenate(self.circuit.imbalance(as_state(x), self.z))
-
-    def terms(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
-        """`Circuit.terms`."""
-        return jnp.concatenate(self.circuit.terms(as_state(x), self.z))
-
-    def jacobian(self, x: Float[Array, " m"]) -> Float[Array, "m m"]:
-        """Analytic."""
-        return imbalance_jacobian(self.circuit, as_state(x))
-
-    def time_constants(self) -> Float[Array, " m"]:
-        """`tau_y`, then `tau_a`."""
-        return jnp.concatenate([self.circuit.tau_y, self.circuit.tau_a])
-
-    def contains(self, x: Float[Array, " m"]) -> Bool[Array, ""]:
-        """Whether `a > 0`."""
-        return jnp.all(as_state(x).a > 0)
-
-    def without_underflow(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
-        """0 for such a `y`."""
-        y, a = as_state(x)
-        least = float(jnp.finfo(y.dtype).tiny / jnp.finfo(y.dtype).eps)
-        return jnp.concatenate([jnp.where(jnp.abs(y) < least, 0, y), a])
-
-    def room(self, x: Float[Array, " m"], step: Float[Array, " m"]) -> Float[Array, ""]:
-        """The fraction at which no `a` falls by more than nine tenths."""
-        a, da = as_state(x).a, as_state(step).a
-        return jnp.min(jnp.where(da < 0, -0.9 * a / jnp.where(da < 0, da, -1), jnp.inf))
-
-    def scales(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
-        """For every `y` the largest `y`; for `a` the terms are enough, as they are positive and do
-        not cancel."""
-        y, a = as_state(x)
-        return jnp.concatenate([jnp.full_like(y, jnp.max(jnp.abs(y))), jnp.full_like(a, jnp.inf)])
 
     def nearly_inverse(self, x: Float[Array, " m"]) -> Linear:
         """The inverse of the part of `J` within each neuron."""
@@ -190,29 +254,61 @@ class DrivenCircuit(System):
             ]
         )
 
-    def lengths(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
-        """Fifths: of `a`, and of the bound `W_ii^-1/2` on every `y_i` at rest."""
-        y, a = as_state(x)
-        own = jnp.max(self.circuit.pool.diagonal())
-        bounded = own > 0
-        most = jnp.where(bounded, jax.lax.rsqrt(jnp.where(bounded, own, 1)), jnp.max(jnp.abs(y)))
-        return 0.2 * jnp.concatenate([jnp.full_like(y, most + 1e-3), a])
-
-    def parameters(self) -> dict[str, Callable]:
-        """Those of the circuit that are arrays, and `z`."""
-        names = ("W", "W_r", "b", "b0", "sigma", "tau_y", "tau_a")
-        arrays = (name for name in names if eqx.is_array(getattr(self.circuit, name)))
-        return {"z": attrgetter("z")} | {name: attrgetter(f"circuit.{name}") for name in arrays}
-
-    def require_valid(self) -> None:
-        """As `Circuit` does."""
-        require_valid(self.circuit)
-
     def solve(self, x: Float[Array, " m"], b: Float[Array, " m"]) -> Float[Array, " m"]:
         """By a factorization, or by products."""
         if self.by_products:
             return solve_linearized(self.circuit, self.z, as_state(x), b)
         return super().solve(x, b)
+
+
+class DrivenHierarchy(Driven):
+    """A hierarchy under the drive `z` of its first area; its numbers are `(y_1, a_1, y_2, ...)`."""
+
+    circuit: Hierarchy
+
+    @property
+    def prefixes(self) -> tuple:
+        """`areas[0].`, and so on."""
+        return tuple(f"areas[{k}]." for k in range(len(self.circuit.areas)))
+
+    def parameters(self) -> dict[str, Callable]:
+        """Those of the areas, `gamma` and `g` and the matrices between areas, as `feedback[0]`."""
+        found: dict[str, Callable] = {
+            name: attrgetter(f"circuit.{name}") for name in ("gamma", "g")
+        }
+        for name in ("feedforward", "feedback"):
+            for k, matrix in enumerate(getattr(self.circuit, name)):
+                if matrix is not None:
+                    found[f"{name}[{k}]"] = lambda d, name=name, k=k: getattr(d.circuit, name)[k]
+        return super().parameters() | found
+
+    def nearly_inverse(self, x: Float[Array, " m"]) -> Linear:
+        """The inverse of the part of `J` within each neuron."""
+        blocks = imbalance_blocks(self.circuit, self.states(x))
+        inverses = [inverse_within(*_within(block)) for block in blocks.within]
+
+        def inverse(v):
+            each = zip(inverses, self.states(v), strict=True)
+            return joined(tuple(solve(*part) for solve, part in each))
+
+        return inverse
+
+
+def _within(block: Float[Array, "two_n two_n"]) -> tuple:
+    """The entries of an area's block within each neuron."""
+    n = len(block) // 2
+    rows = (block[:n, :n], block[:n, n:]), (block[n:, :n], block[n:, n:])
+    return tuple(jnp.diagonal(part) for row in rows for part in row)
+
+
+@singledispatch
+def driven_by(circuit: Areas, z: Float[Array, " n"]) -> Driven:
+    """The circuit or hierarchy under the drive `z`, as a `System`."""
+    raise TypeError(f"{type(circuit).__name__} under {z} is no system.")
+
+
+driven_by.register(Circuit, DrivenCircuit)
+driven_by.register(Hierarchy, DrivenHierarchy)
 
 
 def as_state(x: Float[Array, " two_n"]) -> State:

@@ -22,17 +22,14 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Complex, Float
 
-from organics.circuit.circuit import Circuit
-from organics.circuit.hierarchy import Hierarchy
+from organics.circuit.areas import Areas
 from organics.linear.jacobian import eigenvalues, jacobian
 from organics.rest.search import steady_state
 
 Scheme = Literal["euler-maruyama", "heun"]
 
 
-def modes(
-    circuit: Circuit | Hierarchy, drives: Float[Array, "drives n"]
-) -> Complex[Array, "drives m"]:
+def modes(circuit: Areas, drives: Float[Array, "drives n"]) -> Complex[Array, "drives m"]:
     """Eigenvalues of the Jacobian, in 1/ms, at the steady state for each drive.
 
     NaN where no stable steady state was found. They have no derivatives.
@@ -51,7 +48,7 @@ def _stable_only(numbers, found):
 
 
 @eqx.filter_jit
-def _linearize(circuit: Circuit | Hierarchy, drives) -> Float[Array, "drives m m"]:
+def _linearize(circuit: Areas, drives) -> Float[Array, "drives m m"]:
     """Jacobians at the steady states, NaN where none was found."""
 
     def at(circuit, z):

@@ -24,14 +24,8 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Int, PRNGKeyArray, Real
 
 from organics.arguments import require_among, require_whole
+from organics.circuit.areas import Areas, joined, modulators
 from organics.circuit.circuit import Circuit, State, root
-from organics.circuit.hierarchy import (
-    Hierarchy,
-    first_area,
-    modulators,
-    packed,
-    unpacked,
-)
 from organics.circuit.values import as_real
 from organics.machine.memory import require_memory
 from organics.machine.mesh import advising, alike, concretely
@@ -128,9 +122,7 @@ class Noise(eqx.Module):
         return State(y / jnp.sqrt(circuit.tau_y), a / jnp.sqrt(circuit.tau_a))
 
 
-def amplitudes(
-    noise: Noise | Sequence[Noise], system: Circuit | Hierarchy, state: Any
-) -> Float[Array, " m"]:
+def amplitudes(noise: Noise | Sequence[Noise], system: Areas, state: Any) -> Float[Array, " m"]:
     """`Noise.amplitudes` of all neurons in the order of the Jacobian's rows.
 
     The noise of a hierarchy is one `Noise` for all areas, or one for each.
@@ -144,16 +136,14 @@ def amplitudes(
     )
 
 
-def by_area(noise: Any, system: Circuit | Hierarchy, state: Any) -> tuple:
+def by_area(noise: Any, system: Areas, state: Any) -> tuple:
     """The noise, the circuits and their states, one for each area.
 
     Raises `ValueError` if the noise is not of the kinds that `amplitudes` takes.
     """
-    if isinstance(system, Circuit):
-        if not isinstance(noise, Noise):
-            raise ValueError(f"`noise` must be an `organics.Noise`, not {noise!r}.")
-        return (noise,), (system,), (state,)
     areas = len(system.areas)
+    if areas == 1 and not isinstance(noise, Noise):
+        raise ValueError(f"`noise` must be an `organics.Noise`, not {noise!r}.")
     each = (noise,) * areas if isinstance(noise, Noise) else noise
     if not (
         isinstance(each, list | tuple)
@@ -164,11 +154,11 @@ def by_area(noise: Any, system: Circuit | Hierarchy, state: Any) -> tuple:
             f"`noise` must be an `organics.Noise`, or {areas} of them, one for each area, not "
             f"{noise!r}."
         )
-    return tuple(each), system.areas, state
+    return tuple(each), system.areas, system.by_area(state)
 
 
 def simulate_noisy(
-    circuit: Circuit | Hierarchy,
+    circuit: Areas,
     z: "Drive",
     noise: Noise | Sequence[Noise],
     dt: 'Real[ArrayLike, ""]',
@@ -221,8 +211,7 @@ def simulate_noisy(
             traced and more than 0.45 ms.
     """
     dt = _step(circuit, dt)
-    hierarchy = isinstance(circuit, Hierarchy)
-    shape = (2 * sum(circuit.sizes),) if hierarchy else (2, circuit.n)
+    shape = (2 * sum(circuit.sizes),)
     return _simulate(
         circuit, z, noise, dt, steps, initial, _Drawn(key, dt, shape), scheme, save_every, throw
     )
@@ -250,8 +239,8 @@ def simulate_increments(
             f"`increments` must have shape (steps, 2, {circuit.n}), not {increments.shape}."
         )
     dt = _step(circuit, dt)
-    given = _Given(increments.astype(circuit.dtype))
     steps = len(increments)
+    given = _Given(increments.astype(circuit.dtype).reshape(steps, -1))
     return _simulate(circuit, z, noise, dt, steps, initial, given, scheme, save_every, throw)
 
 
@@ -267,9 +256,9 @@ class _Drawn(eqx.Module):
 
 
 class _Given(eqx.Module):
-    increments: Float[Array, "steps 2 n"]
+    increments: Float[Array, "steps m"]
 
-    def __call__(self, step: Int[Array, ""]) -> Float[Array, "2 n"]:
+    def __call__(self, step: Int[Array, ""]) -> Float[Array, " m"]:
         return self.increments[step]
 
 
@@ -284,8 +273,7 @@ def _simulate(
             f"`steps` must be a multiple of `save_every`, not {steps} and {save_every}."
         )
     rows = steps // save_every
-    sizes = circuit.sizes if isinstance(circuit, Hierarchy) else (circuit.n,)
-    neuron_bytes = 2 * sum(sizes) * dt.dtype.itemsize
+    neuron_bytes = 2 * sum(circuit.sizes) * dt.dtype.itemsize
     require_memory(rows * neuron_bytes, "steps", f"a trajectory of {rows:,} rows")
     require_memory(save_every * neuron_bytes, "save_every", f"the noise of {save_every:,} steps")
     with concretely():  # concrete values stay concrete inside a traced function
@@ -327,12 +315,12 @@ def _times(dt: Float[Array, ""], save_every: int, rows: int) -> Float[Array, " r
     return dt * save_every * np.arange(rows + 1, dtype=dt.dtype)
 
 
-def _modes(circuit: Circuit | Hierarchy, drive, times) -> Complex[Array, "drives m"]:
+def _modes(circuit: Areas, drive, times) -> Complex[Array, "drives m"]:
     """Eigenvalues under a constant drive, or under the weakest and the strongest value of a varying
     one."""
     if isinstance(drive, Constant):
         return modes(circuit, drive.value[None])
-    return modes(circuit, _weakest_and_strongest(first_area(circuit).b, drive, times))
+    return modes(circuit, _weakest_and_strongest(circuit.areas[0].b, drive, times))
 
 
 @eqx.filter_jit
@@ -402,14 +390,14 @@ def _nothing_if(unstable: Bool[Array, ""], trajectory: Trajectory) -> Trajectory
 # The state is one array: a scan pays for every array it carries.
 
 
-def _step_function(circuit: Circuit | Hierarchy, noise: Any, dt, scheme: Scheme):
+def _step_function(circuit: Areas, noise: Any, dt, scheme: Scheme):
     """One step from `x` at time `t`, where the drive is `z`, to `t + dt`, where it is `z_next`."""
 
     def drift(x, z):
-        return packed(circuit.velocity(unpacked(circuit, x), z))
+        return joined(circuit.velocity(circuit.split(x), z))
 
     def diffusion(x):
-        return amplitudes(noise, circuit, unpacked(circuit, x)).reshape(x.shape)
+        return amplitudes(noise, circuit, circuit.split(x))
 
     def euler_maruyama(x, z, z_next, dB):
         del z_next
@@ -448,31 +436,31 @@ def _integrate(
         x, path = jax.lax.scan(advance, x, (mean(z[:-1]), mean(z[1:]), dB))
         path = path.reshape(rows_per_chunk, save_every, *x.shape)
         driven = jnp.all(jnp.isfinite(z[1:] + z[:-1]).reshape(rows_per_chunk, -1), axis=1)
-        lowest = jnp.min(modulators(unpacked(circuit, path)), axis=(1, 2))
+        lowest = jnp.min(modulators(circuit.split(path)), axis=(1, 2))
         return x, (path[:, -1], lowest, driven)
 
     # what the loop carries must vary over a mesh of devices as its inputs do
     given = circuit, noise, dt, drive(times[0]), increments(jnp.int32(0))
-    begin, _ = alike((packed(start), given))
+    begin, _ = alike((joined(start), given))
     _, outcome = jax.lax.scan(chunk, begin, jnp.arange(chunks))
     # the last chunk may have gone past the end
     saved, lowest, driven = (x.reshape(-1, *x.shape[2:])[:rows] for x in outcome)
     good = (lowest > 0) & jnp.all(jnp.isfinite(saved.reshape(rows, -1)), axis=1)
-    saved = jnp.concatenate([packed(start)[None], saved])
+    saved = jnp.concatenate([joined(start)[None], saved])
     saved = jnp.where(jnp.isfinite(saved), saved, jnp.nan)
     ok, bad = jnp.all(good), jnp.argmin(good)
     failure = jnp.where(lowest[bad] <= 0, MODULATOR, DIVERGENCE)
     failure = jnp.where(driven[bad], failure, DRIVE)
     return Trajectory(
         t=times,
-        state=unpacked(circuit, saved),
+        state=circuit.split(saved),
         failure=jnp.where(ok, NONE, failure),
         end_time=jnp.where(ok, times[-1], times[bad]),
         rested=jnp.zeros_like(ok),
     )
 
 
-def _step(circuit: Circuit | Hierarchy, dt) -> Float[Array, ""]:
+def _step(circuit: Areas, dt) -> Float[Array, ""]:
     with concretely():  # a concrete `dt` stays concrete inside a traced function
         dt = as_real("dt", dt, circuit.dtype)
         if dt.ndim:

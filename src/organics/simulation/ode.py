@@ -16,16 +16,8 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from organics.arguments import require_among, require_whole
+from organics.circuit.areas import Areas, joined, modulators, named
 from organics.circuit.circuit import Circuit, State, as_drive, root
-from organics.circuit.hierarchy import (
-    Hierarchy,
-    as_first_drive,
-    first_area,
-    modulators,
-    named,
-    packed,
-    unpacked,
-)
 from organics.circuit.values import as_real
 from organics.errors import SimulationFailed
 from organics.machine.mesh import advising, concretely, require_unchecked
@@ -124,15 +116,12 @@ class Trajectory(eqx.Module):
             )
         held = jnp.where(inside & self.rested, jnp.minimum(t, self.end_time), t)
         x = self.interpolation.evaluate(held)
-        if isinstance(self.state, State):
-            return State(*x)
-        sizes = [part.shape[-1] for area in self.state for part in area]
-        parts = jnp.split(x, np.cumsum(sizes)[:-1])
-        return tuple(State(y, a) for y, a in zip(parts[::2], parts[1::2], strict=True))
+        parts, form = jax.tree.flatten(self.state)
+        return form.unflatten(jnp.split(x, np.cumsum([part.shape[-1] for part in parts])[:-1]))
 
 
 def simulate(
-    circuit: Circuit | Hierarchy,
+    circuit: Areas,
     z: "Drive",
     t: 'Real[ArrayLike, "*times"]',
     initial: State | tuple | None = None,
@@ -253,7 +242,7 @@ class Function(eqx.Module):
 
 
 def as_time_course(
-    circuit: Circuit | Hierarchy, z: Drive, times: Float[Array, " t"]
+    circuit: Areas, z: Drive, times: Float[Array, " t"]
 ) -> Constant | Sampled | Function:
     """`z`, in any of its three forms (see `simulate`), as a function of the time in ms.
 
@@ -270,8 +259,7 @@ def as_time_course(
             raise ValueError(f"`z` must return shape ({circuit.n},) at each time, not {shape}.")
         return drive
     if np.ndim(z) != 2:
-        hierarchy = isinstance(circuit, Hierarchy)
-        return Constant(as_first_drive(circuit, z) if hierarchy else as_drive(circuit, z))
+        return Constant(as_drive(circuit, z))
     samples = as_real("z", z, circuit.dtype)
     if samples.shape != (len(times), circuit.n):
         raise ValueError(
@@ -283,9 +271,7 @@ def as_time_course(
     return Sampled(dfx.LinearInterpolation(times, samples))
 
 
-def save_times(
-    circuit: Circuit | Hierarchy, t: Real[ArrayLike, "*times"], samples: int
-) -> Float[Array, " t"]:
+def save_times(circuit: Areas, t: Real[ArrayLike, "*times"], samples: int) -> Float[Array, " t"]:
     """`t` as save times in the circuit's type: a duration becomes `samples` times from 0.
 
     Raises `ValueError` if there are fewer than two, or they do not increase.
@@ -311,7 +297,7 @@ def save_times(
     return jax.device_put(times)
 
 
-def initial_state(circuit: Circuit | Hierarchy, initial: Any) -> Any:
+def initial_state(circuit: Areas, initial: Any) -> Any:
     """`initial` in the circuit's type; `y = 0`, `a = (b0 sigma)^2` if it is not given.
 
     Of a hierarchy, a state for each area.
@@ -319,28 +305,31 @@ def initial_state(circuit: Circuit | Hierarchy, initial: Any) -> Any:
     Raises `ValueError` if a shape is not (n,) or a value is not finite; without `initial`, also if
     `(b0 sigma)^2` is out of range: an `a` that starts at 0 would stay there.
     """
-    if isinstance(circuit, Hierarchy):
-        given = (None,) * len(circuit.areas) if initial is None else initial
-        if len(given) != len(circuit.areas):
-            raise ValueError(
-                f"`initial` must hold a `State` for each of {len(circuit.areas)} areas, not "
-                f"{len(given)}."
-            )
-        return tuple(map(initial_state, circuit.areas, given))
+    given = (None,) * len(circuit.areas) if initial is None else circuit.by_area(initial)
+    if len(given) != len(circuit.areas):
+        raise ValueError(
+            f"`initial` must hold a `State` for each of {len(circuit.areas)} areas, not "
+            f"{len(given)}."
+        )
+    names = circuit.names_of_areas("initial")
+    return circuit.of_areas(tuple(map(_initial_of_area, names, circuit.areas, given)))
+
+
+def _initial_of_area(name: str, circuit: Circuit, initial: Any) -> State:
     if initial is None:
         start = _without_input(circuit)
         if not isinstance(start.a, Tracer):
             a = np.asarray(start.a)
             if not np.all((a >= np.finfo(a.dtype).tiny) & np.isfinite(a)):
                 raise ValueError(
-                    "`initial` must be given, as `b0 sigma` squared is out of the range of "
+                    f"`{name}` must be given, as `b0 sigma` squared is out of the range of "
                     f"{circuit.dtype}."
                 )
         return start
     if not isinstance(initial, State):
-        raise ValueError(f"`initial` must be a `State`, not {initial!r}.")
+        raise ValueError(f"`{name}` must be a `State`, not {initial!r}.")
     return State(
-        as_drive(circuit, initial.y, "initial.y"), as_drive(circuit, initial.a, "initial.a")
+        as_drive(circuit, initial.y, f"{name}.y"), as_drive(circuit, initial.a, f"{name}.a")
     )
 
 
@@ -484,7 +473,7 @@ def _check_options(method, rtol, atol, max_step, max_steps, steady_tolerance) ->
 
 def _velocity(t, x, args):
     circuit, drive, *_ = args
-    return packed(circuit.velocity(unpacked(circuit, x), drive(t)))
+    return joined(circuit.velocity(circuit.split(x), drive(t)))
 
 
 def _above_rest(t, y, args, t0, **_):
@@ -499,7 +488,7 @@ def _above_rest(t, y, args, t0, **_):
 
 def _excess(t, y, args):
     circuit, drive, tolerance, *_ = args
-    imbalance = packed(circuit.imbalance(unpacked(circuit, y), drive(t)))
+    imbalance = joined(circuit.imbalance(circuit.split(y), drive(t)))
     return root(jnp.sum(jnp.square(imbalance))) - tolerance  # has a derivative at 0
 
 
@@ -531,7 +520,7 @@ class _Asked(eqx.Module):
 @advising
 @eqx.filter_jit
 def _integrate(circuit, drive, times, initial, asked: _Asked) -> Trajectory:
-    start, args = packed(initial), (circuit, drive)
+    start, args = joined(initial), (circuit, drive)
     event, at_rest = None, jnp.bool_(False)
     if asked.until_steady:
         at_rest = _excess(times[0], start, (*args, asked.steady_tolerance)) <= 0
@@ -563,7 +552,7 @@ def _controller(circuit, drive, times, initial, asked: _Asked) -> Any:
         controller = dfx.ClipStepSizeController(controller, step_ts=times)
     course = None
     if asked.room is not None:
-        pull = lambda t: first_area(circuit).b * drive(t)  # noqa: E731
+        pull = lambda t: circuit.areas[0].b * drive(t)  # noqa: E731
         course = survey(pull, times[0], times[-1], asked.room, rtol=asked.rtol, atol=asked.atol)
     given = circuit, times, initial, drive(times[0])
     differentiated = is_differentiated(given) if asked.method == "explicit" else None
@@ -571,7 +560,7 @@ def _controller(circuit, drive, times, initial, asked: _Asked) -> Any:
 
 
 def _as_trajectory(
-    circuit: Circuit | Hierarchy,
+    circuit: Areas,
     solution: dfx.Solution,
     times: Array,
     initial: Any,
@@ -582,12 +571,12 @@ def _as_trajectory(
     (saved_times, (end_time,)), (saved, (last,)) = solution.ts, solution.ys
     steady = solution.result == dfx.RESULTS.event_occurred
     end_time = jnp.where(at_rest, times[0], end_time)
-    last = jnp.where(at_rest, packed(initial), last)
+    last = jnp.where(at_rest, joined(initial), last)
     saved_times = jnp.where(at_rest, jnp.inf, saved_times)
     rest = jnp.where(steady, last, jnp.nan)
-    reached = jnp.isfinite(saved_times).reshape(-1, *(1,) * rest.ndim)
+    reached = jnp.isfinite(saved_times)[:, None]
     rows = jnp.where(reached, saved, rest)
-    state = unpacked(circuit, rows)
+    state = circuit.split(rows)
     crossed = jnp.any((modulators(state) <= 0) & (modulators(initial) > 0)[None, :], axis=1)
     last_good = times[jnp.maximum(jnp.argmax(crossed) - 1, 0)]
     good = dfx.is_okay(solution.result) & jnp.all(jnp.isfinite(rows))

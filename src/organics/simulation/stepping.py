@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int8
 
-from organics.circuit.circuit import Circuit, gate, root
-from organics.circuit.hierarchy import Hierarchy, first_area, unpacked
-from organics.linear.jacobian import jacobian, time_constants
+from organics.circuit.areas import Areas, joined
+from organics.circuit.circuit import Circuit, State, gate, root
+from organics.linear.jacobian import jacobian
 
 LOOK = 0.9  # ms that a step may always take: anything of 1 ms contains the end of such a step
 
@@ -253,7 +253,7 @@ class Watchful(dfx.AbstractAdaptiveStepSizeController):
         idle = wanted & jnp.all(jnp.abs(error) <= _IDLE * allowed)
 
         def bounded():
-            return jnp.minimum(end, begin + _AT_REST / _fastest(args[0], unpacked(args[0], y1)))
+            return jnp.minimum(end, begin + _AT_REST / _fastest(args[0], args[0].split(y1)))
 
         return jax.lax.cond(idle, bounded, lambda: end)
 
@@ -273,8 +273,9 @@ class Watchful(dfx.AbstractAdaptiveStepSizeController):
         length = t1 - t0
         looks = t0 + length * jnp.linspace(0, 1, _STEP_CELLS + 1, dtype=length.dtype)
         pulse = _hidden_pulse(jax.vmap(drive)(looks), length / _STEP_CELLS, resolution(t1))
-        first, y0, y1 = first_area(circuit), _driven(circuit, y0), _driven(circuit, y1)
-        allowed = self.atol + self.rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))
+        first = circuit.areas[0]
+        size = jnp.maximum(jnp.abs(y0), jnp.abs(y1))[: first.n]  # what is driven is in front
+        allowed = self.atol + self.rtol * size
         return jnp.any(length * first.b * pulse / first.tau_y > allowed)
 
     def _cross(self, t0, t1, y0, y1, args, error):
@@ -282,13 +283,13 @@ class Watchful(dfx.AbstractAdaptiveStepSizeController):
         circuit, drive, *_ = args
         before, after = drive(t0), drive(t1)
         allowed = self.atol + self.rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))
-        first = first_area(circuit)
+        first = circuit.areas[0]
         jump = (t1 - t0) * first.b * jnp.abs(after - before) / first.tau_y
-        # what the drive changes is in front, of a circuit in the first row
+        # what the drive changes is in front
         jump = jnp.concatenate([jump, jnp.zeros(error.size - jump.size, jump.dtype)])
-        crossed = jnp.all(error <= allowed + jump.reshape(error.shape))
+        crossed = jnp.all(error <= allowed + jump)
         # a circuit that comes to rest has no rates that much faster than its time constants
-        growth = jnp.min(time_constants(circuit)) / (t1 - t0)
+        growth = jnp.min(joined(circuit.time_constants)) / (t1 - t0)
         bounded = growth * jnp.max(jnp.abs(y1 - y0)) <= _EXPLOSION * jnp.max(jnp.abs(y0))
         why = dfx.RESULTS.where(bounded, dfx.RESULTS.dt_min_reached, dfx.RESULTS.nonfinite)  # pyright: ignore[reportArgumentType]
         known = jnp.all(jnp.isfinite(before) & jnp.isfinite(after))
@@ -296,17 +297,24 @@ class Watchful(dfx.AbstractAdaptiveStepSizeController):
         return crossed, dfx.RESULTS.where(crossed, dfx.RESULTS.successful, why)
 
 
-def _driven(circuit: Circuit | Hierarchy, x: Float[Array, "..."]) -> Float[Array, " n"]:
-    """`y` of the neurons that receive the drive, of a packed state."""
-    state = unpacked(circuit, x)
-    return state[0].y if isinstance(circuit, Hierarchy) else state.y
-
-
-def _fastest(circuit: Circuit | Hierarchy, state: Any) -> Float[Array, ""]:
+def _fastest(circuit: Areas, state: Any) -> Float[Array, ""]:
     """A bound on the rates, in 1/ms, of the linearized circuit: the largest sum of absolute values
-    in a row of its Jacobian, with `y` in units of the largest and each `a` in units of itself."""
-    if isinstance(circuit, Hierarchy):
-        return _fastest_of_areas(circuit, state)
+    in a row of its Jacobian, with `y` in units of the largest of its area and each `a` in units of
+    itself."""
+    states = circuit.by_area(state)
+    if len(states) == 1:  # where no matrix need be formed
+        return _fastest_of_one(circuit.areas[0], *states)
+    units = []
+    for area, (y, a, *_) in zip(circuit.areas, states, strict=True):
+        largest = jnp.max(jnp.abs(y))
+        units.append(jnp.full_like(y, jnp.where(largest > 0, largest, 1)))
+        units.append(jnp.maximum(a, area.c))
+    unit = jnp.concatenate(units)
+    J = jnp.abs(jacobian(circuit, state))
+    return jax.lax.stop_gradient(jnp.max(J @ unit / unit))
+
+
+def _fastest_of_one(circuit: Circuit, state: State) -> Float[Array, ""]:
     y, a = state
     q, s = jnp.abs(circuit.rectify(y)), root(a)
     unit_y, unit_a = jnp.max(q), jnp.maximum(a, circuit.c)
@@ -316,18 +324,6 @@ def _fastest(circuit: Circuit | Hierarchy, state: Any) -> Float[Array, ""]:
     of_a = 1 + circuit.pool.apply((2 * q * unit_y + jnp.square(q)) * unit_a) / unit_a
     rates = jnp.concatenate([of_y / circuit.tau_y, of_a / circuit.tau_a])
     return jax.lax.stop_gradient(jnp.max(rates))
-
-
-def _fastest_of_areas(hierarchy: Hierarchy, states: tuple) -> Float[Array, ""]:
-    """The same, with `y` in units of the largest of its area."""
-    units = []
-    for area, (y, a) in zip(hierarchy.areas, states, strict=True):
-        largest = jnp.max(jnp.abs(y))
-        units.append(jnp.full_like(y, jnp.where(largest > 0, largest, 1)))
-        units.append(jnp.maximum(a, area.c))
-    unit = jnp.concatenate(units)
-    J = jnp.abs(jacobian(hierarchy, states))
-    return jax.lax.stop_gradient(jnp.max(J @ unit / unit))
 
 
 def resolution(t: Float[Array, ""]) -> Float[Array, ""]:
