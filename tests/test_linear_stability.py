@@ -625,7 +625,7 @@ def test_refusals():
             function(circuit)
         with pytest.raises(ValueError, match="`point` must be one operating point"):
             function(points)
-    with pytest.raises(ValueError, match="one of the kind 'spectral' has none"):
+    with pytest.raises(ValueError, match="or 'spectral' has none"):
         verify(steady_state(circuit, np.ones(2)), None)
 
 

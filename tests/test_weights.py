@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from programs import equations_in
 
 import organics
-from organics import Circuit, Convolution, LowRank, steady_state
+from organics import Circuit, Convolution, Diagonal, LowRank, steady_state
 from organics.circuit.weights import Identity
 from organics.nn import NormalizationConv2d
 
@@ -32,6 +32,7 @@ KINDS = {
     "own channel": lambda rng: convolution(rng, heard=1),
     "wider than the image": lambda rng: convolution(rng, kernel=(7, 9)),
     "low rank": low_rank,
+    "diagonal": lambda rng: Diagonal(rng.uniform(0, 1, N)),
     "identity": lambda _: Identity(N, np.dtype(float)),
 }
 
@@ -40,6 +41,8 @@ def by_hand(weights):
     """The matrix, entry by entry."""
     if isinstance(weights, Identity):
         return np.eye(N)
+    if isinstance(weights, Diagonal):
+        return np.diag(weights.own)
     if isinstance(weights, LowRank):
         return np.einsum("ik,jk->ij", weights.left, weights.right)
     kernel = np.asarray(weights.kernel)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from organics.circuit.file import save_circuit as save_circuit
     from organics.circuit.hierarchy import Hierarchy as Hierarchy
     from organics.circuit.weights import Convolution as Convolution
+    from organics.circuit.weights import Diagonal as Diagonal
     from organics.circuit.weights import LowRank as LowRank
     from organics.circuit.weights import Weights as Weights
     from organics.enumeration.others import other_states as other_states
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from organics.rest.point import OperatingPoint as OperatingPoint
     from organics.rest.search import given_state as given_state
     from organics.rest.search import steady_state as steady_state
+    from organics.shared_pool.principal import principal_state as principal_state
     from organics.simulation.noise import Noise as Noise
     from organics.simulation.noise import simulate_noisy as simulate_noisy
     from organics.simulation.ode import Trajectory as Trajectory
@@ -65,7 +67,7 @@ _HOMES = {
     "circuit.circuit": ("Circuit", "FiringRates", "State", "random_drive"),
     "circuit.file": ("load_circuit", "save_circuit"),
     "circuit.hierarchy": ("Hierarchy",),
-    "circuit.weights": ("Convolution", "LowRank", "Weights"),
+    "circuit.weights": ("Convolution", "Diagonal", "LowRank", "Weights"),
     "enumeration.others": ("other_states",),
     "enumeration.states": ("SteadyStates", "steady_states"),
     "linear.jacobian": ("jacobian",),
@@ -79,6 +81,7 @@ _HOMES = {
     "rest.closed_form": ("closed_form",),
     "rest.point": ("OperatingPoint",),
     "rest.search": ("given_state", "steady_state"),
+    "shared_pool.principal": ("principal_state",),
     "simulation.noise": ("Noise", "simulate_noisy"),
     "simulation.ode": ("Trajectory", "simulate"),
     "spectra": ("coherence", "cross_spectrum", "power_spectrum", "stationary_covariance"),
@@ -92,6 +95,7 @@ __all__ = [
     "Certificate",
     "Circuit",
     "Convolution",
+    "Diagonal",
     "FiringRates",
     "Hierarchy",
     "LowRank",
@@ -125,6 +129,7 @@ __all__ = [
     "other_states",
     "plots",
     "power_spectrum",
+    "principal_state",
     "prove",
     "random_drive",
     "rate_covariance",

@@ -1,4 +1,4 @@
-"""Weights among neurons: dense, convolutional or low-rank, all used in the same way.
+"""Weights among neurons: dense, diagonal, convolutional or low-rank, all used in the same way.
 
 `Circuit` takes `W` and `W_r` as matrices or as one of these classes. Closed forms, simulations and
 the matrix-free search only multiply by them; Jacobians, and all that needs one, form the matrix.
@@ -113,6 +113,61 @@ class Identity(Weights):
     def norm(self) -> Float[Array, ""]:
         """1."""
         return jnp.ones((), self.dtype)
+
+
+class Diagonal(Weights):
+    """Each neuron receives only itself, with a weight of its own.
+
+    Arguments
+        own: shape (n,): the weight of each neuron on itself.
+
+    Raises `ValueError` unless this is a finite vector.
+    """
+
+    own: Float[Array, "*batch n"]
+
+    def __init__(self, own: "Values"):
+        self.own = _finite("own", own)
+        if self.own.ndim != 1 or not self.own.size:
+            raise ValueError(f"`own` must be of shape (neurons,), not {self.own.shape}.")
+
+    @property
+    def n(self) -> int:
+        """Number of neurons."""
+        return self.own.shape[-1]
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Floating-point type of the weights."""
+        return self.own.dtype
+
+    def entries(self) -> tuple:
+        """The weights."""
+        return (self.own,)
+
+    def apply(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Each entry of `x` times its weight."""
+        return self.own * x
+
+    def diagonal(self) -> Float[Array, " n"]:
+        """The weights."""
+        return self.own
+
+    def apply_others(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Zeros."""
+        return jnp.zeros_like(x)
+
+    def sizes(self) -> "Identity":
+        """No neuron receives others, as in the identity."""
+        return Identity(self.n, self.dtype)
+
+    def as_matrix(self) -> Float[Array, "n n"]:
+        """The weights on the diagonal, zeros elsewhere."""
+        return jnp.diag(self.own)
+
+    def norm(self) -> Float[Array, ""]:
+        """The largest absolute value."""
+        return jnp.max(jnp.abs(self.own))
 
 
 class Dense(Weights):

@@ -123,11 +123,12 @@ def certificate_evidence(point: "OperatingPoint", linear: Any = None) -> dict[st
     }
     if certificate.kind == "spectral":
         evidence["why"] = "no structural certificate exists for a general W_r"
+    if certificate.margin is not None:
+        evidence["margin"] = certificate.margin
     if certificate.T is not None:
         verified = verify(point, np.asarray(certificate.T))
         evidence |= {
             "T": certificate.T,
-            "margin": certificate.margin,
             "verified": verified.valid,
             "verification_margin": verified.margin,
             "failures": verified.failures,

@@ -1,7 +1,8 @@
 """Certificates of stability: for identity recurrence, the diagonal Lyapunov matrix of the proof;
-for areas with feedback, a small gain of the loops between them.
+for one pool of all neurons, a theorem on the principal state; for areas with feedback, a small gain
+of the loops between them.
 
-Source: Rawat, Heeger & Martiniani 2024, section on unconditional stability.
+Source: Rawat, Heeger & Martiniani 2024, section on unconditional stability; the others are ours.
 """
 
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
@@ -22,6 +24,12 @@ from organics.linear_stability.small_gain import small_gain
 from organics.linear_stability.spectrum import Stability, slopes_at_zero, stability
 from organics.printing import Lines, in_html, in_words, numbers, verdict
 from organics.rest.point import OperatingPoint, area_points, require_any_point
+from organics.shared_pool.modes import reduction, why_not
+
+_ONE_POOL = (
+    "I - (1 - sqrt(a)) W_r > 0",
+    "negative eigenvalues of W_r are too weak to matter",
+)
 
 
 class Certificate(NamedTuple):
@@ -29,8 +37,10 @@ class Certificate(NamedTuple):
 
     Attributes
         kind: "diagonal Lyapunov" is a proof (up to rounding) from the structure of circuits with
-            identity recurrence; "spectral" is only the computed eigenvalues: for a general `W_r` no
-            other certificate is known. Of a hierarchy, "area by area" is the proof for each
+            identity recurrence; "one pool" is a proof (up to rounding) for the principal state of a
+            circuit with a symmetric `W_r` whose neurons share one pool, also that it is the only
+            such state; "spectral" is only the computed eigenvalues: for a general `W_r` no other
+            certificate is known. Of a hierarchy, "area by area" is the proof for each
             area, where feedback has no effect; "small gain" says that no loop between areas
             amplifies a fluctuation of any frequency, by numbers without rounding bounds.
         holds: whether every check below passed.
@@ -38,10 +48,11 @@ class Certificate(NamedTuple):
         residual: of the steady state, see `SteadyState`.
         T: positive diagonal such that `T B + B^T T` is positive definite, shape (n,); it gives the
             quadratic form `x'^T T x' + x^T T K x`, which never increases. One for each area if
-            "area by area"; `None` if "small gain" or "spectral".
+            "area by area"; `None` if "one pool", "small gain" or "spectral".
         margin: smallest eigenvalue of `T B + B^T T` after scaling its diagonal to 1, so that it
-            lies in (0, 1], and the least one of all areas; if "small gain", 1 minus the largest
-            gain found. `None` if "spectral".
+            lies in (0, 1], and the least one of all areas; if "one pool", the share of `c / a` that
+            the modes of negative eigenvalues of `W_r` cannot cancel: 1 if there are none; if "small
+            gain", 1 minus the largest gain found. `None` if "spectral".
         checks: for each inequality of the proof, by name, whether it was found to hold.
     """
 
@@ -75,7 +86,8 @@ def certify(point: OperatingPoint, linear: Stability | None = None) -> Certifica
     For identity recurrence the certificate is constructed, not searched for: `B a_s > 0` makes `B`
     an M-matrix, so `u = B^-T 1` is positive, and `T = u / a_s` makes `T B + B^T T` positive
     definite. Each step of the argument is checked on the numbers; `verify` checks the result
-    without the argument. For general `W_r` the certificate is of kind "spectral".
+    without the argument. For general `W_r` the certificate is of kind "spectral", except, for
+    concrete values, where the theorem on one pool holds: see `organics.principal_state`.
 
     For a hierarchy in which feedback has no effect (a cascade, or see `Hierarchy`) it is that of
     each area, if all have identity recurrence. For others `organics.linear_stability.small_gain`
@@ -97,6 +109,11 @@ def certify(point: OperatingPoint, linear: Stability | None = None) -> Certifica
     kind = "spectral"
     if structural:
         kind = "area by area" if isinstance(T, tuple) else "diagonal Lyapunov"
+    elif isinstance(system, Circuit):
+        share = _share_of_one_pool(point)
+        if share is not None:
+            kind, margin = "one pool", jnp.asarray(share, system.dtype)
+            checks |= dict.fromkeys(_ONE_POOL, jnp.bool_(True))
     elif not inert and bool(holds):
         small = small_gain(system, point.state)
         if small.holds:
@@ -111,6 +128,28 @@ def certify(point: OperatingPoint, linear: Stability | None = None) -> Certifica
         margin=margin,
         checks=checks,
     )
+
+
+def _share_of_one_pool(point: OperatingPoint) -> float | None:
+    """The `margin` of the theorem on one pool, or `None` if it does not speak of this point.
+
+    At the principal state the eigenvalues other than `-1/tau_a` satisfy `l tau_a + c / a + s
+    sum(omega_j v_j^2 / (l tau_y + alpha_j)) = 0`. If `Re l >= 0`, terms with `omega_j > 0` have
+    positive real parts, and the others are at most `s |omega_j| v_j^2 / alpha_j`.
+    """
+    values = jax.tree.leaves((point.system, point.z, point.state))
+    if any(isinstance(value, Tracer) for value in values) or why_not(point.system) is not None:
+        return None
+    modes, basis = reduction(point.system, point.z)
+    y, a = (np.asarray(x, np.float64) for x in point.state)
+    s = np.sqrt(a[0])
+    alpha = 1 - (1 - s) * np.asarray(modes.omega)
+    if not np.all(alpha > 0):
+        return None
+    v = np.linalg.solve(basis, y)
+    harm = s * np.sum(np.maximum(-np.asarray(modes.omega), 0) * v**2 / alpha)
+    share = 1 - float(harm * a[0] / float(modes.c))
+    return share if share > 0 else None
 
 
 @partial(jax.jit, static_argnums=1)

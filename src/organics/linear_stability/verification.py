@@ -43,11 +43,13 @@ def verify(point: OperatingPoint, T: 'Float[ArrayLike, "..."]') -> Verification:
     must not affect others. A `T` of another shape than (n,) counts as a failure. Computed by NumPy
     in float64, on concrete values.
 
-    Raises `ValueError` if `T` is `None`, as in a certificate of kind "spectral".
+    Raises `ValueError` if `T` is `None`, as in a certificate of kind "one pool" or "spectral".
     """
     circuit = require_point(point).system
     if T is None:
-        raise ValueError("`T` must be that of a certificate; one of the kind 'spectral' has none.")
+        raise ValueError(
+            "`T` must be that of a certificate; one of the kind 'one pool' or 'spectral' has none."
+        )
     y, a = (np.asarray(x, np.float64) for x in point.state)
     if not (np.all(np.isfinite(y)) and np.all(np.isfinite(a)) and np.all(a > 0)):
         return Verification(False, -np.inf, ("the steady state is not finite with a > 0",))
