@@ -48,7 +48,7 @@ class Areas(eqx.Module):
 
     @abstractmethod
     def require_one(self) -> None:
-        """Raise `ValueError` for a stack of systems, and for parameters that do not fit together."""
+        """Raise `ValueError` for a stack of systems, or parameters that do not fit together."""
 
     @abstractmethod
     def is_inert(self, states: tuple) -> Bool[Array, ""]:
