@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 WITH_PEERS := .venv/.installed-bench
 WITH_SPHINX := .venv/.installed-docs
 
-.PHONY: demo test test-isa coverage lint docs wheels bench results-table sanitize clean
+.PHONY: demo test test-isa coverage lint docs links wheels bench results-table sanitize clean
 
 NATIVE := hatch_build.py $(wildcard src/organics/kernels/cpp/*pp src/organics/kernels/cpp/cells/*pp)
 
@@ -44,6 +44,10 @@ $(WITH_SPHINX): $(INSTALLED)
 docs: $(WITH_SPHINX)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs $(ARGS)
 	@echo "build/docs/index.html"
+
+# whether the links to other places still lead somewhere; needs a network, and runs no program
+links: $(WITH_SPHINX)
+	$(BIN)/python -m sphinx -b linkcheck -D plot_gallery=0 --quiet docs build/links $(ARGS)
 
 # with PyTorch, which the recurrent layer is measured against
 $(WITH_PEERS): $(INSTALLED)

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import tempfile
 from pathlib import Path
 
 import equinox as eqx
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 
 from organics import cli
+from organics.data.own.preparation import Preparation
 from organics.exports import as_stablehlo, as_torch, export
 from organics.models import build
-from organics.training.evaluation import load_model
+from organics.training.config import FileConfig, GivenConfig
+from organics.training.evaluation import build_model, load_model
 from organics.training.run_folder import RunFolder
 
 TRAINED = Path(__file__).parent.parent / "results" / "trained" / "short"
@@ -47,13 +50,39 @@ def test_the_file_computes_the_network(format, tmp_path, capsys):
     assert cli.run(["export", str(RUN), "--format", format, "--out", str(out), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert answer["wrote"] == [str(out)] and answer["bytes"] == out.stat().st_size > 10_000
-    assert answer["input_shape"] == ["batch", 196, 1] and answer["difference"] <= 1e-5
+    assert answer["input_shape"] == ["batch", "steps", 1] and answer["difference"] <= 1e-5
+    assert answer["output_shape"] == ["batch", 10]
     # the loop is one operation, not a copy for each of the steps
     assert answer["bytes"] < 400_000
     run, _ = importlib.import_module(f"organics.exports.as_{format}").runner(out)
-    x = np.random.default_rng(1).uniform(size=(2, 196, 1)).astype(np.float32)
-    want = eqx.filter_jit(load_model(RunFolder.open(RUN)))(x)
-    np.testing.assert_allclose(run(x), want, atol=1e-4 * float(np.max(np.abs(want))))
+    model = eqx.filter_jit(load_model(RunFolder.open(RUN)))
+    for count, steps in ((2, 196), (1, 30)):
+        x = np.random.default_rng(1).uniform(size=(count, steps, 1)).astype(np.float32)
+        want = model(x)
+        np.testing.assert_allclose(run(x), want, atol=1e-4 * float(np.max(np.abs(want))))
+
+
+@formats
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("without_type_checks")
+def test_a_network_of_own_data_takes_raw_inputs(format, tmp_path):
+    """And gives numbers in their units, at every step, at whatever length."""
+    config = FileConfig(target="numbers", at="every", steps=7, features=2, outputs=2, units=16)
+    model = build_model(config)
+    prepared = Preparation((3.0, -1.0), (2.0, 0.5), target_mean=(10.0, 0), target_scale=(5.0, 2.0))
+    folder = RunFolder.create(tmp_path / "run", config)
+    folder.save_model(model, 1, prepared.to_document())
+    found = export.export_run(folder.path, format, tmp_path / "network")
+    assert found.input_shape == ("batch", "steps", 2) and found.output_shape == (
+        "batch",
+        "steps",
+        2,
+    )
+    run, _ = importlib.import_module(f"organics.exports.as_{format}").runner(found.path)
+    for count, steps in ((3, 7), (1, 1), (2, 12)):
+        x = np.random.default_rng(1).normal(2.0, size=(count, steps, 2)).astype(np.float32)
+        outputs = np.asarray(model((x - np.float32([3, -1])) / np.float32([2, 0.5])))
+        np.testing.assert_allclose(run(x), outputs * np.float32([5, 2]) + np.float32([10, 0]), 1e-4)
 
 
 @formats
@@ -64,9 +93,9 @@ def test_networks_of_images(format, name, tmp_path):
     model = build(name, 30, layers=(6, 5), encoder=(8, 7), key=jax.random.key(2), dtype=np.float32)
     maker = importlib.import_module(f"organics.exports.as_{format}")
     file = tmp_path / "network"
-    file.write_bytes(maker.make(model, (30,)))
+    file.write_bytes(maker.make(export.Network(model, (30,))))
     x = np.random.default_rng(1).uniform(size=(4, 30)).astype(np.float32)
-    want = np.asarray(eqx.filter_jit(export.scores)(model, x))
+    want = np.asarray(eqx.filter_jit(model.predict)(x))
     np.testing.assert_allclose(maker.runner(file)[0](x), want, atol=1e-6, rtol=1e-5)
 
 
@@ -76,10 +105,10 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatc
     right = eqx.filter_jit(load_model(RunFolder.open(RUN)))
     wrong = lambda x: np.asarray(right(x)) + np.float32(1e-3)  # noqa: E731
     monkeypatch.setattr(as_stablehlo, "require_packages", lambda: None)
-    monkeypatch.setattr(as_stablehlo, "make", lambda *_: b"network")
+    monkeypatch.setattr(as_stablehlo, "make", lambda _: b"network")
     monkeypatch.setattr(as_stablehlo, "runner", lambda _: (wrong, "this test"))
     assert cli.run(["export", str(RUN), "--format", "stablehlo", "--out", str(out)]) == 2
-    assert "gives other class scores than the network" in capsys.readouterr().err
+    assert "gives other outputs than the network" in capsys.readouterr().err
     assert out.read_bytes() == b"of before"
 
 
@@ -90,6 +119,9 @@ def test_what_is_refused(tmp_path, capsys, monkeypatch):
         return capsys.readouterr().err
 
     assert "is not the folder of a run" in said(tmp_path / "nothing", "--format", "stablehlo")
+    with tempfile.TemporaryDirectory() as folder:
+        RunFolder.create(folder, GivenConfig(model="Mine"))
+        assert "trained a Mine that was given in Python" in said(folder, "--format", "stablehlo")
     assert "invalid choice 'tensorflow'" in said(RUN, "--format", "tensorflow")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     for format, package in (("torch", "torch"), ("onnx", "torch"), ("stablehlo", "flatbuffers")):
@@ -105,4 +137,4 @@ def test_networks_that_pytorch_has_no_layers_for_are_sent_to_stablehlo():
     )
     for model, shape in ((load_model(RunFolder.open(OTHER)), (196, 1)), (searching, (9,))):
         with pytest.raises(ValueError, match="`format` must be stablehlo for this network"):
-            as_torch.make(model, shape)
+            as_torch.make(export.Network(model, shape))

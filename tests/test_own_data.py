@@ -363,6 +363,7 @@ TABLES = {
     "no features": ([["id", "y"], [1, 2]], ["no inputs"]),
     "two alike": ([["u", "u", "y"], [1, 2, 3]], ["two columns 'u'"]),
     "no rows": (GOOD[:1], ["no rows"]),
+    "semicolons": ([["u;v;y"], ["1;2;a"]], ["must have commas between the columns"]),
     "one class": ([row[:3] + row[3:] if i == 0 else [*row[:3], 1] for i, row in enumerate(GOOD)],
                   ["one class only, '1'"]),
     "another set": ([["u", "y", "set"], [1, 0, "train"], [2, 1, "dev"]], ["line 3", "dev"]),
@@ -425,6 +426,28 @@ def test_what_is_no_file_of_series(tmp_path, text, words):
         read(path)
     for word in (str(path), *words):
         assert word in str(caught.value), caught.value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.csv", "u,y\n1,b\n2,\xe9\n3,\xe8\n", ["line 3: `y`"]),
+        ("b.csv", "u,\xe9,y\n1,2,b\n", ["line 1: a name"]),
+        ("c.csv", "id,u,y\n\xe9,1,b\n", ["line 2: `id`"]),
+        ("a.ts", "@classLabel true \xe9 \xe8\n@data\n1:\xe9\n2:\xe8\n", ["@classLabel"]),
+        ("b.ts", "@classLabel true\n@data\n1:\xe9\n2:\xe8\n", ["line 3: the class"]),
+    ],
+)
+def test_words_in_another_encoding_are_not_mixed_up(tmp_path, name, text, words):
+    """Two classes, each of one accented letter, would both be the sign for unreadable bytes."""
+    path = tmp_path / name
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError) as caught:
+        read(path)
+    for word in (str(path), "is not in UTF-8", *words):
+        assert word in str(caught.value), caught.value
+    path.write_text(text, encoding="utf-8")
+    assert read(path).train.x.size
 
 
 def test_numbers_to_be_learned_from_series(tmp_path):

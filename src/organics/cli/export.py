@@ -14,8 +14,9 @@ from organics.names import ExportFormat
 class Export:
     """The trained network of a run as a file that runs without this package.
 
-    The file maps inputs, float32 and scaled as in training, to class scores. It is compared with
-    the network on random inputs before it is written.
+    The file maps inputs in float32, any number at once, to class scores or numbers: images and
+    sequences of images with pixels from 0 to 1, your own data as they are in your file. Sequences
+    may have any length. It is compared with the network on random inputs before it is written.
 
     Example: organics export runs/smnist --format onnx --out smnist.onnx
     """

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from organics.exports import as_torch
+from organics.exports.export import Network
 from organics.exports.packages import require
 
 
@@ -20,17 +21,17 @@ def require_packages() -> None:
     require("onnx", "torch", "onnx", "onnxscript")
 
 
-def make(model: Any, shape: tuple[int, ...]) -> bytes:
-    """The serialised graph from `input` to `scores`, for any number of inputs at once.
+def make(network: Network) -> bytes:
+    """The serialised graph from `input` to `output`.
 
     Raises `ValueError` as `as_torch.make` does.
     """
     import torch
 
-    program = as_torch.program_of(model, shape)
+    program = as_torch.program_of(network)
     with _quiet(), torch.no_grad():  # the loop operator has no gradients
         made = torch.onnx.export(
-            program, input_names=["input"], output_names=["scores"], dynamo=True, verbose=False
+            program, input_names=["input"], output_names=["output"], dynamo=True, verbose=False
         )
     assert made is not None
     proto = made.model_proto

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from organics.exports.export import scores
+from organics.exports.export import Network
 from organics.exports.packages import require
 
 
@@ -18,16 +17,11 @@ def require_packages() -> None:
     require("stablehlo", "flatbuffers")
 
 
-def make(model: Any, shape: tuple[int, ...]) -> bytes:
-    """The serialised program, for a CPU or GPU and any number of inputs at once.
-
-    Arguments
-        model: a classifier, whose recurrence is plain.
-        shape: of one input.
-    """
-    sizes = export.symbolic_shape(", ".join(["batch", *map(str, shape)]))
-    program = jax.jit(lambda x: scores(model, x))
-    made = export.export(program, platforms=("cpu", "cuda"))(
+def make(network: Network) -> bytes:
+    """The serialised program, for a CPU or GPU."""
+    fixed = network.shape[len(network.axes) - 1 :]
+    sizes = export.symbolic_shape(", ".join([*network.axes, *map(str, fixed)]))
+    made = export.export(jax.jit(lambda x: network(x)), platforms=("cpu", "cuda"))(
         jax.ShapeDtypeStruct(sizes, jnp.float32)
     )
     return bytes(made.serialize())

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from organics.exports.export import Network
 from organics.exports.packages import require
 from organics.models import SequenceClassifier, StaticClassifier
 from organics.models.static import Dense
@@ -18,15 +19,15 @@ def require_packages() -> None:
     require("torch", "torch")
 
 
-def make(model: Any, shape: tuple[int, ...]) -> bytes:
-    """The program that `torch.export.save` writes, for any number of inputs at once.
+def make(network: Network) -> bytes:
+    """The program that `torch.export.save` writes.
 
     Raises `ValueError` for a network that has no layer in `organics.torch`.
     """
     import torch
 
     stream = io.BytesIO()
-    torch.export.save(program_of(model, shape), stream)
+    torch.export.save(program_of(network), stream)
     return stream.getvalue()
 
 
@@ -43,18 +44,43 @@ def runner(file: Path) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
     return run, f"torch {torch.__version__}"
 
 
-def program_of(model: Any, shape: tuple[int, ...]) -> Any:
+def program_of(network: Network) -> Any:
     """The network as `torch.export` records it. Raises `ValueError` as `make` does."""
     import torch
 
-    network = _network(model)
-    free = {0: torch.export.Dim.DYNAMIC}
+    example = torch.zeros(3, *network.shape)
+    if "steps" in network.axes and example.shape[1] == 1:  # which would be taken for the only one
+        example = torch.zeros(3, 2, network.shape[1])
+    free = {axis: torch.export.Dim(name) for axis, name in enumerate(network.axes)}
     with torch.no_grad():
-        return torch.export.export(network, (torch.zeros(3, *shape),), dynamic_shapes=(free,))
+        return torch.export.export(_prepared(network), (example,), dynamic_shapes=(free,))
+
+
+def _prepared(network: Network) -> Any:
+    """The network from raw inputs to outputs, of PyTorch's modules."""
+    import torch
+
+    inner, prepared = _network(network.model), network.preparation
+    if prepared is None:
+        return inner
+    numbers = not prepared.classes
+
+    class Prepared(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = inner
+            for name in ("mean", "scale", "target_mean", "target_scale"):
+                self.register_buffer(name, torch.tensor(getattr(prepared, name)))
+
+        def forward(self, x):
+            found = self.inner((x - self.mean) / self.scale)
+            return found * self.target_scale + self.target_mean if numbers else found
+
+    return Prepared()
 
 
 def _network(model: Any) -> Any:
-    """The same network of PyTorch's modules, from inputs to class scores."""
+    """The same model of PyTorch's modules."""
     import torch
 
     from organics.torch import ORGaNICs as TorchORGaNICs
@@ -70,6 +96,8 @@ def _network(model: Any) -> Any:
     if not isinstance(model, SequenceClassifier) or not isinstance(model.layer, ORGaNICs):
         raise _refusal(type(getattr(model, "layer", model)).__name__)
 
+    every = model.target.at == "every"
+
     class Classifier(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -77,7 +105,7 @@ def _network(model: Any) -> Any:
             self.readout = _linear(model.readout)
 
         def forward(self, x):
-            return self.readout(self.layer(x, sequence=False)[0])
+            return self.readout(self.layer(x, sequence=every)[0])
 
     return Classifier()
 

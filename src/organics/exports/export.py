@@ -5,21 +5,22 @@ import tempfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from organics.arguments import require_among
+from organics.data.own.preparation import Preparation
 from organics.errors import ExportFailed
 from organics.files.atomic import write_atomically
-from organics.models import StaticClassifier
+from organics.models import Predictor
 from organics.names import ExportFormat
-from organics.training.config import SequenceConfig
+from organics.training.config import FileConfig, GivenConfig, SequenceConfig
 from organics.training.evaluation import build_model, input_shape
+from organics.training.fitted import preparation_of
 from organics.training.run_folder import RunFolder
 
 TOLERANCE = 1e-5
@@ -33,9 +34,9 @@ class Exported(NamedTuple):
     Attributes
         path: the file.
         bytes: its size.
-        input_shape, output_shape: of one call; "batch" stands for any number.
-        difference: the largest difference of a class score from the network's own, for random
-            inputs, relative to 1 plus the largest score.
+        input_shape, output_shape: of one call; "batch" and "steps" stand for any number.
+        difference: the largest difference of an output from the network's own, for random inputs
+            of two lengths, relative to 1 plus the largest output.
         checked_with: the program that ran the file for this comparison.
     """
 
@@ -47,60 +48,114 @@ class Exported(NamedTuple):
     checked_with: str
 
 
+class Network(NamedTuple):
+    """A network from raw inputs to its outputs: class scores, or numbers in the units of `y`.
+
+    Attributes
+        model: its recurrence is plain.
+        shape: of one input: (features,), or (steps, features), whose steps are those of training.
+        preparation: how inputs and numbers were prepared; None for images.
+    """
+
+    model: Predictor
+    shape: tuple[int, ...]
+    preparation: Preparation | None = None
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The names of the axes of inputs that may have any length."""
+        return ("batch", "steps") if len(self.shape) == 2 else ("batch",)
+
+    def __call__(self, inputs: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+        prepared = self.preparation
+        if prepared is None:
+            return self.model.predict(inputs)
+        mean, scale = _each(prepared.mean, inputs), _each(prepared.scale, inputs)
+        found = self.model.predict((inputs - mean) / scale)
+        if prepared.classes:
+            return found
+        return found * _each(prepared.target_scale, found) + _each(prepared.target_mean, found)
+
+
 def export_run(path: str | Path, format: ExportFormat, out: str | Path) -> Exported:
-    """Write the best network of a run to the file `out`: from inputs to class scores, in float32.
+    """Write the best network of a run to the file `out`: from raw inputs to class scores, or to
+    numbers in the units of `y`, in float32.
 
     "stablehlo" is a program for `jax.export.deserialize`, "torch" one for `torch.export.load`, and
     "onnx" one for any ONNX runtime. Always the plain equations are exported, never a native kernel.
+    It takes any number of inputs at once; sequences may have any length, the same for all of them.
     The file is run, on random inputs, before it gets its name.
 
     Raises `ValueError` if there is no such run or format, the format cannot hold the network, or a
-    package is missing; and `ExportFailed` if the file's scores differ by more than 1e-5.
+    package is missing; and `ExportFailed` if the file's outputs differ by more than 1e-5.
     """
     require_among("format", format, ExportFormat)
     maker = import_module(f"organics.exports.as_{format}")
     folder = RunFolder.open(path)
     maker.require_packages()
     folder.verify()
-    model, shape = _plain(folder), input_shape(folder.config)
-    content = maker.make(model, shape)
-    inputs = _inputs((_SAMPLES, *shape))
-    want = np.asarray(eqx.filter_jit(scores)(model, jnp.asarray(inputs)))
+    network = _network(folder)
+    content = maker.make(network)
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "network"
         file.write_bytes(content)
         run, checked_with = maker.runner(file)
-        difference = _difference(run, inputs, want)
-    if not difference <= TOLERANCE:
+        shapes, differences = [], []
+        for shape in _shapes(network):
+            inputs = _inputs(shape, network.preparation)
+            want = np.asarray(eqx.filter_jit(Network.__call__)(network, jnp.asarray(inputs)))
+            differences.append(_difference(run, inputs, want))
+            shapes.append(want.shape)
+    if not (difference := max(differences)) <= TOLERANCE:
         raise ExportFailed(
-            f"the exported file gives other class scores than the network in {path}: they differ "
+            f"the exported file gives other outputs than the network in {path}: they differ "
             f"by {difference:.2g}, more than {TOLERANCE:g}. Nothing was written."
         )
     write_atomically(out, content)
-    shapes = ("batch", *shape), ("batch", want.shape[1])
-    return Exported(Path(out), len(content), *shapes, difference, checked_with)
+    free = network.axes
+    of_output = free if len(shapes[0]) == 3 else free[:1]
+    return Exported(
+        Path(out),
+        len(content),
+        (*free, *network.shape[len(free) - 1 :]),
+        (*of_output, *shapes[0][len(of_output) :]),
+        difference,
+        checked_with,
+    )
 
 
-def _inputs(shape: tuple[int, ...]) -> np.ndarray:
-    """Random numbers from 0 to 1, most of them 0, as in images of strokes. Without zeros, a trained
-    circuit may magnify rounding errors a thousand times along a sequence."""
+def _shapes(network: Network) -> list[tuple[int, ...]]:
+    """Of batches for the comparison: as many steps as in training, then fewer and fewer inputs."""
+    first = (_SAMPLES, *network.shape)
+    if "steps" not in network.axes:
+        return [first]
+    steps, features = network.shape
+    return [first, (_SAMPLES - 1, steps // 2 + 1, features)]
+
+
+def _inputs(shape: tuple[int, ...], preparation: Preparation | None) -> np.ndarray:
+    """Random numbers from 0 to 1, most of them 0, as in images of strokes; in the user's units, as
+    the network takes them. Without zeros, a trained circuit may magnify rounding errors a thousand
+    times along a sequence."""
     rng = np.random.default_rng(0)
-    return (rng.uniform(size=shape) * (rng.uniform(size=shape) < _FILLED)).astype(np.float32)
+    found = rng.uniform(size=shape) * (rng.uniform(size=shape) < _FILLED)
+    if preparation is not None:
+        found = found * np.array(preparation.scale) + np.array(preparation.mean)
+    return found.astype(np.float32)
 
 
-def scores(model: Any, inputs: Float[Array, "batch ..."]) -> Float[Array, "batch classes"]:
-    """The class scores of a network of either kind."""
-    if isinstance(model, StaticClassifier):
-        return jax.vmap(lambda x: model(x).logits)(inputs)
-    return model(inputs)
-
-
-def _plain(folder: RunFolder) -> Any:
+def _network(folder: RunFolder) -> Network:
     """The best model of a run, with its recurrence as plain equations."""
     config = folder.config
-    if isinstance(config, SequenceConfig):
+    if isinstance(config, GivenConfig):
+        raise ValueError(
+            f"the run in {folder.path} trained a {config.model} that was given in Python: export "
+            "it there, by `jax.export`."
+        )
+    if isinstance(config, SequenceConfig | FileConfig):
         config = dataclasses.replace(config, backend="scan", memory="more")
-    return folder.load_model(eqx.filter_eval_shape(build_model, config))
+    model = folder.load_model(eqx.filter_eval_shape(build_model, config))
+    return Network(model, input_shape(config), preparation_of(folder))
 
 
 def _difference(
@@ -110,3 +165,8 @@ def _difference(
     if got.shape != want.shape:
         return float("inf")
     return float(np.max(np.abs(got - want)) / (1 + np.max(np.abs(want))))
+
+
+def _each(values: tuple[float, ...], like: Array) -> np.ndarray:
+    """A number for each entry of the last axis of `like`."""
+    return np.array(values, np.float32).reshape((1,) * (like.ndim - 1) + (-1,))

@@ -10,8 +10,9 @@ except ModuleNotFoundError as error:
         "`organics.torch` needs PyTorch: pip install 'organics[torch]'", name=error.name
     ) from None
 
+from organics.torch.equations import State
 from organics.torch.normalization import Normalization
-from organics.torch.recurrent import ORGaNICs, State
+from organics.torch.recurrent import ORGaNICs
 
 __all__ = ["Normalization", "ORGaNICs", "State"]
 

@@ -14,6 +14,16 @@ from torch.utils.checkpoint import checkpoint
 from organics.torch.constraints import root
 
 
+class State(NamedTuple):
+    """State of all circuits: potentials `y`, `a` and gains `b0`, `b`, each (num_layers, batch, n);
+    without the axis of the batch for one sequence."""
+
+    y: Tensor
+    a: Tensor
+    b0: Tensor
+    b: Tensor
+
+
 class Variant(NamedTuple):
     """The choice among the published variants: `organics.kernels.equations.Options`, and whether
     `W_r` is the identity."""
@@ -81,25 +91,21 @@ def run(
     *,
     sequence: bool,
     less_memory: bool = False,
-) -> tuple[Tensor, Tensor | None]:
-    """Carry `state` (batch, 4 H) through all steps of `x` (steps, batch, m): the final state, and
-    with `sequence` every output, (steps, batch, H).
+) -> tuple[State, Tensor | None]:
+    """Carry `state` (batch, 4 H) through all steps of `x` (steps, batch, m): the final state, each
+    part (batch, H), and with `sequence` every output, (steps, batch, H).
 
     A sequence that has ended, by `lengths` (batch,), repeats its last output. `less_memory` keeps
     a state at every root of the number of steps for the backward pass.
     """
     goes = going(lengths, x)
     if torch.compiler.is_exporting():
-        return _loop_operator(variant, weights, x, state, goes, sequence)
-    if not less_memory:
-        return _loop(variant, weights, x, state, goes, sequence)
-    segment, outputs = math.isqrt(len(x) - 1) + 1, []
-    for start in range(0, len(x), segment):
-        part = slice(start, start + segment)
-        given = weights, x[part], state, None if goes is None else goes[part]
-        state, piece = checkpoint(_loop, variant, *given, sequence, use_reentrant=False)
-        outputs.append(piece)
-    return state, torch.cat(outputs) if sequence else None
+        state, outputs = _loop_operator(variant, weights, x, state, goes, sequence)
+    elif less_memory:
+        state, outputs = _in_segments(variant, weights, x, state, goes, sequence)
+    else:
+        state, outputs = _loop(variant, weights, x, state, goes, sequence)
+    return State(*state.split(weights.vectors.shape[1], dim=1)), outputs
 
 
 def going(lengths: Tensor | None, x: Tensor) -> Tensor | None:
@@ -118,6 +124,17 @@ def _loop(variant, weights, x, state, goes, sequence) -> tuple[Tensor, Tensor | 
         if sequence:
             outputs.append(state[:, :H])
     return state, torch.stack(outputs) if sequence else None
+
+
+def _in_segments(variant, weights, x, state, goes, sequence) -> tuple[Tensor, Tensor | None]:
+    """The loop, of which the backward pass computes all but every root-th state again."""
+    segment, outputs = math.isqrt(len(x) - 1) + 1, []
+    for start in range(0, len(x), segment):
+        part = slice(start, start + segment)
+        given = weights, x[part], state, None if goes is None else goes[part]
+        state, piece = checkpoint(_loop, variant, *given, sequence, use_reentrant=False)
+        outputs.append(piece)
+    return state, torch.cat(outputs) if sequence else None
 
 
 def _loop_operator(variant, weights, x, state, goes, sequence) -> tuple[Tensor, Tensor | None]:

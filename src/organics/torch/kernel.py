@@ -2,13 +2,17 @@
 
 Operators, so that `torch.compile` passes them on as they are. A derivative of the backward pass is
 that of the plain equations.
+
+Copies beside the kernel are made by NumPy: after a large copy, PyTorch's threads wait actively for
+some milliseconds, on the processors that the kernel's threads need.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from organics.kernels import library
-from organics.torch.equations import Variant, Weights
+from organics.torch.equations import State, Variant, Weights
 from organics.torch.equations import run as run_plain
 
 
@@ -34,7 +38,7 @@ def run(
     *,
     sequence: bool,
     segment: int | None,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[State, Tensor | None]:
     """As `equations.run`. The backward pass gets the state of every `segment` steps and computes
     the rest again; if None, of every few steps, and products where that saves time."""
     H = weights.vectors.shape[1]
@@ -43,7 +47,7 @@ def run(
     size = cell.kept * (H + extra) * x.shape[0] * x.shape[1] * x.element_size()
     differentiated = (x, state, *(weight for weight in weights if weight is not None))
     training = torch.is_grad_enabled() and any(one.requires_grad for one in differentiated)
-    final, outputs, _, _ = _forward(
+    *final, outputs, _, _ = _forward(
         x,
         _blocks(state, 1, 4, extra),
         None if lengths is None else lengths.to(torch.int32),
@@ -55,9 +59,9 @@ def run(
         sequence,
     )
     if extra:
-        final = final.unflatten(1, (4, -1))[:, :, :H].flatten(1)
+        final = [part[:, :H] for part in final]
         outputs = outputs[..., :H]
-    return final, outputs if sequence else None
+    return State(*final), outputs if sequence else None
 
 
 def _widened(weights: Weights, extra: int) -> Weights:
@@ -91,21 +95,25 @@ _WEIGHTS = "Tensor? recurrent, Tensor normalization, Tensor gates, Tensor input,
     mutates_args=(),
     device_types="cpu",
     schema=f"(Tensor x, Tensor state, Tensor? lengths, {_WEIGHTS}, bool[] variant, int segment, "
-    "bool keep, bool keep_products, bool sequence) -> (Tensor, Tensor, Tensor, Tensor)",
+    "bool keep, bool keep_products, bool sequence) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def _forward(x, state, lengths, recurrent, normalization, gates, input, vectors, variant, segment,
              keep, keep_products, sequence):  # fmt: skip
-    x, state = x.contiguous(), state.contiguous()
+    x, state = _contiguous(x, state)
     cell = library.gated_cell(*variant)
     weights = _contiguous(recurrent, normalization, gates, input, vectors)
     results = _results(x, state, vectors, cell, segment, keep, keep_products, sequence)
-    final, outputs, kept, products = results
+    *parts, outputs, kept, products = results
+    final = torch.empty_like(state)
     library.forward(
         cell,
         _sizes(x, vectors, segment),
         library.Addresses(*_addresses(*weights)),
         library.ForwardArrays(*_addresses(x, state, lengths, final, kept, products, outputs)),
     )
+    for part, found in zip(parts, np.split(final.numpy(), 4, axis=1), strict=True):
+        part.numpy()[...] = found
     return results
 
 
@@ -125,12 +133,13 @@ def _results(
     keep: bool,
     keep_products: bool,
     sequence: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Memory for the final state, the outputs, the kept states and products; empty if unwanted."""
+) -> tuple[Tensor, ...]:
+    """Memory for the four parts of the final state, the outputs, the kept states and products;
+    empty if unwanted."""
     (steps, batch, _), H = x.shape, vectors.shape[1]
     kept = -(-steps // min(segment, steps)) if keep else 0
     return (
-        x.new_empty(state.shape),
+        *(x.new_empty(batch, H) for _ in State._fields),
         x.new_empty(steps if sequence else 0, batch, H),
         x.new_empty(kept, *state.shape),
         x.new_empty(steps if keep_products else 0, batch, cell.kept * H),
@@ -141,16 +150,20 @@ def _results(
     "organics::gated_backward",
     mutates_args=(),
     device_types="cpu",
-    schema=f"(Tensor x, Tensor? lengths, {_WEIGHTS}, Tensor kept, Tensor products, Tensor d_final, "
-    "Tensor? d_outputs, bool[] variant, int segment, bool of_input) "
+    schema=f"(Tensor x, Tensor? lengths, {_WEIGHTS}, Tensor kept, Tensor products, "
+    "Tensor? d_y, Tensor? d_a, Tensor? d_b0, Tensor? d_b, Tensor? d_outputs, bool[] variant, "
+    "int segment, bool of_input) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
-def _backward(x, lengths, recurrent, normalization, gates, input, vectors, kept, products, d_final,
-              d_outputs, variant, segment, of_input):  # fmt: skip
-    x, d_final = x.contiguous(), d_final.contiguous()
-    d_outputs = None if d_outputs is None else d_outputs.contiguous()
+def _backward(x, lengths, recurrent, normalization, gates, input, vectors, kept, products, d_y, d_a,
+              d_b0, d_b, d_outputs, variant, segment, of_input):  # fmt: skip
+    x, d_outputs = _contiguous(x, d_outputs)
     weights = _contiguous(recurrent, normalization, gates, input, vectors)
-    found = _gradients(x, *weights, d_final, of_input)
+    found = _gradients(x, *weights, of_input)
+    d_final = torch.empty_like(found[1])
+    into = np.split(d_final.numpy(), 4, axis=1)
+    for part, given in zip(into, (d_y, d_a, d_b0, d_b), strict=True):
+        part[...] = 0 if given is None else given.detach().numpy()
     d_x, d_state, *d_weights = found
     library.backward(
         library.gated_cell(*variant),
@@ -166,17 +179,17 @@ def _backward(x, lengths, recurrent, normalization, gates, input, vectors, kept,
 
 @_backward.register_fake
 def _(x, _, *others):
-    *weights, _, _, d_final, _, _, _, of_input = others
-    return _gradients(x, *weights, d_final, of_input)
+    weights, of_input = others[:5], others[-1]
+    return _gradients(x, *weights, of_input)
 
 
-def _gradients(x, recurrent, normalization, gates, input, vectors, d_final, of_input):
+def _gradients(x, recurrent, normalization, gates, input, vectors, of_input):
     """Memory for the gradients of the input, the state and the weights; empty if unwanted."""
     steps, batch, m = x.shape
     weights = normalization, gates, input, vectors
     return (
         x.new_empty(steps if of_input else 0, batch, m),
-        x.new_empty(d_final.shape),
+        x.new_empty(batch, 4 * vectors.shape[1]),
         x.new_empty((0, 0) if recurrent is None else recurrent.shape),
         *(x.new_empty(weight.shape) for weight in weights),
     )
@@ -184,20 +197,20 @@ def _gradients(x, recurrent, normalization, gates, input, vectors, d_final, of_i
 
 def _remember(ctx, inputs, output) -> None:
     x, state, lengths, *weights, variant, segment, _, _, _ = inputs
-    _, _, kept, products = output
+    *_, kept, products = output
     ctx.save_for_backward(x, state, lengths, *weights, kept, products)
     ctx.variant, ctx.segment = variant, segment
     ctx.set_materialize_grads(False)  # those of `kept` and `products` would be as large
 
 
-def _pull_back(ctx, d_final, d_outputs, *_):
+def _pull_back(ctx, d_y, d_a, d_b0, d_b, d_outputs, *_):
     x, state, lengths, *weights, kept, products = ctx.saved_tensors
-    d_final = torch.zeros_like(state) if d_final is None else d_final
+    d_final = d_y, d_a, d_b0, d_b
     given = x, state, *weights
     if torch.is_grad_enabled():  # `create_graph=True`
         found = _differentiable(ctx, Weights(*weights), x, state, lengths, d_final, d_outputs)
     else:
-        found = _backward(x, lengths, *weights, kept, products, d_final, d_outputs, ctx.variant,
+        found = _backward(x, lengths, *weights, kept, products, *d_final, d_outputs, ctx.variant,
                           ctx.segment, ctx.needs_input_grad[0])  # fmt: skip
     d_x, d_state, *d_weights = (
         gradient if tensor is not None and needed else None
@@ -218,9 +231,8 @@ def _differentiable(ctx, weights, x, state, lengths, d_final, d_outputs):
     final, outputs = run_plain(
         Variant(*ctx.variant), weights, x, state, lengths, sequence=d_outputs is not None
     )
-    results, cotangents = [final], [d_final]
-    if d_outputs is not None:
-        results, cotangents = [final, outputs], [d_final, d_outputs]
+    pairs = zip((*final, outputs), (*d_final, d_outputs), strict=True)
+    results, cotangents = zip(*(pair for pair in pairs if pair[1] is not None), strict=True)
     wanted = [one for one, needed in zip(given, _needed(ctx), strict=True) if needed]
     found = iter(torch.autograd.grad(results, wanted, cotangents, create_graph=True))
     return tuple(next(found) if needed else None for needed in _needed(ctx))
@@ -235,8 +247,14 @@ def _sizes(x: Tensor, vectors: Tensor, segment: int) -> library.Sizes:
     return library.Sizes(double, steps, batch, H, m, segment, torch.get_num_threads())
 
 
-def _contiguous(*weights: Tensor | None) -> tuple[Tensor | None, ...]:
-    return tuple(None if weight is None else weight.contiguous() for weight in weights)
+def _contiguous(*tensors: Tensor | None) -> tuple:
+    """The same, as copies where they are not contiguous."""
+    return tuple(
+        one
+        if one is None or one.is_contiguous()
+        else torch.from_numpy(np.ascontiguousarray(one.detach().numpy()))
+        for one in tensors
+    )
 
 
 def _addresses(*tensors: Tensor | None) -> list[int]:

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
@@ -15,18 +16,9 @@ from organics.arguments import require_among, require_flag, require_positive, re
 from organics.kernels import library
 from organics.names import Backend, Drive, Memory, Rectification, Recurrence, TimeConstants
 from organics.torch.constraints import at_most_one, cap_spectral_norm, semidefinite
+from organics.torch.equations import State
 from organics.torch.exchange import Exchanged, made
 from organics.torch.initial import uniform_fan_in
-
-
-class State(NamedTuple):
-    """State of all circuits: potentials `y`, `a` and gains `b0`, `b`, each (num_layers, batch, n);
-    without the axis of the batch for one sequence."""
-
-    y: Tensor
-    a: Tensor
-    b0: Tensor
-    b: Tensor
 
 
 class _Start(nn.Module):
@@ -348,9 +340,9 @@ class ORGaNICs(Exchanged, nn.Module):
             last, outputs = self._advance(self.cells[i], outputs, packed, lengths, wanted)
             if goes is not None and wanted:
                 outputs = torch.where(goes, outputs, 0)
-            final.append(last.unflatten(1, (4, -1)))
-        state = State(*torch.stack(final).unbind(2))
-        return outputs if sequence else state.y[-1], state
+            final.append(last)
+        state = State(*map(_stacked, zip(*final, strict=True)))
+        return outputs if sequence else final[-1].y, state
 
     def _advance(self, cell, x: Tensor, state: Tensor, lengths: Tensor | None, sequence: bool):
         weights, inputs = cell.weights(), cell.inputs(x)
@@ -402,6 +394,11 @@ class ORGaNICs(Exchanged, nn.Module):
         return list((packed if batched else packed[:, None]).unbind())
 
 
+def _stacked(parts: tuple[Tensor, ...]) -> Tensor:
+    """With an axis of the layers; no copy of one alone."""
+    return torch.stack(parts) if len(parts) > 1 else parts[0][None]
+
+
 def _as_lengths(lengths: Any, x: Tensor, batched: bool) -> Tensor | None:
     """The lengths as a tensor (batch,) where `x`, (time, batch, m), is."""
     if lengths is None:
@@ -419,8 +416,15 @@ def _as_lengths(lengths: Any, x: Tensor, batched: bool) -> Tensor | None:
 
 
 def _require_finite(name: str, value: Tensor) -> None:
-    if _looked_at(value) and not bool(torch.isfinite(value).all()):
+    if _looked_at(value) and not _is_finite(value):
         raise ValueError(f"`{name}` must be finite; it has NaN or infinite entries.")
+
+
+def _is_finite(value: Tensor) -> bool:
+    if value.dtype not in (torch.float32, torch.float64):
+        return bool(torch.isfinite(value).all())
+    # by NumPy, for the reason in `organics.torch.kernel`
+    return bool(np.isfinite(value.detach().numpy()).all())
 
 
 def _looked_at(value: Tensor) -> bool:

@@ -118,17 +118,25 @@ def load_run(folder: str | Path, model: Any = None) -> Fitted:
         raise ValueError(f"`model` must not be given: the run in {folder} has its own.")
     else:
         task = task_of(config)
-    document, report = run_folder.load_preparation(), run_folder.load_report()
-    try:
-        preparation = None if document is None else Preparation.from_document(document)
-    except ValueError as error:
-        raise ValueError(f"the model of {folder} has no valid preparation: {error}") from None
+    report = run_folder.load_report()
     return Fitted(
         model=load_model(run_folder, task=task),
-        preparation=preparation,
+        preparation=preparation_of(run_folder),
         config=config,
         report=None if report is None else Outcome.from_document(report),
     )
+
+
+def preparation_of(folder: RunFolder) -> Preparation | None:
+    """How inputs of the model of a run are prepared; None for images.
+
+    Raises `ValueError` if that is damaged.
+    """
+    document = folder.load_preparation()
+    try:
+        return None if document is None else Preparation.from_document(document)
+    except ValueError as error:
+        raise ValueError(f"the model of {folder.path} has no valid preparation: {error}") from None
 
 
 def fit(

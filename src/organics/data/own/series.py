@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from organics.data.own.content import Content, Part
-from organics.data.own.text import finite
+from organics.data.own.text import finite, word
 from organics.files.atomic import naming
 from organics.machine.memory import require_memory
 from organics.names import TargetKind
@@ -93,7 +93,8 @@ def _target(path: Path, properties: dict[str, str]) -> tuple[TargetKind, list[st
     """What is to be learned, and the classes that the file announces."""
     if properties.get("targetlabel", "false").lower().startswith("true"):
         return "numbers", []
-    flag, *classes = properties.get("classlabel", "false").split()
+    stated = word(properties.get("classlabel", "false"), f"{path}: @classLabel")
+    flag, *classes = stated.split()
     if flag.lower() != "true":
         raise ValueError(
             f"{path} has nothing to be learned: it needs @classLabel true with the classes, or "
@@ -104,8 +105,8 @@ def _target(path: Path, properties: dict[str, str]) -> tuple[TargetKind, list[st
 
 def _case(path: Path, number: int, line: str, target: TargetKind, classes: list[str]) -> _Case:
     *dimensions, wanted = line.strip().split(":")
-    wanted = wanted.strip()
     where = f"{path}, line {number}"
+    wanted = word(wanted, f"{where}: the class")
     if not dimensions:
         raise ValueError(f"{where} must be values, a colon and a label.")
     if target == "classes" and classes and wanted not in classes:

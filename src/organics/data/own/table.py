@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from organics.data.own.content import Content, Part
-from organics.data.own.text import finite
+from organics.data.own.text import finite, word
 from organics.files.atomic import naming
 from organics.machine.memory import require_memory
 
@@ -79,7 +79,9 @@ def _content(path: Path, reader: Any) -> Content:
                 f"{len(columns.names)} columns."
             )
         in_test = _is_test(path, columns, row, line)
-        key = str(line) if columns.id is None else f"{in_test} {row[columns.id].strip()}"
+        key = str(line)
+        if columns.id is not None:
+            key = f"{in_test} {_word(path, columns, row, columns.id, line)}"
         if key not in found:
             found[key] = _Sequence(line, in_test)
         _add(path, columns, found[key], row, line)
@@ -106,10 +108,14 @@ def _content(path: Path, reader: Any) -> Content:
 
 
 def _columns(path: Path, header: list[str]) -> _Columns:
-    names = [name.strip() for name in header]
+    names = [word(name, f"{path}, line 1: a name") for name in header]
     plain = [name.lower() for name in names]
     if len(names) > _MOST_COLUMNS:
         raise ValueError(f"{path} has more than {_MOST_COLUMNS} columns.")
+    if len(names) == 1 and re.search(r"[;\t]", names[0]):
+        raise ValueError(
+            f"{path} must have commas between the columns, not as in {names[0][:50]!r}."
+        )
     if not names or all(_is_number(name) for name in names):
         raise ValueError(f"{path} must have the names of its columns in the first line.")
     if double := next((name for i, name in enumerate(names) if name in names[:i]), None):
@@ -159,11 +165,15 @@ def _add(path: Path, columns: _Columns, to: _Sequence, row: list[str], line: int
                 f"sequence; {time:g} comes after {to.time:g}."
             )
         to.time = time
-    to.wanted.append(tuple(row[i].strip() for i in columns.wanted))
+    to.wanted.append(tuple(_word(path, columns, row, i, line) for i in columns.wanted))
 
 
 def _number(path: Path, columns: _Columns, row: list[str], i: int, line: int) -> float:
     return finite(row[i], f"{path}, line {line}: `{columns.names[i]}`")
+
+
+def _word(path: Path, columns: _Columns, row: list[str], i: int, line: int) -> str:
+    return word(row[i], f"{path}, line {line}: `{columns.names[i]}`")
 
 
 def _part(columns: _Columns, sequences: list[_Sequence]) -> Part:

@@ -1,4 +1,4 @@
-"""Numbers in text files."""
+"""Words and numbers in text files."""
 
 import math
 
@@ -17,3 +17,11 @@ def finite(text: str, what: str) -> float:
     if text.strip().lower() in _MISSING:
         raise ValueError(f"{what} is missing; fill in or leave out what is missing.")
     raise ValueError(f"{what} must be a finite number, not {text.strip()[:50]!r}.")
+
+
+def word(text: str, what: str) -> str:
+    """`text` without blanks around it. Raises `ValueError`, beginning with `what`, if it held bytes
+    that are not UTF-8: different words could become the same."""
+    if "\ufffd" in text:
+        raise ValueError(f"{what} is not in UTF-8: {text.strip()[:50]!r}. Save the file as UTF-8.")
+    return text.strip()
