@@ -27,7 +27,8 @@ from benchmarks._agenda import Agenda, Measurement
 from benchmarks._common import command, command_line, conclude, spread, target
 from organics.circuit.circuit import Circuit
 from organics.enumeration import contraction, native
-from organics.enumeration.enclosure import Enclosed, enclose_all
+from organics.enumeration.enclosed import Enclosed
+from organics.enumeration.enclosure import enclose_all
 from organics.enumeration.reduced import Reduced
 from organics.enumeration.search import is_among, newton, random_starts, search
 from organics.enumeration.states import steady_states

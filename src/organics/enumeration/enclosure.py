@@ -5,7 +5,7 @@ those count at which the other neurons stay silent.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +17,7 @@ from organics.circuit.weights import LowRank
 from organics.enumeration.bounds import Blocks, NoBound, bound
 from organics.enumeration.contraction import Equations
 from organics.enumeration.degree import subsets
+from organics.enumeration.enclosed import ALL, AT_LEAST, UNDECIDED, Enclosed
 from organics.enumeration.exclusion import exclude
 from organics.enumeration.intervals import Interval
 from organics.enumeration.native import contract
@@ -29,30 +30,6 @@ from organics.proofs.existence import NONE_EXISTS, absence
 MOST = 8
 """Number of neurons up to which a box is searched with proof."""
 _STARTS = 60
-
-Outcome = Literal["all, proved", "at least these, proved", "undecided"]
-ALL, AT_LEAST, UNDECIDED = "all, proved", "at least these, proved", "undecided"
-
-
-class Enclosed(NamedTuple):
-    """What is proved of all steady states.
-
-    Attributes
-        outcome: "all, proved": these and no others. "at least these, proved": these, and nothing is
-            known of the boxes that remain. "undecided": some box that remains cannot be decided.
-        why: the reason, in words.
-        how: how the states were found, in words.
-        v: the states, each in a box that holds no other, shape (k, n).
-        boxes: number of boxes examined.
-        remaining: boxes of `v` in which others may be, shape (m, 2, n): lower and upper corners.
-    """
-
-    outcome: Outcome
-    why: str
-    how: str
-    v: Float[np.ndarray, "k n"]
-    boxes: int
-    remaining: Float[np.ndarray, "m 2 n"]
 
 
 def enclose_all(

@@ -16,7 +16,6 @@ Source: Rawat et al. 2024, equations of both models.
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -44,6 +43,12 @@ class Reduced(NamedTuple):
         """Number of unknowns."""
         return len(self.d)
 
+    @property
+    def may_have_one_pool(self) -> bool:
+        """Whether all neurons have the same pool, up to rounding; exactly, `one_pool` tells."""
+        alike = [np.allclose(values, values[:1], rtol=1e-9, atol=0) for values in (self.W, self.c)]
+        return all(alike)
+
     def active(self, v: Float[np.ndarray, "k n"]) -> Float[np.ndarray, "k n"]:
         """1, or 0 where the rectified model has `v <= 0`."""
         return np.where(v > 0, 1.0, 0.0) if self.rectified else np.ones_like(v)
@@ -58,7 +63,7 @@ class Reduced(NamedTuple):
     def state(self, v: Float[np.ndarray, " n"]) -> State:
         """`y` and `a`."""
         p, s, q, _ = self.values(v[None])
-        return State(jnp.asarray((q + (v - p))[0]), jnp.asarray((s * s)[0]))
+        return State(*jax.device_put(((q + (v - p))[0], (s * s)[0])))
 
     def unknowns(self, state: State) -> Float[np.ndarray, " n"]:
         """`v` of a state."""

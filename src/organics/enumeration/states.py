@@ -1,6 +1,6 @@
 """All steady states of a circuit under one drive, with what is known about further ones."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,22 +14,16 @@ from organics.circuit.circuit import (
     identity_recurrence,
 )
 from organics.enumeration.degree import expected_degree
-from organics.enumeration.enclosure import (
-    ALL,
-    AT_LEAST,
-    UNDECIDED,
-    Enclosed,
-    enclose_all,
-    enclose_one_pool,
-)
+from organics.enumeration.enclosed import ALL, AT_LEAST, UNDECIDED, Enclosed
 from organics.enumeration.reduced import Reduced
 from organics.enumeration.search import Found, is_among, search
 from organics.linear_stability.spectrum import Stability, stability
 from organics.printing import Lines, in_html, in_words, numbers
-from organics.proofs.proof import Proof
-from organics.proofs.proof import prove as prove_one
 from organics.rest.point import OperatingPoint
 from organics.rest.search import given_state, steady_state
+
+if TYPE_CHECKING:
+    from organics.proofs.proof import Proof
 
 MOST = 100
 """Number of neurons up to which steady states are searched for."""
@@ -55,7 +49,7 @@ class FoundState(NamedTuple):
     linear: Stability
     found_by: str
     enclosed: bool
-    proof: Proof | None
+    proof: "Proof | None"
 
     @property
     def state(self) -> State:
@@ -190,11 +184,7 @@ def steady_states(
         why = "with W_r = I there is one steady state"
         return _result(states, Degree(1, 1), ALL, why, 0, np.empty((0, 2, circuit.n)))
     system = Reduced.of(circuit, z)
-    enclosed = None
-    if prove:
-        enclosed = enclose_all(circuit, z, system, max_boxes)
-    elif circuit.n <= _ONE_POOL:
-        enclosed = enclose_one_pool(circuit, z)
+    enclosed = _enclose(circuit, z, system, max_boxes if prove else None)
     if enclosed is None:
         return _searched(circuit, z, system, search(system, seed))
     found = None if enclosed.outcome == ALL else search(system, seed)
@@ -208,6 +198,19 @@ def require_few(circuit: Circuit) -> None:
             f"`circuit` must have at most {MOST} neurons, not {circuit.n}: with more, begin "
             "`steady_state(circuit, z, start=...)` where you expect a state."
         )
+
+
+def _enclose(circuit: Circuit, z, system: Reduced, max_boxes: int | None) -> Enclosed | None:
+    """What is proved of all states, with so many boxes; without boxes, where one pool tells it."""
+    one_pool = not circuit.rectified and circuit.n <= _ONE_POOL and system.may_have_one_pool
+    if max_boxes is None and not one_pool:
+        return None
+    # imported where it is needed: proofs take a twentieth of a second
+    from organics.enumeration.enclosure import enclose_all, enclose_one_pool
+
+    if max_boxes is None:
+        return enclose_one_pool(circuit, z)
+    return enclose_all(circuit, z, system, max_boxes)
 
 
 def _searched(circuit: Circuit, z, system: Reduced, found: Found) -> SteadyStates:
@@ -257,7 +260,11 @@ def _point(circuit: Circuit, z, system: Reduced, v: Float[np.ndarray, " n"]) -> 
 
 
 def _described(point: OperatingPoint, found_by: str, enclosed: bool, prove: bool) -> FoundState:
-    proof = prove_one(point) if prove else None
+    proof = None
+    if prove:
+        from organics.proofs.proof import prove as prove_one
+
+        proof = prove_one(point)
     return FoundState(point, stability(point), found_by, enclosed, proof)
 
 

@@ -21,7 +21,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from organics.circuit.circuit import Circuit, State
-from organics.enumeration.enclosure import ALL, enclose_all
+from organics.enumeration.enclosed import ALL
+from organics.enumeration.enclosure import enclose_all
 from organics.enumeration.reduced import Reduced
 from organics.enumeration.search import is_among, newton
 from organics.enumeration.states import steady_states
