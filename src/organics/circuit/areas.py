@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from organics.circuit.values import Values
+
 
 class State(NamedTuple):
     """Membrane potentials: `y` (principal neurons) and `a` (modulator neurons), each of shape (n,).
@@ -53,6 +55,10 @@ class Areas(eqx.Module):
     @abstractmethod
     def is_inert(self, states: tuple) -> Bool[Array, ""]:
         """Whether feedback changes neither the states of the areas nor their linearization."""
+
+    @abstractmethod
+    def never_acts(self, z: Values) -> bool:
+        """Whether feedback changes no steady state under the drive `z`, on concrete values."""
 
     @abstractmethod
     def drives(self, states: tuple, z: Float[Array, " n"]) -> tuple:

@@ -279,6 +279,11 @@ class Circuit(Areas):
         del states
         return jnp.bool_(True)
 
+    def never_acts(self, z: Values) -> bool:
+        """True: one area has no feedback."""
+        del z
+        return True
+
     def drives(self, states: tuple, z: Float[Array, " n"]) -> tuple:
         """That of the one area."""
         del states

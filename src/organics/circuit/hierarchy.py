@@ -163,6 +163,21 @@ class Hierarchy(Areas):
             found &= silent
         return found
 
+    def never_acts(self, z: Values) -> bool:
+        """Whether feedback changes no steady state under the drive `z`, wherever they are: there is
+        none, its gain is 0, or with identity recurrence it is additive with `gamma = 0`, or
+        balanced with `gamma = 1` while no `y` can be negative at rest. On concrete values."""
+        ups = (np.asarray(z), *map(np.asarray, self.feedforward))
+        for k, (area, matrix) in enumerate(zip(self.areas[:-1], self.feedback, strict=True)):
+            gamma, g = float(self.gamma[k]), float(self.g[k])
+            if matrix is None or g == 0 or (self.form == "additive" and gamma == 0):
+                continue
+            positive = area.rectified or bool(np.all(ups[k] >= 0))
+            unchanged = gamma == 1 and area.has_identity_recurrence and positive
+            if self.form != "balanced" or not unchanged:
+                return False
+        return True
+
     def drives(self, states: tuple, z: Float[Array, " n"]) -> tuple:
         """The input drive of each area, `z` and then those from below."""
         below = zip(self.feedforward, states[:-1], strict=True)

@@ -16,6 +16,7 @@ from organics.cli.circuits import (
     is_hierarchy,
     load,
     others_in_words,
+    state_as_document,
     states_by_name,
 )
 from organics.printing import numbers
@@ -83,7 +84,7 @@ def _of_one_drive(circuit, z) -> dict[str, Any]:
     areas = is_hierarchy(circuit)
     result = {
         "z": z,
-        **({"areas": [s._asdict() for s in point.state]} if areas else point.state._asdict()),
+        **state_as_document(point.state),
         "residual": point.residual,
         "converged": converged,
         "method": point.method_name,

@@ -25,7 +25,7 @@ _DIGITS = 12  # shown of a ball
 
 @dataclass(frozen=True)
 class Certify:
-    """Certificate of stability of a circuit, for each of its drives; with --rigorous, a proof.
+    """Certificate of stability of a circuit or hierarchy, for each drive; with --rigorous, a proof.
 
     A proof uses ball arithmetic and is about the exact numbers in the file. Its verdict is
     "proved", "disproved", or "undecided" if --max-bits bits are not enough.
@@ -50,8 +50,7 @@ class Certify:
         if self.max_bits < 2:
             raise ValueError(f"`max_bits` must be at least 2, not {self.max_bits}.")
         documents, text, held = [], [], True
-        why = "--rigorous proves stability of circuits alone" if self.rigorous else ""
-        found = load(*self.files, only_circuits=why)
+        found = load(*self.files)
         for file, (circuit, drives) in zip(self.files, found, strict=True):
             how = partial(_prove, max_bits=self.max_bits) if self.rigorous else _float
             found = [how(circuit, z) for z in drives]
@@ -105,12 +104,7 @@ def _prove(circuit, z, *, max_bits: int) -> _Found:
     from organics.rest.search import steady_state
 
     proof = prove(steady_state(circuit, z), max_bits=max_bits)
-    balls = {
-        name: None
-        if proof.enclosure is None
-        else [_ball(x) for x in getattr(proof.enclosure, name)]
-        for name in ("y", "a")
-    }
+    balls = [(name, [_ball(x) for x in values]) for name, values in proof.balls()]
     inequalities = [
         {"inequality": name, "holds": holds, "margin": _ball(margin)}
         for name, holds, margin in proof.inequalities
@@ -120,13 +114,13 @@ def _prove(circuit, z, *, max_bits: int) -> _Found:
         "verdict": proof.verdict,
         "statement": proof.statement,
         "bits": proof.bits,
-        **balls,
+        **_enclosure(proof.enclosure, is_hierarchy(circuit)),
         "decided_by": inequalities[proof.inequalities.index(proof.decided_by)],
         "inequalities": inequalities,
     }
     rows = [
         ("z", numbers(z)),
-        *((name, _listed(values)) for name, values in balls.items() if values is not None),
+        *((name, _listed(values)) for name, values in balls),
         ("verdict", f"{proof.verdict}: {proof.statement}"),
         ("decided by", f"{proof.decided_by.name}"),
         ("its margin", f"{_ball(proof.decided_by.margin)}, {proof.bits} bits"),
@@ -138,6 +132,15 @@ def _prove(circuit, z, *, max_bits: int) -> _Found:
         for name, holds, margin in others
     ]
     return _Found(document, rows, proof.verdict == "proved")
+
+
+def _enclosure(found: Any, areas: bool) -> dict[str, Any]:
+    """The balls as JSON has them."""
+    if found is None:
+        return {"areas": None} if areas else {"y": None, "a": None}
+    if areas:
+        return {"areas": [_enclosure(box, False) for box in found]}
+    return {name: [_ball(x) for x in values] for name, values in found._asdict().items()}
 
 
 def _ball(value) -> str:

@@ -59,6 +59,13 @@ def about(file: Path | None, circuit: "Circuit | Hierarchy") -> dict[str, Any]:
     }
 
 
+def state_as_document(state: Any) -> dict[str, Any]:
+    """`y` and `a`; of a hierarchy a list of them, `areas`."""
+    if hasattr(state, "_asdict"):
+        return state._asdict()
+    return {"areas": [area._asdict() for area in state]}
+
+
 def is_hierarchy(system: Any) -> "TypeIs[Hierarchy]":
     """Whether it is a hierarchy of areas."""
     from organics.circuit.hierarchy import Hierarchy

@@ -7,16 +7,26 @@ from typing import Annotated, Any
 import tyro
 
 from organics.cli.answer import Answer
-from organics.cli.circuits import FIGURES, about, check_outputs, describe, load, one_drive
+from organics.cli.circuits import (
+    FIGURES,
+    about,
+    check_outputs,
+    describe,
+    is_hierarchy,
+    load,
+    one_drive,
+    state_as_document,
+)
 from organics.names import Figure
 from organics.settings import Needs
 
-_WHY = "branches are followed in one circuit only"
+_WHY = "folds and Hopf points are proved in one circuit only"
 
 
 @dataclass(frozen=True)
 class Continue:
-    """How the steady states of a circuit move with a parameter: branches, folds, Hopf points.
+    """How the steady states of a circuit or hierarchy move with a parameter: branches, folds, Hopf
+    points.
 
     Branches are followed through folds, onto those that they meet, up to both bounds or to
     infinity.
@@ -31,7 +41,8 @@ class Continue:
     high: Annotated[float, tyro.conf.arg(name="to")]
     """Largest value of the parameter."""
     parameter: str = "z"
-    """A factor on the drive ("z"), an entry ("W_r[0,1]") or an array of equal entries ("tau_a")."""
+    """A factor on the drive ("z"), an entry ("W_r[0,1]") or an array of equal entries ("tau_a"). Of
+    areas: "gamma", "g", "areas[0].W[0,1]", "feedback[0][1,2]", "feedforward[0][2,1]"."""
     second: str | None = None
     """A second parameter, NAME:FROM:TO; folds and Hopf points are followed over both."""
     cycles: bool = False
@@ -43,7 +54,7 @@ class Continue:
     all: bool = False
     """Start from all steady states that a quick search finds, instead of one."""
     neuron: Annotated[int, Needs(">= 0", lambda value: value >= 0)] = 0
-    """Whose `y` the figure shows, from 0."""
+    """Whose `y` the figure shows, from 0, in the first area."""
     out: tuple[Path, ...] = ()
     """Files to write: a figure (.png, .svg, .pdf), the points (.csv, .npz) or the document
     (.json)."""
@@ -60,7 +71,7 @@ class Continue:
         second = None if self.second is None else _second(self.second)
         if self.figure == "plane" and second is None:
             raise ValueError('`figure` can be "plane" with a `second` parameter only.')
-        ((circuit, drives),) = load(self.file, only_circuits=_WHY)
+        ((circuit, drives),) = load(self.file, only_circuits=_WHY if self.prove else "")
         z = one_drive(drives, self.drive)
         if self.neuron >= circuit.n:
             raise ValueError(
@@ -77,13 +88,13 @@ class Continue:
             from organics.proofs.bifurcations import prove_events
 
             found = prove_events(circuit, z, self.parameter, found)
-        document = about(self.file, circuit) | as_document(found)
+        document = about(self.file, circuit) | as_document(found, circuit)
         for path in self.out:
-            self._write(path, found, document)
+            self._write(path, found, circuit, document)
         text = [f"{self.file}: {describe(circuit)}", str(found)]
         return Answer(document, text, wrote=self.out)
 
-    def _write(self, path: Path, found: Any, document: dict[str, Any]) -> None:
+    def _write(self, path: Path, found: Any, circuit: Any, document: dict[str, Any]) -> None:
         if path.suffix.lower() in FIGURES:
             from organics.plots import (
                 bifurcation_diagram,
@@ -109,7 +120,7 @@ class Continue:
         else:
             from organics.cli.tables import write_table
 
-            write_table(path, _columns(found))
+            write_table(path, _columns(found, circuit))
 
 
 def _second(words: str) -> tuple[str, tuple[float, float]]:
@@ -128,13 +139,11 @@ def _all_states(circuit: Any, z: Any) -> list[Any] | None:
     return [found.point for found in steady_states(circuit, z).states] or None
 
 
-def as_document(found: Any) -> dict[str, Any]:
+def as_document(found: Any, circuit: Any) -> dict[str, Any]:
     """The branches and their events, as JSON has them."""
-    import numpy as np
 
     def state(x: Any) -> dict[str, Any]:
-        y, a = np.split(x, 2)
-        return {"y": y, "a": a}
+        return state_as_document(circuit.split(x))
 
     branches = [
         {
@@ -199,19 +208,23 @@ def as_document(found: Any) -> dict[str, Any]:
     }
 
 
-def _columns(found: Any) -> dict[str, Any]:
+def _columns(found: Any, circuit: Any) -> dict[str, Any]:
     import numpy as np
 
     branches = found.branches
     x = np.concatenate([branch.x for branch in branches])
-    n = x.shape[1] // 2
+    states = circuit.by_area(circuit.split(x))
+    numbers = [f"_{k + 1}" for k in range(len(states))] if is_hierarchy(circuit) else [""]
     which = [np.full(len(branch.parameter), i) for i, branch in enumerate(branches)]
     return {
         "branch": np.concatenate(which),
         "parameter": np.concatenate([branch.parameter for branch in branches]),
         "stable": np.concatenate([branch.stable for branch in branches]).astype(int),
-        "y": x[:, :n],
-        "a": x[:, n:],
+        **{
+            f"{name}{k}": values
+            for k, state in zip(numbers, states, strict=True)
+            for name, values in state._asdict().items()
+        },
     }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from organics.cli.answer import Answer, note, show
-from organics.cli.circuits import about, describe, load
+from organics.cli.circuits import about, describe, load, state_as_document
 from organics.printing import numbers
 
 if TYPE_CHECKING:
@@ -15,16 +15,14 @@ if TYPE_CHECKING:
 
 _SHOWN = 30  # states shown as text
 
-_WHY = "all states are searched for in one circuit only"
-
 
 @dataclass(frozen=True)
 class States:
-    """All steady states of a circuit, stable or not, for each of its drives.
+    """All steady states of a circuit or hierarchy, stable or not, for each of its drives.
 
     Says whether they are all: as far as a search can tell, or with --prove by a proof. That is
     "all, proved"; "at least these, proved" if more boxes than --max-boxes would be needed; or
-    "undecided", as where two states meet. Boxes are examined up to n = 8.
+    "undecided", as where two states meet. Boxes are examined up to n = 8, and none of a hierarchy.
 
     Example: organics states examples/two_stable_states.json --prove
     """
@@ -45,12 +43,13 @@ class States:
         from organics.arguments import require_whole
 
         require_whole("max_boxes", self.max_boxes)
-        ((circuit, drives),) = load(self.file, only_circuits=_WHY)
+        ((circuit, drives),) = load(self.file)
         import numpy as np
 
         from organics.enumeration.states import require_few, steady_states
 
-        require_few(circuit)
+        for z in np.asarray(drives):
+            require_few(circuit, z)
         answers: list[tuple[Any, SteadyStates]] = []
         for z in np.asarray(drives):
             try:
@@ -83,8 +82,7 @@ def _as_document(z, found: "SteadyStates") -> dict[str, Any]:
         "degree": found.degree._asdict(),
         "states": [
             {
-                "y": state.state.y,
-                "a": state.state.a,
+                **state_as_document(state.state),
                 "stable": state.stable,
                 "eigenvalues": state.linear.eigenvalues,
                 "spectral_abscissa": state.linear.spectral_abscissa,
@@ -100,6 +98,8 @@ def _as_document(z, found: "SteadyStates") -> dict[str, Any]:
 def _as_table(index: int, z, found: "SteadyStates") -> Any:
     from rich.table import Table
 
+    from organics.circuit.areas import named
+
     table = Table(title=f"drive {index}", title_justify="left", show_header=False, box=None)
     table.add_row("z", numbers(z))
     table.add_row("steady states", found.verdict)
@@ -107,8 +107,8 @@ def _as_table(index: int, z, found: "SteadyStates") -> Any:
     for i, state in enumerate(found.states[:_SHOWN]):
         abscissa = numbers(state.linear.spectral_abscissa, "1/ms")
         table.add_row(f"state {i}", f"{state.kind}; largest real part {abscissa}")
-        table.add_row("  y", numbers(state.state.y))
-        table.add_row("  a", numbers(state.state.a))
+        for name, values in named(state.state):
+            table.add_row(f"  {name}", numbers(values))
     if len(found.states) > _SHOWN:
         table.add_row("", f"and {len(found.states) - _SHOWN} more: --json has them")
     return table

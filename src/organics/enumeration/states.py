@@ -1,18 +1,16 @@
 """All steady states of a circuit under one drive, with what is known about further ones."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from functools import singledispatch
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
 from organics.arguments import require_flag, require_whole
-from organics.circuit.circuit import (
-    Circuit,
-    State,
-    as_drive,
-    identity_recurrence,
-)
+from organics.circuit.areas import Areas, State, modulators, named
+from organics.circuit.circuit import Circuit, as_drive
+from organics.enumeration.areas import search_areas
 from organics.enumeration.degree import expected_degree
 from organics.enumeration.enclosed import ALL, AT_LEAST, UNDECIDED, Enclosed
 from organics.enumeration.reduced import Reduced
@@ -52,8 +50,8 @@ class FoundState(NamedTuple):
     proof: "Proof | None"
 
     @property
-    def state(self) -> State:
-        """`y` and `a`."""
+    def state(self) -> Any:
+        """`y` and `a`; of a hierarchy a tuple of such states."""
         return self.point.state
 
     @property
@@ -98,7 +96,8 @@ class SteadyStates(NamedTuple):
         states: by rising Euclidean norm of `a`.
         degree: the sum of their signs. If it is not as expected, states are missing.
         complete: whether nothing speaks for further states: the degree is as expected, or these
-            are proved to be all. A pair of states that is missing changes no degree.
+            are proved to be all. A pair of states that is missing changes no degree. Of a hierarchy
+            only if they are proved to be all.
         proved: whether these are proved to be all.
         outcome: of the proof: "all, proved"; "at least these, proved", if boxes remain that were
             not examined; "undecided", if a box cannot be decided, as where two states meet, or if
@@ -132,7 +131,7 @@ class SteadyStates(NamedTuple):
         rows = [("why", self.why)]
         for i, state in enumerate(self.states[:_SHOWN]):
             rows.append((f"state {i}", f"{state.kind}; found {state.found_by}"))
-            rows += [("  y", numbers(state.state.y)), ("  a", numbers(state.state.a))]
+            rows += [(f"  {name}", numbers(x)) for name, x in named(state.state)]
         if len(self.states) > _SHOWN:
             rows.append(("", f"and {len(self.states) - _SHOWN} more"))
         return Lines(self.verdict, tuple(rows))
@@ -145,22 +144,27 @@ class SteadyStates(NamedTuple):
 
 
 def steady_states(
-    circuit: Circuit,
+    circuit: Areas,
     z: 'Float[ArrayLike, " n"]',
     *,
     prove: bool = False,
     max_boxes: int = MOST_BOXES,
     seed: int = 0,
 ) -> SteadyStates:
-    """All steady states of `circuit` for the constant input drive `z`, shape (n,).
+    """All steady states of a circuit or hierarchy for the constant input drive `z`, shape (n,).
 
     For `W_r = I` there is one. If all neurons have the same pool (equal rows of `W`, equal `b0
     sigma`), as one neuron alone has, the states of the main model are found exactly and are proved
     to be all. Otherwise they are searched for; `complete` then says whether their signs add up as
     they must.
 
+    A hierarchy has one if feedback never acts (`Hierarchy.never_acts`) and all recurrence is the
+    identity. Otherwise states are searched for from the closed form, along `gamma`, and from random
+    states; whether they are all is not known.
+
     Arguments
-        circuit: the main or the rectified model; with a matrix `W_r` at most 100 neurons.
+        circuit: the main or the rectified model; unless there provably is one state, at most 100
+            neurons, in all areas together.
         z: the input drive.
         prove: also prove that each state exists and is stable or unstable, and up to n = 8 that
             there are no others. Parameters and drive are the exact floating-point numbers.
@@ -176,9 +180,35 @@ def steady_states(
     require_whole("seed", seed, least=0)
     z = np.asarray(as_drive(circuit, z), np.float64)
     circuit.require_valid()
-    circuit = identity_recurrence(circuit) or circuit
-    require_few(circuit)
-    if circuit.has_identity_recurrence:
+    circuit = circuit.known_identities()
+    require_few(circuit, z)
+    return _all(circuit, z, prove, max_boxes, seed)
+
+
+@singledispatch
+def _all(hierarchy: Any, z, prove: bool, max_boxes: int, seed: int) -> SteadyStates:
+    """Those of a hierarchy."""
+    del max_boxes
+    if _has_one(hierarchy, z):
+        states = (_described(steady_state(hierarchy, z), "in closed form", True, prove),)
+        why = "feedback changes nothing, and with W_r = I there is one steady state of each area"
+        return _result(states, Degree(1, 1), ALL, why, 0, _no_boxes(hierarchy))
+    found = search_areas(hierarchy, z, seed)
+    states = [
+        _described(given_state(hierarchy, z, hierarchy.split(jnp.asarray(x))), how, False, prove)
+        for x, how in zip(found.x, found.how, strict=True)
+    ]
+    outcome = AT_LEAST if all(state.proved for state in states) else UNDECIDED
+    degree = Degree(found.expected, sum(found.signs))
+    result = _result(
+        states, degree, outcome if prove else NOT_ASKED, _reason(degree), 0, _no_boxes(hierarchy)
+    )
+    return result._replace(complete=False)
+
+
+@_all.register
+def _(circuit: Circuit, z, prove: bool, max_boxes: int, seed: int) -> SteadyStates:
+    if _has_one(circuit, z):
         point = steady_state(circuit, z)
         states = (_described(point, "in closed form", True, prove),)
         why = "with W_r = I there is one steady state"
@@ -191,11 +221,18 @@ def steady_states(
     return _enclosed(circuit, z, system, enclosed, found, prove)
 
 
-def require_few(circuit: Circuit) -> None:
-    """Refuse a circuit with a matrix `W_r` and more neurons than the search is made for."""
-    if circuit.n > MOST and not circuit.has_identity_recurrence:
+def _has_one(circuit: Areas, z) -> bool:
+    """Whether there is one steady state, in closed form."""
+    return circuit.has_identity_recurrence and circuit.never_acts(z)
+
+
+def require_few(circuit: Areas, z) -> None:
+    """Refuse a system that may have several states and has more neurons than the search is made
+    for."""
+    n = sum(circuit.sizes)
+    if n > MOST and not _has_one(circuit, z):
         raise ValueError(
-            f"`circuit` must have at most {MOST} neurons, not {circuit.n}: with more, begin "
+            f"`circuit` must have at most {MOST} neurons, not {n}: with more, begin "
             "`steady_state(circuit, z, start=...)` where you expect a state."
         )
 
@@ -242,15 +279,15 @@ def _enclosed(
 
 
 def _result(states, degree: Degree, outcome: str, why: str, boxes: int, remaining) -> SteadyStates:
-    states = sorted(states, key=lambda found: float(np.linalg.norm(found.state.a)))
+    states = sorted(states, key=lambda found: float(np.linalg.norm(modulators(found.state))))
     agrees = degree.expected is not None and degree.expected == degree.found
     proved = outcome == ALL
     complete = proved or (agrees and outcome != UNDECIDED)
     return SteadyStates(tuple(states), degree, complete, proved, outcome, why, boxes, remaining)
 
 
-def _no_boxes(circuit: Circuit) -> Float[np.ndarray, "0 2 n"]:
-    return np.empty((0, 2, circuit.n))
+def _no_boxes(circuit: Areas) -> Float[np.ndarray, "0 2 n"]:
+    return np.empty((0, 2, sum(circuit.sizes)))
 
 
 def _point(circuit: Circuit, z, system: Reduced, v: Float[np.ndarray, " n"]) -> OperatingPoint:

@@ -9,7 +9,7 @@ second time; the tests compare the two.
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from flint import arb, arb_mat, ctx, fmpq
@@ -62,6 +62,33 @@ class BallCircuit(NamedTuple):
         """Number of principal neurons."""
         return len(self.d)
 
+    @property
+    def tau(self) -> list[arb]:
+        """The time constants of all 2n numbers."""
+        return self.tau_y + self.tau_a
+
+    @property
+    def positive(self) -> list[int]:
+        """The places of `a` among the numbers."""
+        return list(range(self.n, 2 * self.n))
+
+    @property
+    def signed(self) -> list[int]:
+        """The places of those `y` at whose sign the equations have a kink."""
+        return list(range(self.n)) if self.rectified else []
+
+    def state(self, x: Sequence[arb]) -> "Box":
+        """The numbers as a box."""
+        return Box.of(x)
+
+    def imbalance(self, x: Sequence[arb]) -> list[arb]:
+        """`Circuit.imbalance` at every state of the box."""
+        return imbalance(self, Box.of(x))
+
+    def imbalance_jacobian(self, x: Sequence[arb]) -> arb_mat:
+        """Its derivative, at every state of the box."""
+        return imbalance_jacobian(self, Box.of(x))
+
     def responds(self, i: int) -> bool:
         """Whether neuron i contributes to the recurrent terms if `y_i` has the sign of `d_i`.
 
@@ -77,6 +104,26 @@ class BallCircuit(NamedTuple):
         return BallCircuit(
             arb_mat([[self.W[i, i]]]), W_r, d, c, tau_y, tau_a, self.rectified, undriven
         )
+
+
+@runtime_checkable
+class Equations(Protocol):
+    """A circuit or hierarchy under one drive, as equations of numbers in balls."""
+
+    @property
+    def tau(self) -> list[arb]: ...
+
+    @property
+    def positive(self) -> list[int]: ...
+
+    @property
+    def signed(self) -> list[int]: ...
+
+    def state(self, x: Sequence[arb]) -> Any: ...
+
+    def imbalance(self, x: Sequence[arb]) -> list[arb]: ...
+
+    def imbalance_jacobian(self, x: Sequence[arb]) -> arb_mat: ...
 
 
 class Box(NamedTuple):
@@ -209,73 +256,70 @@ def imbalance_jacobian(circuit: BallCircuit, state: Box) -> arb_mat:
     return from_entries(2 * n, entry)
 
 
-def jacobian(circuit: BallCircuit, state: Box) -> arb_mat:
+def rates(system: Equations, x: Sequence[arb]) -> arb_mat:
     """The Jacobian of the velocity, in 1/ms, at every state of the box."""
-    tau = circuit.tau_y + circuit.tau_a
-    J = imbalance_jacobian(circuit, state)
-    return from_entries(2 * circuit.n, lambda i, j: J[i, j] / tau[i])
+    J, tau = system.imbalance_jacobian(x), system.tau
+    return from_entries(len(tau), lambda i, j: J[i, j] / tau[i])
 
 
-def enclose(
-    circuit: BallCircuit, y: Float[np.ndarray, " n"], a: Float[np.ndarray, " n"]
-) -> tuple[Box | None, Inequality]:
-    """A box around a state that contains exactly one steady state; `None` if that fails.
+def enclose(system: Equations, x: Float[np.ndarray, " m"]) -> tuple[list[arb] | None, Inequality]:
+    """Balls around a state that contain exactly one steady state; `None` if that fails.
 
     Newton's method takes the state to the working precision; then Krawczyk's operator
     `K(X) = x - C F(x) + (I - C F'(X)) (X - x)` must map a box `X` around it into the interior of
-    `X`. `F` must be smooth in all of `X`: `a > 0`, and in the rectified model no `y_i` of open
-    sign.
+    `X`. `F` must be smooth in all of `X`: `a > 0`, and where `F` has a kink at `y_i = 0` no `y_i`
+    of open sign.
     """
-    n = circuit.n
+    m = len(x)
     name = "Krawczyk: |K(X) - x| < radius of X"
     nothing = None, Inequality(name, None, arb.nan())
     tiny = arb(2) ** (4 - ctx.prec)
-    x = [*exact(y), *exact(a)]
     try:
-        x = _newton(circuit, x)
-        J = imbalance_jacobian(circuit, Box.of(x)).mid()
-        C = J.solve(from_entries(2 * n, lambda i, j: int(i == j)), algorithm="approx").mid()
+        middle = _newton(system, exact(x))
+        J = system.imbalance_jacobian(middle).mid()
+        C = J.solve(from_entries(m, lambda i, j: int(i == j)), algorithm="approx").mid()
     except ZeroDivisionError:
         return nothing
-    move = C * column(imbalance(circuit, Box.of(x)))
-    shift = [-move[i, 0] for i in range(2 * n)]
+    move = C * column(system.imbalance(middle))
+    shift = [-move[i, 0] for i in range(m)]
     if not all(value.is_finite() for value in shift):
         return nothing
-    size = max(float(abs(y)) for y in x[:n]) or 1.0
-    floor = [abs(value) * tiny if value != 0 else arb(size) * tiny * tiny for value in x]
+    principal = set(range(m)) - set(system.positive)
+    size = max(float(abs(middle[i])) for i in principal) or 1.0
+    floor = [abs(value) * tiny if value != 0 else arb(size) * tiny * tiny for value in middle]
     radius = [(2 * abs(s) + f).abs_upper() for s, f in zip(shift, floor, strict=True)]
     found = nothing
     for _ in range(_INFLATIONS):
         around = [arb(0, r) for r in radius]
-        box = Box.of([x + r for x, r in zip(x, around, strict=True)])
-        if not all(a > 0 for a in box.a):
+        box = [x + r for x, r in zip(middle, around, strict=True)]
+        if not all(box[i] > 0 for i in system.positive):
             return found
-        if circuit.rectified and not all(y > 0 or y < 0 for y in box.y):
-            gap = least(abs(x) - r for x, r in zip(x[:n], radius[:n], strict=True))
+        if not all(box[i] > 0 or box[i] < 0 for i in system.signed):
+            gap = least(abs(middle[i]) - radius[i] for i in system.signed)
             return None, Inequality("no y_i = 0 in the enclosure", None, gap)
-        CJ = C * imbalance_jacobian(circuit, box)
-        spread = from_entries(2 * n, lambda i, j, CJ=CJ: int(i == j) - CJ[i, j]) * column(around)
+        CJ = C * system.imbalance_jacobian(box)
+        spread = from_entries(m, lambda i, j, CJ=CJ: int(i == j) - CJ[i, j]) * column(around)
         moved = [s + spread[i, 0] for i, s in enumerate(shift)]
         if not all(value.is_finite() for value in moved):
             return found
         margin = least(1 - m.abs_upper() / r for m, r in zip(moved, radius, strict=True))
         inequality = Inequality.positive(name, margin)
         if inequality.holds:
-            return Box.of([x + m for x, m in zip(x, moved, strict=True)]), inequality
+            return [x + m for x, m in zip(middle, moved, strict=True)], inequality
         found = None, Inequality(name, None, margin)  # failure in this box decides nothing
         radius = [arb.max(2 * abs(m), r).abs_upper() for m, r in zip(moved, radius, strict=True)]
     return found
 
 
-def _newton(circuit: BallCircuit, x: list[arb]) -> list[arb]:
+def _newton(system: Equations, x: list[arb]) -> list[arb]:
     """Midpoints near `x` that solve the equations about as accurately as the precision allows."""
     steps = 3 + max(0, ctx.prec // 26).bit_length()  # the digits double, from those of float64
     for _ in range(steps):
-        state = Box.of(x)
-        J = imbalance_jacobian(circuit, state).mid()
-        step = J.solve(column(imbalance(circuit, state)).mid(), algorithm="approx").mid()
+        J = system.imbalance_jacobian(x).mid()
+        step = J.solve(column(system.imbalance(x)).mid(), algorithm="approx").mid()
         moved = [(value - step[i, 0]).mid() for i, value in enumerate(x)]
-        if not all(v.is_finite() for v in moved) or not all(a > 0 for a in Box.of(moved).a):
+        finite = all(value.is_finite() for value in moved)
+        if not finite or not all(moved[i] > 0 for i in system.positive):
             return x
         x = moved
     return x

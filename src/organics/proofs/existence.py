@@ -24,13 +24,12 @@ from scipy.sparse.csgraph import connected_components
 from organics.circuit.circuit import Circuit
 from organics.proofs.balls import (
     BallCircuit,
-    Box,
     Inequality,
     column,
     exact,
     floats,
-    jacobian,
     least,
+    rates,
     rational,
     rational_row,
 )
@@ -123,7 +122,7 @@ def _alone(circuit: Circuit, z: Float[Array, " n"], balls: BallCircuit, i: int) 
         if balls.rectified and y < 0:
             distance.append(-y)
             continue
-        growth.append(_growth(jacobian(neuron, Box([y], [s * s]))))
+        growth.append(_growth(rates(neuron, [y, s * s])))
     if not growth:
         name = f"neuron {i}, which hears only itself, has no steady state: -y > 0 at all roots"
         statement, inequality = NONE_EXISTS, Inequality.positive(name, least(distance))

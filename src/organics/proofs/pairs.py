@@ -24,8 +24,8 @@ from organics.proofs.balls import (
     BallCircuit,
     Box,
     Inequality,
-    jacobian,
     least,
+    rates,
     rational,
     rational_row,
 )
@@ -91,7 +91,7 @@ def steady_states_of_two(circuit: Circuit, z: Float[ArrayLike, " n"]) -> Pairs |
                         return None
                     continue
                 box = Box([value / determinant for value in numerators], [s * s, t * t])
-                margin = _instability(jacobian(balls, box))
+                margin = _instability(rates(balls, [*box.y, *box.a]))
                 enclosures.append(box)
                 unstable.append(margin is not None)
                 growth.append(arb(0) if margin is None else margin)

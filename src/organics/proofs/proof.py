@@ -43,32 +43,36 @@ false: `examples/no_stable_state_semidefinite.json` (`n = 2`) has one steady sta
 Source: Rawat, Heeger & Martiniani 2024 (theorem, conjecture); Krawczyk 1969 (existence test).
 """
 
-from functools import reduce
-from typing import Literal, NamedTuple
+from functools import reduce, singledispatch
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from flint import arb, arb_mat, ctx
 from jaxtyping import Array, ArrayLike
 
 from organics.arguments import require_whole
+from organics.circuit.areas import Areas, joined
 from organics.circuit.circuit import Circuit, State
+from organics.circuit.hierarchy import Hierarchy
 from organics.printing import Lines, in_html, in_words
+from organics.proofs.ball_areas import BallHierarchy
 from organics.proofs.balls import (
     BallCircuit,
     Box,
+    Equations,
     Inequality,
     column,
     enclose,
     exact,
     from_entries,
-    jacobian,
     least,
+    rates,
 )
 from organics.proofs.existence import NONE_EXISTS, NONE_STABLE, absence
 from organics.proofs.lyapunov import candidates, conclude, given
 from organics.proofs.pairs import BITS as PAIRS_BITS
 from organics.proofs.pairs import steady_states_of_two
-from organics.rest.point import GIVEN, OperatingPoint, require_point
+from organics.rest.point import GIVEN, OperatingPoint, require_any_point
 
 MAX_BITS, _FIRST_BITS = 848, 53
 
@@ -89,7 +93,8 @@ class Proof(NamedTuple):
         decided_by: the inequality that decides the verdict, or at which the proof stopped.
         inequalities: all inequalities evaluated.
         bits: the precision, in bits.
-        enclosure: balls around `y` and `a` of the steady state, `None` if there is none.
+        enclosure: balls around `y` and `a` of the steady state, of a hierarchy one such pair for
+            each area; `None` if there is none.
         certificate: the verified certificate, as exact numbers: the diagonal of `T`, shape (n, 1);
             or `P`, shape (2n, 2n); or `w`, shape (n, 1), of `organics.proofs.existence`; `None` if
             none was needed or found.
@@ -100,7 +105,7 @@ class Proof(NamedTuple):
     decided_by: Inequality
     inequalities: tuple[Inequality, ...]
     bits: int
-    enclosure: Box | None
+    enclosure: Box | tuple | None
     certificate: arb_mat | None
 
     def lines(self) -> Lines:
@@ -108,9 +113,19 @@ class Proof(NamedTuple):
         rows = [("decided by", f"{self.decided_by.name}, margin {self.decided_by.margin}")]
         rows.append(("precision", f"{self.bits} bits"))
         if self.enclosure is not None:
-            for name, balls in zip("ya", self.enclosure, strict=True):
+            for name, balls in self.balls():
                 rows.append((name, ", ".join(ball.str(12) for ball in balls)))
         return Lines(f"{self.verdict}: {self.statement}", tuple(rows))
+
+    def balls(self) -> list[tuple[str, list[arb]]]:
+        """The balls of the enclosure by name."""
+        if self.enclosure is None or isinstance(self.enclosure, Box):
+            return [] if self.enclosure is None else list(self.enclosure._asdict().items())
+        return [
+            (f"{name} of area {k + 1}", values)
+            for k, box in enumerate(self.enclosure)
+            for name, values in box._asdict().items()
+        ]
 
     def __str__(self) -> str:
         return in_words(self)
@@ -125,7 +140,7 @@ class _Attempt(NamedTuple):
     verdict: Verdict
     statement: str
     inequalities: list[Inequality]
-    enclosure: Box | None = None
+    enclosure: Box | tuple | None = None
     certificate: arb_mat | None = None
 
 
@@ -134,7 +149,9 @@ def prove(
 ) -> Proof:
     """Prove or disprove that a circuit has a stable steady state under its drive.
 
-    Parameters and drive are the exact floating-point numbers that the point holds.
+    Parameters and drive are the exact floating-point numbers that the point holds. Of a hierarchy,
+    where feedback never acts (`Hierarchy.never_acts`) and all recurrence is the identity, the proof
+    is that of each area; else it is that for a general recurrence, from all equations together.
 
     Arguments
         point: from `steady_state`, converged or not: the proof begins at its state. Or from
@@ -142,31 +159,24 @@ def prove(
             state that is not near any proves nothing.
         certificate: a certificate to verify instead of searching for one: for identity recurrence
             the diagonal of `T`, shape (n,), as from `certify`; else a symmetric `P`, shape (2n,
-            2n), with `P J + J^T P` negative definite. A wrong one proves nothing.
+            2n), with `P J + J^T P` negative definite; of a hierarchy such a `P` of all numbers. A
+            wrong one proves nothing.
         max_bits: the highest precision tried. The first is 53 bits, then it doubles.
 
     Raises `ValueError` if `point`, `certificate` or `max_bits` is not as above.
     """
     require_whole("max_bits", max_bits, least=2)
-    circuit, z = require_point(point).system, point.z
+    circuit, z = require_any_point(point).system, point.z
     circuit.require_valid()
-    identity = circuit.has_identity_recurrence
-    wanted = None if certificate is None else _certificate(certificate, circuit.n, identity)
+    identity = isinstance(circuit, Circuit) and circuit.has_identity_recurrence
+    n = sum(circuit.sizes)
+    wanted = None if certificate is None else _certificate(certificate, n, identity)
     meant = int(point.found.method) == GIVEN
     bits, attempt = 0, None
     while attempt is None or (attempt.verdict == "undecided" and bits < max_bits):
         bits = min(2 * bits or _FIRST_BITS, max_bits)
         with ctx.workprec(bits):
-            balls = BallCircuit.of(circuit, z)
-            missing = absence(circuit, z, balls)
-            if missing is not None:
-                attempt = _Attempt(
-                    "disproved", missing.statement, [missing.inequality], None, missing.certificate
-                )
-            elif balls.W_r is None:
-                attempt = _identity(balls, wanted)
-            else:
-                attempt = _general(balls, point.state, wanted)
+            attempt = _attempt(circuit, z, point.state, wanted)
             if attempt.enclosure is not None and meant:
                 attempt = _if_near(attempt, attempt.enclosure, point.state)
     if not meant and certificate is None and max_bits >= PAIRS_BITS:
@@ -182,6 +192,53 @@ def prove(
         attempt.enclosure,
         attempt.certificate,
     )
+
+
+@singledispatch
+def _attempt(circuit: Areas, z: Array, state: Any, wanted: np.ndarray | None) -> _Attempt:
+    """A proof at the present precision."""
+    del z, state, wanted
+    raise TypeError(f"nothing is proved about {type(circuit).__name__}.")
+
+
+@_attempt.register
+def _(circuit: Circuit, z, state, wanted) -> _Attempt:
+    balls = BallCircuit.of(circuit, z)
+    missing = absence(circuit, z, balls)
+    if missing is not None:
+        return _Attempt(
+            "disproved", missing.statement, [missing.inequality], None, missing.certificate
+        )
+    return _identity(balls, wanted) if balls.W_r is None else _general(balls, state, wanted)
+
+
+@_attempt.register
+def _(hierarchy: Hierarchy, z, state, wanted) -> _Attempt:
+    balls = BallHierarchy.of(hierarchy, z)
+    if wanted is None and hierarchy.has_identity_recurrence and hierarchy.never_acts(z):
+        return _area_by_area(balls)
+    return _general(balls, state, wanted)
+
+
+def _area_by_area(balls: BallHierarchy) -> _Attempt:
+    """The proof for identity recurrence, of each area under the drive from below."""
+    attempts, numbers = [], []
+    for k in range(len(balls.areas)):
+        area = balls.driven([*numbers, *_unknown(balls.areas[k:])])[k]
+        attempts.append(_identity(area, None))
+        numbers += [ball for part in attempts[-1].enclosure for ball in part]
+    inequalities = [
+        one._replace(name=f"{one.name}, area {k + 1}")
+        for k, attempt in enumerate(attempts)
+        for one in attempt.inequalities
+    ]
+    failed = [attempt for attempt in attempts if attempt.verdict != "proved"]
+    last = (failed or attempts)[0]
+    return _Attempt(last.verdict, last.statement, inequalities, balls.state(numbers))
+
+
+def _unknown(areas: list[BallCircuit]) -> list[arb]:
+    return [arb.nan()] * sum(2 * area.n for area in areas)
 
 
 def _identity(circuit: BallCircuit, certificate: np.ndarray | None) -> _Attempt:
@@ -246,12 +303,12 @@ def _relative(matrix: arb_mat, v: list[arb]) -> arb:
     return least(image[i] / (abs(matrix[i, i]) * v[i]) for i in range(len(v)))
 
 
-def _general(circuit: BallCircuit, start: State, P: np.ndarray | None) -> _Attempt:
+def _general(system: Equations, start: Any, P: np.ndarray | None) -> _Attempt:
     """Krawczyk's test around `start`, then a Lyapunov inequality in all of the box."""
-    box, inside = enclose(circuit, np.asarray(start.y), np.asarray(start.a))
-    if box is None:
+    numbers, inside = enclose(system, np.asarray(joined(start)))
+    if numbers is None:
         return _Attempt("undecided", "no steady state could be enclosed", [inside])
-    J = jacobian(circuit, box)
+    J, box = rates(system, numbers), system.state(numbers)
     evaluated = [inside]
     for candidate in candidates(J) if P is None else given(J, P):
         stable, inequalities = conclude(J, candidate)
@@ -264,9 +321,9 @@ def _general(circuit: BallCircuit, start: State, P: np.ndarray | None) -> _Attem
     )
 
 
-def _none_of_two(circuit: Circuit, z: Array, attempt: _Attempt) -> _Attempt | None:
+def _none_of_two(circuit: Areas, z: Array, attempt: _Attempt) -> _Attempt | None:
     """The attempt, if a circuit of two neurons provably has no stable steady state."""
-    if circuit.n != 2 or circuit.rectified:
+    if not isinstance(circuit, Circuit) or circuit.n != 2 or circuit.rectified:
         return None
     if attempt.verdict == "proved" or attempt.statement in (NONE_EXISTS, NONE_STABLE):
         return None
@@ -280,20 +337,26 @@ def _none_of_two(circuit: Circuit, z: Array, attempt: _Attempt) -> _Attempt | No
     )
 
 
-def _if_near(attempt: _Attempt, found: Box, claimed: State) -> _Attempt:
+def _if_near(attempt: _Attempt, found: Box | tuple, claimed: Any) -> _Attempt:
     """The attempt, if its steady state is near the given one."""
-    tolerance = arb(float(np.finfo(claimed.a.dtype).eps) ** 0.25)  # `a` may have few digits
-    y, a = exact(claimed.y), exact(claimed.a)
-    largest = reduce(arb.max, [abs(y) for y in y])
-    sizes = [largest if largest > 0 else arb(1)] * len(y) + a
-    margin = least(
-        tolerance - abs(x - claim) / size
-        for x, claim, size in zip([*found.y, *found.a], [*y, *a], sizes, strict=True)
-    )
+    pairs = [(found, claimed)] if isinstance(found, Box) else zip(found, claimed, strict=True)
+    margin = least(_nearness(box, state) for box, state in pairs)
     near = Inequality.positive("the given state is near the enclosed one", margin)
     if near.holds:
         return attempt._replace(inequalities=[near, *attempt.inequalities])
     return _Attempt("undecided", "the given state is not near a steady state", [near])
+
+
+def _nearness(found: Box, claimed: State) -> arb:
+    """Positive if a box is near a state."""
+    tolerance = arb(float(np.finfo(claimed.a.dtype).eps) ** 0.25)  # `a` may have few digits
+    y, a = exact(claimed.y), exact(claimed.a)
+    largest = reduce(arb.max, [abs(y) for y in y])
+    sizes = [largest if largest > 0 else arb(1)] * len(y) + a
+    return least(
+        tolerance - abs(x - claim) / size
+        for x, claim, size in zip([*found.y, *found.a], [*y, *a], sizes, strict=True)
+    )
 
 
 def _certificate(value: ArrayLike, n: int, identity: bool) -> np.ndarray:
