@@ -278,6 +278,8 @@ def test_simulate_ends_at_the_steady_state(capsys, tmp_path):
     assert code == 0 and json.loads(out) and "`dt` = 1 ms change the variance" in err
     code, _, err = call(capsys, *arguments, "--dt", 5)
     assert code == 2 and "`dt` must be at most" in err and "not 5" in err
+    code, _, err = call(capsys, "simulate", file, "--dt", 0.1)
+    assert code == 2 and "`dt` must be left out without noise, not 0.1" in err
     code, _, _ = call(capsys, "simulate", file, "--duration", 1, "--samples", 31, "--check")
     assert code == 1
 

@@ -23,6 +23,7 @@ from organics.machine.memory import require_memory
 from organics.names import Method
 from organics.printing import numbers
 
+_STEP = 0.02  # ms, with noise
 _FINEST = 20_001  # most times used to detect a rhythm
 
 
@@ -58,8 +59,9 @@ class Simulate:
     """Level of additive noise in the principal neurons."""
     noise_a: float = 0.0
     """Level of additive noise in the modulator neurons; it must not push `a` below 0."""
-    dt: float = 0.02
-    """Largest step with noise, in ms."""
+    dt: float | None = None
+    """Largest step with noise, in ms; 0.02 by default. Without noise the steps are chosen by their
+    errors."""
     seed: int = 0
     """Seed of the noise."""
     check: bool = False
@@ -98,14 +100,23 @@ class Simulate:
         if self.samples < 2:
             raise ValueError(f"`samples` must be at least 2, not {self.samples}.")
         check_noise(noise=self.noise, noise_a=self.noise_a)
-        if not 0 < self.dt < float("inf"):
+        if self.dt is not None and not 0 < self.dt < float("inf"):
             raise ValueError(f"`dt` must be finite and > 0 ms, not {self.dt}.")
+        if self.dt is not None and not (self.noise or self.noise_a):
+            raise ValueError(
+                f"`dt` must be left out without noise, not {self.dt}: the steps are then chosen by "
+                "their errors, and cannot be unstable."
+            )
+
+    @property
+    def _longest(self) -> float:
+        return _STEP if self.dt is None else self.dt
 
     def _require_memory(self, n: int) -> None:
         samples = f"a trajectory of {self.samples:,} samples"
         require_memory(8 * self.samples * (1 + 2 * n), "samples", samples)
         if self.noise or self.noise_a:
-            steps = self.duration / self.dt
+            steps = self.duration / self._longest
             require_memory(8 * steps * 2 * n, "dt", f"the noise of {steps:.3g} steps")
 
     def _noisy(self, circuit, drive, start):
@@ -116,7 +127,7 @@ class Simulate:
         from organics.simulation.noise import Noise, simulate_noisy
 
         interval = self.duration / (self.samples - 1)
-        save_every = math.ceil(interval / self.dt)
+        save_every = math.ceil(interval / self._longest)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             result = simulate_noisy(

@@ -185,10 +185,10 @@ def simulate_noisy(
     The step size changes the variances of the fluctuations, and too long steps are unstable. Both
     are judged from the linearized circuit at the steady state for `z`; if `z` varies, for its
     weakest and strongest values at the save times. Unstable steps raise an error under a constant
-    `z` and give a warning under a varying one. There is also a warning if the variance of a mode
-    changes by more than 10 %. Each names a step that is short enough. If `circuit`, `z` or `dt` is
-    being traced, there is no warning, and the trajectory of unstable steps is not `ok`. Nothing is
-    checked if no stable steady state is found.
+    `z`, and give a warning under a varying one or with `throw=False`. There is also a warning if
+    the variance of a mode changes by more than 10 %. Each names a step that is short enough. If
+    `circuit`, `z` or `dt` is being traced, there is no warning, and the trajectory of unstable
+    steps is not `ok`. Nothing is checked if no stable steady state is found.
 
     Can be jitted, mapped (over keys for repeated trials) and differentiated. The noise is a
     function of `key` and the step, whatever `save_every`.
@@ -354,6 +354,8 @@ def _judge(eigenvalues, dt: float, scheme: Scheme, noise: Any, constant: bool, t
         )
     elif throw:
         raise ValueError(f"`dt` must be at most {bound}, not {dt:g}. {would_do}")
+    else:
+        warnings.warn(f"`dt` should be at most {bound}, not {dt:g}. {would_do}", stacklevel=4)
 
 
 def _silent(noise: Any) -> bool:

@@ -278,6 +278,25 @@ OURS: tuple[Target, ...] = (
         room="ours",
     ),
     Target(
+        name="perturbed",
+        title="Identity recurrence, perturbed",
+        claim="With a random symmetric perturbation of any size the circuit keeps a stable steady "
+        "state; the border of limit cycles is that of explicit Euler steps.",
+        source="ours; phase diagram of Morone et al. 2025",
+        paper="limit cycles beyond a border",
+        minutes=6.0,
+        room="ours",
+    ),
+    Target(
+        name="perturbed_open",
+        title="Identity recurrence, perturbed without symmetry",
+        claim="With symmetric perturbations and one pool the state that continues divisive "
+        "normalization stays stable; how often it does otherwise is counted.",
+        source=_OURS,
+        minutes=3.0,
+        room="ours",
+    ),
+    Target(
         name="schedules",
         title="Schedules of the learning rate",
         claim="There is a schedule that learns more in as many epochs than the paper's.",
