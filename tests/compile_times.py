@@ -1,9 +1,11 @@
 """`pytest --compile-times`: what each file's tests spend, and how much of it on compiling.
 
-For each file: the seconds of its tests, the part spent on tracing, lowering and compiling, and the
-number of programs. Then the tests with the most programs. All processes are added up.
+For each file: the processor's seconds for its tests, the seconds of tracing, lowering and compiling
+(by the clock, so more on a busy machine), and the number of programs. Then the tests that took the
+most. All processes are added up, those that tests start and wait for, too.
 """
 
+import os
 from collections import Counter
 
 import jax.monitoring
@@ -17,6 +19,7 @@ _PARTS = {
 _TESTS = 25  # of which the most are listed
 
 _spent = Counter()  # in this process, so far
+_until = Counter()  # the processor's seconds at the last report
 _of_tests: dict[str, Counter] = {}  # by the test's name, in the process that reports
 
 
@@ -36,11 +39,14 @@ def _count(event: str, seconds: float, **_):
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
+def pytest_runtest_makereport(item):
     """Called after each test's set-up, run and end: reports what was spent since the last call."""
     report = yield
     if item.config.getoption("compile_times"):
-        report.compile_times = {**_spent, "seconds": call.duration}
+        seconds = sum(os.times()[:4])
+        # the first report is not charged with the collection of all tests
+        report.compile_times = {**_spent, "seconds": seconds - _until.get("seconds", seconds)}
+        _until["seconds"] = seconds
         _spent.clear()
     return report
 
@@ -59,7 +65,7 @@ def pytest_terminal_summary(terminalreporter):
         of_files.setdefault(test.partition("::")[0], Counter()).update(spent)
     total = sum(of_files.values(), Counter())
     write = terminalreporter.write_line
-    terminalreporter.section("seconds, of them compiling, and programs")
+    terminalreporter.section("processor seconds, seconds of compiling, and programs")
     for name, spent in [*_most(of_files), ("all", total), *_most(_of_tests)[:_TESTS]]:
         compiling = sum(spent[part] for part in _PARTS.values())
         write(f"{spent['seconds']:8.1f} {compiling:8.1f} {spent['programs']:6d}  {name}")

@@ -60,21 +60,26 @@ def whole_batches(config):
     )
 
 
-def rest_and_abscissa(circuit, z):
-    """Steady state near normalization, by SciPy, and its spectral abscissa, by complex steps."""
-    names = ("W", "W_r", "b", "b0", "sigma", "tau_y", "tau_a")
-    W, W_r, b, b0, sigma, *taus = (np.asarray(getattr(circuit, name)) for name in names)
+def at_rest(circuit, z, start=None):
+    """Steady state near `start`, or normalization, by SciPy; there, by complex steps, the Jacobian
+    of the imbalance and the eigenvalues of that of the velocity."""
+    names = ("W", "b", "b0", "sigma", "tau_y", "tau_a")
+    W, b, b0, sigma, *taus = (np.asarray(getattr(circuit, name)) for name in names)
     d, c, n = b * np.asarray(z), (b0 * sigma) ** 2, len(b)
+    W_r = np.eye(n) if circuit.W_r is None else np.asarray(circuit.W_r)
 
     def imbalance(x):
         y, a = x[:n], x[n:]
-        return np.concatenate([-y + d + (1 - np.sqrt(a)) * (W_r @ y), -a + c + W @ (y**2 * a)])
+        q = np.where(y.real > 0, y, 0) if circuit.rectified else y
+        return np.concatenate([-y + d + (1 - np.sqrt(a)) * (W_r @ q), -a + c + W @ (q**2 * a)])
 
-    a = c + W @ d**2
-    found = scipy.optimize.root(imbalance, np.concatenate([d / np.sqrt(a), a]), tol=1e-13)
+    if start is None:
+        a = c + W @ d**2
+        start = np.concatenate([d / np.sqrt(a), a])
+    found = scipy.optimize.root(imbalance, start, tol=1e-13)
     steps = found.x[:, None] + 1e-30j * np.eye(2 * n)
     J = np.stack([imbalance(x) for x in steps.T], axis=1).imag / 1e-30
-    return found.x, np.linalg.eigvals(J / np.concatenate(taus)[:, None]).real.max()
+    return found.x, J, np.linalg.eigvals(J / np.concatenate(taus)[:, None])
 
 
 def simulated(circuit, z, t, start=None):

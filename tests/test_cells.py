@@ -26,8 +26,8 @@ pytestmark = pytest.mark.skipif(
 
 
 def layer_of(name, m, n, *, dtype=np.float64, **options):
-    """A layer with no parameter at a special value."""
-    layer = build(name, m, n, key=jr.key(0), dtype=dtype, **options)
+    """A layer with no parameter at a special value; its own are not drawn, only their shapes."""
+    layer = eqx.filter_eval_shape(build, name, m, n, key=jr.key(0), dtype=dtype, **options)
     noise = np.random.default_rng(n)
     draw = lambda leaf: noise.normal(size=leaf.shape) * 0.4  # noqa: E731
     return jax.tree.map(lambda leaf: jnp.asarray(draw(leaf), dtype), layer)

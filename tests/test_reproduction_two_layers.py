@@ -5,7 +5,7 @@ from operator import itemgetter
 import jax
 import numpy as np
 import pytest
-from programs import as_many_to_test, rest_and_abscissa
+from programs import as_many_to_test, at_rest
 
 from organics.circuit.file import load_circuit
 from organics.plots import save_figure
@@ -55,7 +55,7 @@ def spectra_are_those_of_the_circuits(network, keep):
         circuits, drives = network.circuits(model, layer, SOME)
         for i, index in enumerate(SOME):
             circuit, z = jax.tree.map(itemgetter(i), (circuits, drives))
-            _, abscissa = rest_and_abscissa(circuit, z)
+            abscissa = at_rest(circuit, z)[2].real.max()
             np.testing.assert_allclose(spectrum.abscissa[layer, index], abscissa, rtol=1e-9)
             assert spectrum.stable[layer, index] == (abscissa < 0)
 

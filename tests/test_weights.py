@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from programs import equations_in
+from programs import at_rest, equations_in, simulated
 
 import organics
 from organics import Circuit, Convolution, Diagonal, LowRank, steady_state
@@ -111,17 +111,19 @@ def test_a_circuit_of_such_weights_is_that_of_their_matrices(recurrent, rectifie
     elif recurrent == "low rank":
         W_r = LowRank(*(rng.normal(size=(2, N, 2)) / np.sqrt(N)))
     z = rng.normal(size=N)
-    structured = Circuit(W, W_r, rectified=rectified)
-    matrices = Circuit(np.asarray(W), None if W_r is None else np.asarray(W_r), rectified=rectified)
-    assert structured.n == N and bool(structured.valid)
-    one, other = of_a_circuit(structured, z), of_a_circuit(matrices, z)
-    assert one[0].converged and other[0].converged
-    for a, b in zip(one[0].state, other[0].state, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose(np.sort(one[1].real), np.sort(other[1].real), rtol=1e-6, atol=1e-9)
-    assert one[2] == other[2]
-    np.testing.assert_allclose(one[3], other[3], rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(one[4], other[4], rtol=1e-6, atol=1e-8)
+    circuit = Circuit(W, W_r, rectified=rectified)
+    assert circuit.n == N and bool(circuit.valid)
+    found, eigenvalues, stable, moved, pulled = of_a_circuit(circuit, z)
+    y, a = simulated(circuit, lambda _: z, np.array([20.0, 300.0]))
+    x, J, want = at_rest(circuit, z, np.concatenate([y[1], a[1]]))
+    assert found.converged
+    np.testing.assert_allclose(np.concatenate(found.state), x, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(np.sort(eigenvalues.real), np.sort(want.real), rtol=1e-6, atol=1e-9)
+    assert stable == (want.real.max() < 0)
+    np.testing.assert_allclose(moved, a[0], rtol=1e-4, atol=1e-6)
+    of_y = np.repeat([1.0, 0.0], N)  # the sum of all y, whose gradient is `-b J^-T of_y`
+    slope = -np.asarray(circuit.b) * np.linalg.solve(J.T, of_y)[:N]
+    np.testing.assert_allclose(pulled, slope, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("factor", [1.0, 2.0**-40])

@@ -5,6 +5,7 @@ anew at every call, which takes an eighth of the tests' time.
 """
 
 import ast
+import functools
 
 from beartype import beartype
 from jaxtyping import _import_hook, install_import_hook
@@ -21,8 +22,15 @@ def install():
     return install_import_hook("organics", "type_checks.check")
 
 
-def check(function, *args, **options):
-    return beartype(function, *args, **options)
+def check(function):
+    """`function` with checks; these are made when it is first called, as most never are."""
+    made = functools.cache(lambda: beartype(function))
+
+    @functools.wraps(function)
+    def checked(*arguments, **options):
+        return made()(*arguments, **options)
+
+    return checked
 
 
 def _visit(self, node: ast.FunctionDef):

@@ -252,13 +252,7 @@ class Circuit(Areas):
         Dimensionless; zero exactly at the steady states, which do not depend on time constants.
         Arranged so that rounding is small compared with `terms`, the terms of each equation.
         """
-        y, a = state
-        q = self.rectify(y)
-        own, others = self.own_gain(a) * q, gate(a) * self.from_others(q)
-        return State(
-            y=self.b * z - (y - q) + own + others,
-            a=-a + self.c + self.pool.apply(jnp.square(root(a) * q)),
-        )
+        return _imbalance(self, state, z)
 
     def terms(self, state: State, z: Float[Array, " n"]) -> State:
         """For each equation, the sum of the absolute values of the terms that `imbalance` adds
@@ -347,6 +341,17 @@ class Circuit(Areas):
         y, a = state
         y_minus = jnp.zeros_like(y) if self.rectified else jnp.square(jax.nn.relu(-y))
         return FiringRates(jnp.square(jax.nn.relu(y)), y_minus, root(a))
+
+
+@jax.jit  # traced once for all its uses
+def _imbalance(circuit: Circuit, state: State, z: Float[Array, " n"]) -> State:
+    y, a = state
+    q = circuit.rectify(y)
+    own, others = circuit.own_gain(a) * q, gate(a) * circuit.from_others(q)
+    return State(
+        y=circuit.b * z - (y - q) + own + others,
+        a=-a + circuit.c + circuit.pool.apply(jnp.square(root(a) * q)),
+    )
 
 
 @partial(jax.jit, static_argnums=(1, 3))  # one program instead of many small ones

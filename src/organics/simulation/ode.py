@@ -27,7 +27,20 @@ from organics.simulation.stepping import Watchful, is_differentiated, resolution
 
 Drive = Real[ArrayLike, "*samples n"] | Callable[[Float[Array, ""]], Array]
 
-_SOLVERS = {"explicit": dfx.Tsit5, "implicit": dfx.Kvaerno5}
+
+class _Tsit5(dfx.Tsit5):
+    """Its step is traced once, though `diffeqsolve` calls it several times in a program."""
+
+    step = eqx.filter_jit(dfx.Tsit5.step)
+
+
+class _Kvaerno5(dfx.Kvaerno5):
+    """As `_Tsit5`."""
+
+    step = eqx.filter_jit(dfx.Kvaerno5.step)
+
+
+_SOLVERS = {"explicit": _Tsit5, "implicit": _Kvaerno5}
 _SAMPLES = 101  # number of saved times if `t` is a duration
 
 FAILURES = ("none", "steps", "resolution", "divergence", "drive", "modulator", "stability")

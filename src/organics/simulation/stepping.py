@@ -218,6 +218,7 @@ class Watchful(dfx.AbstractAdaptiveStepSizeController):
         end, reach = self._limited(t0, _no_shorter(t0, end))
         return end, _Course(inner, reach)
 
+    @eqx.filter_jit  # traced once: the solver calls it several times in a program
     def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, state):  # pyright: ignore[reportIncompatibleMethodOverride]
         kept, begin, end, jumped, inner, result = self.controller.adapt_step_size(
             t0, t1, y0, y1_candidate, args, y_error, error_order, state.inner
