@@ -10,8 +10,10 @@ Here all networks read the same code, of an autoencoder with their sizes and los
 cross-entropy, Adam at 0.001), in batches, from the training images alone; theirs has also seen the
 test images. Two supralinear networks of 50:50 are trained: in the cited form, but without noise and
 without the growth of the network during training; and in the form of `table1`, with weights from
-the code to all units and rates read out. The circuit, a dense ReLU layer and a linear readout stand
-beside them. All have the same optimizer, rate, schedule and number of epochs.
+the code to all units and rates read out. Two circuits stand beside them, with `W_r = I` and with
+learned `W_r`, and a dense ReLU layer and a linear readout. All have the same optimizer, rate,
+schedule and number of epochs. Learned `W_r` goes with normalization weights of at most 1: without
+this bound, training here led to circuits without a steady state.
 """
 
 from collections.abc import Callable
@@ -43,7 +45,8 @@ from organics.studies.networks.runs import accuracies, lines, where
 from organics.studies.networks.static import NEAR, PAPER, percent
 from organics.training import Report, fit
 
-CIRCUIT, CITED, RELU = "ORGaNICs 50:50", "SSN 50:50, cited form", "dense ReLU 50"
+CIRCUIT, CITED = "ORGaNICs 50:50, W_r = I", "SSN 50:50, cited form"
+RELU = "dense ReLU 50"
 
 _Layer = Callable[[int, PRNGKeyArray], StaticLayer]
 _F = np.float32
@@ -51,8 +54,10 @@ _F = np.float32
 LAYERS: dict[str, _Layer | None] = {
     CITED: lambda n, key: SSN(n, n, n, key=key, drive="one-to-one", output="potentials", dtype=_F),
     "SSN 50:50, form of table1": lambda n, key: SSN(n, n, n, key=key, dtype=_F),
-    CIRCUIT: lambda n, key: Normalization(n, n, key=key, recurrent="bounded", dtype=_F),
-    "ORGaNICs 50:50, W_r = I": lambda n, key: Normalization(n, n, key=key, dtype=_F),
+    "ORGaNICs 50:50, learned W_r": lambda n, key: Normalization(
+        n, n, key=key, recurrent="bounded", pool="bounded", dtype=_F
+    ),
+    CIRCUIT: lambda n, key: Normalization(n, n, key=key, dtype=_F),
     RELU: lambda n, key: Dense(n, n, key=key, dtype=_F),
     "linear readout": None,
 }
@@ -69,7 +74,7 @@ class Trainings(Settings):
     """Widths of the encoder; the last is the length of the code."""
     code_epochs: int = 15
     """Epochs of the autoencoder."""
-    epochs: int = 10
+    epochs: int = 40
     """Epochs of each network."""
     batch_size: int = 256
     """Images per step."""
