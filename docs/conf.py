@@ -43,7 +43,7 @@ def _fresh(gallery_conf: dict[str, Any], name: str) -> None:
     jax.config.update("jax_enable_x64", False)
 
 
-# without PyTorch, its tutorial is shown but not run, and says so
+# without PyTorch, its tutorial is shown but not run, its reference is left out, and both say so
 _WITH_TORCH = importlib.util.find_spec("torch") is not None
 if not _WITH_TORCH:
     tags.add("without_torch")  # noqa: F821 - given by Sphinx
@@ -75,6 +75,17 @@ def _with_links_inside(app: Any, name: str, source: list[str]) -> None:
     up = "../" * name.count("/")
     for path, page in _ELSEWHERE.items():
         source[0] = source[0].replace(f"]({up}{path}", f"]({up}{page}")
+
+
+def _unless_installed(app: Any, name: str, source: list[str]) -> None:
+    """Say why there is no reference of PyTorch's layers, which Sphinx would have to import."""
+    del app
+    if name == "reference/torch" and not _WITH_TORCH:
+        before, _ = source[0].split("```", 1)
+        source[0] = before + (
+            "PyTorch was not installed where this page was made: `help(organics.torch)` shows what "
+            "it would."
+        )
 
 
 _LIST = re.compile(r"(?m)^(Arguments|Attributes|Returns|Raises)\n((?:    .*\n?|\n)+)")
@@ -119,6 +130,7 @@ def _math(self: Any, node: Any) -> None:
 def setup(app: Any) -> None:
     """Register the changes of texts, and formulas."""
     app.connect("source-read", _with_links_inside)
+    app.connect("source-read", _unless_installed)
     app.connect("autodoc-process-docstring", _as_lists)
     app.connect("autodoc-skip-member", _without_fields)
     app.add_html_math_renderer("mathml", (_math, None), (_math, None))
