@@ -416,3 +416,24 @@ def test_single_precision_is_searched_in_double():
     found = steady_states(single, np.asarray(z, np.float32))
     assert all(state.state.y.dtype == jnp.float32 for state in found.states)
     assert len(found.states) == len(steady_states(circuit, z).states)
+
+
+def test_where_pools_share_nothing_the_states_are_all_combinations():
+    rng = np.random.default_rng(7)
+    several = 0
+    for _ in range(4):
+        w, w_r = rng.uniform(0.2, 1, 2), rng.uniform(0.3, 1.5, 2) * rng.choice([-1, 1], 2)
+        z, sigma = rng.uniform(-1, 1, 2), rng.uniform(0.1, 0.5, 2)
+        both = Circuit(np.diag(w), np.diag(w_r), 1.0, 1.0, sigma)
+        found = enclose_all(both, z, Reduced.of(both, z), 100_000)
+        apart = []
+        for i in range(2):
+            one = Circuit(w[i : i + 1, None], w_r[i : i + 1, None], 1.0, 1.0, sigma[i])
+            apart.append(enclose_all(one, z[i : i + 1], Reduced.of(one, z[i : i + 1]), 100_000).v)
+        assert found.outcome == "all, proved"
+        want = np.array([[u[0], v[0]] for u in apart[0] for v in apart[1]])
+        assert len(found.v) == len(want)
+        far = np.linalg.norm(found.v[:, None] - want[None], axis=2)
+        assert np.max(np.min(far, axis=1) / np.linalg.norm(found.v, axis=1)) < 1e-9
+        several += len(want) > 3
+    assert several

@@ -368,7 +368,8 @@ def abscissa_histogram(
 
 
 _EVENTS = {"fold": ("s", BLACK), "hopf": ("o", VERMILION), "branch point": ("^", PURPLE),
-           "pitchfork": ("^", PURPLE)}  # fmt: skip
+           "pitchfork": ("^", PURPLE), "nonsmooth fold": ("D", BLACK),
+           "switch": ("|", GREY)}  # fmt: skip
 
 _POINTS = {"cusp": ("D", BLACK), "bogdanov-takens": ("*", PURPLE), "generalized hopf": ("P", SKY)}
 

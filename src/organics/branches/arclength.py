@@ -5,6 +5,9 @@ there. The next length follows from the number of corrections and the angle betw
 Lengths are measured in units of each number (`Curve.lengths`). Many curves are followed at once,
 in one compiled program of fixed shape, which takes up the next curve where one has ended.
 
+Where the equations have a kink, at zero of some number, a curve consists of smooth pieces. A step
+uses the equations of its piece alone, and is cut where that ends; `kinks` says how it goes on.
+
 Source: Keller 1977 (pseudo-arclength).
 """
 
@@ -22,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
+from organics.branches.kinks import leads_into, onward
 from organics.machine.lapack import single_threaded_lapack
 from organics.machine.processors import available
 
@@ -35,14 +39,18 @@ ENDS = (
     "ends in another kind of point",
     "loses its accuracy",
     "leaves the range of the other parameter",
+    "ends at a kink, beyond which it does not go on",
 )
-GOING, LOWER, UPPER, INFINITE, CLOSED, STUCK, ELSEWHERE, INACCURATE, OUTSIDE = range(len(ENDS))
+GOING, LOWER, UPPER, INFINITE, CLOSED, STUCK, ELSEWHERE, INACCURATE, OUTSIDE, KINK = range(
+    len(ENDS)
+)
 
 _CORRECTIONS = 6
 _ACCURACY = 1e-9  # of the last correction but one, in units of each number
 _LONGEST, _FIRST, _SHORTEST = 1.0, 0.05, 1e-9
 _TURN, _MOST_TURN = 0.15, 0.5  # angle of the tangents of a step: wanted, and largest; radians
-_APART = 1e-6  # a step this short may hold several events, or a kink
+_APART = 1e-6  # a step this short may hold several events, or an unknown kink
+TOUCH = 1e-9  # a number this near to its kink is on it, in units
 _ATTEMPTS = 16  # in one call of a compiled program
 _WIDTHS = (4, 32)  # how many curves one program follows: few sizes, as each is compiled
 _SAME = 1e-5  # distance of two equal points, in units
@@ -77,6 +85,16 @@ class Curve(eqx.Module):
         """`residual` and `jacobian`, found together, and what else is found with them."""
         return self.residual(X), self.jacobian(X), None
 
+    def kinks(self) -> np.ndarray:
+        """The indices of the numbers at whose zero the equations have a kink; by default none."""
+        return np.zeros(0, int)
+
+    def piece(self, positive: Bool[Array, " kinks"]) -> "Curve":
+        """The curve with the smooth equations that hold where the numbers with kinks have these
+        signs."""
+        del positive
+        return self
+
     def room(self, X: Float[Array, " k1"], step: Float[Array, " k1"]) -> Float[Array, ""]:
         """The largest fraction of a step that stays in the domain."""
         del step
@@ -95,12 +113,14 @@ class Curve(eqx.Module):
 
 
 class Point(NamedTuple):
-    """A point of a curve: `X`, unit tangent `t` in units of each number, tests, and the rest."""
+    """A point of a curve: `X`, unit tangent `t` in units of each number, tests, the rest, and the
+    signs of the numbers with kinks, which say on which smooth piece it is."""
 
     X: Float[Array, "*batch k1"]
     t: Float[Array, "*batch k1"]
     tests: Float[Array, "*batch tests"]
     kept: Any
+    positive: Bool[Array, "*batch kinks"]
 
 
 class Walk(NamedTuple):
@@ -166,14 +186,19 @@ def correct(
     return end._replace(failed=end.failed | ~(end.size <= _ACCURACY))
 
 
-def as_point(curve: Curve, X: Float[Array, " k1"], along: Float[Array, " k1"]) -> Point:
-    """The point at `X`, whose tangent has the direction of `along`, in units at `X`."""
-    U = curve.lengths(X)
+def as_point(
+    curve: Curve,
+    X: Float[Array, " k1"],
+    along: Float[Array, " k1"],
+    positive: Bool[Array, " kinks"],
+) -> Point:
+    """The point at `X` on a piece, whose tangent has the direction of `along`, in units at `X`."""
+    curve, U = curve.piece(positive), curve.lengths(X)
     M, _, _, more = bordered(curve, X, along, U)
     t = jnp.linalg.solve(M, jnp.zeros_like(X).at[-1].set(1))
     t = t / jnp.linalg.norm(t)
     M = M.at[-1].set(t)
-    return Point(X, t, *curve.tests(X, t, M, more))
+    return Point(X, t, *curve.tests(X, t, M, more), positive)
 
 
 def tangent_in(curve: Curve, point: Point, U: Float[Array, " k1"]) -> Float[Array, " k1"]:
@@ -197,51 +222,86 @@ def begin(
     row = direction / U
     row = jnp.zeros_like(X).at[-1].set(1) if along_parameter else row / jnp.linalg.norm(row)
     found = correct(curve, X, row, U)
+    old, U = U, curve.lengths(found.X)
+    positive = found.X[curve.kinks()] > TOUCH * U[curve.kinks()]
     if along_parameter:
-        U = curve.lengths(found.X)
-        row = jnp.linalg.svd(curve.jacobian(found.X) * U[None, :])[2][-1]
+        row = tangent(curve.piece(positive), found.X)
         row = row * jnp.where(row[-1] * direction[-1] < 0, -1, 1)
     else:
-        row = row * U / curve.lengths(found.X)
-    point = as_point(curve, found.X, row)
+        row = row * old / U
+    row, positive, _ = across_kinks(curve, found.X, row, positive, True)
+    point = as_point(curve, found.X, row, positive)
     h = jnp.full((), _FIRST, X.dtype)
     return Walk(point, h, point, jnp.int32(0), jnp.int32(GOING)), ~found.failed
 
 
+def tangent(curve: Curve, X: Float[Array, " k1"]) -> Float[Array, " k1"]:
+    """The unit null vector of the Jacobian, in units, in either direction."""
+    return jnp.linalg.svd(curve.jacobian(X) * curve.lengths(X)[None, :])[2][-1]
+
+
+def across_kinks(
+    curve: Curve,
+    X: Float[Array, " k1"],
+    t: Float[Array, " k1"],
+    positive: Bool[Array, " kinks"],
+    beginning: bool = False,
+) -> tuple[Float[Array, " k1"], Bool[Array, " kinks"], Bool[Array, ""]]:
+    """How a curve that comes to `X` along `t`, or begins there, goes on if some numbers are on
+    their kinks: the tangent, in units, and the piece; and whether that is known."""
+    kinks = curve.kinks()
+    if not len(kinks):
+        return t, positive, jnp.bool_(True)
+    U = curve.lengths(X)
+    near = jnp.abs(X[kinks]) <= TOUCH * U[kinks]
+    on = lambda positive: curve.piece(positive).jacobian(X) * U[None, :]  # noqa: E731
+    return onward(on, kinks, near, t, positive, beginning)
+
+
 def _attempt(curve: Curve, bounds: Float[Array, " 2"], walk: Walk) -> tuple[Walk, Bool[Array, ""]]:
-    """One step, if it succeeds, and whether it did."""
+    """One step, if it succeeds, and whether it did. It is cut at a bound, and at a kink."""
     at = walk.point
+    curve = curve.piece(at.positive)
     U = curve.lengths(at.X)
     step = U * at.t
     h = jnp.minimum(walk.h, 0.5 * curve.room(at.X, step))
     going = walk.end == GOING
     found = correct(curve, at.X + h * step, at.t, U, going)
     low, high = bounds
-    value = found.X[-1]
+    value, kinks = found.X[-1], curve.kinks()
     bound = jnp.where(value < low, low, high)
-    over = going & ~found.failed & ((value < low) | (value > high))
-    part = (bound - at.X[-1]) / jnp.where(over, value - at.X[-1], 1)
-    between = (at.X + part * (found.X - at.X)).at[-1].set(bound)
+    borders = np.append(kinks, len(at.X) - 1)  # the numbers that may not go beyond some value
+    values = jnp.append(jnp.zeros(len(kinks)), bound)
+    beyond = jnp.append(_left(curve, at, found.X), (value < low) | (value > high))
+    beyond &= going & ~found.failed
+    moved = (found.X - at.X)[borders]
+    parts = jnp.clip((values - at.X[borders]) / jnp.where(moved == 0, 1, moved), 0, 1)
+    first_border = jnp.argmin(jnp.where(beyond, parts, jnp.inf))
+    cut, border = jnp.any(beyond), jnp.asarray(borders)[first_border]
+    between = at.X + parts[first_border] * (found.X - at.X)
+    between = between.at[border].set(values[first_border])
 
     first, U1 = walk.first, curve.lengths(walk.first.X)
     ahead = lambda X: jnp.dot(first.t, (X - first.X) / U1)  # noqa: E731
     near = jnp.linalg.norm((found.X - first.X) / U1) < 2 * h
-    passing = going & ~found.failed & ~over & (walk.steps > 3) & near
+    passing = going & ~found.failed & ~cut & (walk.steps > 3) & near
     passing &= (ahead(at.X) < 0) & (ahead(found.X) >= 0)
 
-    # a second correction: at the bound, or across the first point's tangent
-    unit = jnp.zeros_like(at.X).at[-1].set(1)
+    # a second correction: at the border, or across the first point's tangent
+    unit = jnp.zeros_like(at.X).at[border].set(1)
     back = found.X - ahead(found.X) * first.t * U1
     second = correct(
-        curve, jnp.where(over, between, back), jnp.where(over, unit, first.t),
-        jnp.where(over, U, U1), over | passing,
+        curve, jnp.where(cut, between, back), jnp.where(cut, unit, first.t),
+        jnp.where(cut, U, U1), cut | passing,
     )  # fmt: skip
     closed = passing & ~second.failed
     closed &= jnp.linalg.norm((second.X - first.X) / U1) < _SAME
-    X = jnp.where(over, second.X.at[-1].set(bound), jnp.where(closed, first.X, found.X))
-    failed = found.failed | (over & second.failed)
+    X = jnp.where(cut, second.X.at[border].set(values[first_border]), found.X)
+    X = jnp.where(closed, first.X, X)
+    outside = (X[-1] < low) | (X[-1] > high) | jnp.any(_left(curve, at, X))
+    failed = found.failed | (cut & (second.failed | outside))
 
-    point = as_point(curve, X, at.t * U / curve.lengths(X))
+    point = as_point(curve, X, at.t * U / curve.lengths(X), at.positive)
     cosine = jnp.dot(at.t, tangent_in(curve, point, U))
     angle = jnp.arccos(jnp.clip(cosine, -1, 1))
     finite = jnp.all(jnp.isfinite(point.t)) & jnp.all(jnp.isfinite(point.tests))
@@ -249,8 +309,11 @@ def _attempt(curve: Curve, bounds: Float[Array, " 2"], walk: Walk) -> tuple[Walk
     good &= ((angle < _MOST_TURN) & curve.separates(at, point)) | (h < _APART)
     good &= going
 
+    on_bound = cut & (border == len(X) - 1)
     moved = jnp.select(
-        [closed, over & (bound == low), over], [CLOSED, LOWER, UPPER], curve.end(at, point)
+        [closed, on_bound & (bound == low), on_bound, cut],
+        [CLOSED, LOWER, UPPER, KINK],
+        curve.end(at, point),
     )
     stuck = jnp.where(h / 2 < _SHORTEST, STUCK, GOING)
     end = jnp.where(going, jnp.where(good, moved, stuck), walk.end).astype(jnp.int32)
@@ -259,6 +322,44 @@ def _attempt(curve: Curve, bounds: Float[Array, " 2"], walk: Walk) -> tuple[Walk
     h = jnp.where(good, jnp.minimum(_LONGEST, h * grow), h / 2)
     point = jax.tree.map(partial(jnp.where, good), point, at)
     return Walk(point, h, first, walk.steps + good.astype(jnp.int32), end), good
+
+
+def _left(curve: Curve, at: Point, X: Float[Array, " k1"]) -> Bool[Array, " kinks"]:
+    """Which numbers have left the piece of a point."""
+    kinks = curve.kinks()
+    side = jnp.where(at.positive, 1, -1)
+    return side * X[kinks] < -TOUCH * curve.lengths(X)[kinks]
+
+
+@jax.jit
+@jax.vmap
+def begin_on(
+    curve: Curve, X: Float[Array, " k1"], positive: Bool[Array, " kinks"]
+) -> tuple[Walk, Bool[Array, ""], Bool[Array, " kinks"]]:
+    """A walk from a point at kinks into a piece, whether the curve goes on there, and the piece on
+    which it would have come."""
+    kinks = curve.kinks()
+    near = jnp.abs(X[kinks]) <= TOUCH * curve.lengths(X)[kinks]
+    t = tangent(curve.piece(positive), X)
+    forth, back = (leads_into(u, positive, near) for u in (t[kinks], -t[kinks]))
+    t = jnp.where(forth, t, -t)
+    point = as_point(curve, X, t, positive)
+    h = jnp.full((), _FIRST, X.dtype)
+    walk = Walk(point, h, point, jnp.int32(0), jnp.int32(GOING))
+    return walk, forth | back, across_kinks(curve, X, -t, positive)[1]
+
+
+@jax.jit
+@jax.vmap
+def _pass_kink(curve: Curve, walk: Walk) -> Walk:
+    """The walk on the piece beyond the kink where it has come to."""
+    at = walk.point
+    t, positive, known = across_kinks(curve, at.X, at.t, at.positive)
+    point = as_point(curve, at.X, t, positive)
+    known &= jnp.all(jnp.isfinite(point.t)) & jnp.all(jnp.isfinite(point.tests))
+    point = jax.tree.map(partial(jnp.where, known), point, at)
+    end = jnp.where(known, GOING, KINK).astype(jnp.int32)
+    return walk._replace(point=point, steps=walk.steps + 1, end=end)
 
 
 @jax.jit
@@ -328,6 +429,7 @@ def follow(
             state = rows(state, slice(0, len(lanes)))
             for lane, i in enumerate(lanes):
                 found[i].append(rows(points, (lane, good[lane])))
+            state = over_kinks(lanes, state)
             done = (state.end != GOING) | (state.steps >= most)
             for lane in np.flatnonzero(done):
                 ends[lanes[lane]] = int(state.end[lane])
@@ -337,6 +439,15 @@ def follow(
                 lambda *parts: np.concatenate(parts), rows(state, kept), rows(walks, fresh)
             )
             lanes = [lanes[lane] for lane in kept] + fresh
+
+    def over_kinks(lanes: list[int], state: Walk) -> Walk:
+        there = np.flatnonzero(state.end == KINK) if len(curves.kinks()) else []
+        if not len(there):
+            return state
+        passed = in_batches(_pass_kink, rows(curves, np.asarray(lanes)[there]), rows(state, there))
+        for row, lane in enumerate(there):
+            found[lanes[lane]].append(rows(passed.point, [row]))
+        return jax.tree.map(partial(_with_rows, there), state, passed)
 
     threads = min(len(available()), -(-count // width))
     with single_threaded_lapack(), ThreadPoolExecutor(threads) as pool:
@@ -350,6 +461,12 @@ def follow(
     return paths, interrupted.is_set()
 
 
+def _with_rows(index: np.ndarray, whole: np.ndarray, part: np.ndarray) -> np.ndarray:
+    copy = np.array(whole)
+    copy[index] = part
+    return copy
+
+
 def _joined(parts: list[Point]) -> Point:
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
@@ -359,12 +476,19 @@ def _width(count: int) -> int:
 
 
 def pairs(path: Path) -> Iterator[tuple[int, int]]:
-    """The steps of a path and the tests that change their sign in each."""
+    """The steps of a path on one piece, and the tests that change their sign in each."""
     signs = np.sign(path.points.tests)
     changed = signs[1:] * signs[:-1] <= 0
     changed &= signs[1:] != signs[:-1]
+    changed[kinked(path)] = False
     for step, test in np.argwhere(changed):
         yield int(step), int(test)
+
+
+def kinked(path: Path) -> Bool[np.ndarray, " steps"]:
+    """Which steps of a path pass from one piece to another."""
+    positive = path.points.positive
+    return np.any(positive[1:] != positive[:-1], axis=1)
 
 
 @jax.jit
@@ -372,6 +496,7 @@ def pairs(path: Path) -> Iterator[tuple[int, int]]:
 def locate(curve: Curve, before: Point, after: Point, test: Int[Array, ""]):
     """The point between two of them where a test is 0, and whether it was found, by the Illinois
     method with points corrected onto the curve."""
+    curve = curve.piece(before.positive)
     U = curve.lengths(before.X)
     whole = jnp.dot(before.t, (after.X - before.X) / U)
     along = tangent_in(curve, after, U)
@@ -381,7 +506,8 @@ def locate(curve: Curve, before: Point, after: Point, test: Int[Array, ""]):
         plane = guess + (part * whole - jnp.dot(before.t, (guess - before.X) / U)) * before.t * U
         found = correct(curve, plane, before.t, U)
         row = (1 - part) * before.t + part * along
-        return as_point(curve, found.X, row * U / curve.lengths(found.X)), ~found.failed
+        row = row * U / curve.lengths(found.X)
+        return as_point(curve, found.X, row, before.positive), ~found.failed
 
     def narrow(carry, i):
         (a, b, fa, fb, side), best = carry

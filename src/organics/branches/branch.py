@@ -13,7 +13,8 @@ class Event(NamedTuple):
 
     Attributes
         kind: "fold", "hopf", "branch point" or "pitchfork" (a branch point of which one branch has
-            the parameter as its extreme).
+            the parameter as its extreme); where a neuron of the rectified model falls silent or
+            becomes active, "nonsmooth fold" if the branch turns there, else "switch".
         parameter: the value of the parameter.
         x: the state, `y` then `a` of a circuit, (m,).
         confirmed: whether Newton's method for the equations that define such a point ends there,
@@ -26,6 +27,9 @@ class Event(NamedTuple):
         coefficient: of the normal form of a fold, in 1/ms; else `None`.
         vector: the null vector of a fold, or the complex eigenvector of a Hopf point, (m,).
         proved: whether `prove_event` proved it; `None` if it was not asked.
+        switched: the neurons that fall silent or become active, from 0.
+        unstable: at a switch or nonsmooth fold, how many eigenvalues have a positive real part on
+            either side, in the order of the branch; else `None`.
     """
 
     kind: str
@@ -39,6 +43,8 @@ class Event(NamedTuple):
     coefficient: float | None = None
     vector: Any = None
     proved: bool | None = None
+    switched: tuple = ()
+    unstable: tuple | None = None
 
     @property
     def words(self) -> str:
@@ -46,6 +52,11 @@ class Event(NamedTuple):
         sure = "" if self.confirmed else ", unconfirmed"
         if self.proved is not None:
             sure = ", proved" if self.proved else ", not proved"
+        if self.unstable is not None:
+            who = f"neuron{'s' * (len(self.switched) > 1)} {', '.join(map(str, self.switched))}"
+            before, after = self.unstable
+            jump = "" if before == after else f", unstable eigenvalues {before} -> {after}"
+            return f"{self.kind} of {who}{jump}{sure}"
         if self.kind != "hopf" or self.first_lyapunov is None:
             return f"{self.kind}{sure}"
         born = "a stable" if self.first_lyapunov < 0 else "an unstable"

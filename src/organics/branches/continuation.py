@@ -45,7 +45,8 @@ def continuation(
     """The branches of steady states over one parameter, with folds, Hopf points and branch points.
 
     Each branch is followed in both directions, through folds, up to the bounds or to infinity; at
-    branch points the other branch is followed, too.
+    branch points the other branch is followed, too. In the rectified model it goes on where neurons
+    fall silent or become active, with other equations: these points are events, too.
 
     Arguments
         system: a circuit; or another `System`, such as `SSN.driven(x)`, with `z=None`.
@@ -69,7 +70,8 @@ def continuation(
     Raises `ValueError` if the parameter does not exist, if the system is not valid within the
     bounds, or if a start is no steady state; `NoSteadyState` if none is found to start from.
 
-    Source: Keller 1977; Kuznetsov, Elements of Applied Bifurcation Theory.
+    Source: Keller 1977; Kuznetsov, Elements of Applied Bifurcation Theory; di Bernardo et al. 2008
+    (the rectified model).
     """
     require_whole("most", most)
     bounds = require_bounds(bounds)

@@ -2,8 +2,9 @@
 
 A fold is a zero of `(F, F_x phi, |phi|^2 - 1)`; a Hopf point one of
 `(F, J q_r + w q_i, J q_i - w q_r, |q|^2 - 1, l^T q_i)`, with `J = F_x / tau`; a branch point of a
-curve `H(X) = 0` one of `(H + beta p_0, H_X^T p, p_0^T p - 1)`. Newton's method solves them to the
-accuracy of rounding. With one more parameter they are curves again.
+curve `H(X) = 0` one of `(H + beta p_0, H_X^T p, p_0^T p - 1)`; a kink where the number k is 0 one
+of `(F, x_k)`. Newton's method solves them to the accuracy of rounding. With one more parameter they
+are curves again.
 
 Source: Kuznetsov, Elements of Applied Bifurcation Theory, chapter 10.
 """
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Complex, Float
+from jaxtyping import Array, Bool, Complex, Float, Int
 
 from organics.branches.arclength import bordered
 from organics.branches.family import Family
@@ -207,3 +208,10 @@ def polish_branch_point(curve: SteadyCurve, X: Float[Array, " k1"]) -> tuple[Fou
     found = _newton(residual, Z, jnp.concatenate([U, jnp.ones(k + 1)]))
     good = found.good & (jnp.abs(found.Z[k + 1]) < 1e-8)
     return found._replace(good=good), found.Z[: k + 1]
+
+
+@jax.jit
+@jax.vmap
+def polish_kink(curve: SteadyCurve, X: Float[Array, " k1"], k: Int[Array, ""]) -> Found:
+    """The point near `X` at which the number k is 0."""
+    return _newton(lambda Z: jnp.append(curve.residual(Z), Z[k]), X, curve.lengths(X))

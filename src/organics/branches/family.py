@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ScalarLike
+from jaxtyping import Array, Bool, ScalarLike
 
 from organics.arguments import nearest
 from organics.rest.system import System
@@ -20,18 +21,33 @@ _INDEX = r"(?:\[\s*(\d+)\s*(?:,\s*(\d+)\s*)?\])?"
 
 
 class Family(eqx.Module):
-    """The systems `base + value_1 slopes[0] + value_2 slopes[1] + ...`."""
+    """The systems `base + value_1 slopes[0] + value_2 slopes[1] + ...`.
+
+    Attributes
+        positive: the signs of the numbers with kinks, of whose piece the systems are; `None` for
+            the systems themselves.
+    """
 
     base: System
     slopes: tuple[System, ...]
+    positive: Bool[Array | np.ndarray, "*batch kinks"] | None = None
 
-    def at(self, *values: ScalarLike) -> System:
+    def whole(self, *values: ScalarLike) -> System:
         """The system at these values of the parameters."""
 
         def moved(base, *slopes):
             return base + sum(v * s for v, s in zip(values, slopes, strict=True))
 
         return jax.tree.map(moved, self.base, *self.slopes)
+
+    def at(self, *values: ScalarLike) -> System:
+        """The system at these values of the parameters, or its smooth piece."""
+        system = self.whole(*values)
+        return system if self.positive is None else system.piece(jnp.asarray(self.positive))
+
+    def piece(self, positive: Bool[Array | np.ndarray, "*batch kinks"]) -> "Family":
+        """The smooth pieces where the numbers with kinks have these signs."""
+        return Family(self.base, self.slopes, positive)
 
 
 class Line(NamedTuple):

@@ -1,6 +1,7 @@
 """Follows branches from given states, finds the events on them, and switches to the branches that
 meet them."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -9,17 +10,25 @@ from jaxtyping import Float
 
 from organics.branches.arclength import (
     ENDS,
+    TOUCH,
     Path,
     Walk,
     begin,
+    begin_on,
     follow,
     in_batches,
+    kinked,
     locate,
     pairs,
     rows,
 )
 from organics.branches.branch import Branch, Event
-from organics.branches.defining import polish_branch_point, polish_fold, polish_hopf
+from organics.branches.defining import (
+    polish_branch_point,
+    polish_fold,
+    polish_hopf,
+    polish_kink,
+)
 from organics.branches.family import Family
 from organics.branches.normal_forms import fold_form, hopf_form
 from organics.branches.steady import BRANCH, FOLD, HOPF, SteadyCurve
@@ -29,12 +38,13 @@ _OFF = 0.02  # distance from a branch point at which another branch begins, in u
 _SAME = 1e-4  # distance of two finds of one event, in units
 _FAR = 0.5  # a point where an event is confirmed may not be so far from where it was located
 _ALONG = 0.95  # cosine of two directions that count as one
+_MOST_IN_CORNER = 8  # numbers, for all ways out of it to be looked for
 _PER_MS = 1000 / (2 * np.pi)  # Hz for each rad/ms
 
 
 class Crossing(NamedTuple):
-    """An event on a path: which path, the step, the position along it, the point `X` of the curve
-    and its units; and of a branch point the directions of both branches, the path's first."""
+    """An event on a path: which path, the step, the point `X` of the curve and its units; of a
+    branch point the directions of both branches, the path's first; and of a kink both pieces."""
 
     event: Event
     path: int
@@ -42,6 +52,7 @@ class Crossing(NamedTuple):
     X: np.ndarray
     U: np.ndarray
     directions: np.ndarray | None = None
+    pieces: np.ndarray | None = None
 
 
 class Traced(NamedTuple):
@@ -96,6 +107,8 @@ def _across(curves, X, heading):
 
 def _trace(curves: SteadyCurve, walks: Walk, bounds: tuple, most: int) -> Traced:
     paths, interrupted = follow(curves, walks, bounds, most)
+    for i in range(0, len(paths), 2):
+        paths[i + 1] = _with_its_beginning(paths[i], paths[i + 1])
     crossings = find_crossings(curves, paths)
     branches, grouped = [], []
     for i in range(0, len(paths), 2):
@@ -106,6 +119,17 @@ def _trace(curves: SteadyCurve, walks: Walk, bounds: tuple, most: int) -> Traced
         grouped.append(_once(back + forth))
         branches.append(_joined(paths[i], paths[i + 1], grouped[-1]))
     return Traced(branches, grouped, interrupted)
+
+
+def _with_its_beginning(back: Path, forth: Path) -> Path:
+    """A path with, before its first point, that of the path the other way, if it is on another
+    piece."""
+    first = rows(back.points, [0])
+    if np.array_equal(first.positive[0], forth.points.positive[0]):
+        return forth
+    turned = first._replace(t=-first.t)
+    points = jax.tree.map(lambda *parts: np.concatenate(parts), turned, forth.points)
+    return forth._replace(points=points)
 
 
 def _joined(back: Path, forth: Path, crossings: list[Crossing]) -> Branch:
@@ -123,7 +147,10 @@ def _once(crossings: list[Crossing]) -> list[Crossing]:
     kept: list[Crossing] = []
     for crossing in sorted(crossings, key=lambda c: c.directions is None):
         near = [c for c in kept if _distance(c, crossing) < _SAME]
-        if not any(c.event.kind == crossing.event.kind or c.directions is not None for c in near):
+        kind = crossing.event.kind, crossing.event.switched
+        if not any(
+            (c.event.kind, c.event.switched) == kind or c.directions is not None for c in near
+        ):
             kept.append(crossing)
     return [crossing for crossing in crossings if any(crossing is k for k in kept)]
 
@@ -134,28 +161,67 @@ def _distance(one: Crossing, other: Crossing) -> float:
 
 def find_crossings(curves: SteadyCurve, paths: list[Path]) -> list[Crossing]:
     """The events on paths, each on the curve of the same index, in order."""
+    found = [*_smooth_crossings(curves, paths), *_kinks(curves, paths)]
+    found.sort(key=lambda item: (item[1].path, item[1].step, item[0]))
+    return [crossing for _, crossing in found]
+
+
+def _steps(paths: list[Path], where: list) -> tuple[Any, Any]:
+    """The points before and after steps, each of a path."""
+    return tuple(
+        jax.tree.map(lambda *leaves: np.stack(leaves), *(
+            rows(paths[i].points, j + k) for i, j, *_ in where)) for k in (0, 1)
+    )  # fmt: skip
+
+
+def _kinks(curves: SteadyCurve, paths: list[Path]) -> list[tuple[float, Crossing]]:
+    """Where paths pass from one piece to another, and how far along the step."""
+    where = [(i, int(j)) for i, path in enumerate(paths) for j in np.flatnonzero(kinked(path))]
+    if not where:
+        return []
+    path, step = np.array(where).T
+    before, after = _steps(paths, where)
+    changed = before.positive != after.positive
+    curves = rows(curves, path).piece(before.positive)
+    U = np.asarray(_lengths(curves, after.X))
+    k = curves.kinks()[np.argmax(changed, axis=1)]
+    polished = in_batches(polish_kink, curves, after.X, k)
+    unstable = [np.sum(np.real(point.kept) > 0, axis=1) for point in (before, after)]
+    crossings = []
+    for i in range(len(where)):
+        near = np.linalg.norm((polished.Z[i] - after.X[i]) / U[i]) < _SAME
+        event = Event(
+            "switch" if before.t[i, -1] * after.t[i, -1] > 0 else "nonsmooth fold",
+            float(after.X[i, -1]), after.X[i, :-1], bool(polished.good[i] and near),
+            float(polished.error[i]), switched=tuple(map(int, np.flatnonzero(changed[i]))),
+            unstable=(int(unstable[0][i]), int(unstable[1][i])),
+        )  # fmt: skip
+        pieces = np.stack([before.positive[i], after.positive[i]])
+        crossings.append((0.0, Crossing(event, *where[i], after.X[i], U[i], pieces=pieces)))
+    return crossings
+
+
+def _smooth_crossings(curves: SteadyCurve, paths: list[Path]) -> list[tuple[float, Crossing]]:
+    """The events on the pieces of paths, and how far along the step."""
     where = [(i, *pair) for i, path in enumerate(paths) for pair in pairs(path)]
     if not where:
         return []
     path, step, test = np.array(where).T
-    before, after = (
-        jax.tree.map(lambda *leaves: np.stack(leaves), *(
-            rows(paths[i].points, j + k) for i, j, _ in where)) for k in (0, 1)
-    )  # fmt: skip
+    before, after = _steps(paths, where)
     points, good = in_batches(locate, rows(curves, path), before, after, test)
-    crossings: list[tuple[int, Crossing]] = []
+    along = np.linalg.norm(points.X - before.X, axis=1)
+    crossings: list[tuple[float, Crossing]] = []
     for kind, find in ((FOLD, _folds), (BRANCH, _branch_points), (HOPF, _hopfs)):
         chosen = np.flatnonzero(test == kind)
         if kind == HOPF:
             chosen = np.array([i for i in chosen if _is_pair(points.kept[i])], int)
         if not len(chosen):
             continue
-        found = find(rows(curves, path[chosen]), rows(points, chosen), good[chosen])
-        crossings += [(int(i), Crossing(event, int(path[i]), int(step[i]), *rest))
+        piece = rows(curves, path[chosen]).piece(before.positive[chosen])
+        found = find(piece, rows(points, chosen), good[chosen])
+        crossings += [(float(along[i]), Crossing(event, int(path[i]), int(step[i]), *rest))
                       for i, (event, *rest) in zip(chosen, found, strict=True)]  # fmt: skip
-    along = np.linalg.norm(points.X - before.X, axis=1)
-    crossings.sort(key=lambda item: (path[item[0]], step[item[0]], along[item[0]]))
-    return [crossing for _, crossing in crossings]
+    return crossings
 
 
 def _is_pair(values: np.ndarray) -> bool:
@@ -166,10 +232,12 @@ def _is_pair(values: np.ndarray) -> bool:
 
 
 def _confirmed(curves: SteadyCurve, points, Z, found, good):
-    """Whether the polished point is near the located one, and which of both is taken."""
-    U = np.asarray(_lengths(curves, points.X))
+    """Whether the polished point is near the located one and on its piece, and which of both is
+    taken."""
+    U, kinks = np.asarray(_lengths(curves, points.X)), curves.kinks()
     near = np.linalg.norm((Z - points.X) / U, axis=1) < _FAR
-    sure = good & found.good & near & np.isfinite(Z).all(axis=1)
+    out = np.where(points.positive, -1, 1) * Z[:, kinks] > TOUCH * U[:, kinks]
+    sure = good & found.good & near & np.isfinite(Z).all(axis=1) & ~out.any(axis=1)
     return np.where(sure[:, None], Z, points.X), sure, U
 
 
@@ -229,36 +297,82 @@ def _branch_points(curves, points, good):
 
 
 def switch(curve: SteadyCurve, traced: Traced, bounds: tuple, most: int) -> Traced:
-    """All branches that can be reached from those given over branch points, the given ones
-    included."""
-    branches, crossings, interrupted = traced
+    """All branches that can be reached from those given over branch points and corners, the given
+    ones included."""
     known: list[tuple[Crossing, list[np.ndarray]]] = []
-    fresh = [c for group in crossings for c in group]
-    while True:
-        for crossing in fresh:
-            if crossing.directions is None or not crossing.event.confirmed:
-                continue
-            for other, covered in known:
-                if _distance(other, crossing) < _SAME:
-                    covered.append(crossing.directions[0])
-                    break
-            else:
-                known.append((crossing, [crossing.directions[0]]))
-        wanted = [
-            (crossing, way) for crossing, covered in known for way in _ways(crossing)
-            if all(abs(way @ c) < _ALONG for c in covered)
-        ]  # fmt: skip
-        if not wanted or interrupted:
-            return Traced(branches, crossings, interrupted)
-        for crossing, way in wanted:
-            next(covered for c, covered in known if c is crossing).append(way)
-        points = np.stack([crossing.X for crossing, _ in wanted])
-        ways = np.stack([crossing.U * way for crossing, way in wanted])
-        more = away_from(stacked(curve, len(wanted)), points, ways, bounds, most)
-        branches, crossings = branches + more.branches, crossings + more.crossings
-        interrupted = more.interrupted
-        fresh = [c for group in more.crossings for c in group]
+    corners: list[Crossing] = []
+    fresh = traced.crossings
+    while not traced.interrupted:
+        new = [c for group in fresh for c in group]
+        found = [
+            _switched(curve, new, known, bounds, most),
+            _out_of_corners(curve, new, corners, bounds, most),
+        ]
+        fresh = [group for more in found for group in more.crossings]
+        traced = Traced(
+            traced.branches + [branch for more in found for branch in more.branches],
+            traced.crossings + fresh,
+            any(more.interrupted for more in found),
+        )
+        if not fresh:
+            break
+    return traced
+
+
+def _switched(curve: SteadyCurve, fresh: list[Crossing], known: list, bounds: tuple, most: int):
+    """The other branches at branch points; `known` lists these, each with the directions of the
+    branches that have been followed."""
+    for crossing in fresh:
+        if crossing.directions is None or not crossing.event.confirmed:
+            continue
+        for other, covered in known:
+            if _distance(other, crossing) < _SAME:
+                covered.append(crossing.directions[0])
+                break
+        else:
+            known.append((crossing, [crossing.directions[0]]))
+    wanted = [
+        (crossing, way) for crossing, covered in known for way in _ways(crossing)
+        if all(abs(way @ c) < _ALONG for c in covered)
+    ]  # fmt: skip
+    if not wanted:
+        return Traced([], [], False)
+    for crossing, way in wanted:
+        next(covered for c, covered in known if c is crossing).append(way)
+    points = np.stack([crossing.X for crossing, _ in wanted])
+    ways = np.stack([crossing.U * way for crossing, way in wanted])
+    return away_from(stacked(curve, len(wanted)), points, ways, bounds, most)
 
 
 def _ways(crossing: Crossing) -> list[np.ndarray]:
     return [] if crossing.directions is None else list(crossing.directions)
+
+
+def _out_of_corners(curve: SteadyCurve, fresh: list[Crossing], known: list, bounds: tuple, most):
+    """The branches through corners that were not followed there; `known` lists these corners. Two
+    of the ways out of a corner make a branch."""
+    kinks, walks = curve.kinks(), []
+    for crossing in fresh:
+        near = np.flatnonzero(np.abs(crossing.X[kinks]) <= TOUCH * crossing.U[kinks])
+        if crossing.pieces is None or not 1 < len(near) <= _MOST_IN_CORNER:
+            continue
+        if any(_distance(other, crossing) < _SAME for other in known):
+            continue
+        known.append(crossing)
+        followed = [
+            piece for c in fresh if c.pieces is not None and _distance(c, crossing) < _SAME
+            for piece in c.pieces
+        ]  # fmt: skip
+        pieces = np.repeat(crossing.pieces[:1], 2 ** len(near), axis=0)
+        pieces[:, near] = list(itertools.product((False, True), repeat=len(near)))
+        many = stacked(curve, len(pieces))
+        ways, good, other = in_batches(begin_on, many, stacked(crossing.X, len(pieces)), pieces)
+        good &= ~np.any(np.all(pieces[:, None] == np.stack(followed)[None], axis=2), axis=1)
+        for i in np.flatnonzero(good):
+            j = int(np.argmax(np.all(pieces == other[i], axis=1)))
+            if i < j and good[j]:
+                walks += [rows(ways, [i]), rows(ways, [j])]
+    if not walks:
+        return Traced([], [], False)
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts), *walks)
+    return _trace(stacked(curve, len(walks)), joined, bounds, most)

@@ -27,6 +27,14 @@ class SteadyCurve(Curve):
     family: Family
     width: Float[Array | np.ndarray, "*batch"]
 
+    def kinks(self) -> np.ndarray:
+        """Those of the system."""
+        return self.family.base.kinks()
+
+    def piece(self, positive: Bool[Array | np.ndarray, "*batch kinks"]) -> "SteadyCurve":
+        """That of the system's piece."""
+        return SteadyCurve(self.family.piece(positive), self.width)
+
     def residual(self, X: Float[Array, " k1"]) -> Float[Array, " k"]:
         """The imbalance."""
         return self.family.at(X[-1]).imbalance(X[:-1])
@@ -42,7 +50,7 @@ class SteadyCurve(Curve):
     def lengths(self, X: Float[Array, " k1"]) -> Float[Array, " k1"]:
         """Those of the system, so that a distance is their root mean square, and a twentieth of the
         range of the parameter."""
-        return units(self.family.at(X[-1]), X[:-1], self.width)
+        return units(self.family.whole(X[-1]), X[:-1], self.width)
 
     def room(self, X: Float[Array, " k1"], step: Float[Array, " k1"]) -> Float[Array, ""]:
         """That of the system."""

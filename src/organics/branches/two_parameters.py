@@ -19,7 +19,9 @@ from organics.branches.arclength import (
     CLOSED,
     ELSEWHERE,
     ENDS,
+    KINK,
     OUTSIDE,
+    TOUCH,
     Curve,
     Path,
     begin,
@@ -69,8 +71,8 @@ class FoldCurve(FoldSystem, Curve):
         return jnp.stack([cusp, takens]), jnp.zeros(())
 
     def end(self, before: Any, after: Any) -> Int[Array, ""]:
-        """Where the first parameter leaves its range, and at infinity."""
-        return _end(self.limits, after.X, Curve.end(self, before, after))
+        """Where the first parameter leaves its range, at a kink, and at infinity."""
+        return _end(self, after.X, Curve.end(self, before, after))
 
 
 class HopfCurve(HopfSystem, Curve):
@@ -91,15 +93,18 @@ class HopfCurve(HopfSystem, Curve):
         return jnp.stack([l1 * w**3, w]), l1  # l1 is odd in w
 
     def end(self, before: Any, after: Any) -> Int[Array, ""]:
-        """Where the frequency changes its sign."""
+        """Where the frequency changes its sign, and as for folds."""
         over = before.tests[1] * after.tests[1] <= 0
-        rest = _end(self.limits, after.X, Curve.end(self, before, after))
-        return jnp.where(over, ELSEWHERE, rest)
+        return jnp.where(over, ELSEWHERE, _end(self, after.X, Curve.end(self, before, after)))
 
 
-def _end(limits: Float[Array | np.ndarray, " 2"], X: Float[Array, " k1"], rest: Int[Array, ""]):
+def _end(curve: FoldCurve | HopfCurve, X: Float[Array, " k1"], rest: Int[Array, ""]):
+    limits, family = curve.limits, curve.family
     outside = (X[-2] < limits[0]) | (X[-2] > limits[1])
-    return jnp.where(outside, OUTSIDE, rest)
+    kinks = family.base.kinks()
+    assert family.positive is not None
+    beyond = jnp.where(family.positive, -1, 1) * X[kinks] > TOUCH * curve.lengths(X)[kinks]
+    return jnp.where(outside, OUTSIDE, jnp.where(jnp.any(beyond), KINK, rest))
 
 
 def curves_through(
@@ -136,6 +141,7 @@ def _hopf_at(family: Family, x, q, w, values, widths, limits) -> tuple[HopfCurve
 
 def _begin_at(family: Family, event: Event, own: float, bounds: tuple) -> tuple[Curve, Array]:
     values = np.array([event.parameter, own])
+    family = family.piece(event.x[family.base.kinks()] > 0)
     widths = np.array([high - low for low, high in bounds])
     limits = np.array(bounds[0])
     if event.kind == "fold":
@@ -178,7 +184,7 @@ def _follow(curve: Curve, X: Any, kind: str, bounds: tuple, most: int):
 
 def _inside(path: Path) -> Any:
     """The points without the last one, if that is beyond the end."""
-    beyond = path.end in (OUTSIDE, ELSEWHERE)
+    beyond = path.end in (OUTSIDE, ELSEWHERE, KINK)
     return rows(path.points, slice(0, len(path.points.X) - beyond))
 
 

@@ -159,6 +159,8 @@ def as_document(found: Any, circuit: Any) -> dict[str, Any]:
                     "frequency_hz": event.frequency_hz,
                     "first_lyapunov": event.first_lyapunov,
                     "coefficient": event.coefficient,
+                    "switched": event.switched,
+                    "unstable": event.unstable,
                     "confirmed": event.confirmed,
                     "proved": event.proved,
                 }

@@ -6,7 +6,8 @@ compare: `s_j / s_k <= R_jk` with `R_jk^2 = max(c_j / c_k, max_l W_jl / W_kl)`. 
 
     |v_j| <= sum_k |W_r^-1|_jk R_jk E_k.
 
-It needs `W > 0` and a nonsingular `W_r`. Otherwise a state may be as far away as one likes.
+It needs a nonsingular `W_r`, `W_ii > 0` and, wherever `(W_r^-1)_jk` is not 0, a pool k that hears
+all that pool j hears. If `W > 0` that is so. Otherwise a state may be as far away as one likes.
 """
 
 from typing import NamedTuple
@@ -48,12 +49,12 @@ class Blocks(NamedTuple):
 def bound(blocks: Blocks) -> Float[np.ndarray, " n"]:
     """Upper bounds on `|v|` at all steady states.
 
-    Raises `NoBound` if `W` has an entry that is 0, or `W_r` is singular to 128 bits.
+    Raises `NoBound` if `W` has zeros where that matters, or `W_r` is singular to 128 bits.
     """
     W, W_r, c, d = blocks
     n = len(c)
-    if not all(weight > 0 for row in W for weight in row):
-        raise NoBound(f"`W` has entries that are 0, {_FAR}")
+    if not all(W[i][i] > 0 for i in range(n)):
+        raise NoBound(f"`W` has entries on its diagonal that are 0, {_FAR}")
     with ctx.workprec(_BITS):
         try:
             inverse = W_r.inv()
@@ -68,8 +69,14 @@ def bound(blocks: Blocks) -> Float[np.ndarray, " n"]:
         for j in range(n):
             total = arb(0)
             for k in range(n):
+                if inverse[j, k] == 0:
+                    continue
                 ratio = c[j] / c[k]
                 for over, under in zip(W[j], W[k], strict=True):
+                    if over == 0:
+                        continue
+                    if under == 0:
+                        raise NoBound(f"`W` has entries that are 0, {_FAR}")
                     ratio = arb.max(ratio, over / under)
                 total += abs(inverse[j, k]) * ratio.sqrt() * E[k]
             found.append(float(total.abs_upper()))

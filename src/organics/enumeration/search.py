@@ -2,7 +2,8 @@
 
 Newton's method on the reduced equations starts
 
-1. from `v = b z`, and from `y` at `a = c`;
+1. from `v = b z`, and from `y` at `a = c`; in the rectified model from the `y` of each set of
+   active neurons, or of random sets, for pools of several sizes;
 2. near the zeros of one equation in one unknown: if all pools grow in the same proportions `r`, as
    `a = c + t r`, then `y` follows from `t`, and `mean(W v^2 / r) = t` must hold. This finds the far
    states, two around each `t` at which `I - D(1 - s) W_r` is singular, that random starts rarely
@@ -15,6 +16,7 @@ add up to the sign of `det(W_r)`. If those of the states found do not, the searc
 more starts. A pair of missing states with opposite signs raises no alarm.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +37,7 @@ _AROUND = 0.2  # relative, of a known state
 _NEAR = 1.3  # factor by which the proportions of pools may differ
 _ROUNDS = 6  # while the signs do not add up
 _LEAST, _MOST, _PER_DECADE = 1e-4, 1e12, 7  # of t
+_SETS, _SIZES, _LARGE = 64, 8, 1e4  # sets of active neurons, and sizes of the pools
 _HALVINGS, _APPROACHES = 26, 12  # towards a pole of the equation in one unknown
 
 DRIVE, POOL, RANDOM = "from the drive", "from one pool", "from a random start"
@@ -62,6 +65,8 @@ def search(system: Reduced, seed: int = 0) -> Found:
         rays = [system.W.mean(axis=1)]
         unpooled = _on_ray(system, rays[0], np.zeros(1)).v
         found.start(np.concatenate([system.d[None], unpooled]), DRIVE)
+        if system.rectified:
+            found.start(_by_active_sets(system, rays[0], rng), DRIVE)
         found.start(_near_one_pool(system, rays[0]), POOL)
         found.start(random_starts(system, rng, _count(system.n)), RANDOM)
         used = 0
@@ -200,6 +205,22 @@ def _among(
     return (one + along * (other - one)) * (1 + _AROUND * around)
 
 
+def _by_active_sets(
+    system: Reduced, r: Float[np.ndarray, " n"], rng: np.random.Generator
+) -> Float[np.ndarray, "k n"]:
+    """`v` for sets of active neurons, if pools grow in the proportions `r`."""
+    n = system.n
+    sets = rng.integers(2, size=(_SETS, n)).astype(float)
+    if 2**n <= _SETS:
+        sets = np.array(list(itertools.product((0.0, 1.0), repeat=n)))
+    t = np.append(0, np.geomspace(_LEAST, _LARGE, _SIZES))
+    s = np.sqrt(system.c + t[:, None] * r)[:, None]
+    M = np.eye(n) - (1 - s)[..., None] * system.W_r * sets[:, None, :]
+    shape = M.shape[:3]
+    y = _solve(M.reshape(-1, n, n), np.broadcast_to(system.d, shape).reshape(-1, n)).reshape(shape)
+    return np.where(sets > 0, s * np.abs(y), -np.abs(y)).reshape(-1, n)
+
+
 def _near_one_pool(system: Reduced, r: Float[np.ndarray, " n"]) -> Float[np.ndarray, "k n"]:
     """`v` where `mean(W v^2 / r) - t` changes its sign, with `a = c + t r`."""
     if not np.all(r > 0):
@@ -228,11 +249,19 @@ class _OnRay(NamedTuple):
     sign: Float[np.ndarray, " k"]
 
 
-def _on_ray(system: Reduced, r: Float[np.ndarray, " n"], t: Float[np.ndarray, " k"]) -> _OnRay:
+def _roots_and_matrices(
+    system: Reduced, r: Float[np.ndarray, " n"], t: Float[np.ndarray, " k"]
+) -> tuple[Float[np.ndarray, "k n"], Float[np.ndarray, "k n n"]]:
+    """`s` and `I - D(1 - s) W_r` at each `t`."""
     s = np.sqrt(system.c + t[:, None] * r)
     M = (s - 1)[:, :, None] * system.W_r
     diagonal = np.arange(system.n)
     M[:, diagonal, diagonal] += 1
+    return s, M
+
+
+def _on_ray(system: Reduced, r: Float[np.ndarray, " n"], t: Float[np.ndarray, " k"]) -> _OnRay:
+    s, M = _roots_and_matrices(system, r, t)
     v = s * _solve(M, np.broadcast_to(system.d, s.shape))
     above = np.square(v) @ (system.W / r[:, None]).mean(axis=0) > t
     return _OnRay(t, v, above, np.linalg.slogdet(M)[0])
@@ -248,7 +277,8 @@ def _beside_poles(
     low, high, below = grid.t[change], grid.t[change + 1], grid.sign[change]
     for _ in range(_HALVINGS):
         middle = np.sqrt(low * high)
-        left = _on_ray(system, r, middle).sign == below
+        sign = np.linalg.slogdet(_roots_and_matrices(system, r, middle)[1])[0]
+        left = sign == below
         low, high = np.where(left, middle, low), np.where(left, high, middle)
     pole = np.sqrt(low * high)[:, None]
     apart = 4.0 ** -np.arange(1, _APPROACHES)

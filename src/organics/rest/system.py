@@ -10,11 +10,13 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from organics.circuit.areas import Areas, joined, modulators
 from organics.circuit.circuit import Circuit, State, root
 from organics.circuit.hierarchy import Hierarchy
+from organics.circuit.weights import Dense
 from organics.linear.jacobian import as_matrix, imbalance_blocks
 from organics.linear.krylov import Linear, inverse_within, neuron_blocks, solve_linearized
 
@@ -97,6 +99,17 @@ class System(eqx.Module):
     def lengths(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
         """A small change of each number, by which distances between states are measured."""
         return jnp.full_like(x, 0.2 * jnp.maximum(1, jnp.max(jnp.abs(x))))
+
+    def kinks(self) -> np.ndarray:
+        """The indices of the numbers at whose zero the equations are not smooth; by default none
+        that is known."""
+        return np.zeros(0, int)
+
+    def piece(self, positive: Bool[Array, " kinks"]) -> "System":
+        """The smooth system that is equal to this one where the numbers with kinks have these
+        signs."""
+        del positive
+        return self
 
     def parameters(self) -> dict[str, Callable]:
         """The arrays by name, each with the function that reads it from such a system."""
@@ -253,6 +266,19 @@ class DrivenCircuit(Driven):
                 2 * circuit.pool.apply(b1 * b2 * a3 + b1 * b3 * a2 + b2 * b3 * a1),
             ]
         )
+
+    def kinks(self) -> np.ndarray:
+        """`y` of the rectified model."""
+        return np.arange(self.circuit.n if self.circuit.rectified else 0)
+
+    def piece(self, positive: Bool[Array, " kinks"]) -> System:
+        """The main model in which nothing hears the neurons whose `y` is not positive."""
+        c = self.circuit
+        if not c.rectified:
+            return self
+        W, W_r = (Dense(jnp.where(positive, w.as_matrix(), 0)) for w in (c.pool, c.recurrent))
+        main = Circuit(W, W_r, c.b, c.b0, c.sigma, c.tau_y, c.tau_a)
+        return DrivenCircuit(main, self.z, self.by_products)
 
     def solve(self, x: Float[Array, " m"], b: Float[Array, " m"]) -> Float[Array, " m"]:
         """By a factorization, or by products."""
