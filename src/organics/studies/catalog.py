@@ -264,6 +264,15 @@ OURS: tuple[Target, ...] = (
         room="ours",
     ),
     Target(
+        name="hierarchy_subspaces",
+        title="Communication between areas",
+        claim="Where the recurrent weights project onto a few patterns, areas share fewer "
+        "dimensions than neurons within an area; and feedback decides whom V1 talks to.",
+        source="ours; findings of Pal et al. 2025",
+        minutes=1.0,
+        room="ours",
+    ),
+    Target(
         name="schedules",
         title="Schedules of the learning rate",
         claim="There is a schedule that learns more in as many epochs than the paper's.",
