@@ -260,14 +260,17 @@ def test_spectra_and_their_tails(of_the_ring):
         assert abs(np.log2(power[2] / power[1]) - slope) < 1e-3
 
 
-def test_a_silent_neuron_is_activated_where_the_recurrent_gain_is_1():
+@pytest.mark.parametrize(
+    ("contrast", "gammas", "known"), [(0.03, (1.04, 1.055), 1.0572), (0.5, (1.46, 1.48), 1.4899)]
+)
+def test_a_silent_neuron_is_activated_where_the_recurrent_gain_is_1(contrast, gammas, known):
     """At `gamma = 1/(1 - s_1)` its eigenvalue crosses 0; its row of the Jacobian is its own."""
-    z = ring_drive(0.5)
+    z = ring_drive(contrast)
     z[0] = 0
-    below = [steady_state(ring(gamma), z).state for gamma in (1.46, 1.48)]
-    gain = [gamma * (1 - np.sqrt(s[0].a[0])) for gamma, s in zip((1.46, 1.48), below, strict=True)]
-    critical = 1.48 + 0.02 * (1 - gain[1]) / (gain[1] - gain[0])
-    assert abs(critical - 1.4899) < 1e-3
+    below = [steady_state(ring(gamma), z).state for gamma in gammas]
+    gain = [gamma * (1 - np.sqrt(s[0].a[0])) for gamma, s in zip(gammas, below, strict=True)]
+    critical = gammas[1] + (gammas[1] - gammas[0]) * (1 - gain[1]) / (gain[1] - gain[0])
+    assert abs(critical - known) < 1e-3
     (y, a), above = below[1]
     critical = 1 / (1 - np.sqrt(a[0]))  # in this state
     for gamma, sign in ((critical - 1e-6, -1), (critical + 1e-6, 1)):
@@ -430,4 +433,5 @@ def test_branches_over_feedback_meet_the_folds_and_the_hopf_point():
     found = continuation(pair(1.3, 0.3, 0.05, 10.0), z, "gamma", (1.2, 1.5))
     (hopf,) = [event for event in found.branches[0].events if event.kind == "hopf"]
     assert abs(hopf.parameter - 1.437846) < 1e-6
+    assert hopf.frequency_hz is not None
     assert abs(hopf.frequency_hz - 1000 * 0.094170 / (2 * np.pi)) < 0.01

@@ -96,7 +96,7 @@ def test_commands_take_them(tmp_path, capsys):
     ("arguments", "said"),
     [
         (["portrait"], "a portrait shows the two potentials"),
-        (["certify", "--rigorous"], "proves stability of circuits alone"),
+        (["continue", "--from", "0", "--to", "1", "--prove"], "proved in one circuit only"),
         (["spectrum", "--neurons", "y1"], "must be of 1.y1 to 1.y1"),
     ],
 )

@@ -94,7 +94,7 @@ def test_a_state_with_feedback_is_proved_from_all_equations_and_another_is_not()
     h, z = random_areas(0, "balanced", False)
     point = steady_state(h, z)
     proof = prove(point)
-    assert proof.verdict == "proved" and len(proof.enclosure) == 2
+    assert proof.verdict == "proved" and len(proof.balls()) == 4
     elsewhere = jax.tree.map(lambda x: x * 1.5, point.state)
     assert prove(given_state(h, z, elsewhere)).verdict == "undecided"
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from organics.studies.ours import hierarchy as study
+from organics.studies.ours import hierarchy_subspaces as subspaces
 
-RESULT = Path(__file__).parents[1] / "results" / "ours" / "hierarchy.json"
+OURS = Path(__file__).parents[1] / "results" / "ours"
+RESULT, SUBSPACES = OURS / "hierarchy.json", OURS / "hierarchy_subspaces.json"
 
 
 def test_the_stored_numbers_give_the_stored_verdict():
@@ -31,3 +33,29 @@ def test_the_ring_is_the_reference():
     np.testing.assert_allclose(np.sum(h.feedforward[0], axis=1), 1, rtol=1e-12)
     assert np.argmax(study.grating(1.0)) == study.N // 2
     np.testing.assert_allclose(np.linalg.norm(study.grating(0.5)), 0.35, rtol=1e-12)
+
+
+def test_the_stored_subspaces_give_the_stored_verdict():
+    document = json.loads(SUBSPACES.read_text())
+    outcome = subspaces.conclude(document["numbers"])
+    assert outcome.verdict == document["verdict"] and outcome.here == document["here"]
+    assert [check.holds for check in outcome.checks] == [c["holds"] for c in document["checks"]]
+    assert len(subspaces.draw(outcome).axes) == 2
+    numbers = document["numbers"]
+    for row in numbers["dimensions"]:
+        row["between"], row["within"] = row["within"], row["between"]
+    for row in numbers["talks"]:
+        row["V4"], row["V5"], row["stable"] = 0.1, 0.1 * (1 + row["gamma"]), False
+    held = [check.what for check in subspaces.conclude(numbers).checks if check.holds]
+    assert held == [
+        "and the more of them the more patterns there are",
+        "feedback of weight 0.5 has the opposite effect",
+    ]
+
+
+def test_the_recurrent_weights_of_the_rings_have_norm_1():
+    for W_r in subspaces.RECURRENCE.values():
+        np.testing.assert_allclose(np.linalg.norm(W_r, 2), 1, rtol=1e-12)
+    P = subspaces.patterns(12, 2)
+    np.testing.assert_allclose(P @ P, P, atol=1e-12)
+    assert np.linalg.matrix_rank(P) == 5

@@ -345,3 +345,34 @@ def test_what_is_no_frequency_and_no_noise_is_refused():
         power_spectrum(steady_state(circuit, z), np.array([0.1 + 1j]), Noise(0.1))
     with pytest.raises(ValueError, match="`noise` must be an `organics.Noise`, not 0.1"):
         power_spectrum(steady_state(circuit, z), np.array([0.1]), 0.1)  # pyright: ignore[reportArgumentType]
+
+
+def test_correlated_noise_is_filtered_and_falls_as_the_fourth_power():
+    circuit, z, white = paper_circuit()
+    point, tau = steady_state(circuit, z), 3.0
+    noise = Noise(2e-3, 2e-3, tau_f=tau)
+    f = np.array([0.0, 0.05, 50.0, 100.0])
+    S = np.asarray(power_spectrum(point, f, noise))
+    filtered = 1 / (1 + (2 * np.pi * f * tau) ** 2)
+    expected = filtered[:, None] * np.asarray(power_spectrum(point, f, white))
+    np.testing.assert_allclose(S, expected, rtol=1e-9)
+    np.testing.assert_allclose(np.log2(S[3] / S[2]), -4, rtol=0, atol=1e-3)
+    # the covariance is the integral of the spectrum, and that of a simulation
+    P = np.asarray(stationary_covariance(point, noise))
+    J, amplitude = np.asarray(jacobian(circuit, point.state)), 2e-3 / np.sqrt([2.0, 10.0])
+    grid = np.linspace(-2, 2, 20_001)
+    X = np.linalg.inv(2j * np.pi * grid[:, None, None] * np.eye(2) - J) * amplitude
+    power = np.sum(np.abs(X) ** 2, axis=2) / (1 + (2 * np.pi * grid * tau) ** 2)[:, None]
+    np.testing.assert_allclose(np.diag(P), np.trapezoid(power, grid, axis=0), rtol=1e-4)
+    path = simulate_noisy(
+        circuit, z, noise, 0.1, 200_000, point.state, key=jr.key(0), save_every=10
+    )
+    x = np.concatenate(path.state, axis=1)
+    np.testing.assert_allclose(np.var(x, axis=0), np.diag(P), rtol=0.15)
+
+
+@pytest.mark.parametrize("tau_f", [0.0, -1.0, np.ones(2)])
+def test_a_correlation_time_is_one_positive_number(without_type_checks, tau_f):
+    del without_type_checks
+    with pytest.raises(ValueError, match="`tau_f` must be one number > 0"):
+        Noise(1.0, tau_f=tau_f)

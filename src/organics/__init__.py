@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from organics.circuit.circuit import random_drive as random_drive
     from organics.circuit.file import load_circuit as load_circuit
     from organics.circuit.file import save_circuit as save_circuit
+    from organics.circuit.gated import GatedHierarchy as GatedHierarchy
     from organics.circuit.hierarchy import Hierarchy as Hierarchy
     from organics.circuit.weights import Convolution as Convolution
     from organics.circuit.weights import Diagonal as Diagonal
@@ -66,6 +67,7 @@ _HOMES = {
     "branches.continuation": ("continuation", "continuations"),
     "circuit.circuit": ("Circuit", "FiringRates", "State", "random_drive"),
     "circuit.file": ("load_circuit", "save_circuit"),
+    "circuit.gated": ("GatedHierarchy",),
     "circuit.hierarchy": ("Hierarchy",),
     "circuit.weights": ("Convolution", "Diagonal", "LowRank", "Weights"),
     "enumeration.others": ("other_states",),
@@ -97,6 +99,7 @@ __all__ = [
     "Convolution",
     "Diagonal",
     "FiringRates",
+    "GatedHierarchy",
     "Hierarchy",
     "LowRank",
     "Noise",

@@ -10,7 +10,8 @@ and the stationary covariance `P`, the solution of `J P + P J^T + Q = 0`.
 Conventions, throughout: neurons are ordered `(y_1..y_n, a_1..a_n)`; `f` is in kHz since time is in
 ms; the density is two-sided in `f`, so its integral over all `f` is `P` (a one-sided density is
 twice as large); `S_ij = E[X_i X_j^*]` with `X(f)` the integral of `x(t) exp(-i w t)`.
-Multiplicative noise has the level that it has at the steady state.
+Multiplicative noise has the level that it has at the steady state. Correlated noise divides the
+source of each neuron by `1 + i w tau_f`; `P` is then the first block of that of `(x, u)`.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ from organics.errors import NoSteadyState
 from organics.linear.jacobian import jacobian
 from organics.linear_stability.spectrum import linearize
 from organics.rest.point import OperatingPoint, require_any_point
-from organics.simulation.noise import Noise, amplitudes, by_area
+from organics.simulation.noise import Noise, amplitudes, by_area, correlation_times
 from organics.simulation.ode import Trajectory, known
 
 Levels = Noise | Sequence[Noise]
@@ -200,10 +201,12 @@ def _doubling(J, Q):
 
 
 class _Linearized(NamedTuple):
-    """Jacobian, noise amplitudes (diagonal of `L S`), and whether linear theory applies there."""
+    """Jacobian, noise amplitudes (diagonal of `L S`), correlation times of the noise, if it is not
+    white, and whether linear theory applies there."""
 
     J: Float[Array, "m m"]
     amplitude: Float[Array, " m"]
+    tau_f: Float[Array, " m"] | None
     abscissa: Float[Array, ""]
     valid: Bool[Array, ""]
 
@@ -230,7 +233,8 @@ def _linearized(point: OperatingPoint, noise: Levels) -> _Linearized:
     fixed = jax.lax.stop_gradient((circuit, point.z, state, point.converged))
     eigenvalues, stable = linearize(*fixed)
     amplitude = amplitudes(noise, circuit, state)
-    return _Linearized(jacobian(circuit, state), amplitude, eigenvalues[0].real, stable)
+    tau_f = correlation_times(noise, circuit, state)
+    return _Linearized(jacobian(circuit, state), amplitude, tau_f, eigenvalues[0].real, stable)
 
 
 def _spectra(point: OperatingPoint, frequencies, noise: Levels, what: Callable) -> Array:
@@ -247,11 +251,14 @@ def _spectra(point: OperatingPoint, frequencies, noise: Levels, what: Callable) 
 def _at(linear: _Linearized, frequencies: Float[Array, " f"], what: Callable) -> Array:
     """`what(X)` at each frequency, where `S = X X^*` is the cross-spectral density."""
     identity = jnp.eye(len(linear.J), dtype=linear.J.dtype)
-    source = jnp.diag(linear.amplitude)
 
     def at_one(f):
-        A = jax.lax.complex(-linear.J, 2 * np.pi * f * identity)
-        return what(jnp.linalg.solve(A, source.astype(A.dtype)))
+        w = 2 * np.pi * f
+        A = jax.lax.complex(-linear.J, w * identity)
+        source = linear.amplitude.astype(A.dtype)
+        if linear.tau_f is not None:
+            source = source / jax.lax.complex(jnp.ones_like(linear.tau_f), w * linear.tau_f)
+        return what(jnp.linalg.solve(A, jnp.diag(source)))
 
     values = jax.lax.map(at_one, frequencies, batch_size=_BATCH)
     return jnp.where(linear.valid, values, jnp.nan)
@@ -259,7 +266,12 @@ def _at(linear: _Linearized, frequencies: Float[Array, " f"], what: Callable) ->
 
 @jax.jit
 def _covariance(linear: _Linearized) -> Float[Array, "m m"]:
-    P = lyapunov(linear.J, jnp.diag(jnp.square(linear.amplitude)))
+    J, Q, m = linear.J, jnp.square(linear.amplitude), len(linear.J)
+    if linear.tau_f is not None:
+        rate, nothing = 1 / linear.tau_f, jnp.zeros_like(J)
+        J = jnp.block([[J, jnp.diag(linear.amplitude)], [nothing, jnp.diag(-rate)]])
+        Q = jnp.concatenate([jnp.zeros_like(rate), jnp.square(rate)])
+    P = lyapunov(J, jnp.diag(Q))[:m, :m]
     return jnp.where(linear.valid, (P + P.T) / 2, jnp.nan)
 
 

@@ -77,13 +77,14 @@ def rate_covariance(
     state = require_any_point(point).state
     states = (state,) if isinstance(state, State) else state
     sizes = [len(area.y) for area in states]
-    m = 2 * sum(sizes)
+    widths = [sum(len(part) for part in area) for area in states]
+    m = sum(widths)
     if np.shape(covariance) != (m, m):
         raise ValueError(
             f"`covariance` must have shape ({m}, {m}), as all potentials, not "
             f"{np.shape(covariance)}."
         )
-    starts = np.cumsum([0, *(2 * n for n in sizes)])[:-1]
+    starts = np.cumsum([0, *widths])[:-1]
     places = np.concatenate([start + np.arange(n) for start, n in zip(starts, sizes, strict=True)])
     slopes = jnp.concatenate([2 * jax.nn.relu(area.y) for area in states])
     C = slopes[:, None] * jnp.asarray(covariance)[places][:, places] * slopes[None, :]

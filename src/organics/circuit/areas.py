@@ -1,11 +1,12 @@
 """What circuits and hierarchies of circuits have in common."""
 
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from organics.circuit.values import Values
@@ -28,9 +29,11 @@ class Areas(eqx.Module):
 
     Attributes
         areas: the circuits.
+        separable: whether, where feedback has no effect, each area behaves as its circuit.
     """
 
     areas: eqx.AbstractVar[tuple]
+    separable: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -81,15 +84,19 @@ class Areas(eqx.Module):
         """With `W_r=None` in each area whose recurrence is known to be the identity."""
 
     @abstractmethod
-    def split(self, x: Float[Array, "*batch m"]) -> Any:
+    def split(self, x: Float[Array | np.ndarray, "*batch m"]) -> Any:
         """The state of which `x` are the numbers along its last axis, as `joined` gives them."""
 
+    def complete(self, state: Any) -> Any:
+        """A state of `y` and `a` with whatever else the system has, at rest for these."""
+        return state
+
     @abstractmethod
-    def imbalance(self, state: Any, z: Float[Array, " n"]) -> Any:
+    def imbalance(self, state: Any, /, z: Float[Array, " n"]) -> Any:
         """Right-hand sides of all equations, before division by the time constants."""
 
     @abstractmethod
-    def terms(self, state: Any, z: Float[Array, " n"]) -> Any:
+    def terms(self, state: Any, /, z: Float[Array, " n"]) -> Any:
         """For each equation, the sum of the absolute values of the terms in `imbalance`."""
 
     @property
@@ -100,6 +107,16 @@ class Areas(eqx.Module):
     def velocity(self, state: Any, z: Float[Array, " n"]) -> Any:
         """Time derivative of the state per ms, for the input drive `z`."""
         return jax.tree.map(jnp.divide, self.imbalance(state, z), self.time_constants)
+
+    @property
+    def n(self) -> int:
+        """Number of principal neurons of the first area, which receives the drive."""
+        return self.areas[0].n
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Floating-point type of the parameters."""
+        return self.areas[0].dtype
 
     @property
     def sizes(self) -> tuple:

@@ -184,7 +184,7 @@ class Circuit(Areas):
         return self.W_r is None
 
     @property
-    def areas(self) -> tuple:
+    def areas(self) -> tuple:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The circuit is one area."""
         return (self,)
 
@@ -295,7 +295,7 @@ class Circuit(Areas):
         """The name of the argument itself."""
         return (name,)
 
-    def split(self, x: Float[Array, "*batch m"]) -> State:
+    def split(self, x: Float[Array | np.ndarray, "*batch m"]) -> State:
         """`y` and `a` of numbers along the last axis."""
         return State(*jnp.split(x, 2, axis=-1))
 

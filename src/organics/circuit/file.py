@@ -195,14 +195,17 @@ def save_circuit(path: str | Path, circuit: Any, drives: "Values") -> None:
             large to load.
         `OSError` if the file cannot be written.
     """
+    from organics.circuit.hierarchy import Hierarchy
+
     path = Path(path)
     _, dump, limit = _format(path)
-    areas = getattr(circuit, "areas", None)
-    if areas and path.suffix.lower() == ".npz":
-        raise ValueError(f"`path` must end in .json for a hierarchy of areas: {path}.")
-    values = _parameters_of_areas(circuit) if areas else _parameters_of(circuit)
-    n = areas[0].n if areas else circuit.n
-    values["z"] = _drives(_finite("drives", np.asarray(drives)), n, "drives")
+    if isinstance(circuit, Hierarchy):
+        if path.suffix.lower() == ".npz":
+            raise ValueError(f"`path` must end in .json for a hierarchy of areas: {path}.")
+        values = _parameters_of_areas(circuit)
+    else:
+        values = _parameters_of(circuit)
+    values["z"] = _drives(_finite("drives", np.asarray(drives)), circuit.n, "drives")
     _shaped(values)  # else it could not be read back, as after a parameter was replaced
     data = dump(values)
     if len(data) > limit:

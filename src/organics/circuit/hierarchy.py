@@ -116,16 +116,6 @@ class Hierarchy(Areas):
         self.g = _gains("g", g, len(ups), self.dtype)
 
     @property
-    def n(self) -> int:
-        """Number of principal neurons of the first area, which receives the drive."""
-        return self.areas[0].n
-
-    @property
-    def dtype(self) -> jnp.dtype:
-        """Floating-point type of the parameters."""
-        return self.areas[0].dtype
-
-    @property
     def time_constants(self) -> tuple:
         """`tau_y` and `tau_a` of each area, in ms."""
         return tuple(area.time_constants for area in self.areas)
@@ -239,7 +229,7 @@ class Hierarchy(Areas):
         """`name[0]`, and so on."""
         return tuple(f"{name}[{k}]" for k in range(len(self.areas)))
 
-    def split(self, x: Float[Array, "*batch m"]) -> tuple:
+    def split(self, x: Float[Array | np.ndarray, "*batch m"]) -> tuple:
         """The state of each area."""
         parts = jnp.split(x, np.cumsum([2 * n for n in self.sizes])[:-1], axis=-1)
         each = zip(self.areas, parts, strict=True)

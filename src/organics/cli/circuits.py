@@ -73,11 +73,6 @@ def is_hierarchy(system: Any) -> "TypeIs[Hierarchy]":
     return isinstance(system, Hierarchy)
 
 
-def sizes_of(system: Any) -> tuple[int, ...]:
-    """The number of principal neurons of each area; of a circuit, of that alone."""
-    return system.sizes if is_hierarchy(system) else (system.n,)
-
-
 def one_drive(drives: Any, index: int) -> Any:
     """The drive with this index. Raises `ValueError` if there is none."""
     if not 0 <= index < len(drives):

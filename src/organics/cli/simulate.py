@@ -17,7 +17,6 @@ from organics.cli.circuits import (
     is_hierarchy,
     load,
     one_drive,
-    sizes_of,
 )
 from organics.machine.memory import require_memory
 from organics.names import Method
@@ -79,7 +78,7 @@ class Simulate:
         ((circuit, drives),) = load(self.file)
         import numpy as np
 
-        self._require_memory(sum(sizes_of(circuit)))
+        self._require_memory(sum(circuit.sizes))
         drive = np.asarray(one_drive(drives, self.drive))[None]
         over_time = (np.zeros(1), drive)
         if self.drive_table is not None:
@@ -148,12 +147,12 @@ class Simulate:
         """The trajectory at more times than are reported, and where it ends."""
         import numpy as np
 
-        from organics.linear.jacobian import time_constants
+        from organics.circuit.areas import joined
         from organics.simulation.ode import DIVERGENCE, NONE, reasons, require_ok, simulate
         from organics.simulation.settling import settling
 
         interval = self.duration / (self.samples - 1)
-        fastest = float(time_constants(circuit).min()) / 2
+        fastest = float(joined(circuit.time_constants).min()) / 2
         finer = min(math.ceil(interval / fastest), max(_FINEST // (self.samples - 1), 1))
         times = np.linspace(0, self.duration, finer * (self.samples - 1) + 1)
         drive = course(0.0) if course.constant else course
@@ -204,8 +203,6 @@ def _start(circuit, z, words: tuple[str, ...]) -> Any:
     """The initial state; None for the state of rest without input."""
     import jax.numpy as jnp
 
-    from organics.circuit.circuit import State
-    from organics.circuit.hierarchy import split
     from organics.rest.search import steady_state
 
     if words == ("rest",):
@@ -219,14 +216,13 @@ def _start(circuit, z, words: tuple[str, ...]) -> Any:
         values = [float(word) for word in words]
     except ValueError:
         values = []
-    m = 2 * sum(sizes_of(circuit))
+    m = 2 * sum(circuit.sizes)
     if len(values) != m or not all(map(math.isfinite, values)):
         raise ValueError(
             f'`initial` must be "rest", "steady" or {m} numbers, all y and then all a, '
             f"not {' '.join(words)!r}."
         )
-    x = jnp.asarray(values)
-    return split(circuit, x) if is_hierarchy(circuit) else State(*jnp.split(x, 2))
+    return circuit.split(jnp.asarray(values))
 
 
 def _every(result, step: int) -> Any:

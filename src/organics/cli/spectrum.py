@@ -16,7 +16,6 @@ from organics.cli.circuits import (
     describe,
     load,
     one_drive,
-    sizes_of,
 )
 
 _SHOWN = 6  # neurons by default
@@ -69,7 +68,7 @@ class Spectrum:
         from organics.simulation.noise import Noise
 
         z = one_drive(drives, self.drive)
-        chosen = _chosen(self.neurons, sizes_of(circuit))
+        chosen = _chosen(self.neurons, circuit.sizes)
         hertz = np.geomspace(self.low, self.high, self.points)
         noise, point = Noise(self.noise, self.noise_a), steady_state(circuit, z)
         if self.coherence:

@@ -1,6 +1,7 @@
 """The circuit's Jacobian, analytic in blocks, and its eigenvalues by the thousand."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import singledispatch
 from typing import Any, NamedTuple
 
 import jax
@@ -132,6 +133,20 @@ def as_matrix(blocks: Blocks) -> Float[Array, "m m"]:
     return J
 
 
+@singledispatch
+def imbalance_matrix(system: Areas, state: Any) -> Float[Array, "m m"]:
+    """The derivative of `system.imbalance`, by automatic differentiation where nothing better is
+    known."""
+    z = jnp.zeros(system.areas[0].n, system.areas[0].dtype)  # on which it does not depend
+    return jax.jacfwd(lambda x: joined(system.imbalance(system.split(x), z)))(joined(state))
+
+
+@imbalance_matrix.register(Circuit)
+@imbalance_matrix.register(Hierarchy)
+def _(system, state) -> Float[Array, "m m"]:
+    return as_matrix(imbalance_blocks(system, system.by_area(state)))
+
+
 def jacobian(
     circuit: Areas, state: Any, active: Float[Array, " n"] | None = None
 ) -> Float[Array, "m m"]:
@@ -146,7 +161,7 @@ def jacobian(
     Source: Rawat et al. 2024; theory of the linearization for general `W_r`.
     """
     if active is None:
-        J = as_matrix(imbalance_blocks(circuit, circuit.by_area(state)))
+        J = imbalance_matrix(circuit, state)
     else:
         J = imbalance_jacobian(circuit.areas[0], State(*state), active)
     return J / joined(circuit.time_constants)[:, None]

@@ -62,9 +62,11 @@ class _Loop(NamedTuple):
 def small_gain(hierarchy: Areas, states: tuple) -> SmallGain:
     """The small-gain test at the steady state `states`, by NumPy in float64, on concrete values.
 
-    Does not hold if there are more than 1,000 neurons in all, or if 4,000 intervals of frequencies
-    are not enough.
+    Does not hold for a `GatedHierarchy`, nor if there are more than 1,000 neurons in all, or if
+    4,000 intervals of frequencies are not enough.
     """
+    if not hierarchy.separable:
+        return SmallGain(False, np.inf, 0.0, 0, {"areas coupled by principal neurons": False})
     blocks = imbalance_blocks(hierarchy, states)
     tau = np.asarray(joined(hierarchy.time_constants), np.float64)
     checks, largest, frequency, intervals = {}, 0.0, 0.0, 0

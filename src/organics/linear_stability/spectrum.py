@@ -127,6 +127,8 @@ def linearize(
         eigenvalues = spectrum(J)
         return eigenvalues, converged & _decaying(J, eigenvalues)
 
+    if not system.separable:
+        return together()
     if system.is_cascade:
         return each()
     return jax.lax.cond(system.is_inert(states), each, together)

@@ -32,6 +32,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, ScalarLike
 
 from organics.circuit.areas import Areas, joined
 from organics.circuit.circuit import Circuit, State, as_drive
+from organics.circuit.gated import GatedHierarchy, GatedState
 from organics.circuit.values import as_real
 from organics.linear.krylov import LARGE
 from organics.machine.mesh import advising, alike
@@ -148,6 +149,16 @@ def _(circuit, z, tolerance, relaxation_steps, start, norm, matrix_free) -> Stea
     return _found(system, _search_from(fixed, start, tolerance))
 
 
+@_at_rest.register(GatedHierarchy)
+def _(circuit, z, tolerance, relaxation_steps, start, norm, matrix_free) -> SteadyState:
+    how = tolerance, relaxation_steps, None, norm, matrix_free
+    if start is None:
+        start = circuit.complete(_at_rest(circuit.hierarchy, z, *how).state)
+    system = driven_by(circuit, z)
+    fixed, start = jax.lax.stop_gradient((system, start))
+    return _found(system, _search_from(fixed, start, tolerance))
+
+
 def _found(system: Driven, outcome: tuple) -> SteadyState:
     """The outcome of a search, with the state's derivatives."""
     found, residual, method, count = outcome
@@ -187,14 +198,16 @@ def _require_state(name: str, circuit: Areas, state: Any) -> Any:
             f"{len(states)}."
         )
     each = zip(circuit.names_of_areas(name), circuit.areas, states, strict=True)
-    return circuit.of_areas(tuple(_require_state_of_area(*one) for one in each))
+    return circuit.complete(circuit.of_areas(tuple(_require_state_of_area(*one) for one in each)))
 
 
-def _require_state_of_area(name: str, circuit: Circuit, state: Any) -> State:
-    if not isinstance(state, State):
+def _require_state_of_area(name: str, circuit: Circuit, state: Any) -> Any:
+    if not isinstance(state, State | GatedState):
         raise ValueError(f"`{name}` must be a `State`, not {type(state).__name__}.")
-    state = State(*(as_drive(circuit, value, f"{name}.{part}") for part, value in
-                    zip(state._fields, state, strict=True)))  # fmt: skip
+    parts = {
+        part: as_drive(circuit, value, f"{name}.{part}") for part, value in state._asdict().items()
+    }
+    state = state._replace(**parts)
     if not isinstance(state.a, Tracer) and not np.all(np.asarray(state.a) > 0):
         raise ValueError(f"`{name}.a` must be > 0, not {state.a}.")
     return state

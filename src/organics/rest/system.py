@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from functools import singledispatch
 from operator import attrgetter
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -15,9 +15,10 @@ from jaxtyping import Array, Bool, Float
 
 from organics.circuit.areas import Areas, joined, modulators
 from organics.circuit.circuit import Circuit, State, root
+from organics.circuit.gated import GatedHierarchy
 from organics.circuit.hierarchy import Hierarchy
 from organics.circuit.weights import Dense
-from organics.linear.jacobian import as_matrix, imbalance_blocks
+from organics.linear.jacobian import imbalance_blocks, imbalance_matrix
 from organics.linear.krylov import Linear, inverse_within, neuron_blocks, solve_linearized
 
 
@@ -140,7 +141,7 @@ class Driven(System):
 
     def jacobian(self, x: Float[Array, " m"]) -> Float[Array, "m m"]:
         """Analytic."""
-        return as_matrix(imbalance_blocks(self.circuit, self.states(x)))
+        return imbalance_matrix(self.circuit, self.circuit.split(x))
 
     def time_constants(self) -> Float[Array, " m"]:
         """`tau_y`, then `tau_a`, of each area."""
@@ -165,8 +166,8 @@ class Driven(System):
         """For every `y` the largest `y` of its area; for `a` the terms are enough, as they are
         positive and do not cancel."""
         scales = [
-            at._replace(
-                y=jnp.full_like(at.y, jnp.max(jnp.abs(at.y))), a=jnp.full_like(at.a, jnp.inf)
+            jax.tree.map(lambda v: jnp.full_like(v, jnp.inf), at)._replace(
+                y=jnp.full_like(at.y, jnp.max(jnp.abs(at.y)))
             )
             for at in self.states(x)
         ]
@@ -175,7 +176,7 @@ class Driven(System):
     def lengths(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
         """Fifths, in each area: of `a`, and of the bound `W_ii^-1/2` on every `y_i` at rest."""
         each = zip(self.circuit.areas, self.states(x), strict=True)
-        return joined(tuple(_lengths(area, *at) for area, at in each))
+        return joined(tuple(_lengths(area, at) for area, at in each))
 
     def parameters(self) -> dict[str, Callable]:
         """`z` and the arrays of each circuit; those of a hierarchy are named as `areas[1].W`."""
@@ -212,11 +213,12 @@ class Driven(System):
         self.circuit.require_valid()
 
 
-def _lengths(circuit: Circuit, y: Float[Array, " n"], a: Float[Array, " n"]) -> State:
-    own = jnp.max(circuit.pool.diagonal())
+def _lengths(circuit: Circuit, state: Any) -> Any:
+    y, own = state.y, jnp.max(circuit.pool.diagonal())
     bounded = own > 0
     most = jnp.where(bounded, jax.lax.rsqrt(jnp.where(bounded, own, 1)), jnp.max(jnp.abs(y)))
-    return State(0.2 * jnp.full_like(y, most + 1e-3), 0.2 * a)
+    scaled = jax.tree.map(lambda value: 0.2 * value, state)
+    return scaled._replace(y=0.2 * jnp.full_like(y, most + 1e-3))
 
 
 class DrivenCircuit(Driven):
@@ -225,7 +227,7 @@ class DrivenCircuit(Driven):
     With `by_products`, `J v = b` is solved by products with `W` and `W_r`.
     """
 
-    circuit: Circuit
+    circuit: Circuit  # pyright: ignore[reportIncompatibleVariableOverride]
     by_products: bool = eqx.field(static=True, default=False)
 
     def nearly_inverse(self, x: Float[Array, " m"]) -> Linear:
@@ -290,7 +292,7 @@ class DrivenCircuit(Driven):
 class DrivenHierarchy(Driven):
     """A hierarchy under the drive `z` of its first area; its numbers are `(y_1, a_1, y_2, ...)`."""
 
-    circuit: Hierarchy
+    circuit: Hierarchy  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @property
     def prefixes(self) -> tuple:
@@ -335,6 +337,7 @@ def driven_by(circuit: Areas, z: Float[Array, " n"]) -> Driven:
 
 driven_by.register(Circuit, DrivenCircuit)
 driven_by.register(Hierarchy, DrivenHierarchy)
+driven_by.register(GatedHierarchy, Driven)
 
 
 def as_state(x: Float[Array, " two_n"]) -> State:

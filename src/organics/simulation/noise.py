@@ -7,6 +7,12 @@ With the state `x = (y, a)`, the circuit's velocity `f` and independent Wiener p
 so the covariance of the noise grows at the rate `Q = L D(1/tau) L^T`. A level has the unit of its
 potential: an isolated leaky neuron, `f = -x/tau`, fluctuates with variance `level^2 / 2`, whatever
 its time constant.
+
+Correlated noise has Ornstein-Uhlenbeck processes `u dt` in the place of `dB`, with
+
+    tau_f du = -u dt + dB
+
+for each neuron. The state is then `(x, u)`.
 """
 
 import math
@@ -74,14 +80,17 @@ class Noise(eqx.Module):
         additive_y, additive_a: constant part, in the unit of the potential.
         multiplicative_y, multiplicative_a: part proportional to the potential, dimensionless; none
             by default.
+        tau_f: correlation time in ms, one number > 0; `None` is white noise.
 
-    Raises `ValueError`, naming the argument, if a level is negative or not finite.
+    Raises `ValueError`, naming the argument, if a level is negative or not finite, or `tau_f` is
+    not as above.
     """
 
     additive_y: Float[Array, "*n"]
     additive_a: Float[Array, "*n"]
     multiplicative_y: Float[Array, "*n"] | None
     multiplicative_a: Float[Array, "*n"] | None
+    tau_f: Float[Array, ""] | None
 
     def __init__(
         self,
@@ -89,6 +98,7 @@ class Noise(eqx.Module):
         additive_a: 'Real[ArrayLike, "*n_a"]' = 0.0,
         multiplicative_y: 'Real[ArrayLike, "*n_my"] | None' = None,
         multiplicative_a: 'Real[ArrayLike, "*n_ma"] | None' = None,
+        tau_f: 'Real[ArrayLike, ""] | None' = None,
     ):
         self.additive_y = _level("additive_y", additive_y)
         self.additive_a = _level("additive_a", additive_a)
@@ -97,6 +107,11 @@ class Noise(eqx.Module):
             self.multiplicative_y = _level("multiplicative_y", multiplicative_y)
         if multiplicative_a is not None:
             self.multiplicative_a = _level("multiplicative_a", multiplicative_a)
+        self.tau_f = None
+        if tau_f is not None:
+            self.tau_f = as_real("tau_f", tau_f, None)
+            if self.tau_f.ndim or not (isinstance(self.tau_f, Tracer) or self.tau_f > 0):
+                raise ValueError(f"`tau_f` must be one number > 0, or None, not {tau_f}.")
 
     def levels(self, circuit: Circuit, state: State) -> State:
         """The diagonal of `L` at `state`: the noise level of each neuron, shape (n,) each.
@@ -127,17 +142,17 @@ def amplitudes(noise: Noise | Sequence[Noise], system: Areas, state: Any) -> Flo
 
     The noise of a hierarchy is one `Noise` for all areas, or one for each.
     """
-    return jnp.concatenate(
-        [
-            part
-            for one, area, at in zip(*by_area(noise, system, state), strict=True)
-            for part in one.amplitudes(area, at)
-        ]
-    )
+    each = zip(*by_area(noise, system, state), system.by_area(state), strict=True)
+    return joined(tuple(_within(whole, one.amplitudes(area, at)) for one, area, at, whole in each))
+
+
+def _within(whole: Any, found: State) -> Any:
+    """The amplitudes of an area, 0 where its state holds more than `y` and `a`."""
+    return jax.tree.map(jnp.zeros_like, whole)._replace(**found._asdict())
 
 
 def by_area(noise: Any, system: Areas, state: Any) -> tuple:
-    """The noise, the circuits and their states, one for each area.
+    """The noise, the circuits and their `y` and `a`, one for each area.
 
     Raises `ValueError` if the noise is not of the kinds that `amplitudes` takes.
     """
@@ -154,7 +169,19 @@ def by_area(noise: Any, system: Areas, state: Any) -> tuple:
             f"`noise` must be an `organics.Noise`, or {areas} of them, one for each area, not "
             f"{noise!r}."
         )
-    return tuple(each), system.areas, system.by_area(state)
+    if len({one.tau_f is None for one in each}) > 1:
+        raise ValueError("`noise` must be white in all areas, or correlated in all of them.")
+    return tuple(each), system.areas, tuple(State(at.y, at.a) for at in system.by_area(state))
+
+
+def correlation_times(noise: Any, system: Areas, state: Any) -> Float[Array, " m"] | None:
+    """`tau_f` of the noise of each neuron in the order of the Jacobian's rows; `None` if white."""
+    each, _, _ = by_area(noise, system, state)
+    if each[0].tau_f is None:
+        return None
+    states = zip(each, system.by_area(state), strict=True)
+    pairs = [(one.tau_f, joined(at)) for one, at in states]
+    return jnp.concatenate([jnp.full_like(x, tau.astype(x.dtype)) for tau, x in pairs])
 
 
 def simulate_noisy(
@@ -191,7 +218,7 @@ def simulate_noisy(
     steps is not `ok`. Nothing is checked if no stable steady state is found.
 
     Can be jitted, mapped (over keys for repeated trials) and differentiated. The noise is a
-    function of `key` and the step, whatever `save_every`.
+    function of `key` and the step, whatever `save_every`. Correlated noise begins at 0.
 
     Arguments
         z: input drive: constant, shape (n,); or sampled at the save times, shape
@@ -211,7 +238,7 @@ def simulate_noisy(
             traced and more than 0.45 ms.
     """
     dt = _step(circuit, dt)
-    shape = (2 * sum(circuit.sizes),)
+    shape = jax.eval_shape(joined, circuit.time_constants).shape
     return _simulate(
         circuit, z, noise, dt, steps, initial, _Drawn(key, dt, shape), scheme, save_every, throw
     )
@@ -286,6 +313,9 @@ def _simulate(
         for one in zip(*by_area(noise, circuit, start), strict=True):
             jax.eval_shape(Noise.levels, *one)  # refuses shapes before any work starts
         eigenvalues = _modes(circuit, drive, times)
+        if (tau_f := correlation_times(noise, circuit, start)) is not None:
+            rates = jnp.broadcast_to(-1 / tau_f, (len(eigenvalues), len(tau_f)))
+            eigenvalues = jnp.concatenate([eigenvalues, rates.astype(eigenvalues.dtype)], axis=1)
     constant = isinstance(drive, Constant)
     if not isinstance(dt, Tracer) and not isinstance(eigenvalues, Tracer):
         _judge(np.asarray(eigenvalues), float(dt), scheme, noise, constant, throw)
@@ -360,8 +390,16 @@ def _judge(eigenvalues, dt: float, scheme: Scheme, noise: Any, constant: bool, t
 
 def _silent(noise: Any) -> bool:
     """Whether all levels are known to be 0."""
-    levels = jax.tree.leaves(noise)
+    levels = [
+        level
+        for one in jax.tree.leaves(noise, is_leaf=lambda leaf: isinstance(leaf, Noise))
+        for level in jax.tree.leaves(eqx.tree_at(lambda n: n.tau_f, one, None, is_leaf=_is_none))
+    ]
     return not any(isinstance(level, Tracer) or np.any(np.asarray(level)) for level in levels)
+
+
+def _is_none(leaf: Any) -> bool:
+    return leaf is None
 
 
 def _looks(drive, dt: Float[Array, ""]) -> tuple[int, Float[Array, ""]]:
@@ -392,14 +430,25 @@ def _nothing_if(unstable: Bool[Array, ""], trajectory: Trajectory) -> Trajectory
 # The state is one array: a scan pays for every array it carries.
 
 
-def _step_function(circuit: Areas, noise: Any, dt, scheme: Scheme):
-    """One step from `x` at time `t`, where the drive is `z`, to `t + dt`, where it is `z_next`."""
+def _step_function(circuit: Areas, noise: Any, start: Any, dt, scheme: Scheme):
+    """One step from `x` at time `t`, where the drive is `z`, to `t + dt`, where it is `z_next`.
+
+    With correlated noise `x` holds `u` besides, and `dB` moves that alone.
+    """
+    tau_f = correlation_times(noise, circuit, start)
 
     def drift(x, z):
-        return joined(circuit.velocity(circuit.split(x), z))
+        if tau_f is None:
+            return joined(circuit.velocity(circuit.split(x), z))
+        x, u = jnp.split(x, 2)
+        state = circuit.split(x)
+        pushed = joined(circuit.velocity(state, z)) + amplitudes(noise, circuit, state) * u
+        return jnp.concatenate([pushed, -u / tau_f])
 
     def diffusion(x):
-        return amplitudes(noise, circuit, circuit.split(x))
+        if tau_f is None:
+            return amplitudes(noise, circuit, circuit.split(x))
+        return jnp.concatenate([jnp.zeros_like(tau_f), 1 / tau_f])
 
     def euler_maruyama(x, z, z_next, dB):
         del z_next
@@ -418,7 +467,9 @@ def _step_function(circuit: Areas, noise: Any, dt, scheme: Scheme):
 def _integrate(
     circuit, drive, noise, dt, times, start, increments, scheme, rows, save_every, looks
 ) -> Trajectory:
-    step = _step_function(circuit, noise, dt, scheme)
+    step = _step_function(circuit, noise, start, dt, scheme)
+    first_x = joined(start)
+    m, correlated = len(first_x), correlation_times(noise, circuit, start) is not None
     chunks = -(-rows // max(1, _CHUNK // save_every))
     rows_per_chunk = -(-rows // chunks)
     steps_per_chunk = rows_per_chunk * save_every
@@ -435,20 +486,23 @@ def _integrate(
         look = first * looks + jnp.arange(steps_per_chunk * looks + 1)
         z = jax.vmap(drive)(times[0] + dt / looks * look.astype(dt.dtype))
         dB = jax.vmap(increments)(first + jnp.arange(steps_per_chunk))
+        if correlated:
+            dB = jnp.concatenate([jnp.zeros_like(dB), dB], axis=1)
         x, path = jax.lax.scan(advance, x, (mean(z[:-1]), mean(z[1:]), dB))
         path = path.reshape(rows_per_chunk, save_every, *x.shape)
         driven = jnp.all(jnp.isfinite(z[1:] + z[:-1]).reshape(rows_per_chunk, -1), axis=1)
-        lowest = jnp.min(modulators(circuit.split(path)), axis=(1, 2))
-        return x, (path[:, -1], lowest, driven)
+        lowest = jnp.min(modulators(circuit.split(path[..., :m])), axis=(1, 2))
+        return x, (path[:, -1, :m], lowest, driven)
 
     # what the loop carries must vary over a mesh of devices as its inputs do
     given = circuit, noise, dt, drive(times[0]), increments(jnp.int32(0))
-    begin, _ = alike((joined(start), given))
+    begin = jnp.concatenate([first_x, jnp.zeros_like(first_x)]) if correlated else first_x
+    begin, _ = alike((begin, given))
     _, outcome = jax.lax.scan(chunk, begin, jnp.arange(chunks))
     # the last chunk may have gone past the end
     saved, lowest, driven = (x.reshape(-1, *x.shape[2:])[:rows] for x in outcome)
     good = (lowest > 0) & jnp.all(jnp.isfinite(saved.reshape(rows, -1)), axis=1)
-    saved = jnp.concatenate([joined(start)[None], saved])
+    saved = jnp.concatenate([first_x[None], saved])
     saved = jnp.where(jnp.isfinite(saved), saved, jnp.nan)
     ok, bad = jnp.all(good), jnp.argmin(good)
     failure = jnp.where(lowest[bad] <= 0, MODULATOR, DIVERGENCE)

@@ -18,6 +18,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 from organics.arguments import require_among, require_whole
 from organics.circuit.areas import Areas, joined, modulators, named
 from organics.circuit.circuit import Circuit, State, as_drive, root
+from organics.circuit.gated import GatedState
 from organics.circuit.values import as_real
 from organics.errors import SimulationFailed
 from organics.machine.mesh import advising, concretely, require_unchecked
@@ -325,10 +326,11 @@ def initial_state(circuit: Areas, initial: Any) -> Any:
             f"{len(given)}."
         )
     names = circuit.names_of_areas("initial")
-    return circuit.of_areas(tuple(map(_initial_of_area, names, circuit.areas, given)))
+    each = tuple(map(_initial_of_area, names, circuit.areas, given))
+    return circuit.complete(circuit.of_areas(each))
 
 
-def _initial_of_area(name: str, circuit: Circuit, initial: Any) -> State:
+def _initial_of_area(name: str, circuit: Circuit, initial: Any) -> Any:
     if initial is None:
         start = _without_input(circuit)
         if not isinstance(start.a, Tracer):
@@ -339,10 +341,11 @@ def _initial_of_area(name: str, circuit: Circuit, initial: Any) -> State:
                     f"{circuit.dtype}."
                 )
         return start
-    if not isinstance(initial, State):
+    if not isinstance(initial, State | GatedState):
         raise ValueError(f"`{name}` must be a `State`, not {initial!r}.")
-    return State(
-        as_drive(circuit, initial.y, f"{name}.y"), as_drive(circuit, initial.a, f"{name}.a")
+    parts = initial._asdict().items()
+    return initial._replace(
+        **{part: as_drive(circuit, value, f"{name}.{part}") for part, value in parts}
     )
 
 

@@ -306,10 +306,11 @@ def _fastest(circuit: Areas, state: Any) -> Float[Array, ""]:
     if len(states) == 1:  # where no matrix need be formed
         return _fastest_of_one(circuit.areas[0], *states)
     units = []
-    for area, (y, a, *_) in zip(circuit.areas, states, strict=True):
+    for area, (y, a, *more) in zip(circuit.areas, states, strict=True):
         largest = jnp.max(jnp.abs(y))
         units.append(jnp.full_like(y, jnp.where(largest > 0, largest, 1)))
         units.append(jnp.maximum(a, area.c))
+        units += map(jnp.ones_like, more)
     unit = jnp.concatenate(units)
     J = jnp.abs(jacobian(circuit, state))
     return jax.lax.stop_gradient(jnp.max(J @ unit / unit))

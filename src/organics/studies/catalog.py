@@ -279,6 +279,15 @@ OURS: tuple[Target, ...] = (
         room="ours",
     ),
     Target(
+        name="hierarchy_subspaces",
+        title="Communication between areas",
+        claim="Where the recurrent weights project onto a few patterns, areas share fewer "
+        "dimensions than neurons within an area; and feedback decides whom V1 talks to.",
+        source="ours; findings of Pal et al. 2025",
+        minutes=1.0,
+        room="ours",
+    ),
+    Target(
         name="perturbed",
         title="Identity recurrence, perturbed",
         claim="With a random symmetric perturbation of any size the circuit keeps a stable steady "

@@ -41,7 +41,7 @@ from organics.proofs.balls import (
     exact,
     exact_matrix,
     from_entries,
-    jacobian,
+    rates,
 )
 from organics.rest.search import steady_state
 from organics.studies.harness.as_table import draw as draw
@@ -245,9 +245,10 @@ def judge(
             circuit = _balls(values, z, active)
             claimed = Box(exact(y), exact(a))
             imbalance = _largest(*_imbalance(values, circuit, claimed, active))
-            box, _ = enclose(circuit, np.asarray(y, float), np.asarray(a, float))
-            if box is None or not _consistent(box, active, rectified):
+            numbers, _ = enclose(circuit, np.asarray([*y, *a], float))
+            if numbers is None or not _consistent(Box.of(numbers), active, rectified):
                 continue
+            box = Box.of(numbers)
             moved = [abs(x - x_0) for x, x_0 in zip([*box.y, *box.a], [*y, *a], strict=True)]
             _, terms = _imbalance(values, circuit, box, active)
             distance = _largest(moved, terms)
@@ -395,6 +396,6 @@ def _fade(
 
 
 def _verdict(circuit: BallCircuit, box: Box) -> bool | None:
-    J = jacobian(circuit, box)
+    J = rates(circuit, [*box.y, *box.a])
     verdicts = (lyapunov.conclude(J, candidate).stable for candidate in lyapunov.candidates(J))
     return next((stable for stable in verdicts if stable is not None), None)

@@ -33,7 +33,7 @@ CONTRASTS = (0.03, 0.1, 0.5, 1.0)
 _PREFERRED = (N // 2, 2 * N + N // 2)  # `y` of the first and of the second area
 _NOISE = Noise(1.0, 1.0)
 _HERTZ = np.arange(1, 481) / 4
-_DRAWN = slice(0, None, 4)  # of the frequencies
+_DRAWN = slice(0, None, 8)  # of the frequencies
 _HALF = N // 2  # sources, and as many targets, of a subspace
 _MEASUREMENT = 0.01  # noise of a recording, relative to the variance
 
@@ -97,11 +97,16 @@ def _rhythms(point: OperatingPoint, hertz: np.ndarray, silent: np.ndarray) -> di
     together = np.asarray(coherence(point, hertz / 1000, _NOISE))[:, one, other]
     gain = power / silent
     return {
-        "gain": gain[_DRAWN],
-        "coherence": together[_DRAWN],
+        "gain": _short(gain[_DRAWN]),
+        "coherence": _short(together[_DRAWN]),
         "peak_hz": float(hertz[gain.argmax()]),
         "coherence_peak_hz": float(hertz[together.argmax()]),
     }
+
+
+def _short(values: np.ndarray) -> list[float]:
+    """Rounded to the digits that a figure shows."""
+    return [float(f"{value:.4g}") for value in values]
 
 
 def _communication(gamma: float, draws: int) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
 from organics.circuit.circuit import State
-from organics.circuit.hierarchy import packed, unpacked
 from organics.linear_stability.spectrum import largest_euler_step
 from organics.machine.lapack import single_threaded_lapack
 from organics.plots import COLOURS
@@ -253,7 +252,7 @@ def _chunk(batch: Modes, x: Float[Array, "k 2 n"]):
         full, z = circuit.as_circuit()
 
         def step(x, _):
-            change = STEP * TAU * packed(full.velocity(unpacked(full, x), z))
+            change = STEP * TAU * jnp.stack(full.velocity(State(*x), z))
             # all `a` are equal; a state that is too large would only become NaN
             return jnp.clip(x + change, -10 * _BEYOND, 10 * _BEYOND), (
                 jnp.max(jnp.abs(change)),
@@ -268,7 +267,7 @@ def _chunk(batch: Modes, x: Float[Array, "k 2 n"]):
 
 def by_euler_steps(batch: Modes, start: State) -> np.ndarray:
     """The outcome of the published simulation of each circuit, an index into `OUTCOMES`."""
-    x = jax.vmap(packed)(start)
+    x = jnp.stack(start, axis=1)
     found = np.full(len(x), -1)
     for _ in range(_CHUNKS):
         x, size, change, a = (np.asarray(value) for value in _chunk(batch, x))
