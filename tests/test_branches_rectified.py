@@ -2,6 +2,7 @@
 
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -19,6 +20,7 @@ from organics.plots import bifurcation_diagram
 
 N = 3
 BOUNDS = (-2.0, 2.0)
+PAIRED = [[1.0, 0.5, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 1.0]]
 BETWEEN = (-1.37, -0.61, 0.43, 1.71)
 
 
@@ -146,7 +148,7 @@ def test_a_nonsmooth_fold_is_where_the_closed_form_says():
     # goes back, to the fold of the main model
     w_r, k = 2.0, 0.2
     circuit, z = with_silent_third([[w_r]], k, [-1.0, -1.0])
-    start = State(z, np.full(N, k**2))
+    start = State(jnp.asarray(z), jnp.full(N, k**2))
     found = organics.continuation(circuit, z, {"z": [1.0, 0.0, 0.0]}, (-0.5, 3.0), start=start)
     (branch,) = found.branches
     kink, *rest = sorted(branch.events, key=lambda event: -event.parameter)
@@ -165,7 +167,7 @@ def test_all_ways_out_of_a_corner_are_followed():
     # where the drive of two neurons vanishes both are at their kinks; the ways out solve
     # v = d l + (1 - k) W_r max(v, 0), here with one way for each pattern of silent neurons
     circuit, z = with_silent_third([[0.0, -4.0], [-4.0, 0.0]], 0.1, [-0.5, -0.5])
-    start = State(z, np.full(N, 0.01))
+    start = State(jnp.asarray(z), jnp.full(N, 0.01))
     found = organics.continuation(circuit, z, {"z": [1.0, 1.0, 0.0]}, (0.0, 1.0), start=start)
     assert len(found.branches) == 2
     patterns = set()
@@ -206,3 +208,19 @@ def test_the_way_through_a_corner_leads_back():
     assert np.array_equal(old[comes], positive[comes])
     assert not np.any(np.all(new[comes] == positive[comes], axis=1))
     assert np.array_equal((out[:, :k] > 0)[comes], new[comes])
+
+
+def test_closed_branches_through_kinks_close_and_are_named_once():
+    circuit, z = with_silent_third([[1.6, -1.2], [-1.2, 1.7]], 0.2, [0.4, 0.28])
+    circuit = eqx.tree_at(lambda c: c.W, circuit, jnp.array(PAIRED))
+    system = Reduced.of(circuit, z)
+    start = [system.state(v) for v in search(system).v]
+    found = organics.continuation(
+        circuit, z, {"z": [1.0, 0.7, 0.0]}, (-1.4, 0.6), start=start, switching=False
+    )
+    closed = [b for b in found.branches if "returned to its beginning" in b.ends]
+    (branch,) = closed
+    assert len(start) > len(found.branches)
+    assert len(branch.parameter) < 200
+    assert {e.kind for e in branch.events} >= {"fold", "switch"}
+    np.testing.assert_allclose(branch.parameter[0], branch.parameter[-1], rtol=1e-9)

@@ -77,7 +77,7 @@ class Ribbon(System):
 
 def cycles_of(m, k, turn, twist):
     """Those born at the Hopf point at `p = 0`."""
-    values = [np.array([float(v)]) for v in (0, m, k, turn, twist)]
+    values = [jnp.array([float(v)]) for v in (0, m, k, turn, twist)]
     family, _ = as_family(as_system(Ribbon(*values), None), ("p",))
     vector = np.array([1, -1j, 0, 0]) / np.sqrt(2)
     hertz = 1000 * OMEGA / (2 * np.pi)
@@ -143,9 +143,9 @@ def highest(a, x):
         del t
         return -s[1] - s[2]
 
-    turns.direction = -1
     found = solve_ivp(velocity, (0, 900), x, events=turns, rtol=1e-9, atol=1e-9)
-    return found.y_events[0][-8:, 0], np.diff(found.t_events[0][-9:])
+    top = found.y_events[0][:, 0] > 0
+    return found.y_events[0][top][-8:, 0], np.diff(found.t_events[0][top][-9:])
 
 
 @pytest.mark.slow

@@ -274,18 +274,20 @@ def _attempt(curve: Curve, bounds: Float[Array, " 2"], walk: Walk) -> tuple[Walk
     values = jnp.append(jnp.zeros(len(kinks)), bound)
     beyond = jnp.append(_left(curve, at, found.X), (value < low) | (value > high))
     beyond &= going & ~found.failed
-    moved = (found.X - at.X)[borders]
-    parts = jnp.clip((values - at.X[borders]) / jnp.where(moved == 0, 1, moved), 0, 1)
-    first_border = jnp.argmin(jnp.where(beyond, parts, jnp.inf))
-    cut, border = jnp.any(beyond), jnp.asarray(borders)[first_border]
-    between = at.X + parts[first_border] * (found.X - at.X)
-    between = between.at[border].set(values[first_border])
 
     first, U1 = walk.first, curve.lengths(walk.first.X)
     ahead = lambda X: jnp.dot(first.t, (X - first.X) / U1)  # noqa: E731
     near = jnp.linalg.norm((found.X - first.X) / U1) < 2 * h
-    passing = going & ~found.failed & ~cut & (walk.steps > 3) & near
+    passing = going & ~found.failed & ~beyond[-1] & (walk.steps > 3) & near
     passing &= (ahead(at.X) < 0) & (ahead(found.X) >= 0)
+    passing &= jnp.all(first.positive == at.positive)
+
+    moved = (found.X - at.X)[borders]
+    parts = jnp.clip((values - at.X[borders]) / jnp.where(moved == 0, 1, moved), 0, 1)
+    first_border = jnp.argmin(jnp.where(beyond, parts, jnp.inf))
+    cut, border = jnp.any(beyond) & ~passing, jnp.asarray(borders)[first_border]
+    between = at.X + parts[first_border] * (found.X - at.X)
+    between = between.at[border].set(values[first_border])
 
     # a second correction: at the border, or across the first point's tangent
     unit = jnp.zeros_like(at.X).at[border].set(1)
@@ -299,7 +301,7 @@ def _attempt(curve: Curve, bounds: Float[Array, " 2"], walk: Walk) -> tuple[Walk
     X = jnp.where(cut, second.X.at[border].set(values[first_border]), found.X)
     X = jnp.where(closed, first.X, X)
     outside = (X[-1] < low) | (X[-1] > high) | jnp.any(_left(curve, at, X))
-    failed = found.failed | (cut & (second.failed | outside))
+    failed = found.failed | (cut & second.failed) | (jnp.any(beyond) & outside)
 
     point = as_point(curve, X, at.t * U / curve.lengths(X), at.positive)
     cosine = jnp.dot(at.t, tangent_in(curve, point, U))
@@ -358,7 +360,9 @@ def _pass_kink(curve: Curve, walk: Walk) -> Walk:
     point = as_point(curve, at.X, t, positive)
     known &= jnp.all(jnp.isfinite(point.t)) & jnp.all(jnp.isfinite(point.tests))
     point = jax.tree.map(partial(jnp.where, known), point, at)
-    end = jnp.where(known, GOING, KINK).astype(jnp.int32)
+    back = jnp.linalg.norm((at.X - walk.first.X) / curve.lengths(at.X)) < _SAME
+    back &= jnp.all(positive == walk.first.positive) & (jnp.dot(point.t, walk.first.t) > 0)
+    end = jnp.select([~known, back], [KINK, CLOSED], GOING).astype(jnp.int32)
     return walk._replace(point=point, steps=walk.steps + 1, end=end)
 
 
@@ -441,8 +445,8 @@ def follow(
             lanes = [lanes[lane] for lane in kept] + fresh
 
     def over_kinks(lanes: list[int], state: Walk) -> Walk:
-        there = np.flatnonzero(state.end == KINK) if len(curves.kinks()) else []
-        if not len(there):
+        there = np.flatnonzero(np.asarray(state.end) == KINK)
+        if not len(there) or not len(curves.kinks()):
             return state
         passed = in_batches(_pass_kink, rows(curves, np.asarray(lanes)[there]), rows(state, there))
         for row, lane in enumerate(there):

@@ -223,7 +223,11 @@ def _of_branch(i: int, branch: Branch, name: str) -> list[tuple[str, str]]:
     low, high = branch.parameter.min(), branch.parameter.max()
     where = f"{len(branch.parameter)} points from {low:.6g} to {high:.6g}"
     rows = [(f"branch {i}", f"{where}; {branch.ends[0]}, and {branch.ends[1]}")]
-    return rows + [("", f"{name} = {e.parameter:.10g}: {e.words}") for e in branch.events]
+    rounding = 1e-12 * (high - low)
+    for event in branch.events:
+        value = 0.0 if abs(event.parameter) < rounding else event.parameter
+        rows.append(("", f"{name} = {value:.10g}: {event.words}"))
+    return rows
 
 
 def _of_cycles(i: int, cycle: CycleBranch, name: str) -> list[tuple[str, str]]:

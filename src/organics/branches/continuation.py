@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from organics.arguments import require_whole
-from organics.branches.arclength import rows
+from organics.branches.arclength import CLOSED, ENDS, rows
 from organics.branches.branch import Branch, Diagram
 from organics.branches.cycle_search import cycles_from
 from organics.branches.family import Family, Line, Parameter, as_family
@@ -285,7 +285,12 @@ def _without_twins(traced: Traced) -> Traced:
 
 
 def _same(one: Branch, other: Branch) -> bool:
-    """Whether two branches have the same ends."""
+    """Whether two branches have the same ends, or, if they are closed, the same events."""
+    if {*one.ends, *other.ends} == {ENDS[CLOSED]}:
+        a, b = (
+            np.array(sorted([e.parameter, *e.x] for e in branch.events)) for branch in (one, other)
+        )
+        return a.shape == b.shape and a.size > 0 and np.allclose(a, b, rtol=1e-6, atol=1e-9)
 
     def ends(branch):
         return np.stack([np.append(branch.x[i], branch.parameter[i]) for i in (0, -1)])
