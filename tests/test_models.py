@@ -125,10 +125,15 @@ def test_without_layers_the_readout_sees_the_code():
     def look(x):
         model = build("organics", 8, layers=(), encoder=(6,), key=jr.key(0), dtype=np.float32)
         assert model.readout.in_features == 6
-        return model(x).logits, model.readout(model.encode(x))
+        bare = StaticClassifier(8, [], (), key=jr.key(1), dtype=np.float32)  # a code is given
+        assert bare(x).reconstruction is None
+        return (model(x).logits, bare(x).logits), (
+            model.readout(model.encode(x)), bare.readout(x)
+        )  # fmt: skip
 
-    logits, readout = look(np.ones(8, np.float32))
+    (logits, of_code), (readout, of_input) = look(np.ones(8, np.float32))
     np.testing.assert_allclose(logits, readout, 1e-5, 1e-6)
+    np.testing.assert_allclose(of_code, of_input, 1e-5, 1e-6)
     assert logits.dtype == np.float32
 
 

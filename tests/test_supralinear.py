@@ -114,6 +114,32 @@ def test_found_means_stable(sizes, seed, gain):
         assert not np.any(u)
 
 
+@eqx.filter_jit
+def settled(layer, x):
+    return layer.settle(x), layer.rest(x)
+
+
+@given(seed=SEEDS, gain=st.sampled_from([1.0, 4.0]))
+def test_products_find_the_state_that_factorizations_find(seed, gain):
+    layer, x = network((5, 3), np.uint32(seed), gain, input_gain=3.0)
+    (rates, found), rest = settled(layer, x)
+    assert found == rest.found
+    np.testing.assert_allclose(rates, layer.rates(rest.u)[:5], rtol=1e-8, atol=1e-10)
+
+
+def test_each_excitatory_unit_may_have_an_input_of_its_own():
+    layer = SSN(4, 4, 2, key=jr.key(0), drive="one-to-one", output="potentials")
+    layer = eqx.tree_at(lambda s: s.log_drive, layer, jnp.log(jnp.array([0.7, 0.2, 1.5])))
+    x = jnp.array([0.1, 0.9, -1.0, 0.4])
+    own = np.array([0.1, 0.9, 0.0, 0.4, 0.0, 0.0])
+    np.testing.assert_allclose(layer.drive(x), 0.7 * (own + 0.2) ** 1.5, rtol=1e-12)
+    (potentials, found), rest = settled(layer, x)
+    assert found
+    np.testing.assert_allclose(potentials, rest.u[:4], rtol=1e-8)
+    with pytest.raises(ValueError, match="`input_size` must be the number of E units, 4,"):
+        SSN(3, 4, 2, key=jr.key(0), drive="one-to-one")
+
+
 def test_at_the_start_it_comes_to_rest():
     @jax.jit
     def found():

@@ -29,6 +29,8 @@ Rectification = Literal["inside", "outside"]
 PoolWeights = Literal["positive", "bounded"]
 PoolReach = Literal["across", "within"]
 Padding = Literal["same", "valid"]
+SupralinearDrive = Literal["weights", "one-to-one"]
+SupralinearOutput = Literal["rates", "potentials"]
 
 Backend = Literal["auto", "native", "scan"]
 Memory = Literal["more", "less"]

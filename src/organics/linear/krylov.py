@@ -1,11 +1,11 @@
-"""Linear systems in the circuit's Jacobian `J`, solved by products with `W` and `W_r` only.
+"""Linear systems in the Jacobian `J`, solved by products with the weights only.
 
 Under `vmap` over the drives of one circuit, all drives share `W` and `W_r`, so a product is one
 product of two matrices, while a factorization is needed for each drive. The method is generalized
-conjugate residuals with restarts (Eisenstat, Elman & Schultz 1983), equivalent to GMRES. The
-preconditioner is the 2 x 2 block that couples a neuron's `y` and `a`; for `W_r = I` the rest is
-close to a matrix of rank 1. Cycles are unrolled, so that a loop carries few arrays: under `vmap` it
-runs until all drives are done, and what it carries is copied for those done before.
+conjugate residuals with restarts (Eisenstat, Elman & Schultz 1983), equivalent to GMRES. For a
+circuit the preconditioner is the 2 x 2 block that couples a neuron's `y` and `a`; for `W_r = I` the
+rest is close to a matrix of rank 1. Cycles are unrolled, so that a loop carries few arrays: under
+`vmap` it runs until all drives are done, and what it carries is copied for those done before.
 """
 
 from collections.abc import Callable
@@ -22,29 +22,52 @@ Linear = Callable[[Array], Array]
 
 _CYCLE = 4  # products with `J` between restarts
 _CYCLES = 20
-LARGE = 4096  # with more neurons no matrix is formed
+LARGE = 4096  # with more neurons (of two numbers each) no matrix is formed
 
 
 def solve_linearized(
     circuit: Circuit, z: Float[Array, " n"], state: State, rhs: Float[Array, " two_n"]
 ) -> Float[Array, " two_n"]:
-    """`x` in `J x = rhs`, for `J` the Jacobian of `circuit.imbalance` at `state`.
+    """`x` in `J x = rhs`, for `J` the Jacobian of `circuit.imbalance` at `state`, by
+    `solve_by_products`."""
+    return solve_by_products(
+        linearized(circuit, z, state),
+        lambda transposed: neuron_blocks(circuit, state, transposed=transposed),
+        lambda numbers: imbalance_jacobian(circuit, State(*jnp.split(numbers, 2))),
+        jnp.concatenate(state),
+        rhs,
+    )
+
+
+def solve_by_products(
+    product: Linear,
+    nearly_inverse: Callable[[bool], Linear],
+    jacobian: Callable[[Float[Array, " m"]], Float[Array, "m m"]],
+    at: Float[Array, " m"],
+    rhs: Float[Array, " m"],
+) -> Float[Array, " m"]:
+    """`x` in `J x = rhs`.
 
     The residual is at most some hundred roundings of `|rhs| + |x|`. Where products do not reach
-    that, a factorization is used, or with more than 4,096 neurons the result is NaN. Can be
+    that, a factorization is used, or with more than 8,192 numbers the result is NaN. Can be
     differentiated to any order in forward and reverse mode.
+
+    Arguments
+        product: the map `x -> J x`.
+        nearly_inverse: nearly its inverse, or for `True` that of the transpose.
+        jacobian: `J` as a function of the state.
+        at: the state.
     """
-    product = linearized(circuit, z, state)
     accuracy = 100 * float(jnp.finfo(rhs.dtype).eps)
 
     def solver(transposed):
-        blocks = neuron_blocks(circuit, state, transposed=transposed)
+        precondition = nearly_inverse(transposed)
 
         def solve(product, b):
-            x, solved = minimize_residual(product, blocks, b, accuracy)
-            if circuit.n > LARGE:
+            x, solved = minimize_residual(product, precondition, b, accuracy)
+            if len(b) > 2 * LARGE:
                 return jnp.where(solved, x, jnp.nan)
-            return _by_factorization(circuit, state, b, x, ~solved, transposed=transposed)
+            return _by_factorization(jacobian, at, b, x, ~solved, transposed=transposed)
 
         return solve
 
@@ -157,25 +180,25 @@ def _cycle(product: Linear, precondition: Linear, r: Float[Array, " m"]) -> Floa
 
 
 def _by_factorization(
-    circuit: Circuit,
-    state: State,
-    b: Float[Array, " two_n"],
-    x: Float[Array, " two_n"],
+    jacobian: Callable[[Float[Array, " m"]], Float[Array, "m m"]],
+    at: Float[Array, " m"],
+    b: Float[Array, " m"],
+    x: Float[Array, " m"],
     needed: Bool[Array, ""],
     *,
     transposed: bool,
-) -> Float[Array, " two_n"]:
+) -> Float[Array, " m"]:
     """`x`, or if needed the solution of `J x = b`, or of `J^T x = b`, by a factorization.
 
-    This is a loop because `vmap` computes both branches of a `cond`. The loop changes `state`, or
+    This is a loop because `vmap` computes both branches of a `cond`. The loop changes the state, or
     else the compiler would move the factorization out of it.
     """
 
     def compute(carry):
-        needed, state, _ = carry
-        J = imbalance_jacobian(circuit, state)
+        needed, at, _ = carry
+        J = jacobian(at)
         x = jnp.linalg.solve(J.T if transposed else J, b)
-        return jnp.zeros_like(needed), jax.tree.map(jnp.zeros_like, state), x
+        return jnp.zeros_like(needed), jnp.zeros_like(at), x
 
-    *_, x = jax.lax.while_loop(lambda carry: carry[0], compute, alike((needed, state, x)))
+    *_, x = jax.lax.while_loop(lambda carry: carry[0], compute, alike((needed, at, x)))
     return x

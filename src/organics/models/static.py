@@ -73,7 +73,8 @@ class StaticClassifier(eqx.Module):
     Arguments
         input_size: number of pixels.
         layers: the layers between code and readout, in order; may be empty.
-        encoder: widths of the encoder; the last is the length of the code.
+        encoder: widths of the encoder; the last is the length of the code. Without any, the input
+            is the code.
         target: what is read out; ten classes by default.
         decoder: whether there is a decoder. Its outputs are from 0 to 1.
 
@@ -198,6 +199,8 @@ def _stack(widths: tuple[int, ...], key: PRNGKeyArray, dtype) -> tuple[eqx.nn.Li
 
 
 def _sigmoid_network(layers: Sequence[eqx.nn.Linear], x: Array) -> Array:
+    if not layers:
+        return x
     for layer in layers[:-1]:
         x = jax.nn.relu(layer(x))
     return jax.nn.sigmoid(layers[-1](x))

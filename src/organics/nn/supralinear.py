@@ -10,15 +10,17 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from organics.arguments import float_type, require_positive, require_sizes
+from organics.arguments import float_type, require_among, require_positive, require_sizes
 from organics.circuit.constraints import positive
+from organics.linear.krylov import solve_by_products
 from organics.machine.mesh import advising, alike
+from organics.names import SupralinearDrive, SupralinearOutput
 from organics.nn.arguments import Built, as_built, as_input, require_as_built, require_finite
 from organics.nn.normalization import uniform_fan_in
 from organics.nn.protocols import Linearization, Settled
 from organics.rest.balance import judge
 from organics.rest.implicit import implicit
-from organics.rest.newton import newton
+from organics.rest.newton import newton, newton_krylov
 from organics.rest.relaxation import relax
 from organics.rest.system import System
 
@@ -29,6 +31,9 @@ _CLOSE = 1e-3  # relative imbalance below which Newton takes over; error of a st
 # Total weights between the populations (rows: to E and I; columns: from E and I) of the cortical
 # model, which has a stable steady state; Rubin, Van Hooser & Miller 2015, from memory.
 _TOTAL_WEIGHTS = ((2.5, 1.3), (2.4, 1.0))
+
+
+_FIRST_DRIVE = (1.0, 0.1, 1.0)  # scale, threshold and power of the drive "one-to-one"
 
 
 class Rest(NamedTuple):
@@ -52,7 +57,11 @@ class SSN(eqx.Module):
         tau du/dt = -u + h + W_s r,    r = k relu(u)^2,    h = W_in x + bias,
 
     for the layer's input `x`, shape (m,). `W_s = +-exp(log_W)`: the columns of E units are positive
-    and those of I units negative, whatever `log_W` is. The layer returns the rates of E.
+    and those of I units negative, whatever `log_W` is. The layer returns the rates of E, or their
+    potentials `u`.
+
+    With the drive "one-to-one" each E unit has an input of its own, `h_i = s (relu(x_i) + t)^p`,
+    and every I unit the constant `h_i = s t^p`; `s, t, p = exp(log_drive)` are learned.
 
     A steady state need not exist, be stable or be unique. The layer integrates the network from
     `u = 0` until it comes to rest, polishes that state by Newton, and differentiates it by the
@@ -61,22 +70,29 @@ class SSN(eqx.Module):
 
     Arguments
         input_size, excitatory, inhibitory: m, and the numbers of E and I units.
+        drive: "weights", the learned weights `W_in` to all units; or "one-to-one", for which m is
+            the number of E units.
+        output: "rates" or "potentials".
         k: gain of the rates.
         tau_E, tau_I: time constants, in ms.
         dtype: of the parameters; JAX's default float if not given.
 
-    Raises `ValueError`, naming the argument, for one that is not positive, or a `dtype` other than
-    float32 and float64; when called, if `x` has the wrong shape or is not finite (unless traced),
-    or if the layer's arrays no longer match its options.
+    Raises `ValueError`, naming the argument, for one that is not positive, an unknown `drive` or
+    `output`, an `input_size` that the drive cannot have, or a `dtype` other than float32 and
+    float64; when called, if `x` has the wrong shape or is not finite (unless traced), or if the
+    layer's arrays no longer match its options.
 
     Source: the network that Table 1 of Rawat et al. 2024 cites; equations of Rubin, Van Hooser &
-    Miller 2015, from memory. The initialisation is ours.
+    Miller 2015, from memory. The drive "one-to-one" with potentials read out is the form of Soo &
+    Lengyel 2022, without their noise. The initialisation is ours.
     """
 
-    W_in: Float[Array, "n m"]
-    bias: Float[Array, " n"]
+    W_in: Float[Array, "n m"] | None
+    bias: Float[Array, " n"] | None
+    log_drive: Float[Array, "3"] | None
     log_W: Float[Array, "n n"]
     excitatory: int = eqx.field(static=True)
+    output: SupralinearOutput = eqx.field(static=True)
     k: float = eqx.field(static=True)
     tau_E: float = eqx.field(static=True)
     tau_I: float = eqx.field(static=True)
@@ -90,6 +106,8 @@ class SSN(eqx.Module):
         inhibitory: int,
         *,
         key: "PRNGKeyArray",
+        drive: SupralinearDrive = "weights",
+        output: SupralinearOutput = "rates",
         k: float = 0.3,
         tau_E: float = 20.0,
         tau_I: float = 10.0,
@@ -97,16 +115,25 @@ class SSN(eqx.Module):
     ):
         require_sizes(input_size=input_size, excitatory=excitatory, inhibitory=inhibitory)
         require_positive(k=k, tau_E=tau_E, tau_I=tau_I)
+        require_among("drive", drive, SupralinearDrive)
+        require_among("output", output, SupralinearOutput)
+        if drive == "one-to-one" and input_size != excitatory:
+            raise ValueError(
+                f"`input_size` must be the number of E units, {excitatory}, for the drive "
+                f"one-to-one, not {input_size}."
+            )
         kind = float_type(dtype)
         counts = np.asarray([excitatory, inhibitory], int)
         n = excitatory + inhibitory
         k_in, k_W = jr.split(key)
-        self.W_in = uniform_fan_in(k_in, (n, input_size), input_size, kind)
-        self.bias = jnp.zeros(n, kind)
+        weights = drive == "weights"
+        self.W_in = uniform_fan_in(k_in, (n, input_size), input_size, kind) if weights else None
+        self.bias = jnp.zeros(n, kind) if weights else None
+        self.log_drive = None if weights else jnp.asarray(np.log(_FIRST_DRIVE), kind)
         each = np.repeat(np.repeat(np.asarray(_TOTAL_WEIGHTS) / counts, counts, 0), counts, 1)
         spread = jr.uniform(k_W, (n, n), kind, minval=-1, maxval=0)
         self.log_W = jnp.asarray(np.log(each), kind) + spread
-        self.excitatory = excitatory
+        self.excitatory, self.output = excitatory, output
         self.k, self.tau_E, self.tau_I = float(k), float(tau_E), float(tau_I)
         self.built = as_built(self)
 
@@ -135,9 +162,15 @@ class SSN(eqx.Module):
     def drive(self, x: Float[Array, " m"]) -> Float[Array, " n"]:
         """`h`, the external input for `x`."""
         require_as_built(self, self.built)
-        x = as_input(x, (self.W_in.shape[1],)).astype(self.W_in.dtype)
+        size = self.excitatory if self.W_in is None else self.W_in.shape[1]
+        x = as_input(x, (size,)).astype(self.log_W.dtype)
         require_finite("x", x)
-        return self.W_in @ x + self.bias
+        if self.log_drive is None:
+            assert self.W_in is not None and self.bias is not None
+            return self.W_in @ x + self.bias
+        scale, threshold, power = positive(self.log_drive)
+        own = jnp.zeros_like(self.tau).at[:size].set(jax.nn.relu(x))
+        return scale * (own + threshold) ** power
 
     def rates(self, u: Float[Array, " n"]) -> Float[Array, " n"]:
         """`r = k relu(u)^2`."""
@@ -156,34 +189,38 @@ class SSN(eqx.Module):
 
         If it does not, `u`, the rates and all derivatives are 0.
         """
-        driven = self._driven(self.drive(x))
-        u, found = _search(jax.lax.stop_gradient(driven))
-        return Rest(implicit(driven, jnp.where(found, u, 0)), found)
+        return _rest(self._driven(self.drive(x)))
 
     def __call__(
         self, x: Float[Array, " m"], *, key: "PRNGKeyArray | None" = None
     ) -> Float[Array, " E"]:
-        """Rates of the E units at rest for the input `x`; NaN if it does not come to rest.
+        """Rates, or potentials, of the E units at rest for the input `x`; NaN if the network does
+        not come to rest.
 
         `key` is ignored; `eqx.nn.Sequential` passes it.
         """
         del key
-        u, found = self.rest(x)
-        return jnp.where(found, self.rates(u)[: self.excitatory], jnp.nan)
+        rates, found = self.settle(x)
+        return jnp.where(found, rates, jnp.nan)
 
     def settle(self, x: Float[Array, " m"]) -> Settled:
-        """Rates of the E units at rest for the input `x`, 0 if it does not come to rest; and
-        whether it does."""
-        u, found = self.rest(x)
-        return Settled(self.rates(u)[: self.excitatory], found)
+        """The layer's output for the input `x`, 0 if the network does not come to rest; and whether
+        it does.
+
+        Unlike `rest`, uses products with `W_s`, which the inputs of a batch share. Where they
+        suffice, which is nearly always, it does not check whether an eigenvalue crossed 0.
+        """
+        u, found = _rest(self._driven(self.drive(x), by_products=True))
+        given = self.rates(u) if self.output == "rates" else u
+        return Settled(given[: self.excitatory], found)
 
     def driven(self, x: Float[Array, " m"]) -> System:
         """The network under the input `x`, such as `organics.continuation` takes it; its arrays are
         `W`, the drive `h` and `tau`, and its numbers the potentials `u`."""
         return self._driven(self.drive(x))
 
-    def _driven(self, h: Float[Array, " n"]) -> "_Driven":
-        return _Driven(self.W_s, h, self.tau, self.k, self.excitatory)
+    def _driven(self, h: Float[Array, " n"], *, by_products: bool = False) -> "_Driven":
+        return _Driven(self.W_s, h, self.tau, self.k, self.excitatory, by_products)
 
     def circuit(self, x: Float[Array, " m"]) -> None:
         """None: the network is not a `Circuit`."""
@@ -200,13 +237,17 @@ def _rates(k: float, u: Float[Array, " n"]) -> Float[Array, " n"]:
 
 
 class _Driven(System):
-    """The network under the drive `h`; its numbers are the potentials `u`."""
+    """The network under the drive `h`; its numbers are the potentials `u`.
+
+    With `by_products`, linear systems are solved by products with `W` where these suffice.
+    """
 
     W: Float[Array, "n n"]
     h: Float[Array, " n"]
     tau: Float[Array, " n"]
     k: float = eqx.field(static=True)
     excitatory: int = eqx.field(static=True)
+    by_products: bool = eqx.field(static=True, default=False)
     drive: ClassVar[str] = "h"
 
     def time_constants(self) -> Float[Array, " n"]:
@@ -223,6 +264,19 @@ class _Driven(System):
     def jacobian(self, x: Float[Array, " n"]) -> Float[Array, "n n"]:
         slope = 2 * self.k * jax.nn.relu(x)
         return self.W * slope[None, :] - jnp.eye(x.shape[0], dtype=x.dtype)
+
+    def solve(self, x: Float[Array, " n"], b: Float[Array, " n"]) -> Float[Array, " n"]:
+        """By a factorization, or by products."""
+        if not self.by_products:
+            return super().solve(x, b)
+        inverse = self.nearly_inverse(x)  # its own transpose
+        return solve_by_products(self.product(x), lambda _: inverse, self.jacobian, x, b)
+
+
+def _rest(driven: _Driven) -> Rest:
+    """Where the network comes to rest; u is 0 if it does not."""
+    u, found = _search(jax.lax.stop_gradient(driven))
+    return Rest(implicit(driven, jnp.where(found, u, 0)), found)
 
 
 @advising
@@ -247,6 +301,9 @@ def _search(driven: _Driven) -> tuple[Array, Array]:
         shortest=1e-6 * jnp.min(driven.tau),
     ).judged
     tolerance = float(jnp.finfo(driven.h.dtype).eps) ** 0.75
-    polished = newton(driven, tolerance, close, close.error <= _CLOSE)
-    found = polished.found.converged & polished.may_be_stable
-    return polished.found.x, found
+    wanted, quick = close.error <= _CLOSE, jnp.bool_(False)
+    if driven.by_products:
+        close = newton_krylov(driven, tolerance, close, wanted).found
+        quick = close.converged
+    polished = newton(driven, tolerance, close, wanted & ~quick)
+    return polished.found.x, polished.found.converged & (polished.may_be_stable | quick)
