@@ -25,7 +25,15 @@ from organics.files.lock import alone_in
 from organics.linear_stability.spectrum import stability
 from organics.models import build
 from organics.rest.search import steady_state
-from organics.training import BadCheckpoint, Diverged, SequenceConfig, TrainConfig, evaluate, train
+from organics.training import (
+    BadCheckpoint,
+    Diverged,
+    SequenceConfig,
+    TrainConfig,
+    evaluate,
+    loop,
+    train,
+)
 from organics.training.checkpoint import load_tree, read_arrays, save_tree
 from organics.training.evaluation import (
     as_examples,
@@ -274,6 +282,14 @@ def test_the_model_is_selected_on_validation_accuracy(complete):
     model = load_model(RunFolder.open(folder))
     found = mean_metrics(model, examples, len(held_out))
     assert (found["accuracy"], found["loss"]) == (best[0], -best[1])
+
+
+def test_a_run_ends_when_its_patience_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "mean_metrics", lambda *_: {"loss": 1.0, "accuracy": 0.5})
+    patient = dataclasses.replace(SMALL, epochs=9, patience=2)
+    report = quiet(patient, tmp_path)
+    assert (report.best_epoch, report.epochs, len(lines(tmp_path))) == (1, 3, 3)
+    assert quiet(patient, tmp_path, resume=True) == report
 
 
 def test_evaluate_repeats_the_test_and_asks_for_stability_everywhere(complete):

@@ -76,7 +76,9 @@ class Optimization(Settings):
     """How a model is trained."""
 
     epochs: Epochs = 60
-    """Number of passes over the training examples."""
+    """Number of passes over the training examples; with `patience`, at most."""
+    patience: Count | None = None
+    """Stop after so many epochs in a row without a better validated model; by default never."""
     batch_size: Count = 256
     """Examples per step."""
     optimizer: OptimizerName = "adam"
@@ -531,7 +533,7 @@ OwnConfig = FileConfig | GivenConfig
 AnyConfig = TrainConfig | SequenceConfig | OwnConfig
 
 
-_LATER = ("optimizer", "momentum", "drops", "drop_factor", "raw_pixels")
+_LATER = ("optimizer", "momentum", "drops", "drop_factor", "raw_pixels", "patience")
 """What settings of earlier versions lack: they were trained with the defaults."""
 
 

@@ -214,8 +214,14 @@ class _Run:
             self.config.epochs, self.steps_per_epoch, self.done, progress, self.config.figure
         )
         with bar:
-            while self.done < self.config.epochs:
+            while not self.over:
                 self._epoch(self.done + 1, bar)
+
+    @property
+    def over(self) -> bool:
+        """Whether no epochs are left, or patience has ended."""
+        patience = self.config.patience or self.config.epochs
+        return self.done == self.config.epochs or self.done - self.best_epoch >= patience
 
     def best_model(self) -> Model:
         """The model of the best epoch, in all processes."""
@@ -239,7 +245,7 @@ class _Run:
             recurrent=config.recurrent,
             seed=config.seed,
             parameters=count_parameters(model),
-            epochs=config.epochs,
+            epochs=self.done,
             best_epoch=self.best_epoch,
             test_loss=tested["loss"],
             seconds_per_epoch=float(np.median(seconds)),

@@ -14,9 +14,10 @@ class Outcome:
 
     All is of the epoch with the best validation accuracy (among equals, the least validation loss),
     or, for a user's data, with the least validation loss. The test set is used once, after this
-    choice. `test_loss` is NaN, null in the file, if the model overflows on a test input.
-    `seconds_per_epoch` is the median over the epochs, without validation. `dataset` is the task,
-    for sequences of pixels. `devices` is the number of devices that shared the work.
+    choice. `epochs` is how many were trained. `test_loss` is NaN, null in the file, if the model
+    overflows on a test input. `seconds_per_epoch` is the median over the epochs, without
+    validation. `dataset` is the task, for sequences of pixels. `devices` is the number of devices
+    that shared the work.
     """
 
     dataset: str
