@@ -23,6 +23,7 @@ from organics.studies.harness.pieces import kept_document
 from organics.studies.harness.target import Job
 from organics.studies.networks.runs import accuracies, in_common, lines, where
 from organics.training import Report, TrainConfig, evaluate, train
+from organics.training.run_folder import RunFolder
 
 SIZES: dict[ModelName, tuple[tuple[int, ...], ...]] = {
     "organics": ((50,), (80,), (120, 60)),
@@ -55,13 +56,17 @@ class Networks(Settings):
     sizes: int | None = None
     """Only the first so many sizes of each network; by default all."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds: one run of each network and size for each."""
+    """Seeds: one run of each network and size for each ..."""
+    mlp_seeds: int | None = None
+    """... except the multilayer perceptrons, if given: so many of these."""
     recurrent: StaticRecurrence = "identity"
     """Recurrent weights of the circuits; the paper's are "bounded"."""
     epochs: int = 40
-    """Epochs of each run ..."""
+    """Most epochs of each run ..."""
     ssn_epochs: int = 10
-    """... except the supralinear networks, whose steps take at least 7 times as long."""
+    """... except the supralinear networks, whose steps take several times as long."""
+    patience: int = 10
+    """Epochs in a row without a better validated model, after which a run stops."""
     batch_size: int = 256
     """Images per step."""
     averaging: float = 0.999
@@ -142,9 +147,11 @@ def _watch(
     networks: Networks, settings: list[TrainConfig], tell: Callable[[float, str], None]
 ) -> None:
     """Report the progress of the runs, from their folders."""
-    epochs = [_epochs(_folder(networks, setting)) for setting in settings]
-    done = sum(_work(s) * count / s.epochs for s, count in zip(settings, epochs, strict=True))
-    complete = sum(count == s.epochs for s, count in zip(settings, epochs, strict=True))
+    done, complete = 0.0, 0
+    for setting in settings:
+        over, epochs = _progress(_folder(networks, setting))
+        complete += over
+        done += _work(setting) * (1.0 if over else epochs / setting.epochs)
     tell(done / sum(map(_work, settings)), f"{complete} of {len(settings)} networks")
 
 
@@ -156,32 +163,35 @@ def _settings(networks: Networks, model: ModelName) -> list[TrainConfig]:
             layers=layers,
             recurrent=networks.recurrent if model == "organics" else "identity",
             epochs=networks.ssn_epochs if model == "ssn" else networks.epochs,
+            patience=networks.patience,
             batch_size=networks.batch_size,
             averaging=networks.averaging,
             seed=seed,
         )
         for layers in SIZES[model][: networks.sizes]
-        for seed in networks.seeds
+        for seed in networks.seeds[: networks.mlp_seeds if model == "mlp" else None]
     ]
 
 
 def _work(setting: TrainConfig) -> float:
     """Approximate length of a run, in epochs of a network without recurrence."""
     if setting.model == "ssn":
-        return 7.0 * setting.epochs
+        return 3.0 * setting.epochs
     learns = setting.model == "organics" and setting.recurrent != "identity"
     return setting.epochs * (1 + sum(setting.layers) / 130 if learns else 1.0)
 
 
-def _epochs(folder: Path) -> int:
-    """Number of complete epochs of a run."""
-    return len(lines(folder, "metrics.jsonl"))
+def _progress(folder: Path) -> tuple[bool, int]:
+    """Whether a run is complete, and the number of its complete epochs."""
+    epochs = len(lines(folder, "metrics.jsonl"))
+    return bool(epochs) and RunFolder.open(folder).load_report() is not None, epochs
 
 
 def _folder(networks: Networks, setting: TrainConfig) -> Path:
     sizes = "-".join(str(n) for n in setting.layers)
     kind = setting.model + ("" if setting.recurrent == "identity" else f"-{setting.recurrent}")
-    return networks.out / f"{kind}-{sizes}-averaging{networks.averaging:g}-seed{setting.seed}"
+    name = f"{kind}-{sizes}-averaging{networks.averaging:g}-patience{networks.patience}"
+    return networks.out / f"{name}-seed{setting.seed}"
 
 
 def _evaluation(folder: Path) -> dict[str, Any]:
@@ -211,7 +221,8 @@ def _row(networks: Networks, model: ModelName, layers: tuple[int, ...], group) -
         "layers": list(layers),
         "recurrent": group[0][0].recurrent if model == "organics" else None,
         "parameters": reports[0].parameters,
-        "epochs": reports[0].epochs,
+        "epochs": group[0][0].epochs,
+        "trained_epochs": [report.epochs for report in reports],
         **accuracies(reports),
         "paper_test_accuracy": PAPER.get((model, layers)),
         "seconds_per_epoch": [round(report.seconds_per_epoch, 3) for report in reports],

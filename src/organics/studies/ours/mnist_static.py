@@ -29,7 +29,7 @@ def conclude(found: dict[str, Any]) -> Outcome:
     circuits = [row for row in found["rows"] if row["model"] == "organics"]
     checks = [check for row in circuits for check in _checks(row)]
     here = "; ".join(f"{_label(row)} {percent(row)}" for row in circuits)
-    columns = ("network", "parameters", "epochs", "test accuracy", "paper",
+    columns = ("network", "parameters", "epochs, at most", "test accuracy", "paper",
                "test inputs at which all layers are stable")  # fmt: skip
     return Outcome(here, checks, found, Table(columns, [_cells(row) for row in found["rows"]]))
 
