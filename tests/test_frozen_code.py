@@ -57,7 +57,7 @@ def test_each_network_has_its_layer():
 
     readout, n = 510, 50
     assert [parameters(name) - readout for name in LAYERS] == [
-        3 + 100**2, 100**2 + 100 * 50 + 100, 4 * n**2 + n, 3 * n**2 + n, n**2 + n, 0,
+        3 + 100**2, 100**2 + 100 * 50 + 100, 3 * n**2 + n, n**2 + n, 0,
     ]  # fmt: skip
 
 

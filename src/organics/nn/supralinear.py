@@ -165,7 +165,8 @@ class SSN(eqx.Module):
         size = self.excitatory if self.W_in is None else self.W_in.shape[1]
         x = as_input(x, (size,)).astype(self.log_W.dtype)
         require_finite("x", x)
-        if self.W_in is not None:
+        if self.log_drive is None:
+            assert self.W_in is not None and self.bias is not None
             return self.W_in @ x + self.bias
         scale, threshold, power = positive(self.log_drive)
         own = jnp.zeros_like(self.tau).at[:size].set(jax.nn.relu(x))

@@ -10,10 +10,10 @@ Here all networks read the same code, of an autoencoder with their sizes and los
 cross-entropy, Adam at 0.001), in batches, from the training images alone; theirs has also seen the
 test images. Two supralinear networks of 50:50 are trained: in the cited form, but without noise and
 without the growth of the network during training; and in the form of `table1`, with weights from
-the code to all units and rates read out. Two circuits stand beside them, with `W_r = I` and with
-learned `W_r`, and a dense ReLU layer and a linear readout. All have the same optimizer, rate,
-schedule and number of epochs. Learned `W_r` goes with normalization weights of at most 1: without
-this bound, training here led to circuits without a steady state.
+the code to all units and rates read out. The circuit with `W_r = I` stands beside them, and a dense
+ReLU layer and a linear readout. All have the same optimizer, rate, schedule and number of epochs.
+The circuit with learned `W_r` is not among them: at this rate its training ends at an image for
+which no steady state is found.
 """
 
 from collections.abc import Callable
@@ -54,9 +54,6 @@ _F = np.float32
 LAYERS: dict[str, _Layer | None] = {
     CITED: lambda n, key: SSN(n, n, n, key=key, drive="one-to-one", output="potentials", dtype=_F),
     "SSN 50:50, form of table1": lambda n, key: SSN(n, n, n, key=key, dtype=_F),
-    "ORGaNICs 50:50, learned W_r": lambda n, key: Normalization(
-        n, n, key=key, recurrent="bounded", pool="bounded", dtype=_F
-    ),
     CIRCUIT: lambda n, key: Normalization(n, n, key=key, dtype=_F),
     RELU: lambda n, key: Dense(n, n, key=key, dtype=_F),
     "linear readout": None,
