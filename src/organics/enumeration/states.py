@@ -31,6 +31,7 @@ from organics.proofs.proof import Proof
 from organics.proofs.proof import prove as prove_one
 from organics.rest.point import OperatingPoint
 from organics.rest.search import given_state, steady_state
+from organics.shared_pool.modes import why_not
 
 MOST = 100
 """Number of neurons up to which steady states are searched for."""
@@ -161,10 +162,12 @@ def steady_states(
 ) -> SteadyStates:
     """All steady states of `circuit` for the constant input drive `z`, shape (n,).
 
-    For `W_r = I` there is one. If all neurons have the same pool (equal rows of `W`, equal `b0
-    sigma`), as one neuron alone has, the states of the main model are found exactly and are proved
-    to be all. Otherwise they are searched for; `complete` then says whether their signs add up as
-    they must.
+    For `W_r = I` there is one. If all neurons share one pool and `W_r` is symmetric and positive
+    semidefinite, `why` says which one is the principal state, which a theorem calls unique and
+    stable: see `organics.principal_state`. If all neurons have the same pool (equal rows of `W`,
+    equal `b0 sigma`), as one neuron alone has, the states of the main model are found exactly and
+    are proved to be all. Otherwise they are searched for; `complete` then says whether their signs
+    add up as they must.
 
     Arguments
         circuit: the main or the rectified model; with a matrix `W_r` at most 100 neurons.
@@ -241,10 +244,26 @@ def _enclosed(
 
 def _result(states, degree: Degree, outcome: str, why: str, boxes: int, remaining) -> SteadyStates:
     states = sorted(states, key=lambda found: float(np.linalg.norm(found.state.a)))
+    why += _of_the_principal_state(states)
     agrees = degree.expected is not None and degree.expected == degree.found
     proved = outcome == ALL
     complete = proved or (agrees and outcome != UNDECIDED)
     return SteadyStates(tuple(states), degree, complete, proved, outcome, why, boxes, remaining)
+
+
+def _of_the_principal_state(states) -> str:
+    """What the theorem on one pool says of one of the states, if anything."""
+    circuit = states[0].point.system if states else None
+    if circuit is None or circuit.has_identity_recurrence or why_not(circuit) is not None:
+        return ""
+    omega = np.linalg.eigvalsh(np.asarray(circuit.recurrent, np.float64))
+    if omega[0] < 0:
+        return ""
+    for i, found in enumerate(states):
+        s = np.sqrt(float(found.state.a[0]))
+        if np.all(1 - (1 - s) * omega > 0):
+            return f"; state {i} is the principal one, and stable by the theorem on one pool"
+    return ""
 
 
 def _no_boxes(circuit: Circuit) -> Float[np.ndarray, "0 2 n"]:
