@@ -69,7 +69,7 @@ def run(
             if name in per_trial
         ]  # fmt: skip
     document = {"neurons": sample.neurons, "grid": sample.grid, "seconds_of": found,
-                "targets": goals}  # fmt: skip
+                "targets": goals, "torch": getattr(torch, "__version__", None)}  # fmt: skip
     return conclude(agenda, command("perturbed", quick=quick, seconds=seconds), document, out)
 
 
