@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.integrate import solve_ivp
 
 from organics import Circuit, given_state, principal_state, stability, steady_state
 from organics.circuit.circuit import State
@@ -54,15 +56,42 @@ def test_euler_steps_lose_a_state_that_adaptive_steps_reach():
     start = jax.vmap(study._normalized)(batch)
     outcomes = study.by_euler_steps(batch, start)
     assert study.OUTCOMES[outcomes[0]] == "periodic"
-    adaptive, s = study.by_adaptive_steps(batch, start)
+    adaptive, s = study.by_adaptive_steps(batch, start, np.zeros(1))
     found = study.principal(jax.tree.map(lambda x: x[0], batch))
     assert study.OUTCOMES[adaptive[0]] == "at rest" and s[0] == pytest.approx(
         float(found.s), rel=1e-3
     )
     circuit, z = jax.tree.map(lambda x: x[0], batch).as_circuit()
-    state = State(found.v, np.square(found.s) * np.ones(30))
+    state = State(found.v, jnp.full(30, jnp.square(found.s)))
     linear = stability(given_state(circuit, z, state))
     assert linear.stable and largest_euler_step(linear.eigenvalues) < study.STEP * study.TAU
+
+
+def test_a_strongly_perturbed_circuit_diverges_in_a_finite_time():
+    """Two solvers of another library meet the same moment; ours says so."""
+    mu, share = study.matrix(study.Sample(neurons=30), 1)
+    one = study.modes(10.0, 0.05, mu, share)
+    batch = jax.tree.map(lambda x: np.asarray(x)[None], one)
+    start = jax.vmap(study._normalized)(batch)
+    adaptive, _ = study.by_adaptive_steps(batch, start, np.zeros(1))
+    assert study.OUTCOMES[adaptive[0]] == "diverged"
+
+    def velocity(_, x):
+        v, a = x[:-1], x[-1]
+        dv = -v + one.d + (1 - np.sqrt(a)) * one.omega * v
+        return np.r_[dv, -a + study.C + a * np.sum(v * v)] / study.TAU
+
+    def far(_, x):
+        return x[-1] - 1e8
+
+    setattr(far, "terminal", True)  # noqa: B010
+    begin = np.r_[start.y[0], start.a[0, 0]]
+    moments = []
+    for method in ("DOP853", "Radau"):
+        path = solve_ivp(velocity, (0, 60), begin, method, rtol=1e-8, atol=1e-10, events=far)
+        moments.append(path.t[-1])
+        assert path.status == 1
+    assert moments[0] == pytest.approx(moments[1], rel=1e-5)
 
 
 def test_the_stored_numbers_give_the_stored_verdict():

@@ -175,6 +175,16 @@ def test_an_indefinite_matrix_may_destabilise_the_principal_state():
     assert certificate.kind == "spectral" and not certificate.holds
 
 
+def test_among_all_states_the_principal_one_is_named():
+    """One neuron with a weight of 3: two stable states and a saddle."""
+    circuit = Circuit([[1.0]], [[3.0]], 0.5, 0.5, 0.1, 20.0, 2.0)
+    found = organics.steady_states(circuit, np.array([0.1]))
+    principal = organics.principal_state(circuit, np.array([0.1]))
+    (i,) = [i for i in range(3) if np.isclose(found.states[i].state.a[0], principal.state.a[0])]
+    assert f"; state {i} is the principal one, and stable" in found.why
+    assert found.states[i].stable and organics.certify(principal).kind == "one pool"
+
+
 def test_what_has_no_reduction_is_refused():
     ones = np.ones((2, 2))
     for circuit, why in (

@@ -19,6 +19,7 @@ from organics.linear_stability.spectrum import Stability, stability
 from organics.printing import Lines, in_html, in_words, numbers
 from organics.rest.point import OperatingPoint
 from organics.rest.search import given_state, steady_state
+from organics.shared_pool.modes import why_not
 
 if TYPE_CHECKING:
     from organics.proofs.proof import Proof
@@ -153,10 +154,12 @@ def steady_states(
 ) -> SteadyStates:
     """All steady states of a circuit or hierarchy for the constant input drive `z`, shape (n,).
 
-    For `W_r = I` there is one. If all neurons have the same pool (equal rows of `W`, equal `b0
-    sigma`), as one neuron alone has, the states of the main model are found exactly and are proved
-    to be all. Otherwise they are searched for; `complete` then says whether their signs add up as
-    they must.
+    For `W_r = I` there is one. If all neurons share one pool and `W_r` is symmetric and positive
+    semidefinite, `why` says which one is the principal state, which a theorem calls unique and
+    stable: see `organics.principal_state`. If all neurons have the same pool (equal rows of `W`,
+    equal `b0 sigma`), as one neuron alone has, the states of the main model are found exactly and
+    are proved to be all. Otherwise they are searched for; `complete` then says whether their signs
+    add up as they must.
 
     A hierarchy has one if feedback never acts (`Hierarchy.never_acts`) and all recurrence is the
     identity. Otherwise states are searched for from the closed form, along `gamma`, and from random
@@ -280,10 +283,26 @@ def _enclosed(
 
 def _result(states, degree: Degree, outcome: str, why: str, boxes: int, remaining) -> SteadyStates:
     states = sorted(states, key=lambda found: float(np.linalg.norm(modulators(found.state))))
+    why += _of_the_principal_state(states)
     agrees = degree.expected is not None and degree.expected == degree.found
     proved = outcome == ALL
     complete = proved or (agrees and outcome != UNDECIDED)
     return SteadyStates(tuple(states), degree, complete, proved, outcome, why, boxes, remaining)
+
+
+def _of_the_principal_state(states) -> str:
+    """What the theorem on one pool says of one of the states, if anything."""
+    circuit = states[0].point.system if states else None
+    if not isinstance(circuit, Circuit) or circuit.has_identity_recurrence or why_not(circuit):
+        return ""
+    omega = np.linalg.eigvalsh(np.asarray(circuit.recurrent, np.float64))
+    if omega[0] < 0:
+        return ""
+    for i, found in enumerate(states):
+        s = np.sqrt(float(found.state.a[0]))
+        if np.all(1 - (1 - s) * omega > 0):
+            return f"; state {i} is the principal one, and stable by the theorem on one pool"
+    return ""
 
 
 def _no_boxes(circuit: Areas) -> Float[np.ndarray, "0 2 n"]:

@@ -51,7 +51,7 @@ SLOW = 0.01
 _CHUNKS, _CHUNK = 20, 2000  # of steps
 _REST, _BEYOND = 1e-6, 1e10  # largest change in a step at rest, and size of a diverged state
 _PERIODIC = 0.01  # difference of the last maxima, relative to the swing
-_MOST = 65_536  # adaptive steps
+_MOST, _TOGETHER = 65_536, 32  # adaptive steps; circuits of a batch
 _MARGIN = 1.2  # closer to the border of stable steps, these come to rest slowly
 _NEAR = 0.01  # relative distance of `sqrt(a)` at which a simulation is at the principal state
 OUTCOMES = ("at rest", "periodic", "neither", "diverged")
@@ -216,7 +216,7 @@ def _experiment(sample: Sample) -> dict[str, Any]:
     }
     for name, start in STARTS.items():
         x = jax.jit(jax.vmap(start))(batch)
-        adaptive, s = by_adaptive_steps(batch, x)
+        adaptive, s = by_adaptive_steps(batch, x, np.real(rates[:, 0]))
         near = np.isfinite(s) & (np.abs(s / np.asarray(at.s) - 1) < _NEAR)
         found[name] = {
             "euler": by_euler_steps(batch, x).reshape(shape),
@@ -268,7 +268,7 @@ def _chunk(batch: Modes, x: Float[Array, "k 2 n"]):
 def by_euler_steps(batch: Modes, start: State) -> np.ndarray:
     """The outcome of the published simulation of each circuit, an index into `OUTCOMES`."""
     x = jnp.stack(start, axis=1)
-    found = np.full(len(x), -1)
+    found, a = np.full(len(x), -1), np.zeros((len(x), _CHUNK))
     for _ in range(_CHUNKS):
         x, size, change, a = (np.asarray(value) for value in _chunk(batch, x))
         for which, outcome in ((size > _BEYOND, 3), (change < _REST, 0)):
@@ -301,10 +301,23 @@ def _adaptive(batch: Modes, start: State):
     return jax.vmap(one)(batch, start)
 
 
-def by_adaptive_steps(batch: Modes, start: State) -> tuple[np.ndarray, np.ndarray]:
+def by_adaptive_steps(
+    batch: Modes, start: State, slowness: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The outcome of adaptive steps over the same time, 0, 2 or 3 of `OUTCOMES`, and the last
-    `sqrt(a)`."""
-    rested, failure, s = (np.asarray(value) for value in _adaptive(batch, start))
+    `sqrt(a)`.
+
+    Circuits that are about as slow are simulated together, as all of a batch take as many steps as
+    the slowest. `slowness` rises with the time that a circuit needs.
+    """
+    order = np.argsort(slowness)
+    parts = -(-len(order) // _TOGETHER)
+    size = -(-len(order) // parts)
+    some = [order[np.minimum(np.arange(i, i + size), len(order) - 1)]
+            for i in range(0, parts * size, size)]  # fmt: skip
+    found = [_adaptive(*jax.tree.map(lambda x, i=i: x[i], (batch, start))) for i in some]
+    _, first = np.unique(np.concatenate(some), return_index=True)
+    rested, failure, s = (np.concatenate(values)[first] for values in zip(*found, strict=True))
     if not np.all((failure == NONE) | (failure == DIVERGENCE)):
         raise ArithmeticError("a simulation failed for another reason than divergence.")
     return np.where(rested, 0, np.where(failure == NONE, 2, 3)), s
@@ -443,7 +456,7 @@ def draw(outcome: Outcome) -> Figure:
         np.linspace(0, len(strengths) - 1, 4).astype(int)[:3], COLOURS, strict=False
     ):
         right.plot(spreads, -median[:, i], color=colour, label=f"strength {strengths[i]:.2g}")
-        right.axvline(slowing_spread(strengths[i], C), color=colour, ls=":")
+        right.axvline(slowing_spread(float(strengths[i]), C), color=colour, ls=":")
     right.set(xscale="log", yscale="log", xlabel="spread of the perturbation",
               ylabel="slowest rate (1/τ), median")  # fmt: skip
     right.legend(fontsize=7)

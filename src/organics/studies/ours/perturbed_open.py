@@ -51,13 +51,13 @@ class Sample:
     neurons: int = 20
     strengths: tuple[float, ...] = (0.05, 0.5)
     """Norms of the drive."""
-    spreads: int = 500
+    spreads: int = 300
     """Steps by which the spread grows from 0.03 to 3."""
     simulated: tuple[float, ...] = (1.0, 3.0)
     """Spreads of the simulations."""
-    trials: int = 60
+    trials: int = 30
     """Matrices for each kind and strength."""
-    duration: float = 500.0
+    duration: float = 300.0
     """Of a simulation, in units of the time constants."""
     seed: int = 0
 
