@@ -57,6 +57,7 @@ BENCHMARKS = {
     "branches": Estimate("benchmarks.branches", 300, 120, 60),
     "cells": Estimate("benchmarks.cells", 85, 30, 10),
     "libraries": Estimate("benchmarks.libraries", 45, 40, 20),
+    "explorer": Estimate("benchmarks.explorer", 140, 60, 60),
     "torch_layer": Estimate("benchmarks.torch_layer", 62, 30, 10),
     "steady_states": Estimate("benchmarks.steady_states", 260, 30, 15, full=1500),
 }

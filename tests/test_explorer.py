@@ -224,6 +224,8 @@ addEventListener("load", () => setTimeout(() => {
   slide("field_tau_a", -1); // refused
   setTimeout(() => {
     const results = { before, after: document.getElementById("verdict").textContent };
+    const visual = Bokeh.require("core/visuals/visual").VisualProperties.prototype;
+    results.remembers = String(visual._get_css_value).includes("known");
     for (const name of ["file", "python"]) {
       document.getElementById(`copy_${name}`).click();
       results[name] = document.getElementById("text").value;
@@ -251,6 +253,7 @@ def test_the_page_follows_its_sliders_and_its_texts_can_be_read_back(tmp_path):
     results = json.loads(in_element("results", dom))
     assert results["before"] == "3 fixed points, 1 stable"
     assert results["after"] == "1 fixed point, 1 stable"
+    assert results["remembers"]  # an inner function of Bokeh, whose name may change
     copied = tmp_path / "copied.json"
     copied.write_text(results["file"])
     got, z = load_circuit(copied)

@@ -22,7 +22,11 @@
     const color = content.colors;
     page.fill("state", "state_y", { x: places, y: states, color });
     page.fill("state", "state_a", { x: places, y: row(a, now, n), color });
-    page.fill("responses", "responses_now", { x: neurons.map(() => contrasts[now]), y: states, color });
+  }
+
+  function markResponses() {
+    const places = neurons.map(() => contrasts[now]);
+    page.fill("responses", "responses_now", { x: places, y: row(y, now, n), color: content.colors });
   }
 
   function drawEigenvalues() {
@@ -37,6 +41,7 @@
       ys: neurons.map((i) => row(power, now * n + i, content.hertz.length)),
       color: content.colors,
     });
+    describe();
   }
 
   function describe() {
@@ -67,7 +72,7 @@
 
   const { STABLE, UNSTABLE } = page.colors;
   page.explain(["●", "inherit", "y"], ["□", "inherit", "a"], ["●", STABLE, "stable"], ["○", UNSTABLE, "unstable"]);
-  const changed = page.inFrames(drawState, drawEigenvalues, drawSpectra, describe);
+  const changed = page.inFrames(drawState, markResponses, drawEigenvalues, drawSpectra);
   const range = page.element("input", {
     type: "range", id: "slider_contrast", min: 0, max: contrasts.length - 1, step: 1,
   });

@@ -9,6 +9,21 @@ const page = (() => {
   const by = (id) => document.getElementById(id);
   const figures = {}; // Bokeh's models by name
 
+  // At each paint Bokeh asks the browser for the style of all that it draws, which took half of the
+  // time. The styles change with the scheme alone, so each is asked for once. That is an inner part
+  // of Bokeh: where it is not found, all is as it was.
+  function rememberStyles() {
+    let known = new WeakMap();
+    const visual = Bokeh.require("core/visuals/visual").VisualProperties.prototype;
+    const ask = visual._get_css_value;
+    if (!ask) return;
+    dark.addEventListener("change", () => (known = new WeakMap()));
+    visual._get_css_value = function (name) {
+      if (!known.has(this)) known.set(this, {});
+      return (known.get(this)[name] ??= ask.call(this, name));
+    };
+  }
+
   // Put the figures on the page, then call `ready`. They are drawn again if the scheme changes.
   async function open(ready) {
     by("title").textContent = document.title = content.title || "organics explorer";
@@ -17,6 +32,11 @@ const page = (() => {
       const [view] = (await Bokeh.embed.embed_item(item, by(name))).roots;
       figures[name] = view.model;
       dark.addEventListener("change", () => view.request_repaint());
+    }
+    try {
+      rememberStyles(); // now that the figures have some
+    } catch (error) {
+      console.warn(error);
     }
     ready();
   }
@@ -38,16 +58,25 @@ const page = (() => {
   }
 
   // A function that asks for drawing: in the next frame `first` and one of the others, which take
-  // turns until all are up to date. All in each frame would be too much for a smooth drag.
+  // turns until all are up to date. All in each frame would be too much for a smooth drag; where
+  // frames come late even so, the others wait for every fourth while it goes on.
   function inFrames(first, ...others) {
-    let [stale, left, turn] = [false, 0, 0];
-    function frame() {
+    const [LATE, PATIENCE] = [20, 3]; // ms, of the 16.7 at 60 frames a second; frames
+    let [stale, left, turn, waited] = [false, 0, 0, 0];
+    let last = 0; // when the frame before began; 0 if there was none
+    function frame(now) {
+      const wait = stale && last && now - last > LATE && waited < PATIENCE;
+      last = now;
       if (stale) first();
       stale = false;
-      others[turn]();
-      turn = (turn + 1) % others.length;
-      left -= 1;
+      waited = wait ? waited + 1 : 0;
+      if (!wait) {
+        others[turn]();
+        turn = (turn + 1) % others.length;
+        left -= 1;
+      }
       if (left > 0) requestAnimationFrame(frame);
+      else last = 0;
     }
     return () => {
       if (left === 0) requestAnimationFrame(frame);
