@@ -193,11 +193,47 @@ OURS: tuple[Target, ...] = (
         room="ours",
     ),
     Target(
+        name="degree",
+        title="How many steady states random circuits have",
+        claim="The signs of all steady states add up to the sign of `det W_r`, so that with "
+        "`det W_r < 0` a stable state is never the only one.",
+        source=_OURS,
+        minutes=5.0,
+        room="ours",
+    ),
+    Target(
         name="several_states",
         title="Several steady states",
         claim="Two stable states are possible within the bounds of the conjecture.",
         source=_OURS,
         minutes=15.0,
+        room="ours",
+    ),
+    Target(
+        name="identity",
+        title="Identity recurrence near and far from rest",
+        claim="With `W_r = I` nothing happens over contrast, rhythms have the window that a "
+        "formula says, and circuits come to the closed form from far away.",
+        source=_OURS,
+        minutes=6.0,
+        room="ours",
+    ),
+    Target(
+        name="hopf",
+        title="Oscillations that begin as contrast falls",
+        claim="In random circuits with `W_r` of norm 3, most Hopf points that a stable state meets "
+        "as contrast falls are supercritical: a stable rhythm begins.",
+        source=_OURS,
+        minutes=5.0,
+        room="ours",
+    ),
+    Target(
+        name="exceptions",
+        title="Circuits without a stable steady state",
+        claim="In each class of `W_r` that was tried there is a circuit within the bounds of the "
+        "conjecture, of one or two neurons, that has no stable steady state.",
+        source=_OURS,
+        minutes=2.0,
         room="ours",
     ),
     Target(
