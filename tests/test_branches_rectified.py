@@ -13,7 +13,8 @@ import organics
 from organics.branches import arclength
 from organics.branches.kinks import onward
 from organics.circuit.circuit import Circuit, State, random_drive
-from organics.enumeration.enclosure import ALL, enclose_all
+from organics.enumeration.enclosed import ALL
+from organics.enumeration.enclosure import enclose_all
 from organics.enumeration.reduced import Reduced
 from organics.enumeration.search import search
 from organics.plots import bifurcation_diagram

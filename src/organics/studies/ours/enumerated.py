@@ -13,7 +13,8 @@ from jaxtyping import Array, Complex, Float
 
 from organics.circuit.circuit import Circuit, State
 from organics.enumeration.degree import expected_degree
-from organics.enumeration.enclosure import ALL, enclose_all
+from organics.enumeration.enclosed import ALL
+from organics.enumeration.enclosure import enclose_all
 from organics.enumeration.reduced import Reduced
 from organics.enumeration.search import is_among
 from organics.linear.jacobian import jacobian

@@ -22,7 +22,7 @@ from jaxtyping import Float
 
 from organics.circuit.circuit import Circuit
 from organics.circuit.file import save_circuit
-from organics.enumeration.enclosure import ALL
+from organics.enumeration.enclosed import ALL
 from organics.enumeration.reduced import Reduced
 from organics.enumeration.search import newton, search
 from organics.enumeration.states import SteadyStates, steady_states
