@@ -140,7 +140,7 @@ def _peer(agenda: Agenda, circuits: Circuit, drives: Any) -> dict[str, Any]:
 
 
 def _by_jaxcont(circuits: Circuit, drives: Any, i: int) -> list[tuple[str, float]]:
-    """The events of a branch, with their contrast."""
+    """The events of a branch, with their contrast. It also reports some outside the bounds."""
     peer = _jaxcont()
     circuit = jax.tree.map(lambda leaf: leaf[i], circuits)
     tau = np.concatenate([circuit.tau_y, circuit.tau_a])
@@ -156,7 +156,8 @@ def _by_jaxcont(circuits: Circuit, drives: Any, i: int) -> list[tuple[str, float
     found = peer.continuation(
         problem, p_span=BOUNDS, settings=settings, events=[peer.Fold(), peer.Hopf()]
     )
-    return [(event.kind, float(event.p)) for event in found.events]
+    events = [(event.kind, float(event.p)) for event in found.events]
+    return [event for event in events if BOUNDS[0] <= event[1] <= BOUNDS[1]]
 
 
 class _Program:
