@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from organics import baselines as baselines
     from organics import data as data
+    from organics import fitting as fitting
     from organics import nn as nn
     from organics import plots as plots
+    from organics import responses as responses
     from organics import training as training
     from organics.branches.continuation import continuation as continuation
     from organics.branches.continuation import continuations as continuations
@@ -62,7 +64,7 @@ if TYPE_CHECKING:
     from organics.training.fitted import load_run as load_run
     from organics.trials import run_trials as run_trials
 
-_MODULES = ("baselines", "data", "nn", "plots", "training")
+_MODULES = ("baselines", "data", "fitting", "nn", "plots", "responses", "training")
 _HOMES = {
     "branches.continuation": ("continuation", "continuations"),
     "circuit.circuit": ("Circuit", "FiringRates", "State", "random_drive"),
@@ -121,6 +123,7 @@ __all__ = [
     "cross_spectrum",
     "data",
     "energy",
+    "fitting",
     "fixed_points_2d",
     "given_state",
     "jacobian",
@@ -136,6 +139,7 @@ __all__ = [
     "prove",
     "random_drive",
     "rate_covariance",
+    "responses",
     "run_trials",
     "save_circuit",
     "simulate",

@@ -53,3 +53,10 @@ Figure = Literal["branches", "plane", "frequency"]
 """What a figure of `organics continue` shows."""
 FeedbackForm = Literal["balanced", "additive"]
 """How feedback between areas enters the recurrent drive."""
+
+Quantity = Literal["y", "a", "rate", "lfp"]
+"""What was recorded: a potential, a firing rate, or a field potential."""
+FittedRecurrence = Literal["identity", "free", "half"]
+"""Recurrent weights of a fitted circuit: the identity, any, or `(I + K) / 2` with `|K| < 1`."""
+Samples = Literal["spectra", "courses"]
+"""What the samples of a recording show: fluctuations at rest, or responses after an onset."""

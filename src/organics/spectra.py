@@ -149,15 +149,30 @@ def welch(
         raise ValueError(
             f"`nperseg` must be from 2 to {length}, the number of samples kept, not {size}."
         )
+    return SpectralEstimate(*mean_periodogram(x, float(dt), size, size - size // 2, window)[:2])
+
+
+def mean_periodogram(
+    x: Float[np.ndarray, "trials m t"], dt: float, size: int, apart: int, window: str = "hann"
+) -> tuple[Float[np.ndarray, " f"], Complex[np.ndarray, "f m m"], int]:
+    """Frequencies in kHz, cross-periodograms averaged over trials and segments, and the number of
+    these.
+
+    Arguments
+        x: samples at intervals of `dt` ms.
+        size: samples in a segment, whose mean is subtracted.
+        apart: samples from the beginning of a segment to that of the next.
+        window: name of a window known to `scipy.signal.get_window`.
+    """
     taper = np.asarray(scipy.signal.get_window(window, size), np.float64)
-    starts = range(0, length - size + 1, size - size // 2)
-    cross = 0
+    starts = range(0, x.shape[-1] - size + 1, apart)
+    cross = np.zeros((size // 2 + 1, x.shape[1], x.shape[1]), complex)
     for start in starts:
         segment = x[:, :, start : start + size]
         X = np.fft.rfft((segment - segment.mean(axis=-1, keepdims=True)) * taper)
-        cross = cross + np.einsum("tif,tjf->fij", X, X.conj(), optimize=True)
-    scale = dt / np.sum(taper**2) / (len(x) * len(starts))
-    return SpectralEstimate(np.fft.rfftfreq(size, float(dt)), scale * cross)
+        cross += np.einsum("tif,tjf->fij", X, X.conj(), optimize=True)
+    count = len(x) * len(starts)
+    return np.fft.rfftfreq(size, dt), dt / np.sum(taper**2) / count * cross, count
 
 
 def lyapunov(J: Float[Array, "m m"], Q: Float[Array, "m m"]) -> Float[Array, "m m"]:

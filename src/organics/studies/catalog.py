@@ -343,6 +343,15 @@ OURS: tuple[Target, ...] = (
         room="ours",
     ),
     Target(
+        name="recovery",
+        title="Parameters from recordings",
+        claim="From simulated recordings the parameters of circuits are recovered, with intervals "
+        "that hold what they promise.",
+        source=_OURS,
+        minutes=6.0,
+        room="ours",
+    ),
+    Target(
         name="schedules",
         title="Schedules of the learning rate",
         claim="There is a schedule that learns more in as many epochs than the paper's.",

@@ -1,0 +1,1 @@
+"""Recordings of neurons: tables and NWB files, summarized for a fit."""

@@ -1,0 +1,121 @@
+"""What a fit needs of a recording: means, spectra and time courses, for each stimulus."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Complex, Float, Int
+
+from organics.arguments import require_entries
+from organics.names import Quantity
+
+
+class Channel(NamedTuple):
+    """One recorded signal.
+
+    Attributes
+        quantity: potential "y" or "a", "rate" (`relu(y)^2`), or "lfp" (the mean of all `y`).
+        neuron: index into `Recording.neurons`; -1 for "lfp".
+        gain_known: whether it is in the units of the model; otherwise it is a multiple of that,
+            with an unknown gain.
+    """
+
+    quantity: Quantity
+    neuron: int
+    gain_known: bool = True
+
+
+@dataclass(frozen=True)
+class CrossSpectra:
+    """Mean cross-periodograms of signals that were recorded together.
+
+    Attributes
+        stimuli: indices of the stimuli, shape (k,).
+        channels: indices of the s channels.
+        frequencies: in kHz, > 0, shape (f,); far enough apart to be independent.
+        cross: two-sided densities, shape (k, f, s, s), as in `organics.cross_spectrum`.
+        trials: number of independent periodograms behind each mean, shape (k,).
+        interval: between samples, in ms: power from above the Nyquist frequency is folded back to
+            below. None if a filter removed it before.
+    """
+
+    stimuli: Int[np.ndarray, " k"]
+    channels: tuple
+    frequencies: Float[np.ndarray, " f"]
+    cross: Complex[np.ndarray, "k f s s"]
+    trials: Int[np.ndarray, " k"]
+    interval: float | None = None
+
+
+@dataclass(frozen=True)
+class TimeCourses:
+    """Mean responses after the onset of a stimulus at time 0, from rest without drive.
+
+    Attributes
+        stimuli: indices of the stimuli, shape (k,).
+        channels: indices of the s channels.
+        times: in ms, >= 0, increasing, shape (t,).
+        mean, error: means and their standard errors, shape (k, t, s).
+    """
+
+    stimuli: Int[np.ndarray, " k"]
+    channels: tuple
+    times: Float[np.ndarray, " t"]
+    mean: Float[np.ndarray, "k t s"]
+    error: Float[np.ndarray, "k t s"]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Responses of n neurons to k stimuli, in p channels.
+
+    Attributes
+        neurons: n names. Neurons without a channel are those that only a stimulus drives.
+        stimuli: k names.
+        drives: input drive of each stimulus, shape (k, n).
+        channels: what was recorded.
+        mean, error: steady responses and their standard errors, shape (k, p); NaN where there are
+            none.
+        spectra: one for each session, or none.
+        courses: one for each session, or none.
+
+    Raises `ValueError`, naming the field, if a standard error is not above 0, a value is not
+    finite, or nothing was recorded.
+    """
+
+    neurons: tuple
+    stimuli: tuple
+    drives: Float[np.ndarray, "k n"]
+    channels: tuple
+    mean: Float[np.ndarray, "k p"]
+    error: Float[np.ndarray, "k p"]
+    spectra: tuple = ()
+    courses: tuple = ()
+
+    def __post_init__(self):
+        require_entries("drives", self.drives, np.isfinite, "be finite")
+        known = ~np.isnan(self.mean)
+        require_entries("error", self.error[known], lambda e: e > 0, "be > 0")
+        if not known.any() and not self.spectra and not self.courses:
+            raise ValueError("`mean` must hold a response, as there are no spectra or courses.")
+        for one in self.spectra:
+            require_entries("spectra", np.abs(one.cross), np.isfinite, "be finite")
+            require_entries("frequencies", one.frequencies, lambda f: f > 0, "be > 0")
+            require_entries("trials", one.trials, lambda K: K >= 1, "be at least 1")
+        for one in self.courses:
+            require_entries("courses", one.mean, np.isfinite, "be finite")
+            require_entries("error", one.error, lambda e: e > 0, "be > 0")
+
+    @property
+    def size(self) -> int:
+        """The number of independent real numbers in it."""
+        return (
+            int(np.sum(~np.isnan(self.mean)))
+            + sum(one.cross.size for one in self.spectra)
+            + sum(one.mean.size for one in self.courses)
+        )
+
+    def channel_name(self, index: int) -> str:
+        """A channel in words, such as "rate of 3"."""
+        quantity, neuron, _ = self.channels[index]
+        return quantity if neuron < 0 else f"{quantity} of {self.neurons[neuron]}"

@@ -1,0 +1,302 @@
+"""The parameters of a circuit from a recording, with what the recording says about each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+from jaxtyping import Float
+
+from organics.arguments import require_flag, require_whole
+from organics.circuit.circuit import Circuit, State
+from organics.data.recordings.recording import Recording
+from organics.errors import NoSteadyState
+from organics.fitting.identifiability import Identified, determined, identify
+from organics.fitting.likelihood import Problem, residuals
+from organics.fitting.model import circuit_of, noise_of
+from organics.fitting.parameters import UNITS, Parameters
+from organics.fitting.problem import problem_of
+from organics.fitting.profile import far_from_quadratic, profiles
+from organics.fitting.scoring import Fitted, scoring, settled
+from organics.names import FittedRecurrence
+from organics.printing import Lines, in_html, in_words
+from organics.simulation.noise import Noise
+
+EVALUATIONS = 200
+"""Most evaluations of the likelihood from each start."""
+_SPREAD = 0.7  # of the starts, in coordinates
+_SAME = 0.01  # starts end at the same place if their likelihoods differ by less
+
+
+class Estimate(NamedTuple):
+    """One parameter.
+
+    Attributes
+        name: such as `W[2,1]`, with the names of the neurons.
+        value: the estimate; where it is not identified only a convention.
+        low, high: ends of the interval; NaN where there is none, 0 or infinite where it is open.
+        how: "Fisher" or "profile", how the interval was found; or "fixed", "not identified", "at
+            its bound", without one.
+        unit: "ms", or none.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    how: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted circuit, and how far the data determine it.
+
+    Attributes
+        circuit, noise: with the estimates as their parameters.
+        estimates: of all parameters, see `Estimate`.
+        undetermined: directions along which no response changes, see
+            `organics.fitting.Direction`.
+        chi2: twice the loss of likelihood compared with a model that fits every number; NaN if
+            there are spectra of fewer trials than channels.
+        rank: number of parameters that the data determine.
+        size: number of independent real numbers in the data.
+        aic, bic: information criteria, to compare models of the same data; lower is better.
+        converged: whether the search ended at a minimum.
+        agreeing: how many of the starts ended there, and how many there were.
+        level: of the intervals.
+        recording: what was fitted.
+        problem, u: the likelihood and the coordinates of the estimates.
+        states: the steady state for each stimulus, `y` and `a` of shape (k, n).
+    """
+
+    circuit: Circuit
+    noise: Noise
+    estimates: tuple
+    undetermined: tuple
+    chi2: float
+    rank: int
+    size: int
+    aic: float
+    bic: float
+    converged: bool
+    agreeing: tuple
+    level: float
+    recording: Recording = field(repr=False)
+    problem: Problem = field(repr=False)
+    u: Float[np.ndarray, " p"] = field(repr=False)
+    states: State = field(repr=False)
+
+    def __getitem__(self, name: str) -> Estimate:
+        """The estimate of this name. Raises `KeyError` if there is none."""
+        for one in self.estimates:
+            if one.name == name:
+                return one
+        raise KeyError(name)
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """Numbers in the data beyond those that are determined by them."""
+        return self.size - self.rank
+
+    def lines(self) -> Lines:
+        """The result as a verdict and lines of text."""
+        rows = [(one.name, _in_words(one)) for one in self.estimates]
+        rows += [
+            (f"undetermined: {one.name}", _listed(one.parameters)) for one in self.undetermined
+        ]
+        rows.append(("chi2", f"{self.chi2:.6g} with {self.degrees_of_freedom} degrees of freedom"))
+        rows.append(("AIC, BIC", f"{self.aic:.6g}, {self.bic:.6g}"))
+        verdict = "fitted" if self.converged else "not converged"
+        same, starts = self.agreeing
+        return Lines(f"{verdict}; {same} of {starts} starts ended there", tuple(rows))
+
+    def __str__(self) -> str:
+        return in_words(self)
+
+    def _repr_html_(self) -> str:
+        return in_html(self)
+
+
+def fit(
+    recording: Recording,
+    *,
+    recurrence: FittedRecurrence = "identity",
+    rectified: bool = False,
+    fixed: Mapping[str, Any] | None = None,
+    bounds: Mapping[str, tuple] | None = None,
+    ties: Sequence[str] = (),
+    guess: Mapping[str, Any] | None = None,
+    starts: int = 8,
+    seed: int = 0,
+    level: float = 0.9,
+) -> Fit:
+    """Fit a circuit to steady responses, spectra and time courses together, by maximum likelihood.
+
+    The parameters are `W`, `b`, `b0`, `sigma`, `tau_y`, `tau_a`, the levels of additive noise
+    `noise_y` and `noise_a`, `W_r`, and a `gain` for each channel in units other than the model's.
+    Names such as "tau_y" mean all entries, names such as "tau_y[2]" one, by the name of the neuron.
+    By convention `b0` is 1, since only `b0 sigma` matters; for identity recurrence, or with unknown
+    gains, `b` is 1, too, since only ratios to it matter.
+
+    Parameters that the data do not determine have no interval; `undetermined` says why. Intervals
+    come from the Fisher matrix, or from the profile of the likelihood where that is far from
+    quadratic.
+
+    Arguments
+        recurrence: "identity", "free" for any `W_r`, or "half" for `W_r = (I + K) / 2` with a norm
+            of K below 1.
+        fixed: values that are kept, by name; `None` frees what is fixed by convention. A `W[2,1]`
+            of 0 is no connection.
+        bounds: lowest and highest value, by name.
+        ties: names of what is one number, such as "tau_y"; several are joined by "+".
+        guess: where the search begins, by the name of an array.
+        starts: number of starts; all but the first are drawn at random around the guess.
+        seed: of the starts.
+        level: of the intervals, in (0, 1).
+
+    Raises
+        ValueError: naming the argument, if one is not as above.
+        NoSteadyState: if no start has a stable steady state for each stimulus.
+    """
+    require_whole("starts", starts)
+    require_flag("rectified", rectified)
+    if not isinstance(level, float) or not 0 < level < 1:
+        raise ValueError(f"`level` must be a number in (0, 1), not {level!r}.")
+    with jax.enable_x64(True):
+        problem = problem_of(
+            recording, recurrence, rectified, fixed=fixed or {}, bounds=bounds or {}, ties=ties,
+            guess=guess or {},
+        )  # fmt: skip
+        if not problem.model.parameters.free:
+            raise ValueError("`fixed` must leave something to be fitted.")
+        found, agreeing = _best(problem, starts, seed)
+        return _concluded(recording, problem, found, (agreeing, starts), level)
+
+
+def _best(problem: Problem, starts: int, seed: int) -> tuple[Fitted, int]:
+    """The best of all starts, and how many ended there."""
+    p = problem.model.parameters.free
+    drawn = _SPREAD * np.random.default_rng(seed).normal(size=(starts, p))
+    drawn[0] = 0
+    kept = jnp.zeros((starts, p), bool)
+    near, _ = settled(problem, jnp.asarray(drawn))
+    every = scoring(problem, jnp.asarray(drawn), near, kept, jnp.int32(EVALUATIONS))
+    values = np.asarray(every.near.value)
+    if not np.isfinite(values).any():
+        raise NoSteadyState("no start has a stable steady state for every stimulus.")
+    best = int(np.argmin(values))
+    return jax.tree.map(lambda x: x[best], every), int(np.sum(values < values[best] + _SAME))
+
+
+@jax.jit
+def _at(problem: Problem, u, near):
+    """The likelihood; the reported numbers and their derivatives."""
+    layout = problem.model.parameters
+    return residuals(problem, u, near), layout.reported(u), jax.jacfwd(layout.reported)(u)
+
+
+def _concluded(
+    recording: Recording, problem: Problem, found: Fitted, agreeing: tuple, level: float
+) -> Fit:
+    layout, u, states = problem.model.parameters, np.asarray(found.u), found.near.states
+
+    def at(u):
+        (value, _, R, _), reported, D = _at(problem, jnp.asarray(u), states)
+        known = identify(
+            np.asarray(R), np.asarray(D), layout.entries, _arrays(layout, u), recording.neurons,
+            recording.channels,
+        )  # fmt: skip
+        return float(value), known, np.asarray(reported), np.asarray(D)
+
+    value, known, reported, D = at(u)
+    # what is not determined stays as it was guessed: along symmetries nothing else changes
+    back = u - known.exact @ (known.exact.T @ u)
+    moved = at(back) if known.exact.size else (np.inf, known, reported, D)
+    if moved[0] <= value + 1e-6 and moved[1].rank == known.rank:
+        u, (value, known, reported, D) = back, moved
+    chi2 = (
+        2 * value if all(np.all(np.asarray(s.saturated) != 0) for s in problem.spectra) else np.nan
+    )
+    arrays = _arrays(layout, u)
+    return Fit(
+        circuit=circuit_of({k: jnp.asarray(v) for k, v in arrays.items()}, problem.model.rectified),
+        noise=noise_of(arrays),
+        estimates=_estimates(problem, u, states, value, known, reported, D, level),
+        undetermined=known.directions,
+        chi2=chi2,
+        rank=known.rank,
+        size=recording.size,
+        aic=2 * value + 2 * known.rank,
+        bic=2 * value + known.rank * float(np.log(recording.size)),
+        converged=bool(found.converged),
+        agreeing=agreeing,
+        level=level,
+        recording=recording,
+        problem=problem,
+        u=u,
+        states=states,
+    )
+
+
+def _arrays(layout: Parameters, u) -> dict[str, np.ndarray]:
+    return {name: np.asarray(x) for name, x in layout.arrays(jnp.asarray(u)).items()}
+
+
+def _estimates(
+    problem: Problem, u, states, value: float, known: Identified, reported, D, level: float
+) -> tuple:
+    layout = problem.model.parameters
+    width = float(scipy.stats.norm.ppf((1 + level) / 2))
+    identified = np.array([determined(row, known.null) for row in D])
+    error = np.sqrt(np.einsum("ai,ij,aj->a", D, known.covariance, D))
+    low, high = reported - width * error, reported + width * error
+    groups = layout.groups()
+    single = np.array([bool(identified[at].all()) for at in groups], bool)
+    if layout.recurrence == "half":  # an entry of W_r depends on several coordinates
+        single &= [layout.entries[at[0]].group != "W_r" for at in groups]
+    odd = far_from_quadratic(problem, u, states, value, known.covariance, single, width)
+    how = np.where(np.any(D != 0, axis=1), "Fisher", "fixed").astype(object)
+    if odd.any():
+        ends = profiles(problem, u, states, value, known.covariance, np.flatnonzero(odd), width)
+        for i, lowest, highest in zip(*(x.tolist() for x in ends), strict=True):
+            for entry in groups[i]:
+                how[entry] = "profile"
+                low[entry], high[entry] = (
+                    _moved_to(layout, u, i, end)[entry] for end in (lowest, highest)
+                )
+    positive, bounded = np.asarray(layout.positive), np.asarray(layout.bounded)
+    how[(how != "fixed") & ~identified] = "not identified"
+    slope = np.linalg.norm(D, axis=1)
+    how[(how != "fixed") & bounded & (slope < 1e-3)] = "at its bound"
+    without = np.isin(how, ("fixed", "not identified", "at its bound"))
+    low, high = np.where(without, np.nan, low), np.where(without, np.nan, high)
+    as_values = lambda x: np.where(positive, np.exp(np.where(positive, x, 0)), x)  # noqa: E731
+    columns = as_values(reported), as_values(low), as_values(high)
+    return tuple(
+        Estimate(e.name, float(x), float(a), float(b), str(h), UNITS.get(e.group, ""))
+        for e, x, a, b, h in zip(layout.entries, *columns, how, strict=True)
+    )
+
+
+def _moved_to(layout: Parameters, u, i: int, end: float) -> np.ndarray:
+    """The reported numbers with one coordinate at another value."""
+    if np.isfinite(end):
+        moved = np.where(np.arange(len(u)) == i, end, u)
+        return np.asarray(layout.reported(jnp.asarray(moved)))
+    return np.full(len(layout.entries), end)
+
+
+def _in_words(one: Estimate) -> str:
+    value = f"{one.value:.4g} {one.unit}".rstrip()
+    if one.how in ("Fisher", "profile"):
+        return f"{value}  ({one.low:.4g} to {one.high:.4g}, {one.how})"
+    return f"{value}  ({one.how})"
+
+
+def _listed(names: tuple) -> str:
+    shown = ", ".join(names[:12])
+    return shown if len(names) <= 12 else f"{shown} and {len(names) - 12} more"

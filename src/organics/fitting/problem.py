@@ -1,0 +1,211 @@
+"""From a recording to the problem that a fit solves, and where its search begins."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from organics.data.recordings.recording import CrossSpectra, Recording
+from organics.fitting.likelihood import Courses, Problem, Spectra
+from organics.fitting.model import AtRest, Model, linear_response
+from organics.fitting.parameters import Parameters, parameters, unhalf
+from organics.names import FittedRecurrence
+
+_TAU = 10.0  # ms, to begin with
+_TONIC = 0.1  # share of `a` that no stimulus drives, to begin with
+
+
+def problem_of(
+    recording: Recording,
+    recurrence: FittedRecurrence,
+    rectified: bool,
+    *,
+    fixed: Mapping[str, Any],
+    bounds: Mapping[str, tuple],
+    ties: Sequence[str],
+    guess: Mapping[str, Any],
+) -> Problem:
+    """The problem, whose search begins near `u = 0`. Raises `ValueError` as `parameters` does."""
+    conventions = _conventions(recording, recurrence)
+    start = _guess(recording, recurrence, conventions)
+    labels = labels_of(recording)
+    for name, value in guess.items():
+        if name not in start:
+            raise ValueError(f"`guess` must name parameters ({', '.join(start)}), not {name!r}.")
+        start[name] = np.broadcast_to(np.asarray(value, float), start[name].shape).copy()
+        if name != "W_r" and not (np.isfinite(start[name]) & (start[name] > 0)).all():
+            raise ValueError(f"`guess` must give {name!r} values > 0, not {value!r}.")
+    if recurrence == "half":
+        start["W_r"] = unhalf(start["W_r"])
+    # where a user names all of an array, that says more than a convention about one of it
+    fixed = {k: v for k, v in conventions.items() if k.partition("[")[0] not in fixed} | dict(fixed)
+
+    def layout() -> Parameters:
+        return parameters(start, labels, recurrence, fixed=fixed, bounds=bounds, ties=ties)
+
+    problem = _assembled(recording, layout(), rectified)
+    levels = _levels(problem, recording, fixed)
+    start |= {name: value for name, value in levels.items() if name not in guess}
+    return _assembled(recording, layout(), rectified)
+
+
+def _conventions(recording: Recording, recurrence: FittedRecurrence) -> dict[str, Any]:
+    """Values for what enters only in combination with others, see `identifiability`."""
+    unknown = [i for i, channel in enumerate(recording.channels) if not channel.gain_known]
+    if recurrence != "identity":
+        return {"b0": 1.0} | ({"b": 1.0} if unknown else {})
+    found = {"b0": 1.0, "b": 1.0}
+    scaled = {c.neuron for c in recording.channels if c.gain_known and c.quantity != "a"}
+    for i in unknown:
+        quantity, neuron, _ = recording.channels[i]
+        if quantity in ("y", "rate") and neuron not in scaled:
+            found[f"gain[{recording.channel_name(i)}]"] = 1.0
+            scaled.add(neuron)
+    if not scaled and any(recording.channels[i].quantity == "lfp" for i in unknown):
+        found["gain[lfp]"] = 1.0
+    return found
+
+
+def labels_of(recording: Recording) -> dict[str, tuple]:
+    """The names of the entries of each parameter, along each axis."""
+    each = recording.neurons
+    vectors = ("b", "b0", "sigma", "tau_y", "tau_a", "noise_y", "noise_a")
+    unknown = [i for i, channel in enumerate(recording.channels) if not channel.gain_known]
+    gains = tuple(recording.channel_name(i) for i in unknown)
+    square = {name: (each, each) for name in ("W", "W_r")}
+    return square | {name: (each,) for name in vectors} | {"gain": (gains,)}
+
+
+def _guess(
+    recording: Recording, recurrence: FittedRecurrence, conventions: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Parameters of a circuit that responds about as strongly as the recorded one."""
+    n, z = len(recording.neurons), recording.drives
+    a = np.ones(n)  # at the strongest response of each neuron
+    for column, (quantity, i, gain_known) in enumerate(recording.channels):
+        shown = recording.mean[:, column]
+        known = gain_known or f"gain[{recording.channel_name(column)}]" in conventions
+        if quantity not in ("y", "rate") or not known or np.isnan(shown).all():
+            continue
+        k = int(np.nanargmax(np.abs(shown)))
+        y = np.sqrt(abs(shown[k])) if quantity == "rate" else abs(shown[k])
+        if y > 0 and z[k, i]:
+            a[i] = (z[k, i] / y) ** 2
+    strongest = np.max(np.sum(z**2, axis=1), initial=1e-12)
+    start = {
+        "W": np.repeat((1 - _TONIC) * a[:, None] / strongest, n, axis=1),
+        "b": np.ones(n),
+        "b0": np.ones(n),
+        "sigma": np.sqrt(_TONIC * a),
+        "tau_y": np.full(n, _TAU),
+        "tau_a": np.full(n, _TAU),
+        "noise_y": np.full(n, 0.1),
+        "noise_a": 0.1 * a,
+        "gain": np.ones(sum(not channel.gain_known for channel in recording.channels)),
+    }
+    if recurrence != "identity":
+        start["W_r"] = 0.9 * np.eye(n)
+    return start
+
+
+def _assembled(recording: Recording, layout: Parameters, rectified: bool) -> Problem:
+    known = ~np.isnan(recording.mean)
+    mean = np.where(known, recording.mean, 0)
+    weight = np.where(known, 1 / np.where(known, recording.error, 1), 0)
+    return Problem(
+        model=Model(layout, jnp.asarray(recording.drives), recording.channels, rectified),
+        mean=jnp.asarray(mean),
+        weight=jnp.asarray(weight),
+        counted=jnp.ones(len(mean)),
+        spectra=tuple(map(_spectra, recording.spectra)),
+        courses=tuple(
+            Courses(
+                stimuli=jnp.asarray(one.stimuli),
+                channels=one.channels,
+                times=jnp.asarray(one.times),
+                mean=jnp.asarray(one.mean),
+                weight=1 / jnp.asarray(one.error),
+            )
+            for one in recording.courses
+        ),
+    )
+
+
+def _spectra(one: CrossSpectra) -> Spectra:
+    channels = len(one.channels)
+    whole = one.trials >= channels
+    size = np.linalg.slogdet(np.where(whole[:, None, None, None], one.cross, np.eye(channels)))[1]
+    return Spectra(
+        stimuli=jnp.asarray(one.stimuli),
+        channels=one.channels,
+        frequencies=jnp.asarray(one.frequencies),
+        folded=jnp.asarray(_folded(one.frequencies, one.interval)),
+        cross=jnp.asarray(one.cross),
+        trials=jnp.asarray(one.trials, float),
+        saturated=jnp.asarray(np.where(whole, np.sum(size + channels, axis=1), 0.0)),
+    )
+
+
+def _folded(
+    frequencies: Float[np.ndarray, " f"], interval: float | None
+) -> Float[np.ndarray, " f"]:
+    """The sum of `1 / w^2` over all frequencies that samples at intervals do not tell from each of
+    these, without these themselves."""
+    if interval is None:
+        return np.zeros(len(frequencies))
+    w = 2 * np.pi * frequencies
+    return (interval / 2) ** 2 / np.sin(w * interval / 2) ** 2 - 1 / w**2
+
+
+@jax.jit
+def _rest(model: Model) -> AtRest:
+    start = jnp.zeros(model.parameters.free)
+    return model.at_rest(start, model.from_rest(start)[0])[0]
+
+
+@jax.jit
+def _power(rest: AtRest, Q, frequencies):
+    folded = jnp.zeros_like(frequencies)
+    none = jax.tree.map(lambda x: jnp.zeros((*x.shape, 0)), rest)
+    S = linear_response(rest._replace(Q=Q), none, frequencies, folded)[0]
+    return jnp.diagonal(S, axis1=-2, axis2=-1).real
+
+
+def _levels(
+    problem: Problem, recording: Recording, fixed: Mapping[str, Any]
+) -> dict[str, Float[np.ndarray, "..."]]:
+    """Gains and levels of noise, from what the guess without them predicts."""
+    model = problem.model
+    rest = _rest(model)
+    unknown = [i for i, channel in enumerate(recording.channels) if not channel.gain_known]
+    predicted = np.asarray(rest.mean)
+    found = {"gain": np.ones(len(unknown))}
+    for place, i in enumerate(unknown):
+        shown = np.abs(recording.mean[:, i]) / np.where(predicted[:, i], predicted[:, i], np.nan)
+        shown = shown[np.isfinite(shown) & (shown > 0)]
+        if len(shown) and not {"gain", f"gain[{recording.channel_name(i)}]"} & fixed.keys():
+            found["gain"][place] = np.median(shown)
+    ratios: dict[str, list] = {"noise_y": [], "noise_a": []}
+    n = len(recording.neurons)
+    for one in problem.spectra:
+        measured = np.einsum("kfss->kfs", np.asarray(one.cross)).real
+        squared = {i: found["gain"][place] ** 2 for place, i in enumerate(unknown)}
+        gains = np.array([squared.get(i, 1.0) for i in one.channels])
+        for name, part in (("noise_y", slice(0, n)), ("noise_a", slice(n, 2 * n))):
+            Q = np.zeros(rest.Q.shape)
+            Q[:, part] = np.asarray(rest.Q)[:, part]
+            power = np.asarray(_power(rest, jnp.asarray(Q), one.frequencies))
+            power = power[np.asarray(one.stimuli)][..., list(one.channels)] * gains
+            ratio = measured[power > 0] / power[power > 0]
+            ratios[name].append(np.median(ratio) / 2 if ratio.size else 1.0)
+    for name, values in ratios.items():
+        if values:
+            found[name] = np.asarray(_start_of(model, name)) * np.sqrt(np.mean(values))
+    return found
+
+
+def _start_of(model: Model, name: str):
+    return model.parameters.arrays(jnp.zeros(model.parameters.free))[name]

@@ -1,0 +1,88 @@
+"""The frequency of a rhythm against contrast."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+from jaxtyping import ArrayLike, Float
+
+from organics.arguments import require_positive, require_whole
+from organics.circuit.circuit import Circuit
+from organics.circuit.hierarchy import Hierarchy
+from organics.rest.search import steady_state
+from organics.spectra import Levels, power_spectrum
+
+_GRID = 400  # frequencies at which power is compared, before the peak is refined
+
+
+class Rhythm(NamedTuple):
+    """The largest peak of a neuron's power spectrum at each contrast.
+
+    Attributes
+        contrast: shape (c,).
+        hertz: frequency of the peak; NaN where the power has none within the range, shape (c,).
+        power: at the peak, per kHz, two-sided; NaN where there is none, shape (c,).
+    """
+
+    contrast: Float[np.ndarray, " c"]
+    hertz: Float[np.ndarray, " c"]
+    power: Float[np.ndarray, " c"]
+
+
+def gamma_peak(
+    system: Circuit | Hierarchy,
+    z: 'Float[ArrayLike, " n"]',
+    contrasts: 'Float[ArrayLike, " c"]',
+    noise: Levels,
+    *,
+    neuron: int = 0,
+    low: float = 1.0,
+    high: float = 250.0,
+) -> Rhythm:
+    """The peak of the power of one neuron for the drives `contrast z`.
+
+    Power is compared at 400 frequencies between `low` and `high` Hz, evenly spaced on a logarithmic
+    scale, and the largest is refined by Brent's method.
+
+    Arguments
+        z: drive at contrast 1, shape (n,).
+        contrasts: shape (c,).
+        noise: as for `power_spectrum`.
+        neuron: index into its neurons, `y` before `a`, area after area.
+
+    Raises `ValueError`, naming the argument, if one is not as above, and `RuntimeError` if there is
+    no stable steady state for a contrast.
+    """
+    require_positive(low=low, high=high)
+    if not low < high:
+        raise ValueError(f"`high` must be above `low`, {low:g} Hz, not {high:g}.")
+    require_whole("neuron", neuron, 0)
+    levels = np.atleast_1d(np.asarray(contrasts, float))
+    hertz, found = np.geomspace(low, high, _GRID), []
+    for contrast in levels:
+        point = steady_state(system, contrast * jnp.asarray(z))
+        power = np.asarray(power_spectrum(point, hertz / 1000, noise))
+        if neuron >= power.shape[1]:
+            raise ValueError(f"`neuron` must be below {power.shape[1]}, not {neuron}.")
+        found.append(_peak(point, noise, neuron, hertz, power[:, neuron]))
+    return Rhythm(levels, *np.array(found).reshape(-1, 2).T)
+
+
+def _peak(point, noise, neuron: int, hertz: np.ndarray, power: np.ndarray) -> tuple[float, float]:
+    at = int(power.argmax())
+    if at in (0, len(hertz) - 1):
+        return np.nan, np.nan
+
+    def less(f: float) -> float:
+        return -float(_power(point, jnp.asarray([f / 1000], point.z.dtype), noise)[0, neuron])
+
+    bounds = (hertz[at - 1], hertz[at + 1])
+    best = scipy.optimize.minimize_scalar(less, bounds=bounds, method="bounded")
+    return float(best.x), -float(best.fun)
+
+
+@jax.jit
+def _power(point, frequencies, noise):
+    return power_spectrum(point, frequencies, noise)

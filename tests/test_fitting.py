@@ -1,0 +1,442 @@
+"""Circuits from recordings, against NumPy, automatic differentiation and the true parameters."""
+
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+from programs import simulated
+
+from organics import cli
+from organics.circuit.circuit import State
+from organics.circuit.file import load_circuit
+from organics.data.recordings.recording import Channel, CrossSpectra, Recording, TimeCourses
+from organics.fitting.comparison import compare
+from organics.fitting.fit import fit
+from organics.fitting.identifiability import identify
+from organics.fitting.likelihood import residuals
+from organics.fitting.model import AtRest, circuit_of, linear_response, noise_of
+from organics.fitting.parameters import half, unhalf
+from organics.fitting.prediction import draw, predict
+from organics.fitting.problem import _folded, problem_of
+from organics.names import FittedRecurrence
+from organics.rest.search import steady_state
+from organics.spectra import cross_spectrum
+
+DRIVES = np.array([(0.1, 0.05), (0.3, 0.2), (1.0, 0.3), (0.3, -1.0)])
+FREQUENCIES = np.linspace(0.004, 0.25, 12)  # kHz
+TRUTH = {
+    "W": np.array([[0.6, 0.3], [0.5, 0.8]]),
+    "sigma": np.array([0.1, 0.25]),
+    "tau_y": np.array([4.0, 9.0]),
+    "tau_a": np.array([7.0, 5.0]),
+    "noise_y": np.array([0.1, 0.2]),
+    "noise_a": np.array([0.15, 0.06]),
+}
+K, ERROR = 200, 0.01
+
+
+def at_rest(z, W, sigma):
+    """Mean `(y, a)` for `W_r = I`, `b = b0 = 1`."""
+    a = sigma**2 + W @ z**2
+    return z / np.sqrt(a), a
+
+
+def spectra_of(z, W, sigma, tau_y, tau_a, noise_y, noise_a):
+    """Cross-spectra of `y`, by NumPy from the equations."""
+    y, a = at_rest(z, W, sigma)
+    tau = np.concatenate([tau_y, tau_a])
+    rows = np.block(
+        [
+            [np.diag(-np.sqrt(a)), np.diag(-y / (2 * np.sqrt(a)))],
+            [W * (2 * y * a), W * y**2 - np.eye(2)],
+        ]
+    )
+    w = 2 * np.pi * FREQUENCIES[:, None, None]
+    H = np.linalg.inv(1j * w * np.eye(4) - rows / tau[:, None])
+    Q = np.diag(np.concatenate([noise_y, noise_a]) ** 2 / tau)
+    return (H @ Q @ H.conj().swapaxes(1, 2))[:, :2, :2]
+
+
+BOTH = (Channel("y", 0), Channel("y", 1))
+
+
+def recorded(seed=0, channels=BOTH, **changed):
+    """Drawn from the Gaussian and Whittle models."""
+    rng, truth = np.random.default_rng(seed), TRUTH | changed
+    mean = np.array([at_rest(z, truth["W"], truth["sigma"])[0] for z in DRIVES])
+    L = np.linalg.cholesky(np.stack([spectra_of(z, **truth) for z in DRIVES]))
+    drawn = rng.normal(size=(2, *L.shape[:-1], K)) / np.sqrt(2)
+    X = L @ (drawn[0] + 1j * drawn[1])
+    return Recording(
+        neurons=("1", "2"),
+        stimuli=tuple("abcd"),
+        drives=DRIVES,
+        channels=channels,
+        mean=mean + ERROR * rng.normal(size=mean.shape),
+        error=np.full(mean.shape, ERROR),
+        spectra=(
+            CrossSpectra(
+                stimuli=np.arange(4),
+                channels=(0, 1),
+                frequencies=FREQUENCIES,
+                cross=X @ X.conj().swapaxes(-1, -2) / K,
+                trials=np.full(4, K),
+            ),
+        ),
+    )
+
+
+def problem(recording, recurrence: FittedRecurrence = "identity", **options: Any):
+    given: dict[str, Any] = {"fixed": {}, "bounds": {}, "ties": (), "guess": {}} | options
+    return problem_of(recording, recurrence, False, **given)
+
+
+likelihood = jax.jit(residuals)
+
+
+@pytest.fixture(scope="module")
+def with_free_gains():
+    """A fit that leaves the conventional values free, as a new user might."""
+    return fit(recorded(), fixed={"b": None, "b0": None}, starts=3, seed=1)
+
+
+def test_what_no_data_can_tell_is_named_and_has_no_interval(with_free_gains):
+    found = with_free_gains
+    assert found.converged and found.rank == 14 and found.agreeing == (3, 3)
+    names = [one.name for one in found.undetermined]
+    assert names == [
+        "scale of the modulator of 1",
+        "scale of the modulator of 2",
+        "product of b0 and sigma of 1",
+        "product of b0 and sigma of 2",
+    ]
+    assert found.undetermined[0].parameters == (
+        "W[1,2]", "W[2,1]", "b[1]", "b0[1]", "tau_y[1]", "noise_y[1]", "noise_a[1]",
+    )  # fmt: skip
+    for one in found.estimates:
+        identified = one.name in ("W[1,1]", "W[2,2]", "tau_a[1]", "tau_a[2]")
+        assert (one.how == "Fisher") == identified, one
+        assert np.isnan(one.low) != identified
+    assert "not identified" in str(found) and "tau_y[1]" in str(found)
+
+
+def test_what_is_determined_is_near_the_truth(with_free_gains):
+    """`c / b^2`, `W_ij b_j^2 / b_i^2`, `tau_y / b`, `tau_a` and the noise, whatever `b` is."""
+    c, noise = with_free_gains.circuit, with_free_gains.noise
+    b = np.asarray(c.b)
+    found = {
+        "W": np.asarray(c.W) * b**2 / b[:, None] ** 2,
+        "sigma": c.b0 * c.sigma / b,
+        "tau_y": c.tau_y / b,
+        "tau_a": c.tau_a,
+        "noise_y": noise.additive_y / np.sqrt(b),
+        "noise_a": noise.additive_a / b**2,
+    }
+    for name, value in found.items():
+        np.testing.assert_allclose(value, TRUTH[name], rtol=0.4, err_msg=name)
+    for name in ("tau_a[1]", "W[2,2]"):
+        one = with_free_gains[name]
+        error = np.log(one.high / one.low) / 2 / 1.645
+        truth = {"tau_a[1]": 7.0, "W[2,2]": 0.8}[name]
+        assert abs(np.log(one.value / truth)) < 4 * error < 0.4
+    # twice the lost likelihood is about a chi-square
+    spare = with_free_gains.degrees_of_freedom
+    assert abs(with_free_gains.chi2 - spare) < 5 * np.sqrt(2 * spare)
+
+
+def test_predictions_are_those_of_numpy(with_free_gains):
+    fitted = with_free_gains
+    c, noise, b = fitted.circuit, fitted.noise, np.asarray(fitted.circuit.b)
+    gauge = {
+        "W": np.asarray(c.W) * b**2 / b[:, None] ** 2,
+        "sigma": np.asarray(c.b0 * c.sigma) / b,
+        "tau_y": np.asarray(c.tau_y) / b,
+        "tau_a": np.asarray(c.tau_a),
+        "noise_y": np.asarray(noise.additive_y) / np.sqrt(b),
+        "noise_a": np.asarray(noise.additive_a) / b**2,
+    }
+    predicted = predict(fitted)
+    means = np.array([at_rest(z, gauge["W"], gauge["sigma"])[0] for z in DRIVES])
+    np.testing.assert_allclose(predicted.mean, means, rtol=1e-9)
+    power = np.stack([spectra_of(z, **gauge) for z in DRIVES])
+    np.testing.assert_allclose(
+        predicted.power[0], np.diagonal(power, axis1=2, axis2=3).real, rtol=1e-8
+    )
+    assert len(draw(fitted).axes) == 2
+
+
+def general():
+    """General recurrence, signals in unknown units, everything free; somewhere."""
+    gains = (Channel("y", 0, False), Channel("y", 1, False))
+    recording = recorded(channels=gains)
+    given = problem(recording, "free", fixed={"b": None, "b0": None})
+    u = 0.1 * jnp.asarray(np.random.default_rng(0).normal(size=given.model.parameters.free))
+    arrays = {name: np.asarray(x) for name, x in given.model.parameters.arrays(u).items()}
+    a = (arrays["b0"] * arrays["sigma"]) ** 2 + (arrays["b"] * DRIVES) ** 2 @ arrays["W"].T
+    near = State(jnp.asarray(arrays["b"] * DRIVES / np.sqrt(a)), jnp.asarray(a))
+    return recording, given, u, near
+
+
+@pytest.fixture(scope="module", name="general")
+def general_fixture():
+    recording, given, u, states = general()
+    return recording, given, u, states, likelihood(given, u, states)
+
+
+def test_the_score_is_the_derivative_of_the_likelihood(general):
+    """Against automatic differentiation through `steady_state` and `cross_spectrum`."""
+    recording, given, u, _, found = general
+    layout, measured = given.model.parameters, recording.spectra[0].cross
+
+    def value(u):
+        arrays = layout.arrays(u)
+        circuit, noise = circuit_of(arrays, False), noise_of(arrays)
+        gains = arrays["gain"]
+
+        def one(z, mean, cross):
+            point = steady_state(circuit, z)
+            x = (mean - gains * point.state.y) / ERROR
+            S = cross_spectrum(point, FREQUENCIES, noise)[:, :2, :2]
+            S = S * (gains[:, None] * gains[None, :])[None].astype(S.dtype)
+            ratio = jnp.trace(jnp.linalg.solve(S, cross), axis1=1, axis2=2).real
+            return jnp.sum(x**2) / 2 + K * jnp.sum(jnp.linalg.slogdet(S)[1] + ratio)
+
+        return jnp.sum(jax.vmap(one)(DRIVES, recording.mean, measured))
+
+    by_hand, gradient = jax.jit(jax.value_and_grad(value))(u)
+    offset = K * float(jnp.sum(given.spectra[0].saturated))
+    np.testing.assert_allclose(found.value + offset, by_hand, rtol=1e-9)
+    score = found.R.T @ found.r
+    np.testing.assert_allclose(-score, gradient, atol=1e-7 * np.abs(gradient).max())
+
+
+def test_derivatives_of_spectra_are_those_of_the_adjoint():
+    """Theory 21.5: for `dl = Re tr(G dS)`, `dl/dJ = 2 Re(S G H)^T`, `dl/dQ = Re(H* G H)^T`."""
+    rng = np.random.default_rng(0)
+    J, dJ = rng.normal(size=(2, 4, 4)) - 3 * np.eye(4)
+    Q, dQ = rng.uniform(size=(2, 4))
+    G = rng.normal(size=(4, 4)) + 1j * rng.normal(size=(4, 4))
+    G = G + G.conj().T
+    rest = AtRest(*map(jnp.asarray, (np.zeros((1, 4)), np.eye(4)[None], J[None], Q[None])))
+    parts = (np.zeros((1, 4)), np.zeros((1, 4, 4)), dJ[None], dQ[None])
+    change = AtRest(*(jnp.asarray(part)[..., None] for part in parts))
+    S, dS = jax.jit(linear_response)(rest, change, jnp.array([0.1]), jnp.zeros(1))
+    H = np.linalg.inv(0.2j * np.pi * np.eye(4) - J)
+    S, dS = np.asarray(S)[0, 0], np.asarray(dS)[0, 0, :, :, 0]
+    np.testing.assert_allclose(S, H @ np.diag(Q) @ H.conj().T, rtol=1e-10, atol=1e-13)
+    by_J, by_Q = 2 * (S @ G @ H).T.real, (H.conj().T @ G @ H).T.real
+    expected = np.sum(by_J * dJ) + np.sum(np.diagonal(by_Q) * dQ)
+    assert np.trace(G @ dS).real == pytest.approx(expected, rel=1e-9)
+
+
+def test_general_recurrence_with_unknown_gains_leaves_the_units_undetermined(general):
+    """Theory 21.4: 4 directions; the products of b0 and sigma, and the units of y."""
+    recording, given, u, _, found = general
+    layout = given.model.parameters
+    arrays = {name: np.asarray(x) for name, x in layout.arrays(u).items()}
+    D = np.asarray(jax.jacfwd(layout.reported)(u))
+    R, entries = np.asarray(found.R), layout.entries
+
+    def names(R):
+        known = identify(R, D, entries, arrays, recording.neurons, recording.channels)
+        assert known.null.shape[1] == len(known.directions)
+        return [one.name for one in known.directions]
+
+    assert names(R) == [
+        "unit of y of 1",
+        "unit of y of 2",
+        "product of b0 and sigma of 1",
+        "product of b0 and sigma of 2",
+    ]
+    # a direction that no symmetry explains is named by its numbers
+    pair = [i for i, entry in enumerate(entries) if entry.name in ("tau_a[1]", "tau_a[2]")]
+    alike = R.copy()
+    alike[:, pair] = R[:, pair].sum(axis=1, keepdims=True)
+    known = identify(alike, D, entries, arrays, recording.neurons, recording.channels)
+    assert known.directions[-1].parameters == ("tau_a[1]", "tau_a[2]")
+    # and numbers that nothing depends on
+    alike[:, pair] = 0
+    known = identify(alike, D, entries, arrays, recording.neurons, recording.channels)
+    silent = known.directions[0]
+    assert silent.name == "no response depends on these"
+    assert silent.parameters == ("tau_a[1]", "tau_a[2]") and known.null.shape[1] == 6
+
+
+def test_folded_power_is_that_of_all_frequencies_that_samples_confuse():
+    """At half of the Nyquist frequency, against a long sum of spectra."""
+    rng = np.random.default_rng(1)
+    J, Q = rng.normal(size=(2, 2)) - 3 * np.eye(2), np.array([0.5, 1.0])
+    interval, f = 0.05, np.array([5.0])
+    rest = AtRest(*map(jnp.asarray, (np.zeros((1, 2)), np.eye(2)[None], J[None], Q[None])))
+    none = AtRest(*(jnp.zeros((*x.shape, 0)) for x in rest))
+    folded = jnp.asarray(_folded(f, interval))
+    S, _ = jax.jit(linear_response)(rest, none, jnp.asarray(f), folded)
+    w = 2 * np.pi * (f + np.arange(-20_000, 20_001) / interval)[:, None, None]
+    H = np.linalg.inv(1j * w * np.eye(2) - J)
+    every = (H * Q) @ H.conj().swapaxes(1, 2)
+    alone = every[20_000]
+    # what is added is 23 % of the power; the rest of it is of a higher order
+    np.testing.assert_allclose(S[0, 0], every.sum(axis=0), atol=2e-3 * np.abs(alone).max())
+
+
+def test_half_is_a_bijection_to_norms_below_one():
+    A = np.random.default_rng(0).normal(size=(8, 3, 3)) * np.logspace(-3, 2, 8)[:, None, None]
+    W_r = np.asarray(jax.vmap(half)(jnp.asarray(A)))
+    assert np.all(np.linalg.norm(2 * W_r - np.eye(3), 2, axis=(1, 2)) < 1)
+    for one, other in zip(A[:6], W_r[:6], strict=True):
+        np.testing.assert_allclose(unhalf(other), one, rtol=1e-6, atol=1e-9)
+    with pytest.raises(ValueError, match=r"\|K\| < 1"):
+        unhalf(1.1 * np.eye(2))
+
+
+def steady(z, y, error):
+    return Recording(
+        neurons=("1",),
+        stimuli=tuple(f"{x:g}" for x in z),
+        drives=np.asarray(z)[:, None],
+        channels=(Channel("y", 0),),
+        mean=np.asarray(y)[:, None],
+        error=np.full((len(z), 1), error),
+    )
+
+
+def test_a_profile_is_that_of_a_grid():
+    """One neuron, too noisy to be quadratic: `y = z / sqrt(c + W z^2)`."""
+    z = np.array([0.05, 0.1, 0.2, 0.4, 0.8])
+    rng = np.random.default_rng(2)
+    y = z / np.sqrt(0.04 + 0.5 * z**2) + 0.12 * rng.normal(size=5)
+    found = fit(steady(z, y, 0.12), starts=2)
+    assert found.rank == 2 and found["tau_y[1]"].how == "not identified"
+    one = found["sigma[1]"]
+    assert one.how == "profile"
+
+    def chi2(W, sigma):
+        return np.sum(((y - z / np.sqrt(sigma**2 + W * z**2)) / 0.12) ** 2)
+
+    def profiled(sigma):
+        best: Any = scipy.optimize.minimize_scalar(
+            lambda log_W: chi2(np.exp(log_W), sigma), bounds=(-8, 3), method="bounded"
+        )
+        return best.fun
+
+    lowest = found.chi2
+    for end in (one.low, one.high):
+        if 0 < end < np.inf:
+            assert profiled(end) - lowest == pytest.approx(1.645**2, rel=0.08)
+        else:
+            assert profiled(one.value * np.exp(-4.9 if end == 0 else 4.9)) - lowest < 1.645**2
+
+
+def test_fixed_bounded_and_tied_numbers_stay_so():
+    z = np.array([0.05, 0.1, 0.2, 0.4, 0.8])
+    y = z / np.sqrt(0.04 + 0.5 * z**2)
+    found = fit(steady(z, y, 0.01), starts=2, bounds={"W": (0.6, 2.0)})
+    assert 0.6 <= found["W[1,1]"].value < 0.61  # the optimum, 0.5, is beyond
+    recording = recorded()
+    tied = problem(recording, ties=("tau_y+tau_a", "noise_a"), fixed={"W[1,2]": 0.0, "sigma": 0.3})
+    arrays = tied.model.parameters.arrays(jnp.ones(tied.model.parameters.free))
+    assert len({float(x) for name in ("tau_y", "tau_a") for x in arrays[name]}) == 1
+    assert arrays["W"][0, 1] == 0 and np.allclose(arrays["sigma"], 0.3)
+    assert arrays["noise_a"][0] == arrays["noise_a"][1] != arrays["noise_y"][0]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"fixed": {"tau": 1.0}}, "`fixed` must name parameters"),
+        ({"fixed": {"tau_y": -1.0}}, "`fixed` must give 'tau_y' a value in its domain"),
+        ({"fixed": {"sigma": 0.0}}, "`fixed` must give 'sigma'"),
+        ({"bounds": {"W": (2.0, 1.0)}}, "`bounds` of 'W' must be two finite rising numbers"),
+        ({"bounds": {"W": (-1.0, 1.0)}}, "`bounds` of 'W'"),
+        ({"ties": ("b",)}, "`ties` must not name fixed numbers"),
+        ({"ties": ("tau_y+tau_x",)}, "`ties` must name parameters"),
+        ({"guess": {"W": -1.0}}, "`guess` must give 'W' values > 0"),
+        ({"guess": {"V": 1.0}}, "`guess` must name parameters"),
+        ({"level": 1.0}, "`level` must be a number in"),
+        ({"starts": 0}, "`starts` must be at least 1"),
+        ({"recurrence": "half", "guess": {"W_r": 3.0}}, r"`W_r` must be \(I \+ K\) / 2"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(without_type_checks, options, said):
+    del without_type_checks
+    z = np.array([0.1, 0.4])
+    with pytest.raises(ValueError, match=said):
+        fit(steady(z, z, 0.01), **options)
+
+
+def test_responses_in_time_are_those_of_scipy():
+    """Values and derivatives of an onset, against SciPy's integration and central differences."""
+    times = np.array([0.0, 2.0, 5.0, 12.0, 40.0])
+    blank = np.full((1, 1), np.nan)
+    course = TimeCourses(np.array([0]), (0,), times, np.zeros((1, 5, 1)), np.ones((1, 5, 1)))
+    recording = Recording(
+        ("1",), ("a",), np.array([[0.7]]), (Channel("y", 0),), blank, blank, courses=(course,)
+    )
+    given = problem(recording, guess={"tau_y": 3.0, "tau_a": 8.0})
+    layout, u = given.model.parameters, jnp.zeros(6)
+    states = State(jnp.ones((1, 1)), jnp.ones((1, 1)))
+    found = likelihood(given, u, states)
+
+    def shown(u):
+        arrays = {name: np.asarray(x) for name, x in layout.arrays(jnp.asarray(u)).items()}
+        return simulated(circuit_of(arrays, False), lambda _: np.array([0.7]), times)[0][:, 0]
+
+    np.testing.assert_allclose(found.r[1:], -shown(np.zeros(6)), atol=1e-6)
+    for i in range(6):
+        step = 1e-3 * np.eye(6)[i]
+        slope = (shown(step) - shown(-step)) / 2e-3
+        np.testing.assert_allclose(found.R[1:, i], slope, atol=1e-5)
+
+
+def test_models_are_compared_by_what_they_predict():
+    z = np.array([0.05, 0.1, 0.2, 0.4, 0.8])
+    y = z / np.sqrt(0.04 + 0.5 * z**2) + 0.01 * np.random.default_rng(0).normal(size=5)
+    (one,) = compare(steady(z, y, 0.01), ("identity",), starts=2)
+    assert one.fit.aic == pytest.approx(one.fit.chi2 + 2 * one.fit.rank)
+    # the deviance of a response that is left out, by least squares without it
+    kept = np.arange(5) != 2
+    curve = lambda x, c, W: x / np.sqrt(c + W * x**2)  # noqa: E731
+    best, _ = scipy.optimize.curve_fit(curve, z[kept], y[kept], (0.04, 0.5))
+    expected = ((y[2] - curve(z[2], *best)) / 0.01) ** 2
+    assert one.held_out[2] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    with pytest.raises(ValueError, match="`hold_out` needs two stimuli"):
+        compare(steady(z[:1], y[:1], 0.01))
+
+
+def test_the_command_writes_a_circuit_that_others_read(tmp_path, capsys):
+    """It gives what `fit` gives, and bad input leaves nothing behind."""
+    z = np.array([0.05, 0.1, 0.2, 0.4, 0.8])
+    y = z / np.sqrt(0.04 + 0.5 * z**2)
+    data, stimuli, out = (tmp_path / name for name in ("d.csv", "s.csv", "fitted.json"))
+    rows = [f"1,1,{x:g},1,y,{v:.17g},0.01" for x, v in zip(z, y, strict=True)]
+    header = "session,trial,stimulus,neuron,quantity,value,se"
+    data.write_text("\n".join([header, *rows]))
+    stimuli.write_text("\n".join(["stimulus,neuron,z", *(f"{x:g},1,{x:.17g}" for x in z)]))
+    words = ["fit", str(data), "--stimuli", str(stimuli), "--starts", "2"]
+    figure = tmp_path / "fitted.png"
+    assert cli.run([*words, "--out", str(out), str(figure), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    same = fit(steady(z, y, 0.01), starts=2)
+    values = {one["name"]: one["value"] for one in found["estimates"]}
+    for one in same.estimates:
+        assert values[one.name] == pytest.approx(one.value, rel=1e-6)
+    assert values["W[1,1]"] == pytest.approx(0.5, rel=1e-3)
+    assert found["undetermined"][0]["name"] == "no response depends on these"
+    assert found["converged"] and figure.stat().st_size > 1000
+    circuit, drives = load_circuit(out)
+    np.testing.assert_allclose(drives[:, 0], z)
+    np.testing.assert_allclose(steady_state(circuit, drives[2]).state.y, y[2], rtol=1e-3)
+    out.unlink()
+    for wrong, said in (
+        (["--fix", "tau_y"], "`fix` must be NAME=VALUE"),
+        (["--fix", "tau_y=fast"], "`fix` of tau_y must be a finite number"),
+        (["--bound", "W=1"], "`bound` of W must be LOWEST:HIGHEST"),
+        (["--tie", "tau_z"], "`ties` must name parameters"),
+        (["--high", "-1"], "`high` must be above `low`"),
+    ):
+        assert cli.run([*words, "--out", str(out), *wrong]) == 2
+        assert said in capsys.readouterr().err and not out.exists()

@@ -1,0 +1,213 @@
+"""Tables of recordings: what is read, and what is refused."""
+
+import numpy as np
+import pytest
+
+from organics.data.recordings.summary import Settings, read_recording
+
+HEADER = "session,trial,stimulus,neuron,quantity,time_ms,value,unit"
+STIMULI = "stimulus,contrast,mask_contrast\nlow,0.1,0\nhigh,0.8,0\nmasked,0.8,0.5\n"
+
+
+@pytest.fixture
+def files(tmp_path):
+    def write(rows, header=HEADER, stimuli=STIMULI):
+        data, other = tmp_path / "data.csv", tmp_path / "stimuli.csv"
+        data.write_text("\n".join([header, *rows]) + "\n")
+        other.write_text(stimuli)
+        return data, other
+
+    return write
+
+
+def responses(rng, unit="spikes/s"):
+    return [
+        f"s1,{trial},{stimulus},V1a,rate,,{10 * i + rng.uniform():.17g},{unit}"
+        for i, stimulus in enumerate(("low", "high", "masked"), 1)
+        for trial in range(12)
+    ]
+
+
+def test_steady_responses_become_means_and_errors(files):
+    rows = responses(np.random.default_rng(0))
+    found = read_recording(*files(rows))
+    values = np.array([float(row.split(",")[6]) for row in rows]).reshape(3, 12)
+    np.testing.assert_allclose(found.mean[:, 0], values.mean(axis=1), rtol=1e-12)
+    errors = values.std(axis=1, ddof=1) / np.sqrt(12)
+    np.testing.assert_allclose(found.error[:, 0], errors, rtol=1e-12)
+    # a rate per second has an unknown gain; a mask drives a neuron of its own
+    assert found.channels == (("rate", 0, False),) and found.neurons == ("V1a", "mask")
+    np.testing.assert_array_equal(found.drives, [(0.1, 0), (0.8, 0), (0.8, 0.5)])
+    assert found.size == 3 and found.channel_name(0) == "rate of V1a"
+    with_unit = read_recording(*files(responses(np.random.default_rng(0), "1/ms")))
+    np.testing.assert_allclose(with_unit.mean, 1000 * found.mean, rtol=1e-12)
+
+
+def samples(rng, scale, steps=64, dt=2.0):
+    t = dt * np.arange(steps)
+    x = rng.normal(size=(2, 3, 2, steps))
+    return [
+        f"s1,{trial},{stimulus},{'ab'[i]},y,{scale * t[k]:.17g},{x[s, trial, i, k]:.17g},1"
+        for s, stimulus in enumerate(("low", "high"))
+        for trial in range(3)
+        for i in range(2)
+        for k in range(steps)
+    ], x
+
+
+def test_samples_in_seconds_give_what_samples_in_milliseconds_give(files):
+    """And the spectra are periodograms: with unit variance, 1 per sampling rate."""
+    rows, x = samples(np.random.default_rng(1), 1.0)
+    found = read_recording(*files(rows))
+    in_seconds, _ = samples(np.random.default_rng(1), 1e-3)
+    other = read_recording(*files(in_seconds, HEADER.replace("time_ms", "time_s")))
+    (spectra,), (same,) = found.spectra, other.spectra
+    np.testing.assert_allclose(same.cross, spectra.cross, rtol=1e-9)
+    np.testing.assert_allclose(same.frequencies, spectra.frequencies, rtol=1e-9)
+    np.testing.assert_allclose(other.mean, found.mean, rtol=1e-9)
+    np.testing.assert_allclose(found.mean[:2], x.mean(axis=(1, 3)), rtol=1e-9)
+    assert np.isnan(found.mean[2]).all()
+    # every second frequency, up to a quarter of 500 Hz
+    np.testing.assert_allclose(spectra.frequencies, np.arange(2, 17, 2) / 128)
+    assert spectra.interval == pytest.approx(2.0)
+    assert spectra.trials.tolist() == [3, 3] and spectra.channels == (0, 1)
+    wide = read_recording(*files(rows), settings=Settings(high=240.0, segment=32.0))
+    (pieces,) = wide.spectra
+    assert pieces.trials.tolist() == [12, 12]
+    power = np.einsum("kfss->s", pieces.cross.real) / pieces.cross.shape[1] / 2
+    np.testing.assert_allclose(power, 2.0, rtol=0.25)
+
+
+def test_courses_are_means_after_the_onset(files):
+    rows, x = samples(np.random.default_rng(1), 1.0)
+    found = read_recording(*files(rows), settings=Settings(samples="courses"))
+    (course,) = found.courses
+    assert not found.spectra and np.isnan(found.mean).all() and course.times[1] == 2.0
+    np.testing.assert_allclose(course.mean, x.mean(axis=1).swapaxes(1, 2), rtol=1e-12)
+    spread = np.sqrt(x.var(axis=1, ddof=1).mean(axis=-1) / 3)
+    np.testing.assert_allclose(course.error[:, 0], spread, rtol=1e-12)
+
+
+GOOD = "s1,1,low,a,rate,,5,1/s"
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("s1,2,low,a,rate,,-5,1/s", "line 3: `value` of a rate must be >= 0"),
+        ("s1,2,low,a,rate,,x,1/s", "line 3: `value` must be a finite number"),
+        ("s1,2,low,a,rate,,,1/s", "line 3: `value` is missing"),
+        ("s1,2,low,a,rates,,5,1/s", "line 3: `quantity` must be .* did you mean 'rate'"),
+        ("s1,2,low,a,rate,,5,mV", "line 3: `unit` of rate must be 1 .* not 'mV'"),
+        ("s1,2,low,a,rate,,5,1", "line 3: `unit` is another kind|line 3: `unit` of rate of a must"),
+        ("s1,1,low,a,rate,,6,1/s", "line 3 repeats line 2"),
+        ("s1,1,low,a,rate,3,6,1/s", "line 3: `time_ms` must be empty"),
+        ("s1,2,Low,a,rate,,5,1/s", "line 3: `stimulus` 'Low' is none of low, high, masked"),
+        ("s1,2,low,,rate,,5,1/s", "line 3: `neuron` is missing"),
+        ("s1,2,low,a,rate,,5", "line 3 has 7 values"),
+        ("s1,1,high,a,rate,,5,1/s", "the response to stimulus 'low' has no standard error"),
+    ],
+)
+def test_rows_that_cannot_be_right_are_refused_with_their_line(files, row, said):
+    with pytest.raises(ValueError, match=said):
+        read_recording(*files([GOOD, row]))
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        ((0, 1, 1), "line 4: `time_ms` must increase"),
+        ((0, 1, 3), "line 4: `time_ms` must have equal intervals, of 1 ms"),
+        ((0, 1, 2), "`segment` must leave 8 samples"),
+    ],
+)
+def test_times_that_cannot_be_right_are_refused(files, times, said):
+    with pytest.raises(ValueError, match=said):
+        read_recording(*files([f"s1,1,low,a,y,{t},0.5,1" for t in times]))
+
+
+@pytest.mark.parametrize(
+    ("stimuli", "said"),
+    [
+        ("stimulus,contrast\nlow,50\n", r"line 2: `contrast` must be from 0 to 1 \(50 % is 0.5\)"),
+        ("stimulus,contrast\nlow,0.5\nlow,0.6\n", "line 3: a stimulus must have one name"),
+        ("stimulus,neuron,z\nlow,a,1\nlow,a,2\n", "line 3: a stimulus must give each neuron one"),
+        ("stimulus,neuron,z\nlow,a,1\nhigh,a,2\nhigh,b,2\n", "'low' lacks neuron 'b'"),
+        ("stimulus,neuron,z\nlow,b,1\n", "line 2: `neuron` 'a' is none of b"),
+        ("stimulus,orientation\nlow,45\n", "unknown column 'orientation'"),
+        ("stimulus\nlow\n", "must have the columns"),
+        ("stimulus,contrast\n", "has no rows"),
+    ],
+)
+def test_stimuli_that_cannot_be_right_are_refused(files, stimuli, said):
+    with pytest.raises(ValueError, match=said):
+        read_recording(*files([GOOD], stimuli=stimuli))
+
+
+def test_a_published_response_has_its_error_beside_it(files):
+    rows = ["s1,1,low,a,rate,5,0.4", "s1,1,high,a,rate,9,0.6"]
+    header = "session,trial,stimulus,neuron,quantity,value,se"
+    found = read_recording(*files(rows, header))
+    assert found.error[:2, 0].tolist() == [0.4, 0.6] and found.channels[0].gain_known
+    with pytest.raises(ValueError, match="line 2: `se` must be > 0"):
+        read_recording(*files([rows[0].replace("0.4", "-1")], header))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"samples": "spikes"}, "`samples` must be one of"),
+        ({"segment": 0.0}, "`segment` must be > 0"),
+        ({"high": 2.0, "low": 5.0}, "`high` must be above `low`"),
+    ],
+)
+def test_settings_are_refused_by_name(without_type_checks, options, said):
+    del without_type_checks
+    with pytest.raises(ValueError, match=said):
+        Settings(**options)
+
+
+def test_nwb_files_give_rates_and_field_potentials(tmp_path):
+    """Spikes per second of a trial, and volts as `data * conversion + offset`, against the table
+    that says the same."""
+    pynwb = pytest.importorskip("pynwb")
+    from datetime import UTC, datetime
+
+    rng = np.random.default_rng(0)
+    file = pynwb.NWBFile(
+        session_description="test", identifier="one",
+        session_start_time=datetime(2024, 1, 1, tzinfo=UTC),
+    )  # fmt: skip
+    file.add_trial_column(name="stimulus", description="its name")
+    starts = 0.5 + np.arange(6.0)
+    for i, start in enumerate(starts):
+        file.add_trial(start_time=start, stop_time=start + 0.5, stimulus=("low", "high")[i % 2])
+    spikes = np.sort(rng.uniform(0, 7, 400))
+    file.add_unit(spike_times=spikes)
+    device = file.create_device(name="probe")
+    group = file.create_electrode_group(name="g", description="", location="V1", device=device)
+    for _ in range(2):
+        file.add_electrode(location="V1", group=group)
+    data = rng.normal(size=(1400, 2))
+    series = pynwb.ecephys.ElectricalSeries(
+        name="LFP", data=data, rate=200.0, conversion=1e-6, offset=3e-6,
+        electrodes=file.create_electrode_table_region(region=[0, 1], description="all"),
+    )  # fmt: skip
+    file.add_acquisition(series)
+    path, stimuli = tmp_path / "one.nwb", tmp_path / "s.csv"
+    stimuli.write_text("stimulus,contrast\nlow,0.1\nhigh,0.8\n")
+    with pynwb.NWBHDF5IO(str(path), "w") as stream:
+        stream.write(file)
+    found = read_recording(path, stimuli, Settings(high=90.0))
+    rates = [np.sum((spikes >= t) & (spikes < t + 0.5)) / 0.5 for t in starts]
+    channel = found.channels.index(("rate", 0, False))
+    np.testing.assert_allclose(found.mean[0, channel], np.mean(rates[::2]))
+    (spectra,) = found.spectra
+    x = np.stack([data[int(200 * t) :][:100].mean(axis=1) for t in starts[::2]])
+    taper = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(100) / 100)
+    X = np.fft.rfft((x - x.mean(axis=1, keepdims=True)) * taper)
+    power = 5.0 / np.sum(taper**2) * np.mean(np.abs(X) ** 2, axis=0)
+    np.testing.assert_allclose(spectra.cross[0, :, 0, 0].real, power[2:45:2], rtol=1e-9)
+    (tmp_path / "bad.nwb").write_bytes(b"no")
+    with pytest.raises(ValueError, match="is no NWB file"):
+        read_recording(tmp_path / "bad.nwb", stimuli)
