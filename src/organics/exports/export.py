@@ -92,6 +92,7 @@ def export_run(path: str | Path, format: ExportFormat, out: str | Path) -> Expor
     require_among("format", format, ExportFormat)
     maker = import_module(f"organics.exports.as_{format}")
     folder = RunFolder.open(path)
+    _require_exportable(folder)
     maker.require_packages()
     folder.verify()
     network = _network(folder)
@@ -144,14 +145,18 @@ def _inputs(shape: tuple[int, ...], preparation: Preparation | None) -> np.ndarr
     return found.astype(np.float32)
 
 
+def _require_exportable(folder: RunFolder) -> None:
+    """Refuse a run whose model only its own program can build."""
+    if isinstance(folder.config, GivenConfig):
+        raise ValueError(
+            f"the run in {folder.path} trained a {folder.config.model} that was given in Python: "
+            "export it there, by `jax.export`."
+        )
+
+
 def _network(folder: RunFolder) -> Network:
     """The best model of a run, with its recurrence as plain equations."""
     config = folder.config
-    if isinstance(config, GivenConfig):
-        raise ValueError(
-            f"the run in {folder.path} trained a {config.model} that was given in Python: export "
-            "it there, by `jax.export`."
-        )
     if isinstance(config, SequenceConfig | FileConfig):
         config = dataclasses.replace(config, backend="scan", memory="more")
     model = folder.load_model(eqx.filter_eval_shape(build_model, config))

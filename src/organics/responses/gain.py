@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from organics.arguments import require_positive
-from organics.circuit.circuit import Circuit
-from organics.circuit.hierarchy import Hierarchy
+from organics.circuit.areas import Areas
 from organics.responses.contrast import NakaRushton
 
 
@@ -26,7 +25,7 @@ class GainChange(NamedTuple):
     contrast_gain: Float[np.ndarray, " m"]
 
 
-S = TypeVar("S", Circuit, Hierarchy)
+S = TypeVar("S", bound=Areas)
 
 
 def with_gain(
@@ -50,7 +49,7 @@ def with_gain(
     Raises `ValueError`, naming the argument, if one is not as above.
     """
     require_positive(factor=factor)
-    areas = system.areas if isinstance(system, Hierarchy) else (system,)
+    areas = system.areas
     if not 0 <= area < len(areas):
         raise ValueError(f"`area` must be from 0 to {len(areas) - 1}, not {area}.")
     n = areas[area].n
@@ -59,9 +58,7 @@ def with_gain(
         if not 0 <= i < n:
             raise ValueError(f"`neurons` must be from 0 to {n - 1}, not {i}.")
     b = areas[area].b.at[jnp.array(list(chosen), int)].multiply(factor)
-    if isinstance(system, Hierarchy):
-        return eqx.tree_at(lambda h: h.areas[area].b, system, b)
-    return eqx.tree_at(lambda c: c.b, system, b)
+    return eqx.tree_at(lambda s: s.areas[area].b, system, b)
 
 
 def gain_change(before: NakaRushton, after: NakaRushton) -> GainChange:

@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from organics.arguments import require_positive
-from organics.circuit.circuit import Circuit
-from organics.circuit.hierarchy import Hierarchy
+from organics.circuit.areas import Areas
 from organics.responses.contrast import rates_of
 from organics.simulation.ode import simulate
 
@@ -42,9 +41,7 @@ class Onset(NamedTuple):
             return self.peak / self.steady
 
 
-def onset_response(
-    system: Circuit | Hierarchy, z: 'Float[ArrayLike, " n"]', duration: float = 500.0
-) -> Onset:
+def onset_response(system: Areas, z: 'Float[ArrayLike, " n"]', duration: float = 500.0) -> Onset:
     """Simulate the onset of the drive `z`, shape (n,), for `duration` ms.
 
     Times are those of 2,001 samples, between which rates are linear. Raises `ValueError`, naming

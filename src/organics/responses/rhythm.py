@@ -9,8 +9,7 @@ import scipy.optimize
 from jaxtyping import ArrayLike, Float
 
 from organics.arguments import require_positive, require_whole
-from organics.circuit.circuit import Circuit
-from organics.circuit.hierarchy import Hierarchy
+from organics.circuit.areas import Areas
 from organics.rest.search import steady_state
 from organics.spectra import Levels, power_spectrum
 
@@ -32,7 +31,7 @@ class Rhythm(NamedTuple):
 
 
 def gamma_peak(
-    system: Circuit | Hierarchy,
+    system: Areas,
     z: 'Float[ArrayLike, " n"]',
     contrasts: 'Float[ArrayLike, " c"]',
     noise: Levels,
