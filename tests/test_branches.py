@@ -295,12 +295,32 @@ class Interrupted(ThreadPoolExecutor):
         return future
 
 
-def test_ctrl_c_leaves_what_was_found(monkeypatch):
+def test_ctrl_c_leaves_what_was_found(monkeypatch, capsys):
     monkeypatch.setattr(arclength, "ThreadPoolExecutor", Interrupted)
     found = organics.continuation(single(2.0, 0.05), [1.0], "z", (-2.0, 2.0))
     assert found.interrupted and len(found.branches) == 1
     assert found.branches[0].ends == ("was not followed further",) * 2
     assert "this is what was found until then" in str(found)
+    assert (
+        cli.run(["continue", "examples/figure1b.json", "--from", "-2", "--to", "2", "--json"])
+        == 130
+    )
+    assert json.loads(capsys.readouterr().out)["interrupted"]
+
+
+@pytest.mark.parametrize("where", ["search.find_crossings", "continuation.switch"])
+def test_ctrl_c_between_walks_leaves_the_branches(monkeypatch, where):
+    def interrupted(*arguments):
+        del arguments
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"organics.branches.{where}", interrupted)
+    found = organics.continuation(single(2.0, 0.05), [1.0], "z", (-2.0, 2.0))
+    (branch,) = found.branches
+    assert found.interrupted and branch.ends == (
+        "reached the lower bound",
+        "reached the upper bound",
+    )
 
 
 @pytest.mark.usefixtures("without_type_checks")
@@ -312,6 +332,7 @@ def test_ctrl_c_leaves_what_was_found(monkeypatch):
         ({"parameter": "z[0][0]"}, "`parameter` must name an array"),
         ({"parameter": "sigma", "bounds": (-0.5, 1.0)}, "sigma = -0.5.*must be finite and > 0"),
         ({"parameter": "W[0,0]", "bounds": (-0.5, 2.0)}, r"W\[0,0\] = -0.5.*be >= 0"),
+        ({"second": ("sigmaa", (0, 1))}, "`second` must name an array"),
         ({"bounds": (1.0, 0.0)}, "`bounds` must be finite, the first below the second"),
         ({"bounds": (0.0, np.nan)}, "`bounds` must be finite"),
         ({"start": State(np.ones(1), np.ones(1))}, "`start` must be a steady state"),

@@ -374,6 +374,13 @@ def test_the_command_writes_the_states(capsys):
     assert "3 steady states, 2 stable" in capsys.readouterr().out
 
 
+def test_signs_at_a_kink_are_not_added_up():
+    circuit = Circuit(np.ones((1, 1)), np.full((1, 1), 2.0), rectified=True)
+    found = steady_states(circuit, np.zeros(1))
+    assert len(found.states) == 2 and found.degree.expected is None and not found.complete
+    assert found.why == "nothing tells whether there are others"
+
+
 def test_an_interrupt_leaves_what_was_found(capsys, monkeypatch, tmp_path):
     file = tmp_path / "two.json"
     document = json.loads(TWO_STABLE.read_text())

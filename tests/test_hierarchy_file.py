@@ -51,7 +51,7 @@ def test_a_file_is_read_back_as_it_was_written(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"areas": []}, "`areas` must be a list of circuits"),
+        ({"areas": []}, "`areas` must be a list of circuits, not an empty one"),
         ({"areas": [1, 2]}, r"`areas\[0\]`: must be an object, not 1.0"),
         ({"areas": [{"W": 1}, {"w": 1}]}, r"`areas\[1\]`: lacks W and has the unknown keys"),
         ({"areas": [{"W": 1, "z": 1}, {"W": 1}]}, r"`areas\[0\]`: has the unknown keys \['z'\]"),

@@ -371,8 +371,8 @@ def test_correlated_noise_is_filtered_and_falls_as_the_fourth_power():
     np.testing.assert_allclose(np.var(x, axis=0), np.diag(P), rtol=0.15)
 
 
-@pytest.mark.parametrize("tau_f", [0.0, -1.0, np.ones(2)])
+@pytest.mark.parametrize("tau_f", [0.0, -1.0, np.inf, np.ones(2)])
 def test_a_correlation_time_is_one_positive_number(without_type_checks, tau_f):
     del without_type_checks
-    with pytest.raises(ValueError, match="`tau_f` must be one number > 0"):
+    with pytest.raises(ValueError, match="`tau_f` must be one finite number > 0"):
         Noise(1.0, tau_f=tau_f)

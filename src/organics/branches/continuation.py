@@ -83,20 +83,25 @@ def continuation(
     curve = curves_of(stacked(family, 1), bounds[1] - bounds[0], 1)
     one = rows(curve, 0)
     traced = _without_twins(through(stacked(one, len(starts)), starts, bounds, most))
-    if switching:
-        traced = switch(one, traced, bounds, most)
-    hopfs = [event for branch in traced.branches for event in branch.events
-             if event.kind == "hopf" and event.confirmed]  # fmt: skip
-    orbits, interrupted = [], traced.interrupted
-    if cycles and hopfs and not interrupted:
-        orbits, interrupted = cycles_from(one, hopfs, bounds, min(most, MOST_CYCLES))
-    found = Diagram(line.name, bounds, traced.branches, orbits, interrupted)
-    if both is None or interrupted:
-        return found
-    curves, interrupted = curves_through(both, found.events, other.value, (bounds, limits), most)
-    return found._replace(
-        second=other.name, second_bounds=limits, curves=curves, interrupted=interrupted
-    )
+    found = Diagram(line.name, bounds, traced.branches, [], traced.interrupted)
+    try:
+        if switching:
+            traced = switch(one, traced, bounds, most)
+            found = found._replace(branches=traced.branches, interrupted=traced.interrupted)
+        hopfs = [e for e in found.events if e.kind == "hopf" and e.confirmed]
+        if cycles and hopfs and not found.interrupted:
+            orbits, interrupted = cycles_from(one, hopfs, bounds, min(most, MOST_CYCLES))
+            found = found._replace(cycles=orbits, interrupted=interrupted)
+        if both is not None and not found.interrupted:
+            curves, interrupted = curves_through(
+                both, found.events, other.value, (bounds, limits), most
+            )
+            found = found._replace(
+                second=other.name, second_bounds=limits, curves=curves, interrupted=interrupted
+            )
+    except KeyboardInterrupt:  # between walks, as while a program is compiled
+        return found._replace(interrupted=True)
+    return found
 
 
 def _second(system: System, parameter: Parameter, second: Any) -> Any:

@@ -17,6 +17,7 @@ Parameter = str | Mapping[str, Any]
 """A drive's name (`z`: a factor on it), an entry (`W_r[0,1]`), an array whose entries are all equal
 (`tau_a`), or a direction: arrays by name, of which the parameter's multiple is added."""
 
+_NAMES = "parameter", "second"
 _INDEX = r"(?:\[\s*(\d+)\s*(?:,\s*(\d+)\s*)?\])?"
 
 
@@ -65,19 +66,20 @@ class Line(NamedTuple):
     value: float
 
 
-def as_line(system: System, parameter: Parameter) -> Line:
-    """The line of systems that a parameter makes of one, whose arrays are NumPy's.
+def as_line(system: System, parameter: Parameter, said: str = _NAMES[0]) -> Line:
+    """The line of systems that a parameter makes of one, whose arrays are NumPy's. Errors name it
+    `said`.
 
     Raises `ValueError` if the system has no such parameter.
     """
     nothing = jax.tree.map(np.zeros_like, system)
     if isinstance(parameter, Mapping):
-        return _direction(system, nothing, parameter)
-    name, index = _name_and_index(parameter, list(system.parameters()))
+        return _direction(system, nothing, parameter, said)
+    name, index = _name_and_index(parameter, list(system.parameters()), said)
     where = system.parameters()[name]
     array = where(system)
     if index:
-        _require_entry(parameter, array, index)
+        _require_entry(parameter, array, index, said)
         unit, rest = np.zeros_like(array), array.copy()
         unit[index], rest[index], value = 1, 0, float(array[index])
         base = eqx.tree_at(where, system, rest)
@@ -86,20 +88,20 @@ def as_line(system: System, parameter: Parameter) -> Line:
     if name == system.drive:
         if not np.any(np.asarray(array)):
             raise ValueError(
-                f"`parameter` {name!r} is a factor on the drive, which is 0 here: give another "
+                f"`{said}` {name!r} is a factor on the drive, which is 0 here: give another "
                 f"drive, or an entry, such as {name}[0]."
             )
         return Line(name, base, _at(where, nothing, array), 1.0)
     value = float(array.reshape(-1)[0])
     if not np.all(np.asarray(array) == value):
         raise ValueError(
-            f"`parameter` {name!r} has entries of different values: name one of them, such as "
+            f"`{said}` {name!r} has entries of different values: name one of them, such as "
             f"{name}[{','.join('0' * array.ndim)}], or give a direction."
         )
     return Line(name, base, _at(where, nothing, np.ones_like(array)), value)
 
 
-def _name_and_index(parameter: Any, names: list[str]) -> tuple[str, tuple[int, ...]]:
+def _name_and_index(parameter: Any, names: list[str], said: str) -> tuple[str, tuple[int, ...]]:
     """The array that a parameter names, whose own name may end in a bracket, and the entry."""
     words = parameter.strip() if isinstance(parameter, str) else ""
     for name in names:
@@ -109,7 +111,7 @@ def _name_and_index(parameter: Any, names: list[str]) -> tuple[str, tuple[int, .
     word = re.match(r"[\w.]+", words)
     like = nearest(word[0], names) if word else ""
     raise ValueError(
-        f"`parameter` must name an array of the system ({', '.join(names)}) or an entry, such "
+        f"`{said}` must name an array of the system ({', '.join(names)}) or an entry, such "
         f"as {names[0]}[0], not {parameter!r}{like or '.'}"
     )
 
@@ -119,7 +121,7 @@ def as_family(system: System, parameters: tuple[Parameter, ...]) -> tuple[Family
 
     Raises `ValueError` as `as_line` does, and if two parameters change the same numbers.
     """
-    lines = [as_line(system, parameter) for parameter in parameters]
+    lines = [as_line(system, one, name) for one, name in zip(parameters, _NAMES, strict=False)]
     if len(lines) == 2:
         touched = (
             jax.tree.map(lambda a, b: np.any(np.asarray(a) * np.asarray(b)), *(
@@ -136,13 +138,12 @@ def as_family(system: System, parameters: tuple[Parameter, ...]) -> tuple[Family
     return Family(base, tuple(line.slope for line in lines)), lines
 
 
-def _direction(system: System, nothing: System, parameter: Mapping[str, Any]) -> Line:
+def _direction(system: System, nothing: System, parameter: Mapping[str, Any], said: str) -> Line:
     arrays = system.parameters()
     unknown = [name for name in parameter if name not in arrays]
     if unknown or not parameter:
         raise ValueError(
-            f"`parameter` must be a direction by names of {', '.join(arrays)}, not "
-            f"{list(parameter)}."
+            f"`{said}` must be a direction by names of {', '.join(arrays)}, not {list(parameter)}."
         )
     slope = nothing
     for name, value in parameter.items():
@@ -150,8 +151,7 @@ def _direction(system: System, nothing: System, parameter: Mapping[str, Any]) ->
         value = np.asarray(value, np.float64)
         if value.shape not in ((), array.shape) or not np.all(np.isfinite(value)):
             raise ValueError(
-                f"`parameter[{name!r}]` must be finite and of shape {array.shape}, not "
-                f"{value.shape}."
+                f"`{said}[{name!r}]` must be finite and of shape {array.shape}, not {value.shape}."
             )
         slope = _at(arrays[name], slope, np.array(np.broadcast_to(value, array.shape)))
     return Line("+".join(parameter), system, slope, 0.0)
@@ -161,9 +161,9 @@ def _at(where, tree: System, value: np.ndarray) -> System:
     return eqx.tree_at(where, tree, value)
 
 
-def _require_entry(parameter: str, array: np.ndarray, index: tuple) -> None:
+def _require_entry(parameter: str, array: np.ndarray, index: tuple, said: str) -> None:
     if len(index) != array.ndim or any(i >= n for i, n in zip(index, array.shape, strict=True)):
         raise ValueError(
-            f"`parameter` must be an entry of an array of shape {array.shape}, counted from 0, not "
+            f"`{said}` must be an entry of an array of shape {array.shape}, counted from 0, not "
             f"{parameter!r}."
         )

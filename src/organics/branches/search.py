@@ -109,7 +109,10 @@ def _trace(curves: SteadyCurve, walks: Walk, bounds: tuple, most: int) -> Traced
     paths, interrupted = follow(curves, walks, bounds, most)
     for i in range(0, len(paths), 2):
         paths[i + 1] = _with_its_beginning(paths[i], paths[i + 1])
-    crossings = find_crossings(curves, paths)
+    try:
+        crossings = find_crossings(curves, paths)
+    except KeyboardInterrupt:
+        crossings, interrupted = [], True
     branches, grouped = [], []
     for i in range(0, len(paths), 2):
         back = [c for c in crossings if c.path == i][::-1]

@@ -375,7 +375,8 @@ def _parse_hierarchy(document: Content) -> Content:
         compulsory = ("areas", "feedforward", "z")
     _check_keys(list(document), "keys", _HIERARCHY_KEYS, compulsory)
     if not isinstance(document["areas"], list) or not document["areas"]:
-        raise ValueError(f"`areas` must be a list of circuits, not {_show(document['areas'])}.")
+        given = "an empty one" if document["areas"] == [] else _show(document["areas"])
+        raise ValueError(f"`areas` must be a list of circuits, not {given}.")
     values: Content = {"areas": []}
     for i, area in enumerate(document["areas"]):
         with _within(f"areas[{i}]"):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from organics.cli.answer import Answer
+from organics.cli.answer import Answer, show
 from organics.cli.circuits import (
     FIGURES,
     about,
@@ -92,7 +92,11 @@ class Continue:
         for path in self.out:
             self._write(path, found, circuit, document)
         text = [f"{self.file}: {describe(circuit)}", str(found)]
-        return Answer(document, text, wrote=self.out)
+        answer = Answer(document, text, wrote=self.out)
+        if found.interrupted:
+            show(answer, as_json=self.json)
+            raise KeyboardInterrupt
+        return answer
 
     def _write(self, path: Path, found: Any, circuit: Any, document: dict[str, Any]) -> None:
         if path.suffix.lower() in FIGURES:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from organics.cli.answer import Answer, note, show
-from organics.cli.circuits import about, describe, load, state_as_document
+from organics.cli.circuits import about, describe, is_hierarchy, load, state_as_document
 from organics.printing import numbers
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class States:
 
         for z in np.asarray(drives):
             require_few(circuit, z)
+        if is_hierarchy(circuit) and not circuit.is_cascade:
+            note("looking for states: the first time, programs are compiled for up to a minute.")
         answers: list[tuple[Any, SteadyStates]] = []
         for z in np.asarray(drives):
             try:

@@ -123,6 +123,8 @@ def _on_the_branch(hierarchy: Hierarchy, z: Float[Array, " n"]) -> Float[np.ndar
         found = continuation(begin.system, z, {"gamma": change}, (0.0, furthest), start=begin)
     except (NoSteadyState, ValueError):
         return last
+    if found.interrupted:
+        raise KeyboardInterrupt  # `continuation` returns what it has
     crossings = [last]
     for branch in found.branches:
         ahead = branch.parameter - 1

@@ -30,6 +30,7 @@ MOST_BOXES = 10_000_000
 NOT_ASKED = "not asked for"
 _ONE_POOL = 40  # neurons up to which the polynomial takes less time than a search
 _TOLERANCE = 1e-9  # of the balance of each equation, as far states have few digits
+_AT_KINK = 1e-12  # of `v`, in the rectified model
 _SHOWN = 10  # states shown as text
 
 
@@ -258,7 +259,7 @@ def _searched(circuit: Circuit, z, system: Reduced, found: Found) -> SteadyState
         _described(_point(circuit, z, system, v), how, False, False)
         for v, how in zip(found.v, found.how, strict=True)
     ]
-    degree = Degree(found.expected, sum(found.signs))
+    degree = _degree(system, found.v, found.expected, found.signs)
     return _result(states, degree, NOT_ASKED, _reason(degree), 0, _no_boxes(circuit))
 
 
@@ -277,8 +278,16 @@ def _enclosed(
     if outcome == AT_LEAST and not all(state.proved for state in states):
         outcome = UNDECIDED
     v = np.array([v for v, _, _ in every]).reshape(-1, circuit.n)
-    degree = Degree(expected_degree(system), sum(system.signs(v)))
+    degree = _degree(system, v, expected_degree(system), system.signs(v))
     return _result(states, degree, outcome, enclosed.why, enclosed.boxes, enclosed.remaining)
+
+
+def _degree(
+    system: Reduced, v: Float[np.ndarray, "k n"], expected: int | None, signs: list[int]
+) -> Degree:
+    """With nothing expected if a state is at a kink, where the sign is that of one side."""
+    kinked = system.rectified and np.any(np.abs(v) <= _AT_KINK)
+    return Degree(None if kinked else expected, sum(signs))
 
 
 def _result(states, degree: Degree, outcome: str, why: str, boxes: int, remaining) -> SteadyStates:

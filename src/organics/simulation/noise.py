@@ -80,7 +80,7 @@ class Noise(eqx.Module):
         additive_y, additive_a: constant part, in the unit of the potential.
         multiplicative_y, multiplicative_a: part proportional to the potential, dimensionless; none
             by default.
-        tau_f: correlation time in ms, one number > 0; `None` is white noise.
+        tau_f: correlation time in ms, one finite number > 0; `None` is white noise.
 
     Raises `ValueError`, naming the argument, if a level is negative or not finite, or `tau_f` is
     not as above.
@@ -110,8 +110,9 @@ class Noise(eqx.Module):
         self.tau_f = None
         if tau_f is not None:
             self.tau_f = as_real("tau_f", tau_f, None)
-            if self.tau_f.ndim or not (isinstance(self.tau_f, Tracer) or self.tau_f > 0):
-                raise ValueError(f"`tau_f` must be one number > 0, or None, not {tau_f}.")
+            known = not isinstance(self.tau_f, Tracer)
+            if self.tau_f.ndim or (known and not 0 < self.tau_f < jnp.inf):
+                raise ValueError(f"`tau_f` must be one finite number > 0, or None, not {tau_f}.")
 
     def levels(self, circuit: Circuit, state: State) -> State:
         """The diagonal of `L` at `state`: the noise level of each neuron, shape (n,) each.
