@@ -159,6 +159,10 @@ def test_predictions_are_those_of_numpy(with_free_gains):
         "noise_y": np.asarray(noise.additive_y) / np.sqrt(b),
         "noise_a": np.asarray(noise.additive_a) / b**2,
     }
+    y, a = fitted.states  # along the symmetries that were undone, too
+    tonic = np.asarray(c.b0 * c.sigma) ** 2
+    np.testing.assert_allclose(a, tonic + (b * DRIVES) ** 2 @ np.asarray(c.W).T, rtol=1e-9)
+    np.testing.assert_allclose(y, b * DRIVES / np.sqrt(a), rtol=1e-9)
     predicted = predict(fitted)
     means = np.array([at_rest(z, gauge["W"], gauge["sigma"])[0] for z in DRIVES])
     np.testing.assert_allclose(predicted.mean, means, rtol=1e-9)
@@ -356,6 +360,9 @@ def test_fixed_bounded_and_tied_numbers_stay_so():
         ({"ties": ("tau_y+tau_x",)}, "`ties` must name parameters"),
         ({"guess": {"W": -1.0}}, "`guess` must give 'W' values > 0"),
         ({"guess": {"V": 1.0}}, "`guess` must name parameters"),
+        ({"fixed": {"W": [1.0, 2.0]}}, r"`fixed` must give 'W' one number or shape \(1, 1\)"),
+        ({"fixed": {"W_r": 0.5}}, "`fixed` must not name 'W_r', which is I"),
+        ({"recurrence": "half", "ties": ("W_r",)}, "`ties` must not name 'W_r', as"),
         ({"level": 1.0}, "`level` must be a number in"),
         ({"starts": 0}, "`starts` must be at least 1"),
         ({"recurrence": "half", "guess": {"W_r": 3.0}}, r"`W_r` must be \(I \+ K\) / 2"),
@@ -405,6 +412,8 @@ def test_models_are_compared_by_what_they_predict():
     assert one.held_out[2] == pytest.approx(expected, rel=1e-3, abs=1e-6)
     with pytest.raises(ValueError, match="`hold_out` needs two stimuli"):
         compare(steady(z[:1], y[:1], 0.01))
+    with pytest.raises(ValueError, match="`bounds` must not name 'W_r', which is I"):
+        compare(steady(z, y, 0.01), ("free", "identity"), bounds={"W_r": (0.0, 1.0)})
 
 
 def test_the_command_writes_a_circuit_that_others_read(tmp_path, capsys):
