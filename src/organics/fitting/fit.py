@@ -281,6 +281,8 @@ def _estimates(
                     _moved_to(layout, u, i, end)[entry] for end in (lowest, highest)
                 )
     positive, bounded = np.asarray(layout.positive), np.asarray(layout.bounded)
+    low = np.where(bounded, np.maximum(low, layout.low), low)
+    high = np.where(bounded, np.minimum(high, layout.high), high)
     how[(how != "fixed") & ~identified] = "not identified"
     slope = np.linalg.norm(D, axis=1)
     how[(how != "fixed") & bounded & (slope < 1e-3)] = "at its bound"
