@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from organics.arguments import require_entries
 from organics.circuit.circuit import Circuit, State, as_drive
-from organics.circuit.hierarchy import Hierarchy, first_area
+from organics.circuit.hierarchy import Hierarchy
 from organics.circuit.values import as_real
 from organics.rest.search import steady_state
 
@@ -78,9 +78,8 @@ def contrast_response(
 
     Raises `ValueError`, naming the argument, if one is not as above.
     """
-    first = first_area(system)
-    z = as_drive(first, z)
-    second = jnp.zeros_like(z) if other is None else as_drive(first, other, "other")
+    z = as_drive(system, z)
+    second = jnp.zeros_like(z) if other is None else as_drive(system, other, "other")
     contrast = as_real("contrasts", contrasts, z.dtype)
     if contrast.ndim != 1 or not len(contrast):
         raise ValueError(f"`contrasts` must have shape (c,), not {contrast.shape}.")
