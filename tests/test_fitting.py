@@ -19,7 +19,7 @@ from organics.fitting.fit import fit
 from organics.fitting.identifiability import identify
 from organics.fitting.likelihood import residuals
 from organics.fitting.model import AtRest, circuit_of, linear_response, noise_of
-from organics.fitting.parameters import half, unhalf
+from organics.fitting.parameters import Entry, half, unhalf
 from organics.fitting.prediction import draw, predict
 from organics.fitting.problem import _folded, problem_of
 from organics.names import FittedRecurrence
@@ -159,6 +159,10 @@ def test_predictions_are_those_of_numpy(with_free_gains):
         "noise_y": np.asarray(noise.additive_y) / np.sqrt(b),
         "noise_a": np.asarray(noise.additive_a) / b**2,
     }
+    y, a = fitted.states  # along the symmetries that were undone, too
+    tonic = np.asarray(c.b0 * c.sigma) ** 2
+    np.testing.assert_allclose(a, tonic + (b * DRIVES) ** 2 @ np.asarray(c.W).T, rtol=1e-9)
+    np.testing.assert_allclose(y, b * DRIVES / np.sqrt(a), rtol=1e-9)
     predicted = predict(fitted)
     means = np.array([at_rest(z, gauge["W"], gauge["sigma"])[0] for z in DRIVES])
     np.testing.assert_allclose(predicted.mean, means, rtol=1e-9)
@@ -266,6 +270,23 @@ def test_general_recurrence_with_unknown_gains_leaves_the_units_undetermined(gen
     assert silent.parameters == ("tau_a[1]", "tau_a[2]") and known.null.shape[1] == 6
 
 
+def test_numbers_that_are_not_separated_are_listed_pair_by_pair():
+    """Where all stimuli drive both neurons alike, only the sum of each row of `W` matters."""
+    places = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    entries = [Entry("W", (i, j), f"W[{i},{j}]") for i, j in places]
+    entries += [
+        Entry(name, (i,), f"{name}[{i}]") for name in ("sigma", "b") for i in range(2)
+    ]  # b is fixed
+    z = np.array([0.1, 0.4, 0.9])
+    by_row = np.array([[0.6, 0.3, 0, 0], [0, 0, 0.5, 0.8]])
+    R = np.concatenate([np.c_[np.outer(z**2, w), np.eye(2)[i] + 0 * z[:, None]]
+                        for i, w in enumerate(by_row)])  # fmt: skip
+    known = identify(R, np.eye(8, 6), entries, {"b": np.ones(2)}, ("1", "2"), BOTH)
+    assert known.rank == 4
+    pairs = [one.parameters for one in known.directions]
+    assert pairs == [("W[0,0]", "W[0,1]"), ("W[1,0]", "W[1,1]")]
+
+
 def test_folded_power_is_that_of_all_frequencies_that_samples_confuse():
     """At half of the Nyquist frequency, against a long sum of spectra."""
     rng = np.random.default_rng(1)
@@ -336,6 +357,9 @@ def test_fixed_bounded_and_tied_numbers_stay_so():
     y = z / np.sqrt(0.04 + 0.5 * z**2)
     found = fit(steady(z, y, 0.01), starts=2, bounds={"W": (0.6, 2.0)})
     assert 0.6 <= found["W[1,1]"].value < 0.61  # the optimum, 0.5, is beyond
+    found = fit(steady(z, y, 0.5), starts=2, bounds={"sigma": (0.19, 0.21)})
+    one = found["sigma[1]"]  # which these data hardly tell
+    assert 0.19 <= one.low < one.value < one.high <= 0.21
     recording = recorded()
     tied = problem(recording, ties=("tau_y+tau_a", "noise_a"), fixed={"W[1,2]": 0.0, "sigma": 0.3})
     arrays = tied.model.parameters.arrays(jnp.ones(tied.model.parameters.free))
@@ -356,6 +380,9 @@ def test_fixed_bounded_and_tied_numbers_stay_so():
         ({"ties": ("tau_y+tau_x",)}, "`ties` must name parameters"),
         ({"guess": {"W": -1.0}}, "`guess` must give 'W' values > 0"),
         ({"guess": {"V": 1.0}}, "`guess` must name parameters"),
+        ({"fixed": {"W": [1.0, 2.0]}}, r"`fixed` must give 'W' one number or shape \(1, 1\)"),
+        ({"fixed": {"W_r": 0.5}}, "`fixed` must not name 'W_r', which is I"),
+        ({"recurrence": "half", "ties": ("W_r",)}, "`ties` must not name 'W_r', as"),
         ({"level": 1.0}, "`level` must be a number in"),
         ({"starts": 0}, "`starts` must be at least 1"),
         ({"recurrence": "half", "guess": {"W_r": 3.0}}, r"`W_r` must be \(I \+ K\) / 2"),
@@ -405,6 +432,8 @@ def test_models_are_compared_by_what_they_predict():
     assert one.held_out[2] == pytest.approx(expected, rel=1e-3, abs=1e-6)
     with pytest.raises(ValueError, match="`hold_out` needs two stimuli"):
         compare(steady(z[:1], y[:1], 0.01))
+    with pytest.raises(ValueError, match="`bounds` must not name 'W_r', which is I"):
+        compare(steady(z, y, 0.01), ("free", "identity"), bounds={"W_r": (0.0, 1.0)})
 
 
 def test_the_command_writes_a_circuit_that_others_read(tmp_path, capsys):

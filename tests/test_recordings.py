@@ -43,6 +43,23 @@ def test_steady_responses_become_means_and_errors(files):
     np.testing.assert_allclose(with_unit.mean, 1000 * found.mean, rtol=1e-12)
 
 
+def test_many_trials_without_a_spike_have_the_error_of_their_channel(files):
+    rng = np.random.default_rng(2)
+    rows = [f"s1,{trial},low,a,rate,,0,1" for trial in range(12)]
+    values = rng.uniform(size=12)
+    rows += [f"s1,{trial},high,a,rate,,{x:.17g},1" for trial, x in enumerate(values)]
+    found = read_recording(*files(rows))
+    pooled = np.sqrt(values.var(ddof=1) / 2 / 12)
+    np.testing.assert_allclose(found.error[0, 0], pooled, rtol=1e-12)
+
+
+def test_a_value_with_a_standard_error_is_alone(files):
+    rows, header = ["s1,1,low,a,rate,,5,1,0.1", "s1,2,low,a,rate,,6,1,"], f"{HEADER},se"
+    for order in (rows, rows[::-1]):
+        with pytest.raises(ValueError, match="line 3: a value with `se` must be alone"):
+            read_recording(*files(order, header))
+
+
 def samples(rng, scale, steps=64, dt=2.0):
     t = dt * np.arange(steps)
     x = rng.normal(size=(2, 3, 2, steps))
@@ -118,7 +135,7 @@ def test_rows_that_cannot_be_right_are_refused_with_their_line(files, row, said)
     [
         ((0, 1, 1), "line 4: `time_ms` must increase"),
         ((0, 1, 3), "line 4: `time_ms` must have equal intervals, of 1 ms"),
-        ((0, 1, 2), "`segment` must leave 8 samples"),
+        ((0, 1, 2), "a trial must have 8 samples or more"),
     ],
 )
 def test_times_that_cannot_be_right_are_refused(files, times, said):

@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from organics.arguments import require_among
 from organics.data.recordings.recording import Recording
-from organics.fitting.fit import EVALUATIONS, Fit, fit
-from organics.fitting.likelihood import Problem
+from organics.fitting.fit import Fit, fit, lanes_of
+from organics.fitting.problem import layout_of
 from organics.fitting.scoring import scoring
 from organics.names import FittedRecurrence
 
@@ -48,6 +46,10 @@ def compare(
         require_among("recurrences", recurrence, FittedRecurrence)
     if len(recording.stimuli) < 2 and hold_out:
         raise ValueError("`hold_out` needs two stimuli or more.")
+    given = {"fixed": {}, "bounds": {}, "ties": (), "guess": {}}
+    given |= {name: value for name, value in options.items() if name in given and value}
+    for recurrence in recurrences:  # before the work for any
+        layout_of(recording, recurrence, **given)
     found = [
         Comparison(
             recurrence, one, _held_out(one) if hold_out else np.full(len(recording.stimuli), np.nan)
@@ -61,19 +63,10 @@ def compare(
 def _held_out(of_all: Fit) -> Float[np.ndarray, " k"]:
     problem, k = of_all.problem, len(of_all.recording.stimuli)
     with jax.enable_x64(True):
-        start = jnp.asarray(of_all.u)[None]
-        near = jax.tree.map(lambda x: jnp.asarray(x)[None], of_all.states)
-        kept, evaluations = jnp.zeros(start.shape, bool), jnp.int32(EVALUATIONS)
-        found = []
-        for counted in 1 - np.eye(k):
-            others = scoring(_counting(problem, counted), start, near, kept, evaluations)
-            # no evaluations beyond the first: the likelihood of the stimulus that was held out
-            there = scoring(
-                _counting(problem, 1 - counted), others.u, others.near.states, kept, jnp.int32(1)
-            )
-            found.append(2 * float(there.near.value[0]))
-    return np.array(found)
-
-
-def _counting(problem: Problem, counted: np.ndarray) -> Problem:
-    return eqx.tree_at(lambda problem: problem.counted, problem, jnp.asarray(counted))
+        start = np.repeat(of_all.u[None], k, axis=0)
+        near = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], k, axis=0), of_all.states)
+        kept, lanes = np.zeros(start.shape, bool), lanes_of(of_all.agreeing[1])
+        others = scoring(problem, start, near, kept, 1 - np.eye(k), lanes)
+        # no evaluations beyond the first: the likelihood of the stimulus that was held out
+        there = scoring(problem, others.u, others.near.states, kept, np.eye(k), lanes, most=1)
+    return 2 * np.asarray(there.near.value)

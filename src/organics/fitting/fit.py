@@ -15,7 +15,7 @@ from organics.circuit.circuit import Circuit, State
 from organics.data.recordings.recording import Recording
 from organics.errors import NoSteadyState
 from organics.fitting.identifiability import Identified, determined, identify
-from organics.fitting.likelihood import Problem, residuals
+from organics.fitting.likelihood import Problem, evaluated
 from organics.fitting.model import circuit_of, noise_of
 from organics.fitting.parameters import UNITS, Parameters
 from organics.fitting.problem import problem_of
@@ -25,9 +25,8 @@ from organics.names import FittedRecurrence
 from organics.printing import Lines, in_html, in_words
 from organics.simulation.noise import Noise
 
-EVALUATIONS = 200
-"""Most evaluations of the likelihood from each start."""
 _SPREAD = 0.7  # of the starts, in coordinates
+_LANES = 4  # few, as each waits for the slowest
 _SAME = 0.01  # starts end at the same place if their likelihoods differ by less
 
 
@@ -182,9 +181,10 @@ def _best(problem: Problem, starts: int, seed: int) -> tuple[Fitted, int]:
     p = problem.model.parameters.free
     drawn = _SPREAD * np.random.default_rng(seed).normal(size=(starts, p))
     drawn[0] = 0
-    kept = jnp.zeros((starts, p), bool)
-    near, _ = settled(problem, jnp.asarray(drawn))
-    every = scoring(problem, jnp.asarray(drawn), near, kept, jnp.int32(EVALUATIONS))
+    kept = np.zeros((starts, p), bool)
+    counted = np.ones((starts, len(problem.counted)))
+    near = settled(problem.model, drawn)
+    every = scoring(problem, drawn, near, kept, counted, lanes_of(starts))
     values = np.asarray(every.near.value)
     if not np.isfinite(values).any():
         raise NoSteadyState("no start has a stable steady state for every stimulus.")
@@ -192,11 +192,15 @@ def _best(problem: Problem, starts: int, seed: int) -> tuple[Fitted, int]:
     return jax.tree.map(lambda x: x[best], every), int(np.sum(values < values[best] + _SAME))
 
 
+def lanes_of(starts: int) -> int:
+    """How many searches of a fit run at once."""
+    return min(starts, _LANES)
+
+
 @jax.jit
-def _at(problem: Problem, u, near):
-    """The likelihood; the reported numbers and their derivatives."""
-    layout = problem.model.parameters
-    return residuals(problem, u, near), layout.reported(u), jax.jacfwd(layout.reported)(u)
+def _reported(layout: Parameters, u):
+    """The reported numbers, their derivatives, and the parameters by name."""
+    return layout.reported(u), jax.jacfwd(layout.reported)(u), layout.arrays(u)
 
 
 def _concluded(
@@ -205,27 +209,29 @@ def _concluded(
     layout, u, states = problem.model.parameters, np.asarray(found.u), found.near.states
 
     def at(u):
-        (value, _, R, _), reported, D = _at(problem, jnp.asarray(u), states)
+        value, _, R, there = evaluated(problem, jnp.asarray(u), states)
+        reported, D, arrays = jax.tree.map(np.asarray, _reported(layout, jnp.asarray(u)))
         known = identify(
-            np.asarray(R), np.asarray(D), layout.entries, _arrays(layout, u), recording.neurons,
+            np.asarray(R), D, layout.entries, arrays, recording.neurons,
             recording.channels,
         )  # fmt: skip
-        return float(value), known, np.asarray(reported), np.asarray(D)
+        return float(value), known, reported, D, arrays, there
 
-    value, known, reported, D = at(u)
+    value, known, reported, D, arrays, states = here = at(u)
     # what is not determined stays as it was guessed: along symmetries nothing else changes
     back = u - known.exact @ (known.exact.T @ u)
-    moved = at(back) if known.exact.size else (np.inf, known, reported, D)
+    moved = at(back) if known.exact.size else here
     if moved[0] <= value + 1e-6 and moved[1].rank == known.rank:
-        u, (value, known, reported, D) = back, moved
+        u, (value, known, reported, D, arrays, states) = back, moved
     chi2 = (
         2 * value if all(np.all(np.asarray(s.saturated) != 0) for s in problem.spectra) else np.nan
     )
-    arrays = _arrays(layout, u)
     return Fit(
         circuit=circuit_of({k: jnp.asarray(v) for k, v in arrays.items()}, problem.model.rectified),
         noise=noise_of(arrays),
-        estimates=_estimates(problem, u, states, value, known, reported, D, level),
+        estimates=_estimates(
+            problem, u, states, value, known, reported, D, level, lanes_of(agreeing[1])
+        ),
         undetermined=known.directions,
         chi2=chi2,
         rank=known.rank,
@@ -242,12 +248,16 @@ def _concluded(
     )
 
 
-def _arrays(layout: Parameters, u) -> dict[str, np.ndarray]:
-    return {name: np.asarray(x) for name, x in layout.arrays(jnp.asarray(u)).items()}
-
-
 def _estimates(
-    problem: Problem, u, states, value: float, known: Identified, reported, D, level: float
+    problem: Problem,
+    u,
+    states,
+    value: float,
+    known: Identified,
+    reported,
+    D,
+    level: float,
+    lanes: int,
 ) -> tuple:
     layout = problem.model.parameters
     width = float(scipy.stats.norm.ppf((1 + level) / 2))
@@ -261,7 +271,9 @@ def _estimates(
     odd = far_from_quadratic(problem, u, states, value, known.covariance, single, width)
     how = np.where(np.any(D != 0, axis=1), "Fisher", "fixed").astype(object)
     if odd.any():
-        ends = profiles(problem, u, states, value, known.covariance, np.flatnonzero(odd), width)
+        ends = profiles(
+            problem, u, states, value, known.covariance, np.flatnonzero(odd), width, lanes
+        )
         for i, lowest, highest in zip(*(x.tolist() for x in ends), strict=True):
             for entry in groups[i]:
                 how[entry] = "profile"
@@ -269,6 +281,8 @@ def _estimates(
                     _moved_to(layout, u, i, end)[entry] for end in (lowest, highest)
                 )
     positive, bounded = np.asarray(layout.positive), np.asarray(layout.bounded)
+    low = np.where(bounded, np.maximum(low, layout.low), low)
+    high = np.where(bounded, np.minimum(high, layout.high), high)
     how[(how != "fixed") & ~identified] = "not identified"
     slope = np.linalg.norm(D, axis=1)
     how[(how != "fixed") & bounded & (slope < 1e-3)] = "at its bound"
@@ -286,8 +300,9 @@ def _moved_to(layout: Parameters, u, i: int, end: float) -> np.ndarray:
     """The reported numbers with one coordinate at another value."""
     if np.isfinite(end):
         moved = np.where(np.arange(len(u)) == i, end, u)
-        return np.asarray(layout.reported(jnp.asarray(moved)))
-    return np.full(len(layout.entries), end)
+        return np.asarray(_reported(layout, jnp.asarray(moved))[0])
+    bound = layout.high if end > 0 else layout.low
+    return np.where(layout.bounded, bound, end)
 
 
 def _in_words(one: Estimate) -> str:

@@ -91,7 +91,7 @@ def identify(
             explained = np.column_stack([explained, rest / np.linalg.norm(rest)])
             directions.append(direction)
     left, sizes, _ = np.linalg.svd(remaining(null), full_matrices=False)
-    for direction in left[:, sizes > 0.5].T:
+    for direction in _echelon(left[:, sizes > 0.5].T):  # each with few numbers
         directions.append(
             Direction(
                 "these data do not separate these numbers", _moved(D @ direction, entries), ""

@@ -122,6 +122,10 @@ def residuals(problem: Problem, u: Float[Array, " p"], near: State) -> Residuals
     return Residuals(total, jnp.concatenate(r), jnp.concatenate(R), states)
 
 
+evaluated = jax.jit(residuals)
+"""`residuals` as one program, for single evaluations."""
+
+
 def quadratic(problem: Problem, u: Float[Array, " p"], near: State) -> Quadratic:
     """Value, score and Fisher matrix at `u`."""
     value, r, R, states = residuals(problem, u, near)

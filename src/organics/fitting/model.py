@@ -67,8 +67,7 @@ class Model(eqx.Module):
         For identity recurrence they have a closed form; else Newton's method begins at `near`, one
         state for each stimulus.
         """
-        arrays = self.parameters.arrays(u)
-        circuit, noise = circuit_of(arrays, self.rectified), noise_of(arrays)
+        circuit = circuit_of(self.parameters.arrays(u), self.rectified)
 
         def one(z, near):
             if circuit.has_identity_recurrence:
@@ -76,12 +75,22 @@ class Model(eqx.Module):
             else:
                 point = steady_state(circuit, z, start=jax.lax.stop_gradient(near))
                 state, converged = point.state, point.converged
+            return state, converged
+
+        states, converged = jax.vmap(one)(self.drives, near)
+        return self.linearized(u, states), states, jnp.all(converged)
+
+    def linearized(self, u: Float[Array, " p"], states: State) -> AtRest:
+        """The prediction for given steady states, one for each stimulus."""
+        arrays = self.parameters.arrays(u)
+        circuit, noise = circuit_of(arrays, self.rectified), noise_of(arrays)
+
+        def one(state):
             mean, seen = self.readout(state, arrays["gain"])
             Q = jnp.square(jnp.concatenate(noise.amplitudes(circuit, state)))
-            return AtRest(mean, seen, jacobian(circuit, state), Q), state, converged
+            return AtRest(mean, seen, jacobian(circuit, state), Q)
 
-        found, states, converged = jax.vmap(one)(self.drives, near)
-        return found, states, jnp.all(converged)
+        return jax.vmap(one)(states)
 
     def from_rest(self, u: Float[Array, " p"]) -> tuple[State, Bool[Array, ""]]:
         """The steady states that the circuit reaches, and whether every stimulus has one."""

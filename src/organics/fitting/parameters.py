@@ -5,8 +5,8 @@ and ties change which coordinates there are, not the model.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -136,10 +136,12 @@ def parameters(
         bounds: lowest and highest value, by name.
         ties: names of what is one number, such as "tau_y", or several joined by "+".
 
-    Raises `ValueError`, naming the argument, for a name that is none, a value out of its domain, a
+    Raises `ValueError`, naming the argument, for a name that is none, for recurrent weights unless
+    they are "free", for a value out of its domain, a
     start outside of bounds, or a tie of unlike numbers.
     """
     require_among("recurrence", recurrence, FittedRecurrence)
+    _require_no_recurrence(recurrence, fixed=fixed, bounds=bounds, ties="+".join(ties).split("+"))
     entries = tuple(
         Entry(name, index, _named(name, labels[name], index))
         for name, array in start.items()
@@ -153,7 +155,8 @@ def parameters(
         if value is None:
             free[at] = True
             continue
-        given = np.broadcast_to(np.asarray(value, float).ravel(), len(at))
+        shape = start[name].shape if name in start else ()
+        given = broadcast("fixed", name, value, shape).ravel()
         bad = ~np.isfinite(given) | (positive[at] & (given < 0))
         # a weight may be 0, which means that there is no connection
         bad |= (given == 0) & [entries[i].group not in ("W", "W_r") for i in at]
@@ -171,10 +174,6 @@ def parameters(
             )
         low[at], high[at] = lowest, highest
     bounded = np.isfinite(high)
-    if recurrence == "half" and any(
-        b for b, e in zip(bounded, entries, strict=True) if e.group == "W_r"
-    ):
-        raise ValueError("`bounds` must not name 'W_r', which |K| < 1 bounds already.")
     with np.errstate(divide="ignore"):
         low, high, coordinates = (
             np.where(positive, np.log(np.maximum(x, 0)), x) for x in (low, high, values)
@@ -197,6 +196,28 @@ def parameters(
         low=as_array(low),
         high=as_array(high),
     )
+
+
+def _require_no_recurrence(recurrence: FittedRecurrence, **names: Iterable[str]) -> None:
+    """Raises `ValueError` for a name of recurrent weights that are no numbers to choose."""
+    why = {
+        "identity": "which is I for identity recurrence",
+        "half": "as (I + K) / 2 with |K| < 1 is no choice of each entry: try recurrence 'free'",
+    }
+    for argument, every in names.items():
+        for name in every:
+            if name.partition("[")[0] == "W_r" and recurrence in why:
+                raise ValueError(f"`{argument}` must not name {name!r}, {why[recurrence]}.")
+
+
+def broadcast(argument: str, name: str, value: Any, shape: tuple) -> np.ndarray:
+    """A value for each number of an array. Raises `ValueError` if the shapes differ."""
+    given = np.asarray(value, float)
+    if given.shape not in ((), shape):
+        raise ValueError(
+            f"`{argument}` must give {name!r} one number or shape {shape}, not {given.shape}."
+        )
+    return np.broadcast_to(given, shape).copy()
 
 
 def _named(name: str, labels: Sequence, index: tuple) -> str:

@@ -39,7 +39,7 @@ def predict(fit: Fit) -> Prediction:
 @jax.jit
 def _predicted(problem: Problem, u, states) -> tuple:
     model = problem.model
-    rest, _, _ = model.at_rest(u, states)
+    rest = model.linearized(u, states)
     power = []
     for one in problem.spectra:
         part = jax.tree.map(lambda x, one=one: x[one.stimuli], rest)

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from organics.circuit.circuit import State
 from organics.data.recordings.recording import CrossSpectra, Recording
 from organics.fitting.likelihood import Courses, Problem, Spectra
 from organics.fitting.model import AtRest, Model, linear_response
-from organics.fitting.parameters import Parameters, parameters, unhalf
+from organics.fitting.parameters import Parameters, broadcast, parameters, unhalf
+from organics.fitting.scoring import settled
 from organics.names import FittedRecurrence
 
 _TAU = 10.0  # ms, to begin with
@@ -29,27 +31,43 @@ def problem_of(
     guess: Mapping[str, Any],
 ) -> Problem:
     """The problem, whose search begins near `u = 0`. Raises `ValueError` as `parameters` does."""
+
+    def from_guess(guess: Mapping[str, Any]) -> Problem:
+        layout = layout_of(
+            recording, recurrence, fixed=fixed, bounds=bounds, ties=ties, guess=guess
+        )
+        return _assembled(recording, layout, rectified)
+
+    return from_guess(_levels(from_guess(guess), recording, fixed) | dict(guess))
+
+
+def layout_of(
+    recording: Recording,
+    recurrence: FittedRecurrence,
+    *,
+    fixed: Mapping[str, Any],
+    bounds: Mapping[str, tuple],
+    ties: Sequence[str],
+    guess: Mapping[str, Any],
+) -> Parameters:
+    """The parameters of a fit, before levels of noise and gains are guessed from the data.
+
+    Raises `ValueError` as `parameters` does.
+    """
     conventions = _conventions(recording, recurrence)
     start = _guess(recording, recurrence, conventions)
     labels = labels_of(recording)
     for name, value in guess.items():
         if name not in start:
             raise ValueError(f"`guess` must name parameters ({', '.join(start)}), not {name!r}.")
-        start[name] = np.broadcast_to(np.asarray(value, float), start[name].shape).copy()
+        start[name] = broadcast("guess", name, value, start[name].shape)
         if name != "W_r" and not (np.isfinite(start[name]) & (start[name] > 0)).all():
             raise ValueError(f"`guess` must give {name!r} values > 0, not {value!r}.")
     if recurrence == "half":
         start["W_r"] = unhalf(start["W_r"])
     # where a user names all of an array, that says more than a convention about one of it
     fixed = {k: v for k, v in conventions.items() if k.partition("[")[0] not in fixed} | dict(fixed)
-
-    def layout() -> Parameters:
-        return parameters(start, labels, recurrence, fixed=fixed, bounds=bounds, ties=ties)
-
-    problem = _assembled(recording, layout(), rectified)
-    levels = _levels(problem, recording, fixed)
-    start |= {name: value for name, value in levels.items() if name not in guess}
-    return _assembled(recording, layout(), rectified)
+    return parameters(start, labels, recurrence, fixed=fixed, bounds=bounds, ties=ties)
 
 
 def _conventions(recording: Recording, recurrence: FittedRecurrence) -> dict[str, Any]:
@@ -161,9 +179,8 @@ def _folded(
 
 
 @jax.jit
-def _rest(model: Model) -> AtRest:
-    start = jnp.zeros(model.parameters.free)
-    return model.at_rest(start, model.from_rest(start)[0])[0]
+def _linearized(model: Model, states: State) -> AtRest:
+    return model.linearized(jnp.zeros(model.parameters.free), states)
 
 
 @jax.jit
@@ -179,7 +196,8 @@ def _levels(
 ) -> dict[str, Float[np.ndarray, "..."]]:
     """Gains and levels of noise, from what the guess without them predicts."""
     model = problem.model
-    rest = _rest(model)
+    begin = settled(model, np.zeros((1, model.parameters.free)))
+    rest = _linearized(model, jax.tree.map(lambda x: x[0], begin))
     unknown = [i for i, channel in enumerate(recording.channels) if not channel.gain_known]
     predicted = np.asarray(rest.mean)
     found = {"gain": np.ones(len(unknown))}

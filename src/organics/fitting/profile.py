@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from organics.circuit.circuit import State
-from organics.fitting.likelihood import Problem, quadratic
+from organics.fitting.likelihood import Problem, evaluated
 from organics.fitting.scoring import scoring
 
 _FAR = 5.0  # coordinates: a factor of 150 for positive numbers
@@ -32,11 +32,6 @@ class Profiles(NamedTuple):
     high: Float[np.ndarray, " k"]
 
 
-@jax.jit
-def _values(problem: Problem, points: Float[jax.Array, "k p"], near: State):
-    return jax.lax.map(lambda u: quadratic(problem, u, near).value, points)
-
-
 def far_from_quadratic(
     problem: Problem,
     u: Float[np.ndarray, " p"],
@@ -52,7 +47,8 @@ def far_from_quadratic(
     steps = width * covariance / np.where(errors > 0, errors, 1)[:, None]
     points = np.concatenate([u + steps, u - steps])
     points = np.where(np.abs(points - u) < 50, points, u)  # no such number can be computed
-    rise = np.asarray(_values(problem, jnp.asarray(points), states)).reshape(2, -1) - value
+    values = [float(evaluated(problem, jnp.asarray(point), states).value) for point in points]
+    rise = np.array(values).reshape(2, -1) - value
     expected = width**2 / 2
     odd = ~(np.abs(rise / expected - 1) < _ODD)
     return known & odd.any(axis=0)
@@ -66,28 +62,28 @@ def profiles(
     covariance: Float[np.ndarray, "p p"],
     coordinates: Int[np.ndarray, " k"],
     width: float,
+    lanes: int,
 ) -> Profiles:
     """The ends at which the likelihood, maximal over all other coordinates, has fallen by
     `width^2 / 2`; searched for up to 5 away, that is a factor of 150 for positive numbers."""
     k = len(coordinates)
-    lanes = 1 << max(2, (2 * k - 1).bit_length())  # few different shapes, as each is compiled
-    lane = np.arange(lanes) % (2 * k)
-    at, side = coordinates[lane % k], np.where(lane < k, 1.0, -1.0)
+    ends = 2 * k
+    at, side = np.tile(coordinates, 2), np.repeat([1.0, -1.0], k)
     kept = at[:, None] == np.arange(len(u))
     error = np.sqrt(np.diag(covariance))[at]
     ridge = covariance[at] / np.where(error > 0, error**2, 1)[:, None]
-    inner, outer = np.zeros(lanes), np.full(lanes, np.inf)
-    inner_root, outer_root = np.zeros(lanes), np.full(lanes, np.inf)
+    inner, outer = np.zeros(ends), np.full(ends, np.inf)
+    inner_root, outer_root = np.zeros(ends), np.full(ends, np.inf)
     place = np.minimum(width * error, 1.0)
-    warm = np.repeat(u[None], lanes, axis=0)
-    near = jax.tree.map(lambda x: jnp.repeat(x[None], lanes, axis=0), states)
+    warm = np.repeat(u[None], ends, axis=0)
+    near = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], ends, axis=0), states)
+    counted = np.repeat(np.asarray(problem.counted)[None], ends, axis=0)
     for _ in range(_ROUNDS):
-        start = warm + ridge * (u[at] + side * place - warm[np.arange(lanes), at])[:, None]
+        start = warm + ridge * (u[at] + side * place - warm[np.arange(ends), at])[:, None]
         start = np.where(np.abs(start - u) < _FAR, start, warm)
-        start[np.arange(lanes), at] = u[at] + side * place
+        start[np.arange(ends), at] = u[at] + side * place
         found = scoring(
-            problem, jnp.asarray(start), near, jnp.asarray(kept), jnp.int32(_EVALUATIONS),
-            _TOLERANCE,
+            problem, start, near, kept, counted, lanes, _EVALUATIONS, _TOLERANCE,
         )  # fmt: skip
         rise = np.asarray(found.near.value) - value
         root = np.sqrt(2 * np.maximum(np.where(np.isfinite(rise), rise, np.inf), 0))
@@ -107,4 +103,4 @@ def profiles(
         ahead = np.minimum(2 * place, _FAR)
         place = np.where(done, place, np.where(np.isfinite(outer), between, ahead))
     end = np.where(inner >= _FAR, np.inf, place)
-    return Profiles(coordinates, u[coordinates] - end[k : 2 * k], u[coordinates] + end[:k])
+    return Profiles(coordinates, u[coordinates] - end[k:], u[coordinates] + end[:k])

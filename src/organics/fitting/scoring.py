@@ -4,15 +4,17 @@ Optimistix's `LevenbergMarquardt` minimizes sums of squares. The Whittle likelih
 a Fisher matrix, which takes the place of `J^T J`: hence a loop of its own.
 """
 
-from functools import partial
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from organics.circuit.circuit import State
 from organics.fitting.likelihood import Problem, Quadratic, quadratic
+from organics.fitting.model import Model
 
 TOLERANCE = 1e-8
 """A fit has converged if its next step would improve the logarithm of the likelihood by less."""
@@ -42,25 +44,48 @@ class _Loop(NamedTuple):
     over: Bool[Array, ""]
 
 
-@jax.jit
 def scoring(
     problem: Problem,
-    starts: Float[Array, "s p"],
+    starts: Float[Array | np.ndarray, "s p"],
     near: State,
-    kept: Bool[Array, "s p"],
-    most: Int[Array, ""],
-    tolerance: float | Float[Array, ""] = TOLERANCE,
+    kept: Bool[Array | np.ndarray, "s p"],
+    counted: Float[Array | np.ndarray, "s k"],
+    lanes: int,
+    most: int = 200,
+    tolerance: float = TOLERANCE,
 ) -> Fitted:
-    """Minimize from each start and its steady states, with the `kept` coordinates as they are, in
-    at most so many evaluations."""
-    one = partial(_scoring, problem, most, tolerance)
-    return jax.vmap(one)(starts, near, kept)
+    """Minimize from each start and its steady states, with the `kept` coordinates as they are and
+    of the `counted` stimuli, in at most so many evaluations.
+
+    So many `lanes` run at once: with the same number, all searches of a fit are one program.
+    """
+    given, count = jax.tree.map(np.asarray, (starts, near, kept, counted)), len(starts)
+    found = []
+    for first in range(0, count, lanes):
+        at = np.minimum(np.arange(first, first + lanes), count - 1)
+        part = jax.tree.map(lambda x, at=at: x[at], given)
+        found.append(_in_lanes(problem, *part, jnp.int32(most), jnp.float64(tolerance)))
+    return jax.tree.map(lambda *x: np.concatenate(x)[:count], *found)
+
+
+def settled(model: Model, starts: Float[Array | np.ndarray, "s p"]) -> State:
+    """The steady states of each start."""
+    found = [_settled(model, jnp.asarray(u)) for u in np.asarray(starts)]
+    return jax.tree.map(lambda *x: np.stack(x), *found)
 
 
 @jax.jit
-def settled(problem: Problem, starts: Float[Array, "s p"]) -> tuple[State, Bool[Array, " s"]]:
-    """The steady states of each start, and whether each stimulus has one."""
-    return jax.vmap(problem.model.from_rest)(starts)
+def _settled(model: Model, u) -> State:
+    return model.from_rest(u)[0]
+
+
+@jax.jit
+def _in_lanes(problem: Problem, starts, near, kept, counted, most, tolerance) -> Fitted:
+    def one(start, near, kept, counted):
+        chosen = eqx.tree_at(lambda problem: problem.counted, problem, counted)
+        return _scoring(chosen, most, tolerance, start, near, kept)
+
+    return jax.vmap(one)(starts, near, kept, counted)
 
 
 def _scoring(problem: Problem, most, tolerance, start, near, kept) -> Fitted:

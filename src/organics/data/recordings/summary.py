@@ -76,7 +76,7 @@ def summarized(
 ) -> Recording:
     """The recording of these signals. `source` is named in errors."""
     neurons, drives = _drives(source, signals, stimuli)
-    channels = _channels(signals, neurons)
+    channels = _channels(source, signals, neurons)
     place = {(c.quantity, c.neuron): i for i, c in enumerate(channels)}
     stimulus_of = {name: i for i, name in enumerate(stimuli.names)}
     values: dict[tuple[int, int], list[float]] = defaultdict(list)
@@ -87,12 +87,12 @@ def summarized(
         cell = stimulus_of[key.stimulus], place[key.quantity, neuron]
         if signal.times:
             sampled[key.session][cell[0], key.trial][cell[1]] = signal
-        elif np.isfinite(signal.error):
-            if cell in given or values[cell]:
-                raise ValueError(f"{source}, line {signal.line}: a value with `se` must be alone.")
-            values[cell], given[cell] = [signal.values[0]], signal.error
         else:
+            if cell in given or (np.isfinite(signal.error) and values[cell]):
+                raise ValueError(f"{source}, line {signal.line}: a value with `se` must be alone.")
             values[cell].append(signal.values[0])
+            if np.isfinite(signal.error):
+                given[cell] = signal.error
     spectra, courses = [], []
     for trials in sampled.values():
         x, times = _stacked(source, trials)
@@ -104,6 +104,11 @@ def summarized(
         for (stimulus, chosen), rows in x.items():
             for i, channel in enumerate(chosen):
                 if channels[channel].quantity != "lfp":  # recorded without its mean
+                    if (stimulus, channel) in given:
+                        raise ValueError(
+                            f"{source}: the response to {stimuli.names[stimulus]!r} must not have "
+                            "both samples and a value with `se`."
+                        )
                     values[stimulus, channel] += rows[:, i].mean(axis=1).tolist()
     shape = (len(drives), len(channels))
     mean, error = _means(source, values, given, shape, stimuli.names)
@@ -145,14 +150,14 @@ def _drives(source: str, signals: Mapping[Key, Signal], stimuli: Stimuli) -> tup
     return (*recorded, MASK), np.column_stack([drives, stimuli.drives[:, 1]])
 
 
-def _channels(signals: Mapping[Key, Signal], neurons: tuple) -> tuple:
+def _channels(source: str, signals: Mapping[Key, Signal], neurons: tuple) -> tuple:
     found: dict[tuple[str, int], bool] = {}
     for key, signal in signals.items():
         which = key.quantity, -1 if key.quantity == "lfp" else neurons.index(key.neuron)
         if found.setdefault(which, signal.unit == "1") != (signal.unit == "1"):
             raise ValueError(
-                f"line {signal.line}: `unit` of {key.quantity} of {key.neuron} must be the same in "
-                "all rows."
+                f"{source}, line {signal.line}: `unit` of {key.quantity} of {key.neuron} must be "
+                "the same in all rows."
             )
     return tuple(Channel(q, i, known) for (q, i), known in sorted(found.items()))  # pyright: ignore[reportArgumentType]
 
@@ -190,7 +195,12 @@ def _stacked(source: str, trials: dict) -> tuple[dict, np.ndarray]:
 
 def _spectrum(source: str, x: dict, times: np.ndarray, settings: Settings) -> CrossSpectra:
     times = times[times >= settings.settled]
-    dt = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else np.nan
+    if len(times) < 8:
+        raise ValueError(
+            f"{source}: a trial must have 8 samples or more after `settled`, {settings.settled:g} "
+            f"ms, not {len(times)}."
+        )
+    dt = (times[-1] - times[0]) / (len(times) - 1)
     size = len(times) if settings.segment is None else int(settings.segment / dt)
     if not 8 <= size <= len(times):
         raise ValueError(
@@ -242,6 +252,10 @@ def _course(source: str, x: dict, times: np.ndarray) -> TimeCourses:
             raise ValueError(f"{source}: courses need two trials or more of each stimulus.")
         # one error for all times of a signal: those of few trials scatter
         spread = np.sqrt(np.mean(np.var(rows, axis=0, ddof=1), axis=-1) / len(rows))
+        if not spread.all():
+            raise ValueError(
+                f"{source}: the trials of a stimulus are all equal, which leaves no standard error."
+            )
         means.append(rows.mean(axis=0).T)
         errors.append(np.broadcast_to(spread, means[-1].shape))
     return TimeCourses(
@@ -256,7 +270,8 @@ def _course(source: str, x: dict, times: np.ndarray) -> TimeCourses:
 def _means(
     source: str, values: dict, given: dict, shape: tuple[int, int], names: tuple
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Means and standard errors. Responses of few trials share the variance of their channel."""
+    """Means and standard errors. Responses of few trials, or without a variance of their
+    own, share that of their channel."""
     mean, error = np.full(shape, np.nan), np.full(shape, np.nan)
     for channel in range(shape[1]):
         of_channel = {k: np.array(v) for (k, c), v in values.items() if c == channel and v}
@@ -270,10 +285,11 @@ def _means(
             if not spare:
                 raise ValueError(
                     f"{source}: the response to stimulus {names[k]!r} has no standard error: it "
-                    "needs several trials, or a column `se`."
+                    "needs several trials, or, for values without time, a column `se`."
                 )
-            variance = np.var(v, ddof=1) if len(v) >= _ENOUGH else squares / spare
-            error[k, channel] = np.sqrt(variance / len(v))
+            own = np.var(v, ddof=1) if len(v) >= _ENOUGH else 0.0
+            # many trials may be equal, as without a spike
+            error[k, channel] = np.sqrt((own or squares / spare) / len(v))
             if not error[k, channel] > 0:
                 raise ValueError(
                     f"{source}: the trials of stimulus {names[k]!r} are all equal, which leaves no "
