@@ -26,6 +26,7 @@ FIRST_ONES = {
     "psmnist-organics-identity-64-seed0": (469, 0.225678),
     "smnist-organics-identity-128-seed0": (493, 0.041645),
     "smnist-organics-identity-64-seed0": (495, 0.031828),
+    "smnist-antisymmetric-128-seed0": (476, 0.154239),
     "psmnist14-antisymmetric-64-seed0": (421, 0.506841),
     "psmnist14-cornn-64-seed0": (419, 0.491043),
     "psmnist14-lipschitz-clipped-64-seed0": (418, 0.514818),
