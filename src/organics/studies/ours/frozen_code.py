@@ -12,8 +12,7 @@ test images. Two supralinear networks of 50:50 are trained: in the cited form, b
 without the growth of the network during training; and in the form of `table1`, with weights from
 the code to all units and rates read out. The circuit with `W_r = I` stands beside them, and a dense
 ReLU layer and a linear readout. All have the same optimizer, rate, schedule and number of epochs.
-The circuit with learned `W_r` is not among them: at this rate its training ends at an image for
-which no steady state is found.
+The circuit with learned `W_r` is not among them: at this rate its training diverges.
 """
 
 from collections.abc import Callable
