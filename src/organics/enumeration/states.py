@@ -10,7 +10,6 @@ from jaxtyping import ArrayLike, Float
 from organics.arguments import require_flag, require_whole
 from organics.circuit.areas import Areas, State, modulators, named
 from organics.circuit.circuit import Circuit, as_drive
-from organics.enumeration.areas import search_areas
 from organics.enumeration.degree import expected_degree
 from organics.enumeration.enclosed import ALL, AT_LEAST, UNDECIDED, Enclosed
 from organics.enumeration.reduced import Reduced
@@ -197,6 +196,9 @@ def _all(hierarchy: Any, z, prove: bool, max_boxes: int, seed: int) -> SteadySta
         states = (_described(steady_state(hierarchy, z), "in closed form", True, prove),)
         why = "feedback changes nothing, and with W_r = I there is one steady state of each area"
         return _result(states, Degree(1, 1), ALL, why, 0, _no_boxes(hierarchy))
+    # imported where it is needed: branches take a tenth of a second
+    from organics.enumeration.areas import search_areas
+
     found = search_areas(hierarchy, z, seed)
     states = [
         _described(given_state(hierarchy, z, hierarchy.split(jnp.asarray(x))), how, False, prove)
