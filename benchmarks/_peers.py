@@ -48,6 +48,11 @@ def circuits(
     return lambda: jax.block_until_ready(compiled(weights, x, state))
 
 
+def size_in_words(n: int, steps: int) -> str:
+    """What a row of a benchmark is called."""
+    return f"{n} units, {steps:,} steps"
+
+
 def torch_lstm(n: int, steps: int) -> Callable[[], None]:
     """PyTorch's own layer."""
     assert torch is not None

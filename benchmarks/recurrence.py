@@ -36,7 +36,7 @@ from benchmarks._common import (
     target,
     time_in_turn,
 )
-from benchmarks._peers import BATCH, circuits, torch, torch_eager, torch_lstm
+from benchmarks._peers import BATCH, circuits, size_in_words, torch, torch_eager, torch_lstm
 from organics.kernels import native, recurrence
 from organics.machine.side_by_side import apart
 
@@ -85,14 +85,14 @@ def run(
     sizes = [(16, 20)] if quick else list(sizes)
     if not (full or units or steps):
         for size in [size for size in sizes if prod(size) > USUAL]:
-            agenda.leave_out(_words(*size), "only with --full")
+            agenda.leave_out(size_in_words(*size), "only with --full")
             sizes.remove(size)
     measurements = [
-        Measurement(_words(*size), *_expected(*size), partial(_row, agenda, *size))
+        Measurement(size_in_words(*size), *_expected(*size), partial(_row, agenda, *size))
         for size in sizes
     ]
     measured = agenda.take(measurements + ([] if quick else _more(agenda)))
-    rows = [measured[_words(*size)] for size in sizes if _words(*size) in measured]
+    rows = [measured[size_in_words(*size)] for size in sizes if size_in_words(*size) in measured]
     found = {
         "batch": BATCH,
         "instruction_set": native.instruction_set(),
@@ -112,10 +112,6 @@ def run(
         "without_torch": without_torch,
     }
     return conclude(agenda, command("recurrence", **options), found, out)
-
-
-def _words(n: int, steps: int) -> str:
-    return f"{n} units, {steps:,} steps"
 
 
 def _expected(n: int, steps: int) -> tuple[float, float]:
@@ -176,7 +172,7 @@ def _functions(agenda: Agenda, n: int, steps: int) -> tuple[Functions, Functions
         inference["floor_torch"] = _floor_torch(n, steps, False)
     for name, make in _trainers().items():
         if why_not := _why_not(name, n, steps):
-            agenda.leave_out(f"{_words(n, steps)}, {name}", why_not)
+            agenda.leave_out(f"{size_in_words(n, steps)}, {name}", why_not)
             continue
         training[name] = make(n, steps)
         if name in _kernels():

@@ -30,7 +30,16 @@ from benchmarks._common import (
     target,
     time_in_turn,
 )
-from benchmarks._peers import BATCH, circuits, of_jax, problem, torch, torch_eager, torch_lstm
+from benchmarks._peers import (
+    BATCH,
+    circuits,
+    of_jax,
+    problem,
+    size_in_words,
+    torch,
+    torch_eager,
+    torch_lstm,
+)
 from organics.kernels import library, native
 
 SIZES = [(n, steps) for steps in (196, 784) for n in (64, 128)]
@@ -66,7 +75,7 @@ def run(
     sizes = [(16, 20)] if quick else SIZES
     measured = agenda.take(
         [
-            Measurement(_words(*size), *_expected(*size), partial(_row, agenda, *size))
+            Measurement(size_in_words(*size), *_expected(*size), partial(_row, agenda, *size))
             for size in sizes
         ]
     )
@@ -85,10 +94,6 @@ def run(
         "rounds": None if rounds == ROUNDS else rounds,
     }
     return conclude(agenda, command("torch_layer", **options), found, out)
-
-
-def _words(n: int, steps: int) -> str:
-    return f"{n} units, {steps:,} steps"
 
 
 def _expected(n: int, steps: int) -> tuple[float, float]:
@@ -140,7 +145,7 @@ def _layer(n: int, steps: int, sequence: bool) -> Callable[[], None]:
 
 
 def _targets(row: dict[str, Any]) -> list[dict[str, Any]]:
-    where = _words(row["units"], row["steps"]) + ": "
+    where = size_in_words(row["units"], row["steps"]) + ": "
     return [
         target(where + "times faster than the eager loop", row["times_faster_than_eager"],
                "at least", OVER_EAGER),

@@ -20,9 +20,9 @@ from organics.rest.search import given_state, steady_state
 from organics.simulation.noise import Noise, simulate_noisy
 from organics.simulation.ode import simulate
 from organics.spectra import cross_spectrum, stationary_covariance
+from organics.studies.ours.hierarchy import N, grating, ring
 
 SIZES = (3, 2, 4)
-N = 36  # neurons of an area of the ring
 
 
 def areas(seed, form, *, recurrence=None, rectified=(False, False, False)):
@@ -164,20 +164,6 @@ def test_a_balanced_state_is_that_of_the_published_circuit_and_can_be_differenti
     assert worst < 1e-9
 
 
-def ring(gamma, g=1.0):
-    """The reference ring."""
-    distance = np.minimum(np.arange(N), N - np.arange(N))
-    kernel = np.exp(-0.5 * (distance / 2) ** 2)
-    G = np.stack([np.roll(kernel / kernel.sum(), i) for i in range(N)])
-    area = Circuit(np.ones((N, N)))
-    return Hierarchy([area, area], [G], [G], gamma, g)
-
-
-def ring_drive(contrast):
-    v = np.abs(np.cos((2 * np.pi * np.arange(N) / N - np.pi) / 2)) ** 17
-    return 0.7 * contrast * v / np.linalg.norm(v)
-
-
 # contrast, gamma, max y_1, a_1, max y_2, a_2, abscissa, peak and peak of coherence in Hz
 TABLE = [
     (0.03, 0.5, 0.037377, 0.0025150, 0.009080, 0.0025010, -0.025005, 7.75, 8.50),
@@ -205,7 +191,7 @@ def of_the_ring():
     cases += [(0.5, ring(1.0, g)) for g in (0.3, 5.0)]
     found = []
     for contrast, h in cases:
-        linear = stability(steady_state(h, ring_drive(contrast)))
+        linear = stability(steady_state(h, grating(contrast)))
         J, blocks = linearize(linear.point.system, linear.point.state)
         found.append((linear, np.asarray(J), blocks.from_above[0]))
     return found
@@ -265,7 +251,7 @@ def test_spectra_and_their_tails(of_the_ring):
 )
 def test_a_silent_neuron_is_activated_where_the_recurrent_gain_is_1(contrast, gammas, known):
     """At `gamma = 1/(1 - s_1)` its eigenvalue crosses 0; its row of the Jacobian is its own."""
-    z = ring_drive(contrast)
+    z = grating(contrast)
     z[0] = 0
     below = [steady_state(ring(gamma), z).state for gamma in gammas]
     gain = [gamma * (1 - np.sqrt(s[0].a[0])) for gamma, s in zip(gammas, below, strict=True)]
@@ -357,7 +343,7 @@ def test_simulations_end_where_the_search_does_and_fluctuate_as_the_linear_theor
 
 
 def test_the_determinant_splits_into_the_areas_and_the_loop():
-    h, z = ring(1.2), ring_drive(0.5)
+    h, z = ring(1.2), grating(0.5)
     states = steady_state(h, z).state
     J, n = np.asarray(jacobian(h, states)), 2 * N
     for at in (0.1 + 0.3j, -0.05 + 1j, 0.7):
@@ -372,7 +358,7 @@ def test_the_determinant_splits_into_the_areas_and_the_loop():
 
 
 def test_without_feedback_the_certificate_is_that_of_each_area():
-    h, z = ring(1.0), ring_drive(0.5)
+    h, z = ring(1.0), grating(0.5)
     point = steady_state(h, z)
     certificate = certify(point)
     assert certificate.kind == "area by area" and certificate.holds

@@ -12,14 +12,6 @@ OURS = Path(__file__).parents[1] / "results" / "ours"
 RESULT, SUBSPACES = OURS / "hierarchy.json", OURS / "hierarchy_subspaces.json"
 
 
-def test_the_stored_numbers_give_the_stored_verdict():
-    document = json.loads(RESULT.read_text())
-    outcome = study.conclude(document["numbers"])
-    assert outcome.verdict == document["verdict"] and outcome.here == document["here"]
-    assert [check.holds for check in outcome.checks] == [c["holds"] for c in document["checks"]]
-    assert len(study.draw(outcome).axes) == 2
-
-
 def test_a_finding_that_does_not_come_out_is_said_so():
     numbers = json.loads(RESULT.read_text())["numbers"]
     weaker = next(row for row in numbers["rows"] if row["gamma"] == 1 and row["contrast"] == 0.5)
@@ -35,13 +27,8 @@ def test_the_ring_is_the_reference():
     np.testing.assert_allclose(np.linalg.norm(study.grating(0.5)), 0.35, rtol=1e-12)
 
 
-def test_the_stored_subspaces_give_the_stored_verdict():
-    document = json.loads(SUBSPACES.read_text())
-    outcome = subspaces.conclude(document["numbers"])
-    assert outcome.verdict == document["verdict"] and outcome.here == document["here"]
-    assert [check.holds for check in outcome.checks] == [c["holds"] for c in document["checks"]]
-    assert len(subspaces.draw(outcome).axes) == 2
-    numbers = document["numbers"]
+def test_what_the_subspaces_do_not_show_is_said_so():
+    numbers = json.loads(SUBSPACES.read_text())["numbers"]
     for row in numbers["dimensions"]:
         row["between"], row["within"] = row["within"], row["between"]
     for row in numbers["talks"]:

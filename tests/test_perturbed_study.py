@@ -94,14 +94,6 @@ def test_a_strongly_perturbed_circuit_diverges_in_a_finite_time():
     assert moments[0] == pytest.approx(moments[1], rel=1e-5)
 
 
-def test_the_stored_numbers_give_the_stored_verdict():
-    document = json.loads(RESULT.read_text())
-    outcome = study.conclude(document["numbers"])
-    assert outcome.verdict == document["verdict"] and outcome.here == document["here"]
-    assert [check.holds for check in outcome.checks] == [c["holds"] for c in document["checks"]]
-    assert len(study.draw(outcome).axes) == 2
-
-
 def test_what_does_not_come_out_is_said_so():
     numbers = json.loads(RESULT.read_text())["numbers"]
     numbers["diagram"] |= {"stable": 1, "weak_existing": 1}
@@ -112,10 +104,8 @@ def test_what_does_not_come_out_is_said_so():
     assert not any(holds[i] for i in (0, 1, 2, 3, 6))
 
 
-def test_the_stored_counts_give_the_stored_verdict():
+def test_a_state_that_is_lost_is_said_so():
     document = json.loads((RESULT.parent / "perturbed_open.json").read_text())
-    outcome = perturbed_open.conclude(document["numbers"])
-    assert outcome.verdict == document["verdict"] and outcome.here == document["here"]
     lost = next(row for row in document["numbers"]["rows"] if "one pool" in row["kind"])
     lost["fates"][0] -= 1
     assert perturbed_open.conclude(document["numbers"]).checks[0].holds is False

@@ -10,6 +10,16 @@ import pytest
 
 from organics.circuit.file import load_circuit
 from organics.data import DataUnavailable, load_sequences
+from organics.studies.ours import (
+    degree,
+    exceptions,
+    hierarchy,
+    hierarchy_subspaces,
+    hopf,
+    identity,
+    perturbed,
+    perturbed_open,
+)
 from organics.training import evaluation
 from organics.training.run_folder import RunFolder
 
@@ -95,3 +105,26 @@ def test_every_result_says_how_it_was_made(path):
     for part in parts:
         assert {"versions", "machine"} & part.get("report", part).keys()
         assert {"command", "report"} & part.keys()
+
+
+@pytest.mark.parametrize(
+    ("study", "panels"),
+    [
+        (degree, None),
+        (exceptions, None),
+        (hierarchy, 2),
+        (hierarchy_subspaces, 2),
+        (hopf, None),
+        (identity, None),
+        (perturbed, 2),
+        (perturbed_open, None),
+    ],
+)
+def test_the_stored_numbers_give_the_stored_verdict(study, panels):
+    name = study.__name__.rpartition(".")[2]
+    document = json.loads((RESULTS / f"ours/{name}.json").read_text())
+    outcome = study.conclude(document["numbers"])
+    assert outcome.verdict == document["verdict"] and outcome.here == document["here"]
+    assert [check.holds for check in outcome.checks] == [c["holds"] for c in document["checks"]]
+    axes = study.draw(outcome).axes
+    assert axes if panels is None else len(axes) == panels

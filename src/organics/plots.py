@@ -42,6 +42,7 @@ __all__ = [
     "bifurcation_diagram",
     "coherences",
     "event_plane",
+    "figure_of",
     "letter",
     "phase_portrait",
     "power_spectra",
@@ -157,7 +158,7 @@ def phase_portrait(
     )
     if legend:
         _legend_above(axes)
-    return _figure(axes)
+    return figure_of(axes)
 
 
 @style()
@@ -185,10 +186,10 @@ def trajectory(
     elif not few:
         shades = ListedColormap(shades)
         scale = ScalarMappable(Normalize(0.5, n + 0.5), shades)
-        bar = _figure(upper).colorbar(scale, ax=[upper, lower], label="neuron", aspect=40)
+        bar = figure_of(upper).colorbar(scale, ax=[upper, lower], label="neuron", aspect=40)
         bar.ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         bar.outline.set_visible(False)
-    return _figure(upper)
+    return figure_of(upper)
 
 
 @style()
@@ -225,7 +226,7 @@ def spectrum_plane(
     axes.set(xlabel=r"$\mathrm{Re}\,\lambda$ (1/ms)", ylabel=r"$\mathrm{Im}\,\lambda$ (1/ms)")
     axes.margins(0.08)
     _legend_above(axes)
-    return _figure(axes)
+    return figure_of(axes)
 
 
 @style()
@@ -272,7 +273,7 @@ def power_spectra(
     )  # fmt: skip
     if labels:
         _legend_above(axes)
-    return _figure(axes)
+    return figure_of(axes)
 
 
 @style()
@@ -298,7 +299,7 @@ def coherences(
         xlim=(1000 * frequencies.min(), 1000 * frequencies.max()),
     )  # fmt: skip
     _legend_above(axes)
-    return _figure(axes)
+    return figure_of(axes)
 
 
 @style()
@@ -336,7 +337,7 @@ def training_curves(
     gradient.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _legend_above(loss)
     _legend_above(gradient)
-    return _figure(loss)
+    return figure_of(loss)
 
 
 @style()
@@ -364,7 +365,7 @@ def abscissa_histogram(
     axes.axvline(0, color=BLACK, linewidth=0.8, linestyle="--", label="border of stability")
     axes.set(xlabel=r"$\max\,\mathrm{Re}\,\lambda$ (1/ms)", ylabel=of)
     _legend_above(axes)
-    return _figure(axes)
+    return figure_of(axes)
 
 
 _EVENTS = {"fold": ("s", BLACK), "hopf": ("o", VERMILION), "branch point": ("^", PURPLE),
@@ -401,7 +402,7 @@ def bifurcation_diagram(diagram: Diagram, *, neuron: int = 0, axes: Axes | None 
     axes.set(xlabel=diagram.parameter, ylabel=rf"$y_{{{neuron + 1}}}$", xlim=diagram.bounds)
     if named:
         _legend_above(axes)
-    return _figure(axes)
+    return figure_of(axes)
 
 
 @style()
@@ -431,7 +432,7 @@ def event_plane(diagram: Diagram, *, axes: Axes | None = None) -> Figure:
         axes.set_ylim(*diagram.second_bounds)
     if named:
         _legend_above(axes)
-    return _figure(axes)
+    return figure_of(axes)
 
 
 @style()
@@ -455,7 +456,7 @@ def rhythm_frequencies(diagram: Diagram, *, axes: Axes | None = None) -> Figure:
             axes.plot(event.parameter, event.frequency_hz, marker, color=colour, markersize=4)
     axes.set(xlabel=diagram.parameter, ylabel="frequency (Hz)", xlim=diagram.bounds)
     axes.set_ylim(bottom=0)
-    return _figure(axes)
+    return figure_of(axes)
 
 
 def _runs(where: np.ndarray) -> Iterator[slice]:
@@ -535,7 +536,8 @@ def _stacked(axes: Sequence[Axes] | np.ndarray | None, count: int, height: float
     return list(axes)
 
 
-def _figure(axes: Axes) -> Figure:
+def figure_of(axes: Axes) -> Figure:
+    """The figure that axes belong to, or to a part of which they do."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     return figure

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from organics.plots import COLOURS, COLUMN, style
+from organics.plots import COLOURS, COLUMN, figure_of, style
 from organics.responses.contrast import NakaRushton, Responses
 from organics.responses.onset import Onset
 from organics.responses.rhythm import Rhythm
@@ -14,12 +14,6 @@ from organics.responses.rhythm import Rhythm
 
 def _axes(axes: Axes | None) -> Axes:
     return Figure(figsize=(COLUMN, 2.4)).add_subplot() if axes is None else axes
-
-
-def _figure(axes: Axes) -> Figure:
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    return figure
 
 
 @style()
@@ -50,7 +44,7 @@ def draw_contrast(
     axes.set(xscale="log", xlabel="contrast (%)", ylabel="firing rate (relative)")
     if labels:
         axes.legend()
-    return _figure(axes)
+    return figure_of(axes)
 
 
 @style()
@@ -71,7 +65,7 @@ def draw_onset(
     axes.set(xlabel="time after onset (ms)", ylabel="firing rate (relative)")
     if labels:
         axes.legend()
-    return _figure(axes)
+    return figure_of(axes)
 
 
 @style()
@@ -80,4 +74,4 @@ def draw_rhythm(rhythm: Rhythm, *, axes: Axes | None = None) -> Figure:
     axes = _axes(axes)
     axes.loglog(100 * rhythm.contrast, rhythm.hertz, "o-", ms=3)
     axes.set(xlabel="contrast (%)", ylabel="peak of the power (Hz)")
-    return _figure(axes)
+    return figure_of(axes)

@@ -1,6 +1,7 @@
 """Layers from JAX and to JAX, and in files. Both have the same names of weights."""
 
 import json
+from abc import ABC, abstractmethod
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,12 +19,12 @@ _WORDS = ("layer", "options")  # in it
 _Layer = TypeVar("_Layer", bound=nn.Module)
 
 
-class Exchanged(nn.Module):
+class Exchanged(nn.Module, ABC):
     """What every layer has."""
 
+    @abstractmethod
     def options(self) -> dict[str, Any]:
         """The arguments that make this layer anew, besides `device` and `dtype`."""
-        raise NotImplementedError
 
     @classmethod
     def from_jax(cls: type[_Layer], layer: Any, **options: Any) -> _Layer:

@@ -38,13 +38,13 @@ _HALF = N // 2  # sources, and as many targets, of a subspace
 _MEASUREMENT = 0.01  # noise of a recording, relative to the variance
 
 
-def ring(gamma: float) -> Hierarchy:
+def ring(gamma: float, g: float = 1.0) -> Hierarchy:
     """The reference ring."""
     distance = np.minimum(np.arange(N), N - np.arange(N))
     kernel = np.exp(-0.5 * (distance / 2) ** 2)
     G = np.stack([np.roll(kernel / kernel.sum(), i) for i in range(N)])
     area = Circuit(np.ones((N, N)))
-    return Hierarchy([area, area], [G], [G], gamma)
+    return Hierarchy([area, area], [G], [G], gamma, g)
 
 
 def grating(contrast: float) -> np.ndarray:
