@@ -84,7 +84,8 @@ class Target:
 
 
 def _mean(
-    values: Float[Array, "..."], weights: Num[Array, "batch steps"] | Bool[Array, "batch steps"] | None
+    values: Float[Array, "..."],
+    weights: Num[Array, "batch steps"] | Bool[Array, "batch steps"] | None,
 ) -> Float[Array, ""]:
     if weights is None:
         return jnp.mean(values)

@@ -391,6 +391,8 @@ class _MadeTrials(Settings):
     """Delay in ms, of a task of the laboratory that has one; by default that of NeuroGym."""
     probability: Positive | None = None
     """Probability of a pulse of the flip-flop in a step; by default 0.5."""
+    constant_input: bool = False
+    """Give a further input that is always 1: the gates of circuits have no bias."""
     epoch_steps: Annotated[Count, Needs("up to 1,000,000", lambda value: value <= 1_000_000)] = 100
     """Training steps in an epoch, after which the network is validated and saved."""
 
@@ -607,7 +609,12 @@ def read_config(text: str | bytes) -> AnyConfig:
     Raises `ValueError` for invalid settings.
     """
     document = unsealed(parse_object(text))
-    marks = {"epoch_steps": TaskConfig, "task": SequenceConfig, "units": FileConfig, "data_sha256": GivenConfig}
+    marks = {
+        "epoch_steps": TaskConfig,
+        "task": SequenceConfig,
+        "units": FileConfig,
+        "data_sha256": GivenConfig,
+    }
     kind = next((kind for mark, kind in marks.items() if mark in document), TrainConfig)
     defaults = {
         field.name: field.default for field in dataclasses.fields(kind) if field.name in _LATER

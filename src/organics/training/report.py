@@ -14,11 +14,11 @@ class Outcome:
     """What every report says.
 
     All is of the epoch with the best validation accuracy (among equals, the least validation loss),
-    or, for a user's data and for tasks, with the least validation loss. The test set is used once, after this
-    choice. `epochs` is how many were trained. `test_loss` is NaN, null in the file, if the model
-    overflows on a test input. `seconds_per_epoch` is the median over the epochs, without
-    validation. `dataset` is the task, for sequences of pixels. `devices` is the number of devices
-    that shared the work.
+    or, for a user's data and for trials made on the fly, with the least validation loss. The test
+    set is used once, after this choice. `epochs` is how many were trained. `test_loss` is NaN, null
+    in the file, if the model overflows on a test input. `seconds_per_epoch` is the median over the
+    epochs, without validation. `dataset` is the task, for sequences of pixels and for trials made
+    on the fly. `devices` is the number of devices that shared the work.
     """
 
     dataset: str

@@ -220,7 +220,7 @@ def floating_dtype(model: PyTree) -> jnp.dtype:
 def update(
     state: TrainState,
     optimizer: optax.GradientTransformation,
-    batch: tuple[Array, ...],
+    batch: tuple[Any, ...],
     axis: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One training step on a batch, the arguments of the model's loss, or on equal shares of it on

@@ -181,7 +181,7 @@ class Trials:
     def load(self) -> MadeTask:
         config = self.config
         given = {name: getattr(config, name) for name in ("steps", "delay", "probability")}
-        return build_task(config.task, **given)
+        return build_task(config.task, constant_input=config.constant_input, **given)
 
     def sets(self, dataset: MadeTask) -> Sets:
         config = self.config

@@ -45,7 +45,7 @@ class Adding:
         u = uniform(k_marks, (2,), dtype)
         half = self.steps // 2
         marked = jnp.stack([among(u[0], half), half + among(u[1], self.steps - half)])
-        marks = jnp.any(jnp.arange(self.steps)[:, None] == marked[None], axis=1).astype(dtype)
+        marks = jnp.any(np.arange(self.steps, dtype=np.int32)[:, None] == marked[None], axis=1).astype(dtype)
         return Trials(jnp.stack([values, marks], axis=1), jnp.sum(values * marks)[None])
 
     def conditions(self) -> tuple[Condition, ...]:

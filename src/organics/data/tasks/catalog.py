@@ -22,6 +22,7 @@ from organics.data.tasks.cognitive import (
     PulseDecision,
     ReadySetGo,
 )
+from organics.data.tasks.constant import WithConstant
 from organics.data.tasks.task import Task
 from organics.names import MadeTaskName
 
@@ -49,8 +50,8 @@ TASKS: dict[str, Callable[..., Task]] = {
 }
 
 
-def build(name: str, **options: Any) -> Task:
-    """The task called `name`.
+def build(name: str, *, constant_input: bool = False, **options: Any) -> Task:
+    """The task called `name`, with `constant_input` as `WithConstant` has it.
 
     `options` are its own: `steps` of "adding" and "flip-flop", and of "copy" those between the
     symbols and their recall; `probability` of a pulse of the "flip-flop"; `delay` in ms of the
@@ -67,4 +68,5 @@ def build(name: str, **options: Any) -> Task:
     for option in given:
         if option not in known:
             raise ValueError(f"`{option}` must not be given for the task {name}, which has none.")
-    return TASKS[name](**given)
+    task = TASKS[name](**given)
+    return WithConstant(task) if constant_input else task

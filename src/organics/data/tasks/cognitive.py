@@ -172,7 +172,7 @@ def _evidence(angle: Float[Array, ""], coherence: Float[Array, ""]) -> Float[Arr
     return 0.5 + coherence / 200 * _ring(angle, _PAIR)
 
 
-def _constant(name: str, *values: float) -> Condition:
+def _constant(name: str, *values: int | float) -> Condition:
     return Condition(name, np.array(values, float))
 
 
@@ -303,7 +303,7 @@ class Parametric(_Laboratory):
 
 @dataclass(frozen=True)
 class PairedAssociation(_Laboratory):
-    """Go if the second of two odours, `delay` ms apart, belongs to the first. (Zhang et al. 2019)"""
+    """Go if the second odour, after `delay` ms, belongs to the first. (Zhang et al. 2019)"""
 
     delay: float = 1000.0
     name: ClassVar[str] = "paired-association"
@@ -392,7 +392,7 @@ class PerceptualDecision(_Laboratory):
     input_size: ClassVar[int] = 3
     draws: ClassVar[int] = 2
     noisy: ClassVar[tuple[int, ...]] = (1, 2)
-    coherences: ClassVar[tuple[float, ...]] = (0, 6.4, 12.8, 25.6, 51.2)
+    coherences: ClassVar[tuple[float, ...]] = (0.0, 6.4, 12.8, 25.6, 51.2)
 
     def periods(self) -> dict[str, Duration]:
         return {"fixation": 100, "stimulus": 2000, "decision": 100}
@@ -430,7 +430,7 @@ class DelayedDecision(_Laboratory):
     coherences: ClassVar[tuple[float, ...]] = PerceptualDecision.coherences
 
     def periods(self) -> dict[str, Duration]:
-        delay = Among((300, 500, 700, 900, 1200, 2000, 3200, 4000))
+        delay = Among((300.0, 500.0, 700.0, 900.0, 1200.0, 2000.0, 3200.0, 4000.0))
         return {"stimulus": 1150, "delay": delay, "decision": 1500}
 
     def show(self, u: Array, line: Timeline) -> _Shown:
@@ -508,10 +508,10 @@ class ContextDecision(_Laboratory):
     input_size: ClassVar[int] = 7
     draws: ClassVar[int] = 5
     noisy: ClassVar[tuple[int, ...]] = (1, 2, 3, 4)
-    coherences: ClassVar[tuple[float, ...]] = (5, 15, 50)
+    coherences: ClassVar[tuple[float, ...]] = (5.0, 15.0, 50.0)
 
     def periods(self) -> dict[str, Duration]:
-        delay = Exponential(600, 300, 3000)
+        delay = Exponential(600.0, 300.0, 3000.0)
         return {"fixation": 300, "stimulus": 750, "delay": delay, "decision": 100}
 
     def show(self, u: Array, line: Timeline) -> _Shown:
@@ -546,13 +546,13 @@ class ContextDecision(_Laboratory):
 
 @dataclass(frozen=True)
 class Multisensory(_Laboratory):
-    """Two inputs with evidence for the same choice, which share its strength. (Raposo et al. 2014)"""
+    """Two inputs share the evidence for one choice. (Raposo et al. 2014)"""
 
     name: ClassVar[str] = "multisensory"
     input_size: ClassVar[int] = 5
     draws: ClassVar[int] = 3
     noisy: ClassVar[tuple[int, ...]] = tuple(range(5))
-    coherences: ClassVar[tuple[float, ...]] = (5, 15, 50)
+    coherences: ClassVar[tuple[float, ...]] = (5.0, 15.0, 50.0)
 
     def periods(self) -> dict[str, Duration]:
         return {"fixation": 300, "stimulus": 750, "decision": 100}
@@ -662,9 +662,9 @@ class IntervalDiscrimination(_Laboratory):
     def periods(self) -> dict[str, Duration]:
         return {
             "fixation": 300,
-            "first": Uniform(300, 600),
-            "delay1": Uniform(800, 1500),
-            "second": Uniform(300, 600),
+            "first": Uniform(300.0, 600.0),
+            "delay1": Uniform(800.0, 1500.0),
+            "second": Uniform(300.0, 600.0),
             "delay2": 500,
             "decision": 300,
         }
@@ -704,7 +704,7 @@ class ReadySetGo(_Laboratory):
     dt: ClassVar[float] = 80.0
 
     def periods(self) -> dict[str, Duration]:
-        return {"fixation": 100, "measure": Uniform(800, 1500), "set": 83}
+        return {"fixation": 100, "measure": Uniform(800.0, 1500.0), "set": 83}
 
     def lay_out(self, steps: dict[str, Any]) -> dict[str, Any]:
         return steps | {"production": 2 * steps["measure"]}
@@ -721,9 +721,7 @@ class ReadySetGo(_Laboratory):
         interval = jnp.sum(line.within("measure"), dtype=jnp.int32)
         whole = line.whole()
         return _Shown(
-            _columns(
-                whole & ~production, line.at("measure"), line.within("set"), dtype=u.dtype
-            ),
+            _columns(whole & ~production, line.at("measure"), line.within("set"), dtype=u.dtype),
             line.at("production", interval).astype(jnp.int32),
             production,
             line.within(),

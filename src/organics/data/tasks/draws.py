@@ -84,10 +84,10 @@ class Among:
         return max(self.values)
 
 
-Duration = float | Uniform | Exponential | Among
+Duration = int | float | Uniform | Exponential | Among
 
 
-def whole_steps(duration: float, dt: float) -> int:
+def whole_steps(duration: int | float, dt: float) -> int:
     """The number of whole steps of `dt` ms in a duration."""
     return int(duration // dt)
 

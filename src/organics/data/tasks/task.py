@@ -57,7 +57,10 @@ class Condition(NamedTuple):
 class Task(Protocol):
     """A task. It can be compared and hashed, so that programs are compiled once for equal ones."""
 
-    name: ClassVar[str]
+    @property
+    def name(self) -> str:
+        """By which it is known."""
+        ...
 
     @property
     def steps(self) -> int:
