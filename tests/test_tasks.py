@@ -15,9 +15,11 @@ from organics.cli import run
 from organics.data.tasks import Marks, Stream, Task, batch, build
 from organics.data.tasks.catalog import TASKS
 from organics.models import Target, build_sequence
-from organics.training import TaskConfig, TaskReport, evaluate, train
-from organics.training.made import Made
+from organics.training import SequenceConfig, TaskConfig, TaskReport, evaluate, train
+from organics.training.made import Made, Padded
 from organics.training.run_folder import RunFolder
+from organics.training.step import Examples
+from organics.training.task import task_of
 
 COUNT = 2000
 SMALL = {"adding": {"steps": 11}, "copy": {"steps": 3}, "flip-flop": {"steps": 9}}
@@ -340,3 +342,47 @@ def _near(theirs, ours):
     rare = 12 / min(len(theirs), len(ours)) * np.maximum(np.abs(theirs).max(), 1)
     bad = distance > np.maximum(5.5 * np.sqrt(variance), 1e-6) + rare * (variance > 0)
     assert not bad.any(), (np.argwhere(bad)[:5], distance[bad][:5], np.sqrt(variance)[bad][:5])
+
+
+# --- images followed by noise ---------------------------------------------------------------------
+
+
+def _images():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 17, (6, 4, 3)).astype(np.uint8)
+    return Examples(jnp.asarray(pixels), jnp.arange(6, dtype=jnp.int32), jnp.int32(16))
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_noise_follows_the_images(fresh):
+    examples = _images()
+    padded = Padded.of(examples, Stream(1), 104, fresh)
+    assert padded.size == 6 and padded.input_shape == (104, 3)
+    epochs = [padded.order(0, epoch) for epoch in (1, 2)]
+    assert all(sorted(order % 6) == list(range(6)) for order in epochs)
+    taken = [padded.take(jnp.asarray(order), np.float64) for order in epochs]
+    for order, (x, labels) in zip(epochs, taken, strict=True):
+        images, wanted = examples.take(jnp.asarray(order % 6), np.float64)
+        np.testing.assert_array_equal(x[:, :4], images)
+        np.testing.assert_array_equal(labels, wanted)
+        assert abs(np.std(x[:, 4:]) - 1) < 0.05 and abs(np.mean(x[:, 4:])) < 0.1
+    (one, _), (other, _) = taken
+    first, second = (np.asarray(x[:, 4:]) for x in (one, other))
+    assert np.array_equal(first[0], first[1]) != fresh
+    assert np.array_equal(first, second) != fresh
+    some = padded.part(2, 5).take(jnp.arange(3, dtype=jnp.int32), np.float64)[0]
+    whole = padded.take(jnp.arange(6, dtype=jnp.int32), np.float64)[0]
+    np.testing.assert_array_equal(some, whole[2:5])
+
+
+def test_padded_images_are_a_setting_of_the_sequence_tasks():
+    config = SequenceConfig(task="sdigits", rows=True, pad_to=20, noise="once", units=2)
+    task = task_of(config)
+    assert task.input_shape() == (20, 8)
+    sets = task.sets(task.load())
+    assert isinstance(sets.training, Padded) and sets.training.size == 1350
+    assert "pad20" in config.name
+    with pytest.raises(ValueError, match="pad_to"):
+        task_of(dataclasses.replace(config, pad_to=8)).input_shape()
+    with pytest.raises(ValueError, match="`noise`"):
+        SequenceConfig(noise="once")

@@ -26,6 +26,8 @@ ClassesTaskName = Literal[
 ]
 MadeTaskName = Literal[NumbersTaskName, ClassesTaskName]
 """A task whose trials are made on the fly; numbers or classes are learned."""
+Noise = Literal["fresh", "once"]
+"""Noise after images: drawn anew every time, or once for all of them."""
 Measure = Literal["loss", "accuracy", "squared_error"]
 """What says how good a network is."""
 

@@ -16,6 +16,7 @@ from organics.names import (
     MadeTaskName,
     Memory,
     ModelName,
+    Noise,
     NumbersTaskName,
     OptimizerName,
     OwnModelName,
@@ -236,6 +237,10 @@ class _Pixels(Settings):
     """A row of the image at each step, instead of a pixel."""
     raw_pixels: bool = False
     """Pixels as they are stored, MNIST's from 0 to 255, instead of from 0 to 1."""
+    pad_to: Size | None = None
+    """Follow each image by noise, N(0, 1), up to so many steps: the class must be remembered."""
+    noise: Noise = "fresh"
+    """That noise: "fresh" every time, or drawn "once" for all images, as in the code of coRNN."""
 
 
 @dataclass(frozen=True)
@@ -369,12 +374,15 @@ class SequenceConfig(Optimization, _RecurrentNetwork, _Pixels):  # the last's fi
     def __post_init__(self):
         super().__post_init__()
         self._check_model()
+        if self.pad_to is None and self.noise != "fresh":
+            raise ValueError("`noise` must only be given with `pad_to`.")
 
     @property
     def name(self) -> str:
         """A short name of the run."""
         size = "" if self.resize is None else f"-resize{self.resize}"
         rows = "-rows" if self.rows else ""
+        rows += "" if self.pad_to is None else f"-pad{self.pad_to}"
         return f"{self.task}{size}{rows}-{self.model}-{self.units}-seed{self.seed}"
 
 
@@ -599,7 +607,16 @@ OwnConfig = FileConfig | GivenConfig
 AnyConfig = TrainConfig | SequenceConfig | TaskConfig | OwnConfig
 
 
-_LATER = ("optimizer", "momentum", "drops", "drop_factor", "raw_pixels", "patience")
+_LATER = (
+    "optimizer",
+    "momentum",
+    "drops",
+    "drop_factor",
+    "raw_pixels",
+    "patience",
+    "pad_to",
+    "noise",
+)
 """What settings of earlier versions lack: they were trained with the defaults."""
 
 

@@ -31,7 +31,7 @@ from organics.training.config import (
     TaskConfig,
     TrainConfig,
 )
-from organics.training.made import Made
+from organics.training.made import Made, Padded
 from organics.training.step import Examples, Source
 
 
@@ -143,9 +143,27 @@ class Sequences:
         return dataclasses.replace(found, max_value=1) if config.raw_pixels else found
 
     def sets(self, dataset: data.Dataset) -> Sets:
-        return _of_images(dataset, self.input_shape())
+        shape = self._image_shape()
+        found, steps = _of_images(dataset, shape), self.config.pad_to
+        if steps is None:
+            return found
+        fresh = self.config.noise == "fresh"
+        streams = _streams(self.config.seed)
+        training, validation, test = (
+            Padded.of(examples, stream if fresh else Stream(0, 4), steps, fresh)
+            for examples, stream in zip(
+                (found.training, found.validation, found.test), streams, strict=True
+            )
+        )
+        return found._replace(training=training, validation=validation, test=test)
 
     def input_shape(self) -> tuple[int, ...]:
+        shape, steps = self._image_shape(), self.config.pad_to
+        if steps is not None and steps <= shape[0]:
+            raise ValueError(f"`pad_to` must be more than the {shape[0]} steps of an image.")
+        return shape if steps is None else (steps, shape[1])
+
+    def _image_shape(self) -> tuple[int, int]:
         return data.sequence_shape(self.config.task, self.config.resize, self.config.rows)
 
     def build(self) -> models.Model:
@@ -168,8 +186,13 @@ class Sequences:
         return _states_kept(self.config, self.input_shape()[0])
 
 
-_FOR_TRAINING, _FOR_VALIDATION, _FOR_TEST = range(3)
 _MEASURED = 1000  # trials that validate, and as many that test
+
+
+def _streams(seed: int) -> tuple[Stream, Stream, Stream]:
+    """Of the examples that train, validate and test; the last two are the same for all seeds, so
+    that runs can be compared."""
+    return Stream(seed, 0), Stream(0, 1), Stream(0, 2)
 
 
 @dataclass(frozen=True)
@@ -185,13 +208,11 @@ class Trials:
 
     def sets(self, dataset: MadeTask) -> Sets:
         config = self.config
-        count = config.epoch_steps * config.batch_size
+        counts = (config.epoch_steps * config.batch_size, _MEASURED, _MEASURED)
+        pairs = zip(_streams(config.seed), counts, strict=True)
         return Sets(
             dataset.name,
-            Made.of(dataset, Stream(config.seed, _FOR_TRAINING), count),
-            # the same for all seeds, so that runs can be compared
-            Made.of(dataset, Stream(0, _FOR_VALIDATION), _MEASURED),
-            Made.of(dataset, Stream(0, _FOR_TEST), _MEASURED),
+            *(Made.of(dataset, stream, count) for stream, count in pairs),
             noun="trials",
             trivial=dataset.trivial,
         )

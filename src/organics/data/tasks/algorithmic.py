@@ -45,7 +45,9 @@ class Adding:
         u = uniform(k_marks, (2,), dtype)
         half = self.steps // 2
         marked = jnp.stack([among(u[0], half), half + among(u[1], self.steps - half)])
-        marks = jnp.any(np.arange(self.steps, dtype=np.int32)[:, None] == marked[None], axis=1).astype(dtype)
+        marks = jnp.any(
+            np.arange(self.steps, dtype=np.int32)[:, None] == marked[None], axis=1
+        ).astype(dtype)
         return Trials(jnp.stack([values, marks], axis=1), jnp.sum(values * marks)[None])
 
     def conditions(self) -> tuple[Condition, ...]:
@@ -129,9 +131,13 @@ class FlipFlop:
         least = jnp.where(first, jnp.ones((), dtype), jnp.asarray(self.probability, dtype))
         pulse = u < least
         sign = jnp.where(u < least / 2, -jnp.ones((), dtype), jnp.ones((), dtype))
-        times = jnp.broadcast_to(np.arange(self.steps, dtype=np.int32)[:, None], u.shape)
-        last = jax.lax.cummax(jnp.where(pulse, times, 0), axis=0)
-        return Trials(jnp.where(pulse, sign, 0), jnp.take_along_axis(sign, last, axis=0))
+        pulses = jnp.where(pulse, sign, 0)
+        held, reach = pulses, 1
+        while reach < self.steps:  # the last of so many steps, then of twice as many
+            earlier = jnp.pad(held, ((reach, 0), (0, 0)))[: self.steps]
+            held = jnp.where(held == 0, earlier, held)
+            reach *= 2
+        return Trials(pulses, held)
 
     def conditions(self) -> tuple[Condition, ...]:
         return (Condition("no pulse", np.zeros(self.bits)),)
