@@ -248,11 +248,13 @@ def _enclose(circuit: Circuit, z, system: Reduced, max_boxes: int | None) -> Enc
     one_pool = not circuit.rectified and circuit.n <= _ONE_POOL and system.may_have_one_pool
     if max_boxes is None and not one_pool:
         return None
-    # imported where it is needed: proofs take a twentieth of a second
-    from organics.enumeration.enclosure import enclose_all, enclose_one_pool
-
+    # imported where they are needed: boxes take a twentieth of a second
     if max_boxes is None:
+        from organics.enumeration.one_pool import enclose_one_pool
+
         return enclose_one_pool(circuit, z)
+    from organics.enumeration.enclosure import enclose_all
+
     return enclose_all(circuit, z, system, max_boxes)
 
 
