@@ -19,7 +19,7 @@ HOLD = jnp.array([0.0, 1.0])
 @pytest.mark.parametrize(
     "freeze, close, by, kept",
     [
-        (0.0, 0.0, NONE, 0.0),
+        (0.0, 0.0, NONE, 0.00002),
         (-8.0, 0.0, FREEZE, 0.505987),
         (0.0, -8.0, INTEGRATE, 0.486826),
         (-8.0, -8.0, FREEZE, 0.507953),
@@ -79,6 +79,7 @@ def test_of_a_stack_all_circuits_are_looked_at_and_the_rest_is_the_layers_own_st
         (LOAD.at[1].set(LOAD[0]), HOLD, "`cues` must leave the layer in different states"),
     ],
 )
+@pytest.mark.usefixtures("without_type_checks")
 def test_bad_cues_are_named(cues, rest, message):
     with pytest.raises(ValueError, match=message):
         holding(neuron(), cues, rest, 1000)
