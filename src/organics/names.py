@@ -24,7 +24,11 @@ StaticRecurrence = Literal["identity", "bounded"]
 Recurrence = Literal["free", StaticRecurrence, "semidefinite"]
 """Recurrent weights of recurrent layers."""
 Drive = Literal["signed", "rectified", "unit"]
-TimeConstants = Literal["learned", "fixed"]
+TimeConstants = Literal["learned", "fixed", "modulated", "modulated-y"]
+"""Time constants of recurrent layers; modulated ones follow the input and the potentials."""
+Mechanism = Literal["freeze", "integrate", "attract"]
+"""What holds a value: `y` slows down; gains close, and `y` leaks as slowly as `sqrt(a)` is small;
+or there are several stable states."""
 Rectification = Literal["inside", "outside"]
 PoolWeights = Literal["positive", "bounded"]
 PoolReach = Literal["across", "within"]
