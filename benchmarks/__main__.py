@@ -57,6 +57,7 @@ BENCHMARKS = {
     "fitting": Estimate("benchmarks.fitting", 100, 60, 15),
     "branches": Estimate("benchmarks.branches", 300, 120, 60),
     "cells": Estimate("benchmarks.cells", 85, 30, 10),
+    "tasks": Estimate("benchmarks.tasks", 45, 25, 10),
     "libraries": Estimate("benchmarks.libraries", 45, 40, 20),
     "explorer": Estimate("benchmarks.explorer", 140, 60, 60),
     "torch_layer": Estimate("benchmarks.torch_layer", 62, 30, 10),

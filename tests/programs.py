@@ -11,7 +11,8 @@ import scipy.optimize
 
 from organics.linear_stability.spectrum import stability
 from organics.rest.search import steady_state
-from organics.training.evaluation import load_dataset
+from organics.training.evaluation import build_model, load_dataset
+from organics.training.run_folder import RunFolder
 from organics.trials import trial
 
 solve = jax.jit(steady_state)
@@ -113,3 +114,10 @@ def equations_in(jaxpr):
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
                 yield from equations_in(inner)
+
+
+def stored_run(config, folder):
+    """The folder of a run that has a model, but was not trained."""
+    with RunFolder.begin(folder, config) as begun:
+        begun.save_model(build_model(config), 1)
+    return folder

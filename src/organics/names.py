@@ -6,6 +6,31 @@ DatasetName = Literal["digits", "mnist", "fashion-mnist"]
 TaskName = Literal["smnist", "psmnist", "sdigits"]
 """A data set as sequences."""
 
+NumbersTaskName = Literal["adding", "flip-flop"]
+ClassesTaskName = Literal[
+    "copy",
+    "match-to-sample",
+    "match-to-category",
+    "parametric",
+    "paired-association",
+    "dual-match",
+    "perceptual-decision",
+    "delayed-decision",
+    "pulse-decision",
+    "context-decision",
+    "multisensory",
+    "go-nogo",
+    "anti-reach",
+    "interval-discrimination",
+    "ready-set-go",
+]
+MadeTaskName = Literal[NumbersTaskName, ClassesTaskName]
+"""A task whose trials are made on the fly; numbers or classes are learned."""
+Noise = Literal["fresh", "once"]
+"""Noise after images: drawn anew every time, or once for all of them."""
+Measure = Literal["loss", "accuracy", "squared_error"]
+"""What says how good a network is."""
+
 TargetKind = Literal["classes", "numbers"]
 """What is learned."""
 ReadAt = Literal["last", "every"]

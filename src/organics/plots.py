@@ -46,6 +46,7 @@ __all__ = [
     "letter",
     "phase_portrait",
     "power_spectra",
+    "rest_plane",
     "rhythm_frequencies",
     "save_figure",
     "spectrum_plane",
@@ -457,6 +458,39 @@ def rhythm_frequencies(diagram: Diagram, *, axes: Axes | None = None) -> Figure:
     axes.set(xlabel=diagram.parameter, ylabel="frequency (Hz)", xlim=diagram.bounds)
     axes.set_ylim(bottom=0)
     return figure_of(axes)
+
+
+@style()
+def rest_plane(
+    courses: Real[np.ndarray, "trials steps 2"],
+    explained: Real[np.ndarray, " 2"],
+    points: Mapping[str, Sequence[tuple[Any, bool]]],
+) -> Figure:
+    """Trials and fixed points in a plane of a network's states, one panel for each constant input.
+
+    `courses` are the trials, `explained` the shares of the variance along the axes. `points` are,
+    for each input by name, places and whether they are stable: stars, or else open circles.
+    """
+    columns = min(2, len(points))
+    rows = -(-len(points) // columns)
+    figure = Figure(figsize=(COLUMN * (1 if columns == 1 else 1.5), 2.6 * rows))
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes, (name, found) in zip(panels.flat, points.items(), strict=False):
+        axes.plot(*courses.transpose(2, 1, 0), color="0.8", linewidth=0.4, zorder=1)
+        for (first, second), stable in found:
+            marker, colour = ("*", VERMILION) if stable else ("o", "black")
+            axes.plot(
+                first, second, marker, color=colour, markersize=9 if stable else 4,
+                markerfacecolor=colour if stable else "none", zorder=3,
+            )  # fmt: skip
+        axes.set_title(name, fontsize="medium")
+    for axes in panels.flat[len(points) :]:
+        axes.set_visible(False)
+    for axes in panels[-1]:
+        axes.set_xlabel(f"first component ({explained[0]:.0%})")
+    for axes in panels[:, 0]:
+        axes.set_ylabel(f"second ({explained[1]:.0%})")
+    return figure
 
 
 def _runs(where: np.ndarray) -> Iterator[slice]:

@@ -25,6 +25,7 @@ COMMANDS = {
     "demo": "train on handwritten digits, certify every test input, draw it (start here)",
     "train": "train a classifier, with progress, checkpoints and a report",
     "evaluate": "test accuracy of a trained run, and stability at every test input",
+    "inspect": "fixed points of a trained network for each input of its task, with proofs",
     "export": "a trained network as a file of ONNX, PyTorch or StableHLO",
     "analyze": "steady state, eigenvalues and certificate of a circuit file, for all its drives",
     "states": "all steady states of a circuit file; with --prove, that there are no others",

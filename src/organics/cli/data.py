@@ -79,7 +79,36 @@ class Path_:
         return Answer({"name": self.name, "path": folder}, [str(folder)])
 
 
+@dataclass(frozen=True)
+class Tasks:
+    """Tasks whose trials are made on the fly, with the score of a network that learned nothing.
+
+    Example: organics data tasks
+    """
+
+    json: bool = False
+    """One JSON document on standard output."""
+
+    def run(self) -> Answer:
+        from rich.table import Table
+
+        from organics.data.tasks import build
+        from organics.data.tasks.catalog import TASKS
+
+        table = Table("name", "steps", "inputs", "outputs", "read out", "trivial", box=None)
+        rows = []
+        for name in TASKS:
+            task = build(name)
+            target, (measure, score) = task.target, task.trivial
+            outputs = f"{target.size} {target.kind}"
+            row = (name, task.steps, task.input_size, outputs, target.at)
+            table.add_row(*map(str, row), f"{measure.replace('_', ' ')} {score:.4g}")
+            keys = ("name", "steps", "inputs", "outputs", "at")
+            rows.append(dict(zip(keys, row, strict=True)) | {"measure": measure, "trivial": score})
+        return Answer({"tasks": rows}, [table])
+
+
 COMMANDS: dict[str, Any] = {
     name: Annotated[command, tyro.conf.subcommand(name)]
-    for name, command in (("list", List), ("add", Add), ("path", Path_))
+    for name, command in (("list", List), ("add", Add), ("path", Path_), ("tasks", Tasks))
 }

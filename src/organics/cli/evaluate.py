@@ -59,12 +59,14 @@ class Evaluate:
             figure = abscissa_histogram(dict(zip(names, abscissae, strict=True)))
             save_figure(figure, self.out)
         stable = all(layer["stable"] == 1 for layer in layers)
-        noun = "images" if "images" in result else "examples"
-        figure = (
-            f"error {result['error']:.4g}"
-            if "error" in result
-            else (f"accuracy {result['accuracy']:.2%}")
-        )
+        noun = next(noun for noun in ("images", "examples", "trials") if noun in result)
+        if "score" in result:
+            name = result["measure"].replace("_", " ")
+            figure = f"{name} {result['score']:.4g} (trivial: {result['trivial_score']:.4g})"
+        elif "error" in result:
+            figure = f"error {result['error']:.4g}"
+        else:
+            figure = f"accuracy {result['accuracy']:.2%}"
         text = [f"{figure} on {result[noun]:,} test {noun}"]
         for name, accuracy in list(result.get("classes", {}).items())[:20]:
             text.append(f"  {name}: {accuracy:.2%}")

@@ -12,6 +12,7 @@ from organics.names import (
     Backend,
     DatasetName,
     Drive,
+    MadeTaskName,
     Memory,
     OwnModelName,
     ReadAt,
@@ -20,7 +21,7 @@ from organics.names import (
     TargetKind,
     TaskName,
 )
-from organics.training.config import AnyConfig, SequenceConfig, TrainConfig
+from organics.training.config import AnyConfig, SequenceConfig, TaskConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class _Static(TrainConfig):
 @dataclass(frozen=True)
 class _Sequence(SequenceConfig):
     task: tyro.conf.Suppress[TaskName] = "smnist"
+
+
+@dataclass(frozen=True)
+class _Task(TaskConfig):
+    task: tyro.conf.Suppress[MadeTaskName] = "adding"
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,16 @@ class TrainSequence(_Options):
 
     def run(self) -> Answer | None:
         return _train(SequenceConfig(**vars(self.config)), self)
+
+
+@dataclass(frozen=True)
+class TrainTask(_Options):
+    """Train a recurrent network on trials made on the fly."""
+
+    config: _Task = field(default_factory=_Task)
+
+    def run(self) -> Answer | None:
+        return _train(TaskConfig(**vars(self.config)), self)
 
 
 _FILES = """Your own examples, in a file: sequences or vectors, classes or numbers.
@@ -192,6 +208,14 @@ def _train_task(task: Any, options: _Options) -> Answer | None:
 
 def _tested(report: Any) -> list[str]:
     """What a report says of the test."""
+    if hasattr(report, "test_score"):
+        name = report.measure.replace("_", " ")
+        return [
+            f"test {name} {report.test_score:.4g} on 1,000 trials (without learning: "
+            f"{report.trivial_score:.4g})",
+            f"epoch {report.best_epoch}, chosen by its validation loss; validation {name} "
+            f"{report.validation_score:.4g}",
+        ]
     if hasattr(report, "test_error"):
         return [
             f"test error {report.test_error:.4g} (root mean square, in the units of y; always "
@@ -216,10 +240,13 @@ def _tested(report: Any) -> list[str]:
 
 def _command(name: str, what: str, example: str) -> Any:
     """The sub-command for one data set or task."""
+    given: Any = name
     if name in get_args(DatasetName):
-        default: Any = Train(config=_Static(name))  # pyright: ignore[reportArgumentType]
+        default: Any = Train(config=_Static(given))
+    elif name in get_args(TaskName):
+        default = TrainSequence(config=_Sequence(given))
     else:
-        default = TrainSequence(config=_Sequence(name))  # pyright: ignore[reportArgumentType]
+        default = TrainTask(config=_Task(given))
     text = f"{what}\n\nExample: organics train {name} {example}"
     return Annotated[type(default), tyro.conf.subcommand(name, default=default, description=text)]
 
@@ -241,6 +268,26 @@ _DATA = (
     ("psmnist", "Recurrent, on MNIST, a pixel a step in permuted order.", "--units 128"),
 )
 
-COMMANDS = {name: _command(name, what, example) for name, what, example in _DATA} | {
+_TASKS = (
+    ("adding", "The sum of two marked numbers of a sequence.", "--steps 1000 --units 64"),
+    ("copy", "Ten symbols, to be said after a delay.", "--steps 100 --epochs 100"),
+    ("flip-flop", "A memory of three bits, flipped by pulses.", "--units 32 --epochs 100"),
+    ("match-to-sample", "Is the test the sample?", "--delay 2000"),
+    ("match-to-category", "Are sample and test of one category?", "--delay 2000"),
+    ("parametric", "Which of two values was larger?", "--delay 3000"),
+    ("paired-association", "Go if the second odour belongs to the first.", "--units 32"),
+    ("dual-match", "Two samples; a cue says which one is tested.", "--units 64"),
+    ("perceptual-decision", "Which of two noisy inputs is larger?", "--units 32"),
+    ("delayed-decision", "The same, said after a delay.", "--units 32"),
+    ("pulse-decision", "Which channel had more pulses?", "--units 32"),
+    ("context-decision", "The context says which input counts.", "--units 64"),
+    ("multisensory", "Two inputs share the evidence.", "--units 32"),
+    ("go-nogo", "Go after one stimulus, not after the other.", "--delay 1000"),
+    ("anti-reach", "Answer opposite to the stimulus.", "--units 64"),
+    ("interval-discrimination", "Which stimulus lasted longer?", "--units 32"),
+    ("ready-set-go", "Produce an interval that was shown.", "--units 32"),
+)
+
+COMMANDS = {name: _command(name, what, example) for name, what, example in _DATA + _TASKS} | {
     "file": Annotated[TrainFile, tyro.conf.subcommand("file", description=_FILES)]
 }

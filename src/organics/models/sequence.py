@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from organics.kernels.padding import within
-from organics.models.target import Target
+from organics.models.target import Marks, Target
 from organics.nn.protocols import Linearization, SequenceLayer
 
 _AT_ONCE = 500  # sequences whose outputs are in memory at once
@@ -66,9 +66,10 @@ class SequenceClassifier(eqx.Module):
         inputs: Float[Array, "batch time m"],
         labels: Num[Array, "batch ..."],
         lengths: Int[Array, " batch"] | None = None,
+        marks: Marks | None = None,
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The loss of its `target`."""
-        return self.target.loss(self(inputs, lengths), labels, lengths)
+        """The loss of its `target`; `marks` say which steps count, by default all."""
+        return self.target.loss(self(inputs, lengths), labels, lengths, marks=marks)
 
     def monitor(self) -> dict[str, Float[Array, ""]]:
         """The layer's measures of its parameters."""

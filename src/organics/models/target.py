@@ -1,6 +1,7 @@
 """What a network learns to say: classes or numbers, once for each example or at every step."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,18 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from organics.arguments import require_among, require_sizes
 from organics.kernels.padding import within
 from organics.names import ReadAt, TargetKind
+
+
+class Marks(NamedTuple):
+    """Which steps of sequences count; at least one of each sequence.
+
+    Attributes
+        loss: the weight of each step in the loss, not negative.
+        score: whether a step counts in the accuracy or the squared error.
+    """
+
+    loss: Float[Array, "*batch steps"]
+    score: Bool[Array, "*batch steps"]
 
 
 @dataclass(frozen=True)
@@ -40,13 +53,15 @@ class Target:
         wanted: Num[Array, "batch ..."],
         lengths: Int[Array, " batch"] | None = None,
         valid: Bool[Array, " batch"] | bool = True,
+        marks: Marks | None = None,
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The loss, and "accuracy" or "squared_error": means over the examples.
 
         For classes, `wanted` has their numbers, (batch,) or (batch, time), and the loss is the
         cross-entropy; only `valid` examples can count as right. For numbers, `wanted` has the shape
         of the outputs, and the loss is the mean squared error. At every step they are first
-        averaged over the steps of each sequence: the first of its `lengths`, or all.
+        averaged over the steps of each sequence: the first of its `lengths`, those that `marks`
+        count, or all.
         """
         goes = None
         if self.at == "every" and lengths is not None:
@@ -64,11 +79,15 @@ class Target:
         else:
             loss = jnp.mean(jnp.square(outputs - wanted), axis=-1)
             name, measured = "squared_error", loss
-        return _mean(loss, goes), {name: _mean(measured, goes)}
+        weights, counts = (goes, goes) if marks is None else marks
+        return _mean(loss, weights), {name: _mean(measured, counts)}
 
 
-def _mean(values: Float[Array, "..."], goes: Bool[Array, "batch steps"] | None) -> Float[Array, ""]:
-    if goes is None:
+def _mean(
+    values: Float[Array, "..."],
+    weights: Num[Array, "batch steps"] | Bool[Array, "batch steps"] | None,
+) -> Float[Array, ""]:
+    if weights is None:
         return jnp.mean(values)
-    steps = jnp.sum(goes, axis=1, dtype=values.dtype)
-    return jnp.mean(jnp.sum(jnp.where(goes, values, 0), axis=1) / steps)
+    weights = weights.astype(values.dtype)
+    return jnp.mean(jnp.sum(values * weights, axis=1) / jnp.sum(weights, axis=1))

@@ -50,17 +50,17 @@ def conclude(J: arb_mat, candidate: Candidate) -> Conclusion:
     PJ = P * J
     Q = X.transpose() * (2 * arb(g) * P - PJ - PJ.transpose()) * X
     form = X.transpose() * P * X
-    decrease = _definite(f"P J + J^T P - 2 g P < 0 with g = {g!r} per ms", Q, 2 * form)
+    decrease = definite(f"P J + J^T P - 2 g P < 0 with g = {g!r} per ms", Q, 2 * form)
     lowest = min((form[i, i] for i in range(form.nrows())), key=lambda v: float(v.mid()))
     if lowest < 0:
         sign = Inequality.positive("x^T P x < 0 for some x", -lowest)
         return Conclusion(False if decrease.holds and g >= 0 else None, (sign, decrease))
     identity = from_entries(form.nrows(), lambda i, j: int(i == j))
-    sign = _definite("P > 0", form, identity)
+    sign = definite("P > 0", form, identity)
     return Conclusion(True if sign.holds and decrease.holds and g <= 0 else None, (sign, decrease))
 
 
-def _definite(name: str, S: arb_mat, R: arb_mat) -> Inequality:
+def definite(name: str, S: arb_mat, R: arb_mat) -> Inequality:
     """The inequality that `S` is positive definite, and `S - e R`, too, if `|e|` is less than the
     margin.
 

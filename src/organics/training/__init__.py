@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from organics.training.config import FileConfig as FileConfig
     from organics.training.config import GivenConfig as GivenConfig
     from organics.training.config import SequenceConfig as SequenceConfig
+    from organics.training.config import TaskConfig as TaskConfig
     from organics.training.config import TrainConfig as TrainConfig
     from organics.training.evaluation import evaluate as evaluate
     from organics.training.fitted import Fitted as Fitted
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from organics.training.loop import train as train
     from organics.training.report import NumbersReport as NumbersReport
     from organics.training.report import Report as Report
+    from organics.training.report import TaskReport as TaskReport
 
 _HOME_OF = {
     "BadCheckpoint": "training.checkpoint",
@@ -28,6 +30,8 @@ _HOME_OF = {
     "NumbersReport": "training.report",
     "Report": "training.report",
     "SequenceConfig": "training.config",
+    "TaskConfig": "training.config",
+    "TaskReport": "training.report",
     "TrainConfig": "training.config",
     "evaluate": "training.evaluation",
     "file_config": "training.choices",
@@ -45,6 +49,8 @@ __all__ = [
     "NumbersReport",
     "Report",
     "SequenceConfig",
+    "TaskConfig",
+    "TaskReport",
     "TrainConfig",
     "evaluate",
     "file_config",

@@ -13,8 +13,11 @@ from organics.names import (
     Backend,
     DatasetName,
     Drive,
+    MadeTaskName,
     Memory,
     ModelName,
+    Noise,
+    NumbersTaskName,
     OptimizerName,
     OwnModelName,
     ReadAt,
@@ -235,6 +238,10 @@ class _Pixels(Settings):
     """A row of the image at each step, instead of a pixel."""
     raw_pixels: bool = False
     """Pixels as they are stored, MNIST's from 0 to 255, instead of from 0 to 1."""
+    pad_to: Size | None = None
+    """Follow each image by noise, N(0, 1), up to so many steps: the class must be remembered."""
+    noise: Noise = "fresh"
+    """That noise: "fresh" every time, or drawn "once" for all images, as in the code of coRNN."""
 
 
 @dataclass(frozen=True)
@@ -373,13 +380,80 @@ class SequenceConfig(Optimization, _RecurrentNetwork, _Pixels):  # the last's fi
     def __post_init__(self):
         super().__post_init__()
         self._check_model()
+        if self.pad_to is None and self.noise != "fresh":
+            raise ValueError("`noise` must only be given with `pad_to`.")
 
     @property
     def name(self) -> str:
         """A short name of the run."""
         size = "" if self.resize is None else f"-resize{self.resize}"
         rows = "-rows" if self.rows else ""
+        rows += "" if self.pad_to is None else f"-pad{self.pad_to}"
         return f"{self.task}{size}{rows}-{self.model}-{self.units}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class _MadeTrials(Settings):
+    """A task whose trials are made on the fly."""
+
+    task: MadeTaskName = "adding"
+    """The task."""
+    steps: Size | None = None
+    """Length of adding and of the flip-flop, in steps; of copying, the steps from the symbols to
+    their recall. Default: 200, 64 and 100."""
+    delay: NotNegative | None = None
+    """Delay in ms, of a task of the laboratory that has one; by default that of NeuroGym."""
+    probability: Positive | None = None
+    """Probability of a pulse of the flip-flop in a step; by default 0.5."""
+    constant_input: bool = False
+    """Give a further input that is always 1: the gates of circuits have no bias."""
+    epoch_steps: Annotated[Count, Needs("up to 1,000,000", lambda value: value <= 1_000_000)] = 100
+    """Training steps in an epoch, after which the network is validated and saved."""
+
+
+@dataclass(frozen=True)
+class TaskConfig(Optimization, _RecurrentNetwork, _MadeTrials):
+    """Settings of a training run on trials made on the fly, all different. They are functions of
+    the seed; those that validate and those that test are always the same 1,000 each.
+
+    Raises `ValueError`, naming the field, for a value out of its range or one that the model or the
+    task does not use.
+    """
+
+    kind: ClassVar[str] = "made"
+
+    recurrent: Recurrence = "identity"
+    epochs: Epochs = 50
+    batch_size: Count = 50
+    learning_rate: Positive = 1e-2
+    schedule: Schedule = "warmup-cosine"
+    weight_decay: NotNegative = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._check_model()
+        if self.epochs * self.epoch_steps * self.batch_size >= 2**31:
+            raise ValueError(
+                "`epochs` must give less than 2^31 trials: "
+                f"{self.epochs} epochs of {self.epoch_steps} batches of {self.batch_size}."
+            )
+
+    @property
+    def figure(self) -> str:
+        """The metric that says how good a model is."""
+        return "squared_error" if self.task in get_args(NumbersTaskName) else "accuracy"
+
+    @property
+    def chosen_by_loss(self) -> bool:
+        """True: the loss says more."""
+        return True
+
+    @property
+    def name(self) -> str:
+        """A short name of the run."""
+        length = "" if self.steps is None else f"-{self.steps}"
+        delay = "" if self.delay is None else f"-{self.delay:g}ms"
+        return f"{self.task}{length}{delay}-{self.model}-{self.units}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -536,12 +610,12 @@ class GivenConfig(_OwnExamples, Optimization):
 
 
 OwnConfig = FileConfig | GivenConfig
-AnyConfig = TrainConfig | SequenceConfig | OwnConfig
+AnyConfig = TrainConfig | SequenceConfig | TaskConfig | OwnConfig
 
 
 _LATER = (
     "optimizer", "momentum", "drops", "drop_factor", "raw_pixels", "patience",
-    "initial_time_constants",
+    "initial_time_constants", "pad_to", "noise",
 )  # fmt: skip
 """What settings of earlier versions lack: they were trained with the defaults."""
 
@@ -552,7 +626,12 @@ def read_config(text: str | bytes) -> AnyConfig:
     Raises `ValueError` for invalid settings.
     """
     document = unsealed(parse_object(text))
-    marks = {"task": SequenceConfig, "units": FileConfig, "data_sha256": GivenConfig}
+    marks = {
+        "epoch_steps": TaskConfig,
+        "task": SequenceConfig,
+        "units": FileConfig,
+        "data_sha256": GivenConfig,
+    }
     kind = next((kind for mark, kind in marks.items() if mark in document), TrainConfig)
     defaults = {
         field.name: field.default for field in dataclasses.fields(kind) if field.name in _LATER

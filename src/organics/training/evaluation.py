@@ -19,7 +19,7 @@ from organics.nn.protocols import Linearization
 from organics.training.config import AnyConfig, FileConfig
 from organics.training.group import Group
 from organics.training.run_folder import RunFolder
-from organics.training.step import Examples, floating_dtype, measure
+from organics.training.step import Examples, Source, floating_dtype, measure
 from organics.training.task import Sets, Task, as_examples, task_of
 
 __all__ = [
@@ -36,7 +36,8 @@ class Evaluation(NamedTuple):
     """The evaluation of a trained model.
 
     Attributes
-        summary: "dataset", "images" (of a user's data set "examples"), "accuracy" (of numbers
+        summary: "dataset", "images" (of a user's data set "examples", of tasks made on the fly
+            "trials", and for these "measure", "score" and "trivial_score"), "accuracy" (of numbers
             "error", as in the report), "loss" and the model's other metrics. For a user's data also
             "guessing" and, by class, the accuracies "classes", as in the report. For a model
             made of circuits also "stability": for each circuit layer its number of neurons `n`, the
@@ -68,10 +69,12 @@ def evaluate(
     task = task_of(folder.config if data is None else _moved(folder.config, Path(data)))
     model = load_model(folder)
     sets = task.sets(load_task(task))
-    examples, count = sets.test, len(sets.test.labels)
-    noun = "images" if sets.preparation is None else "examples"
-    result = {"dataset": sets.name, noun: count, **mean_metrics(model, examples, count)}
+    examples, count = sets.test, sets.test.size
+    result = {"dataset": sets.name, sets.noun: count, **mean_metrics(model, examples, count)}
     result |= figures(model, sets, examples)
+    if sets.trivial is not None:
+        measure, score = sets.trivial
+        result |= {"measure": measure, "score": result[measure], "trivial_score": score}
     if with_stability and (dynamics := diagnose(model, examples, count)):
         result["dynamics"] = dynamics
     sizes = model.circuit_sizes()
@@ -118,7 +121,7 @@ def load_model(folder: RunFolder, epoch: int | None = None, task: Task | None = 
     return folder.load_model(eqx.filter_eval_shape(build), epoch)
 
 
-def figures(model: Any, sets: Sets, examples: Examples) -> dict[str, Any]:
+def figures(model: Any, sets: Sets, examples: Source) -> dict[str, Any]:
     """What there is to say about a user's data set besides the means of metrics.
 
     For classes: "classes", the accuracy for each of them by its name, and "guessing", that of
@@ -129,6 +132,7 @@ def figures(model: Any, sets: Sets, examples: Examples) -> dict[str, Any]:
     preparation = sets.preparation
     if preparation is None:
         return {}
+    assert isinstance(examples, Examples) and isinstance(sets.training, Examples)
     outputs = predictions(model, examples)
     counts = _counts(examples, model.target.at)
     wanted = np.asarray(examples.labels)[counts]
@@ -188,9 +192,9 @@ def _root_mean_square(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def _at_once(examples: Examples) -> int:
+def _at_once(examples: Source) -> int:
     """How many examples are evaluated at once."""
-    return max(1, min(_BATCH, _NUMBERS // math.prod(examples.inputs.shape[1:])))
+    return max(1, min(_BATCH, _NUMBERS // math.prod(examples.input_shape)))
 
 
 def _moved(config: AnyConfig, path: Path) -> AnyConfig:
@@ -201,7 +205,7 @@ def _moved(config: AnyConfig, path: Path) -> AnyConfig:
 
 
 def mean_metrics(
-    model: Model, examples: Examples, count: int, group: Group | None = None
+    model: Model, examples: Source, count: int, group: Group | None = None
 ) -> dict[str, float]:
     """Loss and metrics of a model over the first `count` examples.
 
@@ -213,12 +217,7 @@ def mean_metrics(
     for start in range(0, count, size):
         stop = min(start + size, count)
         # always of one size, so that programs compiled for one set serve others
-        batch = Examples(
-            examples.inputs[start:stop],
-            examples.labels[start:stop],
-            examples.max_value,
-            None if examples.lengths is None else examples.lengths[start:stop],
-        )
+        batch = examples.part(start, stop)
         order = np.arange(stop - start, dtype=np.int32)
         indices = jnp.asarray(order, np.int32) if group is None else group.share(order)
         found = measure(model, batch, indices, mesh)
@@ -227,22 +226,22 @@ def mean_metrics(
     return {name: total / count for name, total in totals.items()}
 
 
-def diagnose(model: Model, examples: Examples, count: int) -> dict[str, int | float]:
+def diagnose(model: Model, examples: Source, count: int) -> dict[str, int | float]:
     """The model's measures of its state on the first `count` examples.
 
     Takes about as long as training on these examples.
     """
     indices = jnp.arange(count, dtype=jnp.int32)
-    inputs, _, *lengths = examples.take(indices, floating_dtype(model))
-    return model.diagnose(inputs, *lengths)
+    inputs, _, *further = examples.take(indices, floating_dtype(model))
+    return model.diagnose(inputs, *further[:1])
 
 
 def spectral_abscissae(
-    model: Model, examples: Examples
+    model: Model, examples: Source
 ) -> tuple[list[Float[np.ndarray, " inputs"]], list[Bool[np.ndarray, " inputs"]]]:
     """For each circuit layer, the spectral abscissa (1/ms) at every example and whether stable."""
     pieces = []
-    for indices in _batches(len(examples.labels), _STABILITY_BATCH):
+    for indices in _batches(examples.size, _STABILITY_BATCH):
         layers = []
         for J, converged, by_theorem in jax.device_get(_linearize(model, examples, indices)):
             abscissa = np.max(np.real(eigenvalues(J)), axis=-1)
@@ -257,7 +256,7 @@ def spectral_abscissae(
 
 
 @eqx.filter_jit
-def _linearize(model: Model, examples: Examples, indices: Array) -> list[Linearization]:
+def _linearize(model: Model, examples: Source, indices: Array) -> list[Linearization]:
     """`model.linearize` for each input."""
     return jax.vmap(model.linearize)(examples.take(indices, floating_dtype(model))[0])
 

@@ -12,16 +12,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from organics import data
 from organics.errors import Diverged
 from organics.machine.lapack import single_threaded_lapack
 from organics.machine.provenance import system, versions
 from organics.models import Model, count_parameters
-from organics.training.config import AnyConfig, OwnConfig, SequenceConfig, TrainConfig
+from organics.training.config import (
+    AnyConfig,
+    OwnConfig,
+    SequenceConfig,
+    TaskConfig,
+    TrainConfig,
+)
 from organics.training.evaluation import diagnose, figures, load_model, load_task, mean_metrics
 from organics.training.group import Group
 from organics.training.progress import ProgressBar
-from organics.training.report import NumbersReport, Outcome, Report
+from organics.training.report import NumbersReport, Outcome, Report, TaskReport
 from organics.training.room import require_room_for_batches, require_room_for_model
 from organics.training.run_folder import RunFolder
 from organics.training.step import (
@@ -65,6 +70,17 @@ def train(
 
 @overload
 def train(
+    config: TaskConfig,
+    out: str | Path,
+    resume: bool = ...,
+    progress: bool = ...,
+    devices: int = ...,
+    on_epoch: Callable[[int, Model], None] | None = ...,
+) -> TaskReport: ...
+
+
+@overload
+def train(
     config: OwnConfig,
     out: str | Path,
     resume: bool = ...,
@@ -81,7 +97,7 @@ def train(
     progress: bool = True,
     devices: int = 1,
     on_epoch: Callable[[int, Model], None] | None = None,
-) -> Report | NumbersReport:
+) -> Report | NumbersReport | TaskReport:
     """Train a model and write everything about the run to the folder `out`; see
     `organics.training.run_folder`.
 
@@ -114,7 +130,7 @@ def run(
     progress: bool = True,
     devices: int = 1,
     on_epoch: Callable[[int, Model], None] | None = None,
-) -> Report | NumbersReport:
+) -> Report | NumbersReport | TaskReport:
     """`train` for a task."""
     config = task.config
     task.input_shape()  # raises before a folder is made
@@ -150,12 +166,12 @@ def _train(
 ) -> dict[str, Any]:
     """Train and test; returns the report as stored."""
     sets = task.sets(load_task(task))
-    require_room_for_batches(task, len(sets.training.labels))
+    require_room_for_batches(task, sets.training.size)
     run = _Run(task, folder, group, sets, on_epoch)
     with single_threaded_lapack():  # for the singular values of bounded weights
         run.complete(progress and group.first)
     model = run.best_model()
-    count = len(sets.test.labels)
+    count = sets.test.size
     tested = mean_metrics(group.replicate(model), group.replicate(sets.test), count, group)
     return group.agree(lambda: run.report(model, tested))
 
@@ -181,7 +197,7 @@ class _Run:
         self.group = group
         self.training = group.replicate(sets.training)
         self.validation = group.replicate(sets.validation)
-        self.count = len(sets.training.labels)
+        self.count = sets.training.size
         self.steps_per_epoch = math.ceil(self.count / config.batch_size)
         steps = config.epochs * self.steps_per_epoch
         self.schedule = learning_rate(config, steps)
@@ -255,7 +271,16 @@ class _Run:
             devices=self.group.size,
         )
         further = figures(model, sets, sets.test)
-        if config.figure == "accuracy":
+        if sets.trivial is not None:
+            measure, score = sets.trivial
+            report = TaskReport(
+                **shared,
+                measure=measure,
+                validation_score=self.best[measure],
+                test_score=tested[measure],
+                trivial_score=score,
+            )
+        elif config.figure == "accuracy":
             report = Report(
                 **shared,
                 validation_accuracy=self.best["accuracy"],
@@ -284,7 +309,7 @@ class _Run:
         record, weights = self._steps(epoch, bar)
         seconds = time.perf_counter() - begin
         model = self.state.evaluated
-        validated = mean_metrics(model, self.validation, len(self.validation.labels), self.group)
+        validated = mean_metrics(model, self.validation, self.validation.size, self.group)
         if not math.isfinite(validated["loss"]):
             raise self._diverged(int(self.state.step) - 1, epoch, validation=True)
         improved = self._rank(validated) > self._rank(self.best)
@@ -330,7 +355,7 @@ class _Run:
             for name, values in record.items()
             if name != "gradient_norm"
         }
-        sample = min(math.ceil(_DIAGNOSED * self.count), len(self.validation.labels))
+        sample = min(math.ceil(_DIAGNOSED * self.count), self.validation.size)
         line = {
             "epoch": self.done,
             "step": step,
@@ -351,7 +376,7 @@ class _Run:
     def _steps(self, epoch: int, bar: ProgressBar) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Run all steps of an epoch; returns every metric at each step, and the size of each
         batch."""
-        order = data.epoch_order(self.count, self.config.seed, epoch).astype(np.int32)
+        order = self.sets.training.order(self.config.seed, epoch)
         full = self.count // self.config.batch_size
         cut = full * self.config.batch_size
         batches = [order[:cut].reshape(full, -1)] if full else []

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from organics.files.plain import as_plain
+from organics.names import Measure
 from organics.settings import fields_of
 
 
@@ -13,11 +14,11 @@ class Outcome:
     """What every report says.
 
     All is of the epoch with the best validation accuracy (among equals, the least validation loss),
-    or, for a user's data, with the least validation loss. The test set is used once, after this
-    choice. `epochs` is how many were trained. `test_loss` is NaN, null in the file, if the model
-    overflows on a test input. `seconds_per_epoch` is the median over the epochs, without
-    validation. `dataset` is the task, for sequences of pixels. `devices` is the number of devices
-    that shared the work.
+    or, for a user's data and for trials made on the fly, with the least validation loss. The test
+    set is used once, after this choice. `epochs` is how many were trained. `test_loss` is NaN, null
+    in the file, if the model overflows on a test input. `seconds_per_epoch` is the median over the
+    epochs, without validation. `dataset` is the task, for sequences of pixels and for trials made
+    on the fly. `devices` is the number of devices that shared the work.
     """
 
     dataset: str
@@ -40,14 +41,14 @@ class Outcome:
         return as_plain(asdict(self))
 
     @staticmethod
-    def from_document(document: dict[str, Any]) -> "Report | NumbersReport":
+    def from_document(document: dict[str, Any]) -> "Report | NumbersReport | TaskReport":
         """The report from the result of `to_document`. Raises `ValueError` if it is invalid."""
-        kind = NumbersReport if "test_error" in document else Report
-        overflowed = [
-            name for name in ("test_loss", "test_error") if document.get(name, 0.0) is None
-        ]
+        marks = {"test_error": NumbersReport, "test_score": TaskReport}
+        kind = next((kind for mark, kind in marks.items() if mark in document), Report)
+        may_overflow = ("test_loss", "test_error", "test_score")
+        overflowed = [name for name in may_overflow if document.get(name, 0.0) is None]
         # reports of earlier versions are of images
-        given = ({} if kind is NumbersReport else _OF_IMAGES) | document
+        given = (_OF_IMAGES if kind is Report else {}) | document
         report = kind(**fields_of(kind, given | dict.fromkeys(overflowed, 0.0)))
         return replace(report, **dict.fromkeys(overflowed, math.nan))
 
@@ -79,6 +80,20 @@ class NumbersReport(Outcome):
     validation_error: float
     test_error: float
     test_guessing: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskReport(Outcome):
+    """The outcome of a run on trials made on the fly; see `Outcome`.
+
+    The scores are values of `measure`, "loss", "accuracy" or "squared_error", on 1,000 trials each;
+    `trivial_score` is that of the best answer that does not look at the input.
+    """
+
+    measure: Measure
+    validation_score: float
+    test_score: float
+    trivial_score: float
 
 
 _OF_IMAGES = {"test_guessing": None, "classes": {}}

@@ -2,15 +2,17 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Int, Num, PyTree
 
+from organics.data.order import epoch_order
 from organics.models import Model
 from organics.nn import trainable
 from organics.training.config import AnyConfig
@@ -19,6 +21,34 @@ from organics.training.group import AXIS, batch_spec
 Metrics = dict[str, Array]
 
 _SAME = PartitionSpec()  # the same on all devices
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Numbered examples, wherever they come from: a tree whose arrays may be on devices."""
+
+    @property
+    def size(self) -> int:
+        """How many there are, in an epoch."""
+        ...
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        ...
+
+    def order(self, seed: int, epoch: int) -> Int[np.ndarray, " size"]:
+        """The numbers of the examples of an epoch, in their order."""
+        ...
+
+    def part(self, start: int, stop: int) -> "Source":
+        """Some of them, with numbers from 0."""
+        ...
+
+    def take(self, indices: Int[Array, " batch"], dtype: Any) -> tuple[Any, ...]:
+        """The arguments of the loss of a model for some of them: inputs, labels, then, if there are
+        any, `lengths` and what else there is."""
+        ...
 
 
 class Examples(NamedTuple):
@@ -44,6 +74,26 @@ class Examples(NamedTuple):
         if jnp.issubdtype(labels.dtype, jnp.inexact):
             labels = labels.astype(dtype)
         return (inputs, labels, *([] if self.lengths is None else [self.lengths[indices]]))
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return len(self.labels)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return self.inputs.shape[1:]
+
+    def order(self, seed: int, epoch: int) -> Int[np.ndarray, " size"]:
+        """All of them, in another order for every seed and epoch."""
+        return epoch_order(self.size, seed, epoch).astype(np.int32)
+
+    def part(self, start: int, stop: int) -> "Examples":
+        """Those from `start` to before `stop`."""
+        lengths = None if self.lengths is None else self.lengths[start:stop]
+        some = slice(start, stop)
+        return Examples(self.inputs[some], self.labels[some], self.max_value, lengths)
 
 
 class TrainState(eqx.Module):
@@ -170,7 +220,7 @@ def floating_dtype(model: PyTree) -> jnp.dtype:
 def update(
     state: TrainState,
     optimizer: optax.GradientTransformation,
-    batch: tuple[Array, ...],
+    batch: tuple[Any, ...],
     axis: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One training step on a batch, the arguments of the model's loss, or on equal shares of it on
@@ -219,7 +269,7 @@ def _move(average: Model, model: Model, averaging: float, step: Array) -> Model:
 def advance(
     carry: tuple[TrainState, Metrics],
     optimizer: optax.GradientTransformation,
-    examples: Examples,
+    examples: Source,
     order: Int[Array, "steps batch"],
     first: Int[Array, ""],
     last: Int[Array, ""],
@@ -264,7 +314,7 @@ def _on_all(function: Any, mesh: Mesh | None, specs: tuple[PartitionSpec, ...]) 
 
 
 def metric_dtypes(
-    state: TrainState, optimizer: optax.GradientTransformation, examples: Examples, batch: int = 1
+    state: TrainState, optimizer: optax.GradientTransformation, examples: Source, batch: int = 1
 ) -> dict[str, jnp.dtype]:
     """The names and types of the metrics that `update` returns for a batch."""
 
@@ -278,7 +328,7 @@ def metric_dtypes(
 @eqx.filter_jit
 def measure(
     model: Model,
-    examples: Examples,
+    examples: Source,
     indices: Int[Array, " batch"],
     mesh: Mesh | None = None,
 ) -> Metrics:

@@ -19,15 +19,20 @@ from organics.data.own.meaning import meaning
 from organics.data.own.preparation import Preparation
 from organics.data.own.prepared import Prepared, Shares, prepared
 from organics.data.own.read import read, sum_of
+from organics.data.tasks import Stream, Trivial
+from organics.data.tasks import Task as MadeTask
+from organics.data.tasks import build as build_task
 from organics.training.config import (
     AnyConfig,
     FileConfig,
     GivenConfig,
     OwnConfig,
     SequenceConfig,
+    TaskConfig,
     TrainConfig,
 )
-from organics.training.step import Examples
+from organics.training.made import Made, Padded
+from organics.training.step import Examples, Source
 
 
 class Sets(NamedTuple):
@@ -36,14 +41,18 @@ class Sets(NamedTuple):
     Attributes
         name: of the data set.
         training, validation, test: the examples.
-        preparation: how they were prepared; None for images.
+        preparation: how they were prepared; None for images and trials.
+        noun: what they are, in the plural.
+        trivial: what is reached without learning, if that is known.
     """
 
     name: str
-    training: Examples
-    validation: Examples
-    test: Examples
-    preparation: Preparation | None
+    training: Source
+    validation: Source
+    test: Source
+    preparation: Preparation | None = None
+    noun: str = "images"
+    trivial: Trivial | None = None
 
 
 @runtime_checkable
@@ -134,9 +143,27 @@ class Sequences:
         return dataclasses.replace(found, max_value=1) if config.raw_pixels else found
 
     def sets(self, dataset: data.Dataset) -> Sets:
-        return _of_images(dataset, self.input_shape())
+        shape = self._image_shape()
+        found, steps = _of_images(dataset, shape), self.config.pad_to
+        if steps is None:
+            return found
+        fresh = self.config.noise == "fresh"
+        streams = _streams(self.config.seed)
+        training, validation, test = (
+            Padded.of(examples, stream if fresh else Stream(0, 4), steps, fresh)
+            for examples, stream in zip(
+                (found.training, found.validation, found.test), streams, strict=True
+            )
+        )
+        return found._replace(training=training, validation=validation, test=test)
 
     def input_shape(self) -> tuple[int, ...]:
+        shape, steps = self._image_shape(), self.config.pad_to
+        if steps is not None and steps <= shape[0]:
+            raise ValueError(f"`pad_to` must be more than the {shape[0]} steps of an image.")
+        return shape if steps is None else (steps, shape[1])
+
+    def _image_shape(self) -> tuple[int, int]:
         return data.sequence_shape(self.config.task, self.config.resize, self.config.rows)
 
     def build(self) -> models.Model:
@@ -149,6 +176,61 @@ class Sequences:
             key=jr.key(config.seed),
             dtype=np.float32,
             **config.layer_options(steps),
+        )
+
+    def setting_of_size(self, model: Any) -> str:
+        del model
+        return "units"
+
+    def states_kept(self) -> int:
+        return _states_kept(self.config, self.input_shape()[0])
+
+
+_MEASURED = 1000  # trials that validate, and as many that test
+
+
+def _streams(seed: int) -> tuple[Stream, Stream, Stream]:
+    """Of the examples that train, validate and test; the last two are the same for all seeds, so
+    that runs can be compared."""
+    return Stream(seed, 0), Stream(0, 1), Stream(0, 2)
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Trials made on the fly, (steps, values at each)."""
+
+    config: TaskConfig
+
+    def load(self) -> MadeTask:
+        config = self.config
+        given = {name: getattr(config, name) for name in ("steps", "delay", "probability")}
+        return build_task(config.task, constant_input=config.constant_input, **given)
+
+    def sets(self, dataset: MadeTask) -> Sets:
+        config = self.config
+        counts = (config.epoch_steps * config.batch_size, _MEASURED, _MEASURED)
+        pairs = zip(_streams(config.seed), counts, strict=True)
+        return Sets(
+            dataset.name,
+            *(Made.of(dataset, stream, count) for stream, count in pairs),
+            noun="trials",
+            trivial=dataset.trivial,
+        )
+
+    def input_shape(self) -> tuple[int, ...]:
+        task = self.load()
+        return (task.steps, task.input_size)
+
+    def build(self) -> models.Model:
+        config, task = self.config, self.load()
+        return models.build_sequence(
+            config.model,
+            task.input_size,
+            config.units,
+            target=task.target,
+            key=jr.key(config.seed),
+            dtype=np.float32,
+            **config.layer_options(task.steps),
         )
 
     def setting_of_size(self, model: Any) -> str:
@@ -282,6 +364,7 @@ def _given_elsewhere(config: GivenConfig) -> Task:
 _TASKS: dict[str, Callable[[Any], Task]] = {
     "images": Images,
     "sequences": Sequences,
+    "made": Trials,
     "file": Own,
     "given": _given_elsewhere,
 }
@@ -305,7 +388,7 @@ def _of_images(dataset: data.Dataset, shape: tuple[int, ...]) -> Sets:
         as_examples(images[i], labels[i], largest, shape) for i in (chosen, held_out)
     )
     test = as_examples(dataset.test_images, dataset.test_labels, largest, shape)
-    return Sets(dataset.name, training, validation, test, None)
+    return Sets(dataset.name, training, validation, test)
 
 
 def _of_own(dataset: Prepared) -> Sets:
@@ -315,6 +398,7 @@ def _of_own(dataset: Prepared) -> Sets:
         _of_part(dataset.validation),
         _of_part(dataset.test),
         dataset.preparation,
+        noun="examples",
     )
 
 

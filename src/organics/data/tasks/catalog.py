@@ -1,0 +1,72 @@
+"""The tasks made on the fly, by name."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from organics.arguments import require_among
+from organics.data.tasks.algorithmic import Adding, Copy, FlipFlop
+from organics.data.tasks.cognitive import (
+    AntiReach,
+    ContextDecision,
+    DelayedDecision,
+    DualMatch,
+    GoNoGo,
+    IntervalDiscrimination,
+    MatchToCategory,
+    MatchToSample,
+    Multisensory,
+    PairedAssociation,
+    Parametric,
+    PerceptualDecision,
+    PulseDecision,
+    ReadySetGo,
+)
+from organics.data.tasks.constant import WithConstant
+from organics.data.tasks.task import Task
+from organics.names import MadeTaskName
+
+TASKS: dict[str, Callable[..., Task]] = {
+    kind.name: kind
+    for kind in (
+        Adding,
+        Copy,
+        FlipFlop,
+        MatchToSample,
+        MatchToCategory,
+        Parametric,
+        PairedAssociation,
+        DualMatch,
+        PerceptualDecision,
+        DelayedDecision,
+        PulseDecision,
+        ContextDecision,
+        Multisensory,
+        GoNoGo,
+        AntiReach,
+        IntervalDiscrimination,
+        ReadySetGo,
+    )
+}
+
+
+def build(name: str, *, constant_input: bool = False, **options: Any) -> Task:
+    """The task called `name`, with `constant_input` as `WithConstant` has it.
+
+    `options` are its own: `steps` of "adding" and "flip-flop", and of "copy" those between the
+    symbols and their recall; `probability` of a pulse of the "flip-flop"; `delay` in ms of the
+    tasks of the laboratory that have one. What is None keeps its default.
+
+    Raises `ValueError` for another name, for an option that the task does not have, and for one out
+    of its range.
+    """
+    require_among("name", name, MadeTaskName)
+    given = {option: value for option, value in options.items() if value is not None}
+    if name == Copy.name and "steps" in given:
+        given["delay"] = given.pop("steps")
+    known = {field.name for field in dataclasses.fields(TASKS[name])}  # pyright: ignore
+    for option in given:
+        if option not in known:
+            raise ValueError(f"`{option}` must not be given for the task {name}, which has none.")
+    task = TASKS[name](**given)
+    return WithConstant(task) if constant_input else task

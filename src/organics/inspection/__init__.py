@@ -1,0 +1,1 @@
+"""Trained recurrent networks looked into: their fixed points, and proofs about these."""

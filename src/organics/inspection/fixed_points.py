@@ -1,0 +1,133 @@
+"""Fixed points of the steps of a recurrent layer under a constant input."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+from organics.inspection.step_map import StepMap
+from organics.linear.jacobian import eigenvalues
+
+_NEWTON_STEPS = 60
+_SETTLING_STEPS = 3000
+_TOLERANCE = 1e-10  # of the residual, relative to the size of the state
+_SAME = 1e-6  # relative distance below which two fixed points are one
+_SHARES = 0.5 ** np.arange(0, 12, 2)  # of a Newton step that are tried
+
+
+class FixedPoint(NamedTuple):
+    """A fixed point of a step.
+
+    Attributes
+        state: (d,).
+        output: of the layer, (n,).
+        residual: largest change of a number in a step.
+        eigenvalues: of the derivative of a step, (d,), the largest magnitude first.
+        attracted: share of the settling runs that ended here.
+    """
+
+    state: Float[np.ndarray, " d"]
+    output: Float[np.ndarray, " n"]
+    residual: float
+    eigenvalues: Complex[np.ndarray, " d"]
+    attracted: float
+
+    @property
+    def radius(self) -> float:
+        """The largest magnitude of an eigenvalue."""
+        return float(np.abs(self.eigenvalues[0]))
+
+    @property
+    def stable(self) -> bool:
+        """Whether it is below 1, so that nearby states come nearer."""
+        return self.radius < 1
+
+    @property
+    def unstable_directions(self) -> int:
+        """How many eigenvalues have a magnitude above 1."""
+        return int(np.sum(np.abs(self.eigenvalues) > 1))
+
+
+def fixed_points(
+    steps: StepMap, x: Float[np.ndarray, " m"], starts: Float[np.ndarray, "k d"]
+) -> list[FixedPoint]:
+    """Those that are found from some states, the most stable first.
+
+    From each of the states, Newton's method with steps that reduce the residual; and once more from
+    where 3,000 steps of the layer lead. There may be others. Only settled states count as those
+    that a fixed point attracts.
+    """
+    given = jnp.asarray(x), jnp.asarray(starts)
+    settled = _settle(steps, *given)
+    found = np.concatenate([np.asarray(_newton(steps, given[0], s)) for s in (settled, given[1])])
+    ends = np.asarray(settled)
+    after = np.asarray(_after(steps, given[0], jnp.asarray(found)))
+    residuals = np.max(np.abs(after - found), axis=1)
+    sizes = 1 + np.max(np.abs(found), axis=1)
+    good = np.isfinite(residuals) & (residuals < _TOLERANCE * sizes)
+    kept: list[int] = []
+    for i in np.flatnonzero(good):
+        if all(_distance(found[i], found[j]) > _SAME for j in kept):
+            kept.append(int(i))
+    if not kept:
+        return []
+    chosen = found[kept]
+    jacobians = np.asarray(_jacobians(steps, given[0], jnp.asarray(chosen)))
+    outputs = np.asarray(_outputs(steps, jnp.asarray(chosen)))
+    points = []
+    for i, state, J, output in zip(kept, chosen, jacobians, outputs, strict=True):
+        values = eigenvalues(J[None])[0]
+        near = [_distance(end, state) < 1e-3 for end in ends]
+        order = np.argsort(-np.abs(values), kind="stable")
+        points.append(
+            FixedPoint(state, output, float(residuals[i]), values[order], float(np.mean(near)))
+        )
+    return sorted(points, key=lambda point: point.radius)
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> float:
+    size = 1 + max(np.max(np.abs(one)), np.max(np.abs(other)))
+    return float(np.max(np.abs(one - other)) / size)
+
+
+@eqx.filter_jit
+def _settle(steps: StepMap, x: Array, starts: Float[Array, "k d"]) -> Float[Array, "k d"]:
+    return jax.vmap(lambda s: steps.settled(x, s, _SETTLING_STEPS))(starts)
+
+
+@eqx.filter_jit
+def _after(steps: StepMap, x: Array, states: Float[Array, "k d"]) -> Float[Array, "k d"]:
+    return jax.vmap(lambda s: steps(x, s))(states)
+
+
+@eqx.filter_jit
+def _jacobians(steps: StepMap, x: Array, states: Float[Array, "k d"]) -> Float[Array, "k d d"]:
+    return jax.lax.map(lambda s: steps.jacobian(x, s), states)
+
+
+@eqx.filter_jit
+def _outputs(steps: StepMap, states: Float[Array, "k d"]) -> Float[Array, "k n"]:
+    return jax.vmap(steps.output)(states)
+
+
+@eqx.filter_jit
+def _newton(steps: StepMap, x: Array, starts: Float[Array, "k d"]) -> Float[Array, "k d"]:
+    """Where damped Newton steps lead from each state."""
+
+    def change(s):
+        return steps(x, s) - s
+
+    def improve(s):
+        step = jnp.linalg.solve(steps.jacobian(x, s) - jnp.eye(s.size, dtype=s.dtype), -change(s))
+        tried = s[None] + jnp.asarray(_SHARES, s.dtype)[:, None] * step[None]
+        tried = jnp.concatenate([s[None], tried])
+        sizes = jnp.linalg.norm(jax.vmap(change)(tried), axis=1)
+        return tried[jnp.nanargmin(sizes)]
+
+    def one(s):
+        return jax.lax.fori_loop(0, _NEWTON_STEPS, lambda _, s: improve(s), s)
+
+    return jax.lax.map(one, starts)

@@ -1,0 +1,167 @@
+"""Trained networks looked into: fixed points of steps, and proofs that they exist and attract."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+import scipy.optimize
+from flint import arb, ctx
+from programs import stored_run
+
+from organics import plots
+from organics.baselines import build
+from organics.cli import run
+from organics.inspection.fixed_points import fixed_points
+from organics.inspection.network import inspect
+from organics.inspection.step_map import StepMap
+from organics.nn import ORGaNICs
+from organics.proofs.balls import exact, exact_matrix, floats
+from organics.proofs.gated import BallGated, contracts, prove_attraction
+from organics.training import SequenceConfig, TaskConfig
+
+N = 2
+
+
+def circuit_layer(**options):
+    options = {"recurrent": "free", "dt_tau_max_y": 0.5, "dt_tau_max_a": 0.5} | options
+    return ORGaNICs(3, N, key=jr.key(3), dtype=np.float64, backend="scan", **options)
+
+
+def test_one_unit_with_a_strong_weight_has_three_fixed_points():
+    """Of `h <- tanh(2 h)`: 0, which repels, and the two others."""
+    layer = build("rnn", 1, 1, key=jr.key(0), dtype=np.float64, backend="scan")
+    layer = eqx.tree_at(lambda one: (one.W, one.bias), layer, (jnp.full((1, 1), 2.0), jnp.zeros(1)))
+    starts = np.array([[-0.5], [0.01], [0.4], [2.0]])
+    found = fixed_points(StepMap(layer), np.zeros(1), starts)
+    root = scipy.optimize.brentq(lambda h: np.tanh(2 * h) - h, 0.5, 2)
+    states = sorted(float(point.state[0]) for point in found)
+    np.testing.assert_allclose(states, [-root, 0, root], atol=1e-9)
+    assert [point.stable for point in found] == [True, True, False]
+    assert found[-1].radius == pytest.approx(2, abs=1e-9)
+    assert found[-1].unstable_directions == 1
+    slope = 2 * (1 - root**2)
+    np.testing.assert_allclose([point.radius for point in found[:2]], slope, rtol=1e-8)
+    shares = {round(float(p.state[0]), 3): p.attracted for p in found}
+    assert shares[round(root, 3)] == 0.75 and shares[round(-root, 3)] == 0.25
+
+
+@pytest.mark.parametrize("rectified", [True, False])
+def test_the_balls_have_the_equations_of_the_layer(rectified):
+    layer = circuit_layer(rectified=rectified)
+    steps = StepMap(layer)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=3)
+    state = rng.uniform(0.1, 0.9, 4 * N) * np.where(np.arange(4 * N) == 0, -1, 1)
+    weights = layer.cells[0].weights()
+    rates = np.asarray(weights.rates).reshape(-1)
+    with ctx.workprec(106):
+        system = BallGated.of(weights, layer.options, x)
+        numbers = exact(state)
+        velocity = np.array([float(v.mid()) for v in system.imbalance(numbers)])
+        J = floats(system.imbalance_jacobian(numbers))
+        np.testing.assert_allclose([float(v.mid()) for v in system.tau], 1 / rates, rtol=1e-14)
+    step = np.asarray(steps(jnp.asarray(x), jnp.asarray(state))) - state
+    np.testing.assert_allclose(rates * velocity, step, atol=1e-14)
+    M = np.asarray(steps.jacobian(jnp.asarray(x), jnp.asarray(state)))
+    np.testing.assert_allclose(np.eye(4 * N) + rates[:, None] * J, M, atol=1e-13)
+
+
+@pytest.mark.parametrize("recurrent", ["free", "identity"])
+def test_a_fixed_point_is_proved_to_exist_and_to_attract(recurrent):
+    layer = circuit_layer(recurrent=recurrent)
+    steps = StepMap(layer)
+    x = np.array([0.3, -0.2, 0.5])
+    (point,) = fixed_points(steps, x, np.asarray(steps.start)[None])
+    assert point.stable and point.attracted == 1
+    weights = layer.cells[0].weights()
+    found = prove_attraction(weights, layer.options, x, point.state)
+    assert found.exists and found.attracts, found
+    assert found.enclosure is not None
+    for ball, value in zip(found.enclosure, point.state, strict=True):
+        assert abs(float(ball.mid()) - value) < 1e-9 and float(ball.rad()) < 1e-20
+    # with steps so long that it repels, it still exists
+    rates = jnp.full_like(weights.rates, 40.0)
+    longer = prove_attraction(weights._replace(rates=rates), layer.options, x, point.state)
+    assert longer.exists and not longer.attracts
+    with pytest.raises(ValueError, match="rectification"):
+        BallGated.of(
+            weights._replace(recurrent=jnp.eye(N)),
+            dataclasses.replace(layer.options, rectified_after=True),
+            x,
+        )
+
+
+def test_matrices_contract_if_and_only_if_the_largest_eigenvalue_is_below_1():
+    rng = np.random.default_rng(1)
+    M = rng.normal(size=(6, 6))
+    M /= np.max(np.abs(np.linalg.eigvals(M)))
+    with ctx.workprec(106):
+        assert all(inequality.holds for inequality in contracts(exact_matrix(0.999 * M)))
+        assert contracts(exact_matrix(0.999 * M))
+        assert not contracts(exact_matrix(1.001 * M))
+        blurred = exact_matrix(0.999 * M) + exact_matrix(np.zeros((6, 6))) * arb(0, 1)
+        assert all(inequality.holds for inequality in contracts(blurred))
+        wide = exact_matrix(0.999 * M)
+        wide[0, 0] = wide[0, 0] + arb(0, 0.5)
+        assert not all(inequality.holds for inequality in contracts(wide))
+
+
+CONFIG = TaskConfig(task="flip-flop", steps=8, units=N, epochs=1, epoch_steps=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run whose network was not trained: with `W_r = I` and no pulses all activity decays."""
+    return stored_run(CONFIG, tmp_path_factory.mktemp("runs") / "flip-flop")
+
+
+def test_with_identity_recurrence_and_no_input_there_is_one_fixed_point_without_activity(folder):
+    """`y` is divided by the pool whatever the gains are, so that nothing is held."""
+    found = inspect(folder, trials=3, starts=4, prove=True)
+    (rest,) = found.rests
+    (one,) = rest.found
+    np.testing.assert_allclose(one.point.output, 0, atol=1e-9)
+    assert one.point.stable and one.point.attracted == 1
+    # its spectrum is that of the circuit with the gains held: at y = 0 both have -1/tau
+    assert one.circuit_abscissa is not None and one.circuit_abscissa < 0
+    assert [number for _, number in found.patterns] == [None] * 8
+    plane = found.plane
+    assert plane.courses.shape == (3, 8, 2) and plane.explained.sum() == pytest.approx(1)
+    np.testing.assert_allclose(plane.axes @ plane.axes.T, np.eye(2), atol=1e-12)
+    shown = {rest.condition.name: [(plane.place(one.point.output), True)]}
+    figure = plots.rest_plane(plane.courses, plane.explained, shown)
+    assert len(figure.axes) == 1
+    again = inspect(folder, trials=3, starts=4)
+    np.testing.assert_array_equal(again.rests[0].found[0].point.state, one.point.state)
+
+
+def test_the_command_says_what_is_held(folder, tmp_path, capsys):
+    picture = tmp_path / "plane.png"
+    words = ["inspect", str(folder), "--trials", "3", "--starts", "4"]
+    assert run([*words, "--out", str(picture)]) == 0
+    assert "0 of 8 outputs are held" in capsys.readouterr().out
+    assert picture.exists()
+    assert run([*words, "--check", "--json"]) == 1
+    assert '"fixed_points"' in capsys.readouterr().out
+
+
+def test_other_runs_are_refused(tmp_path, folder):
+    other = stored_run(SequenceConfig(task="sdigits", units=2), tmp_path / "other")
+    with pytest.raises(ValueError, match="made on the fly"):
+        inspect(other)
+    with pytest.raises(ValueError, match="trials"):
+        inspect(folder, trials=0)
+
+
+def test_the_step_map_is_the_layer():
+    layer = circuit_layer(layers=2)
+    steps = StepMap(layer)
+    x = jr.normal(jr.key(0), (5, 3), np.float64)
+    outputs, _ = layer(x)
+    courses = eqx.filter_jit(StepMap.course)(steps, x)
+    np.testing.assert_allclose(jax.vmap(steps.output)(courses), outputs, atol=1e-14)
+    assert steps.start.shape == (8 * N,)
