@@ -82,6 +82,8 @@ Figure = Literal["branches", "plane", "frequency"]
 """What a figure of `organics continue` shows."""
 FeedbackForm = Literal["balanced", "additive"]
 """How feedback between areas enters the recurrent drive."""
+HierarchyForm = Literal[FeedbackForm, "published"]
+"""The same in a circuit file, where "published" has the published gates and trackers."""
 
 Quantity = Literal["y", "a", "rate", "lfp"]
 """What was recorded: a potential, a firing rate, or a field potential."""

@@ -32,14 +32,16 @@ key                                 value
 `feedback`                          a list of matrices, from each next area back, or `null` in their
                                     place; none, if left out
 `gamma`, `g`                        one number, or a list with one for each two neighbours
-`form`                              `"balanced"` or `"additive"`
+`form`                              `"balanced"`, `"additive"`, or `"published"`: a
+                                    `GatedHierarchy`
+`alpha`, `floor`                    of the published form, one number each
 `z`                                 as above, for the first area
 `name`, `comment`                   text, which is ignored
 ==================================  ==============================================================
 
-Bounds and defaults are those of `Circuit` and `Hierarchy`. Any other key is an error, so that a
-misspelt key cannot silently leave a default. No pickle is ever opened, and no memory is allocated
-just because a file declares a size.
+Bounds and defaults are those of `Circuit`, `Hierarchy` and `GatedHierarchy`. Any other key is an
+error, so that a misspelt key cannot silently leave a default. No pickle is ever opened, and no
+memory is allocated just because a file declares a size.
 """
 
 import io
@@ -66,12 +68,13 @@ from organics.arguments import (
 from organics.files import npy
 from organics.files.atomic import read_whole, write_atomically
 from organics.files.documents import parse_object
-from organics.names import FeedbackForm
+from organics.names import HierarchyForm
 
 if TYPE_CHECKING:
     from jaxtyping import Array
 
     from organics.circuit.circuit import Circuit
+    from organics.circuit.gated import GatedHierarchy
     from organics.circuit.hierarchy import Hierarchy
     from organics.circuit.values import Values
 
@@ -80,7 +83,8 @@ _PARAMETERS = ("W", "W_r", *VECTORS, "rectified")
 KEYS = (*_PARAMETERS, "z")
 _COMPULSORY = ("W", "z")
 _WORDS = ("name", "comment")
-_HIERARCHY_KEYS = ("areas", "feedforward", "feedback", "gamma", "g", "form", "z")
+_HIERARCHY_KEYS = ("areas", "feedforward", "feedback", "gamma", "g", "form", "alpha", "floor", "z")
+_PUBLISHED = "alpha", "floor"  # keys of the published form alone
 _MATRICES = ("feedforward", "feedback")
 
 # An .npz file may not exceed its limit in memory, either, where every number has 64 bits. A number
@@ -95,7 +99,9 @@ class CircuitFileError(ValueError):
     """A file is not a circuit file; the message names the file, the key and the value."""
 
 
-def load_circuit(path: str | Path, dtype: Any = None) -> "tuple[Circuit | Hierarchy, Array]":
+def load_circuit(
+    path: str | Path, dtype: Any = None
+) -> "tuple[Circuit | Hierarchy | GatedHierarchy, Array]":
     """The circuit, or hierarchy, and the input drives, shape (drives, n), of a circuit file.
 
     Arguments
@@ -128,7 +134,7 @@ def read(path: str | Path) -> Content:
 
 def build(
     path: str | Path, content: Content, dtype: Any = None
-) -> "tuple[Circuit | Hierarchy, Array]":
+) -> "tuple[Circuit | Hierarchy | GatedHierarchy, Array]":
     """The circuit, or hierarchy, and the drives from what `read` returned.
 
     Raises `CircuitFileError` if the values are too large for the type, or too small.
@@ -155,7 +161,8 @@ def _circuit(content: Content, dtype: np.dtype) -> "Circuit":
     return Circuit(**numbers, rectified=content.get("rectified", False))
 
 
-def _hierarchy(content: Content, dtype: np.dtype) -> "Hierarchy":
+def _hierarchy(content: Content, dtype: np.dtype) -> "Hierarchy | GatedHierarchy":
+    from organics.circuit.gated import GatedHierarchy
     from organics.circuit.hierarchy import Hierarchy
 
     areas = []
@@ -169,9 +176,11 @@ def _hierarchy(content: Content, dtype: np.dtype) -> "Hierarchy":
         if content.get(key) is not None:
             each = enumerate(content[key])
             given[key] = [M if M is None else _cast(f"{key}[{i}]", M, dtype) for i, M in each]
-    if "form" in content:
-        given["form"] = content["form"]
-    return Hierarchy(areas, **given)
+    form = content.get("form", "balanced")
+    if form != "published":
+        return Hierarchy(areas, **given, form=form)
+    of_gates = {key: _cast(key, content[key], dtype) for key in _PUBLISHED if key in content}
+    return GatedHierarchy(Hierarchy(areas, **given), **of_gates)
 
 
 @contextmanager
@@ -195,11 +204,11 @@ def save_circuit(path: str | Path, circuit: Any, drives: "Values") -> None:
             large to load.
         `OSError` if the file cannot be written.
     """
-    from organics.circuit.hierarchy import Hierarchy
+    from organics.circuit.circuit import Circuit
 
     path = Path(path)
     _, dump, limit = _format(path)
-    if isinstance(circuit, Hierarchy):
+    if not isinstance(circuit, Circuit):
         if path.suffix.lower() == ".npz":
             raise ValueError(f"`path` must end in .json for a hierarchy of areas: {path}.")
         values = _parameters_of_areas(circuit)
@@ -231,13 +240,15 @@ def _parameters_of(circuit: "Circuit") -> Content:
     return {key: values[key] for key in _PARAMETERS}
 
 
-def _parameters_of_areas(hierarchy: Any) -> Content:
+def _parameters_of_areas(system: Any) -> Content:
     """The parameters of a hierarchy by key."""
+    of_gates = {key: np.asarray(getattr(system, key)) for key in _PUBLISHED if hasattr(system, key)}
+    hierarchy = system.hierarchy if of_gates else system
     values: Content = {"areas": [_parameters_of(area) for area in hierarchy.areas]}
     for key in _MATRICES:
         values[key] = [M if M is None else np.asarray(M) for M in getattr(hierarchy, key)]
     values |= {key: np.asarray(getattr(hierarchy, key)) for key in ("gamma", "g")}
-    return values | {"form": hierarchy.form}
+    return values | {"form": system.form} | of_gates
 
 
 def _format(path: Path) -> "tuple[Callable[[bytes], Content], Callable[[Content], bytes], int]":
@@ -387,12 +398,15 @@ def _parse_hierarchy(document: Content) -> Content:
     for key in _MATRICES:
         if document.get(key) is not None:
             values[key] = _json_matrices(key, document[key], absent=key == "feedback")
-    for key in ("gamma", "g", "z"):
+    for key in ("gamma", "g", *_PUBLISHED, "z"):
         if key in document:
             values[key] = _json_array(key, document[key])
     if "form" in document:
-        require_among("form", document["form"], FeedbackForm)
+        require_among("form", document["form"], HierarchyForm)
         values["form"] = document["form"]
+    for key in _PUBLISHED:
+        if key in document and values.get("form") != "published":
+            raise ValueError(f'`{key}` must be left out unless the `form` is "published".')
     return values
 
 

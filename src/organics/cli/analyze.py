@@ -109,8 +109,9 @@ def _in_words(index: int, result: dict[str, Any]) -> Any:
         table.add_row("steady state", f"none found (best residual {float(result['residual']):.2e})")
         return table
     for name, state in states_by_name(result):
-        table.add_row(f"y{name}", numbers(state["y"]))
-        table.add_row(f"a{name}", numbers(state["a"]))
+        for kind in "yapt":
+            if kind in state:
+                table.add_row(f"{kind}{name}", numbers(state[kind]))
     table.add_row("found by", f"{result['method']}, residual {float(result['residual']):.1e}")
     table.add_row("eigenvalues", f"{numbers(result['eigenvalues'])} 1/ms")
     verdict = "stable" if result["stable"] else "NOT stable"

@@ -72,11 +72,6 @@ class BallCircuit(NamedTuple):
         """The places of `a` among the numbers."""
         return list(range(self.n, 2 * self.n))
 
-    @property
-    def signed(self) -> list[int]:
-        """The places of those `y` at whose sign the equations have a kink."""
-        return list(range(self.n)) if self.rectified else []
-
     def state(self, x: Sequence[arb]) -> "Box":
         """The numbers as a box."""
         return Box.of(x)
@@ -115,9 +110,6 @@ class Equations(Protocol):
 
     @property
     def positive(self) -> list[int]: ...
-
-    @property
-    def signed(self) -> list[int]: ...
 
     def state(self, x: Sequence[arb]) -> Any: ...
 
@@ -230,8 +222,8 @@ def imbalance(circuit: BallCircuit, state: Box) -> list[arb]:
 def imbalance_jacobian(circuit: BallCircuit, state: Box) -> arb_mat:
     """Derivative of `imbalance` with respect to `(y, a)`, at every state of the box.
 
-    In the rectified model, `y_i = 0` exactly has the left slope; a wider ball around 0 gives NaN,
-    as the derivative does not exist on all of it.
+    In the rectified model the slopes of all sides belong to a ball around `y_i = 0`: the balls
+    hold all generalized derivatives.
     """
     n, (y, a) = circuit.n, state
     q = _seen(circuit, y)
@@ -239,7 +231,7 @@ def imbalance_jacobian(circuit: BallCircuit, state: Box) -> arb_mat:
     q, s = q.entries(), [a.sqrt() for a in a]
     active = [arb(1)] * n
     if circuit.rectified:
-        active = [arb(1) if y > 0 else arb(0) if y <= 0 else arb.nan() for y in y]
+        active = [step(y) for y in y]
 
     def entry(i: int, j: int) -> arb | int:
         k, m = i % n, j % n
@@ -267,8 +259,8 @@ def enclose(system: Equations, x: Float[np.ndarray, " m"]) -> tuple[list[arb] | 
 
     Newton's method takes the state to the working precision; then Krawczyk's operator
     `K(X) = x - C F(x) + (I - C F'(X)) (X - x)` must map a box `X` around it into the interior of
-    `X`. `F` must be smooth in all of `X`: `a > 0`, and where `F` has a kink at `y_i = 0` no `y_i`
-    of open sign.
+    `X`. `a` must be > 0 in all of `X`. `F` may have kinks there, as `F'(X)` holds all generalized
+    derivatives, so that the mean-value theorem for Lipschitz functions applies.
     """
     m = len(x)
     name = "Krawczyk: |K(X) - x| < radius of X"
@@ -294,9 +286,6 @@ def enclose(system: Equations, x: Float[np.ndarray, " m"]) -> tuple[list[arb] | 
         box = [x + r for x, r in zip(middle, around, strict=True)]
         if not all(box[i] > 0 for i in system.positive):
             return found
-        if not all(box[i] > 0 or box[i] < 0 for i in system.signed):
-            gap = least(abs(middle[i]) - radius[i] for i in system.signed)
-            return None, Inequality("no y_i = 0 in the enclosure", None, gap)
         CJ = C * system.imbalance_jacobian(box)
         spread = from_entries(m, lambda i, j, CJ=CJ: int(i == j) - CJ[i, j]) * column(around)
         moved = [s + spread[i, 0] for i, s in enumerate(shift)]
@@ -323,6 +312,12 @@ def _newton(system: Equations, x: list[arb]) -> list[arb]:
             return x
         x = moved
     return x
+
+
+def step(y: arb) -> arb:
+    """The derivative of `relu` at every number of a ball: 0 and 1 and all between, if the ball
+    holds 0."""
+    return arb(1) if y > 0 else arb(0) if y < 0 else arb(0.5, 0.5)
 
 
 def _seen(circuit: BallCircuit, y: list[arb]) -> arb_mat:
