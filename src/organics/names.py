@@ -58,6 +58,8 @@ Rectification = Literal["inside", "outside"]
 PoolWeights = Literal["positive", "bounded"]
 PoolReach = Literal["across", "within"]
 Padding = Literal["same", "valid"]
+Border = Literal["zeros", "periodic"]
+"""What a convolution finds outside of the image."""
 SupralinearDrive = Literal["weights", "one-to-one"]
 SupralinearOutput = Literal["rates", "potentials"]
 

@@ -5,8 +5,8 @@ A circuit file has these keys (members, in an `.npz` archive). All but `W` and `
 ==================================  ==============================================================
 key                                 value
 ==================================  ==============================================================
-`W`                                 n x n matrix
-`W_r`                               n x n matrix; the identity, as when left out, is `null` or
+`W`                                 n x n matrix; or structured weights, in JSON only
+`W_r`                               the same; the identity, as when left out, is `null` or
                                     `"identity"` in JSON, or in both an array without entries,
                                     such as `zeros((0, 0))`
 `b`, `b0`, `sigma`,                 n numbers, or one that stands for n equal ones;
@@ -20,6 +20,17 @@ key                                 value
 Some programs write n numbers as a row or a column, one number as a matrix, and a matrix of one
 entry as a number. These are read where they are unambiguous. An `n x k` array of drives is refused:
 for k = n it could not be told from a `k x n` one.
+
+In JSON, structured weights are an object with the arguments of their class:
+
+==================================  ==============================================================
+keys                                class
+==================================  ==============================================================
+`kernel`, `height`, `width`,        `Convolution`; `kernel` is channels x heard x height x width, or
+`border`                            height x width for one channel; `border` may be left out
+`left`, `right`, `own`              `LowRank`; `own` may be left out
+`own`                               `Diagonal`
+==================================  ==============================================================
 
 In JSON, a file with the key `areas` holds a hierarchy instead:
 
@@ -65,6 +76,7 @@ from organics.arguments import (
     require_square,
     require_vector,
 )
+from organics.circuit import file_weights
 from organics.files import npy
 from organics.files.atomic import read_whole, write_atomically
 from organics.files.documents import parse_object
@@ -86,6 +98,7 @@ _WORDS = ("name", "comment")
 _HIERARCHY_KEYS = ("areas", "feedforward", "feedback", "gamma", "g", "form", "alpha", "floor", "z")
 _PUBLISHED = "alpha", "floor"  # keys of the published form alone
 _MATRICES = ("feedforward", "feedback")
+_WEIGHTS = ("W", "W_r")
 
 # An .npz file may not exceed its limit in memory, either, where every number has 64 bits. A number
 # of JSON, two characters with its comma, becomes an object of 32 bytes: hence the lower limit.
@@ -153,11 +166,17 @@ def build(
 def _circuit(content: Content, dtype: np.dtype) -> "Circuit":
     from organics.circuit.circuit import Circuit
 
-    numbers = {
+    numbers: Content = {
         key: _cast(key, value, dtype)
         for key, value in content.items()
         if isinstance(value, np.ndarray) and key != "z"
     }
+    for key in _WEIGHTS:
+        if isinstance(content.get(key), dict):
+            with _within(key):
+                parts = file_weights.arrays(content[key])
+                cast = {name: _cast(name, part, dtype) for name, part in parts.items()}
+                numbers[key] = file_weights.as_weights(content[key] | cast)
     return Circuit(**numbers, rectified=content.get("rectified", False))
 
 
@@ -196,7 +215,8 @@ def save_circuit(path: str | Path, circuit: Any, drives: "Values") -> None:
     """Write a circuit, or hierarchy, and its input drives, shape (n,) or (drives, n), to a file.
 
     `path` ends in `.json` or, for a circuit, `.npz`. `load_circuit` reads every value back exactly
-    in the same type; `Weights` come back as a matrix. The file is written whole or not at all.
+    in the same type; `Weights` come back as they are from JSON, as a matrix from `.npz`. The file is
+    written whole or not at all.
 
     Raises
         `ValueError` for another suffix, for a stack of circuits or one with an invalid parameter,
@@ -214,6 +234,10 @@ def save_circuit(path: str | Path, circuit: Any, drives: "Values") -> None:
         values = _parameters_of_areas(circuit)
     else:
         values = _parameters_of(circuit)
+        if path.suffix.lower() == ".npz":
+            values |= {"W": np.asarray(circuit.pool)}
+            known = circuit.has_identity_recurrence
+            values |= {"W_r": None if known else np.asarray(circuit.recurrent)}
     values["z"] = _drives(_finite("drives", np.asarray(drives)), circuit.n, "drives")
     _shaped(values)  # else it could not be read back, as after a parameter was replaced
     data = dump(values)
@@ -233,9 +257,9 @@ def _parameters_of(circuit: "Circuit") -> Content:
             f"{circuit.b.shape} and type {circuit.dtype}."
         )
     values: Content = {key: np.asarray(getattr(circuit, key)) for key in VECTORS}
-    values["W"] = np.asarray(circuit.pool)
+    values["W"] = file_weights.as_plain(circuit.pool)
     identity = circuit.has_identity_recurrence
-    values["W_r"] = None if identity else np.asarray(circuit.recurrent)
+    values["W_r"] = None if identity else file_weights.as_plain(circuit.recurrent)
     values["rectified"] = circuit.rectified
     return {key: values[key] for key in _PARAMETERS}
 
@@ -267,12 +291,13 @@ def _shaped(values: Content) -> Content:
     """The values in the shapes that a circuit or hierarchy takes, and `z` as a list of drives."""
     if "areas" not in values:
         shaped = _shaped_circuit(values)
-        return shaped | {"z": _drives(_finite("z", values["z"]), len(shaped["W"]), "z")}
+        n = file_weights.neurons(shaped["W"])
+        return shaped | {"z": _drives(_finite("z", values["z"]), n, "z")}
     areas = []
     for i, area in enumerate(values["areas"]):
         with _within(f"areas[{i}]"):
             areas.append(_shaped_circuit(area))
-    z = _drives(_finite("z", values["z"]), len(areas[0]["W"]), "z")
+    z = _drives(_finite("z", values["z"]), file_weights.neurons(areas[0]["W"]), "z")
     return values | {"areas": areas, "z": z}
 
 
@@ -283,10 +308,24 @@ def _shaped_circuit(values: Content) -> Content:
         for key, value in values.items()
         if isinstance(value, np.ndarray) and key != "z"
     }
-    W = numbers["W"] = _matrix(numbers["W"])
-    require_square("W", W.shape)
-    require_entries("W", W, lambda entries: entries >= 0, "be >= 0")
-    n = len(W)
+    structured = {key: values[key] for key in _WEIGHTS if isinstance(values.get(key), dict)}
+    for key, value in structured.items():
+        with _within(key):
+            structured[key] = file_weights.checked(value)
+    if "W" in numbers:
+        numbers["W"] = _matrix(numbers["W"])
+        require_square("W", numbers["W"].shape)
+        W = {"W": numbers["W"]}
+    else:
+        W = file_weights.arrays(structured["W"])
+    for entries in W.values():
+        require_entries("W", entries, lambda entries: entries >= 0, "be >= 0")
+    n = file_weights.neurons(structured.get("W", numbers.get("W")))
+    if "W_r" in structured and file_weights.neurons(structured["W_r"]) != n:
+        raise ValueError(
+            f"`W_r` must be among the {n} neurons of `W`, not "
+            f"{file_weights.neurons(structured['W_r'])}."
+        )
     if "W_r" in numbers:
         numbers["W_r"] = _matrix(numbers["W_r"]) if n == 1 else numbers["W_r"]
         require_square("W_r", numbers["W_r"].shape, n)
@@ -294,7 +333,8 @@ def _shaped_circuit(values: Content) -> Content:
         numbers[key] = _vector(numbers[key], n)
         require_vector(key, numbers[key].shape, n)
         require_entries(key, numbers[key], is_positive, "be finite and > 0")
-    return numbers | {key: values[key] for key in values.keys() & {"rectified", *_WORDS}}
+    others = {key: values[key] for key in values.keys() & {"rectified", *_WORDS}}
+    return numbers | structured | others
 
 
 def _matrix(array: np.ndarray) -> np.ndarray:
@@ -421,7 +461,9 @@ def _json_matrices(key: str, value: Any, *, absent: bool) -> list:
     return [None if array is None else _matrix(array) for array in arrays]
 
 
-def _json_array(key: str, value: Any) -> np.ndarray | None:
+def _json_array(key: str, value: Any) -> Any:
+    if key in _WEIGHTS and isinstance(value, dict):
+        return _json_weights(key, value)
     if key == "W_r" and (value is None or value == "identity"):
         return None
     if isinstance(value, float):
@@ -442,6 +484,31 @@ def _json_array(key: str, value: Any) -> np.ndarray | None:
                 f"`{key}[{i}]` must have {len(rows[0])} entries like `{key}[0]`, not {len(row)}."
             )
     return np.array(rows, float)
+
+
+def _json_weights(key: str, value: Content) -> Content:
+    """Structured weights by the names of their arguments."""
+    _check_keys(list(value), f"keys of `{key}`", file_weights.KEYS, ())
+    return {
+        name: one if name in ("height", "width", "border") else _json_nested(f"{key}.{name}", one)
+        for name, one in value.items()
+        if name not in _WORDS
+    }
+
+
+def _json_nested(where: str, value: Any, axes: int = 4) -> np.ndarray:
+    """An array of at most so many axes."""
+    nested = isinstance(value, list) and any(isinstance(row, list) for row in value)
+    if axes == 1 or not nested:
+        return np.array(_json_row(where, value), float)
+    parts = [_json_nested(f"{where}[{i}]", row, axes - 1) for i, row in enumerate(value)]
+    for i, part in enumerate(parts):
+        if part.shape != parts[0].shape:
+            raise ValueError(
+                f"`{where}[{i}]` must have the shape {parts[0].shape} of `{where}[0]`, not "
+                f"{part.shape}."
+            )
+    return np.array(parts)
 
 
 def _json_row(where: str, row: Any) -> list[float]:

@@ -43,7 +43,7 @@ class BallCircuit(NamedTuple):
         recurrent = circuit.recurrent
         is_product = isinstance(recurrent, LowRank)
         # a zero row receives nothing; in a product of factors, a zero row of the left one
-        rows = np.asarray(recurrent.left if is_product else recurrent)
+        rows = np.asarray(_receivers(recurrent) if is_product else recurrent)
         identity = not is_product and np.array_equal(rows, np.eye(circuit.n))
         gains = zip(exact(circuit.b0), exact(circuit.sigma), strict=True)
         return cls(
@@ -167,9 +167,16 @@ def exact_matrix(values) -> arb_mat:
 
 def weights_in_balls(weights: Weights) -> arb_mat:
     """The matrix of the weights: their entries, or the product of their exact factors."""
-    if isinstance(weights, LowRank):
-        return exact_matrix(weights.left) * exact_matrix(weights.right).transpose()
-    return exact_matrix(weights)
+    if not isinstance(weights, LowRank):
+        return exact_matrix(weights)
+    product = exact_matrix(weights.left) * exact_matrix(weights.right).transpose()
+    return product if weights.own is None else product + exact_matrix(np.diag(weights.own))
+
+
+def _receivers(weights: LowRank) -> Float[np.ndarray, "n parts"]:
+    """Rows of zeros for the neurons that receive nothing."""
+    own = np.zeros(weights.n) if weights.own is None else np.asarray(weights.own)
+    return np.column_stack([weights.left, own])
 
 
 def rational(values) -> list[fmpq]:
@@ -183,7 +190,10 @@ def rational_row(weights: Weights, i: int) -> list[fmpq]:
         return rational(np.asarray(weights)[i])
     left = rational(np.asarray(weights.left)[i])
     rows = (rational(row) for row in np.asarray(weights.right))
-    return [sum((p * q for p, q in zip(left, row, strict=True)), fmpq(0)) for row in rows]
+    found = [sum((p * q for p, q in zip(left, row, strict=True)), fmpq(0)) for row in rows]
+    if weights.own is not None:
+        found[i] += rational(np.asarray(weights.own)[i : i + 1])[0]
+    return found
 
 
 def floats(matrix: arb_mat) -> Float[np.ndarray, "rows columns"]:
