@@ -375,6 +375,9 @@ def test_the_command_line_draws_and_writes(tmp_path, capsys):
     assert json.loads(files[2].read_text())["branches"] == found["branches"]
     for options, word in ((["--from", "2", "--to", "1"], "`from`"),
                           (["--from", "0", "--to", "1", "--neuron", "1"], "`neuron`"),
+                          (["--from", "2", "--to", "3", "--all"], "`from` and `to` must include 1"),
+                          (["--parameter", "sigma", "--from", "-1", "--to", "1"],
+                           "`from` and `to` must leave the system valid"),
                           (["--from", "0", "--to", "1", "--out", "z.doc"], "`out`")):  # fmt: skip
         assert cli.run(["continue", "examples/figure1b.json", *options]) == 2
         assert word in capsys.readouterr().err

@@ -67,6 +67,9 @@ def test_a_file_is_read_back_as_it_was_written(tmp_path):
         ({"feedforward": [[1, 2]]}, r"`feedforward\[0\]` must have shape \(1, 1\)"),
         ({"feedforward": []}, "`feedforward` must hold 1 matrices"),
         ({"z": [["1"]]}, r"`z\[0\]\[0\]` must be a number"),
+        ({"alpha": 1}, '`alpha` must be left out unless the `form` is "published"'),
+        ({"form": "published", "floor": -1}, "`floor` must be >= 0"),
+        ({"form": "published", "alpha": [1, 2]}, "`alpha` must be one number"),
     ],
 )
 def test_a_file_that_is_none_is_refused_with_the_key(tmp_path, changes, said):
@@ -96,7 +99,6 @@ def test_commands_take_them(tmp_path, capsys):
     ("arguments", "said"),
     [
         (["portrait"], "a portrait shows the two potentials"),
-        (["continue", "--from", "0", "--to", "1", "--prove"], "proved in one circuit only"),
         (["spectrum", "--neurons", "y1"], "must be of 1.y1 to 1.y1"),
     ],
 )

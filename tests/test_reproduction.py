@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from organics import cli
 from organics.studies import catalog
-from organics.studies.harness import claims, report, runner
+from organics.studies.harness import claims, pieces, report, runner
 from organics.studies.harness.runner import reproduce
 from organics.studies.harness.target import Check, Outcome, Table, Target
 
@@ -88,6 +88,30 @@ def test_a_target_leaves_its_files_and_is_not_run_again(tmp_path, modules):
     assert not reproduce([TOY], tmp_path, seed=1)[0].kept
     looks = replace(TOY, looks_for_runs=True)
     assert not reproduce([looks], tmp_path, seed=1)[0].kept
+
+
+def test_the_seconds_of_an_interrupted_target_are_those_of_all_its_pieces(tmp_path, monkeypatch):
+    starts = iter([True, False, False, False])
+
+    def compute(job):
+        first = pieces.kept(job.folder, "first", lambda: {"x": np.arange(2)})
+        if next(starts):
+            raise ArithmeticError("interrupted")
+        second = pieces.kept_document(job.folder / "more" / "second.json", lambda: {"y": 3})
+        return Outcome("", (), {"x": first["x"], **second})
+
+    module = SimpleNamespace(compute=compute, draw=lambda _: Figure())
+    monkeypatch.setitem(sys.modules, "organics.studies.paper.toy", module)
+    assert reproduce([TOY], tmp_path)[0].error
+    (noted,) = tmp_path.rglob("first.npz.seconds")
+    assert float(noted.read_text()) >= 0
+    noted.write_text("1e6")  # as if it had taken that long
+    (noted.parent / "gone.npz.seconds").write_text("1e9")  # killed before its piece was written
+    document = reproduce([TOY], tmp_path)[0].document
+    assert document["numbers"] == {"x": [0, 1], "y": 3} and 1e6 <= document["seconds"] < 1e9
+    (tmp_path / "toy.png").unlink()
+    assert reproduce([TOY], tmp_path)[0].document["seconds"] >= 1e6
+    assert reproduce([TOY], tmp_path, force=True)[0].document["seconds"] < 1e6
 
 
 def test_a_failure_is_reported_and_the_others_go_on(tmp_path):

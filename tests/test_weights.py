@@ -1,5 +1,7 @@
 """Weights that are no matrix act as the matrix they stand for."""
 
+import json
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from programs import at_rest, equations_in, simulated
 
 import organics
 from organics import Circuit, Convolution, Diagonal, LowRank, steady_state
+from organics.circuit.file import CircuitFileError
 from organics.circuit.weights import Identity
 from organics.nn import NormalizationConv2d
 
@@ -23,15 +26,26 @@ def convolution(rng, heard=CHANNELS, kernel=(3, 5)):
     return Convolution(rng.uniform(0, 1, (CHANNELS, heard, *kernel)), HEIGHT, WIDTH)
 
 
-def low_rank(rng, rank=2):
-    return LowRank(*rng.uniform(0, 0.5, (2, N, rank)))
+def low_rank(rng, rank=2, own=False):
+    own = rng.uniform(0, 1, N) if own else None
+    return LowRank(*rng.uniform(0, 0.5, (2, N, rank)), own)
+
+
+def torus(rng, kernel=(3, 3), heard=CHANNELS):
+    kernel = rng.uniform(0, 1, (CHANNELS, heard, *kernel))
+    return Convolution(kernel, HEIGHT, WIDTH, "periodic")
 
 
 KINDS = {
     "all channels": lambda rng: convolution(rng),
     "own channel": lambda rng: convolution(rng, heard=1),
     "wider than the image": lambda rng: convolution(rng, kernel=(7, 9)),
+    "by frequencies": lambda rng: convolution(rng, kernel=(7, 9), heard=1),
+    "torus": torus,
+    "torus, even kernel, own channel": lambda rng: torus(rng, (2, 4), heard=1),
+    "goes round": lambda rng: torus(rng, (5, 6)),
     "low rank": low_rank,
+    "low rank and own": lambda rng: low_rank(rng, own=True),
     "diagonal": lambda rng: Diagonal(rng.uniform(0, 1, N)),
     "identity": lambda _: Identity(N, np.dtype(float)),
 }
@@ -44,10 +58,16 @@ def by_hand(weights):
     if isinstance(weights, Diagonal):
         return np.diag(weights.own)
     if isinstance(weights, LowRank):
-        return np.einsum("ik,jk->ij", weights.left, weights.right)
+        own = np.zeros(N) if weights.own is None else weights.own
+        return np.einsum("ik,jk->ij", weights.left, weights.right) + np.diag(own)
     kernel = np.asarray(weights.kernel)
     _, heard, kh, kw = kernel.shape
     matrix = np.zeros((CHANNELS, HEIGHT, WIDTH) * 2)
+    if weights.border == "periodic":
+        for i, r, c, j, u, v in np.ndindex(CHANNELS, HEIGHT, WIDTH, heard, kh, kw):
+            s, d = (r + u - kh // 2) % HEIGHT, (c + v - kw // 2) % WIDTH
+            matrix[i, r, c, j if heard > 1 else i, s, d] += kernel[i, j, u, v]
+        return matrix.reshape(N, N)
     for i, r, c, j, s, d in np.ndindex(matrix.shape):
         down, across = s - r + kh // 2, d - c + kw // 2
         if 0 <= down < kh and 0 <= across < kw and (heard > 1 or i == j):
@@ -55,11 +75,17 @@ def by_hand(weights):
     return matrix.reshape(N, N)
 
 
+EXACT = {kind for kind in KINDS if kind.startswith(("torus", "goes", "diagonal", "identity"))}
+EXACT |= {"low rank"}
+
+
 @eqx.filter_jit
 def looked_at(weights, x):
     sizes = weights.sizes().apply_others(jnp.abs(x))
-    matrix, norm = weights.as_matrix(), weights.norm()
-    return weights.apply(x), weights.apply_others(x), weights.diagonal(), sizes, matrix, norm
+    matrix, norm, bound = weights.as_matrix(), weights.norm(), weights.norm_bound()
+    capped = weights.capped(0.7).as_matrix()
+    products = weights.apply(x), weights.apply_others(x), weights.diagonal(), sizes
+    return *products, matrix, norm, bound, capped
 
 
 @pytest.mark.rounding
@@ -70,10 +96,11 @@ def test_products_are_those_of_the_matrix(kind):
         weights, x = KINDS[kind](rng), rng.normal(size=N)
         if isinstance(weights, Convolution):
             signed = rng.choice([-1.0, 1.0], weights.kernel.shape) * weights.kernel
-            weights = Convolution(signed, HEIGHT, WIDTH)
+            weights = Convolution(signed, HEIGHT, WIDTH, weights.border)
         matrix = by_hand(weights)
         others = matrix - np.diag(np.diag(matrix))
-        product, of_others, diagonal, sizes, formed, norm = map(np.asarray, looked_at(weights, x))
+        found = map(np.asarray, looked_at(weights, x))
+        product, of_others, diagonal, sizes, formed, norm, bound, capped = found
         close = {"rtol": 1e-12, "atol": 1e-13}
         np.testing.assert_allclose(formed, matrix, **close)
         np.testing.assert_allclose(np.asarray(weights), matrix, **close)
@@ -83,8 +110,12 @@ def test_products_are_those_of_the_matrix(kind):
         assert np.all(sizes >= (np.abs(others) @ np.abs(x)) * (1 - 1e-12))
         largest = np.linalg.norm(matrix, 2)
         assert 0.95 * largest <= norm <= largest * (1 + 1e-12)
-        if not isinstance(weights, Convolution):
-            np.testing.assert_allclose(norm, largest, rtol=1e-12)
+        assert largest * (1 - 1e-12) <= bound
+        if kind in EXACT:
+            np.testing.assert_allclose([norm, bound], largest, rtol=1e-10)
+        of_capped = np.linalg.norm(capped, 2)
+        assert of_capped <= 0.7 * (1 + 1e-12)
+        np.testing.assert_allclose(capped, matrix * min(1, 0.7 / bound), **close)
 
 
 @eqx.filter_jit
@@ -151,6 +182,70 @@ def test_a_circuit_of_weights_is_saved_as_its_matrices(tmp_path):
     np.testing.assert_array_equal(read.W_r, np.asarray(circuit.W_r))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_json_keeps_weights_as_they_are(tmp_path, kind):
+    """Exactly, and of the same class."""
+    rng = np.random.default_rng(1)
+    weights = KINDS[kind](rng)
+    circuit = Circuit(weights, None if kind == "identity" else weights)
+    organics.save_circuit(tmp_path / "c.json", circuit, 0.5)
+    read, z = organics.load_circuit(tmp_path / "c.json")
+    assert z.shape == (1, N)
+    for got, saved in ((read.pool, circuit.pool), (read.recurrent, circuit.recurrent)):
+        if not isinstance(saved, Identity):
+            assert type(got) is type(saved)
+            assert jax.tree.structure(got) == jax.tree.structure(saved)
+        np.testing.assert_array_equal(got, saved)
+
+
+@pytest.mark.parametrize(
+    ("W", "words"),
+    [
+        ({}, "`kernel`, `height`"),
+        ({"kernel": [[1.0]], "height": 2}, "`kernel`, `height`"),
+        ({"kernel": [[1.0]], "height": 2.5, "width": 1}, "whole number"),
+        ({"kernel": [[1.0]], "height": 1e6, "width": 1e6}, "at most 1,000,000 neurons"),
+        ({"kernel": [1.0], "height": 2, "width": 1}, "`kernel` must have 2 or 4 axes"),
+        ({"kernel": [[1.0], [1.0, 2.0]], "height": 2, "width": 1}, "shape"),
+        ({"kernel": [[1.0]], "height": 2, "width": 1, "border": "open"}, "`border` must be one"),
+        ({"kernel": [[-1.0]], "height": 2, "width": 1}, "`W` must be >= 0"),
+        ({"kernel": [[True]], "height": 2, "width": 1}, "must be a number"),
+        ({"left": [[1.0]], "right": [[1.0]], "colour": 1}, "unknown keys of `W`"),
+        ({"left": [[1.0]], "right": [[1.0], [2.0]]}, "of one shape"),
+    ],
+)
+def test_files_with_wrong_weights_are_refused(tmp_path, W, words):
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"W": W, "z": 1.0}))
+    with pytest.raises(CircuitFileError, match=words):
+        organics.load_circuit(path)
+
+
+def test_a_transfer_function_is_the_spectrum():
+    """On a torus of even and odd sides; positive semidefinite if it is positive."""
+    rng = np.random.default_rng(2)
+    values = rng.uniform(size=(HEIGHT, WIDTH))
+    mirrored = np.roll(values[::-1, ::-1], (1, 1), (0, 1))
+    weights = Convolution.from_transfer(values)
+    matrix = np.asarray(weights)
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-15)
+    expected = np.sort(((values + mirrored) / 2).ravel())
+    np.testing.assert_allclose(np.linalg.eigvalsh(matrix), expected, atol=1e-14)
+    np.testing.assert_allclose(weights.transfer()[0, 0], (values + mirrored) / 2, atol=1e-14)
+
+
+def test_waves_are_multiplied_by_the_transfer_function():
+    """Also by weights that are not symmetric, in the direction that the docstring says."""
+    weights = torus(np.random.default_rng(3), (3, 4))
+    rows, columns = np.meshgrid(np.arange(HEIGHT), np.arange(WIDTH), indexing="ij")
+    for k, l in ((1, 1), (2, 3)):
+        wave = np.exp(2j * np.pi * (k * rows / HEIGHT + l * columns / WIDTH)).ravel()
+        x = np.outer([1, 0], wave).ravel()  # of channel 0
+        got = (np.asarray(weights) @ x).reshape(CHANNELS, -1)
+        want = np.outer(np.asarray(weights.transfer())[:, 0, k, l], wave)
+        np.testing.assert_allclose(got, want, atol=1e-12)
+
+
 def test_the_identity_is_none_whatever_it_is_given_as():
     circuit = Circuit(np.ones((3, 3)), Identity(3, np.dtype(float)))
     assert circuit.W_r is None and circuit.has_identity_recurrence
@@ -181,6 +276,8 @@ def test_what_is_not_finite_or_negative_is_refused_by_name(seed, where):
         (lambda: Convolution(np.ones((2, 2, 3, 2)), 4, 4), "odd height and width"),
         (lambda: Convolution(np.ones((2, 2, 3, 3)), 0, 4), "`height` must be at least 1"),
         (lambda: LowRank(np.ones((4, 2)), np.ones((4, 3))), "of one shape"),
+        (lambda: LowRank(*np.ones((2, 4, 3)), np.ones(3)), r"`own` must be of shape \(4,\)"),
+        (lambda: Convolution.from_transfer(np.ones(3)), "`transfer` must have shape"),
         (lambda: Circuit(np.ones((3, 3)), LowRank(*np.ones((2, 4, 1)))), "`W_r` must be weights"),
         (
             lambda: Circuit(np.ones((4, 4), np.float32), LowRank(*np.ones((2, 4, 1)))),

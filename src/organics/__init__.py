@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from organics.linear.jacobian import jacobian as jacobian
     from organics.linear_stability.certificate import Certificate as Certificate
     from organics.linear_stability.certificate import certify as certify
+    from organics.linear_stability.dispersion import Dispersion as Dispersion
+    from organics.linear_stability.dispersion import dispersion as dispersion
     from organics.linear_stability.energy import energy as energy
     from organics.linear_stability.oscillator import oscillator as oscillator
     from organics.linear_stability.spectrum import Stability as Stability
@@ -76,6 +78,7 @@ _HOMES = {
     "enumeration.states": ("SteadyStates", "steady_states"),
     "linear.jacobian": ("jacobian",),
     "linear_stability.certificate": ("Certificate", "certify"),
+    "linear_stability.dispersion": ("Dispersion", "dispersion"),
     "linear_stability.energy": ("energy",),
     "linear_stability.oscillator": ("oscillator",),
     "linear_stability.spectrum": ("Stability", "largest_euler_step", "stability"),
@@ -100,6 +103,7 @@ __all__ = [
     "Circuit",
     "Convolution",
     "Diagonal",
+    "Dispersion",
     "FiringRates",
     "GatedHierarchy",
     "Hierarchy",
@@ -122,6 +126,7 @@ __all__ = [
     "continuations",
     "cross_spectrum",
     "data",
+    "dispersion",
     "energy",
     "fitting",
     "fixed_points_2d",

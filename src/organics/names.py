@@ -49,11 +49,17 @@ StaticRecurrence = Literal["identity", "bounded"]
 Recurrence = Literal["free", StaticRecurrence, "semidefinite"]
 """Recurrent weights of recurrent layers."""
 Drive = Literal["signed", "rectified", "unit"]
-TimeConstants = Literal["learned", "fixed"]
+TimeConstants = Literal["learned", "fixed", "modulated", "modulated-y"]
+"""Time constants of recurrent layers; modulated ones follow the input and the potentials."""
+Mechanism = Literal["freeze", "integrate", "attract"]
+"""What holds a value: `y` slows down; gains close, and `y` leaks as slowly as `sqrt(a)` is small;
+or there are several stable states."""
 Rectification = Literal["inside", "outside"]
 PoolWeights = Literal["positive", "bounded"]
 PoolReach = Literal["across", "within"]
 Padding = Literal["same", "valid"]
+Border = Literal["zeros", "periodic"]
+"""What a convolution finds outside of the image."""
 SupralinearDrive = Literal["weights", "one-to-one"]
 SupralinearOutput = Literal["rates", "potentials"]
 
@@ -78,6 +84,8 @@ Figure = Literal["branches", "plane", "frequency"]
 """What a figure of `organics continue` shows."""
 FeedbackForm = Literal["balanced", "additive"]
 """How feedback between areas enters the recurrent drive."""
+HierarchyForm = Literal[FeedbackForm, "published"]
+"""The same in a circuit file, where "published" has the published gates and trackers."""
 
 Quantity = Literal["y", "a", "rate", "lfp"]
 """What was recorded: a potential, a firing rate, or a field potential."""

@@ -27,7 +27,8 @@ class Event(NamedTuple):
         coefficient: of the normal form of a fold, in 1/ms; else `None`.
         vector: the null vector of a fold, or the complex eigenvector of a Hopf point, (m,).
         proved: whether `prove_event` proved it; `None` if it was not asked.
-        switched: the neurons that fall silent or become active, from 0.
+        switched: the neurons that fall silent or become active, from 0; in a hierarchy by name,
+            such as "2.y1" for the first one of the second area.
         unstable: at a switch or nonsmooth fold, how many eigenvalues have a positive real part on
             either side, in the order of the branch; else `None`.
     """

@@ -187,7 +187,7 @@ def _kinks(curves: SteadyCurve, paths: list[Path]) -> list[tuple[float, Crossing
     changed = before.positive != after.positive
     curves = rows(curves, path).piece(before.positive)
     U = np.asarray(_lengths(curves, after.X))
-    k = curves.kinks()[np.argmax(changed, axis=1)]
+    k, names = curves.kinks()[np.argmax(changed, axis=1)], curves.family.base.names_of_kinks()
     polished = in_batches(polish_kink, curves, after.X, k)
     unstable = [np.sum(np.real(point.kept) > 0, axis=1) for point in (before, after)]
     crossings = []
@@ -196,7 +196,7 @@ def _kinks(curves: SteadyCurve, paths: list[Path]) -> list[tuple[float, Crossing
         event = Event(
             "switch" if before.t[i, -1] * after.t[i, -1] > 0 else "nonsmooth fold",
             float(after.X[i, -1]), after.X[i, :-1], bool(polished.good[i] and near),
-            float(polished.error[i]), switched=tuple(map(int, np.flatnonzero(changed[i]))),
+            float(polished.error[i]), switched=tuple(names[j] for j in np.flatnonzero(changed[i])),
             unstable=(int(unstable[0][i]), int(unstable[1][i])),
         )  # fmt: skip
         pieces = np.stack([before.positive[i], after.positive[i]])

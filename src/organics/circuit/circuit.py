@@ -222,6 +222,12 @@ class Circuit(Areas):
         """Derivative of `rectify`: 1, or 0 where the rectified model has `y <= 0`."""
         return (y > 0).astype(y.dtype) if self.rectified else jnp.ones_like(y)
 
+    def among(self, active: Bool[Array, " n"]) -> "Circuit":
+        """The main model in which nothing hears the neurons that are not active: where these are
+        the silent ones, equal to the rectified model."""
+        W, W_r = (Dense(jnp.where(active, w.as_matrix(), 0)) for w in (self.pool, self.recurrent))
+        return Circuit(W, W_r, self.b, self.b0, self.sigma, self.tau_y, self.tau_a)
+
     def recur(self, q: Float[Array, " n"]) -> Float[Array, " n"]:
         """`W_r q`."""
         return self.recurrent.apply(q)

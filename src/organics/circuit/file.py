@@ -5,8 +5,8 @@ A circuit file has these keys (members, in an `.npz` archive). All but `W` and `
 ==================================  ==============================================================
 key                                 value
 ==================================  ==============================================================
-`W`                                 n x n matrix
-`W_r`                               n x n matrix; the identity, as when left out, is `null` or
+`W`                                 n x n matrix; or structured weights, in JSON only
+`W_r`                               the same; the identity, as when left out, is `null` or
                                     `"identity"` in JSON, or in both an array without entries,
                                     such as `zeros((0, 0))`
 `b`, `b0`, `sigma`,                 n numbers, or one that stands for n equal ones;
@@ -21,6 +21,17 @@ Some programs write n numbers as a row or a column, one number as a matrix, and 
 entry as a number. These are read where they are unambiguous. An `n x k` array of drives is refused:
 for k = n it could not be told from a `k x n` one.
 
+In JSON, structured weights are an object with the arguments of their class:
+
+==================================  ==============================================================
+keys                                class
+==================================  ==============================================================
+`kernel`, `height`, `width`,        `Convolution`; `kernel` is channels x heard x height x width, or
+`border`                            height x width for one channel; `border` may be left out
+`left`, `right`, `own`              `LowRank`; `own` may be left out
+`own`                               `Diagonal`
+==================================  ==============================================================
+
 In JSON, a file with the key `areas` holds a hierarchy instead:
 
 ==================================  ==============================================================
@@ -32,14 +43,16 @@ key                                 value
 `feedback`                          a list of matrices, from each next area back, or `null` in their
                                     place; none, if left out
 `gamma`, `g`                        one number, or a list with one for each two neighbours
-`form`                              `"balanced"` or `"additive"`
+`form`                              `"balanced"`, `"additive"`, or `"published"`: a
+                                    `GatedHierarchy`
+`alpha`, `floor`                    of the published form, one number each
 `z`                                 as above, for the first area
 `name`, `comment`                   text, which is ignored
 ==================================  ==============================================================
 
-Bounds and defaults are those of `Circuit` and `Hierarchy`. Any other key is an error, so that a
-misspelt key cannot silently leave a default. No pickle is ever opened, and no memory is allocated
-just because a file declares a size.
+Bounds and defaults are those of `Circuit`, `Hierarchy` and `GatedHierarchy`. Any other key is an
+error, so that a misspelt key cannot silently leave a default. No pickle is ever opened, and no
+memory is allocated just because a file declares a size.
 """
 
 import io
@@ -63,15 +76,17 @@ from organics.arguments import (
     require_square,
     require_vector,
 )
+from organics.circuit import file_weights
 from organics.files import npy
 from organics.files.atomic import read_whole, write_atomically
 from organics.files.documents import parse_object
-from organics.names import FeedbackForm
+from organics.names import HierarchyForm
 
 if TYPE_CHECKING:
     from jaxtyping import Array
 
     from organics.circuit.circuit import Circuit
+    from organics.circuit.gated import GatedHierarchy
     from organics.circuit.hierarchy import Hierarchy
     from organics.circuit.values import Values
 
@@ -80,8 +95,10 @@ _PARAMETERS = ("W", "W_r", *VECTORS, "rectified")
 KEYS = (*_PARAMETERS, "z")
 _COMPULSORY = ("W", "z")
 _WORDS = ("name", "comment")
-_HIERARCHY_KEYS = ("areas", "feedforward", "feedback", "gamma", "g", "form", "z")
+_HIERARCHY_KEYS = ("areas", "feedforward", "feedback", "gamma", "g", "form", "alpha", "floor", "z")
+_PUBLISHED = "alpha", "floor"  # keys of the published form alone
 _MATRICES = ("feedforward", "feedback")
+_WEIGHTS = ("W", "W_r")
 
 # An .npz file may not exceed its limit in memory, either, where every number has 64 bits. A number
 # of JSON, two characters with its comma, becomes an object of 32 bytes: hence the lower limit.
@@ -95,7 +112,9 @@ class CircuitFileError(ValueError):
     """A file is not a circuit file; the message names the file, the key and the value."""
 
 
-def load_circuit(path: str | Path, dtype: Any = None) -> "tuple[Circuit | Hierarchy, Array]":
+def load_circuit(
+    path: str | Path, dtype: Any = None
+) -> "tuple[Circuit | Hierarchy | GatedHierarchy, Array]":
     """The circuit, or hierarchy, and the input drives, shape (drives, n), of a circuit file.
 
     Arguments
@@ -128,7 +147,7 @@ def read(path: str | Path) -> Content:
 
 def build(
     path: str | Path, content: Content, dtype: Any = None
-) -> "tuple[Circuit | Hierarchy, Array]":
+) -> "tuple[Circuit | Hierarchy | GatedHierarchy, Array]":
     """The circuit, or hierarchy, and the drives from what `read` returned.
 
     Raises `CircuitFileError` if the values are too large for the type, or too small.
@@ -147,15 +166,22 @@ def build(
 def _circuit(content: Content, dtype: np.dtype) -> "Circuit":
     from organics.circuit.circuit import Circuit
 
-    numbers = {
+    numbers: Content = {
         key: _cast(key, value, dtype)
         for key, value in content.items()
         if isinstance(value, np.ndarray) and key != "z"
     }
+    for key in _WEIGHTS:
+        if isinstance(content.get(key), dict):
+            with _within(key):
+                parts = file_weights.arrays(content[key])
+                cast = {name: _cast(name, part, dtype) for name, part in parts.items()}
+                numbers[key] = file_weights.as_weights(content[key] | cast)
     return Circuit(**numbers, rectified=content.get("rectified", False))
 
 
-def _hierarchy(content: Content, dtype: np.dtype) -> "Hierarchy":
+def _hierarchy(content: Content, dtype: np.dtype) -> "Hierarchy | GatedHierarchy":
+    from organics.circuit.gated import GatedHierarchy
     from organics.circuit.hierarchy import Hierarchy
 
     areas = []
@@ -169,9 +195,11 @@ def _hierarchy(content: Content, dtype: np.dtype) -> "Hierarchy":
         if content.get(key) is not None:
             each = enumerate(content[key])
             given[key] = [M if M is None else _cast(f"{key}[{i}]", M, dtype) for i, M in each]
-    if "form" in content:
-        given["form"] = content["form"]
-    return Hierarchy(areas, **given)
+    form = content.get("form", "balanced")
+    if form != "published":
+        return Hierarchy(areas, **given, form=form)
+    of_gates = {key: _cast(key, content[key], dtype) for key in _PUBLISHED if key in content}
+    return GatedHierarchy(Hierarchy(areas, **given), **of_gates)
 
 
 @contextmanager
@@ -187,7 +215,8 @@ def save_circuit(path: str | Path, circuit: Any, drives: "Values") -> None:
     """Write a circuit, or hierarchy, and its input drives, shape (n,) or (drives, n), to a file.
 
     `path` ends in `.json` or, for a circuit, `.npz`. `load_circuit` reads every value back exactly
-    in the same type; `Weights` come back as a matrix. The file is written whole or not at all.
+    in the same type; `Weights` come back as they are from JSON, as a matrix from `.npz`. The file is
+    written whole or not at all.
 
     Raises
         `ValueError` for another suffix, for a stack of circuits or one with an invalid parameter,
@@ -195,16 +224,20 @@ def save_circuit(path: str | Path, circuit: Any, drives: "Values") -> None:
             large to load.
         `OSError` if the file cannot be written.
     """
-    from organics.circuit.hierarchy import Hierarchy
+    from organics.circuit.circuit import Circuit
 
     path = Path(path)
     _, dump, limit = _format(path)
-    if isinstance(circuit, Hierarchy):
+    if not isinstance(circuit, Circuit):
         if path.suffix.lower() == ".npz":
             raise ValueError(f"`path` must end in .json for a hierarchy of areas: {path}.")
         values = _parameters_of_areas(circuit)
     else:
         values = _parameters_of(circuit)
+        if path.suffix.lower() == ".npz":
+            values |= {"W": np.asarray(circuit.pool)}
+            known = circuit.has_identity_recurrence
+            values |= {"W_r": None if known else np.asarray(circuit.recurrent)}
     values["z"] = _drives(_finite("drives", np.asarray(drives)), circuit.n, "drives")
     _shaped(values)  # else it could not be read back, as after a parameter was replaced
     data = dump(values)
@@ -224,20 +257,22 @@ def _parameters_of(circuit: "Circuit") -> Content:
             f"{circuit.b.shape} and type {circuit.dtype}."
         )
     values: Content = {key: np.asarray(getattr(circuit, key)) for key in VECTORS}
-    values["W"] = np.asarray(circuit.pool)
+    values["W"] = file_weights.as_plain(circuit.pool)
     identity = circuit.has_identity_recurrence
-    values["W_r"] = None if identity else np.asarray(circuit.recurrent)
+    values["W_r"] = None if identity else file_weights.as_plain(circuit.recurrent)
     values["rectified"] = circuit.rectified
     return {key: values[key] for key in _PARAMETERS}
 
 
-def _parameters_of_areas(hierarchy: Any) -> Content:
+def _parameters_of_areas(system: Any) -> Content:
     """The parameters of a hierarchy by key."""
+    of_gates = {key: np.asarray(getattr(system, key)) for key in _PUBLISHED if hasattr(system, key)}
+    hierarchy = system.hierarchy if of_gates else system
     values: Content = {"areas": [_parameters_of(area) for area in hierarchy.areas]}
     for key in _MATRICES:
         values[key] = [M if M is None else np.asarray(M) for M in getattr(hierarchy, key)]
     values |= {key: np.asarray(getattr(hierarchy, key)) for key in ("gamma", "g")}
-    return values | {"form": hierarchy.form}
+    return values | {"form": system.form} | of_gates
 
 
 def _format(path: Path) -> "tuple[Callable[[bytes], Content], Callable[[Content], bytes], int]":
@@ -256,12 +291,13 @@ def _shaped(values: Content) -> Content:
     """The values in the shapes that a circuit or hierarchy takes, and `z` as a list of drives."""
     if "areas" not in values:
         shaped = _shaped_circuit(values)
-        return shaped | {"z": _drives(_finite("z", values["z"]), len(shaped["W"]), "z")}
+        n = file_weights.neurons(shaped["W"])
+        return shaped | {"z": _drives(_finite("z", values["z"]), n, "z")}
     areas = []
     for i, area in enumerate(values["areas"]):
         with _within(f"areas[{i}]"):
             areas.append(_shaped_circuit(area))
-    z = _drives(_finite("z", values["z"]), len(areas[0]["W"]), "z")
+    z = _drives(_finite("z", values["z"]), file_weights.neurons(areas[0]["W"]), "z")
     return values | {"areas": areas, "z": z}
 
 
@@ -272,10 +308,24 @@ def _shaped_circuit(values: Content) -> Content:
         for key, value in values.items()
         if isinstance(value, np.ndarray) and key != "z"
     }
-    W = numbers["W"] = _matrix(numbers["W"])
-    require_square("W", W.shape)
-    require_entries("W", W, lambda entries: entries >= 0, "be >= 0")
-    n = len(W)
+    structured = {key: values[key] for key in _WEIGHTS if isinstance(values.get(key), dict)}
+    for key, value in structured.items():
+        with _within(key):
+            structured[key] = file_weights.checked(value)
+    if "W" in numbers:
+        numbers["W"] = _matrix(numbers["W"])
+        require_square("W", numbers["W"].shape)
+        W = {"W": numbers["W"]}
+    else:
+        W = file_weights.arrays(structured["W"])
+    for entries in W.values():
+        require_entries("W", entries, lambda entries: entries >= 0, "be >= 0")
+    n = file_weights.neurons(structured.get("W", numbers.get("W")))
+    if "W_r" in structured and file_weights.neurons(structured["W_r"]) != n:
+        raise ValueError(
+            f"`W_r` must be among the {n} neurons of `W`, not "
+            f"{file_weights.neurons(structured['W_r'])}."
+        )
     if "W_r" in numbers:
         numbers["W_r"] = _matrix(numbers["W_r"]) if n == 1 else numbers["W_r"]
         require_square("W_r", numbers["W_r"].shape, n)
@@ -283,7 +333,8 @@ def _shaped_circuit(values: Content) -> Content:
         numbers[key] = _vector(numbers[key], n)
         require_vector(key, numbers[key].shape, n)
         require_entries(key, numbers[key], is_positive, "be finite and > 0")
-    return numbers | {key: values[key] for key in values.keys() & {"rectified", *_WORDS}}
+    others = {key: values[key] for key in values.keys() & {"rectified", *_WORDS}}
+    return numbers | structured | others
 
 
 def _matrix(array: np.ndarray) -> np.ndarray:
@@ -387,12 +438,15 @@ def _parse_hierarchy(document: Content) -> Content:
     for key in _MATRICES:
         if document.get(key) is not None:
             values[key] = _json_matrices(key, document[key], absent=key == "feedback")
-    for key in ("gamma", "g", "z"):
+    for key in ("gamma", "g", *_PUBLISHED, "z"):
         if key in document:
             values[key] = _json_array(key, document[key])
     if "form" in document:
-        require_among("form", document["form"], FeedbackForm)
+        require_among("form", document["form"], HierarchyForm)
         values["form"] = document["form"]
+    for key in _PUBLISHED:
+        if key in document and values.get("form") != "published":
+            raise ValueError(f'`{key}` must be left out unless the `form` is "published".')
     return values
 
 
@@ -407,7 +461,9 @@ def _json_matrices(key: str, value: Any, *, absent: bool) -> list:
     return [None if array is None else _matrix(array) for array in arrays]
 
 
-def _json_array(key: str, value: Any) -> np.ndarray | None:
+def _json_array(key: str, value: Any) -> Any:
+    if key in _WEIGHTS and isinstance(value, dict):
+        return _json_weights(key, value)
     if key == "W_r" and (value is None or value == "identity"):
         return None
     if isinstance(value, float):
@@ -428,6 +484,31 @@ def _json_array(key: str, value: Any) -> np.ndarray | None:
                 f"`{key}[{i}]` must have {len(rows[0])} entries like `{key}[0]`, not {len(row)}."
             )
     return np.array(rows, float)
+
+
+def _json_weights(key: str, value: Content) -> Content:
+    """Structured weights by the names of their arguments."""
+    _check_keys(list(value), f"keys of `{key}`", file_weights.KEYS, ())
+    return {
+        name: one if name in ("height", "width", "border") else _json_nested(f"{key}.{name}", one)
+        for name, one in value.items()
+        if name not in _WORDS
+    }
+
+
+def _json_nested(where: str, value: Any, axes: int = 4) -> np.ndarray:
+    """An array of at most so many axes."""
+    nested = isinstance(value, list) and any(isinstance(row, list) for row in value)
+    if axes == 1 or not nested:
+        return np.array(_json_row(where, value), float)
+    parts = [_json_nested(f"{where}[{i}]", row, axes - 1) for i, row in enumerate(value)]
+    for i, part in enumerate(parts):
+        if part.shape != parts[0].shape:
+            raise ValueError(
+                f"`{where}[{i}]` must have the shape {parts[0].shape} of `{where}[0]`, not "
+                f"{part.shape}."
+            )
+    return np.array(parts)
 
 
 def _json_row(where: str, row: Any) -> list[float]:

@@ -12,6 +12,7 @@ from organics.circuit.areas import Areas, State
 from organics.circuit.circuit import root
 from organics.circuit.hierarchy import Hierarchy
 from organics.circuit.values import Values, as_real, require_values
+from organics.names import HierarchyForm
 
 
 class GatedState(NamedTuple):
@@ -54,6 +55,9 @@ class GatedHierarchy(Areas):
         self.hierarchy = hierarchy
         self.alpha = as_real("alpha", alpha, hierarchy.dtype)
         self.floor = as_real("floor", floor, hierarchy.dtype)
+        for name, value in (("alpha", self.alpha), ("floor", self.floor)):
+            if value.ndim:
+                raise ValueError(f"`{name}` must be one number, not of shape {value.shape}.")
         require_values("alpha", self.alpha, np.isfinite, "be finite")
         require_values("floor", self.floor, lambda v: np.isfinite(v) & (v >= 0), "be >= 0")
 
@@ -61,6 +65,16 @@ class GatedHierarchy(Areas):
     def areas(self) -> tuple:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Those of the hierarchy."""
         return self.hierarchy.areas
+
+    @property
+    def form(self) -> HierarchyForm:
+        """ "published"."""
+        return "published"
+
+    @property
+    def gamma(self) -> Float[Array, "*batch k"]:
+        """That of the hierarchy."""
+        return self.hierarchy.gamma
 
     @property
     def is_cascade(self) -> bool:

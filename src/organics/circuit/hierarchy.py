@@ -170,25 +170,42 @@ class Hierarchy(Areas):
 
     def drives(self, states: tuple, z: Float[Array, " n"]) -> tuple:
         """The input drive of each area, `z` and then those from below."""
-        below = zip(self.feedforward, states[:-1], strict=True)
-        return (z, *(M @ jnp.square(jax.nn.relu(state.y)) for M, state in below))
+        rates = (self.rates(k, state.y) for k, state in enumerate(states[:-1]))
+        return (z, *(M @ jnp.square(r) for M, r in zip(self.feedforward, rates, strict=True)))
+
+    def rates(self, k: int, y: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Square roots of the firing rates of area k, `relu(y)`."""
+        del k
+        return jax.nn.relu(y)
+
+    def hears_signs(self, k: int) -> bool:
+        """Whether the equations have a kink where a `y` of area k is 0: it is rectified, or has to
+        do with balanced feedback. (That rates are `relu(y)^2` makes none.)"""
+        receives = k < len(self.feedback) and self.feedback[k] is not None
+        feeds_back = k > 0 and self.feedback[k - 1] is not None
+        balanced = self.form == "balanced" and (receives or feeds_back)
+        return self.areas[k].rectified or balanced
 
     def received(self, states: tuple) -> tuple:
         """`Feedback` to each area; `None` to those without."""
         return (*(self._feedback(k, states) for k in range(len(self.gamma))), None)
 
+    def _fed_back(self, k: int, y: Float[Array, " n"]) -> Float[Array, " n"]:
+        """`q` of area k, which additive feedback brings to the area below."""
+        return self.areas[k].rectify(y)
+
     def _feedback(self, k: int, states: tuple) -> Feedback | None:
-        matrix, area, above = self.feedback[k], self.areas[k], self.areas[k + 1]
+        matrix, area = self.feedback[k], self.areas[k]
         if matrix is None:
             return None
         y, gamma = states[k].y, self.gamma[k]
         if self.form == "additive":
-            q = above.rectify(states[k + 1].y)
+            q = self._fed_back(k + 1, states[k + 1].y)
             f = self.g[k] * (matrix @ q)
             sizes = jnp.abs(gamma * self.g[k]) * (jnp.abs(matrix) @ jnp.abs(q))
             return Feedback(f, jnp.ones_like(f), gamma * f, sizes)
-        f = self.g[k] * (matrix @ jax.nn.relu(states[k + 1].y))
-        q, rate, own = area.rectify(y), jax.nn.relu(y), area.own_recurrence
+        f = self.g[k] * (matrix @ self.rates(k + 1, states[k + 1].y))
+        q, rate, own = area.rectify(y), self.rates(k, y), area.own_recurrence
         share = _share(rate, f)
         # a neuron's own weight is subtracted from `gamma`: nothing is left where both are 1
         instead = (gamma - own) * rate + own * (rate - q) - area.from_others(q)
@@ -259,9 +276,39 @@ class Hierarchy(Areas):
         return zip(self.areas, states, self.drives(states, z), self.received(states), strict=True)
 
 
+class PieceOfHierarchy(Hierarchy):
+    """The smooth hierarchy that is equal to another one where given neurons are active and the
+    others silent. It counts them so whatever their `y`, and nothing hears the silent ones.
+
+    Arguments
+        whole: the other one.
+        active: for each area that hears signs, which neurons are active, shape (n,); for others
+            `None`.
+    """
+
+    active: tuple
+
+    def __init__(self, whole: Hierarchy, active: tuple):
+        self.areas = tuple(
+            area.among(on) if area.rectified else area
+            for area, on in zip(whole.areas, active, strict=True)
+        )
+        self.feedforward, self.feedback = whole.feedforward, whole.feedback
+        self.gamma, self.g, self.form = whole.gamma, whole.g, whole.form
+        self.active = active
+
+    def rates(self, k: int, y: Float[Array, " n"]) -> Float[Array, " n"]:
+        """`y` of active neurons."""
+        return super().rates(k, y) if self.active[k] is None else self._fed_back(k, y)
+
+    def _fed_back(self, k: int, y: Float[Array, " n"]) -> Float[Array, " n"]:
+        active = self.active[k]
+        return y if active is None else jnp.where(active, y, 0)
+
+
 def _share(rate: Float[Array, " n"], f: Float[Array, " n"]) -> Float[Array, " n"]:
     """`f / (rate + f)`, 0 at 0/0."""
-    some = rate + f > 0
+    some = rate + f != 0
     return jnp.where(some, f / jnp.where(some, rate + f, 1), 0)
 
 

@@ -11,12 +11,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Complex, Float, ScalarLike
+from scipy.fft import next_fast_len
 
-from organics.arguments import require_sizes
+from organics.arguments import require_among, require_sizes
 from organics.circuit.values import Values, as_real, require_values
+from organics.names import Border
 
 _POWER_STEPS = 50  # of the power method, for the largest singular value
+_DIRECT = 49  # products of one neuron with more weights than this are by the Fourier transform
 
 
 class Weights(eqx.Module):
@@ -59,7 +62,22 @@ class Weights(eqx.Module):
 
     @abstractmethod
     def norm(self) -> Float[Array, ""]:
-        """The largest singular value. For a `Convolution` the power method gives it, from below."""
+        """The largest singular value; from below, by the power method, for a `Convolution` that
+        ends at a border and a `LowRank` with weights of neurons on themselves."""
+
+    def norm_bound(self) -> Float[Array, ""]:
+        """The largest singular value, or an upper bound where `norm` is from below."""
+        return self.norm()
+
+    @abstractmethod
+    def scaled(self, factor: "ScalarLike") -> "Weights":
+        """All weights times `factor`."""
+
+    def capped(self, bound: "ScalarLike" = 1.0) -> "Weights":
+        """The weights, scaled down so that `norm_bound` is at most `bound`: a constraint by
+        construction, as `organics.circuit.constraints` has them for matrices."""
+        exceeds = self.norm_bound() / bound
+        return self.scaled(1 / jnp.where(exceeds > 1, exceeds, 1))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """`as_matrix`, for NumPy."""
@@ -113,6 +131,10 @@ class Identity(Weights):
     def norm(self) -> Float[Array, ""]:
         """1."""
         return jnp.ones((), self.dtype)
+
+    def scaled(self, factor: "ScalarLike") -> "Diagonal":
+        """The factor as the weight of each neuron on itself."""
+        return Diagonal(factor * jnp.ones(self.n, self.dtype))
 
 
 class Diagonal(Weights):
@@ -169,6 +191,10 @@ class Diagonal(Weights):
         """The largest absolute value."""
         return jnp.max(jnp.abs(self.own))
 
+    def scaled(self, factor: "ScalarLike") -> "Diagonal":
+        """Each weight times the factor."""
+        return Diagonal(factor * self.own)
+
 
 class Dense(Weights):
     """A weight for each pair of neurons; row i holds the weights onto neuron i."""
@@ -213,17 +239,27 @@ class Dense(Weights):
         """The largest singular value of the matrix."""
         return jnp.linalg.norm(self.matrix, 2)
 
+    def scaled(self, factor: "ScalarLike") -> "Dense":
+        """The matrix times the factor."""
+        return Dense(factor * jnp.asarray(self.matrix))
+
 
 class Convolution(Weights):
-    """Neurons on an image. Each receives its neighbours with the same weights at every position.
+    """Neurons on an image, a torus or a ring. Each receives its neighbours with the same weights at
+    every position.
 
-    Neurons are ordered by channel, row and column. Outside of the image there are none.
+    Neurons are ordered by channel, row and column. A ring is one row with a periodic border.
+    Products with wide kernels are computed by the fast Fourier transform: their rounding errors are
+    those of the largest products, not of each.
 
     Arguments
         kernel: shape (channels, heard, height, width), height and width odd: `kernel[i, j]` holds
             the weights onto a neuron of channel i from the neurons of channel j around it. `heard`
             is the number of channels, or 1 if each channel receives only itself.
         height, width: of the image.
+        border: "zeros": outside of the image there are no neurons. "periodic": the image is a
+            torus, whose opposite borders meet; the kernel may then be of any size, with its centre
+            at `size // 2`, and one wider than the image goes round.
 
     Raises `ValueError` if the kernel is of another shape, or its entries are not finite.
     """
@@ -231,25 +267,56 @@ class Convolution(Weights):
     kernel: Float[Array, "channels heard kh kw"]
     height: int = eqx.field(static=True)
     width: int = eqx.field(static=True)
+    border: Border = eqx.field(static=True)
 
-    def __init__(self, kernel: "Values", height: int, width: int):
+    def __init__(self, kernel: "Values", height: int, width: int, border: Border = "zeros"):
         require_sizes(height=height, width=width)
+        require_among("border", border, Border)
         kernel = _finite("kernel", kernel)
         if kernel.ndim != 4 or kernel.shape[1] not in (1, kernel.shape[0]) or 0 in kernel.shape:
             raise ValueError(
                 "`kernel` must have shape (channels, channels, height, width), or (channels, 1, "
                 f"height, width) where each channel hears itself alone, not {kernel.shape}."
             )
-        if kernel.shape[2] % 2 == 0 or kernel.shape[3] % 2 == 0:
+        if border == "zeros" and (kernel.shape[2] % 2 == 0 or kernel.shape[3] % 2 == 0):
             raise ValueError(
                 f"`kernel` must be of odd height and width, with a centre, not {kernel.shape[2:]}."
             )
         self.kernel, self.height, self.width = kernel, int(height), int(width)
+        self.border = border
+
+    @classmethod
+    def from_transfer(cls, transfer: "Values") -> "Convolution":
+        """Symmetric weights on a torus by their eigenvalues, the real `transfer` function.
+
+        `transfer` has shape (height, width), or (channels, heard, height, width), and its entry
+        `[..., k, l]` belongs to the waves with `k` periods over the height and `l` over the width,
+        as in `numpy.fft.fft2`. The eigenvalues of `(k, l)` and `(-k, -l)` are the same: the mean of
+        both entries. Of one channel with entries in [0, 1], such as `sigmoid(raw)`, the weights are
+        positive semidefinite with norm at most 1.
+
+        Raises `ValueError` unless `transfer` is finite and of such a shape.
+        """
+        values = _finite("transfer", transfer)
+        if values.ndim not in (2, 4):
+            raise ValueError(
+                "`transfer` must have shape (height, width) or (channels, heard, height, width), "
+                f"not {values.shape}."
+            )
+        values = values.reshape((1, 1, *values.shape)) if values.ndim == 2 else values
+        kernel = jnp.fft.fftshift(jnp.fft.ifft2(values).real, axes=(2, 3))
+        # `shift` puts the centre at `size // 2`; the kernel is even, so correlation is convolution
+        return cls(kernel.astype(values.dtype), *values.shape[2:], "periodic")
 
     @property
     def n(self) -> int:
         """Number of neurons: one for each channel and position."""
-        return self.kernel.shape[-4] * self.height * self.width
+        return self.channels * self.height * self.width
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return self.kernel.shape[-4]
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -262,89 +329,157 @@ class Convolution(Weights):
 
     def apply(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
         """The convolution of `x` with the kernel."""
-        channels, heard = self.kernel.shape[:2]
-        image = x.reshape(1, channels, self.height, self.width)
-        groups = 1 if heard == channels else channels
+        _, heard, kh, kw = self.kernel.shape
+        image = x.reshape(self.channels, self.height, self.width)
+        wraps = kh > self.height or kw > self.width
+        if kh * kw > _DIRECT or (self.border == "periodic" and wraps):
+            return self._by_frequencies(image).reshape(-1)
+        around = ((kh // 2, (kh - 1) // 2), (kw // 2, (kw - 1) // 2))
+        if self.border == "periodic":
+            image, around = jnp.pad(image, ((0, 0), *around), mode="wrap"), "VALID"
         convolved = jax.lax.conv_general_dilated(
-            image, self.kernel, (1, 1), "SAME", feature_group_count=groups
+            image[None],
+            self.kernel,
+            (1, 1),
+            around,
+            feature_group_count=1 if heard == self.channels else self.channels,
         )
         return convolved.reshape(-1)
 
+    def transfer(
+        self, grid: tuple[int, int] | None = None
+    ) -> Complex[Array, "channels heard gh gw"]:
+        """The factors by which the kernel multiplies waves on a torus: a wave
+        `exp(2 pi i (k row / height + l column / width))` of channel j is multiplied by entry
+        `[i, j, k, l]` in channel i.
+
+        `grid` is the size of the torus, by default that of the image.
+        """
+        return jnp.fft.fft2(self._around_origin(grid or (self.height, self.width))).conj()
+
     def diagonal(self) -> Float[Array, " n"]:
-        """The weight at the kernel's centre, of each channel on itself."""
-        return jnp.repeat(self.kernel[self._centre()], self.height * self.width)
+        """The weight of each neuron on itself: that at the kernel's centre."""
+        of_channel = jnp.sum(jnp.where(self._on_itself(), self.kernel, 0), axis=(2, 3))
+        own = jnp.diagonal(of_channel) if self._hears_all else of_channel[:, 0]
+        return jnp.repeat(own, self.height * self.width)
 
     def apply_others(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
         """The convolution with the kernel without the weight of each neuron on itself."""
-        return self._with(self.kernel.at[self._centre()].set(0)).apply(x)
+        itself = np.eye(self.channels, dtype=bool) if self._hears_all else np.ones((1, 1), bool)
+        removed = itself[:, :, None, None] & self._on_itself()
+        return self._with(jnp.where(removed, 0, self.kernel)).apply(x)
 
     def sizes(self) -> "Convolution":
         """The absolute values of the kernel."""
         return self._with(jnp.abs(self.kernel))
 
     def as_matrix(self) -> Float[Array, "n n"]:
-        """The weight for each pair of neurons; nearly all are 0."""
-        channels, heard, kh, kw = self.kernel.shape
+        """The weight for each pair of neurons; nearly all are 0 if the kernel is small."""
+        grid = self._grid
+        kernel = self._around_origin(grid)
         down, across = (
-            np.arange(size)[None, :] - np.arange(size)[:, None] + kernel // 2
-            for size, kernel in ((self.height, kh), (self.width, kw))
-        )  # index in the kernel of the weight of each row or column on each other one
-        inside = ((down >= 0) & (down < kh))[:, None, :, None] & ((across >= 0) & (across < kw))[
-            None, :, None, :
-        ]
-        places = (
-            np.clip(down, 0, kh - 1)[:, None, :, None],
-            np.clip(across, 0, kw - 1)[None, :, None, :],
-        )
-        weights = jnp.where(inside, self.kernel[:, :, *places], 0)
-        if heard != channels:
-            itself = jnp.eye(channels, dtype=bool)[:, :, None, None, None, None]
+            (np.arange(size)[None, :] - np.arange(size)[:, None]) % around
+            for size, around in ((self.height, grid[0]), (self.width, grid[1]))
+        )  # where the weight of each row or column on each other one stands
+        weights = kernel[:, :, down[:, None, :, None], across[None, :, None, :]]
+        if not self._hears_all:
+            itself = jnp.eye(self.channels, dtype=bool)[:, :, None, None, None, None]
             weights = jnp.where(itself, weights, 0)
         return jnp.transpose(weights, (0, 2, 3, 1, 4, 5)).reshape(self.n, self.n)
 
     def norm(self) -> Float[Array, ""]:
-        """The largest singular value by the power method, from below."""
-        x = jnp.asarray(np.random.default_rng(0).normal(size=self.n), self.dtype)
+        """The largest singular value: that of `transfer` over all waves, or, with a border, by the
+        power method, from below."""
+        if self.border == "periodic":
+            return self.norm_bound()
+        return _by_power_method(self)
 
-        def step(_, x):
-            product, pull_back = jax.vjp(self.apply, x)
-            (back,) = pull_back(product)
-            size = jnp.linalg.norm(back)
-            return back / jnp.where(size > 0, size, 1)
+    def norm_bound(self) -> Float[Array, ""]:
+        """The largest singular value on the torus, or one so large that the weights are a part of
+        those on it."""
+        kernel = self._around_origin(self._grid)
+        waves = jnp.fft.rfft2(kernel)
+        if not self._hears_all or self.channels == 1:
+            return jnp.max(jnp.abs(waves))
+        each = jnp.moveaxis(waves.reshape(self.channels, self.channels, -1), 2, 0)
+        return jnp.max(jnp.linalg.svd(each, compute_uv=False))
 
-        x = jax.lax.fori_loop(0, _POWER_STEPS, step, x / jnp.linalg.norm(x))
-        return jnp.linalg.norm(self.apply(x))
+    def scaled(self, factor: "ScalarLike") -> "Convolution":
+        """The kernel times the factor."""
+        return self._with(factor * self.kernel)
+
+    @property
+    def _hears_all(self) -> bool:
+        return self.kernel.shape[-3] == self.channels
+
+    @property
+    def _grid(self) -> tuple[int, int]:
+        """A torus on which no neuron of the image receives another one from two sides, unless the
+        image is a torus."""
+        if self.border == "periodic":
+            return self.height, self.width
+        kh, kw = self.kernel.shape[2:]
+        return next_fast_len(self.height + kh - 1, True), next_fast_len(self.width + kw - 1, True)
+
+    def _around_origin(self, grid: tuple[int, int]) -> Float[Array, "channels heard gh gw"]:
+        """The kernel on a torus, its centre at the origin."""
+        channels, heard, kh, kw = self.kernel.shape
+        down, across = (np.arange(k) - k // 2 for k in (kh, kw))
+        where = (slice(None), slice(None), (down % grid[0])[:, None], (across % grid[1])[None, :])
+        empty = jnp.zeros((channels, heard, *grid), self.dtype)
+        return empty.at[where].add(self.kernel)
+
+    def _by_frequencies(self, image: Array) -> Array:
+        grid = self._grid
+        kernel = jnp.fft.rfft2(self._around_origin(grid)).conj()
+        waves = jnp.fft.rfft2(image, grid)
+        product = (
+            jnp.einsum("ijkl,jkl->ikl", kernel, waves) if self._hears_all else kernel[:, 0] * waves
+        )
+        return jnp.fft.irfft2(product, grid)[:, : self.height, : self.width]
 
     def _with(self, kernel: Array) -> "Convolution":
         return eqx.tree_at(lambda weights: weights.kernel, self, kernel)
 
-    def _centre(self) -> tuple[np.ndarray, np.ndarray | int, int, int]:
-        channels, heard, height, width = self.kernel.shape
-        itself = np.arange(channels) if heard == channels else 0
-        return np.arange(channels), itself, height // 2, width // 2
+    def _on_itself(self) -> np.ndarray:
+        """Which entries of the kernel are of a neuron on itself, or on that of another channel at
+        its place; several if the kernel goes round a torus."""
+        kh, kw = self.kernel.shape[2:]
+        down, across = np.arange(kh) - kh // 2, np.arange(kw) - kw // 2
+        if self.border == "periodic":
+            down, across = down % self.height, across % self.width
+        return (down == 0)[:, None] & (across == 0)[None, :]
 
 
 class LowRank(Weights):
     """Weights of low rank, `left @ right.T`: each neuron receives a few weighted sums over all
-    neurons.
+    neurons. With `own`, each also receives itself: `diag(own) + left @ right.T`.
 
     Arguments
         left: shape (n, rank): the weight of each sum on each neuron.
         right: shape (n, rank): the weight of each neuron in each sum.
+        own: shape (n,): the weight of each neuron on itself, besides that; none if left out.
 
-    Raises `ValueError` unless these are two finite matrices of the same shape.
+    Raises `ValueError` unless these are finite, two matrices of the same shape and a vector.
     """
 
     left: Float[Array, "n rank"]
     right: Float[Array, "n rank"]
+    own: Float[Array, " n"] | None
 
-    def __init__(self, left: "Values", right: "Values"):
+    def __init__(self, left: "Values", right: "Values", own: "Values | None" = None):
         self.left = _finite("left", left)
         self.right = _finite("right", right, self.left.dtype)
         if self.left.ndim != 2 or self.left.shape != self.right.shape or 0 in self.left.shape:
             raise ValueError(
                 "`left` and `right` must be of one shape (neurons, rank), not "
                 f"{self.left.shape} and {self.right.shape}."
+            )
+        self.own = None if own is None else _finite("own", own, self.left.dtype)
+        if self.own is not None and self.own.shape != self.left.shape[:1]:
+            raise ValueError(
+                f"`own` must be of shape ({self.left.shape[0]},), one number for each neuron, not "
+                f"{self.own.shape}."
             )
 
     @property
@@ -358,31 +493,52 @@ class LowRank(Weights):
         return self.left.dtype
 
     def entries(self) -> tuple:
-        """Both factors."""
-        return self.left, self.right
+        """Both factors, and the weights of neurons on themselves."""
+        return (self.left, self.right) if self.own is None else (self.left, self.right, self.own)
 
     def apply(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
-        """`left (right.T x)`."""
-        return self.left @ (self.right.T @ x)
+        """`left (right.T x)`, plus `own x`."""
+        product = self.left @ (self.right.T @ x)
+        return product if self.own is None else product + self.own * x
 
     def diagonal(self) -> Float[Array, " n"]:
-        """The diagonal: inner products of the rows of both factors."""
-        return jnp.sum(self.left * self.right, axis=1)
+        """The diagonal: inner products of the rows of both factors, plus `own`."""
+        return self._of_factors() if self.own is None else self._of_factors() + self.own
 
     def apply_others(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
         """The product minus what each neuron receives from itself."""
-        return self.apply(x) - self.diagonal() * x
+        return self.left @ (self.right.T @ x) - self._of_factors() * x
 
     def sizes(self) -> "_LowRankSizes":
         """The absolute values of the factors; what a neuron receives from itself counts twice."""
-        return _LowRankSizes(jnp.abs(self.left), jnp.abs(self.right))
+        own = None if self.own is None else jnp.abs(self.own)
+        return _LowRankSizes(jnp.abs(self.left), jnp.abs(self.right), own)
 
     def as_matrix(self) -> Float[Array, "n n"]:
-        """`left @ right.T`."""
-        return self.left @ self.right.T
+        """`left @ right.T`, plus `own` on the diagonal."""
+        product = self.left @ self.right.T
+        return product if self.own is None else product + jnp.diag(self.own)
 
     def norm(self) -> Float[Array, ""]:
-        """The largest singular value, from the small triangular factors of both matrices."""
+        """The largest singular value, from the small triangular factors of both matrices; with
+        `own` by the power method, from below."""
+        return self._norm_of_factors() if self.own is None else _by_power_method(self)
+
+    def norm_bound(self) -> Float[Array, ""]:
+        """That of the factors plus the largest absolute value of `own`."""
+        if self.own is None:
+            return self._norm_of_factors()
+        return self._norm_of_factors() + jnp.max(jnp.abs(self.own))
+
+    def scaled(self, factor: "ScalarLike") -> "LowRank":
+        """The left factor, and `own`, times the factor."""
+        own = None if self.own is None else factor * self.own
+        return LowRank(factor * self.left, self.right, own)
+
+    def _of_factors(self) -> Float[Array, " n"]:
+        return jnp.sum(self.left * self.right, axis=1)
+
+    def _norm_of_factors(self) -> Float[Array, ""]:
         small = [jnp.linalg.qr(factor, mode="r") for factor in (self.left, self.right)]
         return jnp.linalg.norm(small[0] @ small[1].T, 2)
 
@@ -391,7 +547,21 @@ class _LowRankSizes(LowRank):
     """The terms of `LowRank.apply_others`: the whole product, and the subtracted part."""
 
     def apply_others(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
-        return self.apply(x) + self.diagonal() * x
+        return self.left @ (self.right.T @ x) + self._of_factors() * x
+
+
+def _by_power_method(weights: Weights) -> Float[Array, ""]:
+    """The largest singular value, from below."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=weights.n), weights.dtype)
+
+    def step(_, x):
+        product, pull_back = jax.vjp(weights.apply, x)
+        (back,) = pull_back(product)
+        size = jnp.linalg.norm(back)
+        return back / jnp.where(size > 0, size, 1)
+
+    x = jax.lax.fori_loop(0, _POWER_STEPS, step, x / jnp.linalg.norm(x))
+    return jnp.linalg.norm(weights.apply(x))
 
 
 def _finite(name: str, value: Values, dtype=None) -> Array:

@@ -22,6 +22,7 @@ from organics.cli.circuits import (
 from organics.printing import numbers
 
 _SHOWN = 10  # other states shown as text
+_MANY = "not searched for among so many neurons"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class Analyze:
     """Steady state, eigenvalues, stability and certificate of a circuit or hierarchy of areas, for
     each of its drives.
 
-    Also says which other steady states a search finds; `organics states` tells more of them.
+    Also says which other steady states a search finds; `organics states` tells more of them. Of
+    more than 1,024 neurons only the rightmost eigenvalues are computed, by products with the
+    weights, and neither other states nor a certificate.
 
     Example: organics analyze examples/figure1a.json --check
     """
@@ -93,8 +96,13 @@ def _of_one_drive(circuit, z) -> dict[str, Any]:
         "spectral_abscissa": linear.spectral_abscissa,
         "stable": bool(linear.stable),
         "leading_frequency_hz": linear.leading_frequency,
-        "largest_euler_step": largest_euler_step(linear.eigenvalues),
+        "largest_euler_step": None,
+        "eigenvalue_residual": linear.residual,
     }
+    if linear.matrix_free:  # then there are only a few eigenvalues, and no matrix is formed
+        result["others"] = {"unique": None, "why": _MANY, "states": []} if converged else None
+        return result | {"certificate": None}
+    result["largest_euler_step"] = largest_euler_step(linear.eigenvalues)
     if not areas:
         result["others"] = others_evidence(point) if converged else None
     return result | {"certificate": certificate_evidence(point, linear) if converged else None}
@@ -109,18 +117,23 @@ def _in_words(index: int, result: dict[str, Any]) -> Any:
         table.add_row("steady state", f"none found (best residual {float(result['residual']):.2e})")
         return table
     for name, state in states_by_name(result):
-        table.add_row(f"y{name}", numbers(state["y"]))
-        table.add_row(f"a{name}", numbers(state["a"]))
+        for kind in "yapt":
+            if kind in state:
+                table.add_row(f"{kind}{name}", numbers(state[kind]))
     table.add_row("found by", f"{result['method']}, residual {float(result['residual']):.1e}")
     table.add_row("eigenvalues", f"{numbers(result['eigenvalues'])} 1/ms")
     verdict = "stable" if result["stable"] else "NOT stable"
     abscissa = float(result["spectral_abscissa"])
     table.add_row("verdict", f"{verdict}: largest real part {abscissa:.6g} 1/ms")
-    if result["stable"]:
+    if result["eigenvalue_residual"] is not None:
+        residual = float(result["eigenvalue_residual"])
+        table.add_row("", f"matrix-free: the rightmost ones, residual {residual:.1e} 1/ms")
+    elif result["stable"]:
         table.add_row(
             "Euler", f"steps below {float(result['largest_euler_step']):.4g} ms stay stable"
         )
-    table.add_row("certificate", certificate_in_words(result["certificate"]))
+    if result["certificate"] is not None:
+        table.add_row("certificate", certificate_in_words(result["certificate"]))
     if "others" not in result:  # they are not searched for in a hierarchy
         return table
     others = result["others"]

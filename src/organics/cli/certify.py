@@ -50,7 +50,7 @@ class Certify:
         if self.max_bits < 2:
             raise ValueError(f"`max_bits` must be at least 2, not {self.max_bits}.")
         documents, text, held = [], [], True
-        found = load(*self.files)
+        found = load(*self.files, proves=self.rigorous)
         for file, (circuit, drives) in zip(self.files, found, strict=True):
             how = partial(_prove, max_bits=self.max_bits) if self.rigorous else _float
             found = [how(circuit, z) for z in drives]

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
     from organics.circuit.circuit import Circuit
+    from organics.circuit.gated import GatedHierarchy
     from organics.circuit.hierarchy import Hierarchy
     from organics.rest.point import OperatingPoint
 
@@ -18,10 +19,11 @@ def in_double_precision() -> None:
     jax.config.update("jax_enable_x64", True)
 
 
-def load(*files: Path, only_circuits: str = "") -> "list[tuple[Any, Any]]":
+def load(*files: Path, only_circuits: str = "", proves: bool = False) -> "list[tuple[Any, Any]]":
     """Circuit, or hierarchy, and drives (drives, n) of each circuit file, in float64.
 
-    Files with hierarchies are refused if `only_circuits` says why.
+    Files with hierarchies are refused if `only_circuits` says why, and those in the published form
+    if the command `proves` something.
 
     An explicit identity matrix as `W_r` becomes `None`. Errors in a file are reported before JAX is
     imported.
@@ -36,12 +38,17 @@ def load(*files: Path, only_circuits: str = "") -> "list[tuple[Any, Any]]":
             raise ValueError(
                 f"`file` must be of one circuit, not a hierarchy of areas: {only_circuits}: {file}."
             )
+        if proves and content.get("form") == "published":
+            raise ValueError(
+                f'`file` must not have the `form` "published", only "balanced" or "additive": '
+                f"nothing is proved about gates and trackers: {file}."
+            )
     in_double_precision()
     found = [build(file, content) for file, content in zip(files, contents, strict=True)]
     return [(one.known_identities(), z) for one, z in found]
 
 
-def about(file: Path | None, circuit: "Circuit | Hierarchy") -> dict[str, Any]:
+def about(file: Path | None, circuit: "Circuit | Hierarchy | GatedHierarchy") -> dict[str, Any]:
     """The description of a circuit or hierarchy in the JSON document of any command."""
     if is_hierarchy(circuit):
         return {
@@ -66,11 +73,12 @@ def state_as_document(state: Any) -> dict[str, Any]:
     return {"areas": [area._asdict() for area in state]}
 
 
-def is_hierarchy(system: Any) -> "TypeIs[Hierarchy]":
-    """Whether it is a hierarchy of areas."""
+def is_hierarchy(system: Any) -> "TypeIs[Hierarchy | GatedHierarchy]":
+    """Whether it is a hierarchy of areas, in any form."""
+    from organics.circuit.gated import GatedHierarchy
     from organics.circuit.hierarchy import Hierarchy
 
-    return isinstance(system, Hierarchy)
+    return isinstance(system, Hierarchy | GatedHierarchy)
 
 
 def one_drive(drives: Any, index: int) -> Any:
@@ -96,6 +104,12 @@ def check_noise(**levels: float) -> None:
     for name, level in levels.items():
         if not 0 <= level < float("inf"):
             raise ValueError(f"`{name}` must be finite and >= 0, not {level}.")
+
+
+def check_correlation_time(tau_f: float | None) -> None:
+    """Refuse a correlation time of noise that is not finite and > 0."""
+    if tau_f is not None and not 0 < tau_f < float("inf"):
+        raise ValueError(f"`tau_f` must be finite and > 0 ms, not {tau_f}.")
 
 
 def check_outputs(out: tuple[Path, ...], kinds: tuple[str, ...]) -> None:
@@ -151,6 +165,8 @@ def _evidence_of_areas(point: "OperatingPoint", certificate: Any) -> dict[str, A
     }
     if certificate.kind == "spectral":
         evidence["why"] = "a loop between areas may have a gain of 1, or W_r is general"
+        if not point.system.separable:
+            evidence["why"] = "none is known where gates lag, as in the published form"
     if certificate.T is None:
         return evidence
     each = [verify(area, T) for area, T in zip(area_points(point), certificate.T, strict=True)]
@@ -163,7 +179,7 @@ def _evidence_of_areas(point: "OperatingPoint", certificate: Any) -> dict[str, A
 
 
 def states_by_name(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """`y` and `a` of a result of `analyze` or `certify`, with the words for which area's."""
+    """The state in a result of `analyze`, with the words for which area's."""
     if "areas" not in result:
         return [("", result)]
     return [(f" of area {i + 1}", area) for i, area in enumerate(result["areas"])]
@@ -204,12 +220,13 @@ def others_in_words(evidence: dict[str, Any]) -> str:
     return f"{len(evidence['states'])}, {stable} of them stable: {evidence['why']}"
 
 
-def describe(circuit: "Circuit | Hierarchy") -> str:
+def describe(circuit: "Circuit | Hierarchy | GatedHierarchy") -> str:
     """One line about a circuit or hierarchy."""
     if is_hierarchy(circuit):
         sizes = ", ".join(f"{n} + {n}" for n in circuit.sizes)
         form = "no feedback" if circuit.is_cascade else f"{circuit.form} feedback"
-        return f"{len(circuit.sizes)} areas of {sizes} neurons, {form}"
+        gates = ", with gates and trackers" if circuit.form == "published" else ""
+        return f"{len(circuit.sizes)} areas of {sizes} neurons, {form}{gates}"
     recurrence = "identity recurrence" if circuit.has_identity_recurrence else "general recurrence"
     model = "rectified model" if circuit.rectified else "main model"
     return f"{circuit.n} + {circuit.n} neurons, {recurrence}, {model}"

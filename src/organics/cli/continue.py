@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from organics.cli.answer import Answer, show
+from organics.cli.answer import Answer, note, show
 from organics.cli.circuits import (
     FIGURES,
     about,
@@ -20,7 +20,7 @@ from organics.cli.circuits import (
 from organics.names import Figure
 from organics.settings import Needs
 
-_WHY = "folds and Hopf points are proved in one circuit only"
+_BOUNDS = "from` and `to"  # as refusals name them
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,17 @@ class Continue:
         second = None if self.second is None else _second(self.second)
         if self.figure == "plane" and second is None:
             raise ValueError('`figure` can be "plane" with a `second` parameter only.')
-        ((circuit, drives),) = load(self.file, only_circuits=_WHY if self.prove else "")
+        ((circuit, drives),) = load(self.file, proves=self.prove)
         z = one_drive(drives, self.drive)
         if self.neuron >= circuit.n:
             raise ValueError(
                 f"`neuron` must be below {circuit.n}, the number of neurons, not {self.neuron}."
             )
-        from organics.branches.continuation import continuation
-
         bounds = self.low, self.high
-        start = _all_states(circuit, z) if self.all else None
-        found = continuation(
-            circuit, z, self.parameter, bounds, second=second, start=start, cycles=self.cycles
-        )
+        self._require_line(circuit, z, bounds)
+        if is_hierarchy(circuit) or circuit.rectified:
+            note("following branches: the first time, programs are compiled for up to a minute.")
+        found = self._follow(circuit, z, bounds, second)
         if self.prove:
             from organics.proofs.bifurcations import prove_events
 
@@ -97,6 +95,36 @@ class Continue:
             show(answer, as_json=self.json)
             raise KeyboardInterrupt
         return answer
+
+    def _require_line(self, circuit: Any, z: Any, bounds: tuple[float, float]) -> None:
+        """Refuse, in the words of the command line, a parameter that does not exist and bounds that
+        do not fit."""
+        from organics.branches.continuation import as_system, require_valid_range
+        from organics.branches.family import as_line
+
+        line = as_line(as_system(circuit, z, self.parameter), self.parameter)
+        require_valid_range(line, bounds, _BOUNDS)
+        if self.all and not self.low <= line.value <= self.high:
+            raise ValueError(
+                f"`{_BOUNDS}` must include {line.value:g}, the file's own {line.name}, where "
+                f"`--all` looks for states, not {self.low:g} and {self.high:g}."
+            )
+
+    def _follow(self, circuit: Any, z: Any, bounds: tuple[float, float], second: Any) -> Any:
+        from organics.branches.continuation import continuation
+        from organics.errors import NoSteadyState
+
+        start = _all_states(circuit, z) if self.all else None
+        try:
+            return continuation(
+                circuit, z, self.parameter, bounds, second=second, start=start, cycles=self.cycles
+            )
+        except NoSteadyState:
+            other = "" if self.all else ", or `--all`"
+            raise NoSteadyState(
+                "no steady state was found to start from: give other values of `--from` and `--to`"
+                f"{other}."
+            ) from None
 
     def _write(self, path: Path, found: Any, circuit: Any, document: dict[str, Any]) -> None:
         if path.suffix.lower() in FIGURES:

@@ -11,6 +11,7 @@ from organics.cli.answer import Answer, note
 from organics.cli.circuits import (
     FIGURES,
     about,
+    check_correlation_time,
     check_noise,
     check_outputs,
     describe,
@@ -47,7 +48,8 @@ class Simulate:
     """TIME:FACTOR: from TIME (ms) on, the drive is FACTOR times the original one."""
     initial: tuple[str, ...] = ("rest",)
     """Initial state: "rest" (of the circuit without input), "steady" (under the initial drive), or
-    2n numbers, all y and then all a (of a hierarchy, area by area)."""
+    2n numbers, all y and then all a (of a hierarchy, area by area; in the published form 4n, p and
+    t last)."""
     duration: float = 100.0
     """Simulated time in ms."""
     samples: int = 201
@@ -58,6 +60,8 @@ class Simulate:
     """Level of additive noise in the principal neurons."""
     noise_a: float = 0.0
     """Level of additive noise in the modulator neurons; it must not push `a` below 0."""
+    tau_f: float | None = None
+    """Correlation time of the noise in ms: it is low-pass filtered; white by default."""
     dt: float | None = None
     """Largest step with noise, in ms; 0.02 by default. Without noise the steps are chosen by their
     errors."""
@@ -78,7 +82,9 @@ class Simulate:
         ((circuit, drives),) = load(self.file)
         import numpy as np
 
-        self._require_memory(sum(circuit.sizes))
+        from organics.circuit.areas import joined
+
+        self._require_memory(len(joined(circuit.time_constants)))
         drive = np.asarray(one_drive(drives, self.drive))[None]
         over_time = (np.zeros(1), drive)
         if self.drive_table is not None:
@@ -99,6 +105,9 @@ class Simulate:
         if self.samples < 2:
             raise ValueError(f"`samples` must be at least 2, not {self.samples}.")
         check_noise(noise=self.noise, noise_a=self.noise_a)
+        check_correlation_time(self.tau_f)
+        if self.tau_f is not None and not (self.noise or self.noise_a):
+            raise ValueError(f"`tau_f` must be left out without noise, not {self.tau_f}.")
         if self.dt is not None and not 0 < self.dt < float("inf"):
             raise ValueError(f"`dt` must be finite and > 0 ms, not {self.dt}.")
         if self.dt is not None and not (self.noise or self.noise_a):
@@ -111,12 +120,12 @@ class Simulate:
     def _longest(self) -> float:
         return _STEP if self.dt is None else self.dt
 
-    def _require_memory(self, n: int) -> None:
+    def _require_memory(self, m: int) -> None:
         samples = f"a trajectory of {self.samples:,} samples"
-        require_memory(8 * self.samples * (1 + 2 * n), "samples", samples)
+        require_memory(8 * self.samples * (1 + m), "samples", samples)
         if self.noise or self.noise_a:
             steps = self.duration / self._longest
-            require_memory(8 * steps * 2 * n, "dt", f"the noise of {steps:.3g} steps")
+            require_memory(8 * steps * m, "dt", f"the noise of {steps:.3g} steps")
 
     def _noisy(self, circuit, drive, start):
         import warnings
@@ -132,7 +141,7 @@ class Simulate:
             result = simulate_noisy(
                 circuit,
                 drive,
-                Noise(self.noise, self.noise_a),
+                Noise(self.noise, self.noise_a, tau_f=self.tau_f),
                 interval / save_every,
                 save_every * (self.samples - 1),
                 start,
@@ -183,6 +192,7 @@ class Simulate:
             "z": z,
             "noise": self.noise,
             "noise_a": self.noise_a,
+            "tau_f_ms": self.tau_f,
             "t": t,
             **_as_document(result.state, good),
             "residual": residual,
@@ -203,6 +213,7 @@ def _start(circuit, z, words: tuple[str, ...]) -> Any:
     """The initial state; None for the state of rest without input."""
     import jax.numpy as jnp
 
+    from organics.circuit.areas import joined
     from organics.rest.search import steady_state
 
     if words == ("rest",):
@@ -216,7 +227,7 @@ def _start(circuit, z, words: tuple[str, ...]) -> Any:
         values = [float(word) for word in words]
     except ValueError:
         values = []
-    m = 2 * sum(circuit.sizes)
+    m = len(joined(circuit.time_constants))
     if len(values) != m or not all(map(math.isfinite, values)):
         raise ValueError(
             f'`initial` must be "rest", "steady" or {m} numbers, all y and then all a, '

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -11,6 +11,7 @@ from organics.cli.answer import Answer
 from organics.cli.circuits import (
     FIGURES,
     about,
+    check_correlation_time,
     check_noise,
     check_outputs,
     describe,
@@ -41,6 +42,8 @@ class Spectrum:
     """Level of additive noise in the principal neurons."""
     noise_a: float = 0.0
     """Level of additive noise in the modulator neurons."""
+    tau_f: float | None = None
+    """Correlation time of the noise in ms: it is low-pass filtered; white by default."""
     neurons: tuple[str, ...] = ()
     """Neurons such as y1 or a2, in a hierarchy such as 2.y1 for y1 of area 2; by default the first
     ones of both kinds, at most six."""
@@ -68,9 +71,10 @@ class Spectrum:
         from organics.simulation.noise import Noise
 
         z = one_drive(drives, self.drive)
-        chosen = _chosen(self.neurons, circuit.sizes)
+        chosen = _chosen(self.neurons, circuit.by_area(circuit.time_constants))
         hertz = np.geomspace(self.low, self.high, self.points)
-        noise, point = Noise(self.noise, self.noise_a), steady_state(circuit, z)
+        noise = Noise(self.noise, self.noise_a, tau_f=self.tau_f)
+        point = steady_state(circuit, z)
         if self.coherence:
             pairs = list(combinations(chosen, 2))
             names = [f"{one} and {other}" for one, other in pairs]
@@ -93,6 +97,7 @@ class Spectrum:
             "z": z,
             "noise": self.noise,
             "noise_a": self.noise_a,
+            "tau_f_ms": self.tau_f,
             "frequencies_hz": hertz,
             "coherence" if self.coherence else "power_per_hz": dict(
                 zip(names, values.T, strict=True)
@@ -107,6 +112,7 @@ class Spectrum:
     def _require(self) -> None:
         check_outputs(self.out, (*FIGURES, ".csv", ".npz"))
         check_noise(noise=self.noise, noise_a=self.noise_a)
+        check_correlation_time(self.tau_f)
         if not self.noise and not self.noise_a:
             raise ValueError(
                 "`noise` or `noise_a` must be above 0: without noise there is no power."
@@ -122,30 +128,32 @@ class Spectrum:
             raise ValueError("`neurons` must be at least two for `coherence`, not one.")
 
 
-def _chosen(names: tuple[str, ...], sizes: tuple[int, ...]) -> dict[str, int]:
-    """The neurons' indices by name. Raises `ValueError` for an unknown one."""
-    first = [f"{kind}{i + 1}" for kind in "ya" for i in range(min(sizes[0], _SHOWN // 2))]
-    labels = [""] if len(sizes) == 1 else [f"{k + 1}." for k in range(len(sizes))]
+def _chosen(names: tuple[str, ...], areas: tuple[Any, ...]) -> dict[str, int]:
+    """The neurons' indices by name; `areas` are like states. Raises `ValueError` for an unknown
+    one."""
+    shown = min(len(areas[0].y), _SHOWN // 2)
+    first = [f"{kind}{i + 1}" for kind in "ya" for i in range(shown)]
+    labels = [""] if len(areas) == 1 else [f"{k + 1}." for k in range(len(areas))]
     every = [
         f"{label}{kind}{i + 1}"
-        for label, n in zip(labels, sizes, strict=True)
-        for kind in "ya"
-        for i in range(n)
+        for label, area in zip(labels, areas, strict=True)
+        for kind, values in area._asdict().items()
+        for i in range(len(values))
     ]
     places = {name: place for place, name in enumerate(every)}
     names = names or tuple(labels[0] + name for name in first)
     unknown = next((name for name in names if name not in places), None)
     if unknown is not None:
-        raise ValueError(f"`neurons` must be of {_ranges(labels, sizes)}, not {unknown!r}.")
+        raise ValueError(f"`neurons` must be of {_ranges(labels, areas)}, not {unknown!r}.")
     return {name: places[name] for name in names}
 
 
-def _ranges(labels: list[str], sizes: tuple[int, ...]) -> str:
+def _ranges(labels: list[str], areas: tuple[Any, ...]) -> str:
     """The names of all neurons, in words."""
     each = [
-        f"{label}{kind}1 to {label}{kind}{n}"
-        for label, n in zip(labels, sizes, strict=True)
-        for kind in "ya"
+        f"{label}{kind}1 to {label}{kind}{len(values)}"
+        for label, area in zip(labels, areas, strict=True)
+        for kind, values in area._asdict().items()
     ]
     return " and ".join(each) if len(each) == 2 else f"{', '.join(each[:-1])} and {each[-1]}"
 

@@ -43,7 +43,7 @@ class States:
         from organics.arguments import require_whole
 
         require_whole("max_boxes", self.max_boxes)
-        ((circuit, drives),) = load(self.file)
+        ((circuit, drives),) = load(self.file, proves=self.prove)
         import numpy as np
 
         from organics.enumeration.states import require_few, steady_states

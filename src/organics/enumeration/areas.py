@@ -11,6 +11,7 @@ up to what they do there, where there is one, a stable one: to 1. A pair of miss
 opposite signs raises no alarm.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ from jaxtyping import Array, Bool, Float
 
 from organics.branches.continuation import continuation
 from organics.circuit.areas import joined
+from organics.circuit.gated import GatedHierarchy
 from organics.circuit.hierarchy import Hierarchy
 from organics.circuit.values import Values
 from organics.errors import NoSteadyState
@@ -27,7 +29,7 @@ from organics.linear.jacobian import determinant_sign
 from organics.rest.balance import judge
 from organics.rest.newton import newton
 from organics.rest.search import steady_state
-from organics.rest.system import DrivenHierarchy
+from organics.rest.system import Driven, DrivenHierarchy, driven_by
 
 _TOLERANCE = 2e-12  # of the balance of each equation
 _SAME = 1e-5  # distance of two finds of one state, in the system's units of length
@@ -39,6 +41,7 @@ _FURTHEST = 3.0  # multiple of the change of `gamma` up to which they are
 _BEYOND = 30.0  # factor by which a random `a` may exceed the largest one known
 
 CLOSED_FORM, CONTINUED, RANDOM = "from the closed form", "continued in gamma", "from a random start"
+BALANCED = "from a state of the balanced form"
 
 
 class FoundAreas(NamedTuple):
@@ -59,13 +62,7 @@ def search_areas(hierarchy: Hierarchy, z: Values, seed: int) -> FoundAreas:
     point = steady_state(hierarchy, z)
     first = np.asarray(joined(point.state), np.float64)
     found: list[tuple[np.ndarray, str, int]] = []
-
-    def start(starts: Float[np.ndarray, "k m"], how: str) -> None:
-        for x, sign, good in zip(*map(np.asarray, _ends(system, starts)), strict=True):
-            units = np.asarray(system.lengths(jnp.asarray(x)))
-            if good and all(np.max(np.abs(x - known) / units) > _SAME for known, _, _ in found):
-                found.append((x, how, int(sign)))
-
+    start = partial(_add_ends, system, found)
     start(_padded(first[None]), CLOSED_FORM)
     if len(first) <= _FOLLOWED:
         start(_padded(_on_the_branch(hierarchy, z)), CONTINUED)
@@ -75,6 +72,33 @@ def search_areas(hierarchy: Hierarchy, z: Values, seed: int) -> FoundAreas:
     x = np.array([x for x, _, _ in found]).reshape(-1, len(first))
     expected = _expected_degree(hierarchy, z, x)
     return FoundAreas(x, [how for _, how, _ in found], [sign for _, _, sign in found], expected)
+
+
+def search_gated(gated: GatedHierarchy, z: Values, seed: int) -> FoundAreas:
+    """Those of the published form: near the states of the balanced one, which they are where
+    `floor = 0`, and from random states. Gates and trackers start at rest."""
+    z = jnp.asarray(z, gated.dtype)
+    system = driven_by(gated, z)
+    balanced = search_areas(gated.hierarchy, z, seed)
+    rng = np.random.default_rng(seed)
+    found: list[tuple[np.ndarray, str, int]] = []
+    known = np.asarray(joined(steady_state(gated.hierarchy, z).state), np.float64)
+    ways = [(balanced.x, BALANCED), (_random(gated.hierarchy, known, rng), RANDOM)]
+    for starts, how in ways:
+        if len(starts):
+            state = jax.vmap(gated.complete)(gated.hierarchy.split(jnp.asarray(_padded(starts))))
+            _add_ends(system, found, np.asarray(joined(state)), how)
+    m = len(system.time_constants())
+    x = np.array([x for x, _, _ in found]).reshape(-1, m)
+    return FoundAreas(x, [how for _, how, _ in found], [sign for _, _, sign in found], None)
+
+
+def _add_ends(system: Driven, found: list, starts: Float[np.ndarray, "k m"], how: str) -> None:
+    """Add the states to which Newton's method leads, each once."""
+    for x, sign, good in zip(*map(np.asarray, _ends(system, starts)), strict=True):
+        units = np.asarray(system.lengths(jnp.asarray(x)))
+        if good and all(np.max(np.abs(x - known) / units) > _SAME for known, _, _ in found):
+            found.append((x, how, int(sign)))
 
 
 def _expected_degree(hierarchy: Hierarchy, z, x: Float[np.ndarray, "k m"]) -> int | None:
@@ -91,7 +115,7 @@ def _expected_degree(hierarchy: Hierarchy, z, x: Float[np.ndarray, "k m"]) -> in
 
 @jax.jit
 def _ends(
-    system: DrivenHierarchy, starts: Float[Array, "k m"]
+    system: Driven, starts: Float[Array, "k m"]
 ) -> tuple[Float[Array, "k m"], Float[Array, " k"], Bool[Array, " k"]]:
     """Where Newton's method ends from each start, the sign there, and whether it converged."""
 

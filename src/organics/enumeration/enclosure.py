@@ -21,7 +21,7 @@ from organics.enumeration.enclosed import ALL, AT_LEAST, UNDECIDED, Enclosed
 from organics.enumeration.exclusion import exclude
 from organics.enumeration.intervals import Interval
 from organics.enumeration.native import contract
-from organics.enumeration.one_pool import states_of_one_pool
+from organics.enumeration.one_pool import enclose_one_pool, states_of_one_pool
 from organics.enumeration.reduced import Reduced
 from organics.enumeration.search import newton, random_starts
 from organics.proofs.balls import BallCircuit
@@ -71,21 +71,6 @@ def enclose_all(
     why = "; ".join(dict.fromkeys(reasons)) or f"{boxes} boxes examined, none remains"
     shaped = np.array(v).reshape(-1, task.n), boxes, np.array(remaining).reshape(-1, 2, task.n)
     return Enclosed(outcome, why, "in a box of its own", *shaped)
-
-
-def enclose_one_pool(circuit: Circuit, z: Float[np.ndarray, " n"]) -> Enclosed | None:
-    """All steady states of the main model where all neurons have one pool; `None` elsewhere."""
-    n = circuit.n
-    exact = None if circuit.rectified else states_of_one_pool(circuit, z, list(range(n)))
-    if exact is None:
-        return None
-    v = [[float((a.sqrt() * y).mid()) for y, a in zip(*box, strict=True)] for box in exact]
-    W, W_r = (np.asarray(w, np.float64) for w in (circuit.pool, circuit.recurrent))
-    why = f"these are the roots of a polynomial of degree {2 * n + 2}, isolated exactly"
-    if np.all(W[0, 0] == W) and np.linalg.norm(2 * W_r - np.eye(n), 2) <= 1:
-        why = "with one pool and |2 W_r - I| <= 1 there is one steady state"
-    none = np.empty((0, 2, n))
-    return Enclosed(ALL, why, "as a root", np.array(v).reshape(-1, n), 0, none)
 
 
 class _Part(NamedTuple):

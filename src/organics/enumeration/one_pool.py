@@ -18,10 +18,26 @@ from jaxtyping import Float
 
 from organics.circuit.circuit import Circuit
 from organics.circuit.weights import Weights
+from organics.enumeration.enclosed import ALL, Enclosed
 from organics.proofs.balls import Box, rational, rational_row
 from organics.proofs.roots import positive_roots
 
 _FIRST_BITS, _MOST_BITS = 128, 4096
+
+
+def enclose_one_pool(circuit: Circuit, z: Float[np.ndarray, " n"]) -> Enclosed | None:
+    """All steady states of the main model where all neurons have one pool; `None` elsewhere."""
+    n = circuit.n
+    exact = None if circuit.rectified else states_of_one_pool(circuit, z, list(range(n)))
+    if exact is None:
+        return None
+    v = [[float((a.sqrt() * y).mid()) for y, a in zip(*box, strict=True)] for box in exact]
+    W, W_r = (np.asarray(w, np.float64) for w in (circuit.pool, circuit.recurrent))
+    why = f"these are the roots of a polynomial of degree {2 * n + 2}, isolated exactly"
+    if np.all(W[0, 0] == W) and np.linalg.norm(2 * W_r - np.eye(n), 2) <= 1:
+        why = "with one pool and |2 W_r - I| <= 1 there is one steady state"
+    none = np.empty((0, 2, n))
+    return Enclosed(ALL, why, "as a root", np.array(v).reshape(-1, n), 0, none)
 
 
 def states_of_one_pool(

@@ -10,6 +10,7 @@ from jaxtyping import ArrayLike, Float
 from organics.arguments import require_flag, require_whole
 from organics.circuit.areas import Areas, State, modulators, named
 from organics.circuit.circuit import Circuit, as_drive
+from organics.circuit.gated import GatedHierarchy
 from organics.enumeration.degree import expected_degree
 from organics.enumeration.enclosed import ALL, AT_LEAST, UNDECIDED, Enclosed
 from organics.enumeration.reduced import Reduced
@@ -163,7 +164,8 @@ def steady_states(
 
     A hierarchy has one if feedback never acts (`Hierarchy.never_acts`) and all recurrence is the
     identity. Otherwise states are searched for from the closed form, along `gamma`, and from random
-    states; whether they are all is not known.
+    states; whether they are all is not known. Those of a `GatedHierarchy` are searched for near
+    those of its hierarchy, and cannot be proved.
 
     Arguments
         circuit: the main or the rectified model; unless there provably is one state, at most 100
@@ -213,6 +215,22 @@ def _all(hierarchy: Any, z, prove: bool, max_boxes: int, seed: int) -> SteadySta
 
 
 @_all.register
+def _(gated: GatedHierarchy, z, prove: bool, max_boxes: int, seed: int) -> SteadyStates:
+    del max_boxes
+    if prove:
+        raise ValueError("`prove` must be False: nothing is proved about gates and trackers.")
+    from organics.enumeration.areas import search_gated  # as above
+
+    found = search_gated(gated, z, seed)
+    states = [
+        _described(given_state(gated, z, gated.split(jnp.asarray(x))), how, False, False)
+        for x, how in zip(found.x, found.how, strict=True)
+    ]
+    degree = Degree(None, sum(found.signs))
+    return _result(states, degree, NOT_ASKED, _reason(degree), 0, _no_boxes(gated))
+
+
+@_all.register
 def _(circuit: Circuit, z, prove: bool, max_boxes: int, seed: int) -> SteadyStates:
     if _has_one(circuit, z):
         point = steady_state(circuit, z)
@@ -248,11 +266,13 @@ def _enclose(circuit: Circuit, z, system: Reduced, max_boxes: int | None) -> Enc
     one_pool = not circuit.rectified and circuit.n <= _ONE_POOL and system.may_have_one_pool
     if max_boxes is None and not one_pool:
         return None
-    # imported where it is needed: proofs take a twentieth of a second
-    from organics.enumeration.enclosure import enclose_all, enclose_one_pool
-
+    # imported where they are needed: boxes take a twentieth of a second
     if max_boxes is None:
+        from organics.enumeration.one_pool import enclose_one_pool
+
         return enclose_one_pool(circuit, z)
+    from organics.enumeration.enclosure import enclose_all
+
     return enclose_all(circuit, z, system, max_boxes)
 
 

@@ -32,15 +32,22 @@ class Options:
 
     def cell(self, weights: "Weights") -> Cell:
         """The circuit's cell in the native kernels."""
-        identity = weights.recurrent is None
-        return gated_cell(identity, self.rectified, self.rectified_after, self.rectified_drive)
+        identity, modulation = weights.recurrent is None, weights.modulation
+        modulated = 0 if modulation is None else modulation.raw.shape[0]
+        options = self.rectified, self.rectified_after, self.rectified_drive
+        return gated_cell(identity, *options, modulated=modulated)
 
     def parameters(self, weights: "Weights") -> Parameters:
         """The arrays that the native kernels compute with."""
-        W_r, W, gates, input_, rates, offset = weights
+        W_r, W, gates, input_, rates, offset, modulation = weights
         W_r = jnp.zeros((0, 0), offset.dtype) if W_r is None else W_r
-        vectors = jnp.concatenate([rates, offset[None]])
-        return Parameters((W_r, W, gates), input_, None, vectors)
+        vectors = [rates, offset[None]]
+        if modulation is not None:
+            raw, opened, largest, potentials, of_input = modulation
+            gates = jnp.concatenate([gates, potentials])
+            input_ = jnp.concatenate([input_, of_input])
+            vectors = [opened, rates[len(raw) :], offset[None], raw, largest]
+        return Parameters((W_r, W, gates), input_, None, jnp.concatenate(vectors))
 
     def step(
         self,
@@ -49,14 +56,29 @@ class Options:
         state: Float[Array, "batch four_H"],
     ) -> Float[Array, "batch four_H"]:
         """One step, as `step` below, with the input's product included."""
-        return step(self, weights, x @ weights.input.T, state)
+        return step(self, weights, project(weights, x), state)
+
+
+class Modulation(NamedTuple):
+    """What makes the first k of the rates of y, a, b0 and b follow the input and the potentials:
+    each is `largest * sigmoid(raw + input x + potentials (y | a))`. k is 1 or 4.
+
+    `opened` is `sigmoid(raw)`. It is used where the sum of the products is 0, so that there the
+    rates are those of a circuit without modulation bit by bit, whatever computes the sigmoid.
+    """
+
+    raw: Float[Array, "k H"]
+    opened: Float[Array, "k H"]
+    largest: Float[Array, "k H"]
+    potentials: Float[Array, "k_H two_H"]
+    input: Float[Array, "k_H m"]
 
 
 class Weights(NamedTuple):
     """All arrays of the recurrence, for H neurons and m inputs. Rows are the receivers.
 
     `rates` are the step size over the time constants of y, a, b0 and b. `offset` is `sigma^2`.
-    `recurrent=None` is the identity.
+    `recurrent=None` is the identity. `modulation` replaces the first of the rates.
     """
 
     recurrent: Float[Array, "H H"] | None
@@ -65,21 +87,24 @@ class Weights(NamedTuple):
     input: Float[Array, "three_H m"]  # rows z, b0, b
     rates: Float[Array, "4 H"]
     offset: Float[Array, " H"]
+    modulation: Modulation | None = None
 
 
 class Products(NamedTuple):
-    """Results of one step's matrix products: drive, recurrent input, pool, and gates."""
+    """Results of one step's matrix products: drive, recurrent input, pool, gates, and the step size
+    over the time constants of y, a, b0 and b."""
 
     z: Float[Array, "batch H"]
     yhat: Float[Array, "batch H"]
     pool: Float[Array, "batch H"]
     gates: Float[Array, "batch two_H"]
+    rates: Float[Array, "#batch four_H"]
 
 
 def products(
     options: Options,
     weights: Weights,
-    projected: Float[Array, "batch three_H"],
+    projected: Float[Array, "batch rows"],
     state: Float[Array, "batch four_H"],
 ) -> Products:
     """The terms that the neurons' equations need. `projected` is the input's product."""
@@ -95,8 +120,37 @@ def products(
     pool = (jnp.square(q) * jax.nn.relu(a)) @ weights.normalization.T
     z = projected[:, :H]
     z = jax.nn.relu(z) if options.rectified_drive else z
-    gates = jax.nn.sigmoid(projected[:, H:] + state[:, : 2 * H] @ weights.gates.T)
-    return Products(z, yhat, pool, gates)
+    gates = jax.nn.sigmoid(projected[:, H : 3 * H] + state[:, : 2 * H] @ weights.gates.T)
+    return Products(z, yhat, pool, gates, _rates(weights, projected, state))
+
+
+def _rates(
+    weights: Weights, projected: Float[Array, "batch rows"], state: Float[Array, "batch four_H"]
+) -> Float[Array, "#batch four_H"]:
+    fixed, modulation = weights.rates.reshape(1, -1), weights.modulation
+    if modulation is None:
+        return fixed
+    H = weights.offset.shape[0]
+    raw, opened, largest = (
+        part.reshape(1, -1) for part in (modulation.raw, modulation.opened, modulation.largest)
+    )
+    shift = projected[:, 3 * H :] + state[:, : 2 * H] @ modulation.potentials.T
+    moving = largest * _opened(raw, opened, shift)
+    rest = jnp.broadcast_to(fixed[:, raw.shape[1] :], (len(state), 4 * H - raw.shape[1]))
+    return jnp.concatenate([moving, rest], axis=1)
+
+
+@jax.custom_jvp
+def _opened(raw: Array, opened: Array, shift: Array) -> Array:
+    """`sigmoid(raw + shift)`, where `opened` is `sigmoid(raw)`."""
+    return jnp.where(shift == 0, opened, jax.nn.sigmoid(raw + shift))
+
+
+@_opened.defjvp
+def _(primals, tangents):
+    found = _opened(*primals)
+    d_raw, _, d_shift = tangents
+    return found, found * (1 - found) * (d_raw + d_shift)
 
 
 def velocity(
@@ -117,7 +171,7 @@ def velocity(
 def step(
     options: Options,
     weights: Weights,
-    projected: Float[Array, "batch three_H"],
+    projected: Float[Array, "batch rows"],
     state: Float[Array, "batch four_H"],
 ) -> Float[Array, "batch four_H"]:
     """One Euler step, all right-hand sides at the old state.
@@ -125,11 +179,12 @@ def step(
     Source: Rawat et al. 2024, the discretised ORGaNICs.
     """
     found = products(options, weights, projected, state)
-    return state + weights.rates.reshape(1, -1) * velocity(weights, state, found)
+    return state + found.rates * velocity(weights, state, found)
 
 
-def project(
-    weights: Weights, x: Float[Array, "steps batch m"]
-) -> Float[Array, "steps batch three_H"]:
-    """The input's products at all steps at once."""
-    return x @ weights.input.T
+def project(weights: Weights, x: Float[Array, "*batch m"]) -> Float[Array, "*batch rows"]:
+    """The input's products: rows z, b0, b, and those of modulated rates."""
+    found = x @ weights.input.T
+    if weights.modulation is None:
+        return found
+    return jnp.concatenate([found, x @ weights.modulation.input.T], axis=-1)

@@ -53,11 +53,18 @@ class Cell(NamedTuple):
 
 
 def gated_cell(
-    identity: bool, rectified: bool, rectified_after: bool, rectified_drive: bool
+    identity: bool,
+    rectified: bool,
+    rectified_after: bool,
+    rectified_drive: bool,
+    *,
+    modulated: int = 0,
 ) -> Cell:
-    """The gated circuit's cell; the options are those of `organics.kernels.equations`."""
+    """The gated circuit's cell; the options are those of `organics.kernels.equations`, and the
+    number of modulated rates is 0, 1 or 4."""
     options = identity, rectified, rectified_after, rectified_drive
-    return Cell("organics", 4, 3 if identity else 4, tuple(map(float, options)))
+    name = {0: "organics", 1: "organics-modulated-y", 4: "organics-modulated"}[modulated]
+    return Cell(name, 4, (3 if identity else 4) + modulated, tuple(map(float, options)))
 
 
 def keeps(H: int, size: int) -> bool:

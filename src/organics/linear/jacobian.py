@@ -11,7 +11,7 @@ from jaxtyping import Array, Complex, Float, Int
 
 from organics.circuit.areas import Areas, joined
 from organics.circuit.circuit import Circuit, State, gate, root
-from organics.circuit.hierarchy import Feedback, Hierarchy
+from organics.circuit.hierarchy import Feedback, Hierarchy, PieceOfHierarchy
 from organics.machine.lapack import single_threaded_lapack
 from organics.machine.processors import available
 
@@ -139,6 +139,9 @@ def imbalance_matrix(system: Areas, state: Any) -> Float[Array, "m m"]:
     known."""
     z = jnp.zeros(system.areas[0].n, system.areas[0].dtype)  # on which it does not depend
     return jax.jacfwd(lambda x: joined(system.imbalance(system.split(x), z)))(joined(state))
+
+
+imbalance_matrix.register(PieceOfHierarchy, imbalance_matrix.dispatch(object))
 
 
 @imbalance_matrix.register(Circuit)

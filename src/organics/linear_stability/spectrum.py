@@ -5,17 +5,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Complex, Float
 
 from organics.circuit.areas import Areas
 from organics.circuit.circuit import Circuit, State, gate
 from organics.linear.jacobian import descending, jacobian, own_leak, rest_jacobian, spectrum
+from organics.linear.rightmost import rightmost
 from organics.linear_stability.oscillator import leak_and_rate
 from organics.machine.mesh import alike
 from organics.printing import Lines, in_html, in_words, numbers, verdict
 from organics.rest.point import OperatingPoint, require_any_point
 
 _MOST_OPEN = 6  # neurons of open sign: more would mean too many combinations
+_MOST_NEURONS = 1024  # of which all eigenvalues are computed unless asked for
+_TRUSTED = 1e-4  # residual, relative to the time constants, up to which an eigenvalue is believed
 
 
 class Stability(NamedTuple):
@@ -35,6 +39,10 @@ class Stability(NamedTuple):
             negative for one that grows.
         leading_frequency: frequency of the least damped oscillating mode, in Hz (not kHz); 0 if no
             mode oscillates.
+        residual: `None` if all eigenvalues were computed. Else, with `matrix_free`, there are only
+            a few rightmost ones, k in place of 2n, and this is the first one's `|J v - l v|`, in
+            1/ms, for the unit vector `v` found with it: `l` is an eigenvalue of a matrix that is so
+            close to `J`. For `W_r = I` the abscissa is at most `oscillator_bound`, too.
     """
 
     point: OperatingPoint
@@ -44,6 +52,12 @@ class Stability(NamedTuple):
     frequencies: Float[Array, " two_n"]
     damping_ratios: Float[Array, " two_n"]
     leading_frequency: Float[Array, ""]
+    residual: Float[Array, ""] | None = None
+
+    @property
+    def matrix_free(self) -> bool:
+        """Whether only the rightmost eigenvalues were computed, by products with the weights."""
+        return self.residual is not None
 
     def lines(self) -> Lines:
         """The result as a verdict and lines of text."""
@@ -52,6 +66,8 @@ class Stability(NamedTuple):
             ("leading frequency", numbers(self.leading_frequency, "Hz")),
             ("eigenvalues", numbers(self.eigenvalues, "1/ms")),
         )
+        if self.matrix_free:
+            rows += (("matrix-free, residual", numbers(self.residual, "1/ms")),)
         return Lines(verdict(self.stable, "stable", "NOT stable"), rows + self.point.lines().rows)
 
     def __str__(self) -> str:
@@ -61,10 +77,10 @@ class Stability(NamedTuple):
         return in_html(self)
 
 
-def stability(point: OperatingPoint) -> Stability:
+def stability(point: OperatingPoint, *, matrix_free: bool | None = None) -> Stability:
     """Eigenvalues and stability of a circuit or hierarchy at the steady state of `steady_state`.
 
-    Can be jitted and mapped. If no steady state was found, the spectrum is taken at the best state
+    Can be jitted and mapped, unless `matrix_free`. If no steady state was found, the spectrum is taken at the best state
     found, and `stable` is false.
 
     For identity recurrence (`W_r=None`, or an explicit identity that is not being traced) real
@@ -80,14 +96,60 @@ def stability(point: OperatingPoint) -> Stability:
     of its areas, and it is stable if they are: always, for identity recurrence. Otherwise they are
     those of the whole Jacobian; `organics.jacobian` says what it is at `y_i = 0`.
 
-    Raises `ValueError` if `point` is not an `OperatingPoint`.
+    With `matrix_free`, no matrix is formed: a few rightmost eigenvalues are found by products with
+    the weights, in time proportional to theirs, and `residual` tells how well. This is the default
+    for a circuit of more than 1,024 neurons, outside of JAX's transformations. Without identity
+    recurrence, `stable` is then also false if the residual is above 1e-4 of the largest rate
+    `1/tau`, or above the distance to 0, or if a neuron of the rectified model is at `y_i = 0`.
+
+    Raises `ValueError` if `point` is not an `OperatingPoint`, or with `matrix_free` if it is being
+    traced or not that of a `Circuit`.
     """
-    return _stability(require_any_point(point))
+    point = require_any_point(point)
+    able = isinstance(point.system, Circuit)
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(point))
+    if matrix_free is None:
+        matrix_free = able and not traced and point.system.n > _MOST_NEURONS
+    if not matrix_free:
+        return _stability(point)
+    if traced or not able:
+        raise ValueError(
+            "`matrix_free` must be left out for a hierarchy, and under JAX's transformations, such "
+            "as `jit` and `vmap`."
+        )
+    return _by_products(point)
 
 
 @jax.jit  # one program for each size, also when called eagerly
 def _stability(point: OperatingPoint) -> Stability:
-    eigenvalues, stable = linearize(point.system, point.z, point.state, point.converged)
+    return _of_eigenvalues(
+        point, *linearize(point.system, point.z, point.state, point.converged), None
+    )
+
+
+def _by_products(point: OperatingPoint) -> Stability:
+    circuit, z, state = point.system, point.z, point.state
+    found = rightmost(circuit, z, state)
+    values = jnp.asarray(found.values, np.result_type(circuit.dtype, np.complex64))
+    residual = jnp.asarray(found.residuals[0], circuit.dtype)
+    if circuit.has_identity_recurrence:
+        bound = oscillator_bound(circuit, state)
+        rates = jnp.where(point.converged, jnp.minimum(values.real, bound), values.real)
+        values, stable = jax.lax.complex(rates, values.imag), point.converged
+    else:
+        fastest = 1 / jnp.minimum(jnp.min(circuit.tau_y), jnp.min(circuit.tau_a))
+        trusted = residual <= jnp.minimum(_TRUSTED * fastest, -values[0].real)
+        smooth = not circuit.rectified or not bool(jnp.any(_open_sign(circuit, z, state)))
+        stable = point.converged & trusted & smooth
+    return _of_eigenvalues(point, values, stable, residual)
+
+
+def _of_eigenvalues(
+    point: OperatingPoint,
+    eigenvalues: Complex[Array, " k"],
+    stable: Bool[Array, ""],
+    residual: Float[Array, ""] | None,
+) -> Stability:
     size = jnp.abs(eigenvalues)
     frequencies = jnp.abs(eigenvalues.imag) / (2 * np.pi)
     # equal real eigenvalues may be computed as a pair that agrees in half of the digits only
@@ -100,6 +162,7 @@ def _stability(point: OperatingPoint) -> Stability:
         frequencies=frequencies,
         damping_ratios=-eigenvalues.real / jnp.where(size > 0, size, 1),
         leading_frequency=1000 * jnp.where(oscillates, frequencies, 0)[jnp.argmax(oscillates)],
+        residual=residual,
     )
 
 
@@ -201,9 +264,7 @@ def slopes_at_zero(
         return active, jnp.bool_(True)
     W_r = jax.lax.stop_gradient(circuit.recurrent.as_matrix())
     circuit, z, (y, a) = jax.lax.stop_gradient((circuit, z, state))
-    rounding = float(jnp.finfo(y.dtype).eps) ** 0.75
-    slope = jnp.maximum(jnp.abs(circuit.own_gain(a)), 1)
-    open_sign = jnp.abs(y) * slope <= rounding * circuit.terms(state, z).y
+    open_sign = _open_sign(circuit, z, state)
     q = jnp.where(open_sign, 0, circuit.rectify(y))
     unreached = open_sign & (circuit.b * z == 0) & (jnp.abs(W_r) @ q == 0)
     others = open_sign & ~unreached
@@ -218,6 +279,15 @@ def slopes_at_zero(
     seen = jnp.where(decays | (jnp.sum(open_sign) > _MOST_OPEN), others, open_sign)
     few = jnp.sum(seen) <= _MOST_OPEN
     return _least_stable(circuit, z, State(y, a), seen & few), decays & few
+
+
+@jax.jit
+def _open_sign(circuit: Circuit, z: Float[Array, " n"], state: State) -> Bool[Array, " n"]:
+    """Where `y_i` is 0 to within the tolerance of its equation's terms."""
+    y, a = state
+    rounding = float(jnp.finfo(y.dtype).eps) ** 0.75
+    slope = jnp.maximum(jnp.abs(circuit.own_gain(a)), 1)
+    return jnp.abs(y) * slope <= rounding * circuit.terms(state, z).y
 
 
 def _least_stable(

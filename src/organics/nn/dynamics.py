@@ -3,10 +3,12 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from organics.circuit.circuit import Circuit
+from organics.kernels.equations import products, project
 from organics.linear.jacobian import eigenvalues
 from organics.nn.arguments import as_input, require_finite, require_type
 from organics.nn.moments import jacobians, states
@@ -20,8 +22,10 @@ def circuit_at(
 
     If the gains `b`, `b0` of `state` and the input `x`, (m,), stay constant, the layer's steps are
     Euler steps of `dt` ms of this circuit: `steady_state`, `stability`, `certify` and `energy` then
-    say where it is heading. `index` selects the circuit of a stack, by default the topmost; a
-    circuit above the lowest is driven by the `y` of the one below after this step.
+    say where it is heading. Modulated time constants are those of the moment. They move with the
+    state, but where it rests the linearization is that of the constants there, so with the identity
+    it is stable whatever they are. `index` selects the circuit of a stack, by default the topmost;
+    a circuit above the lowest is driven by the `y` of the one below after this step.
 
     Raises `ValueError` for a layer with `rectification="outside"` (unless `W_r` is the identity),
     which is not a `Circuit`, for an `index` out of range, or for arrays of another shape or type or
@@ -42,7 +46,9 @@ def circuit_at(
     cell, gains = layer.cells[chosen], state[chosen]
     weights = cell.weights()
     z = cell.W_zx @ cell.bounded_input(x)
-    tau_y, tau_a = layer.dt / weights.rates[:2]
+    projected = project(weights, cell.inputs(x)[None])
+    rates = products(layer.options, weights, projected, jnp.concatenate(gains)[None]).rates
+    tau_y, tau_a = layer.dt / rates.reshape(4, -1)[:2]
     circuit = Circuit(
         W=weights.normalization,
         W_r=weights.recurrent,

@@ -1,5 +1,6 @@
 """The gated circuit as a recurrent layer on sequences."""
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from organics.arguments import (
 )
 from organics.circuit.constraints import at_most_one, cap_spectral_norm, semidefinite
 from organics.kernels import recurrence
+from organics.kernels.equations import Modulation as ModulationWeights
 from organics.kernels.equations import Options, Weights, project, step
 from organics.names import Backend, Drive, Memory, Rectification, Recurrence, TimeConstants
 from organics.nn.arguments import (
@@ -62,10 +64,33 @@ class _Drawn(NamedTuple):
     start: CellState
 
 
+class Modulation(eqx.Module):
+    r"""What makes the rates of a circuit follow its input and its potentials: those of y, a, b0 and
+    b (k = 4), or that of y alone (k = 1) are
+
+        dt / tau = largest_rates * sigmoid(raw_rates + T_x x + T_y y + T_a a).
+
+    Attributes
+        T_x: (k, n, m).
+        T_y, T_a: (k, n, n).
+
+    They begin at 0, where the circuit is the one with learned time constants.
+    """
+
+    T_x: Float[Array, "k n m"]
+    T_y: Float[Array, "k n n"]
+    T_a: Float[Array, "k n n"]
+
+    def __init__(self, count: int, input_size: int, size: int, dtype: np.dtype):
+        self.T_x = jnp.zeros((count, size, input_size), dtype)
+        self.T_y = jnp.zeros((count, size, size), dtype)
+        self.T_a = jnp.zeros((count, size, size), dtype)
+
+
 # compiled as one program instead of many small ones
 @partial(jax.jit, static_argnums=(1, 2, 3, 4, 5))
 def _draw(
-    key: PRNGKeyArray, input_size: int, size: int, recurrent: bool, learn_rates: bool, dtype
+    key: PRNGKeyArray, input_size: int, size: int, recurrent: bool, rates: "_Rates", dtype
 ) -> _Drawn:
     keys = iter(jr.split(key, 11))
     W_zx, W_b0x, W_bx = (
@@ -80,9 +105,49 @@ def _draw(
         of_gates=of_gates,
         W_r=orthogonal(k_r, (size, size), dtype) if recurrent else None,
         log_W=log_W * (1 - jnp.eye(size, dtype=dtype)),
-        raw_rates=jr.normal(next(keys), (4, size), dtype) if learn_rates else None,
+        raw_rates=_draw_rates(next(keys), size, rates, dtype) if rates.learned else None,
         start=draw_start(next(keys), size, dtype),
     )
+
+
+class _Rates(NamedTuple):
+    """How the rates of y, a, b0 and b are chosen.
+
+    Attributes
+        largest: the largest ones.
+        time_constants: the layer's option.
+        initial: least and largest initial time constant of y, in steps, if they are spread.
+    """
+
+    largest: tuple[float, float, float, float]
+    time_constants: TimeConstants
+    initial: tuple[float, float] | None
+
+    @property
+    def learned(self) -> bool:
+        return self.time_constants != "fixed"
+
+    @property
+    def modulated(self) -> int:
+        """How many of the rates follow the input and the potentials."""
+        return {"modulated": 4, "modulated-y": 1}.get(self.time_constants, 0)
+
+
+_SHORTEST, _LONGEST = 1.25, 5.0
+"""Where time constants are spread, those of a, b0 and b begin between the first number over the
+largest rate, and the second; in steps."""
+
+
+def _draw_rates(key: PRNGKeyArray, size: int, rates: _Rates, dtype) -> Float[Array, "4 n"]:
+    if rates.initial is None:
+        return jr.normal(key, (4, size), dtype)
+    largest = np.asarray(rates.largest)[:, None]
+    low = np.full((4, 1), rates.initial[0])
+    low[1:] = _SHORTEST / largest[1:]
+    high = np.array([[rates.initial[1]], *[[_LONGEST]] * 3])
+    spread = jr.uniform(key, (4, size), dtype)
+    ratio = jnp.asarray(high / low, dtype) ** spread
+    return -jnp.log(jnp.asarray(largest * low, dtype) * ratio - 1)  # log-uniform from low to high
 
 
 class Cell(eqx.Module):
@@ -95,6 +160,7 @@ class Cell(eqx.Module):
         log_W: normalization weights, `W = min(exp(log_W), 1)`, (n, n).
         raw_rates: for y, a, b0, b, (4, n); None if rates are not learned:
             `dt / tau = largest_rates * sigmoid(raw_rates)`.
+        modulation: what moves the rates with the input and the potentials; None if nothing does.
         start: the initial state, arrays (n,); not trained, see `trainable`.
     """
 
@@ -108,6 +174,7 @@ class Cell(eqx.Module):
     W_r: Float[Array, "n n"] | None
     log_W: Float[Array, "n n"]
     raw_rates: Float[Array, "4 n"] | None
+    modulation: Modulation | None
     start: CellState
     constraint: Recurrence = eqx.field(static=True)
     unit_drive: bool = eqx.field(static=True)
@@ -120,21 +187,22 @@ class Cell(eqx.Module):
         size: int,
         recurrent: Recurrence,
         drive: Drive,
-        learn_rates: bool,
+        rates: _Rates,
         sigma: float,
-        largest_rates: tuple[float, float, float, float],
         *,
         key: "PRNGKeyArray",
         dtype,
     ):
-        drawn = _draw(key, input_size, size, recurrent != "identity", learn_rates, dtype)
+        drawn = _draw(key, input_size, size, recurrent != "identity", rates, dtype)
         self.W_zx, self.W_b0x, self.W_bx = drawn.of_input
         self.W_b0y, self.W_b0a, self.W_by, self.W_ba = drawn.of_gates
         self.W_r, self.log_W, self.raw_rates, self.start = drawn[2:]
+        k = rates.modulated
+        self.modulation = Modulation(k, input_size, size, self.log_W.dtype) if k else None
         self.constraint = recurrent
         self.unit_drive = drive == "unit"
         self.sigma = sigma
-        self.largest_rates = largest_rates
+        self.largest_rates = rates.largest
 
     @property
     def size(self) -> int:
@@ -151,12 +219,19 @@ class Cell(eqx.Module):
 
     @property
     def rates(self) -> Float[Array, "4 n"]:
-        """Step size over the time constants of y, a, b0, b."""
+        """Step size over the time constants of y, a, b0, b; without modulation."""
+        return self._largest * self._opened
+
+    @property
+    def _largest(self) -> Float[Array, "4 1"]:
+        return jnp.asarray(self.largest_rates, self.log_W.dtype)[:, None]
+
+    @property
+    def _opened(self) -> Float[Array, "4 n"]:
         raw = self.raw_rates
         if raw is None:
             raw = jnp.ones((4, self.size), self.log_W.dtype)
-        largest = jnp.asarray(self.largest_rates, self.log_W.dtype)
-        return largest[:, None] * jax.nn.sigmoid(raw)
+        return jax.nn.sigmoid(raw)
 
     def bounded_input(self, x: Float[Array, "*batch m"]) -> Float[Array, "*batch m"]:
         """The input as the drive sees it: with a unit drive, scaled to `|W_zx x| <= 1`."""
@@ -177,19 +252,36 @@ class Cell(eqx.Module):
 
     def weights(self) -> Weights:
         """The weights as the kernels take them."""
-        gates_input = jnp.concatenate([self.W_b0x, self.W_bx])
+        gates_input = self._of_x(jnp.concatenate([self.W_b0x, self.W_bx]))
+        W_zx = self.W_zx
         if self.unit_drive:
-            absent = jnp.zeros_like
-            input_ = jnp.block([[absent(self.W_zx), self.W_zx], [gates_input, absent(gates_input)]])
-        else:
-            input_ = jnp.concatenate([self.W_zx, gates_input])
+            W_zx = jnp.concatenate([jnp.zeros_like(W_zx), W_zx], axis=1)
         return Weights(
             recurrent=self.recurrent,
             normalization=at_most_one(self.log_W),
             gates=jnp.block([[self.W_b0y, self.W_b0a], [self.W_by, self.W_ba]]),
-            input=input_,
+            input=jnp.concatenate([W_zx, gates_input]),
             rates=self.rates,
             offset=jnp.full(self.size, self.sigma**2, self.log_W.dtype),
+            modulation=self._modulation(),
+        )
+
+    def _of_x(self, weights: Float[Array, "rows m"]) -> Float[Array, "rows inputs"]:
+        """Weights of `x` as weights of what `inputs` gives."""
+        absent = [jnp.zeros_like(weights)] if self.unit_drive else []
+        return jnp.concatenate([weights, *absent], axis=1)
+
+    def _modulation(self) -> ModulationWeights | None:
+        if self.modulation is None or self.raw_rates is None:
+            return None
+        T_x, T_y, T_a = self.modulation.T_x, self.modulation.T_y, self.modulation.T_a
+        k, n, m = T_x.shape
+        return ModulationWeights(
+            raw=self.raw_rates[:k],
+            opened=self._opened[:k],
+            largest=jnp.broadcast_to(self._largest[:k], (k, n)),
+            potentials=jnp.concatenate([T_y, T_a], axis=2).reshape(k * n, 2 * n),
+            input=self._of_x(T_x.reshape(k * n, m)),
         )
 
     def initial_state(self) -> CellState:
@@ -244,7 +336,11 @@ class ORGaNICs(eqx.Module):
             "semidefinite", as with the identity, y is stable for any constant `a > 0`, because the
             eigenvalues of `D(1 - sqrt(a)) W_r` are those of a symmetric matrix and below 1. An
             eigenvalue -1 of `W_r` makes y grow where `a > 4`.
-        time_constants: "learned" for each neuron, or "fixed".
+        time_constants: "learned" for each neuron; "fixed"; or "modulated", learned and moved by the
+            input and the potentials, `dt / tau = largest * sigmoid(raw + T_x x + T_y y + T_a a)`
+            for y, a, b0 and b, with the largest ratios below. "modulated-y" moves only those of y,
+            which is enough to hold a value and costs less than half as much. `T_x`, `T_y` and
+            `T_a` begin at 0.
         layers: circuits on top of each other, each fed by the `y` of the one below.
         rectification: of the recurrent input in the rectified model. "inside", `W_r relu(y)`, is
             the paper's equation and the `Circuit` that the library certifies; "outside",
@@ -259,6 +355,10 @@ class ORGaNICs(eqx.Module):
             constant, in (0, 1]. The defaults are those of the paper's code, for 784 steps. Before
             training, memory reaches back about `1 / dt_tau_max` steps, so shorter sequences need
             larger values (see docs/layers.md).
+        initial_time_constants: the least and the largest initial time constant of y, in steps,
+            spread log-uniformly over the neurons, for memories of as many steps; those of a, b0 and
+            b then begin below 5 steps. Needs `dt_tau_max_y` above 1 over the least, and the other
+            two above 0.25. By default `raw` is drawn as in the paper's code.
         backend: "auto", "native" or "scan"; see `organics.kernels.recurrence`. Forward-mode
             derivatives (`jax.jvp`, `jax.jacfwd`), second derivatives (`jax.hessian`) and
             `jax.export` need "scan": on a CPU "auto" is usually "native", which only has gradients
@@ -296,6 +396,7 @@ class ORGaNICs(eqx.Module):
         dt_tau_max_y: float = 0.01,
         dt_tau_max_a: float = 0.01,
         dt_tau_max_gates: float = 0.1,
+        initial_time_constants: tuple[float, float] | None = None,
         backend: Backend = "auto",
         memory: Memory = "more",
         dtype: "DTypeLike | None" = None,
@@ -319,9 +420,10 @@ class ORGaNICs(eqx.Module):
         kind = float_type(dtype)
         sizes = (input_size, *[hidden_size] * layers)
         rates = (dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates, dt_tau_max_gates)
-        learn = time_constants == "learned"
+        spread = _as_spread(initial_time_constants, time_constants, largest)
+        chosen = _Rates(rates, time_constants, spread)
         self.cells = tuple(
-            Cell(m, n, recurrent, drive, learn, float(sigma), rates, key=k, dtype=kind)
+            Cell(m, n, recurrent, drive, chosen, float(sigma), key=k, dtype=kind)
             for m, n, k in zip(sizes, sizes[1:], jr.split(key, layers), strict=False)
         )
         self.options = Options(
@@ -448,8 +550,8 @@ class ORGaNICs(eqx.Module):
         1/ms) and the largest magnitude of the eigenvalues of an Euler step, over `spectral_moments`
         moments (at most 64, and as many as take about the time of a training step on these
         sequences); and the least, median and largest time constants of y, a, b0 and b over the
-        neurons, in steps. Values that overflow are not finite. The first two are only a diagnostic:
-        along a transient no stability follows from them.
+        neurons, in steps, without modulation. Values that overflow are not finite. The first two
+        are only a diagnostic: along a transient no stability follows from them.
         """
         affordable = x.shape[0] * x.shape[1] // (_STEPS_PER_NEURON * self.hidden_size)
         moments = max(1, min(affordable, _MOST_MOMENTS, len(x)))
@@ -491,6 +593,34 @@ class ORGaNICs(eqx.Module):
             jnp.concatenate([jnp.broadcast_to(part, (batch, size)) for part in parts], axis=-1)
             for parts in state
         ]
+
+
+def _as_spread(
+    given: tuple[float, float] | None, time_constants: TimeConstants, largest: dict[str, float]
+) -> tuple[float, float] | None:
+    """`initial_time_constants`, checked."""
+    name = "`initial_time_constants`"
+    if given is None:
+        return None
+    if time_constants == "fixed":
+        raise ValueError(f"{name} must not be given where `time_constants` is 'fixed'.")
+    try:
+        least, most = (float(value) for value in given)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be two numbers of steps, not {given!r}.") from None
+    shortest = 1 / largest["dt_tau_max_y"]
+    if not shortest < least <= most < math.inf:
+        raise ValueError(
+            f"{name} must be two numbers of steps, the first above 1 / dt_tau_max_y = "
+            f"{shortest:g} and at most the second, not {given}."
+        )
+    for other in ("dt_tau_max_a", "dt_tau_max_gates"):
+        if not largest[other] > _SHORTEST / _LONGEST:
+            raise ValueError(
+                f"`{other}` must be above {_SHORTEST / _LONGEST:g} with `initial_time_constants`, "
+                f"as a, b0 and b then begin below {_LONGEST:g} steps, not {largest[other]}."
+            )
+    return least, most
 
 
 def _unpack(packed: Float[Array, "batch four_n"], batched: bool) -> CellState:

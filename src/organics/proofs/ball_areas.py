@@ -20,6 +20,7 @@ from organics.proofs.balls import (
     exact_matrix,
     imbalance,
     imbalance_jacobian,
+    step,
 )
 
 
@@ -65,17 +66,6 @@ class BallHierarchy(NamedTuple):
         """The places of `a`."""
         each = zip(self.starts, self.areas, strict=False)
         return [start + i for start, area in each for i in range(area.n, 2 * area.n)]
-
-    @property
-    def signed(self) -> list[int]:
-        """The places of those `y` at whose sign the equations have a kink."""
-        found = []
-        for k, (start, area) in enumerate(zip(self.starts, self.areas, strict=False)):
-            receives = k < len(self.back) and self.back[k] is not None
-            feeds_back = k > 0 and self.back[k - 1] is not None
-            if area.rectified or self.balanced and (receives or feeds_back):
-                found += range(start, start + area.n)
-        return found
 
     def state(self, x: Sequence[arb]) -> tuple:
         """The numbers as a box of each area."""
@@ -136,7 +126,7 @@ class BallHierarchy(NamedTuple):
     def _slopes(self, k: int, box: Box) -> list[arb]:
         """The derivative of that."""
         if self.balanced or self.areas[k].rectified:
-            return [_step(y) for y in box.y]
+            return [step(y) for y in box.y]
         return [arb(1)] * len(box.y)
 
     def _received(self, k: int, boxes: tuple) -> list["_Received"]:
@@ -147,7 +137,7 @@ class BallHierarchy(NamedTuple):
         area, y = self.areas[k], boxes[k].y
         f = (back * column(self._fed_back(k + 1, boxes[k + 1]))).entries()
         q = _relu(y) if area.rectified else y
-        active = [_step(y) if area.rectified else arb(1) for y in y]
+        active = [step(y) if area.rectified else arb(1) for y in y]
         found = []
         for i in range(area.n):
             weights = [
@@ -181,15 +171,16 @@ def _balanced(i: int, y: arb, f: arb, own: arb, by_y: list[arb], gamma: arb) -> 
         by_y = [share * w for w in by_y]
         by_y[i] += total * f / (y + f) ** 2
         return _Received(own, total * share, by_y, share * (gamma - total / (y + f)))
-    if y <= 0 and f > 0:
+    if not f > 0:
+        return _Received(own, arb.nan(), [arb.nan()] * len(by_y), arb.nan())
+    if y < 0:
         return _Received(own, arb(0), [arb(0)] * len(by_y), arb(0))
-    return _Received(own, arb.nan(), [arb.nan()] * len(by_y), arb.nan())
+    rate, total = arb.max(y, arb(0)), own + gamma * f
+    share = rate / (rate + f)  # 0 where y <= 0, as are all derivatives
+    by_y = [share * w for w in by_y]
+    by_y[i] += step(y) * total * f / (rate + f) ** 2
+    return _Received(own, total * share, by_y, share * (gamma - total / (rate + f)))
 
 
 def _relu(values: list[arb]) -> list[arb]:
     return [arb.max(value, arb(0)) for value in values]
-
-
-def _step(y: arb) -> arb:
-    """The derivative of `relu`: NaN where the sign is open."""
-    return arb(1) if y > 0 else arb(0) if y <= 0 else arb.nan()

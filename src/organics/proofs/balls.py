@@ -43,7 +43,7 @@ class BallCircuit(NamedTuple):
         recurrent = circuit.recurrent
         is_product = isinstance(recurrent, LowRank)
         # a zero row receives nothing; in a product of factors, a zero row of the left one
-        rows = np.asarray(recurrent.left if is_product else recurrent)
+        rows = np.asarray(_receivers(recurrent) if is_product else recurrent)
         identity = not is_product and np.array_equal(rows, np.eye(circuit.n))
         gains = zip(exact(circuit.b0), exact(circuit.sigma), strict=True)
         return cls(
@@ -71,11 +71,6 @@ class BallCircuit(NamedTuple):
     def positive(self) -> list[int]:
         """The places of `a` among the numbers."""
         return list(range(self.n, 2 * self.n))
-
-    @property
-    def signed(self) -> list[int]:
-        """The places of those `y` at whose sign the equations have a kink."""
-        return list(range(self.n)) if self.rectified else []
 
     def state(self, x: Sequence[arb]) -> "Box":
         """The numbers as a box."""
@@ -115,9 +110,6 @@ class Equations(Protocol):
 
     @property
     def positive(self) -> list[int]: ...
-
-    @property
-    def signed(self) -> list[int]: ...
 
     def state(self, x: Sequence[arb]) -> Any: ...
 
@@ -175,9 +167,16 @@ def exact_matrix(values) -> arb_mat:
 
 def weights_in_balls(weights: Weights) -> arb_mat:
     """The matrix of the weights: their entries, or the product of their exact factors."""
-    if isinstance(weights, LowRank):
-        return exact_matrix(weights.left) * exact_matrix(weights.right).transpose()
-    return exact_matrix(weights)
+    if not isinstance(weights, LowRank):
+        return exact_matrix(weights)
+    product = exact_matrix(weights.left) * exact_matrix(weights.right).transpose()
+    return product if weights.own is None else product + exact_matrix(np.diag(weights.own))
+
+
+def _receivers(weights: LowRank) -> Float[np.ndarray, "n parts"]:
+    """Rows of zeros for the neurons that receive nothing."""
+    own = np.zeros(weights.n) if weights.own is None else np.asarray(weights.own)
+    return np.column_stack([weights.left, own])
 
 
 def rational(values) -> list[fmpq]:
@@ -191,7 +190,10 @@ def rational_row(weights: Weights, i: int) -> list[fmpq]:
         return rational(np.asarray(weights)[i])
     left = rational(np.asarray(weights.left)[i])
     rows = (rational(row) for row in np.asarray(weights.right))
-    return [sum((p * q for p, q in zip(left, row, strict=True)), fmpq(0)) for row in rows]
+    found = [sum((p * q for p, q in zip(left, row, strict=True)), fmpq(0)) for row in rows]
+    if weights.own is not None:
+        found[i] += rational(np.asarray(weights.own)[i : i + 1])[0]
+    return found
 
 
 def floats(matrix: arb_mat) -> Float[np.ndarray, "rows columns"]:
@@ -230,8 +232,8 @@ def imbalance(circuit: BallCircuit, state: Box) -> list[arb]:
 def imbalance_jacobian(circuit: BallCircuit, state: Box) -> arb_mat:
     """Derivative of `imbalance` with respect to `(y, a)`, at every state of the box.
 
-    In the rectified model, `y_i = 0` exactly has the left slope; a wider ball around 0 gives NaN,
-    as the derivative does not exist on all of it.
+    In the rectified model the slopes of all sides belong to a ball around `y_i = 0`: the balls
+    hold all generalized derivatives.
     """
     n, (y, a) = circuit.n, state
     q = _seen(circuit, y)
@@ -239,7 +241,7 @@ def imbalance_jacobian(circuit: BallCircuit, state: Box) -> arb_mat:
     q, s = q.entries(), [a.sqrt() for a in a]
     active = [arb(1)] * n
     if circuit.rectified:
-        active = [arb(1) if y > 0 else arb(0) if y <= 0 else arb.nan() for y in y]
+        active = [step(y) for y in y]
 
     def entry(i: int, j: int) -> arb | int:
         k, m = i % n, j % n
@@ -267,8 +269,8 @@ def enclose(system: Equations, x: Float[np.ndarray, " m"]) -> tuple[list[arb] | 
 
     Newton's method takes the state to the working precision; then Krawczyk's operator
     `K(X) = x - C F(x) + (I - C F'(X)) (X - x)` must map a box `X` around it into the interior of
-    `X`. `F` must be smooth in all of `X`: `a > 0`, and where `F` has a kink at `y_i = 0` no `y_i`
-    of open sign.
+    `X`. `a` must be > 0 in all of `X`. `F` may have kinks there, as `F'(X)` holds all generalized
+    derivatives, so that the mean-value theorem for Lipschitz functions applies.
     """
     m = len(x)
     name = "Krawczyk: |K(X) - x| < radius of X"
@@ -294,9 +296,6 @@ def enclose(system: Equations, x: Float[np.ndarray, " m"]) -> tuple[list[arb] | 
         box = [x + r for x, r in zip(middle, around, strict=True)]
         if not all(box[i] > 0 for i in system.positive):
             return found
-        if not all(box[i] > 0 or box[i] < 0 for i in system.signed):
-            gap = least(abs(middle[i]) - radius[i] for i in system.signed)
-            return None, Inequality("no y_i = 0 in the enclosure", None, gap)
         CJ = C * system.imbalance_jacobian(box)
         spread = from_entries(m, lambda i, j, CJ=CJ: int(i == j) - CJ[i, j]) * column(around)
         moved = [s + spread[i, 0] for i, s in enumerate(shift)]
@@ -323,6 +322,12 @@ def _newton(system: Equations, x: list[arb]) -> list[arb]:
             return x
         x = moved
     return x
+
+
+def step(y: arb) -> arb:
+    """The derivative of `relu` at every number of a ball: 0 and 1 and all between, if the ball
+    holds 0."""
+    return arb(1) if y > 0 else arb(0) if y < 0 else arb(0.5, 0.5)
 
 
 def _seen(circuit: BallCircuit, y: list[arb]) -> arb_mat:

@@ -20,10 +20,12 @@ from flint import acb, acb_mat, arb, arb_mat, arb_series, ctx
 
 from organics.branches.branch import Diagram, Event
 from organics.branches.continuation import as_system
-from organics.branches.family import Line, Parameter, as_line
-from organics.circuit.circuit import Circuit
+from organics.branches.family import Parameter, as_line
+from organics.circuit.areas import Areas
+from organics.circuit.gated import GatedHierarchy
 from organics.proofs.balls import Inequality, column, exact, floats, from_entries, least
-from organics.rest.system import DrivenCircuit
+from organics.proofs.line import Equations, dot, times
+from organics.rest.system import Driven
 
 _BITS = 120
 _NEWTON = 6
@@ -44,58 +46,25 @@ class EventProof(NamedTuple):
     evidence: tuple
 
 
-class BallLine(NamedTuple):
-    """The circuits of a line of parameters: each array is `base + value * slope`, both exact."""
-
-    base: dict[str, Any]
-    slope: dict[str, Any]
-
-    @classmethod
-    def of(cls, line: Line) -> "BallLine":
-        """From floating-point numbers."""
-        return cls(_arrays(line.base), _arrays(line.slope))
-
-    @property
-    def n(self) -> int:
-        """Number of principal neurons."""
-        return len(self.base["z"][0])
-
-    def at(self, value: Any) -> dict[str, Any]:
-        """The arrays at a value."""
-        return {
-            name: [[b + value * s for b, s in zip(*rows, strict=True)]
-                   for rows in zip(self.base[name], self.slope[name], strict=True)]
-            for name in self.base
-        }  # fmt: skip
-
-
-def _arrays(system: Any) -> dict[str, Any]:
-    """Each array as rows of exact balls; vectors as one row."""
-    circuit = system.circuit
-    matrices = {"W": np.asarray(circuit.pool), "W_r": np.asarray(circuit.recurrent)}
-    vectors = {name: getattr(circuit, name) for name in ("b", "b0", "sigma", "tau_y", "tau_a")}
-    vectors["z"] = system.z
-    return {name: [exact(row) for row in np.atleast_2d(np.asarray(array))]
-            for name, array in (matrices | vectors).items()}  # fmt: skip
-
-
-def prove_event(circuit: Circuit, z: Any, parameter: Parameter, event: Event) -> EventProof:
+def prove_event(circuit: Areas, z: Any, parameter: Parameter, event: Event) -> EventProof:
     """Whether a fold or Hopf point of `continuation(circuit, z, parameter, ...)` is proved to exist
     and to be nondegenerate; others are not tried.
 
-    In the rectified model, neurons count as active or silent as their computed `y` is; no proof is
-    tried where one is 0.
+    In the rectified model and in hierarchies, neurons count as active or silent as their computed
+    `y` is, which is then shown; no proof is tried where one is 0, and none of a `GatedHierarchy`.
     """
     nothing = EventProof(False, None, ())
     if event.kind not in ("fold", "hopf") or not event.confirmed:
         return nothing
-    line = as_line(as_system(circuit, z, parameter), parameter)
-    assert isinstance(line.base, DrivenCircuit)
-    n = circuit.n
-    active = [not circuit.rectified or bool(y > 0) for y in event.x[:n]]
-    if circuit.rectified and np.any(event.x[:n] == 0):
+    if isinstance(circuit, GatedHierarchy):
         return nothing
-    equations = _Equations(BallLine.of(line), active)
+    line = as_line(as_system(circuit, z, parameter), parameter)
+    base, slope = line.base, line.slope
+    assert isinstance(base, Driven) and isinstance(slope, Driven)
+    kinked = any(area.rectified for area in circuit.areas) or len(circuit.areas) > 1
+    if kinked and any(np.any(state.y == 0) for state in base.states(event.x)):
+        return nothing
+    equations = Equations.of(base, slope, event.x)
     with ctx.workprec(_BITS):
         prove = _fold if event.kind == "fold" else _hopf
         try:
@@ -104,7 +73,7 @@ def prove_event(circuit: Circuit, z: Any, parameter: Parameter, event: Event) ->
             return nothing
 
 
-def prove_events(circuit: Circuit, z: Any, parameter: Parameter, found: Diagram) -> Diagram:
+def prove_events(circuit: Areas, z: Any, parameter: Parameter, found: Diagram) -> Diagram:
     """The diagram, in which each fold and Hopf point says whether it is proved."""
     branches = [
         branch._replace(
@@ -117,69 +86,6 @@ def prove_events(circuit: Circuit, z: Any, parameter: Parameter, found: Diagram)
         for branch in found.branches
     ]  # fmt: skip
     return found._replace(branches=branches)
-
-
-class _Equations(NamedTuple):
-    """The equations of circuits on a line, for numbers that are balls or power series of balls."""
-
-    line: BallLine
-    active: list[bool]
-
-    def _seen(self, y: list) -> list:
-        return [y if on else y * 0 for y, on in zip(y, self.active, strict=True)]
-
-    def imbalance(self, x: list, value: Any) -> list:
-        """`Circuit.imbalance`."""
-        n, at = self.line.n, self.line.at(value)
-        y, a = x[:n], x[n:]
-        q = self._seen(y)
-        recurrent, pooled = (
-            _times(at["W_r"], q),
-            _times(at["W"], [q * q * a for q, a in zip(q, a, strict=True)]),
-        )
-        (b,), (b0,), (sigma,), (z,) = (at[name] for name in ("b", "b0", "sigma", "z"))
-        first = [b[i] * z[i] - y[i] + (1 - a[i].sqrt()) * recurrent[i] for i in range(n)]
-        return first + [(b0[i] * sigma[i]) ** 2 - a[i] + pooled[i] for i in range(n)]
-
-    def jacobian(self, x: list, value: Any) -> list[list]:
-        """The derivative of `imbalance` by `x`, as rows."""
-        n, at = self.line.n, self.line.at(value)
-        y, a = x[:n], x[n:]
-        q, s = self._seen(y), [a.sqrt() for a in a]
-        recurrent = _times(at["W_r"], q)
-        W, W_r = at["W"], at["W_r"]
-        on = [1 if active else 0 for active in self.active]
-        zero = value * 0
-        leak = [[int(i == j) for j in range(n)] for i in range(n)]
-        upper = [
-            [(1 - s[i]) * W_r[i][j] * on[j] - leak[i][j] for j in range(n)]
-            + [-recurrent[i] / (2 * s[i]) if i == j else zero for j in range(n)]
-            for i in range(n)
-        ]
-        lower = [
-            [2 * W[i][j] * q[j] * a[j] for j in range(n)]
-            + [W[i][j] * q[j] * q[j] - leak[i][j] for j in range(n)]
-            for i in range(n)
-        ]
-        return upper + lower
-
-    def rates(self, x: list, value: Any) -> list[list]:
-        """The derivative of the velocity by `x`, as rows."""
-        at = self.line.at(value)
-        tau = at["tau_y"][0] + at["tau_a"][0]
-        rows = self.jacobian(x, value)
-        return [[entry / t for entry in row] for row, t in zip(rows, tau, strict=True)]
-
-
-def _times(rows: list, vector: list) -> list:
-    return [_dot(row, vector) for row in rows]
-
-
-def _dot(one: Any, other: Any) -> Any:
-    total = 0
-    for a, b in zip(one, other, strict=True):
-        total = total + a * b
-    return total
 
 
 def _series(value: Any, slope: Any, order: int) -> arb_series:
@@ -241,15 +147,15 @@ def _enclose(
     return None, inequality
 
 
-def _fold(equations: _Equations, event: Event) -> EventProof:
+def _fold(equations: Equations, event: Event) -> EventProof:
     m = len(event.x)
     phi0 = np.asarray(event.vector) / np.linalg.norm(event.vector)
     ell = exact(phi0)
 
     def system(Z: list) -> list:
         x, phi, value = Z[:m], Z[m : 2 * m], Z[2 * m]
-        bent = _times(equations.jacobian(x, value), phi)
-        return [*equations.imbalance(x, value), *bent, _dot(ell, phi) - 1]
+        bent = times(equations.jacobian(x, value), phi)
+        return [*equations.imbalance(x, value), *bent, dot(ell, phi) - 1]
 
     box, exists = _enclose(system, [*event.x, *phi0, event.parameter])
     if box is None:
@@ -260,17 +166,18 @@ def _fold(equations: _Equations, event: Event) -> EventProof:
     bordered = [[J[j, i] for j in range(m)] + [ell[i]] for i in range(m)] + [[*left, 0]]
     p = arb_mat(bordered).solve(arb_mat([[0]] * m + [[1]])).entries()[:m]
     moved = [_series(a, b, 1) for a, b in zip(x, phi, strict=True)]
-    bend = _times(equations.jacobian(moved, value + moved[0] * 0), phi)
+    bend = times(equations.jacobian(moved, value + moved[0] * 0), phi)
     by_value = equations.imbalance([a + _series(arb(0), 0, 1) for a in x], _series(value, 1, 1))
-    curvature = _dot(p, [_coefficient(v, 1) for v in bend])
-    push = _dot(p, [_coefficient(v, 1) for v in by_value])
+    curvature = dot(p, [_coefficient(v, 1) for v in bend])
+    push = dot(p, [_coefficient(v, 1) for v in by_value])
     evidence = (
-        exists, _not_zero("p^T B(phi, phi)", curvature), _not_zero("p^T F_value", push),
+        exists, *equations.on_this_piece(x, value),
+        _not_zero("p^T B(phi, phi)", curvature), _not_zero("p^T F_value", push),
     )  # fmt: skip
     return EventProof(all(bool(e.holds) for e in evidence), value, evidence)
 
 
-def _hopf(equations: _Equations, event: Event) -> EventProof:
+def _hopf(equations: Equations, event: Event) -> EventProof:
     m = len(event.x)
     q0 = np.asarray(event.vector)
     q0 = q0 * np.exp(-0.5j * np.angle(np.sum(q0**2)))  # so that Re q and Im q are orthogonal
@@ -284,9 +191,9 @@ def _hopf(equations: _Equations, event: Event) -> EventProof:
     def system(Z: list) -> list:
         x, r, s, w, value = Z[:m], Z[m : 2 * m], Z[2 * m : 3 * m], Z[3 * m], Z[3 * m + 1]
         J = equations.rates(x, value)
-        first = [a + w * b for a, b in zip(_times(J, r), s, strict=True)]
-        second = [a - w * b for a, b in zip(_times(J, s), r, strict=True)]
-        return [*equations.imbalance(x, value), *first, *second, _dot(ell, r) - 1, _dot(ell, s)]
+        first = [a + w * b for a, b in zip(times(J, r), s, strict=True)]
+        second = [a - w * b for a, b in zip(times(J, s), r, strict=True)]
+        return [*equations.imbalance(x, value), *first, *second, dot(ell, r) - 1, dot(ell, s)]
 
     start = [*event.x, *r0, *s0, w0, event.parameter]
     box, exists = _enclose(system, start)
@@ -296,6 +203,7 @@ def _hopf(equations: _Equations, event: Event) -> EventProof:
     l1, speed = _hopf_form(equations, x, r, s, w, value, ell)
     evidence = (
         exists,
+        *equations.on_this_piece(x, value),
         Inequality.positive("frequency > 0", w),
         _not_zero("first Lyapunov coefficient", l1),
         _not_zero("speed of the crossing", speed),
@@ -303,7 +211,7 @@ def _hopf(equations: _Equations, event: Event) -> EventProof:
     return EventProof(all(bool(e.holds) for e in evidence), value, evidence)
 
 
-def _hopf_form(equations: _Equations, x, r, s, w, value, ell) -> tuple[arb, arb]:
+def _hopf_form(equations: Equations, x, r, s, w, value, ell) -> tuple[arb, arb]:
     """Balls around the first Lyapunov coefficient and the speed of the pair."""
     m = len(x)
     J = acb_mat(arb_mat(equations.rates(x, value)))
@@ -316,14 +224,14 @@ def _hopf_form(equations: _Equations, x, r, s, w, value, ell) -> tuple[arb, arb]
     ]
     rows.append([acb(*map(float, (v.real, v.imag))) for v in near] + [acb(0)])
     u = acb_mat(rows).solve(acb_mat([[0]] * m + [[1]])).entries()[:m]  # u^T J = i w u^T
-    u = [v / _dot(u, q) for v in u]
+    u = [v / dot(u, q) for v in u]
 
     def along(direction: list, order: int, vector: list, move: Any = 0) -> list[arb]:
         """A derivative of `J vector` along a direction of `x`, and of the value."""
         moved = [_series(a, b, order) for a, b in zip(x, direction, strict=True)]
         rows = equations.rates(moved, _series(value, move, order))
         factor = 2 if order == 2 else 1
-        return [factor * _coefficient(v, order) for v in _times(rows, vector)]
+        return [factor * _coefficient(v, order) for v in times(rows, vector)]
 
     def bend(a: list, b: list) -> list[arb]:
         return along(a, 1, b)
@@ -349,13 +257,13 @@ def _hopf_form(equations: _Equations, x, r, s, w, value, ell) -> tuple[arb, arb]
     total = [
         acb(a, b) - 2 * c + d for a, b, c, d in zip(cubic_r, cubic_s, first, second, strict=True)
     ]
-    length = _dot(r, r) + _dot(s, s)
-    l1 = _dot(u, total).real / (2 * w * length)
+    length = dot(r, r) + dot(s, s)
+    l1 = dot(u, total).real / (2 * w * length)
     by_value = [_coefficient(v, 1) for v in equations.imbalance(
         [_series(a, 0, 1) for a in x], _series(value, 1, 1))]  # fmt: skip
     moved = arb_mat(equations.jacobian(x, value)).solve(column([-v for v in by_value])).entries()
     change_r, change_s = along(moved, 1, r, 1), along(moved, 1, s, 1)
-    speed = _dot(u, [acb(a, b) for a, b in zip(change_r, change_s, strict=True)]).real
+    speed = dot(u, [acb(a, b) for a, b in zip(change_r, change_s, strict=True)]).real
     return l1, speed
 
 

@@ -23,6 +23,8 @@ from jaxtyping import Float
 
 from organics.proofs.balls import Inequality, exact_matrix, floats, from_entries, least
 
+_WIDE = 0.01  # radius of a ball, relative to its middle
+
 
 class Candidate(NamedTuple):
     """An exact symmetric `P`, the bound `g`, and the basis `X` in which definiteness is tested."""
@@ -71,11 +73,12 @@ def definite(name: str, S: arb_mat, R: arb_mat) -> Inequality:
     diagonal = [S[i, i] for i in range(n)]
     possible = all(entry > 0 for entry in diagonal)
     scale = [entry.rsqrt() if possible else arb(1) for entry in diagonal]
+    own = [entry.sqrt() if possible else entry for entry in diagonal]  # `diagonal * scale`
     ratios = []
     for i in range(n):
         others = sum((abs(S[i, j]) * scale[j] for j in range(n) if j != i), arb(0))
         reference = sum((abs(R[i, j]) * scale[j] for j in range(n)), arb(0))
-        ratios.append((diagonal[i] * scale[i] - others) / reference)
+        ratios.append((own[i] - others) / reference)
     margin = least(ratios)
     refuted = any(entry <= 0 for entry in diagonal)
     return Inequality(name, True if margin > 0 else False if refuted else None, margin)
@@ -84,12 +87,14 @@ def definite(name: str, S: arb_mat, R: arb_mat) -> Inequality:
 def candidates(J: arb_mat) -> Iterator[Candidate]:
     """Candidates likely to decide whether `J` is stable, with `g` half its spectral abscissa.
 
-    The first comes from a Lyapunov equation in float64, the second, beyond 53 bits, from
-    eigenvectors in the working precision.
+    The first comes from a Lyapunov equation in float64, the last, beyond 53 bits, from eigenvectors
+    in the working precision. Between them, with `g = 0`, is one for balls as wide as at kinks.
     """
     middle = floats(J)
     if np.all(np.isfinite(middle)):
-        yield from _float64_candidate(middle)
+        yield from _float64_candidate(middle, np.max(np.real(np.linalg.eigvals(middle))) / 2)
+        if any(entry.rad() > _WIDE * abs(entry).mid() for entry in J.entries()):
+            yield from _float64_candidate(middle, 0.0)
     if ctx.prec > 53:
         yield from _eigenvector_candidate(J.mid())
 
@@ -102,8 +107,8 @@ def given(J: arb_mat, P: Float[np.ndarray, "m m"]) -> Iterator[Candidate]:
         yield Candidate(exact_matrix(P), 0.0, _basis(middle, P, 0.0, scale))
 
 
-def _float64_candidate(J: Float[np.ndarray, "m m"]) -> Iterator[Candidate]:
-    g = _short(np.max(np.real(np.linalg.eigvals(J))) / 2)
+def _float64_candidate(J: Float[np.ndarray, "m m"], g: float) -> Iterator[Candidate]:
+    g = _short(g)
     balanced, scale = _balance(J)
     identity = np.eye(len(J))
     with warnings.catch_warnings():

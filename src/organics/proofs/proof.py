@@ -198,7 +198,10 @@ def prove(
 def _attempt(circuit: Areas, z: Array, state: Any, wanted: np.ndarray | None) -> _Attempt:
     """A proof at the present precision."""
     del z, state, wanted
-    raise TypeError(f"nothing is proved about {type(circuit).__name__}.")
+    raise ValueError(
+        f"`point` must be that of a circuit or a `Hierarchy`: nothing is proved about a "
+        f"{type(circuit).__name__}."
+    )
 
 
 @_attempt.register

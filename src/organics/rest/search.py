@@ -65,7 +65,7 @@ def steady_state(
     tolerance: float | None = None,
     spectral_norm: "ScalarLike | None" = None,
     relaxation_steps: "ScalarLike" = 50_000,
-    matrix_free: bool = False,
+    matrix_free: bool | None = None,
     start: Any = None,
 ) -> OperatingPoint:
     """A steady state of a circuit or hierarchy for the constant input drive `z`, shape (n,).
@@ -91,22 +91,23 @@ def steady_state(
     `W` and `W_r` shared, while `b`, `z` and other vectors may differ. The search then begins with
     sweeps and Newton's method by products with `W` and `W_r`, from the first iterate of Algorithm
     1; the derivative is solved for by such products, too. Matrices are factorized only if this
-    fails, and then for all drives mapped over together; with more than 4,096 neurons never. With
-    more than 8 neurons, the sign of the Jacobian's determinant is not checked: the state may be a
-    saddle even if the circuit has a stable state, which `organics.linear_stability` tells. If the
-    largest singular value of `W_r` exceeds 1, it may not be the state that the circuit reaches from
-    rest. That norm, if not given, is computed once for all drives.
+    fails, and then for all drives mapped over together; with more than 4,096 neurons never, where
+    `matrix_free` is the default. With more than 8 neurons, the sign of the Jacobian's determinant
+    is not checked: the state may be a saddle even if the circuit has a stable state, which
+    `organics.linear_stability` tells. If the largest singular value of `W_r` exceeds 1, it may not
+    be the state that the circuit reaches from rest. That norm, if not given, is computed once for
+    all drives.
 
     In a `Hierarchy`, where feedback has no effect on it, the state has a closed form, area by area;
     else Newton's method follows it from there in steps of at most 0.04 of `gamma`, and if that
     fails, relaxation comes next. `spectral_norm` and `matrix_free` are for circuits alone.
 
     With `start`, a state with `a > 0` (of a hierarchy, one for each area), Newton's method begins
-    there and nothing else is tried: the state found is usually the one nearby.
-    `organics.steady_states` lists those there are.
+    there, by products if `matrix_free`, and nothing else is tried: the state found is usually the
+    one nearby. `organics.steady_states` lists those there are.
 
     Raises `ValueError` if `z` or `start` has the wrong shape or is not finite, if an `a` of `start`
-    is not > 0, if `start` comes with `matrix_free`, if `tolerance` is not in (0, 1) or is traced,
+    is not > 0, if `tolerance` is not in (0, 1) or is traced,
     or if `spectral_norm` is not a number >= 0. Does not raise if no steady state is found, as some
     circuits have none: see `SteadyState.converged`.
     """
@@ -115,8 +116,8 @@ def steady_state(
     norm = None if spectral_norm is None else as_real("spectral_norm", spectral_norm, z.dtype)
     if norm is not None and (norm.ndim or not (isinstance(norm, Tracer) or norm >= 0)):
         raise ValueError(f"`spectral_norm` must be one number >= 0, not {spectral_norm}.")
-    if start is not None and matrix_free:
-        raise ValueError("`start` and `matrix_free` exclude each other.")
+    if matrix_free is None:
+        matrix_free = isinstance(circuit, Circuit) and circuit.n > LARGE
     start = None if start is None else _require_state("start", circuit, start)
     circuit, z, norm, start = alike((circuit.known_identities(), z, norm, start))
     return OperatingPoint(
@@ -297,7 +298,9 @@ def _search_from(
 ) -> tuple[Candidate, Array, Array, Array]:
     """Newton's method from the given state."""
     first = judge(driven, joined(start))
-    found, _, _, steps = newton(driven, tolerance, first, jnp.bool_(True))
+    by_products = isinstance(driven, DrivenCircuit) and driven.by_products
+    search = newton_krylov if by_products else newton
+    found, _, _, steps = search(driven, tolerance, first, jnp.bool_(True))
     found = found._replace(converged=found.converged & driven.circuit.valid)
     return found, found.residual, jnp.full_like(steps, NEWTON), steps
 

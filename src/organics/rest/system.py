@@ -15,9 +15,8 @@ from jaxtyping import Array, Bool, Float
 
 from organics.circuit.areas import Areas, joined, modulators
 from organics.circuit.circuit import Circuit, State, root
-from organics.circuit.gated import GatedHierarchy
-from organics.circuit.hierarchy import Hierarchy
-from organics.circuit.weights import Dense
+from organics.circuit.gated import GatedHierarchy, GatedState
+from organics.circuit.hierarchy import Hierarchy, PieceOfHierarchy
 from organics.linear.jacobian import imbalance_blocks, imbalance_matrix
 from organics.linear.krylov import Linear, inverse_within, neuron_blocks, solve_linearized
 
@@ -106,6 +105,10 @@ class System(eqx.Module):
         that is known."""
         return np.zeros(0, int)
 
+    def names_of_kinks(self) -> list[int | str]:
+        """What the numbers with kinks are called; by default they are counted from 0."""
+        return list(range(len(self.kinks())))
+
     def piece(self, positive: Bool[Array, " kinks"]) -> "System":
         """The smooth system that is equal to this one where the numbers with kinks have these
         signs."""
@@ -127,7 +130,7 @@ class Driven(System):
     circuit: Areas
     z: Float[Array, " n"]
 
-    def states(self, x: Float[Array, " m"]) -> tuple:
+    def states(self, x: Float[Array | np.ndarray, " m"]) -> tuple:
         """The state of each area."""
         return self.circuit.by_area(self.circuit.split(x))
 
@@ -174,7 +177,8 @@ class Driven(System):
         return joined(tuple(scales))
 
     def lengths(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
-        """Fifths, in each area: of `a`, and of the bound `W_ii^-1/2` on every `y_i` at rest."""
+        """Fifths, in each area: of `a`, and of the bound `W_ii^-1/2` on every `y_i` at rest; of
+        trackers as of `y`, and of gates those of `1 + p`."""
         each = zip(self.circuit.areas, self.states(x), strict=True)
         return joined(tuple(_lengths(area, at) for area, at in each))
 
@@ -217,8 +221,11 @@ def _lengths(circuit: Circuit, state: Any) -> Any:
     y, own = state.y, jnp.max(circuit.pool.diagonal())
     bounded = own > 0
     most = jnp.where(bounded, jax.lax.rsqrt(jnp.where(bounded, own, 1)), jnp.max(jnp.abs(y)))
-    scaled = jax.tree.map(lambda value: 0.2 * value, state)
-    return scaled._replace(y=0.2 * jnp.full_like(y, most + 1e-3))
+    size = 0.2 * jnp.full_like(y, most + 1e-3)
+    scaled = jax.tree.map(lambda value: 0.2 * value, state)._replace(y=size)
+    if not isinstance(state, GatedState):
+        return scaled
+    return scaled._replace(p=0.2 * (1 + jnp.abs(state.p)), t=size)
 
 
 class DrivenCircuit(Driven):
@@ -275,12 +282,9 @@ class DrivenCircuit(Driven):
 
     def piece(self, positive: Bool[Array, " kinks"]) -> System:
         """The main model in which nothing hears the neurons whose `y` is not positive."""
-        c = self.circuit
-        if not c.rectified:
+        if not self.circuit.rectified:
             return self
-        W, W_r = (Dense(jnp.where(positive, w.as_matrix(), 0)) for w in (c.pool, c.recurrent))
-        main = Circuit(W, W_r, c.b, c.b0, c.sigma, c.tau_y, c.tau_a)
-        return DrivenCircuit(main, self.z, self.by_products)
+        return DrivenCircuit(self.circuit.among(positive), self.z, self.by_products)
 
     def solve(self, x: Float[Array, " m"], b: Float[Array, " m"]) -> Float[Array, " m"]:
         """By a factorization, or by products."""
@@ -289,10 +293,13 @@ class DrivenCircuit(Driven):
         return super().solve(x, b)
 
 
-class DrivenHierarchy(Driven):
-    """A hierarchy under the drive `z` of its first area; its numbers are `(y_1, a_1, y_2, ...)`."""
+class _DrivenAreas(Driven):
+    """Several areas under the drive `z` of the first one."""
 
-    circuit: Hierarchy  # pyright: ignore[reportIncompatibleVariableOverride]
+    @property
+    @abstractmethod
+    def hierarchy(self) -> Hierarchy:
+        """Which holds the areas and what is between them."""
 
     @property
     def prefixes(self) -> tuple:
@@ -302,13 +309,49 @@ class DrivenHierarchy(Driven):
     def parameters(self) -> dict[str, Callable]:
         """Those of the areas, `gamma` and `g` and the matrices between areas, as `feedback[0]`."""
         found: dict[str, Callable] = {
-            name: attrgetter(f"circuit.{name}") for name in ("gamma", "g")
+            name: attrgetter(f"hierarchy.{name}") for name in ("gamma", "g")
         }
         for name in ("feedforward", "feedback"):
-            for k, matrix in enumerate(getattr(self.circuit, name)):
+            for k, matrix in enumerate(getattr(self.hierarchy, name)):
                 if matrix is not None:
-                    found[f"{name}[{k}]"] = lambda d, name=name, k=k: getattr(d.circuit, name)[k]
+                    found[f"{name}[{k}]"] = lambda d, name=name, k=k: getattr(d.hierarchy, name)[k]
         return super().parameters() | found
+
+
+class DrivenHierarchy(_DrivenAreas):
+    """A hierarchy under the drive `z` of its first area; its numbers are `(y_1, a_1, y_2, ...)`."""
+
+    circuit: Hierarchy  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @property
+    def hierarchy(self) -> Hierarchy:
+        """The circuit itself."""
+        return self.circuit
+
+    def kinks(self) -> np.ndarray:
+        """`y` of the areas that hear signs."""
+        return np.concatenate([np.zeros(0, int), *(part for part in self._kinks() if len(part))])
+
+    def piece(self, positive: Bool[Array, " kinks"]) -> System:
+        """A `PieceOfHierarchy`."""
+        ends = np.cumsum([len(part) for part in self._kinks()])[:-1]
+        parts = jnp.split(positive, ends)
+        active = tuple(part if len(part) else None for part in parts)
+        return DrivenHierarchy(PieceOfHierarchy(self.circuit, active), self.z)
+
+    def names_of_kinks(self) -> list[int | str]:
+        """Such as "2.y1" for the first neuron of the second area."""
+        return [
+            f"{k + 1}.y{i + 1}" for k, part in enumerate(self._kinks()) for i in range(len(part))
+        ]
+
+    def _kinks(self) -> list[np.ndarray]:
+        """Of each area."""
+        starts = np.cumsum([0, *(2 * n for n in self.circuit.sizes)])
+        return [
+            start + np.arange(n if self.circuit.hears_signs(k) else 0)
+            for k, (start, n) in enumerate(zip(starts, self.circuit.sizes, strict=False))
+        ]
 
     def nearly_inverse(self, x: Float[Array, " m"]) -> Linear:
         """The inverse of the part of `J` within each neuron."""
@@ -320,6 +363,23 @@ class DrivenHierarchy(Driven):
             return joined(tuple(solve(*part) for solve, part in each))
 
         return inverse
+
+
+class DrivenGatedHierarchy(_DrivenAreas):
+    """The published circuit of areas under the drive `z` of the first one; its numbers are `(y_1,
+    a_1, p_1, t_1, y_2, ...)`."""
+
+    circuit: GatedHierarchy  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @property
+    def hierarchy(self) -> Hierarchy:
+        """That to which gates and trackers are added."""
+        return self.circuit.hierarchy
+
+    def parameters(self) -> dict[str, Callable]:
+        """Also `alpha` and `floor`."""
+        own = {name: attrgetter(f"circuit.{name}") for name in ("alpha", "floor")}
+        return super().parameters() | own
 
 
 def _within(block: Float[Array, "two_n two_n"]) -> tuple:
@@ -337,7 +397,7 @@ def driven_by(circuit: Areas, z: Float[Array, " n"]) -> Driven:
 
 driven_by.register(Circuit, DrivenCircuit)
 driven_by.register(Hierarchy, DrivenHierarchy)
-driven_by.register(GatedHierarchy, Driven)
+driven_by.register(GatedHierarchy, DrivenGatedHierarchy)
 
 
 def as_state(x: Float[Array, " two_n"]) -> State:

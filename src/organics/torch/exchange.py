@@ -108,6 +108,12 @@ def made(cls: type[_Layer], options: dict[str, Any], state: dict[str, torch.Tens
     return layer
 
 
+def _time_constants(cell: Any) -> str:
+    if cell.modulation is not None:
+        return "modulated-y" if len(cell.modulation.T_x) == 1 else "modulated"
+    return "fixed" if cell.raw_rates is None else "learned"
+
+
 def _options_of(layer: Any) -> dict[str, Any]:
     """The arguments of PyTorch's layer for one of JAX."""
     if type(layer).__name__ == "Normalization":
@@ -130,7 +136,7 @@ def _options_of(layer: Any) -> dict[str, Any]:
         "num_layers": len(layer.cells),
         "rectified": options.rectified,
         "recurrent": cell.constraint,
-        "time_constants": "fixed" if cell.raw_rates is None else "learned",
+        "time_constants": _time_constants(cell),
         "rectification": "outside" if options.rectified_after else "inside",
         "drive": "unit" if cell.unit_drive else drive,
         "sigma": cell.sigma,

@@ -183,6 +183,11 @@ class ORGaNICs(Exchanged, nn.Module):
         require_flag("rectified", rectified)
         require_among("recurrent", recurrent, Recurrence)
         require_among("time_constants", time_constants, TimeConstants)
+        if time_constants not in ("learned", "fixed"):
+            raise ValueError(
+                f"`time_constants` must be 'learned' or 'fixed' here, not {time_constants!r}: "
+                "only `organics.nn.ORGaNICs` has modulated ones."
+            )
         require_among("rectification", rectification, Rectification)
         require_among("drive", drive, Drive)
         require_among("backend", backend, Backend)

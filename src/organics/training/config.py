@@ -204,6 +204,7 @@ _CIRCUITS_ONLY = (
     "rectified",
     "recurrent",
     "time_constants",
+    "initial_time_constants",
     "rectification",
     "drive",
     "layers",
@@ -257,7 +258,12 @@ class _RecurrentNetwork(Settings):
     """Recurrent weights of ORGaNICs: "free"; "identity"; "bounded", with a spectral norm of at
     most 1; or "semidefinite", symmetric with eigenvalues from 0 to 1."""
     time_constants: TimeConstants = "learned"
-    """Time constants of ORGaNICs, one for each neuron."""
+    """Time constants of ORGaNICs, one for each neuron: "learned"; "fixed"; "modulated", learned and
+    moved by the input and the potentials; or "modulated-y", only those of y."""
+    initial_time_constants: tuple[Positive, Positive] | None = None
+    """Least and largest initial time constant of y in ORGaNICs, in steps, spread over the neurons;
+    --dt-tau-max-y must be above 1 over the least, the other two above 0.25. By default as the
+    paper's code draws them."""
     rectification: Rectification = "inside"
     """Recurrent input of ORGaNICs: "inside", `W_r relu(y)`, as in the paper's equation; "outside",
     `relu(W_r y)`, as in its code."""
@@ -608,15 +614,9 @@ AnyConfig = TrainConfig | SequenceConfig | TaskConfig | OwnConfig
 
 
 _LATER = (
-    "optimizer",
-    "momentum",
-    "drops",
-    "drop_factor",
-    "raw_pixels",
-    "patience",
-    "pad_to",
-    "noise",
-)
+    "optimizer", "momentum", "drops", "drop_factor", "raw_pixels", "patience",
+    "initial_time_constants", "pad_to", "noise",
+)  # fmt: skip
 """What settings of earlier versions lack: they were trained with the defaults."""
 
 

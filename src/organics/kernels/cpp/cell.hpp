@@ -16,7 +16,7 @@
 //     kVectors, kStages         further parameters of each neuron, stages
 //     receivers(), receiver(i)  the products
 //     see(state)                fills in what is seen of a state, if anything is
-//     open<stage>(e)            what is nonlinear of the products alone, so that it can be kept
+//     open<stage>(v, e)         what is nonlinear of the products and of `v` alone, so that it can be kept
 //     move<stage>(v, e, n)      from a record `e`, the state one step later in `n`
 //     pull_back<stage>(v, dv, e, g, d)
 //                               from the cotangents `d` of the state after the stage those of its

@@ -133,7 +133,7 @@ struct Call {
     for (Index r = 0; r < rows; ++r) {
       for (Index i = 0; i < h; i += kLanes<T>) {
         const Parts<T> e{records + r * record + i, h}, n{next + r * record + i, h};
-        if (!given) cell.template open<number>(e);
+        if (!given) cell.template open<number>(parameters(i), e);
         cell.template move<number>(parameters(i), e, n);
       }
     }
@@ -307,10 +307,11 @@ constexpr Kernel<T> kernel() {
 #define ORGANICS_KERNELS(T, name)                                                              \
   extern const Kernel<T> ORGANICS_NAME(name, ORGANICS_ISA)[kCellCount];                        \
   const Kernel<T> ORGANICS_NAME(name, ORGANICS_ISA)[kCellCount] = {                            \
-      kernel<T, Organics<T>>(),      kernel<T, Lstm<T>>(),                                     \
+      kernel<T, Organics<T, 0>>(),   kernel<T, Lstm<T>>(),                                     \
       kernel<T, Antisymmetric<T>>(), kernel<T, AntisymmetricGated<T>>(),                       \
       kernel<T, Cornn<T>>(),         kernel<T, Lipschitz<T>>(),                                \
       kernel<T, Tanh<T>>(),          kernel<T, Lem<T>>(),                                      \
+      kernel<T, Organics<T, 1>>(),   kernel<T, Organics<T, 4>>(),                              \
   };
 ORGANICS_KERNELS(float, kFloat_)
 ORGANICS_KERNELS(double, kDouble_)

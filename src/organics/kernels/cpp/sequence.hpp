@@ -25,7 +25,8 @@ constexpr int kSettings = 4;
 
 // In the order of the kernels in `sequence.cpp`.
 constexpr const char* kCells[] = {"organics", "lstm", "antisymmetric", "antisymmetric-gated",
-                                  "cornn",    "lipschitz", "rnn", "lem"};
+                                  "cornn",    "lipschitz", "rnn", "lem", "organics-modulated-y",
+                                  "organics-modulated"};
 constexpr int kCellCount = sizeof(kCells) / sizeof(*kCells);
 
 struct Shape {

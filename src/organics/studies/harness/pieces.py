@@ -1,7 +1,12 @@
-"""Pieces of a long study, kept in files so that it can be interrupted."""
+"""Pieces of a long study, kept in files so that it can be interrupted.
+
+Beside each piece stands how long it took, in seconds, so that a study that was continued knows how
+long it took in all.
+"""
 
 import io
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +15,8 @@ import numpy as np
 
 from organics.files.atomic import write_atomically
 from organics.files.plain import as_plain
+
+_SECONDS = ".seconds"  # at the end of the name of a piece
 
 Piece = dict[str, np.ndarray]
 
@@ -23,10 +30,12 @@ def kept(folder: Path, name: str, make: Callable[[], Mapping[str, np.ndarray]]) 
     if path.exists():
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive)
+    begin = time.perf_counter()
     piece = dict(make())
+    folder.mkdir(parents=True, exist_ok=True)
+    _note_seconds(path, time.perf_counter() - begin)
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, **piece)
-    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content.getvalue())
     return piece
 
@@ -34,10 +43,25 @@ def kept(folder: Path, name: str, make: Callable[[], Mapping[str, np.ndarray]]) 
 def kept_document(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The same of one JSON document, whose file says all that it depends on."""
     if not path.exists():
+        begin = time.perf_counter()
         content = json.dumps(as_plain(make()), indent=1, allow_nan=False) + "\n"
         path.parent.mkdir(parents=True, exist_ok=True)
+        _note_seconds(path, time.perf_counter() - begin)
         write_atomically(path, content.encode())
     return json.loads(path.read_text())
+
+
+def seconds_spent(folder: Path) -> float:
+    """How long the pieces in a folder took, one after the other; those of which it is not known
+    count as 0."""
+    noted = folder.rglob(f"*{_SECONDS}")
+    known = (path for path in noted if path.with_suffix("").exists())
+    return sum((float(path.read_text()) for path in known), 0.0)
+
+
+def _note_seconds(path: Path, seconds: float) -> None:
+    """Written before the piece: a piece without its time would never get one."""
+    write_atomically(path.with_name(path.name + _SECONDS), f"{seconds:.3f}\n".encode())
 
 
 def count_kept(folder: Path, names: Iterable[str]) -> int:

@@ -16,6 +16,7 @@ from organics.machine.cluster import Cluster
 from organics.machine.provenance import machine, versions
 from organics.machine.side_by_side import how_many, side_by_side
 from organics.plots import save_figure
+from organics.studies.harness.pieces import seconds_spent
 from organics.studies.harness.target import Job, Outcome, Target, Verdict
 
 _WORK = "under-way"  # folder, beside the results, for the pieces of unfinished targets
@@ -240,9 +241,9 @@ def _attempt(target: Target, job: Job) -> Result:
 
 def _run(target: Target, job: Job) -> dict[str, Any]:
     module = import_module(f"organics.studies.{target.room}.{target.name}")
-    begin = time.perf_counter()
+    earlier, begin = seconds_spent(job.folder), time.perf_counter()
     outcome: Outcome = module.compute(job)
-    seconds = time.perf_counter() - begin
+    seconds = earlier + time.perf_counter() - begin
     figure = module.draw(outcome)
     pictures = [f"{target.name}.{kind}" for kind in ("png", "svg")]
     options = [*(["--quick"] if job.quick else []), *([f"--seed {job.seed}"] if job.seed else [])]

@@ -22,7 +22,7 @@ struct Antisymmetric : Cell<T> {
   Receiver receiver(int) const { return {kForce, 1, 0, kH, 1, kGForce, kH}; }
 
   template <int>
-  void open(Parts<T> e) const {
+  void open(Parts<T>, Parts<T> e) const {
     e.set(kForce, hyperbolic_tangent<T>(e[kForce]));
   }
 
@@ -56,7 +56,7 @@ struct AntisymmetricGated : Cell<T> {
   }
 
   template <int>
-  void open(Parts<T> e) const {
+  void open(Parts<T>, Parts<T> e) const {
     const Vector<T> product = e[kProduct];
     e.set(kForce, hyperbolic_tangent<T>(product + e[kForce]));
     e.set(kGate, sigmoid<T>(product + e[kGate]));

@@ -23,7 +23,7 @@ struct Cornn : Cell<T> {
   Receiver receiver(int) const { return {kForce, 1, 0, kH, 2, kGForce, kH}; }
 
   template <int>
-  void open(Parts<T> e) const {
+  void open(Parts<T>, Parts<T> e) const {
     e.set(kForce, hyperbolic_tangent<T>(e[kForce]));
   }
 

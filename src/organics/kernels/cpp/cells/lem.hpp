@@ -29,7 +29,7 @@ struct Lem : Cell<T> {
   }
 
   template <int stage>
-  void open(Parts<T> e) const {
+  void open(Parts<T>, Parts<T> e) const {
     if constexpr (stage == 0) {
       e.set(kS1, sigmoid<T>(e[kS1]));
       e.set(kS2, sigmoid<T>(e[kS2]));

@@ -24,7 +24,7 @@ struct Lipschitz : Cell<T> {
   }
 
   template <int>
-  void open(Parts<T> e) const {
+  void open(Parts<T>, Parts<T> e) const {
     e.set(kForce, hyperbolic_tangent<T>(e[kForce]));
   }
 

@@ -19,7 +19,7 @@ struct Lstm : Cell<T> {
   Receiver receiver(int) const { return {kI, 4, 0, kH, 1, kGI, kH}; }
 
   template <int>
-  void open(Parts<T> e) const {
+  void open(Parts<T>, Parts<T> e) const {
     e.set(kI, sigmoid<T>(e[kI]));
     e.set(kF, sigmoid<T>(e[kF]));
     e.set(kO, sigmoid<T>(e[kO]));

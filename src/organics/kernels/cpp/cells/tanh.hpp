@@ -19,7 +19,7 @@ struct Tanh : Cell<T> {
   Receiver receiver(int) const { return {kNewH, 1, 0, kH, 1, kGH, kH}; }
 
   template <int>
-  void open(Parts<T> e) const {
+  void open(Parts<T>, Parts<T> e) const {
     e.set(kNewH, hyperbolic_tangent<T>(e[kNewH]));
   }
 

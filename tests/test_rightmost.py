@@ -1,0 +1,93 @@
+"""The rightmost eigenvalues by products alone are those of the matrix."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import organics
+from organics import Circuit, Convolution, State, dispersion, stability, steady_state
+from organics.linear.rightmost import eigenvalue_bound, rightmost
+from organics.rest.search import given_state
+
+N = 200
+
+
+def ring(kernel):
+    return Convolution(np.asarray(kernel)[None, None, None], 1, N, "periodic")
+
+
+def circuit_on_a_ring(seed, *, identity=False, norm=1.0, rectified=False, dtype=None):
+    rng = np.random.default_rng(seed)
+    bump = np.exp(-0.5 * (np.arange(-20, 21) / 6.0) ** 2)
+    W = ring(0.5 * bump / bump.sum())
+    W_r = ring(rng.normal(size=7)).capped(1.0).scaled(norm)
+    circuit = Circuit(W, None if identity else W_r, sigma=0.3, tau_a=4.0, rectified=rectified)
+    z = rng.uniform(0.2, 1, N)
+    if dtype is not None:
+        circuit, z = jax.tree.map(lambda x: x.astype(dtype), (circuit, z))
+    return circuit, z
+
+
+@pytest.mark.parametrize("identity", [True, False])
+def test_abscissa_is_that_of_the_matrix(identity):
+    for seed in range(2):
+        circuit, z = circuit_on_a_ring(seed, identity=identity)
+        point = steady_state(circuit, z, matrix_free=True)
+        assert point.converged
+        free, full = stability(point, matrix_free=True), stability(point)
+        assert free.matrix_free and not full.matrix_free
+        assert free.residual < 1e-6 and bool(free.stable) == bool(full.stable)
+        assert free.spectral_abscissa == pytest.approx(float(full.spectral_abscissa), abs=1e-7)
+        assert free.eigenvalues.size < 20 and "matrix-free" in str(free)
+        J = np.asarray(organics.jacobian(circuit, point.state))
+        assert eigenvalue_bound(circuit, point.state) >= np.abs(np.linalg.eigvals(J)).max()
+
+
+def test_an_unstable_state_is_found_to_be_so():
+    """Where a wave of a uniform ring grows, and oscillates."""
+    waves = 25 * 2 * np.pi * np.arange(N) / N
+    W = ring(np.roll(1 + 0.95 * np.cos(waves), N // 2) / N)
+    factors = np.ones(N)
+    factors[[25, -25]] += 1.9  # the onset is at 1.83
+    circuit = Circuit(W, Convolution.from_transfer(factors[None]), 1.0, 1.0, 0.1, 2.0, 10.0)
+    z = np.full(N, 0.6)
+    known = dispersion(circuit, z)
+    state = State(*(jnp.full(N, part[0]) for part in known.point.state))
+    found = stability(given_state(circuit, z, state), matrix_free=True)
+    assert not found.stable and found.spectral_abscissa > 0
+    assert found.spectral_abscissa == pytest.approx(known.spectral_abscissa, abs=1e-7)
+    assert found.leading_frequency == pytest.approx(1000 * known.leading.frequency, rel=1e-5)
+
+
+def test_single_precision_is_computed_in_double():
+    circuit, z = circuit_on_a_ring(0, dtype=np.float32)
+    point = steady_state(circuit, z, matrix_free=True)
+    found = stability(point, matrix_free=True)
+    assert found.eigenvalues.dtype == np.complex64 and found.residual.dtype == np.float32
+    wide, _ = circuit_on_a_ring(0)
+    J = np.asarray(organics.jacobian(wide, State(*(p.astype(float) for p in point.state))))
+    assert found.spectral_abscissa == pytest.approx(np.linalg.eigvals(J).real.max(), abs=1e-4)
+
+
+def test_few_eigenvalues_of_a_small_circuit():
+    circuit, z = Circuit([[0.5, 0.2], [0.1, 0.4]], [[0.9, 0.1], [0.0, 0.8]]), np.array([0.5, 0.3])
+    point = steady_state(circuit, z)
+    found = rightmost(circuit, jnp.asarray(z), point.state)
+    assert found.values[0].real == pytest.approx(float(stability(point).spectral_abscissa), 1e-9)
+    assert found.products > 0 and np.all(found.residuals < 1e-9)
+
+
+def test_a_neuron_at_the_kink_makes_the_answer_unknown():
+    circuit, z = circuit_on_a_ring(0, rectified=True)
+    quiet = stability(steady_state(circuit, z, matrix_free=True), matrix_free=True)
+    silent = steady_state(circuit, 0 * z, matrix_free=True)
+    assert quiet.stable and silent.converged
+    assert not stability(silent, matrix_free=True).stable
+
+
+def test_where_it_cannot_be_done_is_refused():
+    circuit, z = circuit_on_a_ring(0, identity=True)
+    point = steady_state(circuit, z)
+    with pytest.raises(ValueError, match="`matrix_free` must be left out"):
+        jax.jit(lambda point: stability(point, matrix_free=True).stable)(point)
