@@ -120,6 +120,8 @@ def inspect(
     model = load_model(folder, task=task)
     if prove and not (isinstance(model.layer, ORGaNICs) and len(model.layer.cells) == 1):
         raise ValueError("`prove` must only be given for ORGaNICs with one circuit.")
+    if prove and model.layer.cells[0].modulation is not None:
+        raise ValueError("`prove` must not be given for modulated time constants.")
     with jax.enable_x64(True), single_threaded_lapack():
         made = task.load()
         model = in_float64(model)

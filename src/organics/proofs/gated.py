@@ -52,8 +52,10 @@ class BallGated(NamedTuple):
     def of(cls, weights: Weights, options: Options, x: Float[np.ndarray, " m"]) -> "BallGated":
         """The circuit for the inputs of the kernels.
 
-        Raises `ValueError` for `rectification="outside"`.
+        Raises `ValueError` for `rectification="outside"` and for modulated time constants.
         """
+        if weights.modulation is not None:
+            raise ValueError("`layer` must have time constants that nothing modulates for a proof.")
         if options.rectified and options.rectified_after and weights.recurrent is not None:
             raise ValueError("`layer` must have `rectification='inside'` for a proof.")
         n = weights.offset.shape[0]
