@@ -126,6 +126,7 @@ def test_with_identity_recurrence_and_no_input_there_is_one_fixed_point_without_
     (one,) = rest.found
     np.testing.assert_allclose(one.point.output, 0, atol=1e-9)
     assert one.point.stable and one.point.attracted == 1
+    assert one.attraction is not None and one.attraction.attracts, "all neurons are silent"
     # its spectrum is that of the circuit with the gains held: at y = 0 both have -1/tau
     assert one.circuit_abscissa is not None and one.circuit_abscissa < 0
     assert [number for _, number in found.patterns] == [None] * 8
