@@ -36,7 +36,7 @@ TASKS = {
     "interval-discrimination": ("IntervalDiscrimination", {}),
     "ready-set-go": ("ReadySetGo", {}),
 }
-SIZE = 10_000
+SIZE = 2_000  # which caches hold
 THEIRS = 300
 AT_LEAST = 100
 

@@ -35,11 +35,19 @@ from organics.models.target import Marks, Target
 _PAIR = np.array([0.0, np.pi])  # the two directions of most tasks
 
 
-class _Shown(NamedTuple):
-    """A trial before noise: inputs (steps, m), the class wanted in each of its decisions, and which
-    steps and channels are noisy."""
+class _Term(NamedTuple):
+    """A channel has a value at some of the steps."""
 
-    inputs: Float[Array, "steps m"]
+    channel: int
+    where: Bool[Any, " steps"]
+    value: Any = 1.0
+
+
+class _Shown(NamedTuple):
+    """A trial before noise: the inputs are the sum of the terms. Besides, the class that is wanted
+    at each step, and which steps are of the decision, are noisy, and are of the trial."""
+
+    inputs: list[_Term]
     wanted: Int[Array, " steps"]
     decision: Bool[Any, " steps"]
     noisy: Bool[Any, " steps"]
@@ -103,10 +111,10 @@ class _Laboratory(ABC):
         steps = {name: steps_at(p, self.dt, quantiles.get(name)) for name, p in periods.items()}
         line = Timeline(self.lay_out(steps), self.steps)
         shown = self.show(u[: self.draws], line)
-        inputs = shown.inputs.astype(dtype)
+        inputs = _sum(shown.inputs, self.input_size, dtype)
         if self.noisy:
-            noise = _noise(k_noise, shown.noisy, len(self.noisy), dtype)
-            inputs = inputs + self._deviation * _spread(noise, self.noisy, self.input_size)
+            noise = _noise(k_noise, shown.noisy, self.noisy, self.input_size, dtype)
+            inputs = inputs + self._deviation * noise
         marks = Marks(jnp.asarray(shown.whole, dtype), jnp.asarray(shown.decision))
         return Trials(inputs, shown.wanted, marks)
 
@@ -115,14 +123,49 @@ class _Laboratory(ABC):
         return self.sigma / math.sqrt(self.dt)
 
 
-def _noise(key: PRNGKeyArray, where: Any, channels: int, dtype: Any) -> Float[Array, "steps k"]:
-    """Normal numbers at some of the steps, 0 at the others."""
-    steps = len(where)
+def _sum(terms: list[_Term], size: int, dtype: Any) -> Float[Array, "steps m"]:
+    """The inputs that the terms add up to."""
+    steps = len(terms[0].where)
+    values = jnp.stack([jnp.asarray(term.value).astype(dtype) for term in terms])
+    if all(isinstance(term.where, np.ndarray) for term in terms):
+        # the same steps in all trials: the product of a batch with a matrix is quickest
+        patterns = np.zeros((len(terms), steps, size))
+        for pattern, term in zip(patterns, terms, strict=True):
+            pattern[term.where, term.channel] = 1
+        return _times(values, patterns, dtype)
+    found = jnp.zeros((steps, size), dtype)
+    for value, term in zip(values, terms, strict=True):
+        here = jnp.asarray(term.where)[:, None] & (np.arange(size) == term.channel)[None]
+        found = found + jnp.where(here, value, 0)
+    return found
+
+
+def _times(values: Float[Array, " k"], patterns: np.ndarray, dtype: Any) -> Float[Array, "steps m"]:
+    matrix = jnp.asarray(patterns.reshape(len(patterns), -1), dtype)
+    product = jnp.matmul(values, matrix, precision="highest")
+    return product.reshape(patterns.shape[1:])
+
+
+_MOST_ENTRIES = 50_000  # of a matrix with which noise is multiplied rather than put together
+
+
+def _noise(
+    key: PRNGKeyArray, where: Any, channels: tuple[int, ...], size: int, dtype: Any
+) -> Float[Array, "steps m"]:
+    """Normal numbers at some of the steps in some channels, which are neighbours; 0 elsewhere."""
+    steps, count = len(where), len(channels)
+    sides = ((0, 0), (channels[0], size - channels[-1] - 1))
     if not isinstance(where, np.ndarray):
-        drawn = normal(key, (steps, channels), dtype)
-        return jnp.where(where[:, None], drawn, 0)
+        drawn = normal(key, (steps, count), dtype)
+        return jnp.pad(jnp.where(where[:, None], drawn, 0), sides)
     # the same steps in all trials: nothing is drawn for the others
-    drawn = normal(key, (int(where.sum()), channels), dtype)
+    drawn = normal(key, (int(where.sum()), count), dtype)
+    if drawn.size * steps * size < _MOST_ENTRIES:
+        patterns = np.zeros((*drawn.shape, steps, size))
+        for row, step in enumerate(np.flatnonzero(where)):
+            for column, channel in enumerate(channels):
+                patterns[row, column, step, channel] = 1
+        return _times(drawn.reshape(-1), patterns.reshape(-1, steps, size), dtype)
     ends = np.flatnonzero(np.diff(where)) + 1
     pieces, used = [], 0
     for piece in np.split(where, ends):
@@ -130,29 +173,13 @@ def _noise(key: PRNGKeyArray, where: Any, channels: int, dtype: Any) -> Float[Ar
             pieces.append(drawn[used : used + len(piece)])
             used += len(piece)
         else:
-            pieces.append(jnp.zeros((len(piece), channels), dtype))
-    return jnp.concatenate(pieces)
+            pieces.append(jnp.zeros((len(piece), count), dtype))
+    return jnp.pad(jnp.concatenate(pieces), sides)
 
 
-def _spread(noise: Float[Array, "steps k"], channels: tuple[int, ...], size: int) -> Array:
-    """The noise in its channels of all; these are neighbours."""
-    return jnp.pad(noise, ((0, 0), (channels[0], size - channels[-1] - 1)))
-
-
-def _columns(*columns: Any, dtype: Any) -> Float[Array, "steps m"]:
-    """Channels, each over time."""
-    return jnp.stack([jnp.asarray(c).astype(dtype) for c in columns], axis=1)
-
-
-def _during(where: Any, values: Float[Array, " k"]) -> list[Float[Array, " steps"]]:
-    """Channels that have these values at some of the steps, and are 0 at the others."""
-    return [jnp.where(where, value, 0) for value in values]
-
-
-def _plus(first: list[Array], *others: list[Array]) -> list[Array]:
-    for other in others:
-        first = [a + b for a, b in zip(first, other, strict=True)]
-    return first
+def _during(where: Any, first: int, values: Float[Array, " k"]) -> list[_Term]:
+    """Channels from the `first` on have these values at some of the steps."""
+    return [_Term(first + i, where, value) for i, value in enumerate(values)]
 
 
 def _decide(where: Any, choice: Any) -> Int[Array, " steps"]:
@@ -195,13 +222,13 @@ class MatchToSample(_Laboratory):
         differs, direction = among(u[0], 2), among(u[1], 2)
         sample = direction.astype(u.dtype) * np.pi
         test = ((direction + differs) % 2).astype(u.dtype) * np.pi
-        stimuli = _plus(
-            _during(line.within("sample"), _bump(sample, _PAIR)),
-            _during(line.within("test"), _bump(test, _PAIR)),
-        )
         decision = line.within("decision")
         return _Shown(
-            _columns(~decision, *stimuli, dtype=u.dtype),
+            [
+                _Term(0, ~decision),
+                *_during(line.within("sample"), 1, _bump(sample, _PAIR)),
+                *_during(line.within("test"), 1, _bump(test, _PAIR)),
+            ],
             _decide(decision, 1 + differs),
             decision,
             line.within("sample", "test"),
@@ -234,13 +261,13 @@ class MatchToCategory(_Laboratory):
         differs, category = among(u[0], 2), among(u[1], 2)
         sample = (category.astype(u.dtype) + u[2]) * np.pi
         test = (((category + differs) % 2).astype(u.dtype) + u[3]) * np.pi
-        stimuli = _plus(
-            _during(line.within("sample"), _bump(sample, _PAIR)),
-            _during(line.within("test"), _bump(test, _PAIR)),
-        )
         decision = line.within("test")
         return _Shown(
-            _columns(~decision, *stimuli, dtype=u.dtype),
+            [
+                _Term(0, ~decision),
+                *_during(line.within("sample"), 1, _bump(sample, _PAIR)),
+                *_during(line.within("test"), 1, _bump(test, _PAIR)),
+            ],
             _decide(decision, 1 + differs),
             decision,
             line.within("sample", "test"),
@@ -282,10 +309,13 @@ class Parametric(_Laboratory):
         low, high = _PAIRS.min(), _PAIRS.max()
         shown = jnp.asarray((1 + (_PAIRS - low) / (high - low)) / 2, u.dtype)[among(u[1], 5)]
         f1, f2 = shown[second], shown[1 - second]
-        values = jnp.where(line.within("first"), f1, 0) + jnp.where(line.within("second"), f2, 0)
         decision = line.within("decision")
         return _Shown(
-            _columns(~decision, values, dtype=u.dtype),
+            [
+                _Term(0, ~decision),
+                _Term(1, line.within("first"), f1),
+                _Term(1, line.within("second"), f2),
+            ],
             _decide(decision, 1 + second),
             decision,
             line.within("first", "second"),
@@ -320,11 +350,13 @@ class PairedAssociation(_Laboratory):
     def show(self, u: Array, line: Timeline) -> _Shown:
         pair = among(u[0], 4)
         first, second = pair // 2, pair % 2
-        odours = [line.within("first") & (first == i) for i in range(2)]
-        odours += [line.within("second") & (second == i) for i in range(2)]
         decision = line.within("decision")
         return _Shown(
-            _columns(~decision, *odours, dtype=u.dtype),
+            [
+                _Term(0, ~decision),
+                *(_Term(1 + i, line.within("first"), first == i) for i in range(2)),
+                *(_Term(3 + i, line.within("second"), second == i) for i in range(2)),
+            ],
             _decide(decision, (first == second).astype(jnp.int32)),
             decision,
             line.within(),
@@ -351,25 +383,25 @@ class DualMatch(_Laboratory):
     def show(self, u: Array, line: Timeline) -> _Shown:
         drawn = [among(u[i], 2) for i in range(5)]
         differs, samples, swapped = drawn[:2], drawn[2:4], drawn[4] == 1
-        columns = [jnp.ones(len(line.whole()), u.dtype)]
-        cues, wanted = [], 0
-        for item in range(2):
-            # when this item is tested
-            when = {
-                what: jnp.where(
-                    swapped, line.within(f"{what}{2 - item}"), line.within(f"{what}{1 + item}")
-                )
-                for what in ("cue", "test")
-            }
-            test = (samples[item] + differs[item]) % 2
+        terms = [_Term(0, line.whole())]
+        wanted: Any = 0
+        for item, sample in enumerate(samples):
+            test = (sample + differs[item]) % 2
             for channel in range(2):
-                shown = line.within("sample") & (samples[item] == channel)
-                columns.append((shown | (when["test"] & (test == channel))).astype(u.dtype))
-            cues.append(when["cue"])
-            wanted = wanted + jnp.where(when["test"], 1 + differs[item], 0)
+                place = 1 + 2 * item + channel
+                terms.append(_Term(place, line.within("sample"), sample == channel))
+                for turn in range(2):
+                    now = swapped == (turn != item)
+                    terms.append(_Term(place, line.within(f"test{turn + 1}"),
+                                       now & (test == channel)))  # fmt: skip
+            for turn in range(2):
+                now = swapped == (turn != item)
+                terms.append(_Term(5 + item, line.within(f"cue{turn + 1}"), now))
+                answer = jnp.where(now, 1 + differs[item], 0)
+                wanted = wanted + jnp.where(line.within(f"test{turn + 1}"), answer, 0)
         decision = line.within("test1", "test2")
         return _Shown(
-            _columns(*columns, *cues, dtype=u.dtype),
+            terms,
             jnp.asarray(wanted, jnp.int32),
             decision,
             line.within("sample", "test1", "test2"),
@@ -402,9 +434,10 @@ class PerceptualDecision(_Laboratory):
         evidence = _evidence(choice.astype(u.dtype) * np.pi, one_of(u[1], self.coherences))
         decision = line.within("decision")
         return _Shown(
-            _columns(
-                line.within("fixation"), *_during(line.within("stimulus"), evidence), dtype=u.dtype
-            ),
+            [
+                _Term(0, line.within("fixation")),
+                *_during(line.within("stimulus"), 1, evidence),
+            ],
             _decide(decision, 1 + choice),
             decision,
             line.within("stimulus"),
@@ -438,11 +471,10 @@ class DelayedDecision(_Laboratory):
         evidence = _evidence(choice.astype(u.dtype) * np.pi, one_of(u[1], self.coherences))
         decision = line.within("decision")
         return _Shown(
-            _columns(
-                line.within("stimulus", "delay"),
-                *_during(line.within("stimulus"), evidence),
-                dtype=u.dtype,
-            ),
+            [
+                _Term(0, line.within("stimulus", "delay")),
+                *_during(line.within("stimulus"), 1, evidence),
+            ],
             _decide(decision, 1 + choice),
             decision,
             line.within("stimulus"),
@@ -480,16 +512,16 @@ class PulseDecision(_Laboratory):
         fell = u[1:13].reshape(2, self.pulses) < p[:, None]
         count = jnp.sum(fell, axis=1).astype(u.dtype)
         second = (count[0] < count[1] + 0.2 * u[13] - 0.1).astype(jnp.int32)
-        cues = [line.within(f"cue{i}") for i in range(self.pulses)]
-        shown = []
-        for channel in range(2):
-            seen = line.within()
-            for i in range(self.pulses):
-                seen = seen | (cues[i] & fell[channel, i])
-            shown.append(seen)
         decision = line.within("decision")
         return _Shown(
-            _columns(~decision, *shown, dtype=u.dtype),
+            [
+                _Term(0, ~decision),
+                *(
+                    _Term(1 + channel, line.within(f"cue{i}"), fell[channel, i])
+                    for channel in range(2)
+                    for i in range(self.pulses)
+                ),
+            ],
             _decide(decision, 1 + second),
             decision,
             line.within(),
@@ -521,14 +553,13 @@ class ContextDecision(_Laboratory):
         stimulus, decision = line.within("stimulus"), line.within("decision")
         whole = line.whole()
         return _Shown(
-            _columns(
-                line.within("fixation"),
-                *_during(stimulus, _evidence(first, one_of(u[3], self.coherences))),
-                *_during(stimulus, _evidence(second, one_of(u[4], self.coherences))),
-                whole & (context == 0),
-                whole & (context == 1),
-                dtype=u.dtype,
-            ),
+            [
+                _Term(0, line.within("fixation")),
+                *_during(stimulus, 1, _evidence(first, one_of(u[3], self.coherences))),
+                *_during(stimulus, 3, _evidence(second, one_of(u[4], self.coherences))),
+                _Term(5, whole, context == 0),
+                _Term(6, whole, context == 1),
+            ],
             _decide(decision, 1 + choice),
             decision,
             stimulus,
@@ -562,12 +593,11 @@ class Multisensory(_Laboratory):
         angle = choice.astype(u.dtype) * np.pi
         stimulus, decision = line.within("stimulus"), line.within("decision")
         return _Shown(
-            _columns(
-                ~decision,
-                *_during(stimulus, _evidence(angle, coherence * u[2])),
-                *_during(stimulus, _evidence(angle, coherence * (1 - u[2]))),
-                dtype=u.dtype,
-            ),
+            [
+                _Term(0, ~decision),
+                *_during(stimulus, 1, _evidence(angle, coherence * u[2])),
+                *_during(stimulus, 3, _evidence(angle, coherence * (1 - u[2]))),
+            ],
             _decide(decision, 1 + choice),
             decision,
             stimulus,
@@ -600,7 +630,11 @@ class GoNoGo(_Laboratory):
         go = among(u[0], 2)
         stimulus, decision = line.within("stimulus"), line.within("decision")
         return _Shown(
-            _columns(~decision, stimulus & (go == 0), stimulus & (go == 1), dtype=u.dtype),
+            [
+                _Term(0, ~decision),
+                _Term(1, stimulus, go == 0),
+                _Term(2, stimulus, go == 1),
+            ],
             _decide(decision, go),
             decision,
             line.within(),
@@ -630,11 +664,9 @@ class AntiReach(_Laboratory):
         choice = among(u[0], _DIRECTIONS)
         directions = 2 * np.pi * np.arange(_DIRECTIONS) / _DIRECTIONS
         shown = -_ring(choice.astype(u.dtype) * (2 * np.pi / _DIRECTIONS), directions)
-        stimulus, decision = jnp.asarray(line.within("stimulus")), line.within("decision")
-        fixation = jnp.asarray(~decision, u.dtype)
-        ring = stimulus.astype(u.dtype)[:, None] * shown[None]
+        decision = line.within("decision")
         return _Shown(
-            jnp.concatenate([fixation[:, None], ring], axis=1),
+            [_Term(0, ~decision), *_during(line.within("stimulus"), 1, shown)],
             _decide(decision, 1 + choice),
             decision,
             line.within(),
@@ -670,11 +702,12 @@ class IntervalDiscrimination(_Laboratory):
         }
 
     def show(self, u: Array, line: Timeline) -> _Shown:
+        del u  # only the periods are random
         first, second, decision = (line.within(n) for n in ("first", "second", "decision"))
         longer = jnp.sum(first, dtype=jnp.int32) > jnp.sum(second, dtype=jnp.int32)
         whole = line.whole()
         return _Shown(
-            _columns(whole & ~decision, first, second, dtype=u.dtype),
+            [_Term(0, whole & ~decision), _Term(1, first), _Term(2, second)],
             _decide(decision, jnp.where(longer, 1, 2)),
             decision,
             line.within(),
@@ -717,11 +750,16 @@ class ReadySetGo(_Laboratory):
         return Trivial("accuracy", float(1 - np.sum(np.diff(edges) / 700 / (2 * k))))
 
     def show(self, u: Array, line: Timeline) -> _Shown:
+        del u  # only the periods are random
         production = line.within("production")
         interval = jnp.sum(line.within("measure"), dtype=jnp.int32)
         whole = line.whole()
         return _Shown(
-            _columns(whole & ~production, line.at("measure"), line.within("set"), dtype=u.dtype),
+            [
+                _Term(0, whole & ~production),
+                _Term(1, line.at("measure")),
+                _Term(2, line.within("set")),
+            ],
             line.at("production", interval).astype(jnp.int32),
             production,
             line.within(),
