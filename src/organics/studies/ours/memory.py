@@ -50,7 +50,7 @@ def neuron(
     )  # fmt: skip
     dtype = layer.cells[0].log_W.dtype
     cell = jax.tree.map(lambda leaf: np.zeros(leaf.shape, dtype), layer.cells[0])
-    start = CellState(*(np.full(1, value, dtype) for value in (0.0, 0.25, 0.5, 0.5)))
+    start = CellState(*(jnp.full(1, value, dtype) for value in (0.0, 0.25, 0.5, 0.5)))
     cell = eqx.tree_at(
         lambda c: (c.W_zx, c.W_r, c.raw_rates, c.modulation.T_x, c.W_b0x, c.W_bx, c.start),
         cell,
