@@ -42,7 +42,7 @@ def test_a_frozen_value_above_one_makes_a_grow_without_bound():
 
 def test_layers_are_counted_and_every_one_is_another():
     sample = Sample(count=3, units=16, steps=5, at_once=3)
-    kind = overflow.KINDS[1]
+    kind = overflow.KINDS[2]
     run = overflow._gradients
     norms, largest = map(np.asarray, run(kind, sample, jnp.float32(10), jr.split(jr.key(0), 3)))
     assert norms.dtype == np.float32 and len(set(norms.tolist())) == 3
@@ -57,7 +57,8 @@ def test_one_gradient_that_overflows_decides():
         "layers": 100, "overflow": 0, "states_overflow": 0, "largest_y": 1.0,
         "gradient_norm": {"median": 1.0, "0.999": 2.0, "largest": 3.0},
     }  # fmt: skip
-    lost = row | {"rectified": False, "overflow": 2, "states_overflow": 1}
-    outcome = conclude({"count": 100, "steps": 5, "rows": [row, lost]})
-    assert [check.holds for check in outcome.checks] == [True, False]
-    assert outcome.here.startswith("2 of 200 gradients overflow, 1 of them where")
+    others = [row | {"time_constants": kind} for kind in ("modulated-y", "modulated")]
+    others[1] |= {"overflow": 2, "states_overflow": 1}
+    outcome = conclude({"count": 100, "steps": 5, "rows": [row, *others]})
+    assert [check.holds for check in outcome.checks] == [True, True, False]
+    assert outcome.here.endswith("2 of 100 gradients overflow, 1 of them where the states do not")

@@ -41,11 +41,16 @@ class Sample:
     """Of all of them."""
 
 
+TIME_CONSTANTS = {
+    "learned": "learned time constants",
+    "modulated-y": "time constants of y that move, by weights drawn normal",
+    "modulated": "time constants that all move, by weights drawn normal",
+}
 KINDS = tuple(
     (recurrent, rectified, time_constants)
     for recurrent in ("identity", "semidefinite")
     for rectified in (True, False)
-    for time_constants in ("learned", "modulated")
+    for time_constants in TIME_CONSTANTS
 )
 """`recurrent`, `rectified` and `time_constants` of the layers."""
 
@@ -163,26 +168,24 @@ def conclude(found: dict[str, Any]) -> Outcome:
     """Checks of the counts; `found` is the result of `measure`."""
     rows = found["rows"]
     checks = []
-    for rectified in (True, False):
-        some = [row for row in rows if row["rectified"] is rectified]
+    for kind, words in TIME_CONSTANTS.items():
+        some = [row for row in rows if row["time_constants"] == kind]
         lost, layers = (sum(row[name] for row in some) for name in ("overflow", "layers"))
         upper = fraction_interval(lost, layers)[1]
         worst = max(row["gradient_norm"]["largest"] for row in some)
         checks.append(
             Check(
-                f"no gradient overflows with {'max(y, 0)' if rectified else 'y'} in the recurrent "
-                "terms",
+                f"no gradient overflows with {words}",
                 f"{lost:,} of {layers:,} do (at most {100 * upper:.2g} %, 95 %); the largest "
                 f"finite norm is {worst:.3g}",
                 lost == 0,
                 tolerance="not one",
             )
         )
-    lost = sum(row["overflow"] for row in rows)
-    only_gradients = lost - sum(row["states_overflow"] for row in rows)
-    here = (
-        f"{lost:,} of {sum(row['layers'] for row in rows):,} gradients overflow, "
-        f"{only_gradients:,} of them where the states do not"
+    here = "; ".join(
+        f"with {TIME_CONSTANTS[kind].partition(',')[0]} {lost:,} of {layers:,} gradients overflow, "
+        f"{lost - states:,} of them where the states do not"
+        for kind, lost, states, layers in _totals(rows)
     )
     heads = ("layer", "weights", "overflow", "largest |y|", "gradient norm: median", "0.999",
              "largest")  # fmt: skip
@@ -197,6 +200,16 @@ def conclude(found: dict[str, Any]) -> Outcome:
         for row in rows
     ]
     return Outcome(here, checks, found, Table(heads, table))
+
+
+def _totals(rows: list[dict[str, Any]]) -> list[tuple[str, int, int, int]]:
+    """Of each kind of time constants the overflows of gradients, of states, and the layers."""
+    found = []
+    for kind in TIME_CONSTANTS:
+        some = [row for row in rows if row["time_constants"] == kind]
+        names = ("overflow", "states_overflow", "layers")
+        found.append((kind, *(sum(row[name] for row in some) for name in names)))
+    return found
 
 
 def _name(kind: tuple[Any, bool, Any]) -> str:
