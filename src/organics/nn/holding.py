@@ -28,8 +28,8 @@ class Holding(NamedTuple):
     """How long a layer holds what it was told, and by what.
 
     Attributes
-        steps: after the cues, up to the last step at which between a half and three halves of what
-            was told is still there; at most as many as were computed.
+        steps: after the cues, as long as between a half and three halves of what was told is there;
+            at most as many as were computed.
         by: the fewest mechanisms with which it holds a quarter as long as with all; the best
             of several such sets. Empty if it holds as long without any, by time constants that are
             always long.
@@ -88,7 +88,7 @@ def holding(
         raise ValueError("`cues` must leave the layer in different states; they do not.")
     found = np.einsum("csqn,qn->cs", differences, told) / np.sum(np.square(told))
     kept = {on: row[1:] for on, row in zip(_ALL, found, strict=True)}
-    alone = {on: _steps(row) for on, row in kept.items()}
+    alone = {on: _steps(row, reference) for on, row in kept.items()}
     whole = alone[_ALL[-1]]
     enough = [on for on in _ALL if 4 * alone[on] >= whole]
     fewest = min(map(len, enough))
@@ -97,9 +97,12 @@ def holding(
     return Holding(whole, by, alone, kept)
 
 
-def _steps(kept: Float[np.ndarray, " steps"]) -> int:
-    inside = np.flatnonzero((kept >= 0.5) & (kept <= 1.5))
-    return int(inside[-1]) + 1 if len(inside) else 0
+def _steps(kept: Float[np.ndarray, " steps"], reference: int) -> int:
+    """Steps before the first with too little or too much, after the reference if it comes there."""
+    outside = np.flatnonzero((kept < 0.5) | (kept > 1.5))
+    if reference and reference - 1 not in outside:
+        outside = outside[outside >= reference]
+    return int(outside[0]) if len(outside) else len(kept)
 
 
 class _Circuit(NamedTuple):
