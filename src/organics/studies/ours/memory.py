@@ -17,8 +17,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from organics.names import Mechanism
-from organics.nn.holding import MECHANISMS, Holding, holding
 from organics.nn.recurrent import CellState, ORGaNICs
+from organics.nn.retention import MECHANISMS, Holding, holding
 from organics.studies.harness.pieces import kept_document
 from organics.studies.harness.target import Check, Job, Outcome, Table
 from organics.training.fitted import Fitted, fit

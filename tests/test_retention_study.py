@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from organics.nn.holding import MECHANISMS, Holding
+from organics.nn.retention import MECHANISMS, Holding
 from organics.studies.ours import memory
 
 NONE, EVERY = frozenset(), frozenset(MECHANISMS)
