@@ -154,7 +154,7 @@ def _by_hand(name: str) -> dict[str, Any]:
 
 def in_numbers(found: Holding) -> dict[str, Any]:
     """For a JSON document; sets of mechanisms as words."""
-    some = slice(None, None, max(1, len(found.kept[frozenset()]) // 200))
+    some = slice(None, None, max(1, len(found.kept[frozenset()]) // 100))
     shown = {_words(on): np.round(row[some], 5) for on, row in found.kept.items()}
     return {
         "steps": found.steps,
@@ -271,7 +271,7 @@ def _name(row: dict[str, Any]) -> str:
 
 
 def _by(row: dict[str, Any]) -> str:
-    return " and ".join(row["by"]) or "long time constants"
+    return ", ".join(name for name in MECHANISMS if name in row["by"]) or "none of them"
 
 
 def _listed(rows: list[dict[str, Any]], of: Any) -> str:
@@ -297,7 +297,7 @@ def draw(outcome: Outcome) -> Figure:
             label = "all" if name == every else name
             axes.plot(t, kept, style, color=colour, lw=width, label=label)
         axes.set(ylim=(-0.1, 2), title=f"{_name(row)}: {_by(row)}", xlabel="steps")
-        axes.title.set_fontsize(8)
+        axes.title.set_fontsize(7)
         if i == 0:
             axes.legend(fontsize=7, frameon=False)
             axes.set_ylabel("kept")

@@ -129,7 +129,7 @@ def _gradients(
         cell = layer.cells[0]
         # rates from about 0.001 to 0.999, an own centre for each of y, a, b0 and b
         centre = jr.uniform(k_rates, (4, 1), np.float32, -6, 6)
-        cell = eqx.tree_at(lambda c: c.raw_rates, cell, centre + cell.raw_rates)
+        cell = eqx.tree_at(lambda c: c.raw_rates, cell, replace_fn=lambda raw: centre + raw)
         if cell.modulation is not None:
             leaves, tree = jax.tree.flatten(cell.modulation)
             new = [
