@@ -64,7 +64,8 @@ class Modulation(NamedTuple):
     each is `largest * sigmoid(raw + input x + potentials (y | a))`. k is 1 or 4.
 
     `opened` is `sigmoid(raw)`. It is used where the sum of the products is 0, so that there the
-    rates are those of a circuit without modulation bit by bit, whatever computes the sigmoid.
+    rates are those of a circuit without modulation bit by bit, whatever computes the sigmoid. It
+    and `largest` have no gradient.
     """
 
     raw: Float[Array, "k H"]
@@ -135,7 +136,7 @@ def _rates(
         part.reshape(1, -1) for part in (modulation.raw, modulation.opened, modulation.largest)
     )
     shift = projected[:, 3 * H :] + state[:, : 2 * H] @ modulation.potentials.T
-    moving = largest * _opened(raw, opened, shift)
+    moving = jax.lax.stop_gradient(largest) * _opened(raw, opened, shift)
     rest = jnp.broadcast_to(fixed[:, raw.shape[1] :], (len(state), 4 * H - raw.shape[1]))
     return jnp.concatenate([moving, rest], axis=1)
 

@@ -2,9 +2,9 @@
 
 from organics.nn.convolution import NormalizationConv2d
 from organics.nn.dynamics import circuit_at, trajectory
-from organics.nn.holding import Holding, holding
 from organics.nn.normalization import Normalization
 from organics.nn.recurrent import CellState, ORGaNICs, trainable
+from organics.nn.retention import Holding, holding
 from organics.nn.supralinear import SSN
 
 __all__ = [

@@ -352,6 +352,26 @@ OURS: tuple[Target, ...] = (
         room="ours",
     ),
     Target(
+        name="memory",
+        title="What holds a value",
+        claim="A circuit that learns to hold a number does so by slowing y down, by closing its "
+        "gains, or by several stable states, and switching mechanisms off tells which.",
+        source=_OURS,
+        minutes=10.0,
+        alone=True,
+        trains=True,
+        room="ours",
+    ),
+    Target(
+        name="overflow",
+        title="Gradients that overflow",
+        claim="With a unit drive, identity or semidefinite `W_r` and step sizes of at most 1, no "
+        "gradient overflows, whatever the initial weights and rates.",
+        source=_OURS,
+        minutes=10.0,
+        room="ours",
+    ),
+    Target(
         name="schedules",
         title="Schedules of the learning rate",
         claim="There is a schedule that learns more in as many epochs than the paper's.",
