@@ -126,6 +126,7 @@ def test_with_identity_recurrence_and_no_input_there_is_one_fixed_point_without_
     (one,) = rest.found
     np.testing.assert_allclose(one.point.output, 0, atol=1e-9)
     assert one.point.stable and one.point.attracted == 1
+    assert one.attraction is not None and one.attraction.attracts, "all neurons are silent"
     # its spectrum is that of the circuit with the gains held: at y = 0 both have -1/tau
     assert one.circuit_abscissa is not None and one.circuit_abscissa < 0
     assert [number for _, number in found.patterns] == [None] * 8
@@ -165,3 +166,30 @@ def test_the_step_map_is_the_layer():
     courses = eqx.filter_jit(StepMap.course)(steps, x)
     np.testing.assert_allclose(jax.vmap(steps.output)(courses), outputs, atol=1e-14)
     assert steps.start.shape == (8 * N,)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_signed_drive_answers_an_input_linearly_in_the_same_step(layers):
+    """So it cannot both answer a pulse and hold what was before: of the flip-flop the squared error
+    is at least p (1 - p) at every step after the first. A rectified drive can."""
+    x, none = jnp.asarray([0.7, -0.2, 0.4]), jnp.zeros(3)
+    rng = np.random.default_rng(2)
+    state = jnp.asarray(rng.uniform(0.1, 0.9, 4 * N * layers))
+    bends = {}
+    for drive in ("signed", "rectified"):
+        steps = StepMap(circuit_layer(layers=layers, drive=drive))
+        up, down, held = (steps.output(steps(one, state)) for one in (x, -x, none))
+        bends[drive] = float(jnp.max(jnp.abs(up + down - 2 * held)))
+    assert bends["signed"] < 1e-14 < 1e-3 < bends["rectified"]
+
+
+def test_the_least_error_of_such_a_network_on_the_flip_flop():
+    """The answer of a bit that holds h is a + b x for the pulse x: least squares over x and h."""
+    p = 0.3
+    x = np.array([1.0, -1.0, 0.0])
+    weight = np.array([p / 2, p / 2, 1 - p])
+    wanted = np.array([1.0, -1.0, 1.0])  # h = 1
+    root = np.sqrt(weight)
+    design = np.stack([np.ones(3), x], axis=1) * root[:, None]
+    _, residual, *_ = np.linalg.lstsq(design, wanted * root, rcond=None)
+    assert residual[0] == pytest.approx(p * (1 - p), abs=1e-12)

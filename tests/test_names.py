@@ -10,6 +10,7 @@ from organics import names
 from organics.baselines import catalog
 from organics.data.catalog import DIGITS, IDX_DATASETS
 from organics.data.sequences import TASKS
+from organics.data.tasks import catalog as tasks
 from organics.machine import cluster
 from organics.simulation import ode
 
@@ -38,6 +39,9 @@ def test_names_imports_nothing():
 def test_the_words_are_those_that_there_are():
     assert set(get_args(names.DatasetName)) == {DIGITS, *IDX_DATASETS}
     assert set(get_args(names.TaskName)) == TASKS.keys()
+    assert set(get_args(names.MadeTaskName)) == tasks.TASKS.keys()
+    numbers = {name for name in tasks.TASKS if tasks.build(name).target.kind == "numbers"}
+    assert set(get_args(names.NumbersTaskName)) == numbers
     assert set(get_args(names.BaselineName)) == catalog._MODELS.keys()
     assert set(get_args(names.Method)) == ode._SOLVERS.keys()
     assert set(get_args(names.SweepBackend)) == {cluster.PROCESSES, *cluster._CONNECTED}

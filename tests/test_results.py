@@ -20,7 +20,7 @@ from organics.studies.ours import (
     perturbed,
     perturbed_open,
 )
-from organics.training import evaluation
+from organics.training import evaluation, task
 from organics.training.run_folder import RunFolder
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -53,6 +53,7 @@ WHOLE = "psmnist14-organics-64-seed0"  # on all test images, which for the other
 def _trained():
     """The folders of runs. Of the shorter task, only the first seed of the permuted one."""
     folders = sorted(path.parent for path in (RESULTS / "trained").rglob("config.json"))
+    folders = [folder for folder in folders if folder.parent.name != "tasks"]
     return [f for f in folders if f.parent.name != "short" or re.match("psmnist.*seed0", f.name)]
 
 
@@ -87,6 +88,21 @@ def test_the_trained_weights_have_the_accuracy_that_their_report_says(folder, mo
         assert found["images"] == 10_000
         assert found["accuracy"] == pytest.approx(of_all, abs=5e-4)
         assert found["loss"] == pytest.approx(report["test_loss"], rel=1e-3)
+
+
+TASKS = sorted(path.parent for path in (RESULTS / "trained" / "tasks").rglob("config.json"))
+
+
+@pytest.mark.parametrize("folder", TASKS, ids=lambda folder: folder.name)
+def test_networks_of_tasks_have_the_score_that_their_report_says(folder, monkeypatch):
+    """On fewer of the test trials: the first 200, so that it is quick."""
+    monkeypatch.setattr(task, "_MEASURED", 200)
+    report = RunFolder.open(folder).load_report()
+    assert report is not None
+    found = evaluation.evaluate(folder, with_stability=False).summary
+    assert found["trials"] == 200 and found["trivial_score"] == report["trivial_score"]
+    # of other trials: the spread of squared errors over trials is about their mean
+    assert found["score"] == pytest.approx(report["test_score"], rel=0.5)
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.rglob("*.json")), ids=_name)

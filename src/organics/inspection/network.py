@@ -120,6 +120,8 @@ def inspect(
     model = load_model(folder, task=task)
     if prove and not (isinstance(model.layer, ORGaNICs) and len(model.layer.cells) == 1):
         raise ValueError("`prove` must only be given for ORGaNICs with one circuit.")
+    if prove and model.layer.cells[0].modulation is not None:
+        raise ValueError("`prove` must not be given for modulated time constants.")
     with jax.enable_x64(True), single_threaded_lapack():
         made = task.load()
         model = in_float64(model)
@@ -168,13 +170,12 @@ def _abscissa(layer: ORGaNICs, steps: StepMap, x: Any, point: FixedPoint) -> flo
 
 def _held(wanted: Any, found: list[AtRest]) -> list[tuple[np.ndarray, int | None]]:
     """For each pattern the stable fixed point nearest to it, if that is near."""
+    stable = [i for i, rest in enumerate(found) if rest.point.stable]
     held = []
     for pattern in wanted:
-        distances = [
-            np.max(np.abs(rest.said - pattern)) if rest.point.stable else np.inf for rest in found
-        ]
-        best = int(np.argmin(distances)) if found else None
-        held.append((pattern, best if found and distances[best] < _NEAR else None))
+        distances = {i: float(np.max(np.abs(found[i].said - pattern))) for i in stable}
+        near = [i for i in sorted(stable, key=distances.__getitem__) if distances[i] < _NEAR]
+        held.append((pattern, near[0] if near else None))
     return held
 
 

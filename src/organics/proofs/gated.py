@@ -24,6 +24,7 @@ from organics.proofs.balls import (
     exact_matrix,
     floats,
     from_entries,
+    least,
 )
 from organics.proofs.lyapunov import definite
 
@@ -52,8 +53,10 @@ class BallGated(NamedTuple):
     def of(cls, weights: Weights, options: Options, x: Float[np.ndarray, " m"]) -> "BallGated":
         """The circuit for the inputs of the kernels.
 
-        Raises `ValueError` for `rectification="outside"`.
+        Raises `ValueError` for `rectification="outside"` and for modulated time constants.
         """
+        if weights.modulation is not None:
+            raise ValueError("`layer` must have time constants that nothing modulates for a proof.")
         if options.rectified and options.rectified_after and weights.recurrent is not None:
             raise ValueError("`layer` must have `rectification='inside'` for a proof.")
         n = weights.offset.shape[0]
@@ -160,6 +163,68 @@ class BallGated(NamedTuple):
         return arb_mat(rows)
 
 
+class Awake(NamedTuple):
+    """A circuit without the unknowns `y_i = 0` of its silent neurons.
+
+    In the rectified model with `W_r = I`, a neuron whose drive is exactly 0 has `y_i = 0`, where
+    its equation has a kink; the other equations have none there.
+    """
+
+    system: BallGated
+    silent: list[int]
+    kept: list[int]
+
+    @classmethod
+    def of(cls, system: BallGated) -> "Awake":
+        """The circuit without its silent neurons' `y`."""
+        may = system.rectified and system.W_r is None
+        silent = [i for i, z in enumerate(system.z) if may and z == 0]
+        return cls(system, silent, [i for i in range(4 * system.n) if i not in set(silent)])
+
+    @property
+    def tau(self) -> list[arb]:
+        """The time constants in steps."""
+        return [self.system.tau[i] for i in self.kept]
+
+    @property
+    def positive(self) -> list[int]:
+        """The places of `a` among the unknowns."""
+        return self._places(self.system.positive)
+
+    @property
+    def signed(self) -> list[int]:
+        """The places of those `y` at whose sign the equations have a kink."""
+        return self._places(self.system.signed)
+
+    def _places(self, of_all: list[int]) -> list[int]:
+        wanted = set(of_all)
+        return [place for place, i in enumerate(self.kept) if i in wanted]
+
+    def state(self, x: Sequence[arb]) -> list[arb]:
+        """All 4n numbers."""
+        numbers = dict(zip(self.kept, x, strict=True))
+        return [numbers.get(i, arb(0)) for i in range(4 * self.system.n)]
+
+    def imbalance(self, x: Sequence[arb]) -> list[arb]:
+        """The right-hand sides of the unknowns; those of the silent `y` are 0."""
+        found = self.system.imbalance(self.state(x))
+        return [found[i] for i in self.kept]
+
+    def imbalance_jacobian(self, x: Sequence[arb]) -> arb_mat:
+        """Their derivatives."""
+        J = self.system.imbalance_jacobian(self.state(x))
+        return arb_mat([[J[i, j] for j in self.kept] for i in self.kept])
+
+    def decays(self, x: Sequence[arb]) -> Inequality:
+        """Whether the silent `y` near 0 shrink in every step, from above by the factor
+        `1 - dt sqrt(a) / tau`, from below by `1 - dt / tau`."""
+        n, numbers = self.system.n, self.state(x)
+        rates = [1 / self.system.tau[i] for i in self.silent]
+        factors = [r * numbers[n + i].sqrt() for i, r in zip(self.silent, rates, strict=True)]
+        margin = least(arb.min(f, 2 - f) for f in [*factors, *rates])
+        return Inequality.positive("silent neurons: |1 - dt sqrt(a) / tau| < 1", margin)
+
+
 class Attraction(NamedTuple):
     """What was proved about a fixed point.
 
@@ -168,7 +233,7 @@ class Attraction(NamedTuple):
         attracts: whether it was proved to exist and to attract.
         exists: whether it was proved to exist.
         inequalities: those that were evaluated.
-        enclosure: balls around its numbers; `None` if there is none.
+        enclosure: balls around its 4n numbers; `None` if there is none.
     """
 
     statement: str
@@ -187,22 +252,26 @@ def prove_attraction(
 ) -> Attraction:
     """Prove that there is a fixed point near `state`, and that it attracts.
 
-    `x` is the input of the kernels, constant. By Krawczyk's test on all 4n numbers, then by Stein's
-    inequality for every matrix in the enclosure.
+    `x` is the input of the kernels, constant. By Krawczyk's test on all numbers, then by Stein's
+    inequality for every matrix in the enclosure. The `y` of silent neurons (`Awake`) depend on no
+    others and decay to 0; the others then are a contraction with a disturbance that vanishes.
 
     Raises `ValueError` as `BallGated.of`.
     """
     with ctx.workprec(bits):
-        system = BallGated.of(weights, options, x)
-        numbers, inside = enclose(system, np.asarray(state, np.float64))
+        awake = Awake.of(BallGated.of(weights, options, x))
+        numbers, inside = enclose(awake, np.asarray(state, np.float64)[awake.kept])
         if numbers is None:
             return Attraction(NOTHING, False, False, (inside,), None)
-        J, tau = system.imbalance_jacobian(numbers), system.tau
+        J, tau = awake.imbalance_jacobian(numbers), awake.tau
         M = from_entries(len(tau), lambda i, j: int(i == j) + J[i, j] / tau[i])
         inequalities = contracts(M)
-        proved = bool(inequalities) and all(found.holds for found in inequalities)
+        proved = bool(inequalities)
+        if awake.silent:
+            inequalities = (*inequalities, awake.decays(numbers))
+        proved = proved and all(found.holds for found in inequalities)
         statement = ATTRACTS if proved else EXISTS
-        return Attraction(statement, proved, True, (inside, *inequalities), numbers)
+        return Attraction(statement, proved, True, (inside, *inequalities), awake.state(numbers))
 
 
 def contracts(M: arb_mat) -> tuple[Inequality, ...]:

@@ -21,7 +21,7 @@ from organics.training.choices import chosen_for, facts_of, with_settings
 from organics.training.config import AnyConfig, GivenConfig
 from organics.training.evaluation import load_model, outputs_for
 from organics.training.loop import run
-from organics.training.report import NumbersReport, Outcome, Report
+from organics.training.report import NumbersReport, Outcome, Report, TaskReport
 from organics.training.run_folder import RunFolder
 from organics.training.step import floating_dtype
 from organics.training.task import Given, task_of
@@ -43,7 +43,7 @@ class Fitted:
     model: Predictor
     preparation: Preparation | None
     config: AnyConfig
-    report: Report | NumbersReport | None
+    report: Report | NumbersReport | TaskReport | None
 
     @property
     def classes(self) -> list[Any]:

@@ -149,13 +149,14 @@ class Sequences:
             return found
         fresh = self.config.noise == "fresh"
         streams = _streams(self.config.seed)
-        training, validation, test = (
-            Padded.of(examples, stream if fresh else Stream(0, 4), steps, fresh)
-            for examples, stream in zip(
-                (found.training, found.validation, found.test), streams, strict=True
-            )
-        )
-        return found._replace(training=training, validation=validation, test=test)
+
+        def pad(examples: Source, stream: Stream) -> Padded:
+            assert isinstance(examples, Examples)
+            return Padded.of(examples, stream if fresh else Stream(0, 3), steps, fresh)
+
+        parts = {"training": found.training, "validation": found.validation, "test": found.test}
+        pairs = zip(parts.items(), streams, strict=True)
+        return found._replace(**{name: pad(part, stream) for (name, part), stream in pairs})
 
     def input_shape(self) -> tuple[int, ...]:
         shape, steps = self._image_shape(), self.config.pad_to
@@ -210,9 +211,12 @@ class Trials:
         config = self.config
         counts = (config.epoch_steps * config.batch_size, _MEASURED, _MEASURED)
         pairs = zip(_streams(config.seed), counts, strict=True)
+        training, validation, test = (Made.of(dataset, stream, n) for stream, n in pairs)
         return Sets(
             dataset.name,
-            *(Made.of(dataset, stream, count) for stream, count in pairs),
+            training,
+            validation,
+            test,
             noun="trials",
             trivial=dataset.trivial,
         )

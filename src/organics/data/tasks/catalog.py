@@ -26,28 +26,27 @@ from organics.data.tasks.constant import WithConstant
 from organics.data.tasks.task import Task
 from organics.names import MadeTaskName
 
-TASKS: dict[str, Callable[..., Task]] = {
-    kind.name: kind
-    for kind in (
-        Adding,
-        Copy,
-        FlipFlop,
-        MatchToSample,
-        MatchToCategory,
-        Parametric,
-        PairedAssociation,
-        DualMatch,
-        PerceptualDecision,
-        DelayedDecision,
-        PulseDecision,
-        ContextDecision,
-        Multisensory,
-        GoNoGo,
-        AntiReach,
-        IntervalDiscrimination,
-        ReadySetGo,
-    )
-}
+_KINDS: tuple[Any, ...] = (
+    Adding,
+    Copy,
+    FlipFlop,
+    MatchToSample,
+    MatchToCategory,
+    Parametric,
+    PairedAssociation,
+    DualMatch,
+    PerceptualDecision,
+    DelayedDecision,
+    PulseDecision,
+    ContextDecision,
+    Multisensory,
+    GoNoGo,
+    AntiReach,
+    IntervalDiscrimination,
+    ReadySetGo,
+)
+
+TASKS: dict[str, Callable[..., Task]] = {kind.name: kind for kind in _KINDS}
 
 
 def build(name: str, *, constant_input: bool = False, **options: Any) -> Task:
