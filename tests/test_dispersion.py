@@ -138,7 +138,10 @@ def test_crests_move_the_way_the_speed_says():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda W: (Circuit(np.ones((3, 3))), np.ones(3)), "`W` must be a `Convolution`"),
+        (
+            lambda W: (Circuit(np.ones((3, *W.shape[3:]))), np.ones(3)),
+            "`W` must be a `Convolution`",
+        ),
         (lambda W: (Circuit(Convolution(W, 2, 3)), np.ones(6)), 'with `border="zeros"`'),
         (lambda W: (Circuit(Convolution(W, 2, 3, "periodic")), np.arange(6.0)), "`z` must be the"),
         (

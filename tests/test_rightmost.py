@@ -35,13 +35,12 @@ def test_abscissa_is_that_of_the_matrix(identity):
         circuit, z = circuit_on_a_ring(seed, identity=identity)
         point = steady_state(circuit, z, matrix_free=True)
         assert point.converged
-        free, full = stability(point, matrix_free=True), stability(point)
-        assert free.matrix_free and not full.matrix_free
-        assert free.residual < 1e-6 and bool(free.stable) == bool(full.stable)
-        assert free.spectral_abscissa == pytest.approx(float(full.spectral_abscissa), abs=1e-7)
-        assert free.eigenvalues.size < 20 and "matrix-free" in str(free)
-        J = np.asarray(organics.jacobian(circuit, point.state))
-        assert eigenvalue_bound(circuit, point.state) >= np.abs(np.linalg.eigvals(J)).max()
+        found = stability(point, matrix_free=True)
+        values = np.linalg.eigvals(np.asarray(organics.jacobian(circuit, point.state)))
+        assert found.matrix_free and found.residual < 1e-6 and found.stable
+        assert found.spectral_abscissa == pytest.approx(values.real.max(), abs=1e-7)
+        assert found.eigenvalues.size < 20 and "matrix-free" in str(found)
+        assert eigenvalue_bound(circuit, point.state) >= np.abs(values).max()
 
 
 def test_an_unstable_state_is_found_to_be_so():

@@ -19,7 +19,8 @@ from organics.circuit.values import Values, as_real, require_values
 from organics.names import Border
 
 _POWER_STEPS = 50  # of the power method, for the largest singular value
-_DIRECT = 49  # products of one neuron with more weights than this are by the Fourier transform
+_DIRECT = 49  # products of one neuron with more weights than this are by the Fourier transform,
+_DIRECT_IN_ROW = 128  # or than this, if these are of one row or column
 
 
 class Weights(eqx.Module):
@@ -332,7 +333,8 @@ class Convolution(Weights):
         _, heard, kh, kw = self.kernel.shape
         image = x.reshape(self.channels, self.height, self.width)
         wraps = kh > self.height or kw > self.width
-        if kh * kw > _DIRECT or (self.border == "periodic" and wraps):
+        most = _DIRECT_IN_ROW if 1 in (kh, kw) else _DIRECT
+        if kh * kw > most or (self.border == "periodic" and wraps):
             return self._by_frequencies(image).reshape(-1)
         around = ((kh // 2, (kh - 1) // 2), (kw // 2, (kw - 1) // 2))
         if self.border == "periodic":
