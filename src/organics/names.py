@@ -23,6 +23,8 @@ StaticRecurrence = Literal["identity", "bounded"]
 """Recurrent weights of circuits at rest."""
 Recurrence = Literal["free", StaticRecurrence, "semidefinite"]
 """Recurrent weights of recurrent layers."""
+ImageRecurrence = Literal["free", StaticRecurrence]
+"""Recurrent weights of recurrent layers on images."""
 Drive = Literal["signed", "rectified", "unit"]
 TimeConstants = Literal["learned", "fixed"]
 Rectification = Literal["inside", "outside"]

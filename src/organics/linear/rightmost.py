@@ -13,7 +13,7 @@ Source: Krylov-Schur, Stewart 2001; exponential transformation, Goldhirsch, Orsz
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,7 @@ def rightmost(
         images = np.asarray(_products(system, jnp.asarray(basis.T))).T
         values, weights = np.linalg.eig(basis @ images.T)
         residuals = np.linalg.norm(images.T @ weights - basis.T @ (weights * values), axis=0)
-        order = np.lexsort((-values.imag, -values.real))
+        order = np.lexsort((-np.imag(values), -np.real(values)))
         spent = _ORDER * steps + len(basis)
         return Rightmost(values[order].astype(complex), residuals[order], spent)
 
@@ -132,7 +132,8 @@ def _schur(
     one more, where that would divide a pair."""
     sizes = np.sort(np.abs(np.linalg.eigvals(S)))[::-1]
     least = sizes[min(count, len(sizes)) - 1] * (1 - 1e-10)
-    upper, vectors, p = schur(S, output="real", sort=lambda re, im: np.hypot(re, im) >= least)
+    found: Any = schur(S, output="real", sort=lambda re, im: np.hypot(re, im) >= least)
+    upper, vectors, p = found
     return vectors[:, :p], upper[:p, :p]
 
 

@@ -71,7 +71,7 @@ class Dispersion(NamedTuple):
     @property
     def spectral_abscissa(self) -> float:
         """Largest real part of all, in 1/ms: that of the large circuit at its uniform state."""
-        return float(self.eigenvalues.real.max())
+        return float(np.real(self.eigenvalues).max())
 
     @property
     def stable(self) -> bool:
@@ -89,7 +89,7 @@ class Dispersion(NamedTuple):
     def leading(self) -> Wave:
         """The wave that grows fastest, or decays most slowly."""
         row, column = np.unravel_index(
-            np.argmax(self.eigenvalues[:, :, 0].real), self.eigenvalues.shape[:2]
+            np.argmax(np.real(self.eigenvalues[:, :, 0])), self.eigenvalues.shape[:2]
         )
         value = complex(self.eigenvalues[row, column, 0])
         per_neuron = float(self._per_neuron[row, column])
@@ -226,12 +226,12 @@ def _jacobians(circuit: Circuit, state: State, pool: np.ndarray, recurrent: np.n
 
 def _onsets(circuit: Circuit, state: State, pool: np.ndarray, recurrent: np.ndarray) -> Any:
     size = np.max(np.abs(pool))
-    symmetric = np.all(np.abs(pool.imag) <= 1e-9 * size)
-    symmetric &= np.all(np.abs(recurrent.imag) <= 1e-9 * np.max(np.abs(recurrent)))
+    symmetric = np.all(np.abs(np.imag(pool)) <= 1e-9 * size)
+    symmetric &= np.all(np.abs(np.imag(recurrent)) <= 1e-9 * np.max(np.abs(recurrent)))
     if circuit.n > 1 or not symmetric or bool(np.any(circuit.active(state.y) == 0)):
         return {"turing": None, "hopf": None}
     y, a = (float(part[0]) for part in state)
-    s, w = np.sqrt(a), pool[:, :, 0, 0].real
+    s, w = np.sqrt(a), np.real(pool[:, :, 0, 0])
     N = 1 - w * y**2
     ratio = float(circuit.tau_y[0] / circuit.tau_a[0])
     with np.errstate(divide="ignore"):

@@ -34,7 +34,7 @@ from organics.circuit.areas import Areas, joined
 from organics.circuit.circuit import Circuit, State, as_drive
 from organics.circuit.gated import GatedHierarchy, GatedState
 from organics.circuit.values import as_real
-from organics.linear.krylov import LARGE
+from organics.linear.krylov import LARGE, may_factorize
 from organics.machine.mesh import advising, alike
 from organics.rest.algorithm1 import algorithm_1_start, iterate, sweep
 from organics.rest.balance import Candidate, judge
@@ -92,7 +92,8 @@ def steady_state(
     sweeps and Newton's method by products with `W` and `W_r`, from the first iterate of Algorithm
     1; the derivative is solved for by such products, too. Matrices are factorized only if this
     fails, and then for all drives mapped over together; with more than 4,096 neurons never, where
-    `matrix_free` is the default. With more than 8 neurons, the sign of the Jacobian's determinant
+    `matrix_free` is the default, nor with more than 512 if neither `W` nor `W_r` is a matrix. With
+    more than 8 neurons, the sign of the Jacobian's determinant
     is not checked: the state may be a saddle even if the circuit has a stable state, which
     `organics.linear_stability` tells. If the largest singular value of `W_r` exceeds 1, it may not
     be the state that the circuit reaches from rest. That norm, if not given, is computed once for
@@ -283,7 +284,7 @@ def _search(
     begin = _Attempts(none, first, first.converged, jnp.int32(ITERATION), none)
     if matrix_free:
         begin = _without_factorization(driven, tolerance, first)
-    if matrix_free and circuit.n > LARGE:
+    if matrix_free and not may_factorize(circuit):
         end = _relaxed_without_factorization(driven, tolerance, begin, relaxation_steps)
     else:
         end = jax.lax.while_loop(unfinished, attempt, alike(begin))
