@@ -24,7 +24,7 @@ Linear = Callable[[Array], Array]
 _CYCLE = 4  # products with `J` between restarts
 _CYCLES = 20
 LARGE = 4096  # with more neurons (of two numbers each) no matrix is formed
-_LARGE_STRUCTURED = 512  # nor with more of these, if neither `W` nor `W_r` is one
+_LARGE_STRUCTURED = 128  # nor with more of these, if neither `W` nor `W_r` is one
 
 
 def solve_linearized(

@@ -92,7 +92,7 @@ def steady_state(
     sweeps and Newton's method by products with `W` and `W_r`, from the first iterate of Algorithm
     1; the derivative is solved for by such products, too. Matrices are factorized only if this
     fails, and then for all drives mapped over together; with more than 4,096 neurons never, where
-    `matrix_free` is the default, nor with more than 512 if neither `W` nor `W_r` is a matrix. With
+    `matrix_free` is the default, nor with more than 128 if neither `W` nor `W_r` is a matrix. With
     more than 8 neurons, the sign of the Jacobian's determinant
     is not checked: the state may be a saddle even if the circuit has a stable state, which
     `organics.linear_stability` tells. If the largest singular value of `W_r` exceeds 1, it may not
