@@ -6,7 +6,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 import organics
-from organics import Circuit, Convolution, State, dispersion
+from organics import Circuit, Convolution, State, dispersion, plots
 
 TURING, HOPF = 1.552819, 1.827420  # theory, for the circuits of `at_onset`
 
@@ -106,6 +106,16 @@ def test_patterns_begin_where_the_formulas_say(kind, size):
 def _uniform(found, kind, size):
     circuit, z = at_onset(kind, 1.001 * size)
     return circuit, everywhere(circuit, found.point), z
+
+
+def test_the_figure_shows_each_wave():
+    found = dispersion(*at_onset("hopf", 1.01 * HOPF))
+    upper, lower = plots.dispersion_curves(found.wavenumbers, found.eigenvalues).axes
+    grows = [line for line in upper.lines if line.get_marker() == "D"]
+    np.testing.assert_allclose(grows[0].get_xdata(), [1 / 8, 1 / 8])
+    assert np.all(grows[0].get_ydata() > 0)
+    shown = np.concatenate([line.get_ydata() for line in lower.lines])
+    assert shown.size == 32 and shown.max() > 10
 
 
 def test_identity_recurrence_has_one_determinant_for_all_waves():

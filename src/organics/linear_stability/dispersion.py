@@ -79,11 +79,9 @@ class Dispersion(NamedTuple):
         return bool(self.point.converged) and self.spectral_abscissa < 0
 
     @property
-    def wavelengths(self) -> Float[np.ndarray, "height width"]:
-        """Of each wave, in neurons; infinite for the uniform one."""
-        per_neuron = self._per_neuron
-        with np.errstate(divide="ignore"):
-            return 1 / per_neuron
+    def wavenumbers(self) -> Float[np.ndarray, "height width"]:
+        """Of each wave, in periods per neuron."""
+        return np.linalg.norm(self.periods / self.eigenvalues.shape[:2], axis=2)
 
     @property
     def leading(self) -> Wave:
@@ -92,19 +90,15 @@ class Dispersion(NamedTuple):
             np.argmax(np.real(self.eigenvalues[:, :, 0])), self.eigenvalues.shape[:2]
         )
         value = complex(self.eigenvalues[row, column, 0])
-        per_neuron = float(self._per_neuron[row, column])
+        per_neuron = float(self.wavenumbers[row, column])
         moves = per_neuron and abs(value.imag) > 1e-9 * abs(value)
         return Wave(
             periods=(int(self.periods[row, column, 0]), int(self.periods[row, column, 1])),
-            wavelength=float(self.wavelengths[row, column]),
+            wavelength=1 / per_neuron if per_neuron else float("inf"),
             rate=value.real,
             frequency=abs(value.imag) / (2 * np.pi) if moves or not per_neuron else 0.0,
             speed=-value.imag / (2 * np.pi) / per_neuron if moves else 0.0,
         )
-
-    @property
-    def _per_neuron(self) -> Float[np.ndarray, "height width"]:
-        return np.linalg.norm(self.periods / self.eigenvalues.shape[:2], axis=2)
 
     def lines(self) -> Lines:
         """The result as a verdict and lines of text."""
