@@ -46,7 +46,7 @@ def test_verdicts_on_patterns_follow_from_the_numbers():
 
 
 def test_networks_are_of_about_the_same_size(tmp_path):
-    with jax.enable_x64(False):
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):  # as Optax needs
         job = Job(tmp_path, quick=True)
         sample = images.Sample(
             datasets=("digits",), channels=2, images=100, steps=2, tests=50, seeds=1
