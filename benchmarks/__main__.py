@@ -51,6 +51,8 @@ BENCHMARKS = {
     "sde_stepping": Estimate("benchmarks.sde_stepping", 44, 17, 14),
     "hierarchy": Estimate("benchmarks.hierarchy", 120, 40, 15),
     "perturbed": Estimate("benchmarks.perturbed", 400, 140, 60),
+    "compact": Estimate("benchmarks.compact", 400, 110, 90),
+    "image_layer": Estimate("benchmarks.image_layer", 60, 45, 40),
     "drives": Estimate("benchmarks.drives", 25, 25, 8),
     "static_epoch": Estimate("benchmarks.static_epoch", 72, 63, 27),
     "recurrence": Estimate("benchmarks.recurrence", 175, 16, 9, full=650),

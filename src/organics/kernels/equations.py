@@ -155,14 +155,15 @@ def _(primals, tangents):
 
 
 def velocity(
-    weights: Weights, state: Float[Array, "batch four_H"], found: Products
+    offset: Float[Array, " H"], state: Float[Array, "batch four_H"], found: Products
 ) -> Float[Array, "batch four_H"]:
-    """The right-hand sides for y, a, b0 and b, each times its time constant."""
+    """The right-hand sides for y, a, b0 and b, each times its time constant. `offset` is
+    `sigma^2`."""
     y, a, b0, b = jnp.split(state, 4, axis=1)
     return jnp.concatenate(
         [
             -y + b * found.z + (1 - root(a)) * found.yhat,
-            -a + weights.offset[None] * jnp.square(b0) + found.pool,
+            -a + offset[None] * jnp.square(b0) + found.pool,
             found.gates - state[:, state.shape[1] // 2 :],
         ],
         axis=1,
@@ -180,7 +181,7 @@ def step(
     Source: Rawat et al. 2024, the discretised ORGaNICs.
     """
     found = products(options, weights, projected, state)
-    return state + found.rates * velocity(weights, state, found)
+    return state + found.rates * velocity(weights.offset, state, found)
 
 
 def project(weights: Weights, x: Float[Array, "*batch m"]) -> Float[Array, "*batch rows"]:

@@ -133,7 +133,7 @@ def _held_states(
         after = []
         for cell, weights, (state, rates) in zip(layer.cells, every, circuits, strict=True):
             found = products(layer.options, weights, project(weights, cell.inputs(x)), state)
-            moved = state + found.rates * velocity(weights, state, found)
+            moved = state + found.rates * velocity(weights.offset, state, found)
             after.append(_Circuit(moved, rates + found.rates[:, :n]))
             x = moved[:, :n]
         return tuple(after), None
@@ -160,7 +160,7 @@ def _held_states(
                 rates = jnp.broadcast_to(found.rates, state.shape)
                 rate_y = jnp.where(freeze, rates[:, :n], circuits[i].rates / time)
                 rates = jnp.concatenate([rate_y, rates[:, n:]], axis=1)
-                moved = state + rates * velocity(weights, state, found)
+                moved = state + rates * velocity(weights.offset, state, found)
                 b0 = jnp.where(integrate, moved[:, 2 * n : 3 * n], 1)
                 parts = [moved[:, : 2 * n], b0, moved[:, 3 * n :]]
                 after.append(jnp.concatenate(parts, axis=1))

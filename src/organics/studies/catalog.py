@@ -343,6 +343,26 @@ OURS: tuple[Target, ...] = (
         room="ours",
     ),
     Target(
+        name="patterns",
+        title="Turing and Hopf patterns, travelling waves",
+        claim="On a ring with structured recurrence patterns begin where the dispersion relation "
+        "says, with its wavelength, frequency and speed.",
+        source=_OURS,
+        minutes=1.0,
+        room="ours",
+    ),
+    Target(
+        name="images",
+        title="Normalization on noisy and faint images",
+        claim="A small network with local normalization is ahead of a plain one of the same size "
+        "on test images with noise and with lower contrast.",
+        source=_OURS,
+        needs=("mnist",),
+        minutes=5.0,
+        trains=True,
+        room="ours",
+    ),
+    Target(
         name="recovery",
         title="Parameters from recordings",
         claim="From simulated recordings the parameters of circuits are recovered, with intervals "
