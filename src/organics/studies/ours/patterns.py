@@ -158,7 +158,7 @@ def prony(course: Complex[np.ndarray, " t"]) -> Complex[np.ndarray, " two"]:
     rows = np.column_stack([course[1:-1], course[:-2], course[2:]])
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     p, q = np.linalg.lstsq(rows[:, :2], rows[:, 2], rcond=None)[0]
-    values = np.log(np.roots([1, -p, -q]))
+    values = np.log(np.asarray(np.roots([1, -p, -q])))
     return values[np.argsort(-values.real)]
 
 
