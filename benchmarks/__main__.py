@@ -51,9 +51,12 @@ BENCHMARKS = {
     "sde_stepping": Estimate("benchmarks.sde_stepping", 44, 17, 14),
     "hierarchy": Estimate("benchmarks.hierarchy", 120, 40, 15),
     "perturbed": Estimate("benchmarks.perturbed", 400, 140, 60),
+    "compact": Estimate("benchmarks.compact", 400, 110, 90),
+    "image_layer": Estimate("benchmarks.image_layer", 60, 45, 40),
     "drives": Estimate("benchmarks.drives", 25, 25, 8),
     "static_epoch": Estimate("benchmarks.static_epoch", 72, 63, 27),
     "recurrence": Estimate("benchmarks.recurrence", 175, 16, 9, full=650),
+    "modulation": Estimate("benchmarks.modulation", 60, 25, 8),
     "fitting": Estimate("benchmarks.fitting", 100, 60, 15),
     "branches": Estimate("benchmarks.branches", 300, 120, 60),
     "cells": Estimate("benchmarks.cells", 85, 30, 10),
@@ -62,6 +65,7 @@ BENCHMARKS = {
     "explorer": Estimate("benchmarks.explorer", 140, 60, 60),
     "torch_layer": Estimate("benchmarks.torch_layer", 62, 30, 10),
     "steady_states": Estimate("benchmarks.steady_states", 260, 30, 15, full=1500),
+    "many_boxes": Estimate("benchmarks.many_boxes", 700, 100, 8),
 }
 
 

@@ -227,7 +227,7 @@ def test_a_file_that_is_not_there(tmp_path):
         ({"W": []}, ["`W`", "square", "(0,)"]),
         ({"W": 1.0}, ["`W_r`", "(1, 1) like `W`", "(2, 2)"]),
         ({"W": None}, ["`W`", "null"]),
-        ({"W": {"a": 1}}, ["`W`", "an object"]),
+        ({"W": {"a": 1}}, ["`W`", "unknown keys of `W`"]),
         ({"W_r": [[1.0]]}, ["`W_r`", "(2, 2)", "(1, 1)"]),
         ({"W_r": "identitty"}, ["`W_r`", 'null or "identity" is', "'identitty'"]),
         ({"W_r": 0.5}, ["`W_r`", "square", "()"]),

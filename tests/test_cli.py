@@ -17,6 +17,7 @@ from organics.cli import compiled
 from organics.cli.answer import Answer, show
 from organics.cli.reproduce import _BRIEF
 from organics.data.store import places
+from organics.linear_stability.dispersion import dispersion
 from organics.rest.search import steady_state
 from organics.simulation.noise import Noise
 from organics.spectra import coherence, power_spectrum
@@ -200,6 +201,20 @@ def test_analyze_reproduces_the_reference_values(capsys):
     certificate = drive["certificate"]
     assert certificate["kind"] == "diagonal Lyapunov"
     assert certificate["holds"] and certificate["verified"] and 0 < certificate["margin"] <= 1
+
+
+def test_analyze_of_very_many_neurons_forms_no_matrix(capsys, tmp_path):
+    """With weights that the file holds as a kernel; other states and certificates are left out."""
+    kernel = {"kernel": [[0.1, 0.2, 0.1]], "height": 1, "width": 1100, "border": "periodic"}
+    (tmp_path / "c.json").write_text(json.dumps({"W": kernel, "z": 0.6}))
+    (drive,) = analyzed(capsys, tmp_path / "c.json")["drives"]
+    assert drive["stable"] and drive["certificate"] is None and drive["largest_euler_step"] is None
+    assert drive["eigenvalue_residual"] < 1e-5 and len(drive["eigenvalues"]) < 20
+    circuit, z = load_circuit(tmp_path / "c.json")
+    known = dispersion(circuit, z[0]).spectral_abscissa
+    assert drive["spectral_abscissa"] == pytest.approx(known, abs=1e-6)
+    _, out, _ = call(capsys, "analyze", tmp_path / "c.json")
+    assert "matrix-free" in out and "not searched for" in out
 
 
 def test_analyze_many_drives_and_general_recurrence(capsys, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from programs import solve
 
+from organics.circuit.circuit import Circuit
 from organics.linear_stability.certificate import certify
 from organics.nn import NormalizationConv2d
 from organics.rest.search import steady_state
@@ -57,6 +58,42 @@ def test_equals_the_dense_circuit_values_and_gradients(pool, padding, rectified)
             np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9)
     shape = (HEIGHT, WIDTH) if padding == "same" else (HEIGHT - 2, WIDTH - 1)
     assert both[0](both[1]).shape == (3, *shape)
+
+
+def test_learned_recurrence_is_that_of_the_capped_kernel():
+    """Values and gradients are those of the circuit with matrices."""
+    options = {"recurrent": "bounded", "recurrent_size": (3, 1), "pool": "within"}
+
+    def dense(layer, x):
+        circuit, z = layer.circuit(x)
+        W, W_r = (jnp.asarray(w.as_matrix()) for w in (circuit.pool, circuit.recurrent))
+        b, b0, taus = circuit.b, circuit.b0, (circuit.tau_y, circuit.tau_a)
+        full = Circuit(W, W_r, b, b0, circuit.sigma, *taus)
+        return full.firing_rates(steady_state(full, z).state).y_plus
+
+    def value_and_gradient(f):
+        def squared(both):
+            rates = f(*both).reshape(-1)
+            return jnp.sum(rates**2), rates
+
+        return eqx.filter_jit(eqx.filter_value_and_grad(squared, has_aux=True))
+
+    compiled = value_and_gradient(lambda layer, x: layer(x)), value_and_gradient(dense)
+    for seed, size in enumerate((0.2, 3.0)):
+        layer, x = layer_and_image(seed, **options)
+        noise = size * jr.normal(jr.key(seed), layer.k_r.shape) / 9
+        layer = eqx.tree_at(lambda c: c.k_r, layer, layer.k_r + noise)
+        ((_, rates), got), ((_, expected), want) = (f((layer, x)) for f in compiled)
+        np.testing.assert_allclose(rates, expected, rtol=1e-8, atol=1e-10)
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
+        W_r = np.asarray(circuit_of(layer, x)[0].W_r)
+        assert np.linalg.norm(W_r, 2) <= 1 + 1e-12
+
+
+def test_learned_recurrence_starts_as_the_identity():
+    layer, x = layer_and_image(0, recurrent="bounded")
+    np.testing.assert_array_equal(np.asarray(circuit_of(layer, x)[0].W_r), np.eye(72))
 
 
 @pytest.mark.parametrize("pool", ["across", "within"])
@@ -114,6 +151,7 @@ def test_blank_image_float32_and_batches():
     ("wrong", "message"),
     [
         ({"pool_size": 4}, "`pool_size` must be odd"),
+        ({"recurrent_size": 2}, "`recurrent_size` must be odd"),
         ({"kernel_size": 0}, "`kernel_size` must be at least 1"),
         ({"out_channels": 0}, "`out_channels` must be at least 1"),
         ({"sigma": -1.0}, "`sigma` must be > 0"),

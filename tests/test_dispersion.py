@@ -6,7 +6,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 import organics
-from organics import Circuit, Convolution, State, dispersion
+from organics import Circuit, Convolution, State, dispersion, plots
 
 TURING, HOPF = 1.552819, 1.827420  # theory, for the circuits of `at_onset`
 
@@ -108,6 +108,16 @@ def _uniform(found, kind, size):
     return circuit, everywhere(circuit, found.point), z
 
 
+def test_the_figure_shows_each_wave():
+    found = dispersion(*at_onset("hopf", 1.01 * HOPF))
+    upper, lower = plots.dispersion_curves(found.wavenumbers, found.eigenvalues).axes
+    grows = [line for line in upper.lines if line.get_marker() == "D"]
+    np.testing.assert_allclose(grows[0].get_xdata(), [1 / 8, 1 / 8])
+    assert np.all(grows[0].get_ydata() > 0)
+    shown = np.concatenate([line.get_ydata() for line in lower.lines])
+    assert shown.size == 32 and shown.max() > 10
+
+
 def test_identity_recurrence_has_one_determinant_for_all_waves():
     """`tau_y tau_a det = sqrt(a)`: waves differ in damping only."""
     circuit, z = torus(np.random.default_rng(0))
@@ -138,7 +148,10 @@ def test_crests_move_the_way_the_speed_says():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda W: (Circuit(np.ones((3, 3))), np.ones(3)), "`W` must be a `Convolution`"),
+        (
+            lambda W: (Circuit(np.ones((3, *W.shape[3:]))), np.ones(3)),
+            "`W` must be a `Convolution`",
+        ),
         (lambda W: (Circuit(Convolution(W, 2, 3)), np.ones(6)), 'with `border="zeros"`'),
         (lambda W: (Circuit(Convolution(W, 2, 3, "periodic")), np.arange(6.0)), "`z` must be the"),
         (

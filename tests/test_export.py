@@ -14,7 +14,7 @@ import pytest
 from organics import cli
 from organics.data.own.preparation import Preparation
 from organics.exports import as_stablehlo, as_torch, export
-from organics.models import build
+from organics.models import build, build_sequence
 from organics.training.config import FileConfig, GivenConfig
 from organics.training.evaluation import build_model, load_model
 from organics.training.run_folder import RunFolder
@@ -135,6 +135,8 @@ def test_networks_that_pytorch_has_no_layers_for_are_sent_to_stablehlo():
     searching = build(
         "organics", 9, layers=(3,), encoder=(4,), recurrent="bounded", key=jax.random.key(0)
     )
-    for model, shape in ((load_model(RunFolder.open(OTHER)), (196, 1)), (searching, (9,))):
+    moving = build_sequence("organics", 1, 4, time_constants="modulated", key=jax.random.key(0))
+    lstm = load_model(RunFolder.open(OTHER))
+    for model, shape in ((lstm, (196, 1)), (searching, (9,)), (moving, (20, 1))):
         with pytest.raises(ValueError, match="`format` must be stablehlo for this network"):
             as_torch.make(export.Network(model, shape))

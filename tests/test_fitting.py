@@ -430,6 +430,14 @@ def test_models_are_compared_by_what_they_predict():
     best, _ = scipy.optimize.curve_fit(curve, z[kept], y[kept], (0.04, 0.5))
     expected = ((y[2] - curve(z[2], *best)) / 0.01) ** 2
     assert one.held_out[2] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    # what to expect of it from the two parameters, by least squares without it
+    h = 1e-6 * np.eye(2)
+    slopes = np.stack([(curve(z, *(best + d)) - curve(z, *(best - d))) / 2e-6 for d in h], axis=1)
+    covariance = np.linalg.inv(slopes[kept].T @ slopes[kept])
+    assert one.uncertainty[2] == pytest.approx(slopes[2] @ covariance @ slopes[2], rel=1e-3)
+    assert not one.is_erratic
+    (few,) = compare(steady(z[:2], y[:2], 0.01), ("identity",), starts=2)
+    assert np.isinf(few.uncertainty).all() and few.is_erratic  # one response, two parameters
     with pytest.raises(ValueError, match="`hold_out` needs two stimuli"):
         compare(steady(z[:1], y[:1], 0.01))
     with pytest.raises(ValueError, match="`bounds` must not name 'W_r', which is I"):

@@ -18,7 +18,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from organics.kernels import library, native, recurrence
-from organics.kernels.equations import Options, Weights
+from organics.kernels.equations import Modulation, Options, Weights
 
 VARIANTS = [
     Options(rectified, after, drive)
@@ -113,7 +113,7 @@ def reference(options, arrays, cotangents, lengths=None, *, sequence):
     H = weights.offset.shape[0]
     identity = weights.recurrent is None
     filled = weights._replace(recurrent=np.eye(H)) if identity else weights
-    given = [*filled, x, state, d_outputs if sequence else np.zeros((steps, batch, H))]
+    given = [*filled[:6], x, state, d_outputs if sequence else np.zeros((steps, batch, H))]
     wide = [
         resized(array, axes).astype(float)
         for array, axes in zip(given, layout(**MOST), strict=True)
@@ -129,7 +129,8 @@ def reference(options, arrays, cotangents, lengths=None, *, sequence):
     )
     narrow = layout(H, m, steps, batch)
     cut = lambda array, axes: resized(array, axes).astype(x.dtype)  # noqa: E731
-    *d_weights, d_x, d_state, outputs = map(cut, [*d_weights, d_x, d_state, outputs], narrow)
+    all_of_them = [*d_weights[:6], d_x, d_state, outputs]
+    *d_weights, d_x, d_state, outputs = map(cut, all_of_them, narrow)
     d_weights = Weights(*d_weights)
     d_weights = d_weights._replace(recurrent=None) if identity else d_weights
     results = cut(final, narrow[7]), outputs if sequence else None
@@ -201,6 +202,36 @@ def test_native_agrees_where_sequences_end_early(keep, sequence, identity):
         Options(), arrays, cotangents, lengths, sequence=sequence, backend="native", keep=keep
     )
     close(got, reference(Options(), arrays, cotangents, lengths, sequence=sequence))
+
+
+@needs_native
+@pytest.mark.parametrize("modulated, identity", [(4, False), (1, True)])
+def test_native_agrees_with_modulated_rates(modulated, identity):
+    """In several tiles of samples, with sequences that end early, in either type."""
+    H, m, batch = 17, 2, 35
+    (weights, x, state), cotangents = problem(13, H, m, 18, batch, identity=identity)
+    rng = np.random.default_rng(13)
+    raw = rng.normal(size=(modulated, H))
+    potentials = rng.normal(size=(modulated * H, 2 * H))
+    potentials[0] = 0  # where nothing moves
+    of_input = rng.normal(size=(modulated * H, m))
+    of_input[0] = 0
+    opened, largest = 1 / (1 + np.exp(-raw)), rng.uniform(0.1, 0.9, raw.shape)
+    weights = weights._replace(
+        modulation=Modulation(*jax.device_put((raw, opened, largest, potentials, of_input)))
+    )
+    lengths = rng.integers(1, 19, batch).astype(np.int32)
+    for dtype in (np.float64, np.float32):
+        cast = lambda tree, to=dtype: jax.tree.map(lambda leaf: np.asarray(leaf).astype(to), tree)  # noqa: E731
+        given = cast((weights, x, state)), cast(cotangents), lengths
+        got = [
+            pulled_back(Options(), *given, sequence=True, backend="native", keep=keep)
+            for keep in (False, True)
+        ]
+        if dtype == np.float64:
+            want = pulled_back(Options(), *given, sequence=True, backend="scan")
+        for found in got:
+            close(found, cast(want), dtype)
 
 
 @backends

@@ -26,7 +26,7 @@ def pulled_back(options, arrays, cotangents, lengths, *, sequence, segment, keep
     weights, x, state = arrays
     cell = options.cell(weights)
     identity = weights.recurrent is None
-    parameters = [np.ascontiguousarray(a) for a in weights]
+    parameters = [np.ascontiguousarray(a) for a in weights[:6]]
     W_r, W, gates, input_, rates, offset = parameters
     vectors = np.concatenate([rates, offset[None]])
     x, state, d_final, d_outputs = map(np.ascontiguousarray, (x, state, *cotangents))

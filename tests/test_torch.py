@@ -325,6 +325,7 @@ def test_what_is_refused():
     layer, x = made(), torch.zeros(4, 2, 3, dtype=torch.float64)
     for options, message in [
         ({"recurrent": "none"}, "`recurrent` must be one of"),
+        ({"time_constants": "modulated"}, "`time_constants` must be 'learned' or 'fixed' here"),
         ({"num_layers": 0}, "`num_layers` must be at least 1, not 0"),
         ({"dt_tau_max_y": 2.0}, r"`dt_tau_max_y` must be in \(0, 1\], not 2.0"),
         ({"sigma": 0.0}, "`sigma` must be > 0"),
@@ -354,6 +355,9 @@ def test_what_is_refused():
         layers.Normalization(5, 6)(x)
     with pytest.raises(ValueError, match="`gain` must be 'input' or a number in"):
         layers.Normalization(5, 6, gain=2.0)
+    modulated = nn.ORGaNICs(2, 4, key=jr.key(0), time_constants="modulated-y")
+    with pytest.raises(ValueError, match="`time_constants` must be 'learned' or 'fixed' here"):
+        layers.ORGaNICs.from_jax(modulated)
     with pytest.raises(ValueError, match=r"`layer` must be an `organics.nn.ORGaNICs`"):
         layers.ORGaNICs.from_jax(nn.Normalization(5, 6, key=jr.key(0)))
 

@@ -238,11 +238,11 @@ def test_waves_are_multiplied_by_the_transfer_function():
     """Also by weights that are not symmetric, in the direction that the docstring says."""
     weights = torus(np.random.default_rng(3), (3, 4))
     rows, columns = np.meshgrid(np.arange(HEIGHT), np.arange(WIDTH), indexing="ij")
-    for k, l in ((1, 1), (2, 3)):
-        wave = np.exp(2j * np.pi * (k * rows / HEIGHT + l * columns / WIDTH)).ravel()
+    for k, m in ((1, 1), (2, 3)):
+        wave = np.exp(2j * np.pi * (k * rows / HEIGHT + m * columns / WIDTH)).ravel()
         x = np.outer([1, 0], wave).ravel()  # of channel 0
         got = (np.asarray(weights) @ x).reshape(CHANNELS, -1)
-        want = np.outer(np.asarray(weights.transfer())[:, 0, k, l], wave)
+        want = np.outer(np.asarray(weights.transfer())[:, 0, k, m], wave)
         np.testing.assert_allclose(got, want, atol=1e-12)
 
 

@@ -48,6 +48,8 @@ StaticRecurrence = Literal["identity", "bounded"]
 """Recurrent weights of circuits at rest."""
 Recurrence = Literal["free", StaticRecurrence, "semidefinite"]
 """Recurrent weights of recurrent layers."""
+ImageRecurrence = Literal["free", StaticRecurrence]
+"""Recurrent weights of recurrent layers on images."""
 Drive = Literal["signed", "rectified", "unit"]
 TimeConstants = Literal["learned", "fixed", "modulated", "modulated-y"]
 """Time constants of recurrent layers; modulated ones follow the input and the potentials."""

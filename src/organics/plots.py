@@ -41,6 +41,7 @@ __all__ = [
     "abscissa_histogram",
     "bifurcation_diagram",
     "coherences",
+    "dispersion_curves",
     "event_plane",
     "figure_of",
     "letter",
@@ -228,6 +229,36 @@ def spectrum_plane(
     axes.margins(0.08)
     _legend_above(axes)
     return figure_of(axes)
+
+
+@style()
+def dispersion_curves(
+    wavenumbers: Float[Array | np.ndarray, "*waves"],
+    eigenvalues: Complex[Array | np.ndarray, "*waves k"],
+    *,
+    axes: Sequence[Axes] | np.ndarray | None = None,
+) -> Figure:
+    """Rate of growth and frequency of each wave, whose first of k eigenvalues in 1/ms is the
+    fastest, against its periods per neuron; growing ones in another colour and shape.
+
+    Draws into two axes, one above the other.
+    """
+    upper, lower = _stacked(axes, 2, height=3.2)
+    x = _finite("wavenumbers", wavenumbers).ravel()
+    fastest = _finite("eigenvalues", eigenvalues)[..., 0].ravel()
+    upper.axhline(0, color=GREY, linewidth=0.6)
+    for which, colour, marker in (
+        (np.real(fastest) < 0, BLUE, "."),
+        (np.real(fastest) >= 0, VERMILION, "D"),
+    ):
+        for panel, y in (
+            (upper, np.real(fastest)),
+            (lower, 1000 * np.abs(np.imag(fastest)) / (2 * np.pi)),
+        ):
+            panel.plot(x[which], y[which], marker, color=colour, markersize=3, markeredgewidth=0)
+    upper.set(ylabel="rate (1/ms)")
+    lower.set(xlabel="periods per neuron", ylabel="frequency (Hz)")
+    return figure_of(upper)
 
 
 @style()

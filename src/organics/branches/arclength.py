@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Event as Flag
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -47,17 +47,42 @@ GOING, LOWER, UPPER, INFINITE, CLOSED, STUCK, ELSEWHERE, INACCURATE, OUTSIDE, KI
 
 _CORRECTIONS = 6
 _ACCURACY = 1e-9  # of the last correction but one, in units of each number
+_LEFT = 1e-13  # of what is left to correct, in units
 _LONGEST, _FIRST, _SHORTEST = 1.0, 0.05, 1e-9
 _TURN, _MOST_TURN = 0.15, 0.5  # angle of the tangents of a step: wanted, and largest; radians
 _APART = 1e-6  # a step this short may hold several events, or an unknown kink
 TOUCH = 1e-9  # a number this near to its kink is on it, in units
-_ATTEMPTS = 16  # in one call of a compiled program
+_ATTEMPTS = 8  # in one call of a compiled program
 _WIDTHS = (4, 32)  # how many curves one program follows: few sizes, as each is compiled
+_NARROWINGS = 24  # evaluations of a test, in search of its zero
 _SAME = 1e-5  # distance of two equal points, in units
+ONCE = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+"""Of programs that take longer to compile than to run."""
+
+
+class Mapped:
+    """A function mapped over rows, compiled for one number of rows at a time. For few of them that
+    takes longer than to run it, so the compiler need not optimise."""
+
+    def __init__(self, function: Callable):
+        mapped = jax.vmap(function)
+        self._few = jax.jit(mapped, compiler_options=ONCE)
+        self._many = jax.jit(mapped)
+        self.__doc__, self.__name__ = function.__doc__, function.__name__
+
+    def __call__(self, *trees: Any) -> Any:
+        few = len(jax.tree.leaves(trees)[0]) <= _WIDTHS[0]
+        return (self._few if few else self._many)(*trees)
 
 
 class Curve(eqx.Module):
-    """`k` equations in `k + 1` numbers, the last of which is the parameter."""
+    """`k` equations in `k + 1` numbers, the last of which is the parameter.
+
+    Attributes
+        narrow: part of a step, or of a test, that is left when the zero of the test is located.
+    """
+
+    narrow: ClassVar[float] = 1e-12
 
     @abstractmethod
     def residual(self, X: Float[Array, " k1"]) -> Float[Array, " k"]:
@@ -137,6 +162,7 @@ class Walk(NamedTuple):
 class Corrected(NamedTuple):
     X: Float[Array, " k1"]
     size: Float[Array, ""]
+    left: Float[Array, ""]
     tries: Int[Array, ""]
     failed: Bool[Array, ""]
 
@@ -163,10 +189,8 @@ def correct(
     """The point of the curve in the plane through `start` across `row`, by Newton's method."""
 
     def going(at):
-        return (
-            ((at.size > _ACCURACY) | (at.tries == 0)) & (at.tries < _CORRECTIONS)
-            & ~at.failed & wanted
-        )  # fmt: skip
+        close = (at.size <= _ACCURACY) | (at.left <= _LEFT)
+        return (~close | (at.tries == 0)) & (at.tries < _CORRECTIONS) & ~at.failed & wanted
 
     def step(at):
         M, left, _, _ = bordered(curve, at.X, row, U)
@@ -178,12 +202,16 @@ def correct(
             (at.tries > 0) & (size > 0.9 * at.size) & (size > _ACCURACY)
         )
         X = jnp.where(failed, at.X, at.X + part * moved)
-        return Corrected(X, size, at.tries + 1, failed)
+        # by quadratic convergence the next step will be as long as this
+        left = size * jnp.square(size / at.size) + (1 - part) * size
+        return Corrected(X, size, jnp.where(at.tries > 0, left, jnp.inf), at.tries + 1, failed)
 
     none = jnp.bool_(False)
-    begin = Corrected(start, jnp.full((), jnp.inf, start.dtype), jnp.int32(0), none)
+    infinite = jnp.full((), jnp.inf, start.dtype)
+    begin = Corrected(start, infinite, infinite, jnp.int32(0), none)
     end = jax.lax.while_loop(going, step, begin)
-    return end._replace(failed=end.failed | ~(end.size <= _ACCURACY))
+    close = (end.size <= _ACCURACY) | (end.left <= _LEFT)
+    return end._replace(failed=end.failed | ~close)
 
 
 def as_point(
@@ -207,17 +235,29 @@ def tangent_in(curve: Curve, point: Point, U: Float[Array, " k1"]) -> Float[Arra
     return t / jnp.linalg.norm(t)
 
 
-@partial(jax.jit, static_argnames="along_parameter")
-@partial(jax.vmap, in_axes=(0, 0, 0, None))
-def begin(
-    curve: Curve, X: Float[Array, " k1"], direction: Float[Array, " k1"], along_parameter: bool
-) -> tuple[Walk, Bool[Array, ""]]:
-    """A walk from near `X`, and whether a point of the curve was found there.
+def begin(curves: Curve, X: Any, directions: Any, along_parameter: bool) -> tuple[Walk, Any]:
+    """Walks from near the points `X` of stacked curves, and whether a point was found there.
 
-    With `along_parameter`, `X` keeps its parameter and the walk begins in the curve's own
-    direction, on the side of the last entry of `direction`. Else `direction` is that of the walk,
-    and `X` is corrected across it.
+    With `along_parameter`, a point keeps its parameter and the walk begins in the curve's own
+    direction, on the side of the last entry of its direction. Else this is that of the walk, and
+    the point is corrected across it.
     """
+    walks, good, rows_, near = rows(_begin(curves, X, directions, along_parameter), slice(None))
+    there = np.flatnonzero(near)
+    if not len(there):
+        return walks, good
+    at = rows(walks, there)
+    at = at._replace(point=at.point._replace(t=rows_[there]))
+    onto = in_batches(_pass_kink, rows(curves, there), at, np.ones(len(there), bool))
+    return jax.tree.map(partial(_with_rows, there), walks, onto), good
+
+
+@partial(jax.jit, static_argnames="along_parameter", compiler_options=ONCE)
+@partial(jax.vmap, in_axes=(0, 0, 0, None))
+def _begin(
+    curve: Curve, X: Float[Array, " k1"], direction: Float[Array, " k1"], along_parameter: bool
+) -> tuple[Walk, Bool[Array, ""], Float[Array, " k1"], Bool[Array, ""]]:
+    """The walk, whether a point was found, its direction, and whether that is at a kink."""
     U = curve.lengths(X)
     row = direction / U
     row = jnp.zeros_like(X).at[-1].set(1) if along_parameter else row / jnp.linalg.norm(row)
@@ -229,10 +269,11 @@ def begin(
         row = row * jnp.where(row[-1] * direction[-1] < 0, -1, 1)
     else:
         row = row * old / U
-    row, positive, _ = across_kinks(curve, found.X, row, positive, True)
+    near = jnp.any(jnp.abs(found.X[curve.kinks()]) <= TOUCH * U[curve.kinks()])
     point = as_point(curve, found.X, row, positive)
     h = jnp.full((), _FIRST, X.dtype)
-    return Walk(point, h, point, jnp.int32(0), jnp.int32(GOING)), ~found.failed
+    walk = Walk(point, h, point, jnp.int32(0), jnp.int32(GOING))
+    return walk, ~found.failed, row, near
 
 
 def tangent(curve: Curve, X: Float[Array, " k1"]) -> Float[Array, " k1"]:
@@ -245,7 +286,7 @@ def across_kinks(
     X: Float[Array, " k1"],
     t: Float[Array, " k1"],
     positive: Bool[Array, " kinks"],
-    beginning: bool = False,
+    beginning: Bool[Array, ""],
 ) -> tuple[Float[Array, " k1"], Bool[Array, " kinks"], Bool[Array, ""]]:
     """How a curve that comes to `X` along `t`, or begins there, goes on if some numbers are on
     their kinks: the tangent, in units, and the piece; and whether that is known."""
@@ -320,7 +361,10 @@ def _attempt(curve: Curve, bounds: Float[Array, " 2"], walk: Walk) -> tuple[Walk
     stuck = jnp.where(h / 2 < _SHORTEST, STUCK, GOING)
     end = jnp.where(going, jnp.where(good, moved, stuck), walk.end).astype(jnp.int32)
     grow = jnp.clip(_TURN / jnp.maximum(angle, 1e-3), 0.5, 2.0)
-    grow = jnp.where(found.tries > 4, 0.5, jnp.where(found.tries > 3, jnp.minimum(grow, 1), grow))
+    tries = found.tries + (found.size > _ACCURACY).astype(
+        jnp.int32
+    )  # as if the last step had been taken, too
+    grow = jnp.where(tries > 4, 0.5, jnp.where(tries > 3, jnp.minimum(grow, 1), grow))
     h = jnp.where(good, jnp.minimum(_LONGEST, h * grow), h / 2)
     point = jax.tree.map(partial(jnp.where, good), point, at)
     return Walk(point, h, first, walk.steps + good.astype(jnp.int32), end), good
@@ -333,13 +377,19 @@ def _left(curve: Curve, at: Point, X: Float[Array, " k1"]) -> Bool[Array, " kink
     return side * X[kinks] < -TOUCH * curve.lengths(X)[kinks]
 
 
-@jax.jit
-@jax.vmap
-def begin_on(
+def begin_on(curves: Curve, X: Any, positive: Any) -> tuple[Walk, Any, Any]:
+    """Walks from points at kinks into pieces of stacked curves, whether the curve goes on there,
+    and the piece on which it would have come."""
+    walks, good = rows(_begin_on(curves, X, positive), slice(None))
+    back = walks._replace(point=walks.point._replace(t=-walks.point.t))
+    come = in_batches(_pass_kink, curves, back, np.zeros(len(good), bool))
+    return walks, good, come.point.positive
+
+
+@Mapped
+def _begin_on(
     curve: Curve, X: Float[Array, " k1"], positive: Bool[Array, " kinks"]
-) -> tuple[Walk, Bool[Array, ""], Bool[Array, " kinks"]]:
-    """A walk from a point at kinks into a piece, whether the curve goes on there, and the piece on
-    which it would have come."""
+) -> tuple[Walk, Bool[Array, ""]]:
     kinks = curve.kinks()
     near = jnp.abs(X[kinks]) <= TOUCH * curve.lengths(X)[kinks]
     t = tangent(curve.piece(positive), X)
@@ -348,26 +398,25 @@ def begin_on(
     point = as_point(curve, X, t, positive)
     h = jnp.full((), _FIRST, X.dtype)
     walk = Walk(point, h, point, jnp.int32(0), jnp.int32(GOING))
-    return walk, forth | back, across_kinks(curve, X, -t, positive)[1]
+    return walk, forth | back
 
 
-@jax.jit
-@jax.vmap
-def _pass_kink(curve: Curve, walk: Walk) -> Walk:
-    """The walk on the piece beyond the kink where it has come to."""
+@Mapped
+def _pass_kink(curve: Curve, walk: Walk, beginning: Bool[Array, ""]) -> Walk:
+    """The walk on the piece beyond the kink where it has come to, or begins."""
     at = walk.point
-    t, positive, known = across_kinks(curve, at.X, at.t, at.positive)
+    t, positive, known = across_kinks(curve, at.X, at.t, at.positive, beginning)
     point = as_point(curve, at.X, t, positive)
     known &= jnp.all(jnp.isfinite(point.t)) & jnp.all(jnp.isfinite(point.tests))
     point = jax.tree.map(partial(jnp.where, known), point, at)
     back = jnp.linalg.norm((at.X - walk.first.X) / curve.lengths(at.X)) < _SAME
     back &= jnp.all(positive == walk.first.positive) & (jnp.dot(point.t, walk.first.t) > 0)
-    end = jnp.select([~known, back], [KINK, CLOSED], GOING).astype(jnp.int32)
-    return walk._replace(point=point, steps=walk.steps + 1, end=end)
+    end = jnp.select([~known, back & ~beginning], [KINK, CLOSED], GOING).astype(jnp.int32)
+    first = jax.tree.map(partial(jnp.where, beginning), point, walk.first)
+    return Walk(point, walk.h, first, walk.steps + (~beginning).astype(jnp.int32), end)
 
 
-@jax.jit
-@jax.vmap
+@Mapped
 def _advance(curve: Curve, bounds: Float[Array, " 2"], walk: Walk):
     """Several attempts, and what each came to."""
 
@@ -413,9 +462,9 @@ def follow(
     count = len(np.asarray(walks.h))
     curves, walks = rows(curves, slice(None)), rows(walks, slice(None))
     width = _width(count)
-    pending = deque(range(count))
+    ends = np.where(walks.end == GOING, _at_once(walks, bounds), walks.end).tolist()
+    pending = deque(i for i in range(count) if ends[i] == GOING)
     found: list[list[Any]] = [[rows(walks.point, [i])] for i in range(count)]
-    ends = [GOING] * count
     interrupted = Flag()
 
     def work() -> None:
@@ -448,12 +497,13 @@ def follow(
         there = np.flatnonzero(np.asarray(state.end) == KINK)
         if not len(there) or not len(curves.kinks()):
             return state
-        passed = in_batches(_pass_kink, rows(curves, np.asarray(lanes)[there]), rows(state, there))
+        passing = rows(curves, np.asarray(lanes)[there]), rows(state, there)
+        passed = in_batches(_pass_kink, *passing, np.zeros(len(there), bool))
         for row, lane in enumerate(there):
             found[lanes[lane]].append(rows(passed.point, [row]))
         return jax.tree.map(partial(_with_rows, there), state, passed)
 
-    threads = min(len(available()), -(-count // width))
+    threads = min(len(available()), max(1, -(-len(pending) // width)))
     with single_threaded_lapack(), ThreadPoolExecutor(threads) as pool:
         jobs = [pool.submit(work) for _ in range(threads)]
         try:
@@ -463,6 +513,13 @@ def follow(
             interrupted.set()
     paths = [Path(_joined(parts), end) for parts, end in zip(found, ends, strict=True)]
     return paths, interrupted.is_set()
+
+
+def _at_once(walks: Walk, bounds: tuple[float, float]) -> Int[np.ndarray, " walks"]:
+    """The ends of walks that begin on a bound and lead out."""
+    value, heading = walks.point.X[:, -1], walks.point.t[:, -1]
+    out = [(value <= bounds[0]) & (heading < 0), (value >= bounds[1]) & (heading > 0)]
+    return np.select(out, [LOWER, UPPER], GOING)
 
 
 def _with_rows(index: np.ndarray, whole: np.ndarray, part: np.ndarray) -> np.ndarray:
@@ -495,8 +552,7 @@ def kinked(path: Path) -> Bool[np.ndarray, " steps"]:
     return np.any(positive[1:] != positive[:-1], axis=1)
 
 
-@jax.jit
-@jax.vmap
+@Mapped
 def locate(curve: Curve, before: Point, after: Point, test: Int[Array, ""]):
     """The point between two of them where a test is 0, and whether it was found, by the Illinois
     method with points corrected onto the curve."""
@@ -513,8 +569,15 @@ def locate(curve: Curve, before: Point, after: Point, test: Int[Array, ""]):
         row = row * U / curve.lengths(found.X)
         return as_point(curve, found.X, row, before.positive), ~found.failed
 
-    def narrow(carry, i):
-        (a, b, fa, fb, side), best = carry
+    largest = jnp.maximum(jnp.abs(before.tests[test]), jnp.abs(after.tests[test]))
+
+    def apart(loop):
+        (a, b, *_), best, i = loop
+        exact = best[1] & (jnp.abs(best[0].tests[test]) <= curve.narrow * largest)
+        return (i < _NARROWINGS) & (b - a > curve.narrow) & ~exact
+
+    def narrow(loop):
+        (a, b, fa, fb, side), best, i = loop
         secant = (a * fb - b * fa) / jnp.where(fb == fa, 1, fb - fa)
         inside = (secant > a) & (secant < b) & (i % 4 != 3)
         c = jnp.where(inside, secant, (a + b) / 2)
@@ -527,8 +590,8 @@ def locate(curve: Curve, before: Point, after: Point, test: Int[Array, ""]):
         values = jnp.where(left, f, half * fa), jnp.where(left, half * fb, f)
         better = found[1] & (~best[1] | (jnp.abs(f) <= jnp.abs(best[0].tests[test])))
         best = jax.tree.map(partial(jnp.where, better), found, best)
-        return ((*ends, *values, now), best), None
+        return (*ends, *values, now), best, i + 1
 
     start = jnp.zeros(()), jnp.ones(()), before.tests[test], after.tests[test], jnp.zeros(())
-    (_, found), _ = jax.lax.scan(narrow, (start, (before, jnp.bool_(False))), jnp.arange(24))
-    return found
+    begin = start, (before, jnp.bool_(False)), jnp.int32(0)
+    return jax.lax.while_loop(apart, narrow, begin)[1]

@@ -1,6 +1,8 @@
 """`continuation`: how steady states move with a parameter, and where they change."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from organics.arguments import require_whole
-from organics.branches.arclength import CLOSED, ENDS, rows
+from organics.branches.arclength import CLOSED, ENDS, ONCE, rows
 from organics.branches.branch import Branch, Diagram
 from organics.branches.cycle_search import cycles_from
 from organics.branches.family import Family, Line, Parameter, as_family
@@ -150,24 +152,54 @@ def continuations(
             f"`circuits` must be stacked, with one drive each, not with `b` of shape "
             f"{np.shape(circuits.b)} and `drives` of shape {drives.shape}."
         )
-    families, starts, line = [], [], None
     states = None if start is None or isinstance(start, str) else np.concatenate([*start], axis=1)
+    given = [start] * len(drives) if states is None else states
+    systems, families, starts, line = [], [], [], None
     for i, z in enumerate(drives):
-        one = start if states is None else states[i]
-        try:
-            system = as_system(rows(circuits, i), z, parameter)
-            family, (line,) = as_family(system, (parameter,))
-            require_valid_range(line, bounds)
-            starts.append(_starts(system, family, line, bounds, one)[0])
-        except (ValueError, NoSteadyState) as error:
-            raise type(error)(f"circuit {i}: {error}") from None
-        families.append(family)
+        with _of_circuit(i):
+            systems.append(as_system(rows(circuits, i), z, parameter))
+            family, (line,) = as_family(systems[-1], (parameter,))
+            families.append((family, line))
     assert line is not None
+    lines = [line for _, line in families]
+    for i in np.flatnonzero(~_are_valid(lines, bounds)):
+        with _of_circuit(int(i)):
+            require_valid_range(lines[i], bounds)
+    for i, (system, (family, own)) in enumerate(zip(systems, families, strict=True)):
+        with _of_circuit(i):
+            starts.append(_starts(system, family, own, bounds, given[i])[0])
+    families = [family for family, _ in families]
     family = jax.tree.map(lambda *leaves: np.stack(leaves), *families)
     curves = curves_of(family, bounds[1] - bounds[0], len(starts))
     traced = through(curves, np.stack(starts), bounds, most)
     return [Diagram(line.name, bounds, [branch], [], traced.interrupted)
             for branch in traced.branches]  # fmt: skip
+
+
+@contextmanager
+def _of_circuit(i: int) -> Iterator[None]:
+    """Errors about one of many circuits, named."""
+    try:
+        yield
+    except (ValueError, NoSteadyState) as error:
+        raise type(error)(f"circuit {i}: {error}") from None
+
+
+def _are_valid(lines: list[Line], bounds: tuple) -> np.ndarray:
+    """Whether the circuit on each line is valid at both bounds, all at once."""
+    stacked_lines = [
+        jax.tree.map(lambda *leaves: np.stack(leaves), *(getattr(line, part) for line in lines))
+        for part in ("base", "slope")
+    ]
+    valid = [_valid_at(*stacked_lines, value) for value in bounds]
+    return np.logical_and(*map(np.asarray, valid))
+
+
+@partial(jax.jit, compiler_options=ONCE)
+@partial(jax.vmap, in_axes=(0, 0, None))
+def _valid_at(base: DrivenCircuit, slope: DrivenCircuit, value):
+    at = jax.tree.map(lambda b, s: b + value * s, base, slope)
+    return at.circuit.valid
 
 
 def as_system(system: Any, z: Any, *parameters: Parameter) -> System:

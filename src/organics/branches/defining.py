@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float, Int
 
-from organics.branches.arclength import bordered
+from organics.branches.arclength import Mapped, bordered
 from organics.branches.family import Family
 from organics.branches.steady import SteadyCurve, rates, units
 
@@ -159,8 +159,7 @@ def _newton(residual, Z: Float[Array, " size"], U: Float[Array, " size"]) -> Fou
     return Found(Z, error, error < _CLOSE)
 
 
-@jax.jit
-@jax.vmap
+@Mapped
 def polish_fold(curve: SteadyCurve, X: Float[Array, " k1"]) -> tuple[Found, Fold]:
     """The fold near a point of a branch."""
     U = curve.lengths(X)
@@ -170,8 +169,7 @@ def polish_fold(curve: SteadyCurve, X: Float[Array, " k1"]) -> tuple[Found, Fold
     return found, system.parts(found.Z)
 
 
-@jax.jit
-@jax.vmap
+@Mapped
 def polish_hopf(curve: SteadyCurve, X: Float[Array, " k1"]) -> tuple[Found, Hopf]:
     """The Hopf point near a point of a branch; none where two real eigenvalues cancel."""
     x, value = X[:-1], X[-1]
@@ -189,8 +187,7 @@ def polish_hopf(curve: SteadyCurve, X: Float[Array, " k1"]) -> tuple[Found, Hopf
     return found._replace(good=good), parts
 
 
-@jax.jit
-@jax.vmap
+@Mapped
 def polish_branch_point(curve: SteadyCurve, X: Float[Array, " k1"]) -> tuple[Found, Array]:
     """The branch point near a point of a curve, and that point."""
     U = curve.lengths(X)
@@ -210,8 +207,7 @@ def polish_branch_point(curve: SteadyCurve, X: Float[Array, " k1"]) -> tuple[Fou
     return found._replace(good=good), found.Z[: k + 1]
 
 
-@jax.jit
-@jax.vmap
+@Mapped
 def polish_kink(curve: SteadyCurve, X: Float[Array, " k1"], k: Int[Array, ""]) -> Found:
     """The point near `X` at which the number k is 0."""
     return _newton(lambda Z: jnp.append(curve.residual(Z), Z[k]), X, curve.lengths(X))

@@ -49,7 +49,7 @@ def onward(
     near: Bool[Array, " kinks"],
     v: Float[Array, " k1"],
     positive: Bool[Array, " kinks"],
-    beginning: bool,
+    beginning: Bool[Array, ""] | bool,
 ) -> tuple[Float[Array, " k1"], Bool[Array, " kinks"], Bool[Array, ""]]:
     """The tangent and the piece on which a curve goes on, and whether that is known.
 
@@ -81,12 +81,10 @@ def onward(
 
     apart = np.random.default_rng(0).uniform(-1.5, -0.5, len(kinks))
     aside = jnp.zeros_like(v).at[kinks].set(jnp.where(near, apart, 0))
-    q = aside[kinks]
-    if not beginning:
-        moved = jacobian(positive & ~near) @ aside
-        there = jnp.linalg.lstsq(jacobian(positive), moved)[0][kinks]
-        speed = jnp.abs(v[kinks])
-        small = 0.5 * jnp.min(jnp.where(near, speed / jnp.maximum(jnp.abs(there), 1e-300), jnp.inf))
-        q = jnp.where(positive, speed, -speed) + small * there
+    moved = jacobian(positive & ~near) @ aside
+    there = jnp.linalg.lstsq(jacobian(positive), moved)[0][kinks]
+    speed = jnp.abs(v[kinks])
+    small = 0.5 * jnp.min(jnp.where(near, speed / jnp.maximum(jnp.abs(there), 1e-300), jnp.inf))
+    q = jnp.where(beginning, aside[kinks], jnp.where(positive, speed, -speed) + small * there)
     end = jax.lax.while_loop(going, step, _Way(positive, q, v, jnp.int32(0)))
     return end.v, end.positive, ~jnp.any(ahead(end)[0])

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from organics.branches.arclength import Mapped
 from organics.branches.defining import Fold, Hopf
 from organics.branches.family import Family
 from organics.branches.steady import rates
@@ -79,15 +80,13 @@ def _complex(bilinear, u, v):
     return jax.lax.complex(real, bilinear(u.real, v.imag) + bilinear(u.imag, v.real))
 
 
-@jax.jit
-@jax.vmap
+@Mapped
 def fold_form(family: Family, fold: Fold) -> Float[Array, ""]:
     """The coefficient of a fold, in 1/ms."""
     return fold_coefficient(family.at(*fold.values), fold.x, fold.phi)
 
 
-@jax.jit
-@jax.vmap
+@Mapped
 def hopf_form(family: Family, hopf: Hopf) -> HopfForm:
     """The normal form of a Hopf point."""
     system, value = family.at(*hopf.values), hopf.values[0]

@@ -33,6 +33,7 @@ from organics.branches.family import Family
 from organics.branches.normal_forms import fold_form, hopf_form
 from organics.branches.steady import BRANCH, FOLD, HOPF, SteadyCurve
 from organics.branches.switching import directions
+from organics.linear.jacobian import descending
 
 _OFF = 0.02  # distance from a branch point at which another branch begins, in units
 _SAME = 1e-4  # distance of two finds of one event, in units
@@ -139,7 +140,7 @@ def _joined(back: Path, forth: Path, crossings: list[Crossing]) -> Branch:
     closed = back.end == forth.end == ENDS.index("returned to its beginning")
     parts = [forth.points] if closed else [rows(back.points, slice(None, 0, -1)), forth.points]
     X = np.concatenate([part.X for part in parts])
-    values = np.concatenate([part.kept for part in parts])
+    values = descending(np.concatenate([part.kept for part in parts]))
     events = [crossing.event for crossing in crossings]
     return Branch(X[:, -1], X[:, :-1], values, events, (ENDS[back.end], ENDS[forth.end]))
 

@@ -6,7 +6,7 @@ the determinant of the bialternate product, 0 at a Hopf point (and where two rea
 each other).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Complex, Float
 
 from organics.branches.arclength import Curve, Point
 from organics.branches.family import Family
-from organics.linear.jacobian import spectrum
+from organics.linear.jacobian import unsorted_spectrum
 from organics.rest.system import System
 
 FOLD, BRANCH, HOPF = range(3)
@@ -24,6 +24,7 @@ FOLD, BRANCH, HOPF = range(3)
 class SteadyCurve(Curve):
     """The steady states of a family of systems with one parameter; a point is `(x, value)`."""
 
+    narrow: ClassVar[float] = 1e-6  # as Newton's method does the rest
     family: Family
     width: Float[Array | np.ndarray, "*batch"]
 
@@ -59,9 +60,9 @@ class SteadyCurve(Curve):
     def tests(
         self, X: Float[Array, " k1"], t: Float[Array, " k1"], M: Float[Array, "k1 k1"], more: Any
     ) -> tuple[Float[Array, " 3"], Complex[Array, " k"]]:
-        """In the order of `FOLD`, `BRANCH`, `HOPF`; the eigenvalues are kept."""
+        """In the order of `FOLD`, `BRANCH`, `HOPF`; the eigenvalues are kept, in any order."""
         del more
-        values = spectrum(rates(self.family.at(X[-1]), X[:-1]))
+        values = unsorted_spectrum(rates(self.family.at(X[-1]), X[:-1]))
         return jnp.stack([t[-1], determinant(M), pair_test(values)]), values
 
     def separates(self, before: Point, after: Point) -> Bool[Array, ""]:

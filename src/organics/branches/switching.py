@@ -10,11 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from organics.branches.arclength import Curve, bordered
+from organics.branches.arclength import Curve, Mapped, bordered
 
 
-@jax.jit
-@jax.vmap
+@Mapped
 def directions(
     curve: Curve, X: Float[Array, " k1"]
 ) -> tuple[Float[Array, "2 k1"], Bool[Array, ""]]:

@@ -19,7 +19,8 @@ from organics.circuit.values import Values, as_real, require_values
 from organics.names import Border
 
 _POWER_STEPS = 50  # of the power method, for the largest singular value
-_DIRECT = 49  # products of one neuron with more weights than this are by the Fourier transform
+_DIRECT = 49  # products of one neuron with more weights than this are by the Fourier transform,
+_DIRECT_IN_ROW = 128  # or than this, if these are of one row or column
 
 
 class Weights(eqx.Module):
@@ -306,7 +307,8 @@ class Convolution(Weights):
         values = values.reshape((1, 1, *values.shape)) if values.ndim == 2 else values
         kernel = jnp.fft.fftshift(jnp.fft.ifft2(values).real, axes=(2, 3))
         # `shift` puts the centre at `size // 2`; the kernel is even, so correlation is convolution
-        return cls(kernel.astype(values.dtype), *values.shape[2:], "periodic")
+        height, width = values.shape[2:]
+        return cls(kernel.astype(values.dtype), height, width, "periodic")
 
     @property
     def n(self) -> int:
@@ -332,7 +334,8 @@ class Convolution(Weights):
         _, heard, kh, kw = self.kernel.shape
         image = x.reshape(self.channels, self.height, self.width)
         wraps = kh > self.height or kw > self.width
-        if kh * kw > _DIRECT or (self.border == "periodic" and wraps):
+        most = _DIRECT_IN_ROW if 1 in (kh, kw) else _DIRECT
+        if kh * kw > most or (self.border == "periodic" and wraps):
             return self._by_frequencies(image).reshape(-1)
         around = ((kh // 2, (kh - 1) // 2), (kw // 2, (kw - 1) // 2))
         if self.border == "periodic":
@@ -406,7 +409,7 @@ class Convolution(Weights):
 
     def scaled(self, factor: "ScalarLike") -> "Convolution":
         """The kernel times the factor."""
-        return self._with(factor * self.kernel)
+        return self._with(jnp.asarray(factor * self.kernel))
 
     @property
     def _hears_all(self) -> bool:
@@ -419,7 +422,8 @@ class Convolution(Weights):
         if self.border == "periodic":
             return self.height, self.width
         kh, kw = self.kernel.shape[2:]
-        return next_fast_len(self.height + kh - 1, True), next_fast_len(self.width + kw - 1, True)
+        sizes = self.height + kh - 1, self.width + kw - 1
+        return int(next_fast_len(sizes[0], True)), int(next_fast_len(sizes[1], True))  # pyright: ignore[reportArgumentType]
 
     def _around_origin(self, grid: tuple[int, int]) -> Float[Array, "channels heard gh gw"]:
         """The kernel on a torus, its centre at the origin."""

@@ -111,6 +111,7 @@ class FitData:
         if models:
             document["models"] = [_model(one) for one in models]
             text.append(_table(models))
+            text += [_warning(one) for one in models if one.is_erratic]
         return Answer(document, text, wrote=self.out)
 
 
@@ -179,16 +180,27 @@ def _model(one: "Comparison") -> dict[str, Any]:
         "parameters": one.fit.rank,
         "converged": one.fit.converged,
         "held_out": one.held_out,
+        "held_out_uncertainty": one.uncertainty,
+        "held_out_is_erratic": one.is_erratic,
     }
+
+
+def _warning(one: "Comparison") -> str:
+    return (
+        f"W_r {one.recurrence}: {one.fit.rank} parameters of {one.fit.recording.size} numbers are "
+        "too many to be predicted from the other stimuli: its chi2 of held-out stimuli is erratic, "
+        "whatever the circuit."
+    )
 
 
 def _table(models: "tuple[Comparison, ...]") -> Any:
     from rich.table import Table
 
-    columns = ("W_r", "parameters", "AIC", "BIC", "chi2 of held-out stimuli")
+    chi2 = "chi2 of held-out stimuli"
+    columns = ("W_r", "parameters", "AIC", "BIC", chi2, "expected of it from the parameters")
     table = Table(*columns, title="models, best AIC first", title_justify="left", box=None)
     for one in models:
-        numbers = (one.fit.aic, one.fit.bic, one.held_out.sum())
+        numbers = (one.fit.aic, one.fit.bic, one.held_out.sum(), one.uncertainty.sum())
         table.add_row(one.recurrence, str(one.fit.rank), *(f"{x:.6g}" for x in numbers))
     return table
 

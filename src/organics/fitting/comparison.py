@@ -10,6 +10,7 @@ from jaxtyping import Float
 from organics.arguments import require_among
 from organics.data.recordings.recording import Recording
 from organics.fitting.fit import Fit, fit, lanes_of
+from organics.fitting.identifiability import NEGLIGIBLE
 from organics.fitting.problem import layout_of
 from organics.fitting.scoring import scoring
 from organics.names import FittedRecurrence
@@ -23,11 +24,22 @@ class Comparison(NamedTuple):
         fit: to all stimuli.
         held_out: for each stimulus, the deviance of its responses (as `chi2`) from the predictions
             of a fit to all others; NaN without `hold_out`.
+        uncertainty: for each stimulus, the part of that deviance to be expected because the others
+            do not determine the parameters better, were the model right: infinite if they leave
+            open what is predicted; NaN without `hold_out`.
     """
 
     recurrence: FittedRecurrence
     fit: Fit
     held_out: Float[np.ndarray, " k"]
+    uncertainty: Float[np.ndarray, " k"]
+
+    @property
+    def is_erratic(self) -> bool:
+        """Whether `held_out` says more about what the other stimuli leave open than about the
+        model, as in a model of nearly as many parameters as data: three times as much of it is
+        expected from `uncertainty` as from the errors of the data."""
+        return bool(np.sum(self.uncertainty) > 3 * self.fit.recording.size)
 
 
 def compare(
@@ -50,17 +62,17 @@ def compare(
     given |= {name: value for name, value in options.items() if name in given and value}
     for recurrence in recurrences:  # before the work for any
         layout_of(recording, recurrence, **given)
+    none = np.full(len(recording.stimuli), np.nan)
     found = [
-        Comparison(
-            recurrence, one, _held_out(one) if hold_out else np.full(len(recording.stimuli), np.nan)
-        )
+        Comparison(recurrence, one, *(_held_out(one) if hold_out else (none, none)))
         for recurrence in recurrences
         for one in [fit(recording, recurrence=recurrence, **options)]
     ]
     return tuple(sorted(found, key=lambda one: one.fit.aic))
 
 
-def _held_out(of_all: Fit) -> Float[np.ndarray, " k"]:
+def _held_out(of_all: Fit) -> tuple:
+    """`held_out` and `uncertainty`."""
     problem, k = of_all.problem, len(of_all.recording.stimuli)
     with jax.enable_x64(True):
         start = np.repeat(of_all.u[None], k, axis=0)
@@ -69,4 +81,15 @@ def _held_out(of_all: Fit) -> Float[np.ndarray, " k"]:
         others = scoring(problem, start, near, kept, 1 - np.eye(k), lanes)
         # no evaluations beyond the first: the likelihood of the stimulus that was held out
         there = scoring(problem, others.u, others.near.states, kept, np.eye(k), lanes, most=1)
-    return 2 * np.asarray(there.near.value)
+    pairs = zip(np.asarray(there.near.fisher), np.asarray(others.near.fisher), strict=True)
+    return 2 * np.asarray(there.near.value), np.array([_share(*pair) for pair in pairs])
+
+
+def _share(held_out: Float[np.ndarray, "p p"], others: Float[np.ndarray, "p p"]) -> float:
+    """The trace of a Fisher matrix times the covariance by the other data."""
+    s, V = np.linalg.eigh(others)
+    known = s > NEGLIGIBLE**2 * max(s.max(initial=0), 1e-300)
+    along = np.einsum("pi,pq,qi->i", V, held_out, V)
+    if along[~known].sum() > NEGLIGIBLE * np.trace(held_out):
+        return np.inf
+    return float(np.sum(along[known] / s[known]))

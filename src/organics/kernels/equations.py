@@ -64,7 +64,8 @@ class Modulation(NamedTuple):
     each is `largest * sigmoid(raw + input x + potentials (y | a))`. k is 1 or 4.
 
     `opened` is `sigmoid(raw)`. It is used where the sum of the products is 0, so that there the
-    rates are those of a circuit without modulation bit by bit, whatever computes the sigmoid.
+    rates are those of a circuit without modulation bit by bit, whatever computes the sigmoid. It
+    and `largest` have no gradient.
     """
 
     raw: Float[Array, "k H"]
@@ -135,7 +136,7 @@ def _rates(
         part.reshape(1, -1) for part in (modulation.raw, modulation.opened, modulation.largest)
     )
     shift = projected[:, 3 * H :] + state[:, : 2 * H] @ modulation.potentials.T
-    moving = largest * _opened(raw, opened, shift)
+    moving = jax.lax.stop_gradient(largest) * _opened(raw, opened, shift)
     rest = jnp.broadcast_to(fixed[:, raw.shape[1] :], (len(state), 4 * H - raw.shape[1]))
     return jnp.concatenate([moving, rest], axis=1)
 
@@ -154,14 +155,15 @@ def _(primals, tangents):
 
 
 def velocity(
-    weights: Weights, state: Float[Array, "batch four_H"], found: Products
+    offset: Float[Array, " H"], state: Float[Array, "batch four_H"], found: Products
 ) -> Float[Array, "batch four_H"]:
-    """The right-hand sides for y, a, b0 and b, each times its time constant."""
+    """The right-hand sides for y, a, b0 and b, each times its time constant. `offset` is
+    `sigma^2`."""
     y, a, b0, b = jnp.split(state, 4, axis=1)
     return jnp.concatenate(
         [
             -y + b * found.z + (1 - root(a)) * found.yhat,
-            -a + weights.offset[None] * jnp.square(b0) + found.pool,
+            -a + offset[None] * jnp.square(b0) + found.pool,
             found.gates - state[:, state.shape[1] // 2 :],
         ],
         axis=1,
@@ -179,7 +181,7 @@ def step(
     Source: Rawat et al. 2024, the discretised ORGaNICs.
     """
     found = products(options, weights, projected, state)
-    return state + found.rates * velocity(weights, state, found)
+    return state + found.rates * velocity(weights.offset, state, found)
 
 
 def project(weights: Weights, x: Float[Array, "*batch m"]) -> Float[Array, "*batch rows"]:

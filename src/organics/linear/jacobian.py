@@ -222,7 +222,7 @@ def spectrum(J: Float[Array, "m m"]) -> Complex[Array, " m"]:
     Computed in double precision, whatever the type of `J`, because rates may span many decades. Can
     be jitted, mapped, and differentiated once.
     """
-    return _decompose(J, vectors=False)[0]
+    return descending(unsorted_spectrum(J))
 
 
 @spectrum.defjvp
@@ -232,8 +232,14 @@ def _(primals, tangents):
     return values, jnp.einsum("ij,jk,ki->i", left, t_J.astype(left.dtype), right)
 
 
+def unsorted_spectrum(J: Float[Array, "m m"]) -> Complex[Array, " m"]:
+    """The eigenvalues of `spectrum` in any order; sorting them takes an eighth of the time."""
+    return _decompose(J, vectors=False)[0]
+
+
 def _decompose(J: Float[Array, "m m"], *, vectors: bool) -> tuple[Array, ...]:
-    """Sorted eigenvalues; with `vectors` also eigenvectors as columns and, as rows, the inverse."""
+    """Eigenvalues; with `vectors` sorted ones, with eigenvectors as columns and, as rows, the
+    inverse."""
     kind = np.result_type(J.dtype, np.complex64)
     # fast rates before slow ones: in this order the QR algorithm is most accurate for the slow ones
     order = jnp.argsort(-jnp.abs(jnp.diagonal(J)))
@@ -241,8 +247,7 @@ def _decompose(J: Float[Array, "m m"], *, vectors: bool) -> tuple[Array, ...]:
     with jax.enable_x64(True):
         double = J.astype(jnp.float64)
         if not vectors:
-            values = jnp.linalg.eigvals(double)
-            return (descending(values).astype(kind),)
+            return (jnp.linalg.eigvals(double).astype(kind),)
         values, right = jnp.linalg.eig(double)
         first = jnp.argsort(-values)
         right = right[jnp.argsort(order)][:, first]

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from organics.circuit.circuit import Circuit, State, root
+from organics.circuit.weights import Dense
 from organics.linear.jacobian import imbalance_jacobian
 from organics.machine.mesh import alike
 
@@ -23,6 +24,7 @@ Linear = Callable[[Array], Array]
 _CYCLE = 4  # products with `J` between restarts
 _CYCLES = 20
 LARGE = 4096  # with more neurons (of two numbers each) no matrix is formed
+_LARGE_STRUCTURED = 128  # nor with more of these, if neither `W` nor `W_r` is one
 
 
 def solve_linearized(
@@ -36,7 +38,14 @@ def solve_linearized(
         lambda numbers: imbalance_jacobian(circuit, State(*jnp.split(numbers, 2))),
         jnp.concatenate(state),
         rhs,
+        factorize=may_factorize(circuit),
     )
+
+
+def may_factorize(circuit: Circuit) -> bool:
+    """Whether a matrix may be formed where products with `W` and `W_r` do not suffice."""
+    structured = not any(isinstance(w, Dense) for w in (circuit.pool, circuit.recurrent))
+    return circuit.n <= (_LARGE_STRUCTURED if structured else LARGE)
 
 
 def solve_by_products(
@@ -45,11 +54,13 @@ def solve_by_products(
     jacobian: Callable[[Float[Array, " m"]], Float[Array, "m m"]],
     at: Float[Array, " m"],
     rhs: Float[Array, " m"],
+    *,
+    factorize: bool = True,
 ) -> Float[Array, " m"]:
     """`x` in `J x = rhs`.
 
     The residual is at most some hundred roundings of `|rhs| + |x|`. Where products do not reach
-    that, a factorization is used, or with more than 8,192 numbers the result is NaN. Can be
+    that, a factorization is used, or unless `factorize` the result is NaN. Can be
     differentiated to any order in forward and reverse mode.
 
     Arguments
@@ -65,7 +76,7 @@ def solve_by_products(
 
         def solve(product, b):
             x, solved = minimize_residual(product, precondition, b, accuracy)
-            if len(b) > 2 * LARGE:
+            if not factorize:
                 return jnp.where(solved, x, jnp.nan)
             return _by_factorization(jacobian, at, b, x, ~solved, transposed=transposed)
 

@@ -71,7 +71,7 @@ class Dispersion(NamedTuple):
     @property
     def spectral_abscissa(self) -> float:
         """Largest real part of all, in 1/ms: that of the large circuit at its uniform state."""
-        return float(self.eigenvalues.real.max())
+        return float(np.real(self.eigenvalues).max())
 
     @property
     def stable(self) -> bool:
@@ -79,32 +79,26 @@ class Dispersion(NamedTuple):
         return bool(self.point.converged) and self.spectral_abscissa < 0
 
     @property
-    def wavelengths(self) -> Float[np.ndarray, "height width"]:
-        """Of each wave, in neurons; infinite for the uniform one."""
-        per_neuron = self._per_neuron
-        with np.errstate(divide="ignore"):
-            return 1 / per_neuron
+    def wavenumbers(self) -> Float[np.ndarray, "height width"]:
+        """Of each wave, in periods per neuron."""
+        return np.linalg.norm(self.periods / self.eigenvalues.shape[:2], axis=2)
 
     @property
     def leading(self) -> Wave:
         """The wave that grows fastest, or decays most slowly."""
         row, column = np.unravel_index(
-            np.argmax(self.eigenvalues[:, :, 0].real), self.eigenvalues.shape[:2]
+            np.argmax(np.real(self.eigenvalues[:, :, 0])), self.eigenvalues.shape[:2]
         )
         value = complex(self.eigenvalues[row, column, 0])
-        per_neuron = float(self._per_neuron[row, column])
+        per_neuron = float(self.wavenumbers[row, column])
         moves = per_neuron and abs(value.imag) > 1e-9 * abs(value)
         return Wave(
             periods=(int(self.periods[row, column, 0]), int(self.periods[row, column, 1])),
-            wavelength=float(self.wavelengths[row, column]),
+            wavelength=1 / per_neuron if per_neuron else float("inf"),
             rate=value.real,
             frequency=abs(value.imag) / (2 * np.pi) if moves or not per_neuron else 0.0,
             speed=-value.imag / (2 * np.pi) / per_neuron if moves else 0.0,
         )
-
-    @property
-    def _per_neuron(self) -> Float[np.ndarray, "height width"]:
-        return np.linalg.norm(self.periods / self.eigenvalues.shape[:2], axis=2)
 
     def lines(self) -> Lines:
         """The result as a verdict and lines of text."""
@@ -226,12 +220,12 @@ def _jacobians(circuit: Circuit, state: State, pool: np.ndarray, recurrent: np.n
 
 def _onsets(circuit: Circuit, state: State, pool: np.ndarray, recurrent: np.ndarray) -> Any:
     size = np.max(np.abs(pool))
-    symmetric = np.all(np.abs(pool.imag) <= 1e-9 * size)
-    symmetric &= np.all(np.abs(recurrent.imag) <= 1e-9 * np.max(np.abs(recurrent)))
+    symmetric = np.all(np.abs(np.imag(pool)) <= 1e-9 * size)
+    symmetric &= np.all(np.abs(np.imag(recurrent)) <= 1e-9 * np.max(np.abs(recurrent)))
     if circuit.n > 1 or not symmetric or bool(np.any(circuit.active(state.y) == 0)):
         return {"turing": None, "hopf": None}
     y, a = (float(part[0]) for part in state)
-    s, w = np.sqrt(a), pool[:, :, 0, 0].real
+    s, w = np.sqrt(a), np.real(pool[:, :, 0, 0])
     N = 1 - w * y**2
     ratio = float(circuit.tau_y[0] / circuit.tau_a[0])
     with np.errstate(divide="ignore"):

@@ -80,8 +80,8 @@ class Stability(NamedTuple):
 def stability(point: OperatingPoint, *, matrix_free: bool | None = None) -> Stability:
     """Eigenvalues and stability of a circuit or hierarchy at the steady state of `steady_state`.
 
-    Can be jitted and mapped, unless `matrix_free`. If no steady state was found, the spectrum is taken at the best state
-    found, and `stable` is false.
+    Can be jitted and mapped, unless `matrix_free`. If no steady state was found, the spectrum is
+    taken at the best state found, and `stable` is false.
 
     For identity recurrence (`W_r=None`, or an explicit identity that is not being traced) real
     parts are capped at `oscillator_bound`, so that rounding cannot make them positive.

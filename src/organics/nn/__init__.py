@@ -2,9 +2,10 @@
 
 from organics.nn.convolution import NormalizationConv2d
 from organics.nn.dynamics import circuit_at, trajectory
-from organics.nn.holding import Holding, holding
 from organics.nn.normalization import Normalization
 from organics.nn.recurrent import CellState, ORGaNICs, trainable
+from organics.nn.recurrent_convolution import ORGaNICsConv2d
+from organics.nn.retention import Holding, holding
 from organics.nn.supralinear import SSN
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Normalization",
     "NormalizationConv2d",
     "ORGaNICs",
+    "ORGaNICsConv2d",
     "SSN",
     "circuit_at",
     "holding",

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from organics.arguments import float_type, require_among, require_positive, require_sizes
 from organics.circuit.constraints import positive
-from organics.linear.krylov import solve_by_products
+from organics.linear.krylov import LARGE, solve_by_products
 from organics.machine.mesh import advising, alike
 from organics.names import SupralinearDrive, SupralinearOutput
 from organics.nn.arguments import Built, as_built, as_input, require_as_built, require_finite
@@ -270,7 +270,9 @@ class _Driven(System):
         if not self.by_products:
             return super().solve(x, b)
         inverse = self.nearly_inverse(x)  # its own transpose
-        return solve_by_products(self.product(x), lambda _: inverse, self.jacobian, x, b)
+        few = len(b) <= 2 * LARGE
+        product = self.product(x)
+        return solve_by_products(product, lambda _: inverse, self.jacobian, x, b, factorize=few)
 
 
 def _rest(driven: _Driven) -> Rest:

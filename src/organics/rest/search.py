@@ -34,7 +34,7 @@ from organics.circuit.areas import Areas, joined
 from organics.circuit.circuit import Circuit, State, as_drive
 from organics.circuit.gated import GatedHierarchy, GatedState
 from organics.circuit.values import as_real
-from organics.linear.krylov import LARGE
+from organics.linear.krylov import LARGE, may_factorize
 from organics.machine.mesh import advising, alike
 from organics.rest.algorithm1 import algorithm_1_start, iterate, sweep
 from organics.rest.balance import Candidate, judge
@@ -55,6 +55,7 @@ from organics.rest.relaxation import relax, select
 from organics.rest.system import Driven, DrivenCircuit, driven_by
 
 _SMALL = 8  # up to this many neurons a factorization costs no more than a Newton-Krylov step
+_MANY = 1024  # with more, `matrix_free` is the default unless `W` or `W_r` is a matrix
 _RELAXATION_TIME = 2000.0  # in units of the largest time constant
 
 
@@ -91,8 +92,9 @@ def steady_state(
     `W` and `W_r` shared, while `b`, `z` and other vectors may differ. The search then begins with
     sweeps and Newton's method by products with `W` and `W_r`, from the first iterate of Algorithm
     1; the derivative is solved for by such products, too. Matrices are factorized only if this
-    fails, and then for all drives mapped over together; with more than 4,096 neurons never, where
-    `matrix_free` is the default. With more than 8 neurons, the sign of the Jacobian's determinant
+    fails, and then for all drives mapped over together; never with more than 4,096 neurons, nor
+    with more than 128 if neither `W` nor `W_r` is a matrix. It is the default above 4,096 neurons,
+    and above 1,024 if neither is a matrix. With more than 8, the sign of the Jacobian's determinant
     is not checked: the state may be a saddle even if the circuit has a stable state, which
     `organics.linear_stability` tells. If the largest singular value of `W_r` exceeds 1, it may not
     be the state that the circuit reaches from rest. That norm, if not given, is computed once for
@@ -117,7 +119,8 @@ def steady_state(
     if norm is not None and (norm.ndim or not (isinstance(norm, Tracer) or norm >= 0)):
         raise ValueError(f"`spectral_norm` must be one number >= 0, not {spectral_norm}.")
     if matrix_free is None:
-        matrix_free = isinstance(circuit, Circuit) and circuit.n > LARGE
+        few = isinstance(circuit, Circuit) and may_factorize(circuit)
+        matrix_free = isinstance(circuit, Circuit) and circuit.n > (LARGE if few else _MANY)
     start = None if start is None else _require_state("start", circuit, start)
     circuit, z, norm, start = alike((circuit.known_identities(), z, norm, start))
     return OperatingPoint(
@@ -283,7 +286,7 @@ def _search(
     begin = _Attempts(none, first, first.converged, jnp.int32(ITERATION), none)
     if matrix_free:
         begin = _without_factorization(driven, tolerance, first)
-    if matrix_free and circuit.n > LARGE:
+    if matrix_free and not may_factorize(circuit):
         end = _relaxed_without_factorization(driven, tolerance, begin, relaxation_steps)
     else:
         end = jax.lax.while_loop(unfinished, attempt, alike(begin))

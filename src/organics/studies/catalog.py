@@ -343,12 +343,52 @@ OURS: tuple[Target, ...] = (
         room="ours",
     ),
     Target(
+        name="patterns",
+        title="Turing and Hopf patterns, travelling waves",
+        claim="On a ring with structured recurrence patterns begin where the dispersion relation "
+        "says, with its wavelength, frequency and speed.",
+        source=_OURS,
+        minutes=1.0,
+        room="ours",
+    ),
+    Target(
+        name="images",
+        title="Normalization on noisy and faint images",
+        claim="A small network with local normalization is ahead of a plain one of the same size "
+        "on test images with noise and with lower contrast.",
+        source=_OURS,
+        needs=("mnist",),
+        minutes=5.0,
+        trains=True,
+        room="ours",
+    ),
+    Target(
         name="recovery",
         title="Parameters from recordings",
         claim="From simulated recordings the parameters of circuits are recovered, with intervals "
         "that hold what they promise.",
         source=_OURS,
         minutes=6.0,
+        room="ours",
+    ),
+    Target(
+        name="memory",
+        title="What holds a value",
+        claim="A circuit that learns to hold a number does so by slowing y down, by closing its "
+        "gains, or by several stable states, and switching mechanisms off tells which.",
+        source=_OURS,
+        minutes=10.0,
+        alone=True,
+        trains=True,
+        room="ours",
+    ),
+    Target(
+        name="overflow",
+        title="Gradients that overflow",
+        claim="With a unit drive, identity or semidefinite `W_r` and step sizes of at most 1, no "
+        "gradient overflows, whatever the initial weights and rates.",
+        source=_OURS,
+        minutes=10.0,
         room="ours",
     ),
     Target(

@@ -17,8 +17,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from organics.names import Mechanism
-from organics.nn.holding import MECHANISMS, Holding, holding
 from organics.nn.recurrent import CellState, ORGaNICs
+from organics.nn.retention import MECHANISMS, Holding, holding
 from organics.studies.harness.pieces import kept_document
 from organics.studies.harness.target import Check, Job, Outcome, Table
 from organics.training.fitted import Fitted, fit
@@ -50,7 +50,7 @@ def neuron(
     )  # fmt: skip
     dtype = layer.cells[0].log_W.dtype
     cell = jax.tree.map(lambda leaf: np.zeros(leaf.shape, dtype), layer.cells[0])
-    start = CellState(*(np.full(1, value, dtype) for value in (0.0, 0.25, 0.5, 0.5)))
+    start = CellState(*(jnp.full(1, value, dtype) for value in (0.0, 0.25, 0.5, 0.5)))
     cell = eqx.tree_at(
         lambda c: (c.W_zx, c.W_r, c.raw_rates, c.modulation.T_x, c.W_b0x, c.W_bx, c.start),
         cell,
@@ -154,13 +154,13 @@ def _by_hand(name: str) -> dict[str, Any]:
 
 def in_numbers(found: Holding) -> dict[str, Any]:
     """For a JSON document; sets of mechanisms as words."""
-    some = slice(None, None, max(1, len(found.apart[frozenset()]) // 200))
-    shown = {_words(on): np.round(row[some], 5) for on, row in found.apart.items()}
+    some = slice(None, None, max(1, len(found.kept[frozenset()]) // 100))
+    shown = {_words(on): np.round(row[some], 5) for on, row in found.kept.items()}
     return {
         "steps": found.steps,
         "by": sorted(found.by),
         "alone": {_words(on): steps for on, steps in found.alone.items()},
-        "apart": {name: row.tolist() for name, row in shown.items()},
+        "kept": {name: row.tolist() for name, row in shown.items()},
     }
 
 
@@ -188,6 +188,7 @@ def _trained(
         2, networks.units, key=jr.key(networks.seed), recurrent=recurrent, drive="unit",
         time_constants=time_constants, rectified=False, dtype=np.float32,
         dt_tau_max_y=0.5, dt_tau_max_a=1.0, dt_tau_max_gates=1.0,
+        initial_time_constants=(3.0, 2.0 * networks.delay),
     )  # fmt: skip
     x, value = examples(networks, networks.delay, networks.examples, networks.seed)
     tests = examples(networks, networks.delay, 1000, networks.seed + 1)
@@ -200,7 +201,8 @@ def _trained(
     cues[:, :, 0] = np.linspace(-1, 1, 9)[:, None]
     trained: Any = fitted.model
     rest = jnp.array([0.0, 1.0], np.float32)
-    found = holding(trained.layer, jax.device_put(cues), rest, networks.longer)
+    given = trained.layer, jax.device_put(cues), rest, networks.longer
+    found = holding(*given, reference=networks.delay)
     later = _error(fitted, *examples(networks, networks.longer, 500, networks.seed + 2))
     return {
         "recurrent": recurrent,
@@ -269,7 +271,7 @@ def _name(row: dict[str, Any]) -> str:
 
 
 def _by(row: dict[str, Any]) -> str:
-    return " and ".join(row["by"]) or "long time constants"
+    return ", ".join(name for name in MECHANISMS if name in row["by"]) or "none of them"
 
 
 def _listed(rows: list[dict[str, Any]], of: Any) -> str:
@@ -277,8 +279,8 @@ def _listed(rows: list[dict[str, Any]], of: Any) -> str:
 
 
 def draw(outcome: Outcome) -> Figure:
-    """How far apart the states of different cues still are after so many steps, relative to the end
-    of the cues: with all mechanisms (black), with one only, and with none (dotted)."""
+    """How much of what the states of different cues differ by is still there after so many steps:
+    with all mechanisms (black), with one only, and with none (dotted)."""
     rows = [*outcome.numbers["by_hand"], *outcome.numbers["trained"]]
     columns = 3
     lines = -(-len(rows) // columns)
@@ -290,13 +292,13 @@ def draw(outcome: Outcome) -> Figure:
         axes = figure.add_subplot(lines, columns, i + 1)
         for name in (every, *MECHANISMS, "none"):
             colour, style, width = styles[name]
-            apart = np.asarray(row["apart"][name])
-            t = np.linspace(1, row["computed"], len(apart))
+            kept = np.asarray(row["kept"][name])
+            t = np.linspace(1, row["computed"], len(kept))
             label = "all" if name == every else name
-            axes.plot(t, apart, style, color=colour, lw=width, label=label)
-        axes.set(ylim=(0, 1.3), title=f"{_name(row)}: {_by(row)}", xlabel="steps")
-        axes.title.set_fontsize(8)
+            axes.plot(t, kept, style, color=colour, lw=width, label=label)
+        axes.set(ylim=(-0.1, 2), title=f"{_name(row)}: {_by(row)}", xlabel="steps")
+        axes.title.set_fontsize(7)
         if i == 0:
             axes.legend(fontsize=7, frameon=False)
-            axes.set_ylabel("apart")
+            axes.set_ylabel("kept")
     return figure

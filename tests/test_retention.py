@@ -30,11 +30,11 @@ def test_the_neurons_of_the_theory(freeze, close, by, kept):
     found = holding(neuron(freeze=freeze, close=close), LOAD, HOLD, 1000)
     assert found.by == by
     assert found.steps == found.alone[FREEZE | INTEGRATE | ATTRACT]
-    last = found.apart[FREEZE | INTEGRATE | ATTRACT][-1]
+    last = found.kept[FREEZE | INTEGRATE | ATTRACT][-1]
     np.testing.assert_allclose(last, kept / 0.507960, atol=3e-5)
     plain = holding(neuron(), LOAD, HOLD, 1000)
     assert plain.steps < 100
-    np.testing.assert_allclose(found.apart[NONE][1:], plain.apart[NONE][1:], atol=2e-3)
+    np.testing.assert_allclose(found.kept[NONE], plain.kept[NONE], atol=1e-9)
     if freeze and close:  # each of them alone would do
         assert found.alone[FREEZE] == found.alone[INTEGRATE] == 1000
 
@@ -53,7 +53,7 @@ def test_of_a_stack_all_circuits_are_looked_at_and_the_rest_is_the_layers_own_st
     )  # fmt: skip
     cues = jax.device_put(np.random.default_rng(0).normal(size=(3, 5, 2)))
     rest = jnp.array([0.1, -0.2])
-    found = holding(layer, cues, rest, 7)
+    found = holding(layer, cues, rest, 7, reference=2)
     x = jnp.concatenate([cues, jnp.broadcast_to(rest, (3, 7, 2))], axis=1)
 
     @jax.jit
@@ -63,11 +63,11 @@ def test_of_a_stack_all_circuits_are_looked_at_and_the_rest_is_the_layers_own_st
         states = jax.lax.scan(step, start, jnp.moveaxis(x, 1, 0))[1]
         return jnp.concatenate([part.y for part in states], axis=-1)
 
-    spread = np.asarray(stepped(x)).std(axis=1)
-    expected = np.sqrt(np.mean(spread**2, axis=1))[4:]
-    np.testing.assert_allclose(
-        found.apart[FREEZE | INTEGRATE | ATTRACT], expected[1:] / expected[0], rtol=1e-10
-    )
+    y = np.asarray(stepped(x))[5:]
+    differences = (y - y.mean(axis=1, keepdims=True)).reshape(7, -1)
+    told = differences[1]  # after two steps of rest
+    expected = differences @ told / (told @ told)
+    np.testing.assert_allclose(found.kept[FREEZE | INTEGRATE | ATTRACT], expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -83,3 +83,5 @@ def test_of_a_stack_all_circuits_are_looked_at_and_the_rest_is_the_layers_own_st
 def test_bad_cues_are_named(cues, rest, message):
     with pytest.raises(ValueError, match=message):
         holding(neuron(), cues, rest, 1000)
+    with pytest.raises(ValueError, match="`reference` must be from 0 to 5, not 6"):
+        holding(neuron(), LOAD, HOLD, 5, reference=6)

@@ -28,19 +28,21 @@ class Holding(NamedTuple):
     """How long a layer holds what it was told, and by what.
 
     Attributes
-        steps: after so many steps the states are less than half as far apart as when the cues
-            ended; as many as were computed if that does not happen.
-        by: the fewest mechanisms with which it holds at least half as long as with all; the best
-            of several such sets. None if time constants that are always long are enough.
+        steps: after the cues, as long as between a half and three halves of what was told is there;
+            at most as many as were computed.
+        by: the fewest mechanisms with which it holds a quarter as long as with all; the best
+            of several such sets. Empty if it holds as long without any, by time constants that are
+            always long.
         alone: the same as `steps`, with these mechanisms only.
-        apart: how far apart the states are at every step, relative to the end of the cues, by the
-            mechanisms left on; (steps,). The standard deviation over the cues, of all neurons.
+        kept: how much is there after every step, by the mechanisms left on, (steps,): the
+            regression of what the cues differ by on what they differed by at the reference, over
+            all neurons and cues; 1 there with all mechanisms.
     """
 
     steps: int
     by: frozenset[Mechanism]
     alone: dict[frozenset[Mechanism], int]
-    apart: dict[frozenset[Mechanism], Float[np.ndarray, " steps"]]
+    kept: dict[frozenset[Mechanism], Float[np.ndarray, " steps"]]
 
 
 def holding(
@@ -48,20 +50,27 @@ def holding(
     cues: Float[Array, "cues time m"],
     rest: Float[Array, " m"],
     steps: int = 1000,
+    *,
+    reference: int = 0,
 ) -> Holding:
-    """How long, and by what, the layer tells apart which of the `cues` it was given, under the
-    constant input `rest` afterwards.
+    """How long, and by what, the layer keeps which of the `cues` it was given, under the constant
+    input `rest` afterwards.
 
     Each of three mechanisms is switched off after the cues in all combinations:
 
     * "freeze", y slowing down: its rates are the mean of those during the cues;
-    * "integrate", gains closing: `b0` and `b` are the mean of those during the cues;
+    * "integrate", the gate of the semi-saturation closing: `b0` is 1;
     * "attract", recurrence above 1: `W_r` is scaled down to a spectral norm of 1.
 
+    What is held is the difference between the states of the cues, as it is after `reference` steps
+    of `rest`: a later one leaves out what fades at once.
+
     Raises `ValueError` for fewer than two cues, other shapes or types, cues that leave the layer in
-    the same state, or states that overflow.
+    the same state, states that overflow, or a reference that is not from 0 to `steps`.
     """
     require_sizes(steps=steps)
+    if not 0 <= reference <= steps:
+        raise ValueError(f"`reference` must be from 0 to {steps}, not {reference}.")
     m = layer.input_size
     cues, rest = as_input(cues, ("cues", "time", m)), as_input(rest, (m,))
     for name, value in (("cues", cues), ("rest", rest)):
@@ -70,42 +79,48 @@ def holding(
     if len(cues) < 2:
         raise ValueError(f"`cues` must be at least 2, to be told apart, not {len(cues)}.")
     switches = np.array([[name in on for name in MECHANISMS] for on in _ALL])
-    found = np.asarray(_apart(layer, cues, rest, jax.device_put(switches), steps))
-    if not np.all(np.isfinite(found)):
+    y = np.asarray(_held_states(layer, cues, rest, jax.device_put(switches), steps), np.float64)
+    if not np.all(np.isfinite(y)):
         raise ValueError("`layer` must have finite states; they overflow while it holds `cues`.")
-    if not np.all(found[:, 0] > 0):
+    differences = y - y.mean(axis=2, keepdims=True)
+    told = differences[-1, reference]
+    if not np.any(told):
         raise ValueError("`cues` must leave the layer in different states; they do not.")
-    apart = {on: row[1:] / row[0] for on, row in zip(_ALL, found, strict=True)}
-    alone = {on: _held(row) for on, row in apart.items()}
+    found = np.einsum("csqn,qn->cs", differences, told) / np.sum(np.square(told))
+    kept = {on: row[1:] for on, row in zip(_ALL, found, strict=True)}
+    alone = {on: _steps(row, reference) for on, row in kept.items()}
     whole = alone[_ALL[-1]]
-    enough = [on for on in _ALL if 2 * alone[on] >= whole]
+    enough = [on for on in _ALL if 4 * alone[on] >= whole]
     fewest = min(map(len, enough))
-    by = max((on for on in enough if len(on) == fewest), key=lambda on: (alone[on], apart[on][-1]))
-    return Holding(whole, by, alone, apart)
+    some = (on for on in enough if len(on) == fewest)
+    by = max(some, key=lambda on: (alone[on], -abs(kept[on][-1] - 1)))
+    return Holding(whole, by, alone, kept)
 
 
-def _held(apart: Float[np.ndarray, " steps"]) -> int:
-    below = np.flatnonzero(apart < 0.5)
-    return int(below[0]) if len(below) else len(apart)
+def _steps(kept: Float[np.ndarray, " steps"], reference: int) -> int:
+    """Steps before the first with too little or too much, after the reference if it comes there."""
+    outside = np.flatnonzero((kept < 0.5) | (kept > 1.5))
+    if reference and reference - 1 not in outside:
+        outside = outside[outside >= reference]
+    return int(outside[0]) if len(outside) else len(kept)
 
 
 class _Circuit(NamedTuple):
-    """A circuit's state, and the sums of its rates of y and of its gains."""
+    """A circuit's state, and the sum of its rates of y."""
 
     state: Float[Array, "cues four_n"]
     rates: Float[Array, "cues n"]
-    gains: Float[Array, "cues two_n"]
 
 
 @eqx.filter_jit
-def _apart(
+def _held_states(
     layer: ORGaNICs,
     cues: Float[Array, "cues time m"],
     rest: Float[Array, " m"],
     switches: Bool[Array, "combinations three"],
     steps: int,
-) -> Float[Array, "combinations steps_1"]:
-    """How far apart the states are when the cues end and after every step of `rest`."""
+) -> Float[Array, "combinations steps_1 cues all_n"]:
+    """The y of all circuits when the cues end and after every step of `rest`."""
     count, time, _ = cues.shape
     n = layer.hidden_size
     every = [cell.weights() for cell in layer.cells]
@@ -116,16 +131,16 @@ def _apart(
 
     def told(circuits, x):
         after = []
-        for cell, weights, (state, rates, gains) in zip(layer.cells, every, circuits, strict=True):
+        for cell, weights, (state, rates) in zip(layer.cells, every, circuits, strict=True):
             found = products(layer.options, weights, project(weights, cell.inputs(x)), state)
-            moved = state + found.rates * velocity(weights, state, found)
-            after.append(_Circuit(moved, rates + found.rates[:, :n], gains + moved[:, 2 * n :]))
+            moved = state + found.rates * velocity(weights.offset, state, found)
+            after.append(_Circuit(moved, rates + found.rates[:, :n]))
             x = moved[:, :n]
         return tuple(after), None
 
     none = jnp.zeros((count, n), cues.dtype)
     begin = tuple(
-        _Circuit(jnp.tile(jnp.concatenate(part)[None], (count, 1)), none, jnp.tile(none, (1, 2)))
+        _Circuit(jnp.tile(jnp.concatenate(part)[None], (count, 1)), none)
         for part in layer.initial_state()
     )
     circuits, _ = jax.lax.scan(told, begin, jnp.moveaxis(cues, 1, 0))
@@ -145,18 +160,19 @@ def _apart(
                 rates = jnp.broadcast_to(found.rates, state.shape)
                 rate_y = jnp.where(freeze, rates[:, :n], circuits[i].rates / time)
                 rates = jnp.concatenate([rate_y, rates[:, n:]], axis=1)
-                moved = state + rates * velocity(weights, state, found)
-                gains = jnp.where(integrate, moved[:, 2 * n :], circuits[i].gains / time)
-                after.append(jnp.concatenate([moved[:, : 2 * n], gains], axis=1))
+                moved = state + rates * velocity(weights.offset, state, found)
+                b0 = jnp.where(integrate, moved[:, 2 * n : 3 * n], 1)
+                parts = [moved[:, : 2 * n], b0, moved[:, 3 * n :]]
+                after.append(jnp.concatenate(parts, axis=1))
                 x = moved[:, :n]
-            return tuple(after), _spread(after, n)
+            return tuple(after), _all_y(after, n)
 
         return jax.lax.scan(one, told_states, length=steps)[1]
 
-    begin_apart = jnp.broadcast_to(_spread(told_states, n), (len(switches), 1))
-    return jnp.concatenate([begin_apart, jax.vmap(hold)(switches)], axis=1)
+    held = jax.vmap(hold)(switches)
+    begin = jnp.broadcast_to(_all_y(told_states, n), (len(switches), 1, *held.shape[2:]))
+    return jnp.concatenate([begin, held], axis=1)
 
 
-def _spread(states, n: int) -> Float[Array, ""]:
-    y = jnp.concatenate([state[:, :n] for state in states], axis=1)
-    return jnp.sqrt(jnp.mean(jnp.square(y - jnp.mean(y, axis=0, keepdims=True))))
+def _all_y(states, n: int) -> Float[Array, "cues all_n"]:
+    return jnp.concatenate([state[:, :n] for state in states], axis=1)
