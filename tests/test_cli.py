@@ -93,7 +93,7 @@ def test_every_command_has_help_with_an_example(capsys, name):
         (["simulate", EXAMPLES / "figure1a.json", "--drive", "7"], ["`drive`", "7"]),
         (["stability", "--trials", "0"], ["`trials`", "0"]),
         (["stability", "--n", "two"], ["two"]),
-        (["train", "mnist", "--epochs", "0"], ["`epochs`", "0"]),
+        (["train", "mnist", "--epochs", "0"], ["organics: `epochs`", "0"]),
         (["train", "smnist", "--clip-norm", "1"], ["`clip_norm`", "organics"]),
         (["train", "psmnist", "--resize", "5"], ["`resize`", "14", "5"]),
         (["train", "sdigits", "--devices", "0"], ["`devices`", "0"]),
@@ -114,7 +114,7 @@ def test_every_command_has_help_with_an_example(capsys, name):
         (["train", "digits", "--layers", "200000"], ["`layers`", "memory"]),
         (["train", "sdigits", "--units", "200000"], ["`units`", "memory"]),
         (["train", "sdigits", "--layers", "200000"], ["`layers`", "200000"]),
-        (["train", "digits", "--learning-rate", "nan"], ["`learning_rate`", "nan"]),
+        (["train", "digits", "--learning-rate", "nan"], ["organics: `learning_rate`", "nan"]),
         (["train", "digits", "--learning-rate", "1e400"], ["`learning_rate`", "inf"]),
         (
             ["train", "sdigits", "--model", "cornn", "--hyperparameters", "dt", "nan"],

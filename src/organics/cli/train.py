@@ -24,19 +24,24 @@ from organics.names import (
 from organics.training.config import AnyConfig, SequenceConfig, TaskConfig, TrainConfig
 
 
+class _Flags:
+    def __post_init__(self):
+        """Nothing: the settings made of these flags are checked, with an error of one line."""
+
+
 @dataclass(frozen=True)
-class _Static(TrainConfig):
+class _Static(_Flags, TrainConfig):
     # given by the name of the command: no flag
     dataset: tyro.conf.Suppress[DatasetName] = "mnist"
 
 
 @dataclass(frozen=True)
-class _Sequence(SequenceConfig):
+class _Sequence(_Flags, SequenceConfig):
     task: tyro.conf.Suppress[TaskName] = "smnist"
 
 
 @dataclass(frozen=True)
-class _Task(TaskConfig):
+class _Task(_Flags, TaskConfig):
     task: tyro.conf.Suppress[MadeTaskName] = "adding"
 
 
