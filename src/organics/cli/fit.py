@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from organics.cli.answer import Answer
+from organics.cli.answer import Answer, note
 from organics.cli.circuits import FIGURES, check_outputs, describe, in_double_precision
 from organics.names import FittedRecurrence, Samples
 
@@ -94,6 +94,7 @@ class FitData:
             "seed": self.seed,
             "level": self.level,
         }
+        note("fitting: the first time, programs are compiled for up to a minute.")
         models: tuple[Comparison, ...] = ()
         if self.compare:
             every = tuple(dict.fromkeys((self.recurrence, *self.compare)))
