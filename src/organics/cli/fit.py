@@ -35,7 +35,8 @@ class FitData:
     stimuli: Path
     """Table of the stimuli, .csv."""
     recurrence: FittedRecurrence = "identity"
-    """Recurrent weights: identity, free, or half, which is (I + K) / 2 with a norm of K below 1."""
+    """Recurrent weights: identity; free; half, which is (I + K) / 2 with a norm of K below 1; or
+    feedback, which is the identity and weights > 0 between neurons."""
     rectified: bool = False
     """Fit the rectified model."""
     compare: tuple[FittedRecurrence, ...] = ()
