@@ -11,7 +11,7 @@ import scipy.optimize
 from programs import simulated
 
 from organics import cli
-from organics.circuit.circuit import State
+from organics.circuit.circuit import Circuit, State
 from organics.circuit.file import load_circuit
 from organics.data.recordings.recording import Channel, CrossSpectra, Recording, TimeCourses
 from organics.fitting.comparison import compare
@@ -417,6 +417,34 @@ def test_responses_in_time_are_those_of_scipy():
         step = 1e-3 * np.eye(6)[i]
         slope = (shown(step) - shown(-step)) / 2e-3
         np.testing.assert_allclose(found.R[1:, i], slope, atol=1e-5)
+
+
+def test_feedback_is_found_and_preferred_where_there_is_some():
+    """Of two neurons, one of which feeds back to the other, from responses without errors."""
+    W_r = np.array([[1.0, 0.4], [0.0, 1.0]])
+    circuit = Circuit(np.array([[0.9, 0.3], [0.4, 0.8]]), W_r, b=0.8, b0=1.0, sigma=[0.3, 0.4])
+    drives = np.array([[x, y] for x in (0.05, 0.2, 0.8) for y in (0.0, 0.1, 0.3, 0.9)])
+    with jax.enable_x64(True):
+        found = [steady_state(circuit, z) for z in drives]
+        mean = np.concatenate([np.concatenate([np.asarray(p.state.y), np.asarray(p.state.a)])[None]
+                               for p in found])  # fmt: skip
+    recording = Recording(
+        neurons=("A", "B"), stimuli=tuple(map(str, range(len(drives)))), drives=drives,
+        channels=(Channel("y", 0), Channel("y", 1), Channel("a", 0), Channel("a", 1)), mean=mean,
+        error=np.full(mean.shape, 1e-3),
+    )  # fmt: skip
+    options = {"starts": 2, "fixed": {"W_r[B,A]": 0.0}}
+    fed = fit(recording, recurrence="feedback", **options)
+    assert fed.converged and fed.chi2 < 1e-6
+    assert fed["W_r[A,B]"].value == pytest.approx(0.4, rel=1e-5)
+    assert fed["W_r[A,A]"].how == fed["W_r[B,A]"].how == "fixed"
+    assert fed["b[A]"].value == pytest.approx(0.8, rel=1e-5)
+    assert fed["W_r[A,B]"].low < 0.4 < fed["W_r[A,B]"].high
+    without = fit(recording, recurrence="feedback", starts=1, fixed={
+        "W_r[B,A]": 0.0, "W_r[A,B]": 0.0})  # fmt: skip
+    assert fed.aic < without.aic - 100
+    with pytest.raises(ValueError, match="`guess` must give 'W_r' values > 0"):
+        fit(recording, recurrence="feedback", guess={"W_r": np.eye(2)})
 
 
 def test_models_are_compared_by_what_they_predict():

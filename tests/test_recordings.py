@@ -184,7 +184,11 @@ def test_settings_are_refused_by_name(without_type_checks, options, said):
         Settings(**options)
 
 
-def test_nwb_files_give_rates_and_field_potentials(tmp_path):
+@pytest.mark.parametrize(
+    ("column", "entries", "names"),
+    [("stimulus", ("low", "high"), ("low", "high")), ("contrast", (0.1, 1.0), ("0.1", "1"))],
+)
+def test_nwb_files_give_rates_and_field_potentials(tmp_path, column, entries, names):
     """Spikes per second of a trial, and volts as `data * conversion + offset`, against the table
     that says the same."""
     pynwb = pytest.importorskip("pynwb")
@@ -195,10 +199,10 @@ def test_nwb_files_give_rates_and_field_potentials(tmp_path):
         session_description="test", identifier="one",
         session_start_time=datetime(2024, 1, 1, tzinfo=UTC),
     )  # fmt: skip
-    file.add_trial_column(name="stimulus", description="its name")
+    file.add_trial_column(name=column, description="its name")
     starts = 0.5 + np.arange(6.0)
     for i, start in enumerate(starts):
-        file.add_trial(start_time=start, stop_time=start + 0.5, stimulus=("low", "high")[i % 2])
+        file.add_trial(start_time=start, stop_time=start + 0.5, **{column: entries[i % 2]})
     spikes = np.sort(rng.uniform(0, 7, 400))
     file.add_unit(spike_times=spikes)
     device = file.create_device(name="probe")
@@ -212,7 +216,7 @@ def test_nwb_files_give_rates_and_field_potentials(tmp_path):
     )  # fmt: skip
     file.add_acquisition(series)
     path, stimuli = tmp_path / "one.nwb", tmp_path / "s.csv"
-    stimuli.write_text("stimulus,contrast\nlow,0.1\nhigh,0.8\n")
+    stimuli.write_text(f"stimulus,contrast\n{names[0]},0.1\n{names[1]},0.8\n")
     with pynwb.NWBHDF5IO(str(path), "w") as stream:
         stream.write(file)
     found = read_recording(path, stimuli, Settings(high=90.0))

@@ -91,7 +91,8 @@ HierarchyForm = Literal[FeedbackForm, "published"]
 
 Quantity = Literal["y", "a", "rate", "lfp"]
 """What was recorded: a potential, a firing rate, or a field potential."""
-FittedRecurrence = Literal["identity", "free", "half"]
-"""Recurrent weights of a fitted circuit: the identity, any, or `(I + K) / 2` with `|K| < 1`."""
+FittedRecurrence = Literal["identity", "free", "half", "feedback"]
+"""Recurrent weights of a fitted circuit: the identity, any, `(I + K) / 2` with `|K| < 1`, or the
+identity and additive feedback between neurons, weights >= 0."""
 Samples = Literal["spectra", "courses"]
 """What the samples of a recording show: fluctuations at rest, or responses after an onset."""

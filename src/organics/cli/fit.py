@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from organics.cli.answer import Answer
+from organics.cli.answer import Answer, note
 from organics.cli.circuits import FIGURES, check_outputs, describe, in_double_precision
 from organics.names import FittedRecurrence, Samples
 
@@ -35,7 +35,8 @@ class FitData:
     stimuli: Path
     """Table of the stimuli, .csv."""
     recurrence: FittedRecurrence = "identity"
-    """Recurrent weights: identity, free, or half, which is (I + K) / 2 with a norm of K below 1."""
+    """Recurrent weights: identity; free; half, which is (I + K) / 2 with a norm of K below 1; or
+    feedback, which is the identity and weights > 0 between neurons."""
     rectified: bool = False
     """Fit the rectified model."""
     compare: tuple[FittedRecurrence, ...] = ()
@@ -94,6 +95,7 @@ class FitData:
             "seed": self.seed,
             "level": self.level,
         }
+        note("fitting: the first time, programs are compiled for up to a minute.")
         models: tuple[Comparison, ...] = ()
         if self.compare:
             every = tuple(dict.fromkeys((self.recurrence, *self.compare)))

@@ -146,8 +146,9 @@ def fit(
     quadratic.
 
     Arguments
-        recurrence: "identity", "free" for any `W_r`, or "half" for `W_r = (I + K) / 2` with a norm
-            of K below 1.
+        recurrence: "identity", "free" for any `W_r`, "half" for `W_r = (I + K) / 2` with a norm of
+            K below 1, or "feedback" for the identity and weights > 0 between neurons: feedback in
+            the additive form of a `Hierarchy`. `fixed={"W_r[1,2]": 0.0}` means none from 2 to 1.
         fixed: values that are kept, by name; `None` frees what is fixed by convention. A `W[2,1]`
             of 0 is no connection.
         bounds: lowest and highest value, by name.
@@ -211,8 +212,11 @@ def _concluded(
     def at(u):
         value, _, R, there = evaluated(problem, jnp.asarray(u), states)
         reported, D, arrays = jax.tree.map(np.asarray, _reported(layout, jnp.asarray(u)))
+        as_reported = dict(arrays)
+        if layout.recurrence == "feedback":  # of weights that are fitted as logarithms
+            as_reported["W_r"] = np.ones_like(arrays["W_r"])
         known = identify(
-            np.asarray(R), D, layout.entries, arrays, recording.neurons,
+            np.asarray(R), D, layout.entries, as_reported, recording.neurons,
             recording.channels,
         )  # fmt: skip
         return float(value), known, reported, D, arrays, there

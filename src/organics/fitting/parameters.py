@@ -1,6 +1,7 @@
 """The parameters of a fit: constrained values as functions of free coordinates.
 
-Positive parameters are fitted as logarithms, recurrent weights as they are. Fixed values, bounds
+Positive parameters are fitted as logarithms, recurrent weights as they are, if they may be
+negative. Fixed values, bounds
 and ties change which coordinates there are, not the model.
 """
 
@@ -148,7 +149,7 @@ def parameters(
         for index in np.ndindex(array.shape)
     )  # fmt: skip
     values = np.array([start[e.group][e.place] for e in entries], float)
-    positive = np.array([e.group != "W_r" for e in entries])
+    positive = np.array([e.group != "W_r" or recurrence == "feedback" for e in entries])
     free = np.ones(len(entries), bool)
     for name, value in fixed.items():
         at = _matching("fixed", name, entries)

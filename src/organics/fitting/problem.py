@@ -17,6 +17,7 @@ from organics.fitting.scoring import settled
 from organics.names import FittedRecurrence
 
 _TAU = 10.0  # ms, to begin with
+_FED_BACK = 0.05  # weight between two neurons, to begin with
 _TONIC = 0.1  # share of `a` that no stimulus drives, to begin with
 
 
@@ -61,7 +62,9 @@ def layout_of(
         if name not in start:
             raise ValueError(f"`guess` must name parameters ({', '.join(start)}), not {name!r}.")
         start[name] = broadcast("guess", name, value, start[name].shape)
-        if name != "W_r" and not (np.isfinite(start[name]) & (start[name] > 0)).all():
+        if (name != "W_r" or recurrence == "feedback") and not (
+            np.isfinite(start[name]) & (start[name] > 0)
+        ).all():
             raise ValueError(f"`guess` must give {name!r} values > 0, not {value!r}.")
     if recurrence == "half":
         start["W_r"] = unhalf(start["W_r"])
@@ -74,7 +77,9 @@ def _conventions(recording: Recording, recurrence: FittedRecurrence) -> dict[str
     """Values for what enters only in combination with others, see `identifiability`."""
     unknown = [i for i, channel in enumerate(recording.channels) if not channel.gain_known]
     if recurrence != "identity":
-        return {"b0": 1.0} | ({"b": 1.0} if unknown else {})
+        own = {f"W_r[{name},{name}]": 1.0 for name in recording.neurons}
+        given = {"b0": 1.0} | ({"b": 1.0} if unknown else {})
+        return given | (own if recurrence == "feedback" else {})
     found = {"b0": 1.0, "b": 1.0}
     scaled = {c.neuron for c in recording.channels if c.gain_known and c.quantity != "a"}
     for i in unknown:
@@ -126,6 +131,8 @@ def _guess(
     }
     if recurrence != "identity":
         start["W_r"] = 0.9 * np.eye(n)
+    if recurrence == "feedback":
+        start["W_r"] = np.where(np.eye(n), 1.0, _FED_BACK)
     return start
 
 

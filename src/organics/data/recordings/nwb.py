@@ -9,7 +9,7 @@ import numpy as np
 from organics.data.recordings.rows import Key, Signal
 from organics.files.atomic import naming
 
-_STIMULUS = ("stimulus", "stimulus_name", "condition")
+_STIMULUS = ("stimulus", "stimulus_name", "condition", "contrast")
 _BAND = "LFP"
 
 
@@ -17,10 +17,10 @@ def read_nwb(path: Path) -> dict[Key, Signal]:
     """The spike rates of units, in each trial, and the local field potential during trials.
 
     The table of trials needs `start_time`, `stop_time` (in seconds) and a column `stimulus` (or
-    `stimulus_name`, `condition`). Each unit becomes a neuron, named by its id, whose rate is its
-    number of spikes per second of the trial. An electrical series named LFP, or in an interface of
-    that name, becomes the `lfp`: the mean over its electrodes, in volts as `data * conversion +
-    offset`.
+    `stimulus_name`, `condition`, `contrast`); numbers in it are names such as 0.1 and 1. Each unit
+    becomes a neuron, named by its id, whose rate is its number of spikes per second of the trial.
+    An electrical series named LFP, or in an interface of that name, becomes the `lfp`: the mean
+    over its electrodes, in volts as `data * conversion + offset`.
 
     Raises `ValueError`, naming the file, if `pynwb` is missing or the file does not have these, and
     `OSError` if it cannot be read.
@@ -56,7 +56,7 @@ def _signals(path: Path, file: Any) -> dict[Key, Signal]:
         start, stop = float(trials["start_time"][i]), float(trials["stop_time"][i])
         if not start < stop < np.inf:
             raise ValueError(f"{path}, trial {i}: `stop_time` {stop:g} must be after {start:g}.")
-        stimulus = str(trials[column][i])
+        stimulus = _name(trials[column][i])
         key = Key(file.identifier, stimulus, str(i), "", "rate")
         for unit, spikes in _units(file):
             count = np.searchsorted(spikes, stop) - np.searchsorted(spikes, start)
@@ -67,6 +67,11 @@ def _signals(path: Path, file: Any) -> dict[Key, Signal]:
     if not found:
         raise ValueError(f"{path} has neither units with spike times nor an {_BAND}.")
     return found
+
+
+def _name(stimulus: Any) -> str:
+    """A number in its shortest form."""
+    return f"{stimulus:g}" if isinstance(stimulus, float | np.floating) else str(stimulus)
 
 
 def _units(file: Any):
