@@ -29,7 +29,15 @@ from organics.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
-SUBCOMMANDS = ("data list", "data add", "data path", "train mnist", "train smnist")
+SUBCOMMANDS = (
+    "data list",
+    "data add",
+    "data path",
+    "data tasks",
+    "train adding",
+    "train mnist",
+    "train smnist",
+)
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
