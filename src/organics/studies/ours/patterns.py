@@ -118,7 +118,7 @@ def _one(sample: Sample, kind: str) -> dict[str, Any]:
         "formula": formula,
         **rows,
         "late": late,
-        "growth": np.real(row[: N // 2 + 1]),
+        "growth": np.real(row)[: N // 2 + 1],
         "hertz": 1000 * np.abs(np.imag(row[: N // 2 + 1])) / (2 * np.pi),
     }
 
@@ -149,7 +149,7 @@ def rates(sample: Sample, c: Circuit, z: np.ndarray, known: Dispersion) -> dict[
     k = known.leading.periods[1]
     wave = (y - level) @ np.exp(-2j * np.pi * k * np.arange(N) / N)
     value = prony(wave)[0]
-    return {"rate": value.real, "frequency": abs(value.imag) / (2 * np.pi)}
+    return {"rate": np.real(value), "frequency": abs(np.imag(value)) / (2 * np.pi)}
 
 
 def prony(course: Complex[np.ndarray, " t"]) -> Complex[np.ndarray, " two"]:
@@ -158,8 +158,8 @@ def prony(course: Complex[np.ndarray, " t"]) -> Complex[np.ndarray, " two"]:
     rows = np.column_stack([course[1:-1], course[:-2], course[2:]])
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     p, q = np.linalg.lstsq(rows[:, :2], rows[:, 2], rcond=None)[0]
-    values = np.log(np.asarray(np.roots([1, -p, -q])))
-    return values[np.argsort(-values.real)]
+    values = np.log(np.roots([1, -p, -q]))
+    return values[np.argsort(-np.real(values))]
 
 
 def pattern(sample: Sample, c: Circuit, z: np.ndarray, known: Dispersion) -> dict[str, Any]:
