@@ -65,7 +65,6 @@ BENCHMARKS = {
     "explorer": Estimate("benchmarks.explorer", 140, 60, 60),
     "torch_layer": Estimate("benchmarks.torch_layer", 62, 30, 10),
     "steady_states": Estimate("benchmarks.steady_states", 260, 30, 15, full=1500),
-    "many_boxes": Estimate("benchmarks.many_boxes", 700, 100, 8),
 }
 
 
