@@ -56,7 +56,7 @@ _ATTEMPTS = 8  # in one call of a compiled program
 _WIDTHS = (4, 32)  # how many curves one program follows: few sizes, as each is compiled
 _NARROWINGS = 24  # evaluations of a test, in search of its zero
 _SAME = 1e-5  # distance of two equal points, in units
-ONCE = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+ONCE = {"xla_backend_optimization_level": 0}  # an option that every XLA knows
 """Of programs that take longer to compile than to run."""
 
 
