@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from benchmarks.tasks import TASKS as ENVIRONMENTS
 
 from organics.cli import run
 from organics.data.tasks import Marks, Stream, Task, batch, build
@@ -266,22 +267,6 @@ def test_the_command_lists_all_tasks(capsys):
 
 # --- NeuroGym, if it is there ---------------------------------------------------------------------
 
-ENVIRONMENTS = {
-    "match-to-sample": ("DelayMatchSample", {}),
-    "match-to-category": ("DelayMatchCategory", {}),
-    "parametric": ("DelayComparison", {}),
-    "paired-association": ("DelayPairedAssociation", {}),
-    "dual-match": ("DualDelayMatchSample", {}),
-    "perceptual-decision": ("PerceptualDecisionMaking", {}),
-    "delayed-decision": ("PerceptualDecisionMakingDelayResponse", {}),
-    "pulse-decision": ("PulseDecisionMaking", {}),
-    "context-decision": ("ContextDecisionMaking", {"use_expl_context": True}),
-    "multisensory": ("MultiSensoryIntegration", {}),
-    "go-nogo": ("GoNogo", {}),
-    "anti-reach": ("AntiReach", {}),
-    "interval-discrimination": ("IntervalDiscrimination", {}),
-    "ready-set-go": ("ReadySetGo", {}),
-}
 _THEIRS = 1500
 
 
