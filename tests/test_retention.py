@@ -74,7 +74,8 @@ def test_of_a_stack_all_circuits_are_looked_at_and_the_rest_is_the_layers_own_st
     "cues, rest, message",
     [
         (LOAD[:1], HOLD, "`cues` must be at least 2"),
-        (LOAD[..., :1], HOLD, "`x` must have shape"),
+        (LOAD[..., :1], HOLD, "`cues` must have shape"),
+        (LOAD, HOLD[:1], "`rest` must have shape"),
         (LOAD.at[0, 0, 0].set(jnp.nan), HOLD, "`cues` must be finite"),
         (LOAD.at[1].set(LOAD[0]), HOLD, "`cues` must leave the layer in different states"),
     ],

@@ -1,6 +1,7 @@
 """Tasks made on the fly: what their trials are, and that they are functions of seed and number."""
 
 import dataclasses
+import json
 import math
 import warnings
 from functools import partial
@@ -193,11 +194,25 @@ def test_a_step_without_weight_has_no_gradient():
         ("flip-flop", {"delay": 100.0}, "`delay` must not be given for the task flip-flop"),
         ("match-to-sample", {"steps": 10}, "`steps` must not be given"),
         ("anti-reach", {"delay": 10.0}, "`delay` must not be given"),
+        ("copy", {"delay": 500.0}, "`delay` must not be given for the task copy"),
+        ("go-nogo", {"delay": -5000.0}, "`delay` must be >= 0"),
+        ("parametric", {"delay": np.nan}, "`delay` must be >= 0"),
+        ("match-to-sample", {"delay": 50.0}, "`delay` must be 0 or at least a step, 100 ms"),
+        ("adding", {"steps": 10.5}, "`steps` must be a whole number"),
+        ("adding", {"constant_input": "no"}, "`constant_input`"),
     ],
 )
+@pytest.mark.usefixtures("without_type_checks")
 def test_options_that_a_task_does_not_have_are_refused(name, options, words):
     with pytest.raises(ValueError, match=words):
         build(name, **options)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5])
+@pytest.mark.usefixtures("without_type_checks")
+def test_seeds_that_a_stream_cannot_have_are_refused(seed):
+    with pytest.raises(ValueError, match="`seed` must be"):
+        Stream(seed)
 
 
 def test_a_longer_delay_only_adds_steps_to_it():
@@ -261,8 +276,9 @@ def test_settings_say_what_they_need():
 
 def test_the_command_lists_all_tasks(capsys):
     assert run(["data", "tasks", "--json"]) == 0
-    out = capsys.readouterr().out
-    assert all(f'"{name}"' in out for name in TASKS)
+    listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)["tasks"]}
+    assert listed.keys() == TASKS.keys()
+    assert (listed["copy"]["outputs"], listed["copy"]["kind"]) == (9, "classes")
 
 
 # --- NeuroGym, if it is there ---------------------------------------------------------------------

@@ -103,8 +103,11 @@ class Tasks:
             outputs = f"{target.size} {target.kind}"
             row = (name, task.steps, task.input_size, outputs, target.at)
             table.add_row(*map(str, row), f"{measure.replace('_', ' ')} {score:.4g}")
-            keys = ("name", "steps", "inputs", "outputs", "at")
-            rows.append(dict(zip(keys, row, strict=True)) | {"measure": measure, "trivial": score})
+            rows.append({
+                "name": name, "steps": task.steps, "inputs": task.input_size,
+                "outputs": target.size, "kind": target.kind, "at": target.at,
+                "measure": measure, "trivial": score,
+            })  # fmt: skip
         return Answer({"tasks": rows}, [table])
 
 

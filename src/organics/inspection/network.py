@@ -106,9 +106,10 @@ def inspect(
             attract.
 
     Raises `ValueError` if it is not the folder of such a run, or has no model, or is damaged; if a
-    number is below 1; and, for a proof, for a layer of another kind.
+    number is out of range; and, for a proof, for a layer of another kind.
     """
     require_sizes(trials=trials, starts=starts)
+    stream = Stream(seed, _PART)
     folder = RunFolder.open(path)
     config = folder.config
     if not isinstance(config, TaskConfig):
@@ -126,7 +127,7 @@ def inspect(
         made = task.load()
         model = in_float64(model)
         steps = StepMap(model.layer)
-        shown = batch(made, Stream(seed, _PART).key(), trials, np.float64)
+        shown = batch(made, stream.key(), trials, np.float64)
         courses = np.asarray(_courses(steps, shown.inputs))
         states = courses.reshape(-1, courses.shape[-1])
         outputs = np.asarray(_outputs(steps, jnp.asarray(states)))

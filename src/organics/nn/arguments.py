@@ -82,30 +82,30 @@ def require_type(name: str, value: Array, dtype: np.dtype) -> None:
 def as_input(
     x: ArrayLike | Sequence[Any],
     *shapes: Axes,
+    name: str = "x",
     further: str = "For a batch use `jax.vmap`.",
     fewer: str = "",
 ) -> Array:
     """`x` as an array of one of the given shapes. An axis is a number, or a name for any length.
 
-    Raises `ValueError` if `x` is not an array of real numbers or has another shape; `further` and
-    `fewer` are the advice for more or fewer axes.
+    Raises `ValueError` if `x` is not an array of real numbers or has another shape; the error
+    says `name`; `further` and `fewer` are the advice for more or fewer axes.
     """
     of_jax = any(isinstance(leaf, Array) for leaf in jax.tree.leaves(x))
     try:
         # without a type, `jnp.asarray` compiles a program for each shape
         found = jnp.asarray(x) if of_jax else jax.device_put(np.asarray(x))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"`x` must be an array of real numbers: {error}") from None
+        raise ValueError(f"`{name}` must be an array of real numbers: {error}") from None
     if jnp.issubdtype(found.dtype, jnp.complexfloating):
-        raise ValueError(f"`x` must be real, not of type {found.dtype}.")
+        raise ValueError(f"`{name}` must be real, not of type {found.dtype}.")
     if not any(_fits(found.shape, axes) for axes in shapes):
         words = " or ".join(str(axes).replace("'", "") for axes in shapes)
         empty = ": no axis may be of length 0" if 0 in found.shape else ""
         too_many, too_few = found.ndim > max(map(len, shapes)), found.ndim < min(map(len, shapes))
         advice = further if too_many else fewer if too_few else ""
-        raise ValueError(
-            f"`x` must have shape {words}, not {found.shape}{empty}." + (advice and f" {advice}")
-        )
+        refusal = f"`{name}` must have shape {words}, not {found.shape}{empty}."
+        raise ValueError(f"{refusal} {advice}" if advice else refusal)
     return found
 
 

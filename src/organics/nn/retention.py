@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from organics.arguments import require_sizes
+from organics.arguments import require_sizes, require_whole
 from organics.circuit.constraints import cap_spectral_norm
 from organics.kernels.equations import products, project, velocity
 from organics.names import Mechanism
@@ -69,10 +69,12 @@ def holding(
     the same state, states that overflow, or a reference that is not from 0 to `steps`.
     """
     require_sizes(steps=steps)
-    if not 0 <= reference <= steps:
+    require_whole("reference", reference, 0)
+    if reference > steps:
         raise ValueError(f"`reference` must be from 0 to {steps}, not {reference}.")
     m = layer.input_size
-    cues, rest = as_input(cues, ("cues", "time", m)), as_input(rest, (m,))
+    cues = as_input(cues, ("cues", "time", m), name="cues", further="")
+    rest = as_input(rest, (m,), name="rest", further="")
     for name, value in (("cues", cues), ("rest", rest)):
         require_type(name, value, layer.cells[0].log_W.dtype)
         require_finite(name, value)

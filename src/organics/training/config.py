@@ -402,7 +402,8 @@ class _MadeTrials(Settings):
     """Length of adding and of the flip-flop, in steps; of copying, the steps from the symbols to
     their recall. Default: 200, 64 and 100."""
     delay: NotNegative | None = None
-    """Delay in ms, of a task of the laboratory that has one; by default that of NeuroGym."""
+    """Delay in ms, of a task of the laboratory that has one, cut to whole steps of 100 ms; by
+    default that of NeuroGym."""
     probability: Positive | None = None
     """Probability of a pulse of the flip-flop in a step; by default 0.5."""
     constant_input: bool = False

@@ -11,6 +11,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from organics.arguments import require_positive, require_whole
 from organics.data.tasks.draws import among, uniform
 from organics.data.tasks.task import Condition, Trials, Trivial
 from organics.models.target import Marks, Target
@@ -36,8 +37,7 @@ class Adding:
     trivial: ClassVar[Trivial] = Trivial("squared_error", 1 / 6)
 
     def __post_init__(self):
-        if self.steps < 2:
-            raise ValueError(f"`steps` of the task adding must be at least 2, not {self.steps}.")
+        require_whole("steps", self.steps, 2)
 
     def trial(self, key: PRNGKeyArray, dtype: type | jnp.dtype = np.float32) -> Trials:
         k_values, k_marks = jr.split(key)
@@ -72,8 +72,7 @@ class Copy:
     target: ClassVar[Target] = Target("classes", _SYMBOLS + 1, "every")
 
     def __post_init__(self):
-        if self.delay < 1:
-            raise ValueError(f"`steps` of the task copy must be at least 1, not {self.delay}.")
+        require_whole("steps", self.delay)
 
     @property
     def steps(self) -> int:
@@ -119,9 +118,9 @@ class FlipFlop:
     trivial: ClassVar[Trivial] = Trivial("squared_error", 1.0)
 
     def __post_init__(self):
-        if self.steps < 1:
-            raise ValueError(f"`steps` of the task flip-flop must be at least 1, not {self.steps}.")
-        if not 0 < self.probability <= 1:
+        require_whole("steps", self.steps)
+        require_positive(probability=self.probability)
+        if not self.probability <= 1:
             raise ValueError(f"`probability` must be in (0, 1], not {self.probability}.")
 
     def trial(self, key: PRNGKeyArray, dtype: type | jnp.dtype = np.float32) -> Trials:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from organics.arguments import require_among
+from organics.arguments import require_among, require_flag
 from organics.data.tasks.algorithmic import Adding, Copy, FlipFlop
 from organics.data.tasks.cognitive import (
     AntiReach,
@@ -60,12 +60,13 @@ def build(name: str, *, constant_input: bool = False, **options: Any) -> Task:
     of its range.
     """
     require_among("name", name, MadeTaskName)
+    require_flag("constant_input", constant_input)
     given = {option: value for option, value in options.items() if value is not None}
-    if name == Copy.name and "steps" in given:
-        given["delay"] = given.pop("steps")
-    known = {field.name for field in dataclasses.fields(TASKS[name])}  # pyright: ignore
+    fields = {field.name: field.name for field in dataclasses.fields(TASKS[name])}  # pyright: ignore
+    if name == Copy.name:
+        fields = {"steps": "delay"}  # which is in steps; the option "delay" is in ms
     for option in given:
-        if option not in known:
+        if option not in fields:
             raise ValueError(f"`{option}` must not be given for the task {name}, which has none.")
-    task = TASKS[name](**given)
+    task = TASKS[name](**{fields[option]: value for option, value in given.items()})
     return WithConstant(task) if constant_input else task

@@ -17,6 +17,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from organics.arguments import require_not_negative
 from organics.data.tasks.draws import (
     Among,
     Duration,
@@ -69,6 +70,12 @@ class _Laboratory(ABC):
     """The channels with noise."""
     dt: ClassVar[float] = 100.0
     sigma: ClassVar[float] = 1.0
+
+    def __post_init__(self):
+        delay = getattr(self, "delay", 0)
+        require_not_negative(delay=delay)
+        if 0 < delay < self.dt:
+            raise ValueError(f"`delay` must be 0 or at least a step, {self.dt:g} ms, not {delay}.")
 
     @abstractmethod
     def periods(self) -> dict[str, Duration]:

@@ -10,6 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
+from organics.arguments import require_sizes, require_whole
 from organics.models.target import Marks, Target
 from organics.names import Measure
 
@@ -93,7 +94,11 @@ class Task(Protocol):
 
 @partial(jax.jit, static_argnums=(0, 2, 3))
 def batch(task: Task, key: PRNGKeyArray, size: int, dtype: type = np.float32) -> Trials:
-    """A batch of `size` trials, each with its own key; all arrays have a leading axis."""
+    """A batch of `size` trials, each with its own key; all arrays have a leading axis.
+
+    Raises `ValueError` for a `size` below 1.
+    """
+    require_sizes(size=size)
     return jax.vmap(lambda k: task.trial(k, dtype))(jr.split(key, size))
 
 
@@ -104,13 +109,21 @@ class Stream:
 
     Arguments
         seed: of the stream, from 0 to 2^32 - 1.
-        part: of several streams with the same seed that share no trials.
+        part: of several streams with the same seed that share no trials; likewise.
+
+    Raises `ValueError`, naming the argument, for other numbers.
     """
 
     seed: int
     part: int = 0
     # whatever JAX's default is: a seed must mean the same trials everywhere
     generator: ClassVar[str] = "threefry2x32"
+
+    def __post_init__(self):
+        for name, value in (("seed", self.seed), ("part", self.part)):
+            require_whole(name, value, 0)
+            if value >= 2**32:
+                raise ValueError(f"`{name}` must be below 2^32, not {value}.")
 
     def key(self) -> PRNGKeyArray:
         """The key of the stream."""
