@@ -331,7 +331,7 @@ def test_settings_of_earlier_runs_have_no_initial_time_constants():
     assert config.layer_options(784)["initial_time_constants"] == (2.0, 50.0)
     text = SequenceConfig().to_json().replace('  "initial_time_constants": null,\n', "")
     assert "initial" not in text and read_config(text) == SequenceConfig()
-    with pytest.raises(ValueError, match="initial_time_constants"):
+    with pytest.raises(ValueError, match="must be 2 values, each a number > 0"):
         SequenceConfig(initial_time_constants=(-1.0, 2.0))
     with pytest.raises(ValueError, match="initial_time_constants"):
         SequenceConfig(model="lstm", initial_time_constants=(2.0, 3.0))

@@ -130,7 +130,10 @@ def _needs(hint: Any) -> list[Needs]:
         return [Needs("a list of values", lambda x: isinstance(x, tuple) and all(map(each, x)))]
     if origin is tuple:
         tests = [_test(one) for one in inner]
-        return [Needs(f"{len(tests)} values", lambda value: _fits(tests, value))]
+        words = f"{len(tests)} values"
+        if len(set(inner)) == 1 and (each := [need.words for need in _needs(inner[0])]):
+            words += f", each {' and '.join(each)}"
+        return [Needs(words, lambda value: _fits(tests, value))]
     if origin is dict:
         each = _test(inner[1])
         return [
