@@ -138,7 +138,7 @@ def _by_products(point: OperatingPoint) -> Stability:
         values, stable = jax.lax.complex(rates, values.imag), point.converged
     else:
         fastest = 1 / jnp.minimum(jnp.min(circuit.tau_y), jnp.min(circuit.tau_a))
-        trusted = residual <= jnp.minimum(_TRUSTED * fastest, -values[0].real)
+        trusted = (residual <= _TRUSTED * fastest) & (residual < -values[0].real)
         smooth = not circuit.rectified or not bool(jnp.any(_open_sign(circuit, z, state)))
         stable = point.converged & trusted & smooth
     return _of_eigenvalues(point, values, stable, residual)
