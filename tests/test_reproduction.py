@@ -91,7 +91,7 @@ def test_a_target_leaves_its_files_and_is_not_run_again(tmp_path, modules):
 
 
 def test_the_seconds_of_an_interrupted_target_are_those_of_all_its_pieces(tmp_path, monkeypatch):
-    starts = iter([True, False, False, False])
+    starts = iter([True, False, False, False, False])
 
     def compute(job):
         first = pieces.kept(job.folder, "first", lambda: {"x": np.arange(2)})
