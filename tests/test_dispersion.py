@@ -172,3 +172,14 @@ def test_crests_move_the_way_the_speed_says():
 def test_what_is_not_the_same_everywhere_is_refused(make, words):
     with pytest.raises(ValueError, match=words):
         dispersion(*make(np.full((1, 1, 1, 3), 0.1)))
+
+
+def test_a_channel_at_the_kink_is_not_called_stable():
+    """Without a drive the rectified model is at rest at 0, where waves of positive y may grow."""
+    W, W_r = (Convolution(np.full((1, 1, 1, 3), w), 1, 15, "periodic") for w in (0.1, 1.0))
+    for rectified in (True, False):
+        circuit = Circuit(W, W_r.capped(0.5), sigma=0.1, tau_a=3.0, rectified=rectified)
+        start = State(np.zeros(1), np.asarray(circuit.c[:1]))
+        found = dispersion(circuit, np.zeros(15), start=start)
+        assert found.point.converged and found.spectral_abscissa < 0
+        assert found.stable != rectified

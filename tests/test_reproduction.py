@@ -91,7 +91,7 @@ def test_a_target_leaves_its_files_and_is_not_run_again(tmp_path, modules):
 
 
 def test_the_seconds_of_an_interrupted_target_are_those_of_all_its_pieces(tmp_path, monkeypatch):
-    starts = iter([True, False, False, False])
+    starts = iter([True, False, False, False, False])
 
     def compute(job):
         first = pieces.kept(job.folder, "first", lambda: {"x": np.arange(2)})
@@ -111,6 +111,9 @@ def test_the_seconds_of_an_interrupted_target_are_those_of_all_its_pieces(tmp_pa
     assert document["numbers"] == {"x": [0, 1], "y": 3} and 1e6 <= document["seconds"] < 1e9
     (tmp_path / "toy.png").unlink()
     assert reproduce([TOY], tmp_path)[0].document["seconds"] >= 1e6
+    (tmp_path / "toy.png").unlink()
+    noted.unlink()  # as of a piece that an older version wrote
+    assert reproduce([TOY], tmp_path)[0].document["seconds"] is None
     assert reproduce([TOY], tmp_path, force=True)[0].document["seconds"] < 1e6
 
 

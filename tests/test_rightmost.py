@@ -89,3 +89,18 @@ def test_where_it_cannot_be_done_is_refused():
     point = steady_state(circuit, z)
     with pytest.raises(ValueError, match="`matrix_free` must be left out"):
         jax.jit(lambda point: stability(point, matrix_free=True).stable)(point)
+
+
+def test_few_different_eigenvalues_are_found_without_others():
+    """Where products with `J` lead nowhere else, no eigenvalue 0 is made up."""
+    circuit, z = circuit_on_a_ring(0, rectified=True)
+    silent = given_state(circuit, -z, State(-circuit.b * z, circuit.c))
+    assert silent.converged
+    shared = Circuit(organics.LowRank(np.full((N, 1), 0.5), np.full((N, 1), 1.0 / N)), tau_a=4.0)
+    for point in (silent, steady_state(shared, np.full(N, 0.6))):
+        found = stability(point, matrix_free=True)
+        values = np.linalg.eigvals(np.asarray(organics.jacobian(point.system, point.state)))
+        assert found.stable and found.residual < 1e-9
+        assert found.spectral_abscissa == pytest.approx(values.real.max(), abs=1e-9)
+        for value in np.asarray(found.eigenvalues):
+            assert np.abs(values - value).min() < 1e-6

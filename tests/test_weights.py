@@ -334,3 +334,32 @@ def test_many_neurons_with_recurrence_between_them_come_to_rest_without_a_matrix
     difference = (rest(z + step * direction)[0] - rest(z - step * direction)[0]) / (2 * step)
     np.testing.assert_allclose(slope, difference, rtol=1e-5, atol=1e-7)
     assert np.all(np.isfinite(y))
+
+
+@pytest.mark.parametrize("word", ["scaled", "capped"])
+def test_what_scales_weights_is_one_number(word):
+    each = (
+        organics.Diagonal(np.ones(N)),
+        LowRank(*np.ones((2, N, 2))),
+        Convolution(np.ones((1, 1, 3, 3)), 2, 3),
+    )
+    refused = (np.nan, np.inf, 1j) + ((0.0, -1.0) if word == "capped" else ())
+    for weights in each:
+        for value in refused:
+            with pytest.raises(ValueError, match="`(factor|bound)` must be"):
+                getattr(weights, word)(value)
+
+
+def test_derivative_of_capped_weights_of_deficient_rank():
+    """By finite differences; also where the left factor begins at 0."""
+    rng = np.random.default_rng(0)
+    right, direction = rng.normal(size=(2, 6, 2))
+
+    @jax.jit
+    def total(t, left):
+        return jnp.sum(jnp.sin(LowRank(left + t * direction, right).capped(0.7).as_matrix()))
+
+    slope, h = jax.jit(jax.grad(total)), 1e-5
+    for left in (np.ones((6, 2)), np.zeros((6, 2)), rng.normal(size=(6, 2))):
+        differences = (total(h, left) - total(-h, left)) / (2 * h)
+        assert slope(0.0, left) == pytest.approx(float(differences), rel=1e-6)

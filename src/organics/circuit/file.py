@@ -235,6 +235,12 @@ def save_circuit(path: str | Path, circuit: Any, drives: "Values") -> None:
     else:
         values = _parameters_of(circuit)
         if path.suffix.lower() == ".npz":
+            if 8 * circuit.n**2 > MAX_NPZ_BYTES:  # before it is a matrix
+                raise ValueError(
+                    f"`circuit` has {circuit.n:,} neurons, whose matrix takes more than the "
+                    f"{MAX_NPZ_BYTES} bytes that are read back"
+                    + ("; save it as .json." if isinstance(values["W"], dict) else ".")
+                )
             values |= {"W": np.asarray(circuit.pool)}
             known = circuit.has_identity_recurrence
             values |= {"W_r": None if known else np.asarray(circuit.recurrent)}

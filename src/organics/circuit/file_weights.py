@@ -49,7 +49,8 @@ def checked(values: Plain) -> Plain:
     for name in ("height", "width"):
         if name in found:
             size = found[name]
-            if not isinstance(size, float | int) or size != int(size) or size < 1:
+            number = isinstance(size, float | int) and not isinstance(size, bool)
+            if not number or not 1 <= size < np.inf or size != int(size):
                 raise ValueError(f"`{name}` must be a whole number of at least 1, not {size!r}.")
             found[name] = int(size)
     for name, axes in (("kernel", (2, 4)), ("left", (2,)), ("right", (2,)), ("own", (1,))):

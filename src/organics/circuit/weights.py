@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, ScalarLike
 from scipy.fft import next_fast_len
 
-from organics.arguments import require_among, require_sizes
+from organics.arguments import is_positive, require_among, require_sizes
 from organics.circuit.values import Values, as_real, require_values
 from organics.names import Border
 
@@ -72,11 +72,16 @@ class Weights(eqx.Module):
 
     @abstractmethod
     def scaled(self, factor: "ScalarLike") -> "Weights":
-        """All weights times `factor`."""
+        """All weights times `factor`. Raises `ValueError` unless this is a finite number."""
 
     def capped(self, bound: "ScalarLike" = 1.0) -> "Weights":
         """The weights, scaled down so that `norm_bound` is at most `bound`: a constraint by
-        construction, as `organics.circuit.constraints` has them for matrices."""
+        construction, as `organics.circuit.constraints` has them for matrices.
+
+        Raises `ValueError` unless `bound` is a number > 0.
+        """
+        bound = _number("bound", bound, self.dtype)
+        require_values("bound", bound, is_positive, "be finite and > 0")
         exceeds = self.norm_bound() / bound
         return self.scaled(1 / jnp.where(exceeds > 1, exceeds, 1))
 
@@ -135,7 +140,7 @@ class Identity(Weights):
 
     def scaled(self, factor: "ScalarLike") -> "Diagonal":
         """The factor as the weight of each neuron on itself."""
-        return Diagonal(factor * jnp.ones(self.n, self.dtype))
+        return Diagonal(_number("factor", factor, self.dtype) * jnp.ones(self.n, self.dtype))
 
 
 class Diagonal(Weights):
@@ -194,7 +199,7 @@ class Diagonal(Weights):
 
     def scaled(self, factor: "ScalarLike") -> "Diagonal":
         """Each weight times the factor."""
-        return Diagonal(factor * self.own)
+        return Diagonal(_number("factor", factor, self.dtype) * self.own)
 
 
 class Dense(Weights):
@@ -242,7 +247,7 @@ class Dense(Weights):
 
     def scaled(self, factor: "ScalarLike") -> "Dense":
         """The matrix times the factor."""
-        return Dense(factor * jnp.asarray(self.matrix))
+        return Dense(_number("factor", factor, self.dtype) * jnp.asarray(self.matrix))
 
 
 class Convolution(Weights):
@@ -409,7 +414,7 @@ class Convolution(Weights):
 
     def scaled(self, factor: "ScalarLike") -> "Convolution":
         """The kernel times the factor."""
-        return self._with(jnp.asarray(factor * self.kernel))
+        return self._with(_number("factor", factor, self.dtype) * self.kernel)
 
     @property
     def _hears_all(self) -> bool:
@@ -536,6 +541,7 @@ class LowRank(Weights):
 
     def scaled(self, factor: "ScalarLike") -> "LowRank":
         """The left factor, and `own`, times the factor."""
+        factor = _number("factor", factor, self.dtype)
         own = None if self.own is None else factor * self.own
         return LowRank(factor * self.left, self.right, own)
 
@@ -543,8 +549,7 @@ class LowRank(Weights):
         return jnp.sum(self.left * self.right, axis=1)
 
     def _norm_of_factors(self) -> Float[Array, ""]:
-        small = [jnp.linalg.qr(factor, mode="r") for factor in (self.left, self.right)]
-        return jnp.linalg.norm(small[0] @ small[1].T, 2)
+        return _norm_of_product(self.left, self.right)
 
 
 class _LowRankSizes(LowRank):
@@ -552,6 +557,27 @@ class _LowRankSizes(LowRank):
 
     def apply_others(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
         return self.left @ (self.right.T @ x) + self._of_factors() * x
+
+
+@jax.custom_jvp
+def _norm_of_product(left: Array, right: Array) -> Array:
+    """The largest singular value of `left @ right.T`."""
+    return _leading(left, right)[0]
+
+
+@_norm_of_product.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    # by singular vectors: the derivative of the triangular factors is NaN where ranks are deficient
+    (left, right), (d_left, d_right) = primals, tangents
+    norm, u, v = _leading(left, right)
+    return norm, (u @ d_left) @ (right.T @ v) + (u @ left) @ (d_right.T @ v)
+
+
+def _leading(left: Array, right: Array) -> tuple[Array, Array, Array]:
+    """The largest singular value of `left @ right.T`, and its left and right vector."""
+    (q, r), (p, s) = jnp.linalg.qr(left), jnp.linalg.qr(right)
+    u, values, v = jnp.linalg.svd(r @ s.T, full_matrices=False)
+    return values[0], q @ u[:, 0], p @ v[0]
 
 
 def _by_power_method(weights: Weights) -> Float[Array, ""]:
@@ -566,6 +592,13 @@ def _by_power_method(weights: Weights) -> Float[Array, ""]:
 
     x = jax.lax.fori_loop(0, _POWER_STEPS, step, x / jnp.linalg.norm(x))
     return jnp.linalg.norm(weights.apply(x))
+
+
+def _number(name: str, value: "ScalarLike", dtype) -> Array:
+    value = _finite(name, value, dtype)
+    if value.ndim:
+        raise ValueError(f"`{name}` must be one number, not of shape {value.shape}.")
+    return value
 
 
 def _finite(name: str, value: Values, dtype=None) -> Array:

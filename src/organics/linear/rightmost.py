@@ -82,7 +82,8 @@ def _dominant(
     advance: Advance, m: int, count: int, most: int
 ) -> tuple[Float[np.ndarray, "k m"], int]:
     """An orthonormal basis of the space of about `count` eigenvectors of the linear map `advance`
-    with the largest absolute values, as rows, and how often it was called.
+    with the largest absolute values, as rows, and how often it was called. Of equal eigenvalues it
+    may hold a single eigenvector.
 
     Between restarts `advance(V[j]) = sum_i S[i, j] V[i]`, with one vector more on the right.
     """
@@ -95,6 +96,9 @@ def _dominant(
         for j in range(known, size):
             V[j + 1], S[: j + 2, j] = _orthogonal(advance(V[j]), V[: j + 1])
             steps += 1
+            if not S[j + 1, j]:  # `advance` leads nowhere else: few eigenvalues are different
+                kept, _ = _schur(S[: j + 1, : j + 1], count)
+                return kept.T @ V[: j + 1], steps
         values, vectors = np.linalg.eig(S[:size])
         first = np.argmax(np.abs(values))
         left_over = abs(S[size] @ vectors[:, first]) / abs(values[first])

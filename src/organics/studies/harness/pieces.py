@@ -51,11 +51,13 @@ def kept_document(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, A
     return json.loads(path.read_text())
 
 
-def seconds_spent(folder: Path) -> float:
-    """How long the pieces in a folder took, one after the other; those of which it is not known
-    count as 0."""
-    noted = folder.rglob(f"*{_SECONDS}")
-    known = (path for path in noted if path.with_suffix("").exists())
+def seconds_spent(folder: Path) -> float | None:
+    """How long the pieces in a folder took, one after the other; `None` if that of arrays there is
+    not known."""
+    noted = {path.with_suffix(""): path for path in folder.rglob(f"*{_SECONDS}")}
+    if any(path not in noted for path in folder.rglob("*.npz")):
+        return None
+    known = (path for piece, path in noted.items() if piece.exists())
     return sum((float(path.read_text()) for path in known), 0.0)
 
 

@@ -98,11 +98,16 @@ def _section(folder: Path, document: dict[str, Any]) -> str:
             "" if table is None else _table(table["columns"], table["rows"]),
             _table(("checked", "paper", "here", "tolerance", "holds", "decides"), checks),
             f'<p class="faint"><code>{escape(document["command"])}</code>; {size}, seed '
-            f"{document['seed']}, {document['seconds']:g} s on {escape(where)}; organics "
+            f"{document['seed']}, {_seconds(document)} on {escape(where)}; organics "
             f"{escape(document['versions']['organics'])}, jax "
             f"{escape(document['versions']['jax'])}</p></section>",
         ]
     )
+
+
+def _seconds(document: dict[str, Any]) -> str:
+    known = document["seconds"]
+    return "an unknown time" if known is None else f"{known:g} s"
 
 
 def _verdict(document: dict[str, Any]) -> str:

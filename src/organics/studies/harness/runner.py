@@ -243,7 +243,7 @@ def _run(target: Target, job: Job) -> dict[str, Any]:
     module = import_module(f"organics.studies.{target.room}.{target.name}")
     earlier, begin = seconds_spent(job.folder), time.perf_counter()
     outcome: Outcome = module.compute(job)
-    seconds = earlier + time.perf_counter() - begin
+    seconds = None if earlier is None else round(earlier + time.perf_counter() - begin, 1)
     figure = module.draw(outcome)
     pictures = [f"{target.name}.{kind}" for kind in ("png", "svg")]
     options = [*(["--quick"] if job.quick else []), *([f"--seed {job.seed}"] if job.seed else [])]
@@ -260,7 +260,7 @@ def _run(target: Target, job: Job) -> dict[str, Any]:
         "command": " ".join(["organics reproduce", target.name, *options]),
         "quick": job.quick,
         "seed": job.seed,
-        "seconds": round(seconds, 1),
+        "seconds": seconds,
         "versions": versions(),
         "machine": machine(),
         "pictures": pictures,
