@@ -139,7 +139,7 @@ def _by_products(point: OperatingPoint) -> Stability:
     else:
         fastest = 1 / jnp.minimum(jnp.min(circuit.tau_y), jnp.min(circuit.tau_a))
         trusted = (residual <= _TRUSTED * fastest) & (residual < -values[0].real)
-        smooth = not circuit.rectified or not bool(jnp.any(open_sign(circuit, z, state)))
+        smooth = not circuit.rectified or not bool(jnp.any(of_open_sign(circuit, z, state)))
         stable = point.converged & trusted & smooth
     return _of_eigenvalues(point, values, stable, residual)
 
@@ -264,7 +264,7 @@ def slopes_at_zero(
         return active, jnp.bool_(True)
     W_r = jax.lax.stop_gradient(circuit.recurrent.as_matrix())
     circuit, z, (y, a) = jax.lax.stop_gradient((circuit, z, state))
-    open_sign = open_sign(circuit, z, state)
+    open_sign = of_open_sign(circuit, z, state)
     q = jnp.where(open_sign, 0, circuit.rectify(y))
     unreached = open_sign & (circuit.b * z == 0) & (jnp.abs(W_r) @ q == 0)
     others = open_sign & ~unreached
@@ -282,7 +282,7 @@ def slopes_at_zero(
 
 
 @jax.jit
-def open_sign(circuit: Circuit, z: Float[Array, " n"], state: State) -> Bool[Array, " n"]:
+def of_open_sign(circuit: Circuit, z: Float[Array, " n"], state: State) -> Bool[Array, " n"]:
     """Where `y_i` is 0 to within the tolerance of its equation's terms."""
     y, a = state
     rounding = float(jnp.finfo(y.dtype).eps) ** 0.75
