@@ -1,10 +1,16 @@
+import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import pytest
 
 from organics.circuit.circuit import Circuit
+from organics.circuit.weights import Convolution
+from organics.linear_stability.certificate import certify
 from organics.machine import memory
 from organics.machine.memory import require_memory
+from organics.rest.search import steady_state
 from organics.simulation.noise import Noise, simulate_noisy
+from organics.spectra import power_spectrum
 from organics.trials import run_trials
 
 
@@ -50,3 +56,15 @@ def noisy(steps, save_every):
     return simulate_noisy(
         circuit, circuit.b, Noise(0.1), 0.01, steps, key=jr.key(0), save_every=save_every
     )
+
+
+def test_matrices_of_all_pairs_are_refused_where_they_do_not_fit(monkeypatch):
+    W = Convolution(jnp.full((1, 1, 1, 3), 0.3), 1, 100, "periodic")
+    point = steady_state(Circuit(W), jnp.ones(100))
+    monkeypatch.setattr(memory, "available", lambda: 10**5)
+    for work in (
+        lambda: certify(point),
+        lambda: power_spectrum(point, np.array([0.01]), Noise(1.0, 0.0)),
+    ):
+        with pytest.raises(ValueError, match=r"`point` asks for too much memory: .* neurons"):
+            work()

@@ -25,11 +25,12 @@ import scipy.signal
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Real
 
-from organics.circuit.areas import named
+from organics.circuit.areas import joined, named
 from organics.circuit.values import as_real
 from organics.errors import NoSteadyState
 from organics.linear.jacobian import jacobian
 from organics.linear_stability.spectrum import linearize
+from organics.machine.memory import require_memory
 from organics.rest.point import OperatingPoint, require_any_point
 from organics.simulation.noise import Noise, amplitudes, by_area, correlation_times
 from organics.simulation.ode import Trajectory, known
@@ -37,7 +38,9 @@ from organics.simulation.ode import Trajectory, known
 Levels = Noise | Sequence[Noise]
 """Noise of a circuit, or of a hierarchy: the same in all areas, or one for each."""
 
-_BATCH = 64  # frequencies whose linear systems are held in memory at once
+_BATCH = 64  # frequencies whose linear systems are held in memory at once, at most ...
+_NUMBERS = 2**26  # ... if those have no more numbers than these
+_MATRICES = 3  # of all neurons, at least, for each of them
 _DOUBLINGS = 60  # more than any spectrum in floating point needs
 
 
@@ -53,8 +56,9 @@ def power_spectrum(
     jitted, mapped (`jax.vmap(power_spectrum, (0, None, None))` for a stack of points) and
     differentiated.
 
-    Raises `ValueError` if an argument has the wrong shape or is not finite, and `RuntimeError` if
-    the point is not a stable steady state. For traced values the result is NaN instead.
+    Raises `ValueError` if an argument has the wrong shape or is not finite, or for more neurons
+    than there is memory for, and `RuntimeError` if the point is not a stable steady state. For
+    traced values the result is NaN instead.
     """
     return _spectra(point, frequencies, noise, _power)
 
@@ -259,6 +263,8 @@ def _spectra(point: OperatingPoint, frequencies, noise: Levels, what: Callable) 
         raise ValueError(f"`frequencies` must have shape (f,), not {frequencies.shape}.")
     if not isinstance(frequencies, Tracer) and not np.all(np.isfinite(frequencies)):
         raise ValueError("`frequencies` must be finite.")
+    m = len(joined(point.system.time_constants))
+    require_memory(_MATRICES * 16 * m**2, "point", f"the spectrum of {m:,} neurons")
     return _at(_linearize(point, noise), frequencies, what)
 
 
@@ -275,7 +281,8 @@ def _at(linear: _Linearized, frequencies: Float[Array, " f"], what: Callable) ->
             source = source / jax.lax.complex(jnp.ones_like(linear.tau_f), w * linear.tau_f)
         return what(jnp.linalg.solve(A, jnp.diag(source)))
 
-    values = jax.lax.map(at_one, frequencies, batch_size=_BATCH)
+    at_once = min(_BATCH, max(1, _NUMBERS // len(linear.J) ** 2))
+    values = jax.lax.map(at_one, frequencies, batch_size=at_once)
     return jnp.where(linear.valid, values, jnp.nan)
 
 

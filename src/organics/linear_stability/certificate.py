@@ -22,10 +22,12 @@ from organics.linear_stability.oscillator import (
 )
 from organics.linear_stability.small_gain import small_gain
 from organics.linear_stability.spectrum import Stability, slopes_at_zero, stability
+from organics.machine.memory import require_memory
 from organics.printing import Lines, in_html, in_words, numbers, verdict
 from organics.rest.point import OperatingPoint, area_points, require_any_point
 from organics.shared_pool.modes import reduction, why_not
 
+_MATRICES = 3  # of all pairs of neurons, at least
 _ONE_POOL = (
     "I - (1 - sqrt(a)) W_r > 0",
     "negative eigenvalues of W_r are too weak to matter",
@@ -95,7 +97,14 @@ def certify(point: OperatingPoint, linear: Stability | None = None) -> Certifica
 
     `linear` is the point's `stability`, if already computed. Kinds and names of checks are Python
     values, so return only the arrays you need from a function under `jax.jit`.
+
+    Raises `ValueError` for more neurons than there is memory for a matrix of all pairs of them:
+    `stability` needs none.
     """
+    if isinstance(require_any_point(point).system, Circuit):
+        n = point.system.n
+        size = _MATRICES * n**2 * point.system.dtype.itemsize
+        require_memory(size, "point", f"a certificate for {n:,} neurons")
     linear = stability(point) if linear is None else linear
     point, system = linear.point, require_any_point(linear.point).system
     inert = system.is_cascade or system.is_inert(system.by_area(point.state))
