@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, ScalarLike
-from scipy.fft import next_fast_len
 
 from organics.arguments import is_positive, require_among, require_sizes
 from organics.circuit.values import Values, as_real, require_values
@@ -426,6 +425,8 @@ class Convolution(Weights):
         image is a torus."""
         if self.border == "periodic":
             return self.height, self.width
+        from scipy.fft import next_fast_len  # a twentieth of a second that few circuits need
+
         kh, kw = self.kernel.shape[2:]
         sizes = self.height + kh - 1, self.width + kw - 1
         return int(next_fast_len(sizes[0], True)), int(next_fast_len(sizes[1], True))  # pyright: ignore[reportArgumentType]

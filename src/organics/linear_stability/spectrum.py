@@ -11,7 +11,6 @@ from jaxtyping import Array, Bool, Complex, Float
 from organics.circuit.areas import Areas
 from organics.circuit.circuit import Circuit, State, gate
 from organics.linear.jacobian import descending, jacobian, own_leak, rest_jacobian, spectrum
-from organics.linear.rightmost import rightmost
 from organics.linear_stability.oscillator import leak_and_rate
 from organics.machine.mesh import alike
 from organics.printing import Lines, in_html, in_words, numbers, verdict
@@ -128,6 +127,8 @@ def _stability(point: OperatingPoint) -> Stability:
 
 
 def _by_products(point: OperatingPoint) -> Stability:
+    from organics.linear.rightmost import rightmost  # takes time, and few circuits need it
+
     circuit, z, state = point.system, point.z, point.state
     found = rightmost(circuit, z, state)
     values = jnp.asarray(found.values, np.result_type(circuit.dtype, np.complex64))
