@@ -40,7 +40,7 @@ def run(
         quick: images of 8 x 8 pixels and two channels, and few rounds.
         seconds: limit; what does not fit into it is left out.
     """
-    agenda = Agenda("image_layer", 5, quick=quick, seconds=seconds)
+    agenda = Agenda("image_layer", 21, quick=quick, seconds=seconds)
     side, channels = (8, 2) if quick else (SIDE, CHANNELS)
     found = agenda.take(
         [
