@@ -361,9 +361,8 @@ def _attempt(curve: Curve, bounds: Float[Array, " 2"], walk: Walk) -> tuple[Walk
     stuck = jnp.where(h / 2 < _SHORTEST, STUCK, GOING)
     end = jnp.where(going, jnp.where(good, moved, stuck), walk.end).astype(jnp.int32)
     grow = jnp.clip(_TURN / jnp.maximum(angle, 1e-3), 0.5, 2.0)
-    tries = found.tries + (found.size > _ACCURACY).astype(
-        jnp.int32
-    )  # as if the last step had been taken, too
+    # as if the last step had been taken, too
+    tries = found.tries + (found.size > _ACCURACY).astype(jnp.int32)
     grow = jnp.where(tries > 4, 0.5, jnp.where(tries > 3, jnp.minimum(grow, 1), grow))
     h = jnp.where(good, jnp.minimum(_LONGEST, h * grow), h / 2)
     point = jax.tree.map(partial(jnp.where, good), point, at)

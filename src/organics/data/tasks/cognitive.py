@@ -432,6 +432,7 @@ class PerceptualDecision(_Laboratory):
     draws: ClassVar[int] = 2
     noisy: ClassVar[tuple[int, ...]] = (1, 2)
     coherences: ClassVar[tuple[float, ...]] = (0.0, 6.4, 12.8, 25.6, 51.2)
+    fixating: ClassVar[tuple[str, ...]] = ("fixation",)
 
     def periods(self) -> dict[str, Duration]:
         return {"fixation": 100, "stimulus": 2000, "decision": 100}
@@ -442,7 +443,7 @@ class PerceptualDecision(_Laboratory):
         decision = line.within("decision")
         return _Shown(
             [
-                _Term(0, line.within("fixation")),
+                _Term(0, line.within(*self.fixating)),
                 *_during(line.within("stimulus"), 1, evidence),
             ],
             _decide(decision, 1 + choice),
@@ -460,33 +461,15 @@ class PerceptualDecision(_Laboratory):
 
 
 @dataclass(frozen=True)
-class DelayedDecision(_Laboratory):
+class DelayedDecision(PerceptualDecision):
     """The same, to be said after a delay of 0.3 to 4 s. (Inagaki et al. 2019)"""
 
     name: ClassVar[str] = "delayed-decision"
-    input_size: ClassVar[int] = 3
-    draws: ClassVar[int] = 2
-    noisy: ClassVar[tuple[int, ...]] = (1, 2)
-    coherences: ClassVar[tuple[float, ...]] = PerceptualDecision.coherences
+    fixating: ClassVar[tuple[str, ...]] = ("stimulus", "delay")
 
     def periods(self) -> dict[str, Duration]:
         delay = Among((300.0, 500.0, 700.0, 900.0, 1200.0, 2000.0, 3200.0, 4000.0))
         return {"stimulus": 1150, "delay": delay, "decision": 1500}
-
-    def show(self, u: Array, line: Timeline) -> _Shown:
-        choice = among(u[0], 2)
-        evidence = _evidence(choice.astype(u.dtype) * np.pi, one_of(u[1], self.coherences))
-        decision = line.within("decision")
-        return _Shown(
-            [
-                _Term(0, line.within("stimulus", "delay")),
-                *_during(line.within("stimulus"), 1, evidence),
-            ],
-            _decide(decision, 1 + choice),
-            decision,
-            line.within("stimulus"),
-            line.whole(),
-        )
 
     def conditions(self) -> tuple[Condition, ...]:
         return (
