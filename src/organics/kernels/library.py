@@ -15,8 +15,9 @@ LIBRARY = Path(
     # another build of it, such as one with sanitizers
     os.environ.get("ORGANICS_LIBRARY") or Path(__file__).parent / "cpp" / "liborganics.so"
 )
-INSTRUCTION_SETS = ("base", "avx2", "avx512")
-"""The kernel is compiled for those that the compiler knows. Each needs a newer processor."""
+INSTRUCTION_SETS = ("base", "avx2", "avx512", "avx512bf16")
+"""The kernel is compiled for those that the compiler knows. Each needs a newer processor. The last
+has products of numbers in bfloat16; the others multiply such numbers as float32."""
 PIN = "ORGANICS_ISA"
 """An environment variable that may name one of them, for tests. It is read once."""
 MULTIPLE = 16
@@ -143,7 +144,7 @@ class _Problem(ctypes.Structure):
         ("cell", ctypes.c_char_p),
         ("settings", ctypes.c_double * 4),
         *((name, ctypes.c_int64) for name in
-          ("doubles", "steps", "batch", "hidden", "inputs", "segment", "threads")),
+          ("doubles", "steps", "batch", "hidden", "inputs", "segment", "threads", "bfloat16")),
         ("weights", _Pointers),
     ]  # fmt: skip
 
@@ -156,6 +157,7 @@ class Sizes(NamedTuple):
         steps, batch, hidden, inputs: T, B, H (a multiple of `MULTIPLE`) and m.
         segment: steps between two kept states.
         threads: their number; 0 is one for each processor that the process may use.
+        bfloat16: whether matrix products are of numbers in bfloat16, for float32 only.
     """
 
     doubles: bool
@@ -165,6 +167,7 @@ class Sizes(NamedTuple):
     inputs: int
     segment: int
     threads: int
+    bfloat16: bool = False
 
 
 class Addresses(NamedTuple):
