@@ -186,7 +186,13 @@ inline Pair pair(float first, float second) {
 
 // Pairs of a number of one vector and that of the other.
 inline Pairs pair(Vector<float> first, Vector<float> second) {
+#if defined(__AVX512BF16__)
+  const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(second, first);
+  const Pairs lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return (Pairs)_mm512_permutexvar_epi16((__m512i)(lane | (lane + 16) << 16), both);
+#else
   return rounded(first) >> 16 | (rounded(second) & 0xFFFF0000);
+#endif
 }
 
 // Pairs of neighbours.
