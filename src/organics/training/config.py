@@ -620,7 +620,7 @@ AnyConfig = TrainConfig | SequenceConfig | TaskConfig | OwnConfig
 
 _LATER = (
     "optimizer", "momentum", "drops", "drop_factor", "raw_pixels", "patience",
-    "initial_time_constants", "pad_to", "noise",
+    "initial_time_constants", "pad_to", "noise", "products",
 )  # fmt: skip
 """What settings of earlier versions lack: they were trained with the defaults."""
 
