@@ -71,7 +71,7 @@ sanitize: $(INSTALLED)
 	$(BIN)/python hatch_build.py $(SANITIZED) -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 ORGANICS_LIBRARY=$(SANITIZED) \
-	$(BIN)/python -m pytest tests/test_kernels.py tests/test_cells.py tests/test_enumeration.py -k native $(ARGS)
+	$(BIN)/python -m pytest tests/test_kernels.py tests/test_cells.py tests/test_rounding.py tests/test_enumeration.py -k native $(ARGS)
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

@@ -30,11 +30,13 @@ COMMON = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-DNDEBUG"]
 KERNEL = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 # both ends of an interval are rounded upwards, which the compiler must not undo
 INTERVALS = ["-O3", "-fno-math-errno", "-ffp-contract=fast", "-frounding-math"]
-SOURCES = {"sequence": KERNEL, "contraction": INTERVALS}
+SOURCES = {"sequence": KERNEL, "bfloat16": KERNEL, "contraction": INTERVALS}
 # the instructions that `supported` in library.cpp asks the processor for, and no others
 AVX2 = ["-mavx2", "-mfma", "-mbmi", "-mbmi2"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl"]
-X86 = {"avx2": AVX2, "avx512": [*AVX2, *AVX512, "-mprefer-vector-width=512"]}
+ALL_AVX512 = [*AVX2, *AVX512, "-mprefer-vector-width=512"]
+X86 = {"avx2": AVX2, "avx512": ALL_AVX512, "avx512bf16": [*ALL_AVX512, "-mavx512bf16"]}
+ONLY = {"avx512bf16": ["bfloat16"]}  # the other sources gain nothing from these instructions
 
 
 class CustomBuildHook(BuildHookInterface):
@@ -90,18 +92,19 @@ def compile_library(root: Path, target: Path, flags: Sequence[str] = ()) -> list
             )
             for name, isa in {"base": [], **(X86 if x86 else {})}.items()
             for file, how in SOURCES.items()
+            if file in ONLY.get(name, SOURCES)
         }
         complaints = {unit: _finish(process) for unit, process in running.items()}
         failed = {name: why for (name, _), why in complaints.items() if why}
         if "base" in failed:
             raise RuntimeError(failed["base"])
-        names = [name for name, file in running if file == "sequence" and name not in failed]
+        made = [(name, file) for name, file in running if name not in failed]
         # the library is told which of them it has
-        has = [f"-DORGANICS_{name.upper()}" for name in names if name != "base"]
+        has = [f"-DORGANICS_{name.upper()}" for name in dict(made) if name != "base"]
         headers = ["-isystem", str(Path(jaxlib.origin).parent / "include")]
         if why := _finish(start("library", ["-O2", *headers, *has], "library.cpp")):
             raise RuntimeError(why)
-        units = ["library", *(f"{file}.{name}" for name in names for file in SOURCES)]
+        units = ["library", *(f"{file}.{name}" for name, file in made)]
         objects = [str(folder / f"{unit}.o") for unit in units]
         built = folder / LIBRARY.name
         link = [*compiler, "-shared", "-pthread", *flags, "-o", str(built), *objects]

@@ -57,6 +57,7 @@ BENCHMARKS = {
     "static_epoch": Estimate("benchmarks.static_epoch", 72, 63, 27),
     "recurrence": Estimate("benchmarks.recurrence", 175, 16, 9, full=650),
     "modulation": Estimate("benchmarks.modulation", 60, 25, 8),
+    "bfloat16": Estimate("benchmarks.bfloat16", 110, 60, 20),
     "fitting": Estimate("benchmarks.fitting", 100, 60, 15),
     "branches": Estimate("benchmarks.branches", 300, 120, 60),
     "cells": Estimate("benchmarks.cells", 85, 30, 10),

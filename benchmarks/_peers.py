@@ -53,11 +53,11 @@ def size_in_words(n: int, steps: int) -> str:
     return f"{n} units, {steps:,} steps"
 
 
-def torch_lstm(n: int, steps: int) -> Callable[[], None]:
+def torch_lstm(n: int, steps: int, device: str = "cpu") -> Callable[[], None]:
     """PyTorch's own layer."""
     assert torch is not None
-    lstm = torch.nn.LSTM(1, n)
-    x = torch.rand(steps, BATCH, 1)
+    lstm = torch.nn.LSTM(1, n, device=device)
+    x = torch.rand(steps, BATCH, 1, device=device)
 
     def train():
         lstm.zero_grad()
@@ -66,14 +66,16 @@ def torch_lstm(n: int, steps: int) -> Callable[[], None]:
     return train
 
 
-def torch_eager(n: int, steps: int) -> Callable[[], None]:
+def torch_eager(n: int, steps: int, device: str = "cpu") -> Callable[[], None]:
     """The layer's equations as a loop over time in PyTorch."""
     assert torch is not None
     weights, x, state = problem(n, steps)
-    tensors = [torch.tensor(np.asarray(leaf), requires_grad=True) for leaf in weights]
+    on = {"device": device}
+    leaves = jax.tree.leaves(weights)
+    tensors = [torch.tensor(np.asarray(leaf), requires_grad=True, **on) for leaf in leaves]
     W_r, W, gates, inputs, rates, offset = tensors
-    sequence = torch.tensor(np.asarray(x))
-    start = torch.tensor(np.asarray(state)).split(n, dim=1)
+    sequence = torch.tensor(np.asarray(x), **on)
+    start = torch.tensor(np.asarray(state), **on).split(n, dim=1)
     dty, dta, dtb0, dtb = (rates[i] for i in range(4))
 
     def train():

@@ -391,3 +391,26 @@ def test_a_result_is_not_replaced_by_one_without_the_peers(tmp_path):
     )
     assert ran.returncode == 1 and "PyTorch's times" in ran.stderr.splitlines()[-1]
     assert out.read_text() == "measured with peers"
+
+
+def test_a_gpu_is_asked_for_and_products_on_a_cpu_are_of_float32():
+    """In a separate process, which finds no PyTorch even if it is installed."""
+    code = (
+        "import json, sys; sys.modules['torch'] = None\n"
+        "from benchmarks import gpu\n"
+        "from benchmarks._agenda import Agenda, Measurement\n"
+        "agenda = Agenda('gpu', 5, quick=True)\n"
+        "take = lambda: gpu._products(agenda, 64)\n"
+        "print(json.dumps(agenda.take([Measurement('products', 1, 1, take)])['products']))\n"
+        "gpu.run()\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        cwd=ROOT, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert "JAX finds no GPU, only cpu" in ran.stderr.splitlines()[-1]
+    found = json.loads(ran.stdout)
+    assert not found["default_is_rounded"]
+    assert all(1e-9 < error < 1e-6 for error in found["errors"].values())

@@ -35,6 +35,7 @@ BACKENDS = [
     pytest.param("native", marks=pytest.mark.skipif(library.load().handle is None, reason="none")),
 ]
 backends = pytest.mark.parametrize("backend", BACKENDS)
+PRODUCTS = "full", "bfloat16"
 LENGTHS = np.array([11, 3, 1, 7, 11])
 
 
@@ -99,6 +100,27 @@ def test_values_and_gradients_are_those_of_jax(kind, dtype):
         assert gradients.keys() == {name for name in want if ".start." not in name}
         for name, parameter in gradients.items():
             close(parameter.grad, want[name], dtype)
+
+
+@backends
+def test_products_in_bfloat16_are_those_of_jax(backend):
+    """But for a factor now and then that is rounded the other way, as sums are in another order."""
+    full, rounded = (of_jax(dtype=np.float32, backend="scan", products=k) for k in PRODUCTS)
+    x = numbers(0, 5, 11, 3, dtype=np.float32)
+    cotangents = np.ones((5, 11, 20), np.float32)
+    found = [expected(layer, x, cotangents) for layer in (full, rounded)]
+    unlike, want = (np.concatenate([np.ravel(y), np.ravel(d_x)]) for (_, d_x), (y, _) in found)
+    one = layers.ORGaNICs.from_jax(rounded, batch_first=True, backend=backend)
+    assert one.options()["products"] == "bfloat16" == one.to_jax().products
+    given = torch.tensor(x, requires_grad=True)
+    outputs, final = one(given, lengths=LENGTHS)
+    (outputs.sum() + sum(torch.sin(part).sum() for part in final)).backward()
+    got = np.concatenate([np.ravel(outputs.detach()), np.ravel(given.grad)])
+    rounding = np.linalg.norm(unlike - want)
+    assert rounding > 1e-4 * np.linalg.norm(want)
+    assert np.linalg.norm(got - want) < rounding / 10
+    with pytest.raises(ValueError, match="`products` must be 'full' for numbers of type torch.fl"):
+        one.double()(given.double())
 
 
 def made(backend="auto", **options):

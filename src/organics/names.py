@@ -68,6 +68,8 @@ SupralinearOutput = Literal["rates", "potentials"]
 Backend = Literal["auto", "native", "scan"]
 Memory = Literal["more", "less"]
 """How much memory training takes."""
+ProductType = Literal["full", "bfloat16"]
+"""Numbers that the matrix products of recurrent layers are of: as all others, or of 8 bits."""
 SweepBackend = Literal["processes", "dask", "ray"]
 """Where many calls run: in processes of this machine, or on a cluster."""
 Schedule = Literal["constant", "cosine", "step", "drops", "warmup-cosine", "trapezoid"]

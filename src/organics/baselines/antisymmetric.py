@@ -9,9 +9,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.arguments import float_type, require_not_negative, require_positive, require_sizes
-from organics.baselines.layer import RecurrentLayer, drive
+from organics.baselines.layer import RecurrentLayer
 from organics.kernels.cells import Cell, Parameters
-from organics.names import Backend, Memory
+from organics.names import Backend, Memory, ProductType
 from organics.nn.arguments import as_built, require_execution
 
 
@@ -30,7 +30,7 @@ class AntisymmetricRNN(RecurrentLayer):
         epsilon: the step size.
         gamma: the damping, which offsets the error of the Euler step.
         spread: as above.
-        backend, memory: as those of `organics.nn.ORGaNICs`.
+        backend, memory, products: as those of `organics.nn.ORGaNICs`.
         dtype: of the parameters; JAX's default float if not given.
 
     Raises `ValueError`, naming the argument, for sizes below 1, `epsilon` or `spread` not above 0,
@@ -57,6 +57,7 @@ class AntisymmetricRNN(RecurrentLayer):
         spread: float = 1.0,
         backend: Backend = "auto",
         memory: Memory = "more",
+        products: ProductType = "full",
         dtype: DTypeLike | None = None,
     ):
         require_sizes(input_size=input_size, hidden_size=hidden_size)
@@ -70,7 +71,8 @@ class AntisymmetricRNN(RecurrentLayer):
         self.V_z, self.bias_z = (V_z, bias_z) if gated else (None, None)
         self.hidden_size = n
         self.epsilon, self.gamma = float(epsilon), float(gamma)
-        self.backend, self.memory = require_execution(backend, memory)
+        execution = require_execution(backend, memory, products, kind)
+        self.backend, self.memory, self.products = execution
         self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "n n"]:
@@ -103,9 +105,9 @@ class AntisymmetricRNN(RecurrentLayer):
         state: Float[Array, "batch n"],
     ) -> Float[Array, "batch n"]:
         """The equation above."""
-        product = state @ matrix.T
-        change = jnp.tanh(product + drive(self.V, self.bias, x))
+        product = self.product(state, matrix)
+        change = jnp.tanh(product + self.drive(x))
         if self.V_z is not None:
             assert self.bias_z is not None
-            change = change * jax.nn.sigmoid(product + drive(self.V_z, self.bias_z, x))
+            change = change * jax.nn.sigmoid(product + self.drive(x, self.V_z, self.bias_z))
         return state + self.epsilon * change

@@ -7,9 +7,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.arguments import float_type, require_not_negative, require_positive, require_sizes
-from organics.baselines.layer import RecurrentLayer, drive
+from organics.baselines.layer import RecurrentLayer
 from organics.kernels.cells import Cell
-from organics.names import Backend, Memory
+from organics.names import Backend, Memory, ProductType
 from organics.nn.arguments import as_built, require_execution
 from organics.nn.normalization import uniform_fan_in
 
@@ -27,7 +27,7 @@ class CoRNN(RecurrentLayer):
         dt: the step size.
         gamma: the oscillators' squared natural frequency.
         epsilon: their damping.
-        backend, memory: as those of `organics.nn.ORGaNICs`.
+        backend, memory, products: as those of `organics.nn.ORGaNICs`.
         dtype: of the parameters; JAX's default float if not given.
 
     Raises `ValueError`, naming the argument, for sizes below 1, `dt` not above 0, or a negative
@@ -53,6 +53,7 @@ class CoRNN(RecurrentLayer):
         epsilon: float = 4.7,
         backend: Backend = "auto",
         memory: Memory = "more",
+        products: ProductType = "full",
         dtype: DTypeLike | None = None,
     ):
         require_sizes(input_size=input_size, hidden_size=hidden_size)
@@ -65,7 +66,8 @@ class CoRNN(RecurrentLayer):
         self.bias = uniform_fan_in(k_bias, (n,), 2 * n + m, kind)
         self.hidden_size = n
         self.dt, self.gamma, self.epsilon = float(dt), float(gamma), float(epsilon)
-        self.backend, self.memory = require_execution(backend, memory)
+        execution = require_execution(backend, memory, products, kind)
+        self.backend, self.memory, self.products = execution
         self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "n two_n"]:
@@ -84,6 +86,6 @@ class CoRNN(RecurrentLayer):
     ) -> Float[Array, "batch two_n"]:
         """The equations above."""
         h, v = jnp.split(state, 2, axis=1)
-        force = jnp.tanh(state @ matrix.T + drive(self.V, self.bias, x))
+        force = jnp.tanh(self.product(state, matrix) + self.drive(x))
         v = v + self.dt * (force - self.gamma * h - self.epsilon * v)
         return jnp.concatenate([h + self.dt * v, v], axis=1)

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from organics.kernels import recurrence
 from organics.kernels.cells import Cell, Parameters
-from organics.names import Backend, Memory
+from organics.kernels.rounding import product
+from organics.names import Backend, Memory, ProductType
 from organics.nn.arguments import Built, require_as_built, require_state
 from organics.nn.sequences import Lengths, as_rows, as_sequences
 
@@ -26,7 +27,7 @@ class RecurrentLayer(eqx.Module):
 
     Attributes
         V, bias: weights (d, m) and bias (d,) of the input to the units.
-        backend, memory: as those of `organics.nn.ORGaNICs`.
+        backend, memory, products: as those of `organics.nn.ORGaNICs`.
         built: `as_built(self)`. A model's `__init__` sets it last.
     """
 
@@ -36,6 +37,7 @@ class RecurrentLayer(eqx.Module):
     """Number of units, n."""
     backend: Backend = eqx.field(static=True)
     memory: Memory = eqx.field(static=True)
+    products: ProductType = eqx.field(static=True)
     built: Built = eqx.field(static=True, repr=False)
     parts: ClassVar[int] = 1
 
@@ -61,6 +63,22 @@ class RecurrentLayer(eqx.Module):
         return Parameters(
             (matrix,), self.V, self.bias, jnp.zeros((0, self.hidden_size), self.V.dtype)
         )
+
+    def product(
+        self, x: Float[Array, "batch s"], matrix: Float[Array, "r s"]
+    ) -> Float[Array, "batch r"]:
+        """`x matrix^T`, of numbers as `products` says."""
+        return product(x, matrix, self.products)
+
+    def drive(
+        self,
+        x: Float[Array, "batch m"],
+        V: Float[Array, "d m"] | None = None,
+        bias: Float[Array, " d"] | None = None,
+    ) -> Float[Array, "batch d"]:
+        """What the units receive from the input, `V x + bias`, by default with the layer's own."""
+        V, bias = self.V if V is None else V, self.bias if bias is None else bias
+        return product(x, V, self.products, bias)
 
     @property
     def input_size(self) -> int:
@@ -152,7 +170,7 @@ class _Equations:
 
     def cell(self, weights: PyTree) -> Cell:
         layer, _ = eqx.combine(weights, self.static)
-        return layer.cell()
+        return layer.cell()._replace(products=layer.products)
 
     def parameters(self, weights: PyTree) -> Parameters:
         layer, matrix = eqx.combine(weights, self.static)
@@ -163,10 +181,3 @@ class _Equations:
     ) -> Float[Array, "batch k"]:
         layer, matrix = eqx.combine(weights, self.static)
         return layer.advance(matrix, x, state)
-
-
-def drive(
-    V: Float[Array, "d m"], bias: Float[Array, " d"], x: Float[Array, "batch m"]
-) -> Float[Array, "batch d"]:
-    """What the units receive from the input, `V x + bias`."""
-    return x @ V.T + bias[None]

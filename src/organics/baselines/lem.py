@@ -8,9 +8,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.arguments import float_type, require_positive, require_sizes
-from organics.baselines.layer import RecurrentLayer, drive
+from organics.baselines.layer import RecurrentLayer
 from organics.kernels.cells import Cell, Parameters
-from organics.names import Backend, Memory
+from organics.names import Backend, Memory, ProductType
 from organics.nn.arguments import as_built, require_execution
 from organics.nn.normalization import uniform_fan_in
 
@@ -28,7 +28,7 @@ class LEM(RecurrentLayer):
     Arguments
         input_size, hidden_size: m and n.
         dt: the largest step size.
-        backend, memory: as those of `organics.nn.ORGaNICs`.
+        backend, memory, products: as those of `organics.nn.ORGaNICs`.
         dtype: of the parameters; JAX's default float if not given.
 
     Raises `ValueError`, naming the argument, for sizes below 1 or `dt` not above 0.
@@ -49,6 +49,7 @@ class LEM(RecurrentLayer):
         dt: float = 1.0,
         backend: Backend = "auto",
         memory: Memory = "more",
+        products: ProductType = "full",
         dtype: DTypeLike | None = None,
     ):
         require_sizes(input_size=input_size, hidden_size=hidden_size)
@@ -60,7 +61,8 @@ class LEM(RecurrentLayer):
         self.bias = uniform_fan_in(k_bias, (4 * n,), n, kind)
         self.hidden_size = n
         self.dt = float(dt)
-        self.backend, self.memory = require_execution(backend, memory)
+        execution = require_execution(backend, memory, products, kind)
+        self.backend, self.memory, self.products = execution
         self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "four_n n"]:
@@ -85,10 +87,10 @@ class LEM(RecurrentLayer):
         """The equations above."""
         n = self.hidden_size
         y, z = jnp.split(state, 2, axis=1)
-        of_input = drive(self.V, self.bias, x)
-        received = y @ matrix[: 3 * n].T + of_input[:, : 3 * n]
+        of_input = self.drive(x)
+        received = self.product(y, matrix[: 3 * n]) + of_input[:, : 3 * n]
         steps = self.dt * jax.nn.sigmoid(received[:, : 2 * n])
         for_z, for_y = jnp.split(steps, 2, axis=1)
         z = (1 - for_z) * z + for_z * jnp.tanh(received[:, 2 * n :])
-        force = jnp.tanh(z @ matrix[3 * n :].T + of_input[:, 3 * n :])
+        force = jnp.tanh(self.product(z, matrix[3 * n :]) + of_input[:, 3 * n :])
         return jnp.concatenate([(1 - for_y) * y + for_y * force, z], axis=1)

@@ -7,9 +7,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.arguments import float_type, require_not_negative, require_positive, require_sizes
-from organics.baselines.layer import RecurrentLayer, drive
+from organics.baselines.layer import RecurrentLayer
 from organics.kernels.cells import Cell, Parameters
-from organics.names import Backend, Memory
+from organics.names import Backend, Memory, ProductType
 from organics.nn.arguments import as_built, require_execution
 from organics.nn.normalization import uniform_fan_in
 
@@ -29,7 +29,7 @@ class LipschitzRNN(RecurrentLayer):
         gamma: the damping.
         spread: as above. The published 32, for 128 units, starts with gradients of up to 1e5 at
             larger steps, so clip them.
-        backend, memory: as those of `organics.nn.ORGaNICs`.
+        backend, memory, products: as those of `organics.nn.ORGaNICs`.
         dtype: of the parameters; JAX's default float if not given.
 
     Raises `ValueError`, naming the argument, for sizes below 1, `epsilon` or `spread` not above 0,
@@ -55,6 +55,7 @@ class LipschitzRNN(RecurrentLayer):
         spread: float = 2.0,
         backend: Backend = "auto",
         memory: Memory = "more",
+        products: ProductType = "full",
         dtype: DTypeLike | None = None,
     ):
         require_sizes(input_size=input_size, hidden_size=hidden_size)
@@ -69,7 +70,8 @@ class LipschitzRNN(RecurrentLayer):
         self.bias = uniform_fan_in(k_bias, (n,), m, kind)
         self.hidden_size = n
         self.epsilon, self.beta, self.gamma = float(epsilon), float(beta), float(gamma)
-        self.backend, self.memory = require_execution(backend, memory)
+        execution = require_execution(backend, memory, products, kind)
+        self.backend, self.memory, self.products = execution
         self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "two_n n"]:
@@ -94,5 +96,5 @@ class LipschitzRNN(RecurrentLayer):
         state: Float[Array, "batch n"],
     ) -> Float[Array, "batch n"]:
         """The equation above."""
-        Ah, Wh = jnp.split(state @ matrix.T, 2, axis=1)
-        return state + self.epsilon * (Ah + jnp.tanh(Wh + drive(self.V, self.bias, x)))
+        Ah, Wh = jnp.split(self.product(state, matrix), 2, axis=1)
+        return state + self.epsilon * (Ah + jnp.tanh(Wh + self.drive(x)))

@@ -7,9 +7,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.arguments import float_type, require_sizes
-from organics.baselines.layer import RecurrentLayer, drive
+from organics.baselines.layer import RecurrentLayer
 from organics.kernels.cells import Cell
-from organics.names import Backend, Memory
+from organics.names import Backend, Memory, ProductType
 from organics.nn.arguments import as_built, require_execution, require_finite
 from organics.nn.normalization import uniform_fan_in
 
@@ -26,7 +26,7 @@ class LSTM(RecurrentLayer):
     Arguments
         input_size, hidden_size: m and n.
         forget_bias: the bias of the forget gate at the start.
-        backend, memory: as those of `organics.nn.ORGaNICs`.
+        backend, memory, products: as those of `organics.nn.ORGaNICs`.
         dtype: of the parameters; JAX's default float if not given.
 
     Raises `ValueError`, naming the argument, for a size below 1 or a bias that is not finite.
@@ -46,6 +46,7 @@ class LSTM(RecurrentLayer):
         forget_bias: float = 1.0,
         backend: Backend = "auto",
         memory: Memory = "more",
+        products: ProductType = "full",
         dtype: DTypeLike | None = None,
     ):
         require_sizes(input_size=input_size, hidden_size=hidden_size)
@@ -56,7 +57,8 @@ class LSTM(RecurrentLayer):
         self.V = uniform_fan_in(k_V, (4 * n, input_size), n, kind)
         self.bias = jnp.zeros(4 * n, kind).at[n : 2 * n].set(forget_bias)
         self.hidden_size = n
-        self.backend, self.memory = require_execution(backend, memory)
+        execution = require_execution(backend, memory, products, kind)
+        self.backend, self.memory, self.products = execution
         self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "four_n n"]:
@@ -76,7 +78,7 @@ class LSTM(RecurrentLayer):
         """The equations above."""
         n = self.hidden_size
         h, c = jnp.split(state, 2, axis=1)
-        received = h @ matrix.T + drive(self.V, self.bias, x)
+        received = self.product(h, matrix) + self.drive(x)
         # nonlinearities before the split: XLA does not vectorise them on a slice
         i, f, o = jnp.split(jax.nn.sigmoid(received[:, : 3 * n]), 3, axis=1)
         c = f * c + i * jnp.tanh(received[:, 3 * n :])

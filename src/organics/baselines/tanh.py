@@ -7,9 +7,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.arguments import float_type, require_sizes
-from organics.baselines.layer import RecurrentLayer, drive
+from organics.baselines.layer import RecurrentLayer
 from organics.kernels.cells import Cell
-from organics.names import Backend, Memory
+from organics.names import Backend, Memory, ProductType
 from organics.nn.arguments import as_built, require_execution
 from organics.nn.normalization import uniform_fan_in
 
@@ -21,7 +21,7 @@ class Tanh(RecurrentLayer):
 
     Arguments
         input_size, hidden_size: m and n.
-        backend, memory: as those of `organics.nn.ORGaNICs`.
+        backend, memory, products: as those of `organics.nn.ORGaNICs`.
         dtype: of the parameters; JAX's default float if not given.
 
     Raises `ValueError`, naming the argument, for a size below 1.
@@ -39,6 +39,7 @@ class Tanh(RecurrentLayer):
         key: PRNGKeyArray,
         backend: Backend = "auto",
         memory: Memory = "more",
+        products: ProductType = "full",
         dtype: DTypeLike | None = None,
     ):
         require_sizes(input_size=input_size, hidden_size=hidden_size)
@@ -48,7 +49,8 @@ class Tanh(RecurrentLayer):
         self.V = uniform_fan_in(k_V, (n, input_size), input_size, kind)
         self.bias = jnp.zeros(n, kind)
         self.hidden_size = n
-        self.backend, self.memory = require_execution(backend, memory)
+        execution = require_execution(backend, memory, products, kind)
+        self.backend, self.memory, self.products = execution
         self.built = as_built(self)
 
     def matrix(self) -> Float[Array, "n n"]:
@@ -66,4 +68,4 @@ class Tanh(RecurrentLayer):
         state: Float[Array, "batch n"],
     ) -> Float[Array, "batch n"]:
         """The equation above."""
-        return jnp.tanh(state @ matrix.T + drive(self.V, self.bias, x))
+        return jnp.tanh(self.product(state, matrix) + self.drive(x))

@@ -15,6 +15,7 @@ from organics.names import (
     MadeTaskName,
     Memory,
     OwnModelName,
+    ProductType,
     ReadAt,
     Recurrence,
     Schedule,
@@ -142,6 +143,8 @@ class TrainFile(_Options):
     """Implementation of the recurrence."""
     memory: Memory | None = None
     """"less" trains more slowly, in less memory."""
+    products: ProductType | None = None
+    """"bfloat16" rounds the factors of matrix products, and is quicker on some processors."""
     clip_norm: float | None = None
     """Clip gradients at this norm; not for organics."""
     epochs: int | None = None

@@ -158,7 +158,7 @@ def _network(folder: RunFolder) -> Network:
     """The best model of a run, with its recurrence as plain equations."""
     config = folder.config
     if isinstance(config, SequenceConfig | FileConfig):
-        config = dataclasses.replace(config, backend="scan", memory="more")
+        config = dataclasses.replace(config, backend="scan", memory="more", products="full")
     model = folder.load_model(eqx.filter_eval_shape(build_model, config))
     return Network(model, input_shape(config), preparation_of(folder))
 

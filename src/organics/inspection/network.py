@@ -117,7 +117,7 @@ def inspect(
             f"`path` must be of a run on trials made on the fly; that in {path} is not."
         )
     folder.verify()
-    task = Trials(dataclasses.replace(config, backend="scan", memory="more"))
+    task = Trials(dataclasses.replace(config, backend="scan", memory="more", products="full"))
     model = load_model(folder, task=task)
     if prove and not (isinstance(model.layer, ORGaNICs) and len(model.layer.cells) == 1):
         raise ValueError("`prove` must only be given for ORGaNICs with one circuit.")

@@ -4,7 +4,7 @@ The state of a batch is one array (batch, 4 H), the parts `y | a | b0 | b` side 
 kernels are quicker on few and long arrays.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -14,6 +14,8 @@ from jaxtyping import Array, Float
 from organics.circuit.circuit import root
 from organics.kernels.cells import Parameters
 from organics.kernels.library import Cell, gated_cell
+from organics.kernels.rounding import product
+from organics.names import ProductType
 
 
 @dataclass(frozen=True)
@@ -24,18 +26,25 @@ class Options:
     rectified_after: in the rectified model, `relu(W_r y)` as in the published cell, in place of
         `W_r relu(y)` as in the equations.
     rectified_drive: `relu(W_zx x)`, as in the published cell, in place of `W_zx x`.
+    products: numbers that the matrix products are of; see `organics.kernels.rounding`.
     """
 
     rectified: bool = True
     rectified_after: bool = False
     rectified_drive: bool = False
+    products: ProductType = "full"
+
+    @property
+    def in_full(self) -> "Options":
+        """The same, with products in the type of all numbers."""
+        return replace(self, products="full")
 
     def cell(self, weights: "Weights") -> Cell:
         """The circuit's cell in the native kernels."""
         identity, modulation = weights.recurrent is None, weights.modulation
         modulated = 0 if modulation is None else modulation.raw.shape[0]
         options = self.rectified, self.rectified_after, self.rectified_drive
-        return gated_cell(identity, *options, modulated=modulated)
+        return gated_cell(identity, *options, modulated=modulated, products=self.products)
 
     def parameters(self, weights: "Weights") -> Parameters:
         """The arrays that the native kernels compute with."""
@@ -56,7 +65,7 @@ class Options:
         state: Float[Array, "batch four_H"],
     ) -> Float[Array, "batch four_H"]:
         """One step, as `step` below, with the input's product included."""
-        return step(self, weights, project(weights, x), state)
+        return step(self, weights, project(self, weights, x), state)
 
 
 class Modulation(NamedTuple):
@@ -109,24 +118,28 @@ def products(
     state: Float[Array, "batch four_H"],
 ) -> Products:
     """The terms that the neurons' equations need. `projected` is the input's product."""
-    H = weights.offset.shape[0]
+    H, kind = weights.offset.shape[0], options.products
     y, a = state[:, :H], state[:, H : 2 * H]
     q = jax.nn.relu(y) if options.rectified else y
     if weights.recurrent is None:
         yhat = q
     elif options.rectified and options.rectified_after:
-        yhat = jax.nn.relu(y @ weights.recurrent.T)
+        yhat = jax.nn.relu(product(y, weights.recurrent, kind))
     else:
-        yhat = q @ weights.recurrent.T
-    pool = (jnp.square(q) * jax.nn.relu(a)) @ weights.normalization.T
+        yhat = product(q, weights.recurrent, kind)
+    pool = product(jnp.square(q) * jax.nn.relu(a), weights.normalization, kind)
     z = projected[:, :H]
     z = jax.nn.relu(z) if options.rectified_drive else z
-    gates = jax.nn.sigmoid(projected[:, H : 3 * H] + state[:, : 2 * H] @ weights.gates.T)
-    return Products(z, yhat, pool, gates, _rates(weights, projected, state))
+    shift = product(state[:, : 2 * H], weights.gates, kind)
+    gates = jax.nn.sigmoid(projected[:, H : 3 * H] + shift)
+    return Products(z, yhat, pool, gates, _rates(options, weights, projected, state))
 
 
 def _rates(
-    weights: Weights, projected: Float[Array, "batch rows"], state: Float[Array, "batch four_H"]
+    options: Options,
+    weights: Weights,
+    projected: Float[Array, "batch rows"],
+    state: Float[Array, "batch four_H"],
 ) -> Float[Array, "#batch four_H"]:
     fixed, modulation = weights.rates.reshape(1, -1), weights.modulation
     if modulation is None:
@@ -135,7 +148,8 @@ def _rates(
     raw, opened, largest = (
         part.reshape(1, -1) for part in (modulation.raw, modulation.opened, modulation.largest)
     )
-    shift = projected[:, 3 * H :] + state[:, : 2 * H] @ modulation.potentials.T
+    shift = product(state[:, : 2 * H], modulation.potentials, options.products)
+    shift = projected[:, 3 * H :] + shift
     moving = jax.lax.stop_gradient(largest) * _opened(raw, opened, shift)
     rest = jnp.broadcast_to(fixed[:, raw.shape[1] :], (len(state), 4 * H - raw.shape[1]))
     return jnp.concatenate([moving, rest], axis=1)
@@ -184,9 +198,11 @@ def step(
     return state + found.rates * velocity(weights.offset, state, found)
 
 
-def project(weights: Weights, x: Float[Array, "*batch m"]) -> Float[Array, "*batch rows"]:
+def project(
+    options: Options, weights: Weights, x: Float[Array, "*batch m"]
+) -> Float[Array, "*batch rows"]:
     """The input's products: rows z, b0, b, and those of modulated rates."""
-    found = x @ weights.input.T
+    found = product(x, weights.input, options.products)
     if weights.modulation is None:
         return found
-    return jnp.concatenate([found, x @ weights.modulation.input.T], axis=-1)
+    return jnp.concatenate([found, product(x, weights.modulation.input, options.products)], axis=-1)

@@ -11,12 +11,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from organics.names import ProductType
+
 LIBRARY = Path(
     # another build of it, such as one with sanitizers
     os.environ.get("ORGANICS_LIBRARY") or Path(__file__).parent / "cpp" / "liborganics.so"
 )
-INSTRUCTION_SETS = ("base", "avx2", "avx512")
-"""The kernel is compiled for those that the compiler knows. Each needs a newer processor."""
+INSTRUCTION_SETS = ("base", "avx2", "avx512", "avx512bf16")
+"""The kernel is compiled for those that the compiler knows. Each needs a newer processor. The last
+has products of numbers in bfloat16; the others multiply such numbers as float32."""
 PIN = "ORGANICS_ISA"
 """An environment variable that may name one of them, for tests. It is read once."""
 MULTIPLE = 16
@@ -39,12 +42,14 @@ class Cell(NamedTuple):
     parts: the number of vectors (H,) in the state. The first is the output.
     kept: the number of vectors from the products of a step that the backward pass needs.
     settings: untrained numbers, and options.
+    products: numbers that its matrix products are of; "bfloat16" is for float32 only.
     """
 
     name: str
     parts: int
     kept: int
     settings: tuple[float, ...] = ()
+    products: ProductType = "full"
 
     @property
     def all_settings(self) -> tuple[float, ...]:
@@ -59,12 +64,14 @@ def gated_cell(
     rectified_drive: bool,
     *,
     modulated: int = 0,
+    products: ProductType = "full",
 ) -> Cell:
     """The gated circuit's cell; the options are those of `organics.kernels.equations`, and the
     number of modulated rates is 0, 1 or 4."""
     options = identity, rectified, rectified_after, rectified_drive
     name = {0: "organics", 1: "organics-modulated-y", 4: "organics-modulated"}[modulated]
-    return Cell(name, 4, (3 if identity else 4) + modulated, tuple(map(float, options)))
+    kept = (3 if identity else 4) + modulated
+    return Cell(name, 4, kept, tuple(map(float, options)), products)
 
 
 def keeps(H: int, size: int) -> bool:
@@ -143,7 +150,7 @@ class _Problem(ctypes.Structure):
         ("cell", ctypes.c_char_p),
         ("settings", ctypes.c_double * 4),
         *((name, ctypes.c_int64) for name in
-          ("doubles", "steps", "batch", "hidden", "inputs", "segment", "threads")),
+          ("doubles", "steps", "batch", "hidden", "inputs", "segment", "threads", "bfloat16")),
         ("weights", _Pointers),
     ]  # fmt: skip
 
@@ -229,8 +236,8 @@ def _call(
     handle, _, reason = load()
     if handle is None:
         raise ValueError(f"there is no native kernel: {reason}")
-    settings = (ctypes.c_double * 4)(*cell.all_settings)
-    problem = _Problem(cell.name.encode(), settings, *sizes, _pointers(weights))
+    settings, rounds = (ctypes.c_double * 4)(*cell.all_settings), cell.products == "bfloat16"
+    problem = _Problem(cell.name.encode(), settings, *sizes, rounds, _pointers(weights))
     refusal = getattr(handle, name)(problem, *arrays, *more)
     if refusal is not None:
         raise ValueError(refusal.decode())

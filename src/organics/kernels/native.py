@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int32
 from organics.kernels import library, mapping, refusals
 from organics.kernels.cells import Parameters
 from organics.kernels.library import Cell
+from organics.kernels.rounding import require_rounded
 from organics.machine.mesh import alike
 
 _loading = threading.Lock()
@@ -79,7 +80,10 @@ def run(
     The backward pass gets the state of every `segment` steps, and with `keep_products` also the
     results of every step's matrix products. It computes the rest again. By default products are
     kept where that saves time. `threads=0` is one for each processor that this process may use.
+
+    Raises `ValueError` for products in bfloat16 of numbers that are not in float32.
     """
+    require_rounded(cell.products, x.dtype)
     H = parameters.vectors.shape[1]
     extra = -H % library.MULTIPLE
     segment = library.SEGMENT if segment is None else segment
@@ -182,6 +186,7 @@ class _Kernel:
             settings=np.asarray(self.cell.all_settings, np.float64),
             segment=np.int64(self.segment),
             threads=np.int64(self.threads),
+            bfloat16=self.cell.products == "bfloat16",
         )
 
     def advance(self, weights: _Weights, x, state, lengths, keep: bool):

@@ -12,20 +12,26 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from organics.arguments import require_among, require_float_type
-from organics.names import Backend, Memory
+from organics.kernels.rounding import require_rounded
+from organics.names import Backend, Memory, ProductType
 
 Axes = tuple[int | str, ...]
 Built = tuple[tuple[str, tuple[int, ...] | None], ...]
 
 
-def require_execution(backend: Backend, memory: Memory) -> tuple[Backend, Memory]:
-    """Both arguments unchanged.
+def require_execution(
+    backend: Backend, memory: Memory, products: ProductType, dtype: np.dtype
+) -> tuple[Backend, Memory, ProductType]:
+    """All arguments but the type unchanged.
 
-    Raises `ValueError` for an unknown word.
+    Raises `ValueError` for an unknown word, and for products in bfloat16 where `dtype` is not
+    float32.
     """
     require_among("backend", backend, Backend)
     require_among("memory", memory, Memory)
-    return backend, memory
+    require_among("products", products, ProductType)
+    require_rounded(products, dtype)
+    return backend, memory, products
 
 
 def as_built(layer: eqx.Module) -> Built:

@@ -46,8 +46,9 @@ def circuit_at(
     cell, gains = layer.cells[chosen], state[chosen]
     weights = cell.weights()
     z = cell.W_zx @ cell.bounded_input(x)
-    projected = project(weights, cell.inputs(x)[None])
-    rates = products(layer.options, weights, projected, jnp.concatenate(gains)[None]).rates
+    options = layer.options.in_full
+    projected = project(options, weights, cell.inputs(x)[None])
+    rates = products(options, weights, projected, jnp.concatenate(gains)[None]).rates
     tau_y, tau_a = layer.dt / rates.reshape(4, -1)[:2]
     circuit = Circuit(
         W=weights.normalization,

@@ -69,7 +69,9 @@ def _moments(
 def jacobians(
     layer: InSteps, x: Float[Array, "moments m"], states: Any
 ) -> Float[Array, "moments circuits four_n four_n"]:
-    """Jacobian of one step minus the identity, (4 n, 4 n), of each circuit with its input fixed."""
+    """Jacobian of one step minus the identity, (4 n, 4 n), of each circuit with its input fixed;
+    without rounding products."""
+    options = layer.options.in_full
 
     def at(x, state):
         found = []
@@ -77,8 +79,8 @@ def jacobians(
         for i, (cell, before) in enumerate(zip(layer.cells, state, strict=True)):
             weights = cell.weights()
             fed = x if i == 0 else after[i - 1].y
-            projected = project(weights, cell.inputs(fed)[None, None])[0]
-            advance = lambda s, w=weights, p=projected: step(layer.options, w, p, s[None])[0]  # noqa: E731
+            projected = project(options, weights, cell.inputs(fed)[None, None])[0]
+            advance = lambda s, w=weights, p=projected: step(options, w, p, s[None])[0]  # noqa: E731
             J = jax.jacfwd(advance)(jnp.concatenate(before))
             found.append(J - jnp.eye(J.shape[0], dtype=J.dtype))
         return jnp.stack(found)

@@ -124,7 +124,7 @@ def _held_states(
 ) -> Float[Array, "combinations steps_1 cues all_n"]:
     """The y of all circuits when the cues end and after every step of `rest`."""
     count, time, _ = cues.shape
-    n = layer.hidden_size
+    n, options = layer.hidden_size, layer.options
     every = [cell.weights() for cell in layer.cells]
     capped = [
         w if w.recurrent is None else w._replace(recurrent=cap_spectral_norm(w.recurrent))
@@ -134,7 +134,7 @@ def _held_states(
     def told(circuits, x):
         after = []
         for cell, weights, (state, rates) in zip(layer.cells, every, circuits, strict=True):
-            found = products(layer.options, weights, project(weights, cell.inputs(x)), state)
+            found = products(options, weights, project(options, weights, cell.inputs(x)), state)
             moved = state + found.rates * velocity(weights.offset, state, found)
             after.append(_Circuit(moved, rates + found.rates[:, :n]))
             x = moved[:, :n]
@@ -158,7 +158,7 @@ def _held_states(
                 weights = jax.tree.map(
                     lambda on, off: jnp.where(attract, on, off), every[i], capped[i]
                 )
-                found = products(layer.options, weights, project(weights, cell.inputs(x)), state)
+                found = products(options, weights, project(options, weights, cell.inputs(x)), state)
                 rates = jnp.broadcast_to(found.rates, state.shape)
                 rate_y = jnp.where(freeze, rates[:, :n], circuits[i].rates / time)
                 rates = jnp.concatenate([rate_y, rates[:, n:]], axis=1)

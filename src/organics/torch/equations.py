@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from organics.torch.constraints import root
+from organics.torch.rounding import product
 
 
 class State(NamedTuple):
@@ -25,13 +26,14 @@ class State(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """The choice among the published variants: `organics.kernels.equations.Options`, and whether
-    `W_r` is the identity."""
+    """The choice among the published variants: `organics.kernels.equations.Options`, whether `W_r`
+    is the identity, and whether products are of numbers in bfloat16."""
 
     identity: bool
     rectified: bool
     rectified_after: bool
     rectified_drive: bool
+    rounded: bool = False
 
 
 class Weights(NamedTuple):
@@ -64,13 +66,15 @@ def step(variant: Variant, weights: Weights, projected: Tensor, state: Tensor) -
     if weights.recurrent is None:
         yhat = q
     elif variant.rectified and variant.rectified_after:
-        yhat = torch.relu(y @ weights.recurrent.T)
+        yhat = torch.relu(product(y, weights.recurrent, variant.rounded))
     else:
-        yhat = q @ weights.recurrent.T
-    pool = (torch.square(q) * torch.relu(a)) @ weights.normalization.T
+        yhat = product(q, weights.recurrent, variant.rounded)
+    seen = torch.square(q) * torch.relu(a)
+    pool = product(seen, weights.normalization, variant.rounded)
     z = projected[:, :H]
     z = torch.relu(z) if variant.rectified_drive else z
-    gates = torch.sigmoid(projected[:, H:] + state[:, : 2 * H] @ weights.gates.T)
+    gates = product(state[:, : 2 * H], weights.gates, variant.rounded)
+    gates = torch.sigmoid(projected[:, H:] + gates)
     return torch.cat(
         [
             y + rate_y * (-y + b * z + (1 - root(a)) * yhat),
@@ -117,7 +121,7 @@ def going(lengths: Tensor | None, x: Tensor) -> Tensor | None:
 
 def _loop(variant, weights, x, state, goes, sequence) -> tuple[Tensor, Tensor | None]:
     H, outputs = weights.vectors.shape[1], []
-    projected = x @ weights.input.T
+    projected = product(x, weights.input, variant.rounded)
     for t in range(len(x)):
         after = step(variant, weights, projected[t], state)
         state = after if goes is None else torch.where(goes[t], after, state)
@@ -147,7 +151,8 @@ def _loop_operator(variant, weights, x, state, goes, sequence) -> tuple[Tensor, 
 
     def body(state, given):
         x, goes = given
-        after = torch.where(goes, step(variant, weights, x @ weights.input.T, state), state)
+        projected = product(x, weights.input, variant.rounded)
+        after = torch.where(goes, step(variant, weights, projected, state), state)
         return after, after[:, : H if sequence else 1].clone()
 
     state = state.clone(memory_format=torch.contiguous_format)  # as the state after a step

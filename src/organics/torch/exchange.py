@@ -146,4 +146,5 @@ def _options_of(layer: Any) -> dict[str, Any]:
         "dt_tau_max_gates": dt_tau_max_gates,
         "backend": layer.backend,
         "memory": layer.memory,
+        "products": layer.products,
     }

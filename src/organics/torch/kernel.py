@@ -7,6 +7,8 @@ Copies beside the kernel are made by NumPy: after a large copy, PyTorch's thread
 some milliseconds, on the processors that the kernel's threads need.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -43,7 +45,7 @@ def run(
     the rest again; if None, of every few steps, and products where that saves time."""
     H = weights.vectors.shape[1]
     extra = -H % library.MULTIPLE
-    cell = library.gated_cell(*variant)
+    cell = _cell(variant)
     size = cell.kept * (H + extra) * x.shape[0] * x.shape[1] * x.element_size()
     differentiated = (x, state, *(weight for weight in weights if weight is not None))
     training = torch.is_grad_enabled() and any(one.requires_grad for one in differentiated)
@@ -62,6 +64,11 @@ def run(
         final = [part[:, :H] for part in final]
         outputs = outputs[..., :H]
     return State(*final), outputs if sequence else None
+
+
+def _cell(variant: Sequence[bool]) -> library.Cell:
+    *options, rounded = variant
+    return library.gated_cell(*options, products="bfloat16" if rounded else "full")
 
 
 def _widened(weights: Weights, extra: int) -> Weights:
@@ -101,7 +108,7 @@ _WEIGHTS = "Tensor? recurrent, Tensor normalization, Tensor gates, Tensor input,
 def _forward(x, state, lengths, recurrent, normalization, gates, input, vectors, variant, segment,
              keep, keep_products, sequence):  # fmt: skip
     x, state = _contiguous(x, state)
-    cell = library.gated_cell(*variant)
+    cell = _cell(variant)
     weights = _contiguous(recurrent, normalization, gates, input, vectors)
     results = _results(x, state, vectors, cell, segment, keep, keep_products, sequence)
     *parts, outputs, kept, products = results
@@ -120,7 +127,7 @@ def _forward(x, state, lengths, recurrent, normalization, gates, input, vectors,
 @_forward.register_fake
 def _(x, state, *others):
     *_, vectors, variant, segment, keep, keep_products, sequence = others
-    cell = library.gated_cell(*variant)
+    cell = _cell(variant)
     return _results(x, state, vectors, cell, segment, keep, keep_products, sequence)
 
 
@@ -166,7 +173,7 @@ def _backward(x, lengths, recurrent, normalization, gates, input, vectors, kept,
         part[...] = 0 if given is None else given.detach().numpy()
     d_x, d_state, *d_weights = found
     library.backward(
-        library.gated_cell(*variant),
+        _cell(variant),
         _sizes(x, vectors, segment),
         library.Addresses(*_addresses(*weights)),
         library.BackwardArrays(

@@ -14,7 +14,15 @@ import organics.torch.equations as equations
 import organics.torch.kernel as kernel
 from organics.arguments import require_among, require_flag, require_positive, require_sizes
 from organics.kernels import library
-from organics.names import Backend, Drive, Memory, Rectification, Recurrence, TimeConstants
+from organics.names import (
+    Backend,
+    Drive,
+    Memory,
+    ProductType,
+    Rectification,
+    Recurrence,
+    TimeConstants,
+)
 from organics.torch.constraints import at_most_one, cap_spectral_norm, semidefinite
 from organics.torch.equations import State
 from organics.torch.exchange import Exchanged, made
@@ -143,6 +151,7 @@ class ORGaNICs(Exchanged, nn.Module):
             PyTorch, on any device; "auto", the quickest that works.
         memory: "more", or "less": training then takes longer, but memory grows only with the square
             root of the number of steps.
+        products: "full", or "bfloat16", for float32 only, as in `organics.nn.ORGaNICs`.
         device, dtype: of the parameters.
 
     Derivatives of the gradients (`create_graph=True`) work with either backend; with "native" they
@@ -174,6 +183,7 @@ class ORGaNICs(Exchanged, nn.Module):
         dt_tau_max_gates: float = 0.1,
         backend: Backend = "auto",
         memory: Memory = "more",
+        products: ProductType = "full",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
@@ -192,6 +202,7 @@ class ORGaNICs(Exchanged, nn.Module):
         require_among("drive", drive, Drive)
         require_among("backend", backend, Backend)
         require_among("memory", memory, Memory)
+        require_among("products", products, ProductType)
         require_positive(sigma=sigma, dt=dt)
         largest = {
             "dt_tau_max_y": dt_tau_max_y,
@@ -207,6 +218,7 @@ class ORGaNICs(Exchanged, nn.Module):
         self.num_layers, self.batch_first = num_layers, batch_first
         self.backend: Backend = backend
         self.memory: Memory = memory
+        self.products: ProductType = products
         self._options = {
             "rectified": bool(rectified),
             "recurrent": recurrent,
@@ -222,7 +234,9 @@ class ORGaNICs(Exchanged, nn.Module):
             rectified=bool(rectified),
             rectified_after=rectification == "outside" and recurrent != "identity",
             rectified_drive=drive == "rectified",
+            rounded=products == "bfloat16",
         )
+        self._require_rounded(torch.get_default_dtype() if dtype is None else dtype)
         factory = {"device": device, "dtype": dtype}
         sizes = (input_size, *[hidden_size] * num_layers)
         self.cells = nn.ModuleList(
@@ -263,6 +277,7 @@ class ORGaNICs(Exchanged, nn.Module):
             **self._options,
             "backend": self.backend,
             "memory": self.memory,
+            "products": self.products,
         }
 
     def extra_repr(self) -> str:
@@ -374,11 +389,19 @@ class ORGaNICs(Exchanged, nn.Module):
     def _as_typed(self, x: Tensor) -> Tensor:
         """`x` in the type of the layer, which it must have, except under autocast."""
         dtype = self.cells[0].log_W.dtype
+        self._require_rounded(dtype)
         if x.dtype == dtype:
             return x
         if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():
             return x.to(dtype)
         raise ValueError(f"`input` must be of the layer's type {dtype}, not {x.dtype}.")
+
+    def _require_rounded(self, dtype: torch.dtype) -> None:
+        if self.products != "full" and dtype != torch.float32:
+            raise ValueError(
+                f"`products` must be 'full' for numbers of type {dtype}, not {self.products!r}: "
+                "products of numbers in bfloat16 are summed in float32."
+            )
 
     def _states(self, h0: State | None, x: Tensor, batched: bool) -> list[Tensor]:
         """The state before the first step of each circuit, (batch, 4 n)."""

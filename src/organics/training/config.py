@@ -20,6 +20,7 @@ from organics.names import (
     NumbersTaskName,
     OptimizerName,
     OwnModelName,
+    ProductType,
     ReadAt,
     Rectification,
     Recurrence,
@@ -210,7 +211,7 @@ _CIRCUITS_ONLY = (
     "layers",
     *_PAPER_DT_TAU_MAX,
 )
-_OF_ALL = ("backend", "memory")
+_OF_ALL = ("backend", "memory", "products")
 
 
 HYPERPARAMETERS: dict[str, tuple[str, ...]] = {
@@ -291,6 +292,9 @@ class _RecurrentNetwork(Settings):
     memory: Memory = "more"
     """"less" trains more slowly, in memory that grows with the square root of the number of
     steps."""
+    products: ProductType = "full"
+    """Numbers that matrix products are of: "full", float32; "bfloat16", of 8 bits, quicker on
+    processors that have them, see docs/speed.md."""
     clip_norm: Positive | None = None
     """Clip gradients at this norm. Not for ORGaNICs, which do not need it."""
 
@@ -616,7 +620,7 @@ AnyConfig = TrainConfig | SequenceConfig | TaskConfig | OwnConfig
 
 _LATER = (
     "optimizer", "momentum", "drops", "drop_factor", "raw_pixels", "patience",
-    "initial_time_constants", "pad_to", "noise",
+    "initial_time_constants", "pad_to", "noise", "products",
 )  # fmt: skip
 """What settings of earlier versions lack: they were trained with the defaults."""
 

@@ -33,26 +33,34 @@ namespace organics {
 
 extern const Kernel<float> kFloat_base[kCellCount];
 extern const Kernel<double> kDouble_base[kCellCount];
+extern const Kernel<float> kBfloat16_base[kCellCount];
 extern const Contract kContract_base;
 // defined is what hatch_build.py has compiled
 #if defined(ORGANICS_AVX2)
 extern const Kernel<float> kFloat_avx2[kCellCount];
 extern const Kernel<double> kDouble_avx2[kCellCount];
+extern const Kernel<float> kBfloat16_avx2[kCellCount];
 extern const Contract kContract_avx2;
 #endif
 #if defined(ORGANICS_AVX512)
 extern const Kernel<float> kFloat_avx512[kCellCount];
 extern const Kernel<double> kDouble_avx512[kCellCount];
+extern const Kernel<float> kBfloat16_avx512[kCellCount];
 extern const Contract kContract_avx512;
+#endif
+// products of numbers in bfloat16, with all else as for AVX-512
+#if defined(ORGANICS_AVX512) && defined(ORGANICS_AVX512BF16)
+#define ORGANICS_PAIRS
+extern const Kernel<float> kBfloat16_avx512bf16[kCellCount];
 #endif
 
 namespace {
 
 namespace ffi = xla::ffi;
 
-enum class Isa { kBase, kAvx2, kAvx512 };
+enum class Isa { kBase, kAvx2, kAvx512, kAvx512Bf16 };
 
-constexpr const char* kNames[] = {"base", "avx2", "avx512"};
+constexpr const char* kNames[] = {"base", "avx2", "avx512", "avx512bf16"};
 
 // Whether the library has it and the processor can run it.
 bool supported(Isa isa) {
@@ -66,9 +74,13 @@ bool supported(Isa isa) {
   has |= isa == Isa::kAvx2 && avx2;
 #endif
 #if defined(ORGANICS_AVX512)
-  has |= isa == Isa::kAvx512 && avx2 && __builtin_cpu_supports("avx512f") &&
-         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  has |= isa == Isa::kAvx512 && avx512;
+#endif
+#if defined(ORGANICS_PAIRS)
+  has |= isa == Isa::kAvx512Bf16 && avx512 && __builtin_cpu_supports("avx512bf16");
 #endif
   return has;
 }
@@ -83,7 +95,7 @@ const Kernel<T>* kernels();
 template <>
 const Kernel<float>* kernels() {
 #if defined(ORGANICS_AVX512)
-  if (isa() == Isa::kAvx512) return kFloat_avx512;
+  if (isa() >= Isa::kAvx512) return kFloat_avx512;
 #endif
 #if defined(ORGANICS_AVX2)
   if (isa() == Isa::kAvx2) return kFloat_avx2;
@@ -93,7 +105,7 @@ const Kernel<float>* kernels() {
 template <>
 const Kernel<double>* kernels() {
 #if defined(ORGANICS_AVX512)
-  if (isa() == Isa::kAvx512) return kDouble_avx512;
+  if (isa() >= Isa::kAvx512) return kDouble_avx512;
 #endif
 #if defined(ORGANICS_AVX2)
   if (isa() == Isa::kAvx2) return kDouble_avx2;
@@ -101,9 +113,23 @@ const Kernel<double>* kernels() {
   return kDouble_base;
 }
 
+// The same with products of numbers in bfloat16.
+const Kernel<float>* bfloat16_kernels() {
+#if defined(ORGANICS_PAIRS)
+  if (isa() == Isa::kAvx512Bf16) return kBfloat16_avx512bf16;
+#endif
+#if defined(ORGANICS_AVX512)
+  if (isa() >= Isa::kAvx512) return kBfloat16_avx512;
+#endif
+#if defined(ORGANICS_AVX2)
+  if (isa() == Isa::kAvx2) return kBfloat16_avx2;
+#endif
+  return kBfloat16_base;
+}
+
 Contract contraction() {
 #if defined(ORGANICS_AVX512)
-  if (isa() == Isa::kAvx512) return kContract_avx512;
+  if (isa() >= Isa::kAvx512) return kContract_avx512;
 #endif
 #if defined(ORGANICS_AVX2)
   if (isa() == Isa::kAvx2) return kContract_avx2;
@@ -369,6 +395,17 @@ Index cell_of(std::string_view name) {
   throw Refused("there is no cell `" + std::string(name) + "`");
 }
 
+// The kernel of a cell, with products of numbers in bfloat16 or of all numbers' type.
+template <typename T>
+const Kernel<T>& kernel_of(Index cell, bool bfloat16) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (bfloat16) return bfloat16_kernels()[cell];
+  } else if (bfloat16) {
+    throw Refused("products in bfloat16 are of numbers in float32");
+  }
+  return kernels<T>()[cell];
+}
+
 void require_sizes(const Shape& s) {
   if (s.hidden % kMultiple != 0) throw Refused("the number of neurons must be a multiple of 16");
   if (s.steps < 1 || s.batch < 1 || s.hidden < 1 || s.inputs < 1)
@@ -529,7 +566,8 @@ ffi::Error with_type(ffi::DataType type, const Work& work) {
 
 ffi::Error forward(In x, In initial, In lengths, In first, In second, In third, In input, In vectors,
                    Out final_state, Out kept, Out products, Out outputs, std::string_view cell,
-                   ffi::Span<const double> settings, int64_t segment, int64_t threads) {
+                   ffi::Span<const double> settings, int64_t segment, int64_t threads,
+                   bool bfloat16) {
   return with_type(x.element_type(), [&](auto number) {
     using T = decltype(number);
     const Problem p(cell, settings, segment, x, final_state);
@@ -547,7 +585,7 @@ ffi::Error forward(In x, In initial, In lengths, In first, In second, In third, 
     const auto of_lengths = p.array<std::int32_t>("the lengths", lengths, {B}, true);
     expect_writing(products->untyped_data(), products->size_bytes());
     run_forward<T>(
-        kernels<T>()[p.cell], p.s, p.settings, p.members, weights.one(), threads,
+        kernel_of<T>(p.cell, bfloat16), p.s, p.settings, p.members, weights.one(), threads,
         [&](Index i) { return weights.template of<Weights<T>>(i); },
         [&](Index i) {
           return Forward<T>{of_x(i),        of_initial(i), of_final(i),  of_kept(i),
@@ -559,7 +597,8 @@ ffi::Error forward(In x, In initial, In lengths, In first, In second, In third, 
 ffi::Error backward(In x, In kept, In products, In lengths, In first, In second, In third, In input,
                     In vectors, In d_final, In d_outputs, Out d_x, Out d_initial, Out d_first,
                     Out d_second, Out d_third, Out d_input, Out d_vectors, std::string_view cell,
-                    ffi::Span<const double> settings, int64_t segment, int64_t threads) {
+                    ffi::Span<const double> settings, int64_t segment, int64_t threads,
+                    bool bfloat16) {
   return with_type(x.element_type(), [&](auto number) {
     using T = decltype(number);
     const Problem p(cell, settings, segment, x, d_initial);
@@ -578,7 +617,7 @@ ffi::Error backward(In x, In kept, In products, In lengths, In first, In second,
     const auto of_d_x = p.array<T>("the input's cotangents", *d_x, {T_, B, m}, true);
     const auto of_lengths = p.array<std::int32_t>("the lengths", lengths, {B}, true);
     run_backward<T>(
-        kernels<T>()[p.cell], p.s, p.settings, p.members, weights.one(), threads,
+        kernel_of<T>(p.cell, bfloat16), p.s, p.settings, p.members, weights.one(), threads,
         [&](Index i) { return weights.template of<Weights<T>>(i); },
         [&](Index i) {
           return Backward<T>{of_x(i),         of_kept(i),      of_products(i), of_d_final(i),
@@ -611,7 +650,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(organics_forward, forward,
                                   .Attr<std::string_view>("cell")
                                   .Attr<ffi::Span<const double>>("settings")
                                   .Attr<int64_t>("segment")
-                                  .Attr<int64_t>("threads"));
+                                  .Attr<int64_t>("threads")
+                                  .Attr<bool>("bfloat16"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(organics_backward, backward,
                               ffi::Ffi::Bind()
@@ -636,7 +676,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(organics_backward, backward,
                                   .Attr<std::string_view>("cell")
                                   .Attr<ffi::Span<const double>>("settings")
                                   .Attr<int64_t>("segment")
-                                  .Attr<int64_t>("threads"));
+                                  .Attr<int64_t>("threads")
+                                  .Attr<bool>("bfloat16"));
 
 // ---- what other programs hand over, in plain C ---------------------------------------------------
 
@@ -656,7 +697,7 @@ struct Pointers {
 struct PlainProblem {
   const char* cell;
   double settings[kSettings];
-  std::int64_t doubles, steps, batch, hidden, inputs, segment, threads;
+  std::int64_t doubles, steps, batch, hidden, inputs, segment, threads, bfloat16;
   Pointers weights;
 };
 
@@ -696,7 +737,7 @@ extern "C" ORGANICS_EXPORT const char* organics_plain_forward(
     void* final_state, void* kept, void* products, void* outputs) {
   return said(*p, [&](auto number, Index cell, const Shape& s, const Settings& settings) {
     using T = decltype(number);
-    const auto& k = kernels<T>()[cell];
+    const auto& k = kernel_of<T>(cell, p->bfloat16);
     if (products)
       expect_writing(products, sizeof(T) * s.steps * s.batch * k.form(settings).kept * s.hidden);
     const Forward<T> arrays{static_cast<const T*>(x),  static_cast<const T*>(initial),
@@ -720,7 +761,7 @@ extern "C" ORGANICS_EXPORT const char* organics_plain_backward(
                              static_cast<const T*>(d_outputs), static_cast<T*>(d_initial),
                              static_cast<T*>(d_x),             lengths};
     run_backward<T>(
-        kernels<T>()[cell], s, settings, 1, true, p->threads,
+        kernel_of<T>(cell, p->bfloat16), s, settings, 1, true, p->threads,
         [&](Index) { return p->weights.as<Weights<T>, const T>(); },
         [&](Index) { return arrays; },
         [&](Index) { return gradients->as<Gradients<T>, T>(); });
@@ -733,7 +774,7 @@ extern "C" ORGANICS_EXPORT const char* organics_plain_backward(
 // they are the base ones.
 extern "C" ORGANICS_EXPORT bool organics_use(const char* name) {
   using organics::Isa;
-  for (const Isa isa : {Isa::kBase, Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa isa : {Isa::kBase, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16}) {
     if (std::string(name) != organics::kNames[static_cast<int>(isa)]) continue;
     if (!organics::supported(isa)) return false;
     organics::chosen = isa;

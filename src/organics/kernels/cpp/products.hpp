@@ -1,4 +1,7 @@
 // Matrix products on packed weights, tile by tile of registers, and copies of rows.
+//
+// E is what the factors of a product are made of: numbers of the type T of the sums, or pairs of
+// numbers in bfloat16, which are summed in float.
 #pragma once
 
 #include "simd.hpp"
@@ -19,31 +22,70 @@ constexpr Index kPanel = 2 * kLanes<T>;  // columns of a packed panel
 
 static_assert(kMultiple % kLanes<float> == 0, "a panel is one or two vectors wide");
 
-// The two factors of a product: rows of numbers, and packed weights. Without depth there are none.
-template <typename T>
+template <typename E>
+struct Element {
+  using Sum = E;
+  static constexpr Index kNumbers = 1;
+};
+template <>
+struct Element<Pair> {
+  using Sum = float;
+  static constexpr Index kNumbers = 2;
+};
+template <typename E>
+using Sum = typename Element<E>::Sum;
+template <typename E>
+constexpr bool kPaired = Element<E>::kNumbers == 2;
+template <typename E>
+using Elements = decltype(load(static_cast<const E*>(nullptr)));  // a vector of them
+
+// How many elements so many numbers are.
+template <typename E>
+inline Index elements(Index numbers) {
+  return (numbers + Element<E>::kNumbers - 1) / Element<E>::kNumbers;
+}
+
+// The two factors of a product: rows of elements, and packed weights. Without depth there are none.
+template <typename E>
 struct Factors {
   Index depth = 0;
-  const T* rows = nullptr;
+  const E* rows = nullptr;
   Index stride = 0;
-  const T* packed = nullptr;
+  const E* packed = nullptr;
 };
 
+// Rows of `depth` numbers as factors. Pairs of them are made at `room`, which moves past them.
+template <typename E>
+inline Factors<E> factors(Index rows, Index depth, const Sum<E>* from, Index stride,
+                          const E* packed, E*& room) {
+  if constexpr (kPaired<E>) {
+    const Index count = elements<E>(depth);
+    E* const made = room;
+    for (Index r = 0; r < rows; ++r) pair_neighbours(depth, from + r * stride, made + r * count);
+    room += rows * count;
+    return {count, made, count, packed};
+  } else {
+    return {depth, from, stride, packed};
+  }
+}
+
 // C[rows, V vectors] (+)= the sum of two products with one panel each.
-template <typename T, int M, int V>
-inline void multiply_tile(const Factors<T>& one, const Factors<T>& other, T* c, Index stride_c,
+template <typename E, int M, int V>
+inline void multiply_tile(const Factors<E>& one, const Factors<E>& other, Sum<E>* c, Index stride_c,
                           bool add) {
+  using T = Sum<E>;
   Vector<T> sum[M][V];
   for (int i = 0; i < M; ++i)
     for (int v = 0; v < V; ++v)
       sum[i][v] = add ? load<T>(c + i * stride_c + v * kLanes<T>) : Vector<T>{};
-  const T *__restrict a = other.rows, *__restrict panel = other.packed;
+  const E *__restrict a = other.rows, *__restrict panel = other.packed;
   Index stride = other.stride, depth = other.depth;
   for (int factors = 0; factors < 2; ++factors) {
     for (Index k = 0; k < depth; ++k) {
-      Vector<T> w[V];
-      for (int v = 0; v < V; ++v) w[v] = load<T>(panel + (k * V + v) * kLanes<T>);
+      Elements<E> w[V];
+      for (int v = 0; v < V; ++v) w[v] = load(panel + (k * V + v) * kLanes<T>);
       for (int i = 0; i < M; ++i)
-        for (int v = 0; v < V; ++v) sum[i][v] += a[i * stride + k] * w[v];
+        for (int v = 0; v < V; ++v) add_product(sum[i][v], a[i * stride + k], w[v]);
     }
     a = one.rows, panel = one.packed;
     stride = one.stride, depth = one.depth;
@@ -52,33 +94,34 @@ inline void multiply_tile(const Factors<T>& one, const Factors<T>& other, T* c, 
     for (int v = 0; v < V; ++v) store<T>(c + i * stride_c + v * kLanes<T>, sum[i][v]);
 }
 
-template <typename T, int M, int V>
-void multiply_rows(Index rows, Factors<T> one, Factors<T> other, T* c, Index stride_c, bool add) {
+template <typename E, int M, int V>
+void multiply_rows(Index rows, Factors<E> one, Factors<E> other, Sum<E>* c, Index stride_c, bool add) {
   if constexpr (M > 0) {
     for (; rows >= M; rows -= M, c += M * stride_c) {
-      multiply_tile<T, M, V>(one, other, c, stride_c, add);
+      multiply_tile<E, M, V>(one, other, c, stride_c, add);
       one.rows += M * one.stride;
       other.rows += M * other.stride;
     }
-    if (rows > 0) multiply_rows<T, M - 1, V>(rows, one, other, c, stride_c, add);
+    if (rows > 0) multiply_rows<E, M - 1, V>(rows, one, other, c, stride_c, add);
   }
 }
 
 // One row of C (+)= the sum of two products with so many panels at once: one panel alone would wait
 // for its own sums.
-template <typename T, int P>
-inline void multiply_row(const Factors<T>& one, const Factors<T>& other, T* c, bool add) {
+template <typename E, int P>
+inline void multiply_row(const Factors<E>& one, const Factors<E>& other, Sum<E>* c, bool add) {
+  using T = Sum<E>;
   Vector<T> sum[P][2];
   for (int p = 0; p < P; ++p)
     for (int v = 0; v < 2; ++v)
       sum[p][v] = add ? load<T>(c + (2 * p + v) * kLanes<T>) : Vector<T>{};
-  const T *__restrict a = other.rows, *__restrict panels = other.packed;
+  const E *__restrict a = other.rows, *__restrict panels = other.packed;
   Index depth = other.depth;
   for (int factors = 0; factors < 2; ++factors) {
     for (Index k = 0; k < depth; ++k)
       for (int p = 0; p < P; ++p)
         for (int v = 0; v < 2; ++v)
-          sum[p][v] += a[k] * load<T>(panels + ((p * depth + k) * 2 + v) * kLanes<T>);
+          add_product(sum[p][v], a[k], load(panels + ((p * depth + k) * 2 + v) * kLanes<T>));
     a = one.rows, panels = one.packed, depth = one.depth;
   }
   for (int p = 0; p < P; ++p)
@@ -86,21 +129,22 @@ inline void multiply_row(const Factors<T>& one, const Factors<T>& other, T* c, b
 }
 
 // C[rows, columns] (+)= the sum of two products; columns is a multiple of kMultiple.
-template <typename T>
-void multiply(Index rows, Index columns, Factors<T> one, Factors<T> other, T* c, Index stride_c,
+template <typename E>
+void multiply(Index rows, Index columns, Factors<E> one, Factors<E> other, Sum<E>* c, Index stride_c,
               bool add) {
+  using T = Sum<E>;
   for (Index n = 0; n < columns;) {
     Index panels = 1;
     if (rows == 1 && columns - n >= 4 * kPanel<T>) {
-      multiply_row<T, 4>(one, other, c + n, add);
+      multiply_row<E, 4>(one, other, c + n, add);
       panels = 4;
     } else if (rows == 1 && columns - n >= 2 * kPanel<T>) {
-      multiply_row<T, 2>(one, other, c + n, add);
+      multiply_row<E, 2>(one, other, c + n, add);
       panels = 2;
     } else if (columns - n >= kPanel<T>) {
-      multiply_rows<T, kRows, 2>(rows, one, other, c + n, stride_c, add);
+      multiply_rows<E, kRows, 2>(rows, one, other, c + n, stride_c, add);
     } else {
-      multiply_rows<T, kRows, 1>(rows, one, other, c + n, stride_c, add);
+      multiply_rows<E, kRows, 1>(rows, one, other, c + n, stride_c, add);
     }
     n += panels * kPanel<T>;
     one.packed += panels * one.depth * kPanel<T>;
@@ -109,72 +153,113 @@ void multiply(Index rows, Index columns, Factors<T> one, Factors<T> other, T* c,
 }
 
 // D[M, V vectors] += sum over samples of x[sample, M] g[sample, V vectors].
-template <typename T, int M, int V>
-inline void accumulate_tile(Index samples, const T* __restrict x, Index stride_x,
-                            const T* __restrict g, Index stride_g, T* __restrict d,
+template <typename E, int M, int V>
+inline void accumulate_tile(Index samples, const E* __restrict x, Index stride_x,
+                            const E* __restrict g, Index stride_g, Sum<E>* __restrict d,
                             Index stride_d) {
+  using T = Sum<E>;
   Vector<T> sum[M][V];
   for (int i = 0; i < M; ++i)
     for (int v = 0; v < V; ++v) sum[i][v] = load<T>(d + i * stride_d + v * kLanes<T>);
   for (Index s = 0; s < samples; ++s) {
-    Vector<T> w[V];
-    for (int v = 0; v < V; ++v) w[v] = load<T>(g + s * stride_g + v * kLanes<T>);
+    Elements<E> w[V];
+    for (int v = 0; v < V; ++v) w[v] = load(g + s * stride_g + v * kLanes<T>);
     for (int i = 0; i < M; ++i)
-      for (int v = 0; v < V; ++v) sum[i][v] += x[s * stride_x + i] * w[v];
+      for (int v = 0; v < V; ++v) add_product(sum[i][v], x[s * stride_x + i], w[v]);
   }
   for (int i = 0; i < M; ++i)
     for (int v = 0; v < V; ++v) store<T>(d + i * stride_d + v * kLanes<T>, sum[i][v]);
 }
 
-template <typename T, int M, int V>
-void accumulate_rows(Index rows, Index samples, const T* x, Index stride_x, const T* g,
-                     Index stride_g, T* d, Index stride_d) {
+template <typename E, int M, int V>
+void accumulate_rows(Index rows, Index samples, const E* x, Index stride_x, const E* g,
+                     Index stride_g, Sum<E>* d, Index stride_d) {
   if constexpr (M > 0) {
     for (; rows >= M; rows -= M, x += M, d += M * stride_d)
-      accumulate_tile<T, M, V>(samples, x, stride_x, g, stride_g, d, stride_d);
-    if (rows > 0) accumulate_rows<T, M - 1, V>(rows, samples, x, stride_x, g, stride_g, d, stride_d);
+      accumulate_tile<E, M, V>(samples, x, stride_x, g, stride_g, d, stride_d);
+    if (rows > 0) accumulate_rows<E, M - 1, V>(rows, samples, x, stride_x, g, stride_g, d, stride_d);
+  }
+}
+
+// Pairs of a number of one sample and that of the next, which is 0 after the last.
+inline void pair_samples(Index samples, Index count, const float* from, Index stride, Pair* to) {
+  for (Index s = 0; s < samples; s += 2, from += 2 * stride, to += count) {
+    const bool last = s + 1 == samples;
+    const float* const next = from + (last ? 0 : stride);
+    Index i = 0;
+    for (; i + kLanes<float> <= count; i += kLanes<float>) {
+      const Vector<float> second = last ? Vector<float>{} : load<float>(next + i);
+      store(to + i, pair(load<float>(from + i), second));
+    }
+    for (; i < count; ++i) to[i] = pair(from[i], last ? 0.0f : next[i]);
   }
 }
 
 // Samples of which a panel of cotangents stays in the first cache.
 constexpr Index kSamples = 128;
 
-// D[rows, columns] += x[samples, rows]^T g[samples, columns]; `panel` is room for a panel of samples.
-template <typename T>
-void accumulate(Index rows, Index columns, Index samples, const T* x, Index stride_x, const T* g,
-                Index stride_g, T* d, T* panel) {
+// How many elements `accumulate` needs room for, for so many rows.
+template <typename E>
+inline Index accumulating_room(Index rows) {
+  return elements<E>(kSamples) * (kPanel<Sum<E>> + (kPaired<E> ? rows : 0));
+}
+
+// D[rows, columns] += x[samples, rows]^T g[samples, columns]
+template <typename E>
+void accumulate(Index rows, Index columns, Index samples, const Sum<E>* x, Index stride_x,
+                const Sum<E>* g, Index stride_g, Sum<E>* d, E* room) {
+  using T = Sum<E>;
   if (samples > kSamples) {
-    accumulate(rows, columns, kSamples, x, stride_x, g, stride_g, d, panel);
+    accumulate(rows, columns, kSamples, x, stride_x, g, stride_g, d, room);
     return accumulate(rows, columns, samples - kSamples, x + kSamples * stride_x, stride_x,
-                      g + kSamples * stride_g, stride_g, d, panel);
+                      g + kSamples * stride_g, stride_g, d, room);
+  }
+  const Index count = elements<E>(samples);
+  E* const panel = room;
+  const E* of_x;
+  if constexpr (kPaired<E>) {
+    of_x = room + count * kPanel<T>;
+    pair_samples(samples, rows, x, stride_x, room + count * kPanel<T>);
+    stride_x = rows;
+  } else {
+    of_x = x;
   }
   for (Index n = 0; n < columns; n += kPanel<T>) {
     const Index width = smaller(kPanel<T>, columns - n);
-    const T* from = g + n;
-    Index stride = stride_g;
-    if (rows > kSums) {  // it is read several times
+    const E* from = panel;
+    Index stride = width;
+    if constexpr (kPaired<E>) {
+      pair_samples(samples, width, g + n, stride_g, panel);
+    } else if (rows > kSums) {  // it is read several times
       for (Index s = 0; s < samples; ++s)
         for (Index i = 0; i < width; i += kLanes<T>)
-          store<T>(panel + s * width + i, load<T>(from + s * stride_g + i));
-      from = panel;
-      stride = width;
+          store<T>(panel + s * width + i, load<T>(g + n + s * stride_g + i));
+    } else {
+      from = g + n;
+      stride = stride_g;
     }
     if (width == kPanel<T>)
-      accumulate_rows<T, kSums, 2>(rows, samples, x, stride_x, from, stride, d + n, columns);
+      accumulate_rows<E, kSums, 2>(rows, count, of_x, stride_x, from, stride, d + n, columns);
     else
-      accumulate_rows<T, kSums, 1>(rows, samples, x, stride_x, from, stride, d + n, columns);
+      accumulate_rows<E, kSums, 1>(rows, count, of_x, stride_x, from, stride, d + n, columns);
   }
 }
 
 // Panels of a matrix M(k, n) = source[k * stride_k + n * stride_n]; columns from `given` on are 0.
-template <typename T>
-T* pack_matrix(Index depth, Index columns, Index given, const T* source, Index stride_k,
-               Index stride_n, T* packed) {
+template <typename E>
+E* pack_matrix(Index depth, Index columns, Index given, const Sum<E>* source, Index stride_k,
+               Index stride_n, E* packed) {
+  using T = Sum<E>;
   for (Index n = 0; n < columns; n += kPanel<T>) {
     const Index width = smaller(kPanel<T>, columns - n);
-    for (Index k = 0; k < depth; ++k)
-      for (Index j = n; j < n + width; ++j)
-        *packed++ = j < given ? source[k * stride_k + j * stride_n] : T(0);
+    for (Index k = 0; k < depth; k += Element<E>::kNumbers)
+      for (Index j = n; j < n + width; ++j) {
+        const T* const from = source + k * stride_k + j * stride_n;
+        if constexpr (kPaired<E>)
+          *packed++ = j < given ? pair(*from, k + 1 < depth ? from[stride_k] : 0.0f) : Pair{0};
+        else
+          *packed++ = j < given ? *from : T(0);
+      }
   }
   return packed;
 }

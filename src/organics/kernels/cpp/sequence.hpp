@@ -9,7 +9,8 @@
 //
 // The equations are those of Python, under `jax.lax.scan`, which all of this is tested against.
 //
-// This header says what a kernel is; `sequence.cpp` is compiled once for each instruction set.
+// This header says what a kernel is. `kernel.hpp` has them, and is compiled for each instruction set,
+// with products as they are in `sequence.cpp`, and of numbers in bfloat16 in `bfloat16.cpp`.
 #pragma once
 
 #include <cstddef>
@@ -23,7 +24,7 @@ constexpr Index kMultiple = 16;
 constexpr int kMatrices = 3;  // that a cell may have
 constexpr int kSettings = 4;
 
-// In the order of the kernels in `sequence.cpp`.
+// In the order of the kernels in `kernel.hpp`.
 constexpr const char* kCells[] = {"organics", "lstm", "antisymmetric", "antisymmetric-gated",
                                   "cornn",    "lipschitz", "rnn", "lem", "organics-modulated-y",
                                   "organics-modulated"};
@@ -99,10 +100,10 @@ struct Kernel {
   // How many numbers the packed weights are, which threads share, and what a thread works in.
   Index (*packed_size)(const Shape&, const Settings&);
   Index (*scratch_size)(const Shape&, bool backward);
-  void (*pack)(const Shape&, const Settings&, const Weights<T>&, T* packed, bool backward);
-  void (*forward)(const Shape&, const Settings&, const Weights<T>&, const T* packed,
+  void (*pack)(const Shape&, const Settings&, const Weights<T>&, void* packed, bool backward);
+  void (*forward)(const Shape&, const Settings&, const Weights<T>&, const void* packed,
                   const Forward<T>&, Index first, Index last, T* scratch);
-  void (*backward)(const Shape&, const Settings&, const Weights<T>&, const T* packed,
+  void (*backward)(const Shape&, const Settings&, const Weights<T>&, const void* packed,
                    const Backward<T>&, const Gradients<T>&, Index first, Index last, T* scratch);
 };
 

@@ -1,0 +1,8 @@
+// The kernels for products of numbers in bfloat16, with sums, states and all else in float. Without
+// instructions for them, such numbers are multiplied as floats, which gives the same but for the
+// rounding of sums.
+#include "kernel.hpp"
+
+namespace organics {
+ORGANICS_KERNELS(Pair, float, kBfloat16_)
+}  // namespace organics
