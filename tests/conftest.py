@@ -17,6 +17,7 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
+import lowering
 import pytest
 import type_checks
 from hypothesis import HealthCheck, settings
@@ -37,6 +38,7 @@ settings.load_profile("organics")
 pytest_plugins = ["compile_times"]
 
 _hook = type_checks.install()
+lowering.share_contexts()
 
 
 def pytest_collection_finish():
