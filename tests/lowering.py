@@ -1,4 +1,4 @@
-"""JAX makes a new MLIR context for every program that it lowers, a third of the time of a small one.
+"""JAX makes a new MLIR context for every program that it lowers: a third of a small one's time.
 In the tests, a hundred programs share one."""
 
 import threading
@@ -18,7 +18,7 @@ def share_contexts():
 
 
 def _is_lowering() -> bool:
-    """Whether this thread is within the lowering of a program, whose context another must not use."""
+    """Whether this thread lowers a program, whose context another one must not use."""
     return mlir.ir.Context.current is not None
 
 
