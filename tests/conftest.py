@@ -46,7 +46,7 @@ def pytest_collection_finish():
     So look less often, and skip what the modules hold."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 10, 10)
+    gc.set_threshold(400_000, 10, 10)
 
 
 _PAGES = Path("/proc/self/statm")  # on Linux: the memory of this process, in pages
