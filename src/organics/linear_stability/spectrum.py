@@ -1,5 +1,6 @@
 """The eigenvalues of a circuit at rest, and its stability."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -145,6 +146,7 @@ def _by_products(point: OperatingPoint) -> Stability:
     return _of_eigenvalues(point, values, stable, residual)
 
 
+@partial(jax.jit, inline=True)
 def _of_eigenvalues(
     point: OperatingPoint,
     eigenvalues: Complex[Array, " k"],
