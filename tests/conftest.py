@@ -17,6 +17,7 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
+import lowering
 import pytest
 import type_checks
 from hypothesis import HealthCheck, settings
@@ -37,6 +38,7 @@ settings.load_profile("organics")
 pytest_plugins = ["compile_times"]
 
 _hook = type_checks.install()
+lowering.share_contexts()
 
 
 def pytest_collection_finish():
@@ -44,7 +46,7 @@ def pytest_collection_finish():
     So look less often, and skip what the modules hold."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 10, 10)
+    gc.set_threshold(400_000, 10, 10)
 
 
 _PAGES = Path("/proc/self/statm")  # on Linux: the memory of this process, in pages

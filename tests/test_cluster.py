@@ -30,6 +30,14 @@ def dask(tmp_path):
         yield two
 
 
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory):
+    """Two workers for tests that let them live."""
+    pytest.importorskip("distributed")
+    with workers(tmp_path_factory.mktemp("lasting")) as two:
+        yield two
+
+
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "left").mkdir()
@@ -64,10 +72,10 @@ def test_a_call_that_kills_its_workers_is_given_up_and_told(tmp_path, folder):
     assert len(list(folder.glob("begun-1-*"))) == 2
 
 
-def test_a_cluster_tells_the_command_line_what_it_finds(dask, capsys):
+def test_a_cluster_tells_the_command_line_what_it_finds(lasting, capsys):
     command = ["stability", "--n", "2", "--trials", "4100", "--identity", "--json"]
     said = []
-    for flags in ([], ["--backend", "dask", "--scheduler", dask.address]):
+    for flags in ([], ["--backend", "dask", "--scheduler", lasting.address]):
         assert cli.run([*command, *flags]) == 0
         said.append(json.loads(capsys.readouterr().out))
     here, there = ({**answer, "largest_spectral_abscissa": 0} for answer in said)
@@ -81,10 +89,10 @@ def test_a_failure_on_a_cluster_is_told_and_what_has_not_begun_never_does(dask, 
     assert not (folder / "neither").exists()
 
 
-def test_a_client_that_there_is_already_is_used_and_kept(dask, folder):
+def test_a_client_that_there_is_already_is_used_and_kept(lasting, folder):
     from distributed import Client
 
-    with Client(dask.address) as client:
+    with Client(lasting.address) as client:
         side_by_side(slowly, [(folder, 3)], cluster=Cluster("dask"))
         assert client.status == "running" and texts(folder) == {"3.txt": "9"}
 
@@ -124,7 +132,7 @@ def test_networks_trained_by_a_cluster_are_those_trained_here(dask, tmp_path):
             models=("mlp",),
             sizes=2,
             seeds=(0,),
-            epochs=20,
+            epochs=8,
             batch_size=135,  # divides the number of images: one size of batch to compile for
             stability=None,
         )

@@ -61,6 +61,8 @@ def test_the_readme_can_be_read_to_its_end():
 
 ONE_AFTER_ANOTHER = """
 import re, runpy, sys, jax
+sys.path.append("tests")
+__import__("lowering").share_contexts()
 for path in sys.argv[1:]:
     print("program", path)
     if path.endswith(".py"):

@@ -81,12 +81,17 @@ class Weights(eqx.Module):
         """
         bound = _number("bound", bound, self.dtype)
         require_values("bound", bound, is_positive, "be finite and > 0")
-        exceeds = self.norm_bound() / bound
+        exceeds = _norm_bound(self) / bound
         return self.scaled(1 / jnp.where(exceeds > 1, exceeds, 1))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """`as_matrix`, for NumPy."""
-        return np.array(self.as_matrix(), dtype, copy=copy)
+        return np.array(_as_matrix(self), dtype, copy=copy)
+
+
+# programs instead of many small ones
+_as_matrix = jax.jit(lambda weights: weights.as_matrix(), inline=True)
+_norm_bound = jax.jit(lambda weights: weights.norm_bound(), inline=True)
 
 
 class Identity(Weights):

@@ -1,7 +1,7 @@
 """The circuit's Jacobian, analytic in blocks, and its eigenvalues by the thousand."""
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import Any, NamedTuple
 
 import jax
@@ -163,6 +163,11 @@ def jacobian(
 
     Source: Rawat et al. 2024; theory of the linearization for general `W_r`.
     """
+    return _jacobian(circuit, state, active)
+
+
+@partial(jax.jit, inline=True)  # one program instead of many small ones
+def _jacobian(circuit: Areas, state: Any, active: Array | None) -> Array:
     if active is None:
         J = imbalance_matrix(circuit, state)
     else:

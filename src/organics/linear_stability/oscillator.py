@@ -10,6 +10,7 @@ makes the circuit stable whatever its parameters.
 Source: Rawat, Heeger & Martiniani 2024, section on unconditional stability.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -41,8 +42,14 @@ class Oscillator(NamedTuple):
     @property
     def companion(self) -> Float[Array, "two_n two_n"]:
         """First-order form `[[0, I], [-K, -B]]`; its eigenvalues are those of the Jacobian."""
-        identity = jnp.eye(self.B.shape[0], dtype=self.B.dtype)
-        return jnp.block([[jnp.zeros_like(identity), identity], [-self.K, -self.B]])
+        return _companion(self)
+
+
+@partial(jax.jit, inline=True)
+def _companion(oscillator: Oscillator) -> Array:
+    B, K = oscillator.B, oscillator.K
+    identity = jnp.eye(B.shape[0], dtype=B.dtype)
+    return jnp.block([[jnp.zeros_like(identity), identity], [-K, -B]])
 
 
 def oscillator(point: OperatingPoint) -> Oscillator:

@@ -1,5 +1,6 @@
 """The eigenvalues of a circuit at rest, and its stability."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -131,8 +132,21 @@ def _by_products(point: OperatingPoint) -> Stability:
 
     circuit, z, state = point.system, point.z, point.state
     found = rightmost(circuit, z, state)
-    values = jnp.asarray(found.values, np.result_type(circuit.dtype, np.complex64))
-    residual = jnp.asarray(found.residuals[0], circuit.dtype)
+    values = np.asarray(found.values, np.result_type(circuit.dtype, np.complex64))
+    residual = np.asarray(found.residuals[0], circuit.dtype)
+    smooth = circuit.has_identity_recurrence or not circuit.rectified
+    smooth = smooth or not np.any(of_open_sign(circuit, z, state))
+    return _of_products(point, values, residual, smooth)
+
+
+@jax.jit
+def _of_products(
+    point: OperatingPoint,
+    values: Complex[Array, " k"],
+    residual: Float[Array, ""],
+    smooth: Bool[Array, ""],
+) -> Stability:
+    circuit, state = point.system, point.state
     if circuit.has_identity_recurrence:
         bound = oscillator_bound(circuit, state)
         rates = jnp.where(point.converged, jnp.minimum(values.real, bound), values.real)
@@ -140,11 +154,11 @@ def _by_products(point: OperatingPoint) -> Stability:
     else:
         fastest = 1 / jnp.minimum(jnp.min(circuit.tau_y), jnp.min(circuit.tau_a))
         trusted = (residual <= _TRUSTED * fastest) & (residual < -values[0].real)
-        smooth = not circuit.rectified or not bool(jnp.any(of_open_sign(circuit, z, state)))
         stable = point.converged & trusted & smooth
     return _of_eigenvalues(point, values, stable, residual)
 
 
+@partial(jax.jit, inline=True)
 def _of_eigenvalues(
     point: OperatingPoint,
     eigenvalues: Complex[Array, " k"],

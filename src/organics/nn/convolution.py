@@ -1,9 +1,12 @@
 """Circuits on images: neurons with local receptive fields and local normalization pools."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -172,6 +175,7 @@ def convolve(
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding.upper())
 
 
+@partial(jax.jit, static_argnums=(1, 2, 3, 4))
 def draw_pool(
     key: PRNGKeyArray, channels: int, pool: PoolReach, window: tuple[int, int], dtype
 ) -> Float[Array, "c pooled ph pw"]:
@@ -184,9 +188,10 @@ def draw_pool(
 
 def identity_kernel(channels: int, window: tuple[int, int], dtype) -> Float[Array, "c c rh rw"]:
     """The kernel of `W_r = I`."""
-    kernel = jnp.zeros((channels, channels, *window), dtype)
-    itself = jnp.arange(channels)
-    return kernel.at[itself, itself, window[0] // 2, window[1] // 2].set(1)
+    kernel = np.zeros((channels, channels, *window), dtype)
+    itself = np.arange(channels)
+    kernel[itself, itself, window[0] // 2, window[1] // 2] = 1
+    return jnp.asarray(kernel)
 
 
 def odd_pair(name: str, size: int | tuple[int, int]) -> tuple[int, int]:

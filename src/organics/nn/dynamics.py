@@ -1,6 +1,6 @@
 """A recurrent layer as a dynamical system: its circuit at a moment, and along a sequence."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -99,12 +99,17 @@ def trajectory(layer: ORGaNICs, x: Float[Array, "time m"], every: int = 1) -> Tr
     require_type("x", x, layer.cells[0].log_W.dtype)
     require_finite("x", x)
     times = np.arange(0, x.shape[0], every)
-    chosen = jax.tree.map(lambda leaf: leaf[times], states(layer, x))
-    J = np.asarray(jacobians(layer, x[times], chosen))
+    inputs, chosen = _rows((x, states(layer, x)), times)
+    J = np.asarray(jacobians(layer, inputs, chosen))
     spectrum = eigenvalues(J)
     radius = np.max(np.abs(1 + spectrum), axis=-1)
     abscissa = np.max(np.real(spectrum), axis=-1) / layer.dt
     return Trajectory(times, chosen, abscissa, radius, radius < 1)
+
+
+@jax.jit  # one program instead of many small ones
+def _rows(arrays: Any, indices: Array) -> Any:
+    return jax.tree.map(lambda leaf: leaf[indices], arrays)
 
 
 def spectral_abscissa(

@@ -96,9 +96,14 @@ class Modulation(eqx.Module):
 
 
 # compiled as one program instead of many small ones
-@partial(jax.jit, static_argnums=(1, 2, 3, 4, 5))
+@partial(jax.jit, static_argnums=(1, 2, 3, 5))
 def _draw(
-    key: PRNGKeyArray, input_size: int, size: int, recurrent: bool, rates: "_Rates", dtype
+    key: PRNGKeyArray,
+    input_size: int,
+    size: int,
+    recurrent: bool,
+    rates: "_LearnedRates | None",
+    dtype,
 ) -> _Drawn:
     keys = iter(jr.split(key, 11))
     W_zx, W_b0x, W_bx = (
@@ -113,7 +118,7 @@ def _draw(
         of_gates=of_gates,
         W_r=orthogonal(k_r, (size, size), dtype) if recurrent else None,
         log_W=log_W * (1 - jnp.eye(size, dtype=dtype)),
-        raw_rates=_draw_rates(next(keys), size, rates, dtype) if rates.learned else None,
+        raw_rates=None if rates is None else _draw_rates(next(keys), size, rates, dtype),
         start=draw_start(next(keys), size, dtype),
     )
 
@@ -146,16 +151,29 @@ _SHORTEST, _LONGEST = 1.25, 5.0
 largest rate, and the second; in steps."""
 
 
-def _draw_rates(key: PRNGKeyArray, size: int, rates: _Rates, dtype) -> Float[Array, "4 n"]:
-    if rates.initial is None:
-        return jr.normal(key, (4, size), dtype)
+class _LearnedRates(NamedTuple):
+    """Between what the initial time constants are drawn, (4, 1); of y, a, b0, b."""
+
+    least_rates: np.ndarray | None  # the largest rate times the shortest time constant
+    ratio: np.ndarray | None  # of the longest to the shortest; None if they are not spread
+
+
+def _learned(rates: _Rates, dtype) -> _LearnedRates | None:
+    if not rates.learned or rates.initial is None:
+        return _LearnedRates(None, None) if rates.learned else None
     largest = np.asarray(rates.largest)[:, None]
     low = np.full((4, 1), rates.initial[0])
     low[1:] = _SHORTEST / largest[1:]
     high = np.array([[rates.initial[1]], *[[_LONGEST]] * 3])
+    return _LearnedRates((largest * low).astype(dtype), (high / low).astype(dtype))
+
+
+def _draw_rates(key: PRNGKeyArray, size: int, rates: _LearnedRates, dtype) -> Float[Array, "4 n"]:
+    if rates.ratio is None:
+        return jr.normal(key, (4, size), dtype)
     spread = jr.uniform(key, (4, size), dtype)
-    ratio = jnp.asarray(high / low, dtype) ** spread
-    return -jnp.log(jnp.asarray(largest * low, dtype) * ratio - 1)  # log-uniform from low to high
+    # log-uniform from the shortest to the longest
+    return -jnp.log(rates.least_rates * rates.ratio**spread - 1)
 
 
 class Cell(eqx.Module):
@@ -201,7 +219,8 @@ class Cell(eqx.Module):
         key: "PRNGKeyArray",
         dtype,
     ):
-        drawn = _draw(key, input_size, size, recurrent != "identity", rates, dtype)
+        learned = _learned(rates, dtype)
+        drawn = _draw(key, input_size, size, recurrent != "identity", learned, dtype)
         self.W_zx, self.W_b0x, self.W_bx = drawn.of_input
         self.W_b0y, self.W_b0a, self.W_by, self.W_ba = drawn.of_gates
         self.W_r, self.log_W, self.raw_rates, self.start = drawn[2:]

@@ -56,7 +56,6 @@ from organics.simulation.ode import (
     Trajectory,
     as_time_course,
     initial_state,
-    known,
     require_ok,
     with_honest_end,
 )
@@ -522,8 +521,7 @@ def _step(circuit: Areas, dt) -> Float[Array, ""]:
         dt = as_real("dt", dt, circuit.dtype)
         if dt.ndim:
             raise ValueError(f"`dt` must be one number, not of shape {dt.shape}.")
-        valid = jnp.isfinite(dt) & (dt > 0)
-    if known(valid) is False:
+    if not isinstance(dt, Tracer) and not 0 < float(dt) < np.inf:
         raise ValueError(f"`dt` must be finite and > 0 ms, not {float(dt)}.")
     return dt
 

@@ -161,9 +161,9 @@ def hunt(folder: Path, seed: int, what: Hunt) -> Piece:
 
 def _hunt(seed: int, what: Hunt) -> Piece:
     keys = jr.split(jr.fold_in(jr.key(seed), what.n), what.starts)
-    free = jax.vmap(lambda key: random_start(key, what.n))(keys)
+    free = jax.jit(jax.vmap(lambda key: random_start(key, what.n)))(keys)
     moments = jax.vmap(_ADAM.init)(free)
-    slowing = jnp.arange(what.starts) % 2 == 0
+    slowing = np.arange(what.starts) % 2 == 0
     norm = float(what.spectral_norm)
     highest, median = [], []
     best, best_abscissa = free, np.full(what.starts, -np.inf)
@@ -181,8 +181,8 @@ def _hunt(seed: int, what: Hunt) -> Piece:
         lost = ~np.asarray(found.steady.converged)
         free = _chosen(lost & (best_abscissa < 0), free, best)
         *_, found = step((free, moments, slowing), norm, _MANY, False)
-    circuits, drives = jax.vmap(
-        lambda free: constrained(free, what.spectral_norm, what.kind, what.free_tau)
+    circuits, drives = jax.jit(
+        jax.vmap(lambda free: constrained(free, what.spectral_norm, what.kind, what.free_tau))
     )(free)
     converged, abscissa = np.asarray(found.steady.converged), np.asarray(found.abscissa)
     stable = converged & (abscissa < 0)
@@ -206,7 +206,8 @@ def _hunt(seed: int, what: Hunt) -> Piece:
     }
 
 
-def _chosen(which: np.ndarray, yes: Free, no: Free) -> Free:
+@jax.jit
+def _chosen(which: Array, yes: Free, no: Free) -> Free:
     def choose(a, b):
         return jnp.where(which.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
 

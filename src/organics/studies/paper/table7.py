@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from organics.studies.harness.as_table import draw as draw
 from organics.studies.harness.target import Check, Job, Outcome, Table
@@ -94,15 +96,18 @@ def _optimizer(config: AnyConfig) -> dict[str, Any]:
     and, with weight decay in the gradient, also for a zero one."""
     optimizer = make_optimizer(config, 10 * config.epochs)
     weights = jnp.asarray([2.0, -2.0], jnp.float32)
-    rate = np.asarray(learning_rate(config, 10 * config.epochs)(0)).item()
+    rate = np.asarray(jax.jit(learning_rate(config, 10 * config.epochs))(0)).item()
 
-    def first_step(gradient: list[float]) -> np.ndarray:
-        gradients = jnp.asarray(gradient, jnp.float32)
+    @jax.jit
+    def first_step(gradients: Array) -> Array:
         change, _ = optimizer.update(gradients, optimizer.init(weights), weights)
-        return np.asarray(change) / rate
+        return change
 
-    adam = np.allclose(first_step([1.0, 1e-3]), [-1, -1], rtol=0.01)
-    decays = np.allclose(first_step([0.0, 0.0]), [-1, 1], rtol=0.01)
+    def in_rates(gradient: list[float]) -> np.ndarray:
+        return np.asarray(first_step(np.asarray(gradient, np.float32))) / rate
+
+    adam = np.allclose(in_rates([1.0, 1e-3]), [-1, -1], rtol=0.01)
+    decays = np.allclose(in_rates([0.0, 0.0]), [-1, 1], rtol=0.01)
     return {
         "optimizer": "Adam" if adam else "another",
         "weight decay in the gradient": "yes" if decays else "no",
