@@ -137,7 +137,7 @@ def _rates(
     )
     shift = projected[:, 3 * H :] + state[:, : 2 * H] @ modulation.potentials.T
     moving = jax.lax.stop_gradient(largest) * _opened(raw, opened, shift)
-    rest = jnp.broadcast_to(fixed[:, raw.shape[1] :], (len(state), 4 * H - raw.shape[1]))
+    rest = jnp.broadcast_to(fixed[:, raw.shape[1] :], (state.shape[0], 4 * H - raw.shape[1]))
     return jnp.concatenate([moving, rest], axis=1)
 
 

@@ -7,6 +7,8 @@ Copies beside the kernel are made by NumPy: after a large copy, PyTorch's thread
 some milliseconds, on the processors that the kernel's threads need.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -43,7 +45,7 @@ def run(
     the rest again; if None, of every few steps, and products where that saves time."""
     H = weights.vectors.shape[1]
     extra = -H % library.MULTIPLE
-    cell = library.gated_cell(*variant)
+    cell = _cell(variant)
     size = cell.kept * (H + extra) * x.shape[0] * x.shape[1] * x.element_size()
     differentiated = (x, state, *(weight for weight in weights if weight is not None))
     training = torch.is_grad_enabled() and any(one.requires_grad for one in differentiated)
@@ -52,7 +54,7 @@ def run(
         _blocks(state, 1, 4, extra),
         None if lengths is None else lengths.to(torch.int32),
         *_widened(weights, extra),
-        list(variant),
+        [int(one) for one in variant],
         library.SEGMENT if segment is None else segment,
         training,
         training and segment is None and library.keeps(H, size),
@@ -64,16 +66,26 @@ def run(
     return State(*final), outputs if sequence else None
 
 
+def _cell(variant: Sequence[int]) -> library.Cell:
+    """The kernel's cell; `variant` are the numbers of a `Variant`."""
+    identity, rectified, after, drive, modulated = variant
+    return library.gated_cell(
+        bool(identity), bool(rectified), bool(after), bool(drive), modulated=modulated
+    )
+
+
 def _widened(weights: Weights, extra: int) -> Weights:
     """The same with `extra` more neurons, which stay at zero."""
     if extra == 0:
         return weights
-    square = lambda W, k: _blocks(_blocks(W, 0, k, extra), 1, k, extra)  # noqa: E731
+    H = weights.vectors.shape[1]
+    wider = lambda W, axis: _blocks(W, axis, W.shape[axis] // H, extra)  # noqa: E731
+    both = lambda W: wider(wider(W, 0), 1)  # noqa: E731
     return Weights(
-        None if weights.recurrent is None else square(weights.recurrent, 1),
-        square(weights.normalization, 1),
-        square(weights.gates, 2),
-        _blocks(weights.input, 0, 3, extra),
+        None if weights.recurrent is None else both(weights.recurrent),
+        both(weights.normalization),
+        both(weights.gates),
+        wider(weights.input, 0),
         torch.nn.functional.pad(weights.vectors, (0, extra)),
     )
 
@@ -94,14 +106,14 @@ _WEIGHTS = "Tensor? recurrent, Tensor normalization, Tensor gates, Tensor input,
     "organics::gated",
     mutates_args=(),
     device_types="cpu",
-    schema=f"(Tensor x, Tensor state, Tensor? lengths, {_WEIGHTS}, bool[] variant, int segment, "
+    schema=f"(Tensor x, Tensor state, Tensor? lengths, {_WEIGHTS}, int[] variant, int segment, "
     "bool keep, bool keep_products, bool sequence) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def _forward(x, state, lengths, recurrent, normalization, gates, input, vectors, variant, segment,
              keep, keep_products, sequence):  # fmt: skip
     x, state = _contiguous(x, state)
-    cell = library.gated_cell(*variant)
+    cell = _cell(variant)
     weights = _contiguous(recurrent, normalization, gates, input, vectors)
     results = _results(x, state, vectors, cell, segment, keep, keep_products, sequence)
     *parts, outputs, kept, products = results
@@ -120,7 +132,7 @@ def _forward(x, state, lengths, recurrent, normalization, gates, input, vectors,
 @_forward.register_fake
 def _(x, state, *others):
     *_, vectors, variant, segment, keep, keep_products, sequence = others
-    cell = library.gated_cell(*variant)
+    cell = _cell(variant)
     return _results(x, state, vectors, cell, segment, keep, keep_products, sequence)
 
 
@@ -151,7 +163,7 @@ def _results(
     mutates_args=(),
     device_types="cpu",
     schema=f"(Tensor x, Tensor? lengths, {_WEIGHTS}, Tensor kept, Tensor products, "
-    "Tensor? d_y, Tensor? d_a, Tensor? d_b0, Tensor? d_b, Tensor? d_outputs, bool[] variant, "
+    "Tensor? d_y, Tensor? d_a, Tensor? d_b0, Tensor? d_b, Tensor? d_outputs, int[] variant, "
     "int segment, bool of_input) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
@@ -166,7 +178,7 @@ def _backward(x, lengths, recurrent, normalization, gates, input, vectors, kept,
         part[...] = 0 if given is None else given.detach().numpy()
     d_x, d_state, *d_weights = found
     library.backward(
-        library.gated_cell(*variant),
+        _cell(variant),
         _sizes(x, vectors, segment),
         library.Addresses(*_addresses(*weights)),
         library.BackwardArrays(
