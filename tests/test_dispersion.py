@@ -1,12 +1,19 @@
 """Waves on a uniform circuit: their eigenvalues are those of the whole Jacobian."""
 
+import json
+from pathlib import Path
+
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
 import organics
-from organics import Circuit, Convolution, State, dispersion, plots
+from organics import Circuit, Convolution, State, cli, dispersion, plots, wave_onsets
+from organics.errors import NoSteadyState
+
+RING = Path(__file__).parents[1] / "examples/ring_of_waves.json"
 
 TURING, HOPF = 1.552819, 1.827420  # theory, for the circuits of `at_onset`
 
@@ -183,3 +190,124 @@ def test_a_channel_at_the_kink_is_not_called_stable():
         found = dispersion(circuit, np.zeros(15), start=start)
         assert found.point.converged and found.spectral_abscissa < 0
         assert found.stable != rectified
+
+
+@pytest.mark.parametrize(("kind", "size"), [("turing", TURING), ("hopf", HOPF)])
+def test_a_scan_finds_where_the_formulas_put_the_onset(kind, size):
+    """Over the time constant of the modulators: the trace vanishes at `-N tau_y / A`; a still
+    pattern does not hear of time constants."""
+    circuit, z = at_onset(kind, 1.05 * size)
+    scan = wave_onsets(circuit, z, "tau_a", (1.0, 30.0), points=5)
+    known = scan.found[0]
+    s, y = np.sqrt(float(known.point.state.a[0])), float(known.point.state.y[0])
+    A = 1 - (1 - s) * (1 + 1.05 * size)
+    N = 1 - (0.475 if kind == "hopf" else 0) * y**2
+    if kind == "turing":
+        assert not scan.onsets and all(one.leading.kind == kind for one in scan.found)
+        return
+    (onset,) = scan.onsets
+    assert onset.value == pytest.approx(-N * 2.0 / A, rel=1e-8) and onset.rising
+    assert onset.wave.kind == "wave" and onset.wave.wavelength == pytest.approx(8)
+    assert abs(onset.wave.rate) < 1e-9
+
+
+def test_a_factor_on_the_weights_is_scanned():
+    """The whole Jacobian changes its sign at the onset."""
+    circuit, z = at_onset("hopf", 1.05 * HOPF)
+    (onset,) = wave_onsets(circuit, z, "W_r", (0.0, 1.5), points=4).onsets
+    for factor in (0.999, 1.001):
+        moved = eqx.tree_at(lambda c: c.W_r, circuit, circuit.W_r.scaled(factor * onset.value))
+        state = everywhere(moved, dispersion(moved, z).point)
+        J = np.asarray(velocity_and_jacobian(moved, state, z)[1])
+        assert (np.linalg.eigvals(J).real.max() > 0) == (factor > 1)
+
+
+def test_uniform_waves_are_named():
+    wave = dispersion(*at_onset("hopf", 1.01 * HOPF)).leading
+    endless = wave._replace(wavelength=float("inf"), speed=0.0)
+    assert wave.kind == "wave" and endless.kind == "rhythm"
+    assert endless._replace(frequency=0.0).kind == "uniform"
+    travelling, z = ring(np.random.default_rng(1), symmetric=False)
+    assert dispersion(travelling, z).travels
+    assert not dispersion(*at_onset("hopf", 1.01 * HOPF)).travels
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"parameter": "W_r", "circuit": lambda c: eqx.tree_at(lambda c: c.W_r, c, None)}, "W_r"),
+        ({"parameter": "W", "bounds": (-1.0, 1.0)}, "factor on `W` must be >= 0"),
+        ({"parameter": "tau_b"}, "tau_a"),
+        ({"bounds": (1.0, 0.0)}, "`bounds`"),
+        ({"points": 1}, "`points` must be"),
+    ],
+)
+def test_a_scan_refuses_by_name(options, words):
+    circuit, z = at_onset("hopf", 1.0)
+    circuit = options.pop("circuit", lambda c: c)(circuit)
+    options = {"parameter": "z", "bounds": (0.0, 1.0)} | options
+    with pytest.raises(ValueError, match=words):
+        wave_onsets(circuit, z, options.pop("parameter"), options.pop("bounds"), **options)
+
+
+def test_a_scan_stops_where_there_is_no_uniform_state():
+    """`y` has no rest where `a` must exceed what the pool of a strong drive allows: `W y^2 < 1`."""
+    W, W_r = (Convolution(np.full((1, 1, 1, 1), w), 1, 15, "periodic") for w in (1.0, 0.0))
+    circuit = Circuit(W, W_r, b=1.0, b0=1.0, sigma=0.1)
+    with pytest.raises(NoSteadyState, match="no uniform steady state was found at z = "):
+        wave_onsets(circuit, np.full(15, 0.5), "z", (1.0, 3.0), points=3)
+
+
+def answer(capsys, *words, code=0):
+    assert cli.run(["dispersion", *map(str, words)]) == code
+    return capsys.readouterr()
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_the_command(capsys, tmp_path):
+    """What it prints is what the function finds."""
+    circuit, drives = organics.load_circuit(RING)
+    found = dispersion(circuit, drives[0])
+    figure, values = tmp_path / "waves.svg", tmp_path / "waves.npz"
+    said = json.loads(answer(capsys, RING, "--json", "--out", figure, values).out)
+    assert said["leading"]["kind"] == "wave" and not said["stable"]
+    assert said["leading"]["wavelength"] == pytest.approx(8)
+    assert said["leading"]["frequency_hz"] == pytest.approx(1000 * found.leading.frequency)
+    rates = {tuple(k): rate for k, rate in zip(said["waves"]["periods"], said["waves"]["rate"],
+                                              strict=True)}  # fmt: skip
+    for place in np.ndindex(1, 32):
+        rate = found.eigenvalues[place][0].real
+        assert rates[tuple(found.periods[place].astype(int))] == pytest.approx(rate, abs=1e-12)
+    assert "periods per neuron" in figure.read_text()
+    with np.load(values) as archive:
+        assert archive["rate"].max() == pytest.approx(found.spectral_abscissa)
+    text = answer(capsys, RING, "--check", code=1).out
+    assert "NOT stable: a pattern that oscillates" in text and "wavelength 8 neurons" in text
+
+    words = [RING, "--parameter", "W_r", "--from", 0, "--to", 1, "--points", 4]
+    said = json.loads(answer(capsys, *words, "--json", "--out", tmp_path / "scan.csv", figure).out)
+    (onset,) = said["onsets"]
+    scan = wave_onsets(circuit, drives[0], "W_r", (0.0, 1.0), points=4)
+    assert onset["value"] == pytest.approx(scan.onsets[0].value, abs=1e-8) and onset["rising"]
+    rows = np.genfromtxt(tmp_path / "scan.csv", delimiter=",", names=True)
+    np.testing.assert_allclose(rows["rate"], [one.spectral_abscissa for one in scan.found])
+    assert "above W_r = 0.668" in answer(capsys, *words).out
+
+
+@pytest.mark.usefixtures("standard_promotion")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["orientation_ring.json"], "`W` must be a `Convolution`"),
+        (["three_areas.json"], "must be of one circuit, not a hierarchy"),
+        (["ring_of_waves.json", "--from", "1"], "need a `parameter`"),
+        (["ring_of_waves.json", "--parameter", "z", "--from", "1"], "needs `from` and `to`"),
+        (["ring_of_waves.json", "--parameter", "z", "--from", "1", "--to", "0"], "must be below"),
+        (["ring_of_waves.json", "--parameter", "b[1]", "--from", "1", "--to", "2"], "be the same"),
+        (["ring_of_waves.json", "--parameter", "tau_a", "--from", "-1", "--to", "2"], "`from` and"),
+        (["ring_of_waves.json", "--parameter", "W", "--from", "-1", "--to", "2"], "`from` must be"),
+    ],
+)
+def test_the_command_refuses_by_name(words, said, capsys):
+    file, *options = words
+    assert said in answer(capsys, RING.with_name(file), *options, code=2).err

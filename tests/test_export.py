@@ -129,14 +129,36 @@ def test_what_is_refused(tmp_path, capsys, monkeypatch):
         assert message in said(RUN, "--format", format)
 
 
+@formats
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("kind", ["modulated", "modulated-y"])
+def test_modulated_time_constants(format, kind, tmp_path):
+    """With a modulation that does something, and without one."""
+    options = {"time_constants": kind, "recurrent": "identity", "dt_tau_max_y": 0.5}
+    options |= {"backend": "scan", "dtype": np.float32}
+    model = build_sequence("organics", 1, 4, key=jax.random.key(0), **options)
+    maker = importlib.import_module(f"organics.exports.as_{format}")
+    x = np.random.default_rng(1).uniform(size=(2, 9, 1)).astype(np.float32)
+    found = []
+    for size in (0.0, 1.0):
+        weights = lambda m: jax.tree.leaves(m.layer.cells[0].modulation)  # noqa: E731
+        moved = eqx.tree_at(weights, model, [leaf + np.float32(size) for leaf in weights(model)])
+        file = tmp_path / f"network{size}"
+        file.write_bytes(maker.make(export.Network(moved, (20, 1))))
+        found.append(maker.runner(file)[0](x))
+        want = np.asarray(eqx.filter_jit(moved.predict)(x))
+        np.testing.assert_allclose(found[-1], want, atol=1e-6, rtol=1e-5)
+    assert np.max(np.abs(found[1] - found[0])) > 1e-3
+
+
 @pytest.mark.usefixtures("without_type_checks")
 def test_networks_that_pytorch_has_no_layers_for_are_sent_to_stablehlo():
     pytest.importorskip("torch", reason="PyTorch is not installed")
     searching = build(
         "organics", 9, layers=(3,), encoder=(4,), recurrent="bounded", key=jax.random.key(0)
     )
-    moving = build_sequence("organics", 1, 4, time_constants="modulated", key=jax.random.key(0))
     lstm = load_model(RunFolder.open(OTHER))
-    for model, shape in ((lstm, (196, 1)), (searching, (9,)), (moving, (20, 1))):
+    for model, shape in ((lstm, (196, 1)), (searching, (9,))):
         with pytest.raises(ValueError, match="`format` must be stablehlo for this network"):
             as_torch.make(export.Network(model, shape))

@@ -296,8 +296,8 @@ def toy(monkeypatch):
         catalog.IdxFile(name, SHAPES[name], hashlib.sha256(content).hexdigest())
         for name, content in FILES.items()
     )
-    dataset = catalog.IdxDataset("mnist", files, (), 2)
-    monkeypatch.setitem(catalog.IDX_DATASETS, "mnist", dataset)
+    dataset = catalog.FileDataset("mnist", files, (), 2)
+    monkeypatch.setitem(catalog.FILE_DATASETS, "mnist", dataset)
     monkeypatch.delenv("ORGANICS_DATA", raising=False)
 
 

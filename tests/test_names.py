@@ -8,7 +8,7 @@ from typing import get_args
 import organics
 from organics import names
 from organics.baselines import catalog
-from organics.data.catalog import DIGITS, IDX_DATASETS
+from organics.data.catalog import DIGITS, FILE_DATASETS
 from organics.data.sequences import TASKS
 from organics.data.tasks import catalog as tasks
 from organics.machine import cluster
@@ -37,7 +37,7 @@ def test_names_imports_nothing():
 
 
 def test_the_words_are_those_that_there_are():
-    assert set(get_args(names.DatasetName)) == {DIGITS, *IDX_DATASETS}
+    assert set(get_args(names.DatasetName)) == {DIGITS, *FILE_DATASETS}
     assert set(get_args(names.TaskName)) == TASKS.keys()
     assert set(get_args(names.MadeTaskName)) == tasks.TASKS.keys()
     numbers = {name for name in tasks.TASKS if tasks.build(name).target.kind == "numbers"}

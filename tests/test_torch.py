@@ -29,6 +29,8 @@ KINDS = [
     {"recurrent": "bounded", "rectification": "outside", "memory": "less"},
     {"recurrent": "semidefinite", "rectified": False, "drive": "rectified",
      "time_constants": "fixed"},
+    {"time_constants": "modulated", "recurrent": "identity", "drive": "unit", "layers": 2},
+    {"time_constants": "modulated-y", "memory": "less"},
 ]  # fmt: skip
 BACKENDS = [
     "scan",
@@ -39,8 +41,26 @@ PRODUCTS = "full", "bfloat16"
 LENGTHS = np.array([11, 3, 1, 7, 11])
 
 
+names = pytest.mark.parametrize(
+    "kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())) or "free"
+)
+
+
+def modulated(layer):
+    """With weights of the modulation, if there is one, that are not 0."""
+
+    def drawn(cell):
+        if cell.modulation is None:
+            return cell
+        leaves, tree = jax.tree.flatten(cell.modulation)
+        moved = [0.3 * jr.normal(jr.key(8), leaf.shape, leaf.dtype) for leaf in leaves]
+        return eqx.tree_at(lambda c: c.modulation, cell, jax.tree.unflatten(tree, moved))
+
+    return eqx.tree_at(lambda layer: layer.cells, layer, tuple(map(drawn, layer.cells)))
+
+
 def of_jax(size=20, dtype=np.float64, **options):
-    layer = nn.ORGaNICs(3, size, key=jr.key(1), dtype=dtype, **LARGE, **options)
+    layer = modulated(nn.ORGaNICs(3, size, key=jr.key(1), dtype=dtype, **LARGE, **options))
     if layer.cells[0].W_r is None:
         return layer
     # away from the orthogonal matrix, whose singular values are all the largest
@@ -79,7 +99,7 @@ def expected(layer, x, cotangents):
 
 
 @pytest.mark.rounding
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.get("recurrent", "free"))
+@names
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_values_and_gradients_are_those_of_jax(kind, dtype):
     """With one compiled reference for both backends; of a size that the kernel has to widen."""
@@ -200,9 +220,29 @@ def test_padding_changes_nothing(backend, memory):
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
 
 
-def test_derivatives_of_gradients_agree_with_finite_differences():
+@backends
+@pytest.mark.parametrize("kind", ["modulated", "modulated-y"])
+def test_without_modulation_it_is_the_layer_that_learns_rates(backend, kind):
+    """Bit by bit; and gradients reach the modulation from there."""
+    learned, moving = made(backend), made(backend, time_constants=kind)
+    state = moving.state_dict() | learned.state_dict()
+    moving.load_state_dict(state)
+    x = torch.tensor(numbers(9, 12, 2, 3))
+    (want, _), (got, _) = learned(x), moving(x)
+    torch.testing.assert_close(got, want, rtol=0, atol=0)
+    got.square().sum().backward()
+    for weight in moving.cells[0].modulation.parameters():
+        assert weight.grad is not None and torch.all(weight == 0)
+        assert (weight.grad != 0).any() and torch.isfinite(weight.grad).all()
+    fresh = made(backend, time_constants=kind)
+    fresh.reset_parameters()
+    assert all(torch.all(weight == 0) for weight in fresh.cells[0].modulation.parameters())
+
+
+@pytest.mark.parametrize("kind", ["learned", "modulated"])
+def test_derivatives_of_gradients_agree_with_finite_differences(kind):
     """With the kernel's gradients as the function, and those of the plain equations."""
-    layer = made(memory="less")
+    layer = made(memory="less", time_constants=kind)
     with torch.no_grad():
         layer.cells[0].log_W -= 0.1  # away from 0, where it is clamped
     x = torch.tensor(numbers(4, 5, 2, 3), requires_grad=True)
@@ -282,7 +322,7 @@ def test_worker_processes_compute_beside_it():
     torch.testing.assert_close(next(iter(loader)), want)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.get("recurrent", "free"))
+@names
 def test_to_jax_and_to_files_and_back(kind, tmp_path):
     layer = of_jax(**kind)
     there = layers.ORGaNICs.from_jax(layer)
@@ -347,7 +387,7 @@ def test_what_is_refused():
     layer, x = made(), torch.zeros(4, 2, 3, dtype=torch.float64)
     for options, message in [
         ({"recurrent": "none"}, "`recurrent` must be one of"),
-        ({"time_constants": "modulated"}, "`time_constants` must be 'learned' or 'fixed' here"),
+        ({"time_constants": "moving"}, "`time_constants` must be one of"),
         ({"num_layers": 0}, "`num_layers` must be at least 1, not 0"),
         ({"dt_tau_max_y": 2.0}, r"`dt_tau_max_y` must be in \(0, 1\], not 2.0"),
         ({"sigma": 0.0}, "`sigma` must be > 0"),
@@ -377,9 +417,6 @@ def test_what_is_refused():
         layers.Normalization(5, 6)(x)
     with pytest.raises(ValueError, match="`gain` must be 'input' or a number in"):
         layers.Normalization(5, 6, gain=2.0)
-    modulated = nn.ORGaNICs(2, 4, key=jr.key(0), time_constants="modulated-y")
-    with pytest.raises(ValueError, match="`time_constants` must be 'learned' or 'fixed' here"):
-        layers.ORGaNICs.from_jax(modulated)
     with pytest.raises(ValueError, match=r"`layer` must be an `organics.nn.ORGaNICs`"):
         layers.ORGaNICs.from_jax(nn.Normalization(5, 6, key=jr.key(0)))
 

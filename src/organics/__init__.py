@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from organics import training as training
     from organics.branches.continuation import continuation as continuation
     from organics.branches.continuation import continuations as continuations
+    from organics.branches.waves import WaveOnsets as WaveOnsets
+    from organics.branches.waves import wave_onsets as wave_onsets
     from organics.circuit.circuit import Circuit as Circuit
     from organics.circuit.circuit import FiringRates as FiringRates
     from organics.circuit.circuit import State as State
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
 _MODULES = ("baselines", "data", "fitting", "nn", "plots", "responses", "training")
 _HOMES = {
     "branches.continuation": ("continuation", "continuations"),
+    "branches.waves": ("WaveOnsets", "wave_onsets"),
     "circuit.circuit": ("Circuit", "FiringRates", "State", "random_drive"),
     "circuit.file": ("load_circuit", "save_circuit"),
     "circuit.gated": ("GatedHierarchy",),
@@ -115,6 +118,7 @@ __all__ = [
     "State",
     "SteadyStates",
     "Trajectory",
+    "WaveOnsets",
     "Weights",
     "average_subspace",
     "baselines",
@@ -155,6 +159,7 @@ __all__ = [
     "steady_states",
     "training",
     "verify",
+    "wave_onsets",
 ]
 
 

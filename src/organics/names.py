@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-DatasetName = Literal["digits", "mnist", "fashion-mnist"]
-TaskName = Literal["smnist", "psmnist", "sdigits"]
+DatasetName = Literal["digits", "mnist", "fashion-mnist", "cifar-10"]
+TaskName = Literal["smnist", "psmnist", "sdigits", "scifar"]
 """A data set as sequences."""
 
 NumbersTaskName = Literal["adding", "flip-flop"]

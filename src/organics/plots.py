@@ -55,6 +55,7 @@ __all__ = [
     "table",
     "training_curves",
     "trajectory",
+    "wave_growth",
 ]
 
 COLUMN = 3.4  # width of a printed column, in inches
@@ -259,6 +260,36 @@ def dispersion_curves(
     upper.set(ylabel="rate (1/ms)")
     lower.set(xlabel="periods per neuron", ylabel="frequency (Hz)")
     return figure_of(upper)
+
+
+@style()
+def wave_growth(
+    name: str,
+    values: Float[Array | np.ndarray, " k"],
+    wavenumbers: Float[Array | np.ndarray, "*waves"],
+    rates: Float[Array | np.ndarray, "k *waves"],  # noqa: F821
+    *,
+    axes: Axes | None = None,
+) -> Figure:
+    """Rates of growth in 1/ms over a parameter's values and the waves' periods per neuron, with a
+    line between those that decay and those that grow. Of equally long waves the fastest counts."""
+    axes = _axes(axes, height=2.8)
+    lengths = np.round(_finite("wavenumbers", wavenumbers).ravel(), 12)
+    order = np.argsort(lengths, kind="stable")
+    x, first = np.unique(lengths[order], return_index=True)
+    rates = _finite("rates", rates).reshape(len(values), -1)[:, order]
+    fastest = np.maximum.reduceat(rates, first, axis=1)
+    most = np.max(np.abs(fastest))
+    image = axes.pcolormesh(
+        values, x, fastest.T, cmap="RdBu_r", vmin=-most, vmax=most, shading="nearest",
+        rasterized=True,
+    )  # fmt: skip
+    if len(x) > 1 and np.min(fastest) < 0 < np.max(fastest):
+        axes.contour(values, x, fastest.T, levels=[0.0], colors="black", linewidths=0.8)
+    bar = figure_of(axes).colorbar(image, ax=axes, label="rate (1/ms)")
+    bar.outline.set_visible(False)
+    axes.set(xlabel=name, ylabel="periods per neuron")
+    return figure_of(axes)
 
 
 @style()

@@ -40,7 +40,9 @@ def as_real(name: str, value: Any, dtype: Any) -> Array:
     return jnp.asarray(value, dtype) if of_jax else jax.device_put(value.astype(dtype))
 
 
-def require_values(name: str, value: Array, valid: Callable[[np.ndarray], Any], what: str) -> None:
+def require_values(
+    name: str, value: Array | np.ndarray, valid: Callable[[np.ndarray], Any], what: str
+) -> None:
     """Refuse `value` unless all entries are `valid`. Traced values are not checked.
 
     Uses NumPy, because JAX would compile a program for each shape.

@@ -32,6 +32,7 @@ COMMANDS = {
     "certify": "certificate of a circuit file, for all its drives; with --rigorous, a proof",
     "simulate": "trajectory of a circuit file, with or without noise",
     "spectrum": "power spectra or coherence of the fluctuations of a circuit file",
+    "dispersion": "which waves grow on a circuit file that is the same at every position",
     "fit": "the parameters of a circuit from responses, spectra and time courses",
     "continue": "how steady states move with a parameter: branches, folds, Hopf points",
     "portrait": "phase portrait and all fixed points of a circuit file with n = 1",
@@ -51,8 +52,8 @@ _DONE, _NEGATIVE, _REFUSED, _BROKEN, _INTERRUPTED = 0, 1, 2, 3, 130
 
 
 _SHORT = (
-    "analyze", "states", "certify", "simulate", "spectrum", "fit", "continue", "portrait",
-    "explore", "info",
+    "analyze", "states", "certify", "simulate", "spectrum", "dispersion", "fit", "continue",
+    "portrait", "explore", "info",
 )  # fmt: skip
 
 

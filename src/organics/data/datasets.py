@@ -13,13 +13,11 @@ from jaxtyping import Float32, Int32, UInt
 from organics.data.archive import Candidate, candidates
 from organics.data.catalog import (
     DIGITS,
-    IDX_DATASETS,
-    IdxDataset,
-    difference,
-    idx_dataset,
+    FILE_DATASETS,
+    KnownDataset,
+    file_dataset,
     unavailable,
 )
-from organics.data.idx import decode
 from organics.data.order import torch_randperm
 from organics.data.store import Place, expanded, places
 
@@ -29,17 +27,18 @@ _DIGITS_VALIDATION = 150
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Grey-scale images with their classes, in memory; the arrays are read-only.
+    """Images with their classes, in memory; the arrays are read-only.
 
-    Images hold integers from 0 to `max_value`, row-major; labels are from 0 to 9. `n_validation` is
-    the usual number of training images to hold out: `split(len(d.train_labels), d.n_validation)`.
+    Images hold integers from 0 to `max_value`, row-major, colours last: grey ones have no axis for
+    them. Labels are from 0 to 9. `n_validation` is the usual number of training images to hold out:
+    `split(len(d.train_labels), d.n_validation)`.
     For images read as sequences, h and w are the number of steps and of values at each step.
     """
 
     name: str
-    train_images: UInt[np.ndarray, "n_train h w"]
+    train_images: UInt[np.ndarray, "n_train h w *colours"]
     train_labels: Int32[np.ndarray, " n_train"]
-    test_images: UInt[np.ndarray, "n_test h w"]
+    test_images: UInt[np.ndarray, "n_test h w *colours"]
     test_labels: Int32[np.ndarray, " n_test"]
     max_value: int
     n_validation: int
@@ -60,7 +59,7 @@ class Listing(NamedTuple):
     name: str
     where: str
     folder: Path | None
-    image_shape: tuple[int, int]
+    image_shape: tuple[int, ...]
     n_train: int
     n_validation: int
     n_test: int
@@ -81,12 +80,16 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
     the four IDX files, plain or gzipped), the user's cache, the public mirrors (they are then kept
     in the cache). `root` takes the place of both folders. The content is verified by SHA-256.
 
+    `cifar-10`: 32 x 32 images in three colours, 0 to 255, 50,000 to train and 10,000 to test, from
+    the same folders (six files of the binary version, `data_batch_1.bin` ... `test_batch.bin`, put
+    there by hand or by `add`); it is not downloaded.
+
     Raises `ValueError` for another name, and `DataUnavailable`, with ways to get them, if there are
     no data. Warns of damaged files and reads them from the next place instead.
     """
     if name == DIGITS:
         return _digits()
-    dataset = idx_dataset(name)
+    dataset = file_dataset(name)
     search = _search(dataset, root)
     files = search.files if search.complete else _download(dataset, search)
     for reason in search.damaged:
@@ -95,24 +98,25 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
 
 
 def add(name: str, path: str | Path, root: str | Path | None = None) -> Path:
-    """Import the four IDX files of the data set `name` from `path`, and return their new folder.
+    """Import the files of the data set `name` from `path`, and return their new folder.
 
     `path` is a folder, searched with all folders in it, an archive (.zip, .tar, .tgz, .tar.xz), or
     one file that holds everything (.npz, .csv). The numbers may be in IDX files, in NumPy's (.npy,
     .npz), or in tables with a row for each example: the label and the pixels (.csv), or the label
     and a PNG image (.parquet); each compressed or not. They are recognised by the SHA-256 of the
-    resulting IDX file, so their order matters but names do not. The files are written to `root`, by
-    default the user's cache.
+    resulting IDX file, so their order matters but names do not. Of `cifar-10` only the binary
+    version is read, `cifar-10-binary.tar.gz` or its files, never the one of Python pickles. The
+    files are written to `root`, by default the user's cache.
 
     Raises `ValueError` if the name is unknown, or if `path` cannot be read or lacks one of the
     files, with what is needed, and `DataUnavailable` if the folder cannot be written.
     """
-    dataset = idx_dataset(name)
+    dataset = file_dataset(name)
     by_sum = {file.sha256: file for file in dataset.files}
     found: dict[str, bytes] = {}
     refused: list[str] = []
     path = expanded(path)
-    with closing(candidates(path, [file.shape for file in dataset.files])) as offered:
+    with closing(candidates(path, dataset.wanted)) as offered:
         for candidate in offered:
             content = candidate.content
             file = None if content is None else by_sum.get(hashlib.sha256(content).hexdigest())
@@ -140,11 +144,11 @@ def add(name: str, path: str | Path, root: str | Path | None = None) -> Path:
     return place.of(dataset)
 
 
-def _difference(dataset: IdxDataset, candidate: Candidate) -> str:
+def _difference(dataset: KnownDataset, candidate: Candidate) -> str:
     """Why a candidate is none of the files."""
     assert candidate.content is not None
     file = next(file for file in dataset.files if file.size == len(candidate.content))
-    return f"`{candidate.name}` {difference(file, candidate.content)}"
+    return f"`{candidate.name}` {file.difference(candidate.content)}"
 
 
 def path(name: str, root: str | Path | None = None) -> Path:
@@ -153,20 +157,20 @@ def path(name: str, root: str | Path | None = None) -> Path:
     Raises `ValueError` for an unknown name and for `digits`, which has no folder of its own, and
     `DataUnavailable` if the data are not on this machine.
     """
-    dataset = idx_dataset(name)
+    dataset = file_dataset(name)
     search = _search(dataset, root)
     if not search.complete:
         raise unavailable(dataset, search.reasons)
     return search.place.of(dataset)
 
 
-def image_shape(name: str) -> tuple[int, int]:
-    """Height and width of the images of the data set `name`, even if it is not on this machine.
+def image_shape(name: str) -> tuple[int, ...]:
+    """Height and width of the images of the data set `name`, and 3 for three colours, even if it is
+    not on this machine.
 
     Raises `ValueError` for an unknown name.
     """
-    shape = _DIGITS_SHAPE[1:] if name == DIGITS else idx_dataset(name).files[0].shape
-    return shape[1], shape[2]
+    return _DIGITS_SHAPE[2:] if name == DIGITS else file_dataset(name).image_shape
 
 
 def list_datasets(root: str | Path | None = None) -> list[Listing]:
@@ -174,7 +178,7 @@ def list_datasets(root: str | Path | None = None) -> list[Listing]:
     n_train, n_test, *_ = _DIGITS_SHAPE
     shape = image_shape(DIGITS)
     listings = [Listing(DIGITS, "embedded", None, shape, n_train, _DIGITS_VALIDATION, n_test, ())]
-    for dataset in IDX_DATASETS.values():
+    for dataset in FILE_DATASETS.values():
         search = _search(dataset, root)
         listings.append(
             Listing(
@@ -182,9 +186,9 @@ def list_datasets(root: str | Path | None = None) -> list[Listing]:
                 where=search.place.kind if search.complete else "not here",
                 folder=search.place.of(dataset) if search.complete else None,
                 image_shape=image_shape(dataset.name),
-                n_train=dataset.files[0].shape[0],
+                n_train=dataset.counts[0],
                 n_validation=dataset.n_validation,
-                n_test=dataset.files[2].shape[0],
+                n_test=dataset.counts[1],
                 problems=tuple(search.damaged),
             )
         )
@@ -202,7 +206,7 @@ class _Search(NamedTuple):
     damaged: list[str]
 
 
-def _search(dataset: IdxDataset, root: str | Path | None) -> _Search:
+def _search(dataset: KnownDataset, root: str | Path | None) -> _Search:
     looked_in = places(_as_path(root))
     looked_in[-1].tidy(dataset)
     files, reasons, damaged = {}, [], []
@@ -211,14 +215,14 @@ def _search(dataset: IdxDataset, root: str | Path | None) -> _Search:
         if len(files) == len(dataset.files):
             return _Search(place, files, True, reasons, damaged)
         if missing:
-            lacking = ", ".join(missing) if len(missing) < len(dataset.files) else "all four files"
+            lacking = ", ".join(missing) if len(missing) < len(dataset.files) else "all files"
             reasons.append(f"{place.kind} `{place.of(dataset)}` lacks {lacking}.")
         reasons.extend(refused)
         damaged.extend(refused)
     return _Search(looked_in[-1], files, False, reasons, damaged)
 
 
-def _download(dataset: IdxDataset, search: _Search) -> dict[str, bytes]:
+def _download(dataset: KnownDataset, search: _Search) -> dict[str, bytes]:
     """All files of `dataset`: those found in the last place, and the others from the mirrors, which
     are written there."""
     from organics.data.download import fetch
@@ -236,16 +240,14 @@ def _download(dataset: IdxDataset, search: _Search) -> dict[str, bytes]:
     return files
 
 
-def _assemble(dataset: IdxDataset, contents: dict[str, bytes]) -> Dataset:
-    train_images, train_labels, test_images, test_labels = (
-        decode(contents[file.name], file.name, len(file.shape)) for file in dataset.files
-    )
+def _assemble(dataset: KnownDataset, contents: dict[str, bytes]) -> Dataset:
+    arrays = dataset.arrays(contents)
     return Dataset(
         name=dataset.name,
-        train_images=train_images,
-        train_labels=_read_only(train_labels.astype(np.int32)),
-        test_images=test_images,
-        test_labels=_read_only(test_labels.astype(np.int32)),
+        train_images=arrays.train_images,
+        train_labels=_read_only(arrays.train_labels.astype(np.int32)),
+        test_images=arrays.test_images,
+        test_labels=_read_only(arrays.test_labels.astype(np.int32)),
         max_value=255,
         n_validation=dataset.n_validation,
     )

@@ -14,7 +14,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from organics.data.catalog import IdxFile
+from organics.data.catalog import DataFile
 
 CONNECT_TIMEOUT = 5.0
 """Seconds to wait for a mirror to answer at all."""
@@ -22,7 +22,7 @@ READ_TIMEOUT = 30.0
 """Seconds of silence after which a download is given up."""
 
 
-def fetch(files: Iterable[IdxFile], mirrors: Iterable[str]) -> Iterator[tuple[IdxFile, bytes]]:
+def fetch(files: Iterable[DataFile], mirrors: Iterable[str]) -> Iterator[tuple[DataFile, bytes]]:
     """Each file with its verified, uncompressed content, as soon as it is downloaded.
 
     A mirror that fails or sends something else is not tried again. Shows a progress bar on standard
@@ -52,7 +52,7 @@ def fetch(files: Iterable[IdxFile], mirrors: Iterable[str]) -> Iterator[tuple[Id
             yield file, content
 
 
-def _get(url: str, file: IdxFile, progress: Progress) -> bytes:
+def _get(url: str, file: DataFile, progress: Progress) -> bytes:
     import pooch
 
     buffer = _BoundedBuffer(file.largest_size)

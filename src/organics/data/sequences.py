@@ -7,6 +7,7 @@ Source: Rawat et al. 2024, sequential and permuted sequential MNIST.
 """
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ TASKS: dict[str, Task] = {
     "smnist": Task("mnist", False),
     "psmnist": Task("mnist", True),
     "sdigits": Task("digits", False),
+    "scifar": Task("cifar-10", False),
 }
 
 
@@ -39,11 +41,12 @@ def sequence_shape(task: str, resize: int | None = None, rows: bool = False) -> 
     Raises `ValueError` as `load_sequences` does.
     """
     require_among("task", task, TaskName)
-    side = image_shape(TASKS[task].dataset)[0]
+    side, _, *colours = image_shape(TASKS[task].dataset)
     if resize is not None:
         _block(side, resize)
         side = resize
-    return (side, side) if rows else (side * side, 1)
+    each = math.prod(colours)
+    return (side, side * each) if rows else (side * side, each)
 
 
 def load_sequences(
@@ -53,11 +56,11 @@ def load_sequences(
 
     "smnist": MNIST in raster order, one pixel a step, 784 steps. "psmnist": the same in one fixed
     random order, `torch_randperm(784)` (seed 73), for all images. "sdigits": the embedded digits in
-    raster order, 64 steps.
+    raster order, 64 steps. "scifar": CIFAR-10 in raster order, 1,024 steps of three colours.
 
     `resize` first shrinks the images to so many pixels a side, see `pool`. `rows` gives a row of
-    the image at each step, 28 steps of 28 pixels (of the permuted image for "psmnist"). `root` is
-    as in `load`.
+    the image at each step, 28 steps of 28 pixels (of the permuted image for "psmnist"), or for
+    "scifar" 32 steps of 96 numbers, pixel by pixel. `root` is as in `load`.
 
     Raises `ValueError` for another task, or if `resize` is below 2 or does not divide the side of
     the images; and as `load` does.
@@ -81,26 +84,29 @@ def load_sequences(
     )
 
 
-def pool(images: UInt8[np.ndarray, "count h h"], size: int) -> UInt[np.ndarray, "count size size"]:
+def pool(
+    images: UInt8[np.ndarray, "count h h *colours"], size: int
+) -> UInt[np.ndarray, "count size size *colours"]:
     """Images shrunk by summing over square blocks of pixels.
 
     Divided by the new largest value, `max_value` times the number of pixels in a block, it is the
     mean from 0 to 1.
     """
-    count, side, _ = images.shape
+    count, side, _, *colours = images.shape
     block = _block(side, size)
-    blocks = images.reshape(count, size, block, size, block)
+    blocks = images.reshape(count, size, block, size, block, *colours)
     return blocks.sum(axis=(2, 4), dtype=np.uint16)
 
 
 def to_sequences(
-    images: UInt[np.ndarray, "count h w"], permuted: bool = False
-) -> UInt[np.ndarray, "count pixels"]:
+    images: UInt[np.ndarray, "count h w *colours"], permuted: bool = False
+) -> UInt[np.ndarray, "count pixels *colours"]:
     """The pixels of each image in the order of the sequence.
 
     Row-major, or with `permuted` in the order `torch_randperm(h w)`.
     """
-    pixels = images.reshape(len(images), -1)
+    count, height, width, *colours = images.shape
+    pixels = images.reshape(count, height * width, *colours)
     return pixels[:, torch_randperm(pixels.shape[1])] if permuted else pixels
 
 

@@ -1,4 +1,4 @@
-"""Folders that hold data sets: `<folder>/<data set>/<IDX file>`, each file plain or gzipped."""
+"""Folders that hold data sets: `<folder>/<data set>/<file>`, each file plain or gzipped."""
 
 import os
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from organics.data.catalog import ENVIRONMENT_VARIABLE, IdxDataset, IdxFile, unavailable
+from organics.data.catalog import ENVIRONMENT_VARIABLE, DataFile, KnownDataset, unavailable
 from organics.files.atomic import LEFTOVERS, naming, remove_leftovers, write_atomically
 from organics.files.cache import user_cache
 from organics.files.lock import Taken, alone_in
@@ -27,11 +27,11 @@ class Place(NamedTuple):
     kind: str
     folder: Path
 
-    def of(self, dataset: IdxDataset) -> Path:
+    def of(self, dataset: KnownDataset) -> Path:
         """The folder of `dataset`."""
         return self.folder / dataset.name
 
-    def read(self, dataset: IdxDataset) -> Contents:
+    def read(self, dataset: KnownDataset) -> Contents:
         """Everything of `dataset` that is here, verified."""
         contents = Contents({}, [], [])
         for file in dataset.files:
@@ -46,19 +46,19 @@ class Place(NamedTuple):
                 contents.files[file.name] = content
         return contents
 
-    def prepare(self, dataset: IdxDataset) -> None:
+    def prepare(self, dataset: KnownDataset) -> None:
         """Make the folder of `dataset`. Raises `DataUnavailable` if that fails."""
         folder = self.of(dataset)
         with self._refusals(dataset), naming(folder, "make"):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def write(self, dataset: IdxDataset, file: IdxFile, content: bytes) -> None:
+    def write(self, dataset: KnownDataset, file: DataFile, content: bytes) -> None:
         """Write a file here, atomically. Raises `DataUnavailable` if that fails."""
         self.prepare(dataset)
         with self._refusals(dataset), alone_in(self.of(dataset), wait=True):
             write_atomically(self.of(dataset) / file.name, content)
 
-    def tidy(self, dataset: IdxDataset) -> None:
+    def tidy(self, dataset: KnownDataset) -> None:
         """Remove leftovers of killed processes, unless another process is writing now."""
         folder = self.of(dataset)
         if any(folder.glob(LEFTOVERS)):
@@ -66,7 +66,7 @@ class Place(NamedTuple):
                 remove_leftovers(folder)
 
     @contextmanager
-    def _refusals(self, dataset: IdxDataset) -> Iterator[None]:
+    def _refusals(self, dataset: KnownDataset) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -106,7 +106,7 @@ def expanded(path: str | Path) -> Path:
         raise ValueError(f"{path}: no such user, or one without a home.") from None
 
 
-def _read(folder: Path, file: IdxFile) -> bytes | None:
+def _read(folder: Path, file: DataFile) -> bytes | None:
     """The verified content of `file`; None if it is not in `folder`.
 
     Raises `ValueError`, naming the path, if its content is not that of the file.

@@ -95,8 +95,6 @@ def _network(model: Any) -> Any:
         return torch.nn.Sequential(*encoder, *map(_at_rest, model.layers), _linear(model.readout))
     if not isinstance(model, SequenceClassifier) or not isinstance(model.layer, ORGaNICs):
         raise _refusal(type(getattr(model, "layer", model)).__name__)
-    if any(cell.modulation is not None for cell in model.layer.cells):
-        raise _refusal("ORGaNICs with modulated time constants")
 
     every = model.target.at == "every"
 

@@ -151,7 +151,7 @@ def _rates(
     shift = product(state[:, : 2 * H], modulation.potentials, options.products)
     shift = projected[:, 3 * H :] + shift
     moving = jax.lax.stop_gradient(largest) * _opened(raw, opened, shift)
-    rest = jnp.broadcast_to(fixed[:, raw.shape[1] :], (len(state), 4 * H - raw.shape[1]))
+    rest = jnp.broadcast_to(fixed[:, raw.shape[1] :], (state.shape[0], 4 * H - raw.shape[1]))
     return jnp.concatenate([moving, rest], axis=1)
 
 

@@ -28,6 +28,8 @@ from organics.printing import Lines, in_html, in_words, numbers, verdict
 from organics.rest.point import OperatingPoint
 from organics.rest.search import steady_state
 
+_NONE: dict[str, Any] = {"turing": None, "hopf": None}
+
 
 class Wave(NamedTuple):
     """A wave and what becomes of it while it is small.
@@ -48,6 +50,16 @@ class Wave(NamedTuple):
     frequency: float
     speed: float
 
+    @property
+    def kind(self) -> str:
+        """What it becomes if it grows: "turing", a still pattern; "wave", one that oscillates, from
+        a Hopf point at a finite wavelength; "rhythm", all neurons oscillating together, or
+        "uniform", all of them leaving the state together, for the uniform state.
+        """
+        if np.isinf(self.wavelength):
+            return "rhythm" if self.frequency else "uniform"
+        return "wave" if self.frequency else "turing"
+
 
 class Dispersion(NamedTuple):
     """The eigenvalues of a uniform circuit for each wave, and where patterns begin.
@@ -57,10 +69,10 @@ class Dispersion(NamedTuple):
         periods: how often each wave repeats over the height and over the width, negative for the
             opposite direction; shape (height, width, 2), ordered as in `numpy.fft.fft2`.
         eigenvalues: of each wave, by falling real part, in 1/ms; shape (height, width, 2c).
-        turing, hopf: for one channel with symmetric weights, the factor `w_r` of each wave at which
-            its determinant or its trace vanishes: the wave grows if its own `w_r` is beyond (above,
-            for `sqrt(a) < 1`) the nearer of both. Infinite where `sqrt(a) = 1`. Shape (height,
-            width); else `None`.
+        turing, hopf: for one channel at rest with symmetric weights, the factor `w_r` of each wave
+            at which its determinant or its trace vanishes: the wave grows if its own `w_r` is
+            beyond (above, for `sqrt(a) < 1`) the nearer of both. Infinite where `sqrt(a) = 1`.
+            Shape (height, width); else `None`.
     """
 
     point: OperatingPoint
@@ -104,6 +116,16 @@ class Dispersion(NamedTuple):
             frequency=abs(value.imag) / (2 * np.pi) if moves or not per_neuron else 0.0,
             speed=-value.imag / (2 * np.pi) / per_neuron if moves else 0.0,
         )
+
+    @property
+    def travels(self) -> bool:
+        """Whether the leading wave moves, and its mirror image grows more slowly or not at all; if
+        this is false and it oscillates, both may add up to a standing wave."""
+        wave = self.leading
+        if not wave.speed:
+            return False
+        here = self.eigenvalues[wave.periods]
+        return bool(np.min(np.abs(here - here[0].conj())) > 1e-9 * np.abs(here[0]))
 
     def lines(self) -> Lines:
         """The result as a verdict and lines of text."""
@@ -163,7 +185,7 @@ def dispersion(
         point=point,
         periods=np.stack(np.meshgrid(down, across, indexing="ij"), axis=-1),
         eigenvalues=descending(np.linalg.eigvals(J)),
-        **_onsets(one, point.state, pool, recurrent),
+        **(_onsets(one, point.state, pool, recurrent) if bool(point.converged) else _NONE),
     )
 
 
@@ -228,7 +250,7 @@ def _onsets(circuit: Circuit, state: State, pool: np.ndarray, recurrent: np.ndar
     symmetric = np.all(np.abs(np.imag(pool)) <= 1e-9 * size)
     symmetric &= np.all(np.abs(np.imag(recurrent)) <= 1e-9 * np.max(np.abs(recurrent)))
     if circuit.n > 1 or not symmetric or bool(np.any(circuit.active(state.y) == 0)):
-        return {"turing": None, "hopf": None}
+        return _NONE
     y, a = (float(part[0]) for part in state)
     s, w = np.sqrt(a), np.real(pool[:, :, 0, 0])
     N = 1 - w * y**2

@@ -26,24 +26,29 @@ class State(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """The choice among the published variants: `organics.kernels.equations.Options`, whether `W_r`
-    is the identity, and whether products are of numbers in bfloat16."""
+    """The choice among the published variants: `organics.kernels.equations.Options`, whether
+    `W_r` is the identity, how many of the rates of y, a, b0 and b follow the input and the
+    potentials: 0, 1 or 4; and whether products are of numbers in bfloat16."""
 
     identity: bool
     rectified: bool
     rectified_after: bool
     rectified_drive: bool
+    modulated: int = 0
     rounded: bool = False
 
 
 class Weights(NamedTuple):
-    """All arrays of the recurrence, for H neurons and m inputs. Rows are the receivers.
+    """All arrays of the recurrence, for H neurons and m inputs, k of whose rates are modulated.
+    Rows are the receivers.
 
     recurrent: (H, H); None is the identity.
     normalization: (H, H).
-    gates: (2 H, 2 H), rows b0, b; columns y, a.
-    input: (3 H, m), rows z, b0, b.
-    vectors: (5, H): the step size over the time constants of y, a, b0 and b; then `sigma^2`.
+    gates: (2 H + k H, 2 H), rows b0, b, modulated rates; columns y, a.
+    input: (3 H + k H, m), rows z, b0, b, modulated rates.
+    vectors: (5 + 2 k, H): the step size over the time constants of y, a, b0 and b, for modulated
+        ones `sigmoid(raw)` without a gradient instead; then `sigma^2`; then `raw` and the largest
+        step size over the time constant of the modulated ones.
     """
 
     recurrent: Tensor | None
@@ -55,13 +60,13 @@ class Weights(NamedTuple):
 
 def step(variant: Variant, weights: Weights, projected: Tensor, state: Tensor) -> Tensor:
     """One Euler step, all right-hand sides at the old state (batch, 4 H). `projected`, (batch,
-    3 H), is the input's product.
+    3 H + k H), is the input's product.
 
     Source: Rawat et al. 2024, the discretised ORGaNICs.
     """
     H = weights.vectors.shape[1]
     y, a, b0, b = state.split(H, dim=1)
-    rate_y, rate_a, rate_b0, rate_b, offset = weights.vectors.unbind()
+    offset = weights.vectors[4]
     q = torch.relu(y) if variant.rectified else y
     if weights.recurrent is None:
         yhat = q
@@ -74,7 +79,9 @@ def step(variant: Variant, weights: Weights, projected: Tensor, state: Tensor) -
     z = projected[:, :H]
     z = torch.relu(z) if variant.rectified_drive else z
     gates = product(state[:, : 2 * H], weights.gates, variant.rounded)
-    gates = torch.sigmoid(projected[:, H:] + gates)
+    sums = projected[:, H:] + gates
+    gates = torch.sigmoid(sums[:, : 2 * H])
+    rate_y, rate_a, rate_b0, rate_b = _rates(variant.modulated, weights.vectors, sums[:, 2 * H :])
     return torch.cat(
         [
             y + rate_y * (-y + b * z + (1 - root(a)) * yhat),
@@ -84,6 +91,22 @@ def step(variant: Variant, weights: Weights, projected: Tensor, state: Tensor) -
         ],
         dim=1,
     )
+
+
+def _rates(k: int, vectors: Tensor, shift: Tensor) -> list[Tensor]:
+    """Step size over the time constants of y, a, b0 and b, of which `k` move with `shift`, (batch,
+    k H)."""
+    fixed = list(vectors[k:4].unbind())
+    if k == 0:
+        return fixed
+    opened, raw, largest = (part.reshape(-1) for part in (vectors[:k], *vectors[5:].split(k)))
+    found = torch.sigmoid(raw + shift)
+    # where nothing moves them they are those of a circuit without modulation, bit by bit
+    if torch.is_grad_enabled():
+        found = found + torch.where(shift == 0, opened - found, 0).detach()
+    else:
+        found = torch.where(shift == 0, opened, found)
+    return [*(largest.detach() * found).chunk(k, dim=1), *fixed]
 
 
 def run(

@@ -54,7 +54,7 @@ def run(
         _blocks(state, 1, 4, extra),
         None if lengths is None else lengths.to(torch.int32),
         *_widened(weights, extra),
-        list(variant),
+        [int(one) for one in variant],
         library.SEGMENT if segment is None else segment,
         training,
         training and segment is None and library.keeps(H, size),
@@ -66,21 +66,26 @@ def run(
     return State(*final), outputs if sequence else None
 
 
-def _cell(variant: Sequence[bool]) -> library.Cell:
-    *options, rounded = variant
-    return library.gated_cell(*options, products="bfloat16" if rounded else "full")
+def _cell(variant: Sequence[int]) -> library.Cell:
+    """The kernel's cell; `variant` are the numbers of a `Variant`."""
+    *options, modulated, rounded = variant
+    return library.gated_cell(
+        *map(bool, options), modulated=modulated, products="bfloat16" if rounded else "full"
+    )
 
 
 def _widened(weights: Weights, extra: int) -> Weights:
     """The same with `extra` more neurons, which stay at zero."""
     if extra == 0:
         return weights
-    square = lambda W, k: _blocks(_blocks(W, 0, k, extra), 1, k, extra)  # noqa: E731
+    H = weights.vectors.shape[1]
+    wider = lambda W, axis: _blocks(W, axis, W.shape[axis] // H, extra)  # noqa: E731
+    both = lambda W: wider(wider(W, 0), 1)  # noqa: E731
     return Weights(
-        None if weights.recurrent is None else square(weights.recurrent, 1),
-        square(weights.normalization, 1),
-        square(weights.gates, 2),
-        _blocks(weights.input, 0, 3, extra),
+        None if weights.recurrent is None else both(weights.recurrent),
+        both(weights.normalization),
+        both(weights.gates),
+        wider(weights.input, 0),
         torch.nn.functional.pad(weights.vectors, (0, extra)),
     )
 
@@ -101,7 +106,7 @@ _WEIGHTS = "Tensor? recurrent, Tensor normalization, Tensor gates, Tensor input,
     "organics::gated",
     mutates_args=(),
     device_types="cpu",
-    schema=f"(Tensor x, Tensor state, Tensor? lengths, {_WEIGHTS}, bool[] variant, int segment, "
+    schema=f"(Tensor x, Tensor state, Tensor? lengths, {_WEIGHTS}, int[] variant, int segment, "
     "bool keep, bool keep_products, bool sequence) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
@@ -158,7 +163,7 @@ def _results(
     mutates_args=(),
     device_types="cpu",
     schema=f"(Tensor x, Tensor? lengths, {_WEIGHTS}, Tensor kept, Tensor products, "
-    "Tensor? d_y, Tensor? d_a, Tensor? d_b0, Tensor? d_b, Tensor? d_outputs, bool[] variant, "
+    "Tensor? d_y, Tensor? d_a, Tensor? d_b0, Tensor? d_b, Tensor? d_outputs, int[] variant, "
     "int segment, bool of_input) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )

@@ -46,6 +46,21 @@ class _Start(nn.Module):
         return torch.cat([self.y, self.a, self.b0, self.b])
 
 
+_MODULATED = {"modulated": 4, "modulated-y": 1}
+"""How many of the rates of y, a, b0 and b follow the input and the potentials."""
+
+
+class _Modulation(nn.Module):
+    """What makes k rates do so; names and shapes as in `organics.nn.recurrent.Modulation`."""
+
+    def __init__(self, count: int, input_size: int, size: int, factory: dict[str, Any]):
+        super().__init__()
+        for name, columns in (("T_x", input_size), ("T_y", size), ("T_a", size)):
+            self.register_parameter(
+                name, nn.Parameter(torch.zeros(count, size, columns, **factory))
+            )
+
+
 class _Cell(nn.Module):
     """The weights of one circuit: names and shapes as in `organics.nn.recurrent.Cell`."""
 
@@ -62,6 +77,8 @@ class _Cell(nn.Module):
         self.register_parameter("W_r", None if identity else parameter(n, n))
         self.log_W = parameter(n, n)
         self.register_parameter("raw_rates", None if fixed else parameter(4, n))
+        k = _MODULATED.get(options["time_constants"], 0)
+        self.modulation = _Modulation(k, m, n, factory) if k else None
         self.start = _Start(n, factory)
         self.constraint: Recurrence = options["recurrent"]
         self.unit_drive = options["drive"] == "unit"
@@ -82,6 +99,9 @@ class _Cell(nn.Module):
         self.log_W.uniform_().clamp_(min=1e-8).log_().fill_diagonal_(0)
         if self.raw_rates is not None:
             self.raw_rates.normal_()
+        if self.modulation is not None:
+            for weight in self.modulation.parameters():
+                weight.zero_()
         start = self.start
         for part in (start.y, start.a, start.b):
             part.uniform_()
@@ -95,11 +115,15 @@ class _Cell(nn.Module):
         return (cap_spectral_norm if self.constraint == "bounded" else semidefinite)(self.W_r)
 
     def rates(self) -> Tensor:
-        """Step size over the time constants of y, a, b0, b, (4, n)."""
-        largest = self.log_W.new_tensor(self.largest_rates)[:, None]
+        """Step size over the time constants of y, a, b0, b, (4, n); without modulation."""
+        return self._largest() * torch.sigmoid(self._raw())
+
+    def _largest(self) -> Tensor:
+        return self.log_W.new_tensor(self.largest_rates)[:, None]
+
+    def _raw(self) -> Tensor:
         n = self.log_W.shape[0]
-        raw = self.log_W.new_ones(4, n) if self.raw_rates is None else self.raw_rates
-        return largest * torch.sigmoid(raw)
+        return self.log_W.new_ones(4, n) if self.raw_rates is None else self.raw_rates
 
     def inputs(self, x: Tensor) -> Tensor:
         """The inputs of the equations: `x`, and with a unit drive also the drive's own, which is
@@ -114,25 +138,33 @@ class _Cell(nn.Module):
         return torch.cat([x, scaled * torch.rsqrt(torch.maximum(square, least))], dim=-1)
 
     def weights(self) -> equations.Weights:
-        gates_input = torch.cat([self.W_b0x, self.W_bx])
+        gates = [
+            torch.cat([self.W_b0y, self.W_b0a], dim=1),
+            torch.cat([self.W_by, self.W_ba], dim=1),
+        ]
+        of_x, rates = [self.W_b0x, self.W_bx], self.rates()
+        vectors = [rates, torch.full_like(rates[:1], self.sigma**2)]
+        if self.modulation is not None:
+            T_x, T_y, T_a = self.modulation.T_x, self.modulation.T_y, self.modulation.T_a
+            k, raw = len(T_x), self._raw()
+            gates.append(torch.cat([T_y, T_a], dim=2).flatten(0, 1))
+            of_x.append(T_x.flatten(0, 1))
+            largest = self._largest()[:k].expand_as(raw[:k])
+            vectors[0] = rates[k:]
+            vectors = [torch.sigmoid(raw[:k]).detach(), *vectors, raw[:k], largest]
+        gates_input = torch.cat(of_x)
         input_ = torch.cat([self.W_zx, gates_input])
         if self.unit_drive:
-            drive, gates = torch.zeros_like(self.W_zx), torch.zeros_like(gates_input)
+            drive, absent = torch.zeros_like(self.W_zx), torch.zeros_like(gates_input)
             input_ = torch.cat(
-                [torch.cat([drive, self.W_zx], dim=1), torch.cat([gates_input, gates], dim=1)]
+                [torch.cat([drive, self.W_zx], dim=1), torch.cat([gates_input, absent], dim=1)]
             )
-        rates = self.rates()
         return equations.Weights(
             recurrent=self.recurrent(),
             normalization=at_most_one(self.log_W),
-            gates=torch.cat(
-                [
-                    torch.cat([self.W_b0y, self.W_b0a], dim=1),
-                    torch.cat([self.W_by, self.W_ba], dim=1),
-                ]
-            ),
+            gates=torch.cat(gates),
             input=input_,
-            vectors=torch.cat([rates, torch.full_like(rates[:1], self.sigma**2)]),
+            vectors=torch.cat(vectors),
         )
 
 
@@ -193,11 +225,6 @@ class ORGaNICs(Exchanged, nn.Module):
         require_flag("rectified", rectified)
         require_among("recurrent", recurrent, Recurrence)
         require_among("time_constants", time_constants, TimeConstants)
-        if time_constants not in ("learned", "fixed"):
-            raise ValueError(
-                f"`time_constants` must be 'learned' or 'fixed' here, not {time_constants!r}: "
-                "only `organics.nn.ORGaNICs` has modulated ones."
-            )
         require_among("rectification", rectification, Rectification)
         require_among("drive", drive, Drive)
         require_among("backend", backend, Backend)
@@ -234,6 +261,7 @@ class ORGaNICs(Exchanged, nn.Module):
             rectified=bool(rectified),
             rectified_after=rectification == "outside" and recurrent != "identity",
             rectified_drive=drive == "rectified",
+            modulated=_MODULATED.get(time_constants, 0),
             rounded=products == "bfloat16",
         )
         self._require_rounded(torch.get_default_dtype() if dtype is None else dtype)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,8 +109,7 @@ class Images:
         return _of_images(dataset, self.input_shape())
 
     def input_shape(self) -> tuple[int, ...]:
-        height, width = data.image_shape(self.config.dataset)
-        return (height * width,)
+        return (math.prod(data.image_shape(self.config.dataset)),)
 
     def build(self) -> models.Model:
         config = self.config

@@ -173,6 +173,8 @@ _NAMES = {"plain": "plain", "identity": "normalized, W_r = I", "bounded": "norma
 def _images(dataset: str, sample: Sample) -> tuple[np.ndarray, ...]:
     """Training images, their classes, test images, their classes."""
     data = load(dataset)
+    if data.train_images.ndim != 3:
+        raise ValueError(f"`datasets` must be of grey images, not {dataset!r}.")
     train = data.pixels(data.train_images[: sample.images])
     test = data.pixels(data.test_images[: sample.tests])
     if train.shape[1] == 28:

@@ -101,7 +101,7 @@ def _optimizer(config: AnyConfig) -> dict[str, Any]:
     @jax.jit
     def first_step(gradients: Array) -> Array:
         change, _ = optimizer.update(gradients, optimizer.init(weights), weights)
-        return change
+        return jnp.asarray(change)
 
     def in_rates(gradient: list[float]) -> np.ndarray:
         return np.asarray(first_step(np.asarray(gradient, np.float32))) / rate

@@ -1,0 +1,135 @@
+"""`wave_onsets`: how the waves of a uniform circuit grow as a parameter changes, and where they
+begin to."""
+
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from organics.branches.continuation import as_system, require_bounds, require_valid_range
+from organics.branches.family import as_line
+from organics.circuit.circuit import Circuit, State
+from organics.circuit.values import Values
+from organics.circuit.weights import Convolution
+from organics.errors import NoSteadyState
+from organics.linear_stability.dispersion import Dispersion, Wave, dispersion
+
+_WEIGHTS = "W", "W_r"
+
+
+class Onset(NamedTuple):
+    """A value of the parameter at which the fastest wave neither grows nor decays.
+
+    Attributes
+        value: of the parameter.
+        wave: that begins to grow on one side of it.
+        rising: whether it grows above `value`, rather than below.
+    """
+
+    value: float
+    wave: Wave
+    rising: bool
+
+
+class WaveOnsets(NamedTuple):
+    """The waves of a uniform circuit over a parameter.
+
+    Attributes
+        parameter: its name.
+        values: of the parameter.
+        found: the dispersion relation at each.
+        onsets: where the uniform state gains or loses its stability.
+    """
+
+    parameter: str
+    values: Float[np.ndarray, " k"]
+    found: tuple[Dispersion, ...]
+    onsets: tuple[Onset, ...]
+
+
+def wave_onsets(
+    circuit: Circuit,
+    z: Values,
+    parameter: str = "z",
+    bounds: tuple[float, float] = (0.0, 2.0),
+    *,
+    points: int = 41,
+) -> WaveOnsets:
+    """The dispersion relation at evenly spaced values of a parameter, and the onsets between them,
+    by bisection to 1e-10 of the range.
+
+    The parameter is a factor on the drive ("z") or on the weights ("W", "W_r"), or an array of
+    equal entries ("tau_a"). The uniform state is followed from each value to the next. Two onsets
+    between neighbouring values cancel and are not seen.
+
+    Raises `ValueError` for arguments other than these, and as `dispersion` does, and
+    `NoSteadyState` where no uniform state is found.
+    """
+    low, high = require_bounds(bounds)
+    if not 2 <= points <= 100_000:
+        raise ValueError(f"`points` must be from 2 to 100,000, not {points}.")
+    name, at = _family(circuit, z, parameter, (low, high))
+    values = np.linspace(low, high, points)
+    found, state = [], None
+    for value in values:
+        found.append(_at(name, at, float(value), state))
+        state = found[-1].point.state
+    onsets = []
+    for i in range(points - 1):
+        one, other = (known.spectral_abscissa for known in found[i : i + 2])
+        if (one > 0) != (other > 0):
+            ends = [float(value) for value in values[i : i + 2]]
+            onsets.append(_onset(name, at, ends, found[i : i + 2], 1e-10 * (high - low)))
+    return WaveOnsets(name, values, tuple(found), tuple(onsets))
+
+
+def _family(circuit: Circuit, z: Values, parameter: str, bounds: tuple[float, float]) -> Any:
+    """The parameter's name, and the circuit and drive at a value of it."""
+    if parameter in _WEIGHTS:
+        weights = circuit.pool if parameter == "W" else circuit.recurrent
+        if not isinstance(weights, Convolution):
+            raise ValueError(
+                f"`parameter` {parameter!r} is a factor on a `Convolution`, not on "
+                f"{type(weights).__name__}."
+            )
+        if parameter == "W" and bounds[0] < 0:
+            raise ValueError(f"`bounds` of a factor on `W` must be >= 0, not {bounds}.")
+        where = attrgetter(parameter)
+        return parameter, lambda v: (eqx.tree_at(where, circuit, weights.scaled(v)), z)
+    system = as_system(circuit, z, parameter)
+    line = as_line(system, parameter)
+    require_valid_range(line, bounds)
+
+    def at(value: float) -> tuple[Circuit, Values]:
+        moved: Any = jax.tree.map(lambda b, s: jnp.asarray(b + value * s), line.base, line.slope)
+        return moved.circuit, moved.z
+
+    return line.name, at
+
+
+def _at(name: str, at: Any, value: float, state: State | None) -> Dispersion:
+    circuit, z = at(value)
+    found = dispersion(circuit, z, start=state)
+    if not found.point.converged and state is not None:
+        found = dispersion(circuit, z)
+    if not found.point.converged:
+        raise NoSteadyState(f"no uniform steady state was found at {name} = {value:g}.")
+    return found
+
+
+def _onset(name: str, at: Any, ends: list[float], known: list[Dispersion], least: float) -> Onset:
+    """By bisection between two values, with what is known there, to `least`."""
+    (low, high), state = ends, known[0].point.state
+    rising = known[1].spectral_abscissa > 0
+    wave = known[rising].leading
+    while high - low > least and low < (low + high) / 2 < high:
+        middle = (low + high) / 2
+        one = _at(name, at, middle, state)
+        grows, state = one.spectral_abscissa > 0, one.point.state
+        wave = one.leading if grows else wave
+        low, high = (low, middle) if grows == rising else (middle, high)
+    return Onset((low + high) / 2, wave, rising)
