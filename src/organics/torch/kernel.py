@@ -66,12 +66,17 @@ def run(
     return State(*final), outputs if sequence else None
 
 
-def _cell(variant: Sequence[int]) -> library.Cell:
-    """The kernel's cell; `variant` are the numbers of a `Variant`."""
-    *options, modulated, rounded = variant
-    return library.gated_cell(
-        *map(bool, options), modulated=modulated, products="bfloat16" if rounded else "full"
-    )
+def _variant(numbers: Sequence[int]) -> Variant:
+    """The variant that an operator, which takes numbers, was given."""
+    *options, modulated, rounded = numbers
+    return Variant(*map(bool, options), modulated=modulated, rounded=bool(rounded))
+
+
+def _cell(numbers: Sequence[int]) -> library.Cell:
+    """The kernel's cell for the variant of these numbers."""
+    *options, modulated, rounded = _variant(numbers)
+    products = "bfloat16" if rounded else "full"
+    return library.gated_cell(*options, modulated=modulated, products=products)
 
 
 def _widened(weights: Weights, extra: int) -> Weights:
@@ -241,7 +246,7 @@ def _differentiable(ctx, weights, x, state, lengths, d_final, d_outputs):
     """The gradients by the plain equations, which can themselves be differentiated."""
     given = x, state, *weights
     final, outputs = run_plain(
-        Variant(*ctx.variant), weights, x, state, lengths, sequence=d_outputs is not None
+        _variant(ctx.variant), weights, x, state, lengths, sequence=d_outputs is not None
     )
     pairs = zip((*final, outputs), (*d_final, d_outputs), strict=True)
     results, cotangents = zip(*(pair for pair in pairs if pair[1] is not None), strict=True)
