@@ -125,7 +125,8 @@ def test_values_and_gradients_are_those_of_jax(kind, dtype):
 @backends
 def test_products_in_bfloat16_are_those_of_jax(backend):
     """But for a factor now and then that is rounded the other way, as sums are in another order."""
-    full, rounded = (of_jax(dtype=np.float32, backend="scan", products=k) for k in PRODUCTS)
+    options = {"dtype": np.float32, "backend": "scan", "time_constants": "modulated"}
+    full, rounded = (of_jax(products=kind, **options) for kind in PRODUCTS)
     x = numbers(0, 5, 11, 3, dtype=np.float32)
     cotangents = np.ones((5, 11, 20), np.float32)
     found = [expected(layer, x, cotangents) for layer in (full, rounded)]
