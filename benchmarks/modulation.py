@@ -5,7 +5,8 @@
 One training step is a forward and backward pass over a whole sequence, with the gradient of every
 weight, by the quickest kernel. *Products* is the ratio of the multiplications in the matrix
 products of a step: with n neurons, learned time constants need 6 n^2, those of y modulated 2 n^2
-more, and all four modulated 8 n^2 more.
+more, and all four modulated 8 n^2 more. *Gigaflops* are the billions of multiplications and
+additions in these products in a second: where they are alike, the products bound the kernel.
 """
 
 from functools import partial
@@ -80,6 +81,10 @@ def _row(agenda: Agenda, n: int, steps: int) -> dict[str, Any]:
         row[f"{what}_over_learned"] = {
             kind: round(median(one) / base, 3) for kind, one in times.items() if kind != "learned"
         }
+    row["inference_gigaflops"] = {
+        kind: round(2e-9 * count * n**2 * steps * BATCH / median(seconds[f"inference {kind}"]))
+        for kind, count in KINDS.items()
+    }
     row["products_over_learned"] = {
         kind: round(count / KINDS["learned"], 3) for kind, count in KINDS.items()
     }

@@ -133,18 +133,44 @@ class _Laboratory(ABC):
 def _sum(terms: list[_Term], size: int, dtype: Any) -> Float[Array, "steps m"]:
     """The inputs that the terms add up to."""
     steps = len(terms[0].where)
-    values = jnp.stack([jnp.asarray(term.value).astype(dtype) for term in terms])
-    if all(isinstance(term.where, np.ndarray) for term in terms):
-        # the same steps in all trials: the product of a batch with a matrix is quickest
-        patterns = np.zeros((len(terms), steps, size))
-        for pattern, term in zip(patterns, terms, strict=True):
-            pattern[term.where, term.channel] = 1
-        return _times(values, patterns, dtype)
-    found = jnp.zeros((steps, size), dtype)
-    for value, term in zip(values, terms, strict=True):
-        here = jnp.asarray(term.where)[:, None] & (np.arange(size) == term.channel)[None]
-        found = found + jnp.where(here, value, 0)
-    return found
+    values = [jnp.asarray(term.value).astype(dtype) for term in terms]
+    if not all(isinstance(term.where, np.ndarray) for term in terms):
+        moving = [jnp.where(t.where, v, 0) for t, v in zip(terms, values, strict=True)]
+        return _channels(terms, moving, size, jnp.zeros(steps, dtype))
+    # the same steps in all trials
+    if len(terms) * steps * size >= _MANY_ENTRIES:
+        return _in_runs(terms, values, size)
+    patterns = np.zeros((len(terms), steps, size))
+    for pattern, term in zip(patterns, terms, strict=True):
+        pattern[term.where, term.channel] = 1
+    return _times(jnp.stack(values), patterns, dtype)
+
+
+_MANY_ENTRIES = 9_000
+"""With so many entries of a matrix of patterns, runs of equal steps are quicker than a product."""
+
+
+def _in_runs(terms: list[_Term], values: list[Array], size: int) -> Float[Array, "steps m"]:
+    """The sum of terms at fixed steps: a row for each run of steps that are alike."""
+    shown = np.stack([term.where for term in terms])
+    ends = np.flatnonzero(np.any(shown[:, 1:] != shown[:, :-1], axis=0)) + 1
+    pieces = []
+    for run in np.split(np.arange(shown.shape[1]), ends):
+        here = [i for i in range(len(terms)) if shown[i, run[0]]]
+        row = _channels([terms[i] for i in here], [values[i] for i in here], size,
+                        jnp.zeros((), values[0].dtype))  # fmt: skip
+        pieces.append(jnp.broadcast_to(row, (len(run), size)))
+    return jnp.concatenate(pieces)
+
+
+def _channels(
+    terms: list[_Term], values: list[Array], size: int, zero: Float[Array, "*steps"]
+) -> Float[Array, "*steps m"]:
+    """The sum of the values in each channel, side by side."""
+    found = [zero] * size
+    for term, value in zip(terms, values, strict=True):
+        found[term.channel] = found[term.channel] + value
+    return jnp.stack(found, axis=-1)
 
 
 def _times(values: Float[Array, " k"], patterns: np.ndarray, dtype: Any) -> Float[Array, "steps m"]:

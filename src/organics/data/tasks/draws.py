@@ -18,7 +18,9 @@ def uniform(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Float[Arra
 
 def normal(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
     """Normal numbers, the same in float32 and in float64."""
-    return jr.normal(key, shape, jnp.float32).astype(dtype)
+    # in one row, as loops over short rows are several times slower; the numbers are the same
+    drawn = jr.normal(key, (math.prod(shape),), jnp.float32)
+    return drawn.astype(dtype).reshape(shape)
 
 
 def among(u: Float[Array, "*shape"], count: int) -> Int[Array, "*shape"]:
