@@ -12,6 +12,7 @@ from jaxtyping import Array, Complex, Float, Int
 from organics.circuit.areas import Areas, joined
 from organics.circuit.circuit import Circuit, State, gate, root
 from organics.circuit.hierarchy import Feedback, Hierarchy, PieceOfHierarchy
+from organics.circuit.weights import diagonal_of
 from organics.machine.lapack import single_threaded_lapack
 from organics.machine.processors import available
 
@@ -190,7 +191,7 @@ def rest_jacobian(
     active = circuit.active(state.y) if active is None else active
     tau = jnp.concatenate([circuit.tau_y, circuit.tau_a])
     J = imbalance_jacobian(circuit, state, active)
-    own_y = jnp.where(active > 0, _own_gain(circuit, z, state), jnp.diagonal(J)[:n])
+    own_y = jnp.where(active > 0, _own_gain(circuit, z, state), diagonal_of(J)[:n])
     own = jnp.concatenate([own_y, -own_leak(circuit, state)])
     return jnp.where(jnp.eye(2 * n, dtype=bool), own[:, None], J) / tau[:, None]
 
@@ -217,7 +218,7 @@ def own_leak(circuit: Circuit, state: State) -> Float[Array, " n"]:
 def determinant_sign(factors: Float[Array, "m m"], pivots: Int[Array, " m"]) -> Float[Array, ""]:
     """Sign of the determinant, 1, -1 or 0, from what `jax.scipy.linalg.lu_factor` returns."""
     swaps = jnp.sum(pivots != jnp.arange(len(pivots), dtype=pivots.dtype))
-    return jnp.prod(jnp.sign(jnp.diagonal(factors))) * jnp.where(swaps % 2 == 0, 1, -1)
+    return jnp.prod(jnp.sign(diagonal_of(factors))) * jnp.where(swaps % 2 == 0, 1, -1)
 
 
 @jax.custom_jvp
@@ -247,7 +248,7 @@ def _decompose(J: Float[Array, "m m"], *, vectors: bool) -> tuple[Array, ...]:
     inverse."""
     kind = np.result_type(J.dtype, np.complex64)
     # fast rates before slow ones: in this order the QR algorithm is most accurate for the slow ones
-    order = jnp.argsort(-jnp.abs(jnp.diagonal(J)))
+    order = jnp.argsort(-jnp.abs(diagonal_of(J)))
     J = J[order][:, order]
     with jax.enable_x64(True):
         double = J.astype(jnp.float64)

@@ -15,6 +15,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from organics.circuit.circuit import Circuit, State
+from organics.circuit.weights import diagonal_of
 from organics.linear_stability.oscillator import (
     leak_and_rate,
     oscillator_at,
@@ -210,7 +211,7 @@ def diagonal_certificate_at(circuit: Circuit, state: State):
     rounding = 100 * circuit.n * float(jnp.finfo(a.dtype).eps) * terms
     u = jnp.linalg.solve(B.T, jnp.ones_like(a))
     T = u / a
-    off_diagonal = B - jnp.diag(jnp.diag(B))
+    off_diagonal = B - jnp.diag(diagonal_of(B))
     margin = _scaled_definiteness(T[:, None] * B)
     return (
         T,
@@ -220,7 +221,7 @@ def diagonal_certificate_at(circuit: Circuit, state: State):
             "B a_s > 0": jnp.all(explicit > 0) & jnp.all(jnp.abs(B @ a - explicit) <= rounding),
             "B^-T 1 > 0": jnp.all(u > 0),
             "T B + B^T T > 0": margin > 0,
-            "K > 0": jnp.all(jnp.diag(K) > 0),
+            "K > 0": jnp.all(diagonal_of(K) > 0),
         },
     )
 
@@ -231,7 +232,7 @@ def _scaled_definiteness(M: Float[Array, "n n"]) -> Float[Array, ""]:
     Without the scaling, parameters over several decades make the test ill-conditioned.
     """
     S = M + M.T
-    diagonal = jnp.diag(S)
+    diagonal = diagonal_of(S)
     possible = jnp.all(diagonal > 0) & jnp.all(jnp.isfinite(S))
     scale = jnp.where(possible, 1 / jnp.sqrt(jnp.where(possible, diagonal, 1)), 0)
     S = jnp.where(possible, scale[:, None] * S * scale[None, :], 0)

@@ -17,6 +17,7 @@ from organics.circuit.areas import Areas, joined, modulators
 from organics.circuit.circuit import Circuit, State, root
 from organics.circuit.gated import GatedHierarchy, GatedState
 from organics.circuit.hierarchy import Hierarchy, PieceOfHierarchy
+from organics.circuit.weights import diagonal_of
 from organics.linear.jacobian import imbalance_blocks, imbalance_matrix
 from organics.linear.krylov import Linear, inverse_within, neuron_blocks, solve_linearized
 
@@ -386,7 +387,7 @@ def _within(block: Float[Array, "two_n two_n"]) -> tuple:
     """The entries of an area's block within each neuron."""
     n = len(block) // 2
     rows = (block[:n, :n], block[:n, n:]), (block[n:, :n], block[n:, n:])
-    return tuple(jnp.diagonal(part) for row in rows for part in row)
+    return tuple(diagonal_of(part) for row in rows for part in row)
 
 
 @singledispatch

@@ -99,7 +99,7 @@ def _optimizer(config: AnyConfig) -> dict[str, Any]:
     rate = np.asarray(jax.jit(learning_rate(config, 10 * config.epochs))(0)).item()
 
     @jax.jit
-    def first_step(gradients: Array) -> Array:
+    def first_step(gradients: Array) -> Any:
         change, _ = optimizer.update(gradients, optimizer.init(weights), weights)
         return jnp.asarray(change)
 
