@@ -132,7 +132,7 @@ def test_networks_trained_by_a_cluster_are_those_trained_here(dask, tmp_path):
             models=("mlp",),
             sizes=2,
             seeds=(0,),
-            epochs=8,
+            epochs=20,
             batch_size=135,  # divides the number of images: one size of batch to compile for
             stability=None,
         )
