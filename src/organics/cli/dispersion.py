@@ -134,9 +134,8 @@ class Dispersion:
             words = f"{_KINDS[one.wave.kind]}, {_size_in_words(one.wave)}"
             text.append(f"{side} {scan.parameter} = {one.value:.8g}: {words}")
         for value in scan.ends:
-            text.append(
-                f"near {scan.parameter} = {value:.8g} the uniform state ends: another beyond"
-            )
+            near = f"near {scan.parameter} = {value:.8g}"
+            text.append(f"{near} the uniform state ends; another one is followed beyond")
         if not scan.onsets:
             text.append("no onset between these values")
         stable = all(row["stable"] for row in rows)
