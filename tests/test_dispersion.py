@@ -283,20 +283,6 @@ def test_rounding_is_no_oscillation():
     assert not found.oscillates[:, 1:4].all() and found.leading.kind == "turing"
 
 
-def test_a_scan_stays_on_its_state():
-    """Newton's method jumps to another state in long steps, whose stability is another."""
-    circuit, z = channels(15)
-    coarse, fine = (wave_onsets(circuit, z, "W_r", (0.0, 2.0), points=n) for n in (15, 57))
-    np.testing.assert_allclose(
-        [one.spectral_abscissa for one in coarse.found],
-        [one.spectral_abscissa for one in fine.found[::4]],
-        rtol=1e-6,
-    )
-    (one,), (other,) = coarse.onsets, fine.onsets
-    assert one.value == pytest.approx(other.value, abs=1e-8) and abs(one.wave.rate) < 1e-8
-    assert not coarse.ends
-
-
 def test_a_scan_stops_where_there_is_no_uniform_state():
     """`y` has no rest where `a` must exceed what the pool of a strong drive allows: `W y^2 < 1`."""
     W, W_r = (Convolution(np.full((1, 1, 1, 1), w), 1, 15, "periodic") for w in (1.0, 0.0))
