@@ -250,6 +250,39 @@ def test_a_scan_refuses_by_name(options, words):
         wave_onsets(circuit, z, options.pop("parameter"), options.pop("bounds"), **options)
 
 
+def channels(seed, tau_a=0.2):
+    """Three channels on a ring that hear each other, the same in both directions."""
+    rng = np.random.default_rng(seed)
+    rng.integers(1, 4)
+    pool, own = 0.05 * rng.uniform(size=(3, 3, 1, 5)), 0.3 * rng.normal(size=(3, 3, 1, 5))
+    own[:, :, 0, 2] += np.eye(3)
+    pool, own = ((kernel + kernel[..., ::-1]) / 2 for kernel in (pool, own))
+    W, W_r = (Convolution(k, 1, 9, "periodic") for k in (pool, (own + own.swapaxes(0, 1)) / 2))
+    return Circuit(W, W_r, b=1.0, tau_y=1.0, tau_a=tau_a), np.repeat(rng.uniform(0.2, 0.8, 3), 9)
+
+
+def test_rounding_is_no_oscillation():
+    """At the onset of a still pattern a rounded imaginary part is not small beside the rate."""
+    onsets = [
+        onset
+        for seed in (15, 17)
+        for onset in wave_onsets(*channels(seed), "W_r", (0.3, 1.7), points=3).onsets
+    ]
+    assert onsets and all(abs(onset.wave.rate) < 1e-8 for onset in onsets)
+    assert all(onset.wave.kind == "turing" for onset in onsets)
+    circuit, z = at_onset("turing", TURING)
+    single = Circuit(
+        *(
+            Convolution(np.asarray(w.kernel, np.float32), 1, 32, "periodic")
+            for w in (circuit.W, circuit.W_r)
+        ),
+        **{name: np.float32(value) for name, value in {"sigma": 0.1, "tau_a": 2.0}.items()},
+    )
+    found = dispersion(single, z.astype(np.float32))
+    assert single.dtype == np.float32 and found.turing is not None
+    assert not found.oscillates[:, 1:4].all() and found.leading.kind == "turing"
+
+
 def test_a_scan_stops_where_there_is_no_uniform_state():
     """`y` has no rest where `a` must exceed what the pool of a strong drive allows: `W y^2 < 1`."""
     W, W_r = (Convolution(np.full((1, 1, 1, 1), w), 1, 15, "periodic") for w in (1.0, 0.0))

@@ -15,7 +15,7 @@ from programs import at_rest, equations_in, simulated
 import organics
 from organics import Circuit, Convolution, Diagonal, LowRank, steady_state
 from organics.circuit.file import CircuitFileError
-from organics.circuit.weights import Identity
+from organics.circuit.weights import Dense, Identity
 from organics.nn import NormalizationConv2d
 
 HEIGHT, WIDTH, CHANNELS = 3, 4, 2
@@ -363,3 +363,8 @@ def test_derivative_of_capped_weights_of_deficient_rank():
     for left in (np.ones((6, 2)), np.zeros((6, 2)), rng.normal(size=(6, 2))):
         differences = (total(h, left) - total(-h, left)) / (2 * h)
         assert slope(0.0, left) == pytest.approx(float(differences), rel=1e-6)
+
+
+def test_known_weights_are_a_matrix_of_numpy_while_a_program_is_traced():
+    W = Dense(jnp.arange(9.0).reshape(3, 3))
+    assert float(jax.jit(lambda x: x + np.asarray(W).sum())(1.0)) == 37

@@ -86,7 +86,8 @@ class Weights(eqx.Module):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """`as_matrix`, for NumPy."""
-        return np.array(_as_matrix(self), dtype, copy=copy)
+        with jax.ensure_compile_time_eval():  # also while another program is traced
+            return np.array(_as_matrix(self), dtype, copy=copy)
 
 
 # programs instead of many small ones

@@ -126,12 +126,16 @@ class Dispersion:
                 {"value": one.value, "rising": one.rising, **_as_document(one.wave)}
                 for one in scan.onsets
             ],
+            "ends": scan.ends,
         }
         text: list[Any] = [f"{self.file}: {describe(circuit)}", _scan_table(scan.parameter, rows)]
         for one in scan.onsets:
             side = "above" if one.rising else "below"
             words = f"{_KINDS[one.wave.kind]}, {_size_in_words(one.wave)}"
             text.append(f"{side} {scan.parameter} = {one.value:.8g}: {words}")
+        for value in scan.ends:
+            near = f"near {scan.parameter} = {value:.8g}"
+            text.append(f"{near} the uniform state ends; another one is followed beyond")
         if not scan.onsets:
             text.append("no onset between these values")
         stable = all(row["stable"] for row in rows)
@@ -171,7 +175,7 @@ def _waves(found: Any) -> dict[str, Any]:
     wavenumbers = found.wavenumbers.ravel()
     order = np.argsort(wavenumbers, kind="stable")
     fastest = found.eigenvalues[:, :, 0].ravel()[order]
-    oscillates = np.abs(fastest.imag) > 1e-9 * np.abs(fastest)
+    oscillates = found.oscillates.ravel()[order]
     return {
         "periods": found.periods.reshape(-1, 2)[order].astype(int),
         "wavenumber": wavenumbers[order],

@@ -17,7 +17,7 @@ one where the trace does (Hopf), whichever comes first.
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import ArrayLike, Complex, Float
+from jaxtyping import ArrayLike, Bool, Complex, Float
 
 from organics.circuit.circuit import Circuit, State, as_drive
 from organics.circuit.values import Values
@@ -101,20 +101,29 @@ class Dispersion(NamedTuple):
         return np.linalg.norm(self.periods / self.eigenvalues.shape[:2], axis=2)
 
     @property
+    def oscillates(self) -> Bool[np.ndarray, "height width"]:
+        """Whether the fastest eigenvalue of each wave has an imaginary part, beyond rounding."""
+        size = np.max(np.abs(self.eigenvalues), axis=2)
+        imaginary = np.abs(np.imag(self.eigenvalues[:, :, 0]))
+        return imaginary > _rounding(self.point.system) * size
+
+    @property
     def leading(self) -> Wave:
         """The wave that grows fastest, or decays most slowly."""
         row, column = np.unravel_index(
             np.argmax(np.real(self.eigenvalues[:, :, 0])), self.eigenvalues.shape[:2]
         )
-        value = complex(self.eigenvalues[row, column, 0])
+        rate = float(self.eigenvalues[row, column, 0].real)
         per_neuron = float(self.wavenumbers[row, column])
-        moves = per_neuron and abs(value.imag) > 1e-9 * abs(value)
+        # in cycles per ms; 0, not -0, of what stands still
+        turns = float(self.eigenvalues[row, column, 0].imag) / (2 * np.pi)
+        turns = turns if self.oscillates[row, column] else 0.0
         return Wave(
             periods=(int(self.periods[row, column, 0]), int(self.periods[row, column, 1])),
             wavelength=1 / per_neuron if per_neuron else float("inf"),
-            rate=value.real,
-            frequency=abs(value.imag) / (2 * np.pi) if moves or not per_neuron else 0.0,
-            speed=-value.imag / (2 * np.pi) / per_neuron if moves else 0.0,
+            rate=rate,
+            frequency=abs(turns),
+            speed=-turns / per_neuron if turns and per_neuron else 0.0,
         )
 
     @property
@@ -125,7 +134,8 @@ class Dispersion(NamedTuple):
         if not wave.speed:
             return False
         here = self.eigenvalues[wave.periods]
-        return bool(np.min(np.abs(here - here[0].conj())) > 1e-9 * np.abs(here[0]))
+        apart = np.min(np.abs(here - here[0].conj()))
+        return bool(apart > _rounding(self.point.system) * np.max(np.abs(here)))
 
     def lines(self) -> Lines:
         """The result as a verdict and lines of text."""
@@ -189,6 +199,11 @@ def dispersion(
     )
 
 
+def _rounding(circuit: Circuit) -> float:
+    """Of eigenvalues and transfers, relative to the largest, with room."""
+    return 1e-9 if circuit.dtype == np.float64 else 1e-5
+
+
 def _weights(circuit: Circuit) -> list[tuple[str, Weights]]:
     both = [("W", circuit.pool)]
     return both if circuit.has_identity_recurrence else [*both, ("W_r", circuit.recurrent)]
@@ -247,8 +262,9 @@ def _jacobians(circuit: Circuit, state: State, pool: np.ndarray, recurrent: np.n
 
 def _onsets(circuit: Circuit, state: State, pool: np.ndarray, recurrent: np.ndarray) -> Any:
     size = np.max(np.abs(pool))
-    symmetric = np.all(np.abs(np.imag(pool)) <= 1e-9 * size)
-    symmetric &= np.all(np.abs(np.imag(recurrent)) <= 1e-9 * np.max(np.abs(recurrent)))
+    least = _rounding(circuit)
+    symmetric = np.all(np.abs(np.imag(pool)) <= least * size)
+    symmetric &= np.all(np.abs(np.imag(recurrent)) <= least * np.max(np.abs(recurrent)))
     if circuit.n > 1 or not symmetric or bool(np.any(circuit.active(state.y) == 0)):
         return _NONE
     y, a = (float(part[0]) for part in state)
