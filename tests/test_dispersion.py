@@ -283,6 +283,16 @@ def test_rounding_is_no_oscillation():
     assert not found.oscillates[:, 1:4].all() and found.leading.kind == "turing"
 
 
+def test_a_state_that_is_lost_is_no_onset():
+    """In long steps the search comes to another state, of another stability."""
+    coarse = wave_onsets(*channels(12), "W_r", (0.3, 1.7), points=3)
+    fine = wave_onsets(*channels(12), "W_r", (0.3, 1.7), points=15)
+    rates = [[one.spectral_abscissa for one in scan.found] for scan in (coarse, fine)]
+    assert rates[0][0] < 0 < rates[0][1] and max(rates[1]) < 0
+    assert not coarse.onsets and not fine.onsets
+    assert [0.3 < value <= 1.0 for value in coarse.ends] == [True] and not fine.ends
+
+
 def test_a_scan_stops_where_there_is_no_uniform_state():
     """`y` has no rest where `a` must exceed what the pool of a strong drive allows: `W y^2 < 1`."""
     W, W_r = (Convolution(np.full((1, 1, 1, 1), w), 1, 15, "periodic") for w in (1.0, 0.0))

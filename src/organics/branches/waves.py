@@ -44,8 +44,8 @@ class WaveOnsets(NamedTuple):
         values: of the parameter.
         found: the dispersion relation at each.
         onsets: where the uniform state gains or loses its stability.
-        ends: values near which the uniform state ends, as at a fold, and another is followed; that
-            one may have another stability, which is no onset.
+        ends: where, instead, the uniform state is lost, as at a fold, and the one that is followed
+            beyond is another, whose stability is another.
     """
 
     parameter: str
@@ -67,9 +67,8 @@ def wave_onsets(
     by bisection to 1e-10 of the range.
 
     The parameter is a factor on the drive ("z") or on the weights ("W", "W_r"), or an array of
-    equal entries ("tau_a"). The uniform state is followed from each value to the next: by
-    halves of the step where it is not where the slope leads, or the way back leads elsewhere. Two
-    onsets between neighbouring values cancel and are not seen.
+    equal entries ("tau_a"). The uniform state is searched for at each value from that at the
+    one before. Two onsets between neighbouring values cancel and are not seen.
 
     Raises `ValueError` for arguments other than these, and as `dispersion` does, and
     `NoSteadyState` where no uniform state is found.
@@ -79,17 +78,20 @@ def wave_onsets(
         raise ValueError(f"`points` must be from 2 to 100,000, not {points}.")
     name, at = _family(circuit, z, parameter, (low, high))
     values = np.linspace(low, high, points)
-    walk = _Walk(name, at, 1e-10 * (high - low), [])
-    found = [_at(name, at, float(values[0]), None)]
-    for pair in itertools.pairwise(values.tolist()):
-        found.append(walk.follow(found[-1], *pair))
-    onsets = []
-    for i, pair in enumerate(itertools.pairwise(values.tolist())):
-        one, other = found[i : i + 2]
-        if (one.spectral_abscissa > 0) != (other.spectral_abscissa > 0):
-            onsets.append(walk.onset(one, other, *pair))
-    known = tuple(onset for onset in onsets if onset is not None)
-    return WaveOnsets(name, values, tuple(found), known, tuple(walk.ends))
+    found, state = [], None
+    for value in values:
+        found.append(_at(name, at, float(value), state))
+        state = found[-1].point.state
+    changes = [
+        _between(name, at, ends, [one, other], 1e-10 * (high - low))
+        for ends, (one, other) in zip(
+            itertools.pairwise(values.tolist()), itertools.pairwise(found), strict=True
+        )
+        if (one.spectral_abscissa > 0) != (other.spectral_abscissa > 0)
+    ]
+    onsets = tuple(one for one in changes if isinstance(one, Onset))
+    lost = tuple(one for one in changes if not isinstance(one, Onset))
+    return WaveOnsets(name, values, tuple(found), onsets, lost)
 
 
 def _family(circuit: Circuit, z: Values, parameter: str, bounds: tuple[float, float]) -> Any:
@@ -126,60 +128,25 @@ def _at(name: str, at: Any, value: float, state: State | None) -> Dispersion:
     return found
 
 
-class _Walk(NamedTuple):
-    """Along a uniform state, in steps of at least `least`; `ends` collects where it ended."""
-
-    name: str
-    at: Any
-    least: float
-    ends: list[float]
-
-    def follow(self, known: Dispersion, low: float, high: float) -> Dispersion:
-        """At `high`, from what is known at `low`."""
-        found = self.step(known, low, high)
-        if found is not None:
-            return found
-        middle = (low + high) / 2
-        if high - low <= self._least(known) or not low < middle < high:
-            self.ends.append(middle)
-            return _at(self.name, self.at, high, known.point.state)
-        return self.follow(self.follow(known, low, middle), middle, high)
-
-    def step(self, known: Dispersion, low: float, high: float) -> Dispersion | None:
-        """The same in one step; None if it ends far from where the slope leads, or the way back
-        does not lead to what is known."""
-        part = 1e-3
-        found = self._from(known, high)
-        slope, back = self._from(known, low + part * (high - low)), self._from(found, low)
-        here, there, near, again = (
-            np.concatenate(one.point.state) for one in (known, found, slope, back)
-        )
-        size, change = np.max(np.abs(here)), (near - here) / part
-        close = 1e-6 if known.point.system.dtype == np.float64 else 1e-3
-        leads = np.max(np.abs(there - here - change)) <= (np.max(np.abs(change)) + 0.02 * size) / 2
-        returns = np.max(np.abs(again - here)) <= close * size
-        rests = all(bool(one.point.converged) for one in (found, slope, back))
-        return found if leads and returns and rests else None
-
-    def _from(self, known: Dispersion, value: float) -> Dispersion:
-        circuit, z = self.at(value)
-        return dispersion(circuit, z, start=known.point.state)
-
-    def onset(self, known: Dispersion, other: Dispersion, low: float, high: float) -> Onset | None:
-        """By bisection to `least`, with what is known at two values; None if it is a state's end
-        that lies there."""
-        rising = other.spectral_abscissa > 0
-        wave = (other if rising else known).leading
-        while high - low > self.least and low < (middle := (low + high) / 2) < high:
-            one = _Walk(self.name, self.at, self.least, []).follow(known, low, middle)
-            grows = one.spectral_abscissa > 0
-            wave = one.leading if grows else wave
-            if grows == rising:
-                high = middle
-            else:
-                low, known = middle, one
-        ends = any(low - self.least <= end <= high + self.least for end in self.ends)
-        return None if ends else Onset((low + high) / 2, wave, rising)
-
-    def _least(self, known: Dispersion) -> float:
-        return self.least * (1 if known.point.system.dtype == np.float64 else 1e4)
+def _between(
+    name: str, at: Any, ends: tuple[float, float], known: list[Dispersion], least: float
+) -> Onset | float:
+    """By bisection between two values, with what is known there, to `least`: the onset, or the
+    value at which the state is lost and the other one is another."""
+    low, high = ends
+    below, above = known
+    rising = above.spectral_abscissa > 0
+    while high - low > least and low < (middle := (low + high) / 2) < high:
+        try:
+            one = _at(name, at, middle, below.point.state)
+        except NoSteadyState:
+            return middle
+        if (one.spectral_abscissa > 0) == rising:
+            high, above = middle, one
+        else:
+            low, below = middle, one
+    close = 1e-6 if above.point.system.dtype == np.float64 else 1e-3
+    jump = abs(above.spectral_abscissa - below.spectral_abscissa)
+    if jump > close * np.max(np.abs(above.eigenvalues)):
+        return (low + high) / 2
+    return Onset((low + high) / 2, (above if rising else below).leading, rising)

@@ -135,7 +135,7 @@ class Dispersion:
             text.append(f"{side} {scan.parameter} = {one.value:.8g}: {words}")
         for value in scan.ends:
             near = f"near {scan.parameter} = {value:.8g}"
-            text.append(f"{near} the uniform state ends; another one is followed beyond")
+            text.append(f"{near} the uniform state is lost; beyond is another")
         if not scan.onsets:
             text.append("no onset between these values")
         stable = all(row["stable"] for row in rows)
