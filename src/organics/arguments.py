@@ -6,6 +6,8 @@ from typing import Any, get_args
 
 import numpy as np
 
+from organics.names import ProductType
+
 _FLOAT_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -144,3 +146,13 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 def _initials(words: str) -> str:
     return "".join(word[:1] for word in words.split("-"))
+
+
+def require_rounded(products: ProductType, dtype: Any) -> None:
+    """Refuse products of numbers in bfloat16 where the others are not in float32; `dtype` is that
+    of NumPy or PyTorch."""
+    if products != "full" and str(dtype).removeprefix("torch.") != "float32":
+        raise ValueError(
+            f"`products` must be 'full' for numbers of type {dtype}, not {products!r}: products "
+            "of numbers in bfloat16 are summed in float32."
+        )

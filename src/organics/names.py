@@ -52,6 +52,8 @@ ImageRecurrence = Literal["free", StaticRecurrence]
 """Recurrent weights of recurrent layers on images."""
 Drive = Literal["signed", "rectified", "unit"]
 TimeConstants = Literal["learned", "fixed", "modulated", "modulated-y"]
+MODULATED: dict[TimeConstants, int] = {"modulated": 4, "modulated-y": 1}
+"""How many of the rates of y, a, b0 and b follow the input and the potentials; else none."""
 """Time constants of recurrent layers; modulated ones follow the input and the potentials."""
 Mechanism = Literal["freeze", "integrate", "attract"]
 """What holds a value: `y` slows down; gains close, and `y` leaks as slowly as `sqrt(a)` is small;

@@ -67,8 +67,8 @@ def wave_onsets(
     by bisection to 1e-10 of the range.
 
     The parameter is a factor on the drive ("z") or on the weights ("W", "W_r"), or an array of
-    equal entries ("tau_a"). The uniform state is searched for at each value from that at the
-    one before. Two onsets between neighbouring values cancel and are not seen.
+    equal entries ("tau_a"). The uniform state is searched for at each value from the one
+    before. Two onsets between neighbouring values cancel and are not seen.
 
     Raises `ValueError` for arguments other than these, and as `dispersion` does, and
     `NoSteadyState` where no uniform state is found.

@@ -72,12 +72,11 @@ class Dispersion:
             )
         waves = _waves(found)
         for path in self.out:
-            figure = path.suffix.lower() in FIGURES
-            if figure:
+            if path.suffix.lower() in FIGURES:
                 drawn = plots.dispersion_curves(found.wavenumbers, found.eigenvalues)
                 plots.save_figure(drawn, path)
             else:
-                _write(path, {"periods": waves["periods"], **_columns(waves)})
+                _write(path, waves)
         document = about(self.file, circuit) | {
             "z": found.point.z,
             **_uniform(found),
@@ -182,10 +181,6 @@ def _waves(found: Any) -> dict[str, Any]:
         "rate": fastest.real,
         "frequency_hz": 1000 * np.where(oscillates, np.abs(fastest.imag), 0) / (2 * np.pi),
     }
-
-
-def _columns(waves: dict[str, Any]) -> dict[str, Any]:
-    return {name: waves[name] for name in ("wavenumber", "rate", "frequency_hz")}
 
 
 def _write(path: Path, columns: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -19,7 +20,7 @@ DIGITS = "digits"
 ENVIRONMENT_VARIABLE = "ORGANICS_DATA"
 
 
-class DataFile:
+class DataFile(ABC):
     """One file of a data set: its name (without `.gz`) and the SHA-256 of its uncompressed
     content."""
 
@@ -32,13 +33,13 @@ class DataFile:
         return [self.name, f"{self.name}.gz"]
 
     @property
+    @abstractmethod
     def size(self) -> int:
         """Bytes of the uncompressed file."""
-        raise NotImplementedError
 
+    @abstractmethod
     def difference(self, content: bytes) -> str:
         """What is known about content of this size that is not its own."""
-        raise NotImplementedError
 
     @property
     def largest_size(self) -> int:
@@ -87,7 +88,21 @@ class IdxFile(DataFile):
 
     def difference(self, content: bytes) -> str:
         """As `DataFile` has it."""
-        return difference(self, content)
+        examples = decode(content, self.name, len(self.shape))
+        if len(self.shape) == 3:
+            turned = encode(np.ascontiguousarray(examples.transpose(0, 2, 1)))
+            if hashlib.sha256(turned).hexdigest() == self.sha256:
+                return f"has the images of {self.name} with rows and columns exchanged."
+        what = "images" if len(self.shape) == 3 else "labels"
+        if not self.unordered_sha256:
+            return f"has other {what} than {self.name}, or another order."
+        sums = sorted(hashlib.sha256(one.tobytes()).digest() for one in examples)
+        if hashlib.sha256(b"".join(sums)).hexdigest() == self.unordered_sha256:
+            return (
+                f"has the {what} of {self.name} in another order. Examples are told apart by their "
+                "number, so the original order is needed."
+            )
+        return f"has other {what} than {self.name}, not only another order."
 
 
 @dataclass(frozen=True)
@@ -191,25 +206,6 @@ class RecordDataset:
 
 
 KnownDataset = FileDataset | RecordDataset
-
-
-def difference(file: IdxFile, content: bytes) -> str:
-    """What is known about content of the shape of `file` that is not its own."""
-    examples = decode(content, file.name, len(file.shape))
-    if len(file.shape) == 3:
-        turned = encode(np.ascontiguousarray(examples.transpose(0, 2, 1)))
-        if hashlib.sha256(turned).hexdigest() == file.sha256:
-            return f"has the images of {file.name} with rows and columns exchanged."
-    what = "images" if len(file.shape) == 3 else "labels"
-    if not file.unordered_sha256:
-        return f"has other {what} than {file.name}, or another order."
-    sums = sorted(hashlib.sha256(one.tobytes()).digest() for one in examples)
-    if hashlib.sha256(b"".join(sums)).hexdigest() == file.unordered_sha256:
-        return (
-            f"has the {what} of {file.name} in another order. Examples are told apart by their "
-            "number, so the original order is needed."
-        )
-    return f"has other {what} than {file.name}, not only another order."
 
 
 def unavailable(dataset: KnownDataset, reasons: Iterable[str]) -> DataUnavailable:

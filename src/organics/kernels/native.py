@@ -16,10 +16,10 @@ from jax.custom_derivatives import SymbolicZero
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int32
 
+from organics.arguments import require_rounded
 from organics.kernels import library, mapping, refusals
 from organics.kernels.cells import Parameters
 from organics.kernels.library import Cell
-from organics.kernels.rounding import require_rounded
 from organics.machine.mesh import alike
 
 _loading = threading.Lock()

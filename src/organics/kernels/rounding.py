@@ -5,9 +5,9 @@ cotangents are rounded, too, as factors of the products that give the gradients.
 """
 
 import jax
-import numpy as np
 from jaxtyping import Array, Float
 
+from organics.arguments import require_rounded
 from organics.names import ProductType
 
 
@@ -28,15 +28,6 @@ def product(
     if bias is not None:
         found = found + of(bias).reshape((1,) * (x.ndim - 1) + (-1,))
     return _rounded_back(found) if rounded else found
-
-
-def require_rounded(products: ProductType, dtype: np.dtype) -> None:
-    """Refuse products of numbers in bfloat16 where the others are not in float32."""
-    if products != "full" and dtype != np.float32:
-        raise ValueError(
-            f"`products` must be 'full' for numbers of type {dtype}, not {products!r}: products "
-            "of numbers in bfloat16 are summed in float32."
-        )
 
 
 def _to_bfloat16(x: Array) -> Array:

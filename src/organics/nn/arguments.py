@@ -11,8 +11,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from organics.arguments import require_among, require_float_type
-from organics.kernels.rounding import require_rounded
+from organics.arguments import require_among, require_float_type, require_rounded
 from organics.names import Backend, Memory, ProductType
 
 Axes = tuple[int | str, ...]

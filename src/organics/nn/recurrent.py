@@ -24,6 +24,7 @@ from organics.kernels import recurrence
 from organics.kernels.equations import Modulation as ModulationWeights
 from organics.kernels.equations import Options, Weights, project, step
 from organics.names import (
+    MODULATED,
     Backend,
     Drive,
     Memory,
@@ -143,7 +144,7 @@ class _Rates(NamedTuple):
     @property
     def modulated(self) -> int:
         """How many of the rates follow the input and the potentials."""
-        return {"modulated": 4, "modulated-y": 1}.get(self.time_constants, 0)
+        return MODULATED.get(self.time_constants, 0)
 
 
 _SHORTEST, _LONGEST = 1.25, 5.0

@@ -12,9 +12,16 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 import organics.torch.authors as authors
 import organics.torch.equations as equations
 import organics.torch.kernel as kernel
-from organics.arguments import require_among, require_flag, require_positive, require_sizes
+from organics.arguments import (
+    require_among,
+    require_flag,
+    require_positive,
+    require_rounded,
+    require_sizes,
+)
 from organics.kernels import library
 from organics.names import (
+    MODULATED,
     Backend,
     Drive,
     Memory,
@@ -46,10 +53,6 @@ class _Start(nn.Module):
         return torch.cat([self.y, self.a, self.b0, self.b])
 
 
-_MODULATED = {"modulated": 4, "modulated-y": 1}
-"""How many of the rates of y, a, b0 and b follow the input and the potentials."""
-
-
 class _Modulation(nn.Module):
     """What makes k rates do so; names and shapes as in `organics.nn.recurrent.Modulation`."""
 
@@ -77,7 +80,7 @@ class _Cell(nn.Module):
         self.register_parameter("W_r", None if identity else parameter(n, n))
         self.log_W = parameter(n, n)
         self.register_parameter("raw_rates", None if fixed else parameter(4, n))
-        k = _MODULATED.get(options["time_constants"], 0)
+        k = MODULATED.get(options["time_constants"], 0)
         self.modulation = _Modulation(k, m, n, factory) if k else None
         self.start = _Start(n, factory)
         self.constraint: Recurrence = options["recurrent"]
@@ -261,10 +264,10 @@ class ORGaNICs(Exchanged, nn.Module):
             rectified=bool(rectified),
             rectified_after=rectification == "outside" and recurrent != "identity",
             rectified_drive=drive == "rectified",
-            modulated=_MODULATED.get(time_constants, 0),
+            modulated=MODULATED.get(time_constants, 0),
             rounded=products == "bfloat16",
         )
-        self._require_rounded(torch.get_default_dtype() if dtype is None else dtype)
+        require_rounded(products, torch.get_default_dtype() if dtype is None else dtype)
         factory = {"device": device, "dtype": dtype}
         sizes = (input_size, *[hidden_size] * num_layers)
         self.cells = nn.ModuleList(
@@ -417,19 +420,12 @@ class ORGaNICs(Exchanged, nn.Module):
     def _as_typed(self, x: Tensor) -> Tensor:
         """`x` in the type of the layer, which it must have, except under autocast."""
         dtype = self.cells[0].log_W.dtype
-        self._require_rounded(dtype)
+        require_rounded(self.products, dtype)
         if x.dtype == dtype:
             return x
         if torch.is_autocast_enabled(x.device.type) and x.is_floating_point():
             return x.to(dtype)
         raise ValueError(f"`input` must be of the layer's type {dtype}, not {x.dtype}.")
-
-    def _require_rounded(self, dtype: torch.dtype) -> None:
-        if self.products != "full" and dtype != torch.float32:
-            raise ValueError(
-                f"`products` must be 'full' for numbers of type {dtype}, not {self.products!r}: "
-                "products of numbers in bfloat16 are summed in float32."
-            )
 
     def _states(self, h0: State | None, x: Tensor, batched: bool) -> list[Tensor]:
         """The state before the first step of each circuit, (batch, 4 n)."""
