@@ -306,6 +306,18 @@ OURS: tuple[Target, ...] = (
         room="ours",
     ),
     Target(
+        name="ablation",
+        title="What makes the difference on long sequences",
+        claim="On permuted images circuits learn more with modulated time constants, with two "
+        "layers, and with `W_r = I` than with learned `W_r`.",
+        source=_OURS,
+        minutes=60.0,
+        needs=("mnist",),
+        alone=True,
+        trains=True,
+        room="ours",
+    ),
+    Target(
         name="hierarchy",
         title="Two areas with feedback",
         claim="In two areas with balanced feedback, responses, rhythms, coherence and "

@@ -1,0 +1,220 @@
+"""What makes the difference on long sequences: one setting changed at a time.
+
+MNIST reduced to 14 x 14 pixels, one pixel a step in permuted order. All networks have the same
+number of neurons in each circuit, batches, epochs and schedule. Each row differs from the reference
+in one setting, and the last one in two. Each is trained at every learning rate with the first
+seed; the rate that has the best validation accuracy is trained with the other seeds. Nothing is
+clipped. Complete runs are kept, and an interrupted run continues from its last epoch.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from organics.machine.lapack import single_threaded_lapack
+from organics.machine.side_by_side import side_by_side
+from organics.names import TaskName
+from organics.studies.harness.as_table import draw as draw
+from organics.studies.harness.target import Check, Job, Outcome, Table
+from organics.studies.networks.runs import (
+    Run,
+    accuracies,
+    accuracy_in_words,
+    in_common,
+    reports,
+    run,
+    where,
+)
+from organics.training import SequenceConfig
+
+REFERENCE, BOTH = "reference", "two layers, modulated"
+TWO_LAYERS, MODULATED = "two layers", "time constants modulated"
+FREE, BOUNDED, SEMIDEFINITE = "W_r free", "W_r bounded", "W_r semidefinite"
+
+CHANGES: dict[str, dict[str, Any]] = {
+    REFERENCE: {},
+    BOTH: {"layers": 2, "time_constants": "modulated"},
+    MODULATED: {"time_constants": "modulated"},
+    "those of y modulated": {"time_constants": "modulated-y"},
+    "time constants fixed": {"time_constants": "fixed"},
+    "of y spread from 2 to 50 steps": {"initial_time_constants": (2.0, 50.0)},
+    TWO_LAYERS: {"layers": 2},
+    "y slower: 0.2": {"dt_tau_max_y": 0.2},
+    "y faster: 1": {"dt_tau_max_y": 1.0},
+    "a slower: 0.2": {"dt_tau_max_a": 0.2},
+    "gains slower: 0.2": {"dt_tau_max_gates": 0.2},
+    FREE: {"recurrent": "free"},
+    BOUNDED: {"recurrent": "bounded"},
+    SEMIDEFINITE: {"recurrent": "semidefinite"},
+    "drive rectified": {"drive": "rectified"},
+    "drive of norm 1": {"drive": "unit"},
+    "not rectified": {"rectified": False},
+    "products in float32": {"products": "full"},
+}
+"""The settings in which each row differs from the reference."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The runs: for each change, one at every rate, and at the chosen rate one for each seed."""
+
+    task: TaskName = "psmnist"
+    """Task."""
+    resize: int | None = 14
+    """Pixels a side of MNIST's images."""
+    changes: tuple[str, ...] = tuple(CHANGES)
+    """Names in `CHANGES`."""
+    units: int = 64
+    """Neurons of each circuit."""
+    epochs: int = 6
+    """Epochs of each run."""
+    batch_size: int = 64
+    """Images per step."""
+    learning_rates: tuple[float, ...] = (0.02, 0.05)
+    """Largest learning rates."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds."""
+
+
+def compute(job: Job) -> Outcome:
+    """Train missing runs in the folder `ablation` of the runs."""
+    rows = Rows(seeds=tuple(job.seed + i for i in range(3)))
+    if job.quick:
+        rows = replace(
+            rows, task="sdigits", resize=None, changes=(REFERENCE, MODULATED), units=8, epochs=1,
+            batch_size=450, learning_rates=(0.02,), seeds=(job.seed,),
+        )  # fmt: skip
+    return conclude(measure(rows, job))
+
+
+def measure(rows: Rows, job: Job) -> dict[str, Any]:
+    """The accuracies and gradient norms of each change, over the seeds."""
+    job.progress(0.0, f"{len(rows.changes)} settings")
+    folder = (job.runs[0] / "ablation").resolve()
+    groups = side_by_side(
+        _group,
+        [(rows, change, folder) for change in rows.changes],
+        processes=job.processes,
+        cluster=job.cluster,
+    )
+    reference = _setting(rows, REFERENCE, rate=rows.learning_rates[0], seed=rows.seeds[0])
+    return {
+        "settings": in_common(reference, ("learning_rate", "seed")),
+        "rows": [_row(change, *found) for change, found in zip(rows.changes, groups, strict=True)],
+        **where(reports(one for tried, chosen in groups for one in (*tried, *chosen))),
+    }
+
+
+def conclude(found: dict[str, Any]) -> Outcome:
+    """Checks of the accuracies; `found` is the result of `measure`."""
+    rows = {row["change"]: row for row in found["rows"]}
+    checks = [
+        *(_ahead(rows, change, REFERENCE) for change in (MODULATED, TWO_LAYERS)),
+        _ahead(rows, BOTH, TWO_LAYERS),
+        *(_ahead(rows, REFERENCE, change) for change in (FREE, BOUNDED, SEMIDEFINITE)),
+    ]
+    checks = [check for check in checks if check is not None]
+    learned = [row for row in rows.values() if row["mean_test_accuracy"] is not None]
+    best = sorted(learned, key=lambda row: -row["mean_test_accuracy"])[:3]
+    here = "; ".join(f"{row['change']} {accuracy_in_words(row)}" for row in best)
+    columns = ("change", "rate", "parameters", "test accuracy", "gradient norm", "diverged")
+    return Outcome(
+        here or "every run diverged",
+        checks,
+        found,
+        Table(columns, [_cells(row) for row in rows.values()]),
+    )
+
+
+def _ahead(rows: dict[str, dict[str, Any]], one: str, other: str) -> Check | None:
+    """Whether `one` learns more than `other`; None if one of them was not run."""
+    if one not in rows or other not in rows:
+        return None
+    more, less = (rows[name]["mean_test_accuracy"] or 0.0 for name in (one, other))
+    spread = max(rows[name]["sd_test_accuracy"] or 0.0 for name in (one, other))
+    return Check(
+        f"{one}: ahead of {other}",
+        f"{more:.1%}, {less:.1%}",
+        more > less + spread,
+        tolerance="by more than the larger standard deviation",
+    )
+
+
+def _group(rows: Rows, change: str, folder: Path) -> tuple[list[Run], list[Run]]:
+    """The runs with the first seed at all rates, and those with all seeds at the best rate."""
+    with single_threaded_lapack():
+        tried = [_run(rows, change, rate, rows.seeds[0], folder) for rate in rows.learning_rates]
+        best = max(tried, key=_validated)
+        if best.report is None:
+            return tried, [best]
+        rate = best.setting.learning_rate
+        others = [_run(rows, change, rate, seed, folder) for seed in rows.seeds[1:]]
+    return tried, [best, *others]
+
+
+def _validated(one: Run) -> float:
+    return 0.0 if one.report is None else one.report.validation_accuracy
+
+
+def _run(rows: Rows, change: str, rate: float, seed: int, folder: Path) -> Run:
+    setting = _setting(rows, change, rate, seed)
+    words = "".join(c if c.isalnum() or c == "." else " " for c in change).split()
+    size = "" if rows.resize is None else str(rows.resize)
+    name = f"{rows.task}{size}-{rows.units}-{'-'.join(words)}-{rate:g}-seed{seed}"
+    return run(setting, folder / name)
+
+
+def _setting(rows: Rows, change: str, rate: float, seed: int) -> SequenceConfig:
+    shared = {
+        "task": rows.task,
+        "resize": rows.resize,
+        "units": rows.units,
+        "recurrent": "identity",
+        "dt_tau_max_y": 0.6,
+        "dt_tau_max_a": 1.0,
+        "dt_tau_max_gates": 1.0,
+        "products": "bfloat16",
+        "epochs": rows.epochs,
+        "batch_size": rows.batch_size,
+        "schedule": "warmup-cosine",
+        "learning_rate": rate,
+        "seed": seed,
+    }
+    return SequenceConfig(**(shared | CHANGES[change]))
+
+
+def _row(change: str, tried: list[Run], chosen: list[Run]) -> dict[str, Any]:
+    complete = reports(chosen)
+    norms = [norm for one in chosen if one.report is not None for norm in one.gradient_norms()]
+    return {
+        "change": change,
+        "differing": CHANGES[change],
+        "tried": [
+            {
+                "learning_rate": one.setting.learning_rate,
+                "validation_accuracy": None if one.report is None else round(_validated(one), 6),
+            }
+            for one in tried
+        ],
+        "learning_rate": chosen[0].setting.learning_rate,
+        "parameters": complete[0].parameters if complete else None,
+        **accuracies(complete),
+        "largest_gradient_norm": max(norms, default=None),
+        "diverged_at_step": [one.diverged_at_step for one in (*tried, *chosen[1:])],
+        "seconds_per_epoch": [round(report.seconds_per_epoch, 2) for report in complete],
+    }
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    steps = row["diverged_at_step"]
+    diverged = f"{sum(step is not None for step in steps)} of {len(steps)}"
+    if row["mean_test_accuracy"] is None:
+        return [row["change"], "", "", "", "", diverged]
+    return [
+        row["change"],
+        f"{row['learning_rate']:g}",
+        f"{row['parameters']:,}",
+        accuracy_in_words(row),
+        "" if row["largest_gradient_norm"] is None else f"{row['largest_gradient_norm']:.1f}",
+        diverged,
+    ]

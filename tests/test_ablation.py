@@ -1,0 +1,91 @@
+from collections import Counter
+
+import pytest
+
+from organics.plots import save_figure
+from organics.studies.harness.target import Job
+from organics.studies.networks.runs import Run
+from organics.studies.ours import ablation
+from organics.studies.ours.ablation import BOTH, CHANGES, FREE, MODULATED, REFERENCE, TWO_LAYERS
+from organics.training import Report
+
+ROWS = ablation.Rows()
+
+
+def job(folder):
+    return Job(folder, runs=(folder,), processes=1)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The runs asked for, none of which is trained: 0.05 is the better rate but for two layers, a
+    free `W_r` diverges at it, and more seeds are more accurate on the test images."""
+    asked = []
+
+    def run(setting, folder):
+        asked.append((setting, folder))
+        if setting.recurrent == "free" and setting.learning_rate == 0.05:
+            return Run(setting, folder, None, 7)
+        best = 0.02 if setting.layers == 2 else 0.05
+        report = Report(
+            dataset=setting.task, model="organics", layers=(64,), recurrent="", parameters=10,
+            seed=setting.seed, epochs=1, best_epoch=1, test_loss=1.0, seconds_per_epoch=1.0,
+            device="", platform="", versions={}, test_accuracy=0.9 + setting.seed / 100,
+            validation_accuracy=0.9 if setting.learning_rate == best else 0.8,
+        )  # fmt: skip
+        return Run(setting, folder, report, None)
+
+    monkeypatch.setattr(ablation, "run", run)
+    return asked
+
+
+def test_each_row_has_its_change_and_its_best_rate_with_all_seeds(trained, tmp_path):
+    found = ablation.measure(ROWS, job(tmp_path))
+    rows = {row["change"]: row for row in found["rows"]}
+    assert list(rows) == list(CHANGES)
+    assert len(trained) == 4 * len(CHANGES)
+    assert len({folder for _, folder in trained}) == len(trained)
+    rates = {name: row["learning_rate"] for name, row in rows.items()}
+    assert rates.pop(TWO_LAYERS) == rates.pop(BOTH) == rates.pop(FREE) == 0.02
+    assert set(rates.values()) == {0.05}
+    for row in rows.values():
+        assert row["seeds"] == [0, 1, 2] and row["mean_test_accuracy"] == pytest.approx(0.91)
+    assert rows[FREE]["diverged_at_step"] == [None, 7, None, None]
+    assert found["settings"]["epochs"] == ROWS.epochs and "seed" not in found["settings"]
+    reference = trained[0][0]
+    for setting, _ in trained:
+        differing = {k: v for k, v in vars(setting).items() if v != getattr(reference, k)}
+        assert {k: v for k, v in differing.items() if k not in ("learning_rate", "seed")} in (
+            CHANGES.values()
+        )
+    assert Counter(setting.seed for setting, _ in trained) == {0: 36, 1: 18, 2: 18}
+    outcome = ablation.conclude(found)
+    assert [line[0] for line in outcome.table.rows] == list(CHANGES)
+    assert outcome.table.rows[list(CHANGES).index(FREE)][-1] == "1 of 4"
+    save_figure(ablation.draw(outcome), tmp_path / "table.png")
+
+
+def test_a_row_of_which_every_run_diverges_has_no_accuracy(monkeypatch, tmp_path):
+    monkeypatch.setattr(ablation, "run", lambda setting, folder: Run(setting, folder, None, 3))
+    rows = ablation.Rows(changes=(REFERENCE,))
+    outcome = ablation.conclude(ablation.measure(rows, job(tmp_path)))
+    assert outcome.here == "every run diverged" and outcome.verdict == "not run"
+    assert outcome.table.rows == [[REFERENCE, "", "", "", "", "2 of 2"]]
+
+
+@pytest.mark.usefixtures("trained")
+def test_every_check_can_fail(tmp_path):
+    found = ablation.measure(ROWS, job(tmp_path))
+    means = {MODULATED: 0.94, TWO_LAYERS: 0.94, BOTH: 0.96, REFERENCE: 0.92}
+
+    def answers(**change):
+        rows = [
+            row | {"mean_test_accuracy": (means | change).get(row["change"], 0.9)}
+            for row in found["rows"]
+        ]
+        return [check.holds for check in ablation.conclude({"rows": rows}).checks]
+
+    assert answers() == [True] * 6
+    assert answers(**{BOTH: 0.945}) == [True, True, False, True, True, True]
+    assert answers(**{REFERENCE: 0.935}) == [False, False, True, True, True, True]
+    assert answers(**{FREE: 0.915}) == [True, True, True, False, True, True]
