@@ -4,6 +4,7 @@ import pytest
 
 from organics.plots import save_figure
 from organics.studies.harness.target import Job
+from organics.studies.networks import tuned as networks_tuned
 from organics.studies.networks.runs import Run
 from organics.studies.ours import ablation
 from organics.studies.ours.ablation import BOTH, CHANGES, FREE, MODULATED, REFERENCE, TWO_LAYERS
@@ -35,7 +36,7 @@ def trained(monkeypatch):
         )  # fmt: skip
         return Run(setting, folder, report, None)
 
-    monkeypatch.setattr(ablation, "run", run)
+    monkeypatch.setattr(networks_tuned, "run", run)
     return asked
 
 
@@ -66,7 +67,9 @@ def test_each_row_has_its_change_and_its_best_rate_with_all_seeds(trained, tmp_p
 
 
 def test_a_row_of_which_every_run_diverges_has_no_accuracy(monkeypatch, tmp_path):
-    monkeypatch.setattr(ablation, "run", lambda setting, folder: Run(setting, folder, None, 3))
+    monkeypatch.setattr(
+        networks_tuned, "run", lambda setting, folder: Run(setting, folder, None, 3)
+    )
     rows = ablation.Rows(changes=(REFERENCE,))
     outcome = ablation.conclude(ablation.measure(rows, job(tmp_path)))
     assert outcome.here == "every run diverged" and outcome.verdict == "not run"

@@ -11,20 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from organics.machine.lapack import single_threaded_lapack
 from organics.machine.side_by_side import side_by_side
 from organics.names import TaskName
 from organics.studies.harness.as_table import draw as draw
 from organics.studies.harness.target import Check, Job, Outcome, Table
-from organics.studies.networks.runs import (
-    Run,
-    accuracies,
-    accuracy_in_words,
-    in_common,
-    reports,
-    run,
-    where,
-)
+from organics.studies.networks.runs import accuracy_in_words, in_common, reports, where
+from organics.studies.networks.tuned import Tuned, summary, tuned
 from organics.training import SequenceConfig
 
 REFERENCE, BOTH = "reference", "two layers, modulated"
@@ -97,11 +89,13 @@ def measure(rows: Rows, job: Job) -> dict[str, Any]:
         processes=job.processes,
         cluster=job.cluster,
     )
-    reference = _setting(rows, REFERENCE, rate=rows.learning_rates[0], seed=rows.seeds[0])
     return {
-        "settings": in_common(reference, ("learning_rate", "seed")),
-        "rows": [_row(change, *found) for change, found in zip(rows.changes, groups, strict=True)],
-        **where(reports(one for tried, chosen in groups for one in (*tried, *chosen))),
+        "settings": in_common(_setting(rows, REFERENCE), ("learning_rate", "seed")),
+        "rows": [
+            {"change": change, "differing": CHANGES[change], **summary(found)}
+            for change, found in zip(rows.changes, groups, strict=True)
+        ],
+        **where(reports(one for found in groups for one in found.all())),
     }
 
 
@@ -140,31 +134,14 @@ def _ahead(rows: dict[str, dict[str, Any]], one: str, other: str) -> Check | Non
     )
 
 
-def _group(rows: Rows, change: str, folder: Path) -> tuple[list[Run], list[Run]]:
-    """The runs with the first seed at all rates, and those with all seeds at the best rate."""
-    with single_threaded_lapack():
-        tried = [_run(rows, change, rate, rows.seeds[0], folder) for rate in rows.learning_rates]
-        best = max(tried, key=_validated)
-        if best.report is None:
-            return tried, [best]
-        rate = best.setting.learning_rate
-        others = [_run(rows, change, rate, seed, folder) for seed in rows.seeds[1:]]
-    return tried, [best, *others]
-
-
-def _validated(one: Run) -> float:
-    return 0.0 if one.report is None else one.report.validation_accuracy
-
-
-def _run(rows: Rows, change: str, rate: float, seed: int, folder: Path) -> Run:
-    setting = _setting(rows, change, rate, seed)
+def _group(rows: Rows, change: str, folder: Path) -> Tuned:
     words = "".join(c if c.isalnum() or c == "." else " " for c in change).split()
     size = "" if rows.resize is None else str(rows.resize)
-    name = f"{rows.task}{size}-{rows.units}-{'-'.join(words)}-{rate:g}-seed{seed}"
-    return run(setting, folder / name)
+    name = f"{rows.task}{size}-{rows.units}-{'-'.join(words)}"
+    return tuned(name, _setting(rows, change), rows.learning_rates, rows.seeds, folder)
 
 
-def _setting(rows: Rows, change: str, rate: float, seed: int) -> SequenceConfig:
+def _setting(rows: Rows, change: str) -> SequenceConfig:
     shared = {
         "task": rows.task,
         "resize": rows.resize,
@@ -177,32 +154,8 @@ def _setting(rows: Rows, change: str, rate: float, seed: int) -> SequenceConfig:
         "epochs": rows.epochs,
         "batch_size": rows.batch_size,
         "schedule": "warmup-cosine",
-        "learning_rate": rate,
-        "seed": seed,
     }
     return SequenceConfig(**(shared | CHANGES[change]))
-
-
-def _row(change: str, tried: list[Run], chosen: list[Run]) -> dict[str, Any]:
-    complete = reports(chosen)
-    norms = [norm for one in chosen if one.report is not None for norm in one.gradient_norms()]
-    return {
-        "change": change,
-        "differing": CHANGES[change],
-        "tried": [
-            {
-                "learning_rate": one.setting.learning_rate,
-                "validation_accuracy": None if one.report is None else round(_validated(one), 6),
-            }
-            for one in tried
-        ],
-        "learning_rate": chosen[0].setting.learning_rate,
-        "parameters": complete[0].parameters if complete else None,
-        **accuracies(complete),
-        "largest_gradient_norm": max(norms, default=None),
-        "diverged_at_step": [one.diverged_at_step for one in (*tried, *chosen[1:])],
-        "seconds_per_epoch": [round(report.seconds_per_epoch, 2) for report in complete],
-    }
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
