@@ -11,6 +11,7 @@ import scipy.optimize
 
 from organics.linear_stability.spectrum import stability
 from organics.rest.search import steady_state
+from organics.training import Report
 from organics.training.evaluation import build_model, load_dataset
 from organics.training.run_folder import RunFolder
 from organics.trials import trial
@@ -121,3 +122,13 @@ def stored_run(config, folder):
     with RunFolder.begin(folder, config) as begun:
         begun.save_model(build_model(config), 1)
     return folder
+
+
+def untrained_report(config, validated, tested):
+    """The report of a run on sequences that claims to have learned, but did not."""
+    return Report(
+        dataset=config.task, model=config.model, layers=(config.units,), seed=config.seed,
+        recurrent=config.recurrent, parameters=1, epochs=config.epochs, best_epoch=1, test_loss=1.0,
+        validation_accuracy=validated, test_accuracy=tested, seconds_per_epoch=1.0, device="",
+        platform="", versions={},
+    )  # fmt: skip

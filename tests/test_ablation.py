@@ -1,6 +1,7 @@
 from collections import Counter
 
 import pytest
+from programs import untrained_report
 
 from organics.plots import save_figure
 from organics.studies.harness.target import Job
@@ -8,7 +9,6 @@ from organics.studies.networks import tuned as networks_tuned
 from organics.studies.networks.runs import Run
 from organics.studies.ours import ablation
 from organics.studies.ours.ablation import BOTH, CHANGES, FREE, MODULATED, REFERENCE, TWO_LAYERS
-from organics.training import Report
 
 ROWS = ablation.Rows()
 
@@ -28,12 +28,8 @@ def trained(monkeypatch):
         if setting.recurrent == "free" and setting.learning_rate == 0.05:
             return Run(setting, folder, None, 7)
         best = 0.02 if setting.layers == 2 else 0.05
-        report = Report(
-            dataset=setting.task, model="organics", layers=(64,), recurrent="", parameters=10,
-            seed=setting.seed, epochs=1, best_epoch=1, test_loss=1.0, seconds_per_epoch=1.0,
-            device="", platform="", versions={}, test_accuracy=0.9 + setting.seed / 100,
-            validation_accuracy=0.9 if setting.learning_rate == best else 0.8,
-        )  # fmt: skip
+        validated = 0.9 if setting.learning_rate == best else 0.8
+        report = untrained_report(setting, validated, 0.9 + setting.seed / 100)
         return Run(setting, folder, report, None)
 
     monkeypatch.setattr(networks_tuned, "run", run)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from programs import untrained_report
 
 from organics import cli
 from organics.plots import save_figure
@@ -13,7 +14,7 @@ from organics.studies.harness.target import Job
 from organics.studies.networks import protocols
 from organics.studies.networks.trained import command, in_words, trained
 from organics.studies.paper import fig7, table2
-from organics.training import Report, SequenceConfig, step
+from organics.training import SequenceConfig, step
 from organics.training.checkpoint import save_tree
 from organics.training.config import TrainConfig
 from organics.training.evaluation import build_model
@@ -35,13 +36,7 @@ def make_run(path, validation, tested=None, **settings):
     if tested is not None:
         line |= {"epoch": 2, "validation_accuracy": validation - 0.1}
         folder.append("metrics.jsonl", line)
-        report = Report(
-            dataset=config.task, model=config.model, layers=(config.units,), seed=config.seed,
-            recurrent=config.recurrent, parameters=1, epochs=2, best_epoch=1, test_loss=1.0,
-            validation_accuracy=validation, test_accuracy=tested, seconds_per_epoch=1.0, device="",
-            platform="", versions={},
-        )  # fmt: skip
-        folder.save_report(report.to_document())
+        folder.save_report(untrained_report(config, validation, tested).to_document())
     return config
 
 

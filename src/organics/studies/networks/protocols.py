@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from organics.baselines import PUBLISHED
+from organics.names import TaskName
 from organics.training import SequenceConfig
 from organics.training.evaluation import build_model, input_shape
 from organics.training.step import initial_state, make_optimizer, update
 
-TASKS = ("smnist", "psmnist")
+TASKS: tuple[TaskName, ...] = ("smnist", "psmnist")
 TRAINING_IMAGES = 57_000
 SHORT = 14
 """Pixels a side of the images of the shorter task."""

@@ -1,0 +1,83 @@
+import pytest
+from programs import untrained_report
+
+from organics.plots import save_figure
+from organics.studies.harness.target import Job
+from organics.studies.networks import tuned
+from organics.studies.networks.runs import Run
+from organics.studies.ours import shared_protocol
+from organics.studies.ours.shared_protocol import NETWORKS
+
+ROWS = shared_protocol.Rows()
+CIRCUIT = "ORGaNICs, W_r = I"
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The runs that a study asks for, none of which is trained; 0.003 is the best rate."""
+    settings = []
+
+    def run(setting, folder):
+        settings.append(setting)
+        validated = 0.9 if setting.learning_rate == 0.003 else 0.8
+        return Run(setting, folder, untrained_report(setting, validated, 0.99), None)
+
+    monkeypatch.setattr(tuned, "run", run)
+    return settings
+
+
+def measured(tmp_path, rows=ROWS):
+    return shared_protocol.measure(rows, Job(tmp_path, runs=(tmp_path,), processes=1))
+
+
+def test_all_networks_have_the_same_effort(asked, tmp_path):
+    found = measured(tmp_path)
+    each = len(ROWS.learning_rates) + len(ROWS.seeds)
+    assert len(found["rows"]) == 2 * len(NETWORKS) and len(asked) == each * len(found["rows"])
+    assert {row["learning_rate"] for row in found["rows"]} == {0.003}
+    kinds = {}
+    for one in asked:
+        rate = None if one.epochs == ROWS.epochs else one.learning_rate
+        constants = (one.model, one.units, one.time_constants, one.recurrent, one.rectification)
+        kinds.setdefault((one.task, *constants), set()).add((one.epochs, rate, one.seed))
+        assert (one.batch_size, one.optimizer, one.schedule) == (128, "adam", "warmup-cosine")
+        assert one.model in ("lstm", "lem") or one.clip_norm is None
+    assert len(kinds) == len(found["rows"])
+    assert len({frozenset(runs) for runs in kinds.values()}) == 1
+    assert {one.units for one in asked} == {64, 128}
+    shared = ("batch_size", "schedule", "optimizer", "weight_decay", "products", "epochs")
+    assert set(shared) <= set(found["settings"])
+    assert not {"task", "seed", "units", "model", "clip_norm"} & set(found["settings"])
+
+
+@pytest.mark.usefixtures("asked")
+def test_the_table_says_what_falls_short_and_every_check_can_fail(tmp_path):
+    found = measured(tmp_path, shared_protocol.Rows(tasks=("psmnist",)))
+
+    def outcome(**means):
+        rows = [
+            row | {"mean_test_accuracy": means.get(row["model"], row["published"] or 0.95)}
+            for row in found["rows"]
+        ]
+        return shared_protocol.conclude({"rows": rows})
+
+    good = outcome(organics=0.96)
+    assert [check.holds for check in good.checks] == [True, True, True]
+    assert "LEM 96.6%" in good.here and good.verdict == "holds"
+    # a model that falls short is not compared with
+    behind = outcome(organics=0.95, lem=0.97)
+    assert [check.holds for check in behind.checks] == [False, True, True]
+    short = outcome(organics=0.957, lem=0.951, cornn=0.951)
+    assert [check.holds for check in short.checks] == [True, True, False]
+    cells = {line[1]: line[4] for line in short.table.rows}
+    assert cells["LEM"] == "95.1% ± 0.0%; falls short" and "short" not in cells[CIRCUIT]
+    assert "Lipschitz RNN 96.3%" in short.here
+    save_figure(shared_protocol.draw(short), tmp_path / "table.png")
+
+
+def test_circuits_that_diverge_are_counted(monkeypatch, tmp_path):
+    monkeypatch.setattr(tuned, "run", lambda setting, folder: Run(setting, folder, None, 3))
+    found = measured(tmp_path, shared_protocol.Rows(tasks=("smnist",), networks=(CIRCUIT, "LEM")))
+    checks = shared_protocol.conclude(found).checks
+    assert [check.holds for check in checks] == [None, False, False]
+    assert "4 of 4 runs diverge" in checks[1].here
