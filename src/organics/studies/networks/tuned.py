@@ -1,11 +1,14 @@
 """Networks at the best of several learning rates."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from organics.machine.lapack import single_threaded_lapack
+from organics.machine.side_by_side import side_by_side
+from organics.studies.harness.target import Job
 from organics.studies.networks.runs import Run, accuracies, reports, run
 from organics.training import SequenceConfig
 
@@ -22,23 +25,42 @@ class Tuned(NamedTuple):
 
 
 def tuned(
-    name: str,
+    settings: Mapping[str, SequenceConfig],
+    rates: Sequence[float],
+    seeds: Sequence[int],
+    job: Job,
+    study: str,
+    *,
+    trial_epochs: int | None = None,
+) -> dict[str, Tuned]:
+    """Train each network at every rate with the first seed, and at the rate with the best
+    validation accuracy with all seeds; without more seeds if it diverges at every rate.
+
+    Arguments
+        settings: all but the rate and the seed, by the name of the network.
+        study: the folder of its runs, in the first folder of the job's runs.
+        trial_epochs: of the runs that choose the rate; by default as many as of the others.
+    """
+    job.progress(0.0, f"{len(settings)} networks")
+    folder = (job.runs[0] / study).resolve()
+    found = side_by_side(
+        _tuned,
+        [(*one, rates, seeds, folder, trial_epochs) for one in settings.items()],
+        processes=job.processes,
+        cluster=job.cluster,
+    )
+    return dict(zip(settings, found, strict=True))
+
+
+def _tuned(
+    network: str,
     setting: SequenceConfig,
     rates: Sequence[float],
     seeds: Sequence[int],
     folder: Path,
-    *,
-    trial_epochs: int | None = None,
+    trial_epochs: int | None,
 ) -> Tuned:
-    """Train a network at every rate, and with all seeds at the rate with the best validation
-    accuracy; without more seeds if it diverges at every rate.
-
-    Arguments
-        name: begins the names of the runs' folders in `folder`.
-        setting: all but the rate and the seed.
-        trial_epochs: of the runs that choose the rate; by default as many as of the others.
-    """
-
+    name = re.sub(r"[^\w.]+", "-", network)
     done: dict[Path, Run] = {}
 
     def one(rate: float, seed: int, epochs: int) -> Run:

@@ -8,15 +8,13 @@ clipped. Complete runs are kept, and an interrupted run continues from its last 
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from organics.machine.side_by_side import side_by_side
 from organics.names import TaskName
 from organics.studies.harness.as_table import draw as draw
 from organics.studies.harness.target import Check, Job, Outcome, Table
 from organics.studies.networks.runs import accuracy_in_words, in_common, reports, where
-from organics.studies.networks.tuned import Tuned, summary, tuned
+from organics.studies.networks.tuned import summary, tuned
 from organics.training import SequenceConfig
 
 REFERENCE, BOTH = "reference", "two layers, modulated"
@@ -81,21 +79,15 @@ def compute(job: Job) -> Outcome:
 
 def measure(rows: Rows, job: Job) -> dict[str, Any]:
     """The accuracies and gradient norms of each change, over the seeds."""
-    job.progress(0.0, f"{len(rows.changes)} settings")
-    folder = (job.runs[0] / "ablation").resolve()
-    groups = side_by_side(
-        _group,
-        [(rows, change, folder) for change in rows.changes],
-        processes=job.processes,
-        cluster=job.cluster,
-    )
+    settings = {f"{rows.task}, {change}": _setting(rows, change) for change in rows.changes}
+    found = tuned(settings, rows.learning_rates, rows.seeds, job, "ablation")
     return {
         "settings": in_common(_setting(rows, REFERENCE), ("learning_rate", "seed")),
         "rows": [
-            {"change": change, "differing": CHANGES[change], **summary(found)}
-            for change, found in zip(rows.changes, groups, strict=True)
+            {"change": change, "differing": CHANGES[change], **summary(one)}
+            for change, one in zip(rows.changes, found.values(), strict=True)
         ],
-        **where(reports(one for found in groups for one in found.all())),
+        **where(reports(run for one in found.values() for run in one.all())),
     }
 
 
@@ -132,13 +124,6 @@ def _ahead(rows: dict[str, dict[str, Any]], one: str, other: str) -> Check | Non
         more > less + spread,
         tolerance="by more than the larger standard deviation",
     )
-
-
-def _group(rows: Rows, change: str, folder: Path) -> Tuned:
-    words = "".join(c if c.isalnum() or c == "." else " " for c in change).split()
-    size = "" if rows.resize is None else str(rows.resize)
-    name = f"{rows.task}{size}-{rows.units}-{'-'.join(words)}"
-    return tuned(name, _setting(rows, change), rows.learning_rates, rows.seeds, folder)
 
 
 def _setting(rows: Rows, change: str) -> SequenceConfig:

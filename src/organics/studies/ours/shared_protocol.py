@@ -12,17 +12,15 @@ Source: after Rawat et al. 2024, Table 2.
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from organics.baselines import PUBLISHED
-from organics.machine.side_by_side import side_by_side
 from organics.names import TaskName
 from organics.studies.harness.as_table import draw as draw
 from organics.studies.harness.target import Check, Job, Outcome, Table
 from organics.studies.networks.protocols import PAPER, TASKS
 from organics.studies.networks.runs import accuracy_in_words, in_common, reports, where
-from organics.studies.networks.tuned import Tuned, summary, tuned
+from organics.studies.networks.tuned import summary, tuned
 from organics.training import SequenceConfig
 
 _FAST = {"dt_tau_max_y": 0.6, "dt_tau_max_a": 1.0, "dt_tau_max_gates": 1.0}
@@ -91,35 +89,34 @@ def compute(job: Job) -> Outcome:
 
 def measure(rows: Rows, job: Job) -> dict[str, Any]:
     """The accuracies and gradient norms of each network on each task, over the seeds."""
-    pairs: list[tuple[TaskName, str]] = [
-        (task, network) for network in rows.networks for task in rows.tasks
-    ]
-    job.progress(0.0, f"{len(pairs)} networks")
-    folder = (job.runs[0] / "shared_protocol").resolve()
-    groups = side_by_side(
-        _group,
-        [(rows, *pair, folder) for pair in pairs],
-        processes=job.processes,
-        cluster=job.cluster,
-    )
+    settings = {
+        f"{task}, {network}": _setting(rows, task, network)
+        for network in rows.networks
+        for task in rows.tasks
+    }
+    found = tuned(
+        settings, rows.learning_rates, rows.seeds, job, "shared_protocol",
+        trial_epochs=rows.trial_epochs,
+    )  # fmt: skip
     differing = {"task", "learning_rate", "seed", "units", "model", "hyperparameters"}
     differing |= {"clip_norm", *(name for network in NETWORKS.values() for name in network)}
-    one = _setting(rows, *pairs[0])
+    one = next(iter(settings.values()))
     return {
         "settings": in_common(one, tuple(differing)) | {"trial_epochs": rows.trial_epochs},
         "rows": [
             {
                 "task": task,
                 "network": network,
-                "model": _setting(rows, task, network).model,
+                "model": settings[f"{task}, {network}"].model,
                 "differing": _differing(task, network),
                 "units": _units(rows, network),
                 "published": published(task, network),
-                **summary(found),
+                **summary(found[f"{task}, {network}"]),
             }
-            for (task, network), found in zip(pairs, groups, strict=True)
+            for task in rows.tasks
+            for network in rows.networks
         ],
-        **where(reports(run for found in groups for run in found.all())),
+        **where(reports(run for one in found.values() for run in one.all())),
     }
 
 
@@ -184,15 +181,6 @@ def _mean(row: dict[str, Any]) -> float:
 
 def _falls_short(row: dict[str, Any]) -> bool:
     return row["published"] is not None and _mean(row) < row["published"] - NEAR
-
-
-def _group(rows: Rows, task: TaskName, network: str, folder: Path) -> Tuned:
-    words = "".join(c if c.isalnum() or c in "_-" else " " for c in network).split()
-    name = f"{task}-{_units(rows, network)}-{'-'.join(words)}"
-    setting = _setting(rows, task, network)
-    return tuned(
-        name, setting, rows.learning_rates, rows.seeds, folder, trial_epochs=rows.trial_epochs
-    )
 
 
 def _units(rows: Rows, network: str) -> int:
