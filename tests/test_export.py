@@ -132,7 +132,7 @@ def test_what_is_refused(tmp_path, capsys, monkeypatch):
 @formats
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("without_type_checks")
-@pytest.mark.parametrize("kind", ["modulated", "modulated-y"])
+@pytest.mark.parametrize("kind", ["modulated", "modulated-together", "modulated-y"])
 def test_modulated_time_constants(format, kind, tmp_path):
     """With a modulation that does something, and without one."""
     options = {"time_constants": kind, "recurrent": "identity", "dt_tau_max_y": 0.5}

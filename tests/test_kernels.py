@@ -205,16 +205,16 @@ def test_native_agrees_where_sequences_end_early(keep, sequence, identity):
 
 
 @needs_native
-@pytest.mark.parametrize("modulated, identity", [(4, False), (1, True)])
-def test_native_agrees_with_modulated_rates(modulated, identity):
+@pytest.mark.parametrize("modulated, sums, identity", [(4, 4, False), (1, 1, True), (4, 1, True)])
+def test_native_agrees_with_modulated_rates(modulated, sums, identity):
     """In several tiles of samples, with sequences that end early, in either type."""
     H, m, batch = 17, 2, 35
     (weights, x, state), cotangents = problem(13, H, m, 18, batch, identity=identity)
     rng = np.random.default_rng(13)
     raw = rng.normal(size=(modulated, H))
-    potentials = rng.normal(size=(modulated * H, 2 * H))
+    potentials = rng.normal(size=(sums * H, 2 * H))
     potentials[0] = 0  # where nothing moves
-    of_input = rng.normal(size=(modulated * H, m))
+    of_input = rng.normal(size=(sums * H, m))
     of_input[0] = 0
     opened, largest = 1 / (1 + np.exp(-raw)), rng.uniform(0.1, 0.9, raw.shape)
     weights = weights._replace(

@@ -21,7 +21,7 @@ from organics.training.config import SequenceConfig, read_config
 M, N = 2, 4
 LARGE = {"dt_tau_max_y": 0.5, "dt_tau_max_a": 0.4, "dt_tau_max_gates": 0.7}
 BACKENDS = ["scan", *([] if native.unavailable() else ["native"])]
-kinds = pytest.mark.parametrize("kind", ["modulated", "modulated-y"])
+kinds = pytest.mark.parametrize("kind", ["modulated", "modulated-together", "modulated-y"])
 backends = pytest.mark.parametrize("backend", BACKENDS)
 
 
@@ -58,7 +58,8 @@ class Oracle:
         self.W_r = np.eye(c.size) if c.W_r is None else c.W_r
         self.W_z, self.raw, self.largest = c.W_zx, c.raw_rates, c.largest_rates
         self.gates = [(c.W_b0x, c.W_b0y, c.W_b0a), (c.W_bx, c.W_by, c.W_ba)]
-        self.T = list(zip(c.modulation.T_x, c.modulation.T_y, c.modulation.T_a, strict=True))
+        T = list(zip(c.modulation.T_x, c.modulation.T_y, c.modulation.T_a, strict=True))
+        self.T = T * (c.modulation.count // len(T))  # all rates may have the same
 
     def parts(self, X, x):
         y, a, b0, b = np.split(X, 4)

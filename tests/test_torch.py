@@ -222,7 +222,7 @@ def test_padding_changes_nothing(backend, memory):
 
 
 @backends
-@pytest.mark.parametrize("kind", ["modulated", "modulated-y"])
+@pytest.mark.parametrize("kind", ["modulated", "modulated-together", "modulated-y"])
 def test_without_modulation_it_is_the_layer_that_learns_rates(backend, kind):
     """Bit by bit; and gradients reach the modulation from there."""
     learned, moving = made(backend), made(backend, time_constants=kind)

@@ -51,10 +51,15 @@ Recurrence = Literal["free", StaticRecurrence, "semidefinite"]
 ImageRecurrence = Literal["free", StaticRecurrence]
 """Recurrent weights of recurrent layers on images."""
 Drive = Literal["signed", "rectified", "unit"]
-TimeConstants = Literal["learned", "fixed", "modulated", "modulated-y"]
-MODULATED: dict[TimeConstants, int] = {"modulated": 4, "modulated-y": 1}
-"""How many of the rates of y, a, b0 and b follow the input and the potentials; else none."""
+TimeConstants = Literal["learned", "fixed", "modulated", "modulated-together", "modulated-y"]
 """Time constants of recurrent layers; modulated ones follow the input and the potentials."""
+MODULATED: dict[TimeConstants, tuple[int, int]] = {
+    "modulated": (4, 4),
+    "modulated-together": (4, 1),
+    "modulated-y": (1, 1),
+}
+"""How many of the rates of y, a, b0 and b follow the input and the potentials, and how many sums of
+these they follow; of the others, none."""
 Mechanism = Literal["freeze", "integrate", "attract"]
 """What holds a value: `y` slows down; gains close, and `y` leaks as slowly as `sqrt(a)` is small;
 or there are several stable states."""

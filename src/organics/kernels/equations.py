@@ -43,8 +43,11 @@ class Options:
         """The circuit's cell in the native kernels."""
         identity, modulation = weights.recurrent is None, weights.modulation
         modulated = 0 if modulation is None else modulation.raw.shape[0]
+        sums = 0 if modulation is None else modulation.sums
         options = self.rectified, self.rectified_after, self.rectified_drive
-        return gated_cell(identity, *options, modulated=modulated, products=self.products)
+        return gated_cell(
+            identity, *options, modulated=modulated, sums=sums, products=self.products
+        )
 
     def parameters(self, weights: "Weights") -> Parameters:
         """The arrays that the native kernels compute with."""
@@ -70,7 +73,8 @@ class Options:
 
 class Modulation(NamedTuple):
     """What makes the first k of the rates of y, a, b0 and b follow the input and the potentials:
-    each is `largest * sigmoid(raw + input x + potentials (y | a))`. k is 1 or 4.
+    each is `largest * sigmoid(raw + input x + potentials (y | a))`. k is 1 or 4. Each has rows of
+    `input` and `potentials` of its own, s = k, or all have the same, s = 1.
 
     `opened` is `sigmoid(raw)`. It is used where the sum of the products is 0, so that there the
     rates are those of a circuit without modulation bit by bit, whatever computes the sigmoid. It
@@ -80,8 +84,13 @@ class Modulation(NamedTuple):
     raw: Float[Array, "k H"]
     opened: Float[Array, "k H"]
     largest: Float[Array, "k H"]
-    potentials: Float[Array, "k_H two_H"]
-    input: Float[Array, "k_H m"]
+    potentials: Float[Array, "s_H two_H"]
+    input: Float[Array, "s_H m"]
+
+    @property
+    def sums(self) -> int:
+        """s."""
+        return self.potentials.shape[0] // self.raw.shape[1]
 
 
 class Weights(NamedTuple):
@@ -150,6 +159,7 @@ def _rates(
     )
     shift = product(state[:, : 2 * H], modulation.potentials, options.products)
     shift = projected[:, 3 * H :] + shift
+    shift = jnp.tile(shift, (1, raw.shape[1] // shift.shape[1]))
     moving = jax.lax.stop_gradient(largest) * _opened(raw, opened, shift)
     rest = jnp.broadcast_to(fixed[:, raw.shape[1] :], (state.shape[0], 4 * H - raw.shape[1]))
     return jnp.concatenate([moving, rest], axis=1)

@@ -64,12 +64,18 @@ def gated_cell(
     rectified_drive: bool,
     *,
     modulated: int = 0,
+    sums: int = 0,
     products: ProductType = "full",
 ) -> Cell:
-    """The gated circuit's cell; the options are those of `organics.kernels.equations`, and the
-    number of modulated rates is 0, 1 or 4."""
+    """The gated circuit's cell; the options are those of `organics.kernels.equations`. The number
+    of modulated rates is 0, 1 or 4; `sums` is the same, or 1 where all follow one sum."""
     options = identity, rectified, rectified_after, rectified_drive
-    name = {0: "organics", 1: "organics-modulated-y", 4: "organics-modulated"}[modulated]
+    name = {
+        (0, 0): "organics",
+        (1, 1): "organics-modulated-y",
+        (4, 4): "organics-modulated",
+        (4, 1): "organics-modulated-together",
+    }[modulated, sums]
     kept = (3 if identity else 4) + modulated
     return Cell(name, 4, kept, tuple(map(float, options)), products)
 

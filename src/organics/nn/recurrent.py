@@ -75,25 +75,28 @@ class _Drawn(NamedTuple):
 
 class Modulation(eqx.Module):
     r"""What makes the rates of a circuit follow its input and its potentials: those of y, a, b0 and
-    b (k = 4), or that of y alone (k = 1) are
+    b, or that of y alone are
 
         dt / tau = largest_rates * sigmoid(raw_rates + T_x x + T_y y + T_a a).
 
     Attributes
-        T_x: (k, n, m).
-        T_y, T_a: (k, n, n).
+        T_x: (s, n, m); each rate has its own (s = 4; of y alone 1), or all have the same (s = 1).
+        T_y, T_a: (s, n, n).
+        count: how many of the rates they move, 4 or 1.
 
     They begin at 0, where the circuit is the one with learned time constants.
     """
 
-    T_x: Float[Array, "k n m"]
-    T_y: Float[Array, "k n n"]
-    T_a: Float[Array, "k n n"]
+    T_x: Float[Array, "s n m"]
+    T_y: Float[Array, "s n n"]
+    T_a: Float[Array, "s n n"]
+    count: int = eqx.field(static=True)
 
-    def __init__(self, count: int, input_size: int, size: int, dtype: np.dtype):
-        self.T_x = jnp.zeros((count, size, input_size), dtype)
-        self.T_y = jnp.zeros((count, size, size), dtype)
-        self.T_a = jnp.zeros((count, size, size), dtype)
+    def __init__(self, count: int, sums: int, input_size: int, size: int, dtype: np.dtype):
+        self.T_x = jnp.zeros((sums, size, input_size), dtype)
+        self.T_y = jnp.zeros((sums, size, size), dtype)
+        self.T_a = jnp.zeros((sums, size, size), dtype)
+        self.count = count
 
 
 # compiled as one program instead of many small ones
@@ -140,11 +143,6 @@ class _Rates(NamedTuple):
     @property
     def learned(self) -> bool:
         return self.time_constants != "fixed"
-
-    @property
-    def modulated(self) -> int:
-        """How many of the rates follow the input and the potentials."""
-        return MODULATED.get(self.time_constants, 0)
 
 
 _SHORTEST, _LONGEST = 1.25, 5.0
@@ -225,8 +223,9 @@ class Cell(eqx.Module):
         self.W_zx, self.W_b0x, self.W_bx = drawn.of_input
         self.W_b0y, self.W_b0a, self.W_by, self.W_ba = drawn.of_gates
         self.W_r, self.log_W, self.raw_rates, self.start = drawn[2:]
-        k = rates.modulated
-        self.modulation = Modulation(k, input_size, size, self.log_W.dtype) if k else None
+        self.modulation = None
+        if moved := MODULATED.get(rates.time_constants):
+            self.modulation = Modulation(*moved, input_size, size, self.log_W.dtype)
         self.constraint = recurrent
         self.unit_drive = drive == "unit"
         self.sigma = sigma
@@ -303,13 +302,13 @@ class Cell(eqx.Module):
         if self.modulation is None or self.raw_rates is None:
             return None
         T_x, T_y, T_a = self.modulation.T_x, self.modulation.T_y, self.modulation.T_a
-        k, n, m = T_x.shape
+        k, (s, n, m) = self.modulation.count, T_x.shape
         return ModulationWeights(
             raw=self.raw_rates[:k],
             opened=self._opened[:k],
             largest=jnp.broadcast_to(self._largest[:k], (k, n)),
-            potentials=jnp.concatenate([T_y, T_a], axis=2).reshape(k * n, 2 * n),
-            input=self._of_x(T_x.reshape(k * n, m)),
+            potentials=jnp.concatenate([T_y, T_a], axis=2).reshape(s * n, 2 * n),
+            input=self._of_x(T_x.reshape(s * n, m)),
         )
 
     def initial_state(self) -> CellState:
@@ -367,8 +366,10 @@ class ORGaNICs(eqx.Module):
         time_constants: "learned" for each neuron; "fixed"; or "modulated", learned and moved by the
             input and the potentials, `dt / tau = largest * sigmoid(raw + T_x x + T_y y + T_a a)`
             for y, a, b0 and b, with the largest ratios below. "modulated-y" moves only those of y,
-            which is enough to hold a value and costs less than half as much. `T_x`, `T_y` and
-            `T_a` begin at 0.
+            which is enough to hold a value and costs less than half as much, as does
+            "modulated-together", where all four rates of a neuron have the same `T_x`, `T_y` and
+            `T_a`. These begin at 0. Where y alone is slowed down and is above 1, a may grow until
+            it overflows; not where all are slowed down together.
         layers: circuits on top of each other, each fed by the `y` of the one below.
         rectification: of the recurrent input in the rectified model. "inside", `W_r relu(y)`, is
             the paper's equation and the `Circuit` that the library certifies; "outside",

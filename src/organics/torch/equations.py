@@ -28,24 +28,26 @@ class State(NamedTuple):
 class Variant(NamedTuple):
     """The choice among the published variants: `organics.kernels.equations.Options`, whether
     `W_r` is the identity, how many of the rates of y, a, b0 and b follow the input and the
-    potentials: 0, 1 or 4; and whether products are of numbers in bfloat16."""
+    potentials, 0, 1 or 4, how many sums of these they follow, as many or 1; and whether products
+    are of numbers in bfloat16."""
 
     identity: bool
     rectified: bool
     rectified_after: bool
     rectified_drive: bool
     modulated: int = 0
+    sums: int = 0
     rounded: bool = False
 
 
 class Weights(NamedTuple):
-    """All arrays of the recurrence, for H neurons and m inputs, k of whose rates are modulated.
-    Rows are the receivers.
+    """All arrays of the recurrence, for H neurons and m inputs, k of whose rates are modulated by s
+    sums. Rows are the receivers.
 
     recurrent: (H, H); None is the identity.
     normalization: (H, H).
-    gates: (2 H + k H, 2 H), rows b0, b, modulated rates; columns y, a.
-    input: (3 H + k H, m), rows z, b0, b, modulated rates.
+    gates: (2 H + s H, 2 H), rows b0, b, modulated rates; columns y, a.
+    input: (3 H + s H, m), rows z, b0, b, modulated rates.
     vectors: (5 + 2 k, H): the step size over the time constants of y, a, b0 and b, for modulated
         ones `sigmoid(raw)` without a gradient instead; then `sigma^2`; then `raw` and the largest
         step size over the time constant of the modulated ones.
@@ -60,7 +62,7 @@ class Weights(NamedTuple):
 
 def step(variant: Variant, weights: Weights, projected: Tensor, state: Tensor) -> Tensor:
     """One Euler step, all right-hand sides at the old state (batch, 4 H). `projected`, (batch,
-    3 H + k H), is the input's product.
+    3 H + s H), is the input's product.
 
     Source: Rawat et al. 2024, the discretised ORGaNICs.
     """
@@ -95,11 +97,12 @@ def step(variant: Variant, weights: Weights, projected: Tensor, state: Tensor) -
 
 def _rates(k: int, vectors: Tensor, shift: Tensor) -> list[Tensor]:
     """Step size over the time constants of y, a, b0 and b, of which `k` move with `shift`, (batch,
-    k H)."""
+    k H), or (batch, H) if all move together."""
     fixed = list(vectors[k:4].unbind())
     if k == 0:
         return fixed
     opened, raw, largest = (part.reshape(-1) for part in (vectors[:k], *vectors[5:].split(k)))
+    shift = shift.repeat(1, len(raw) // shift.shape[1])
     found = torch.sigmoid(raw + shift)
     # where nothing moves them they are those of a circuit without modulation, bit by bit
     if torch.is_grad_enabled():

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from organics.files.atomic import write_atomically
+from organics.names import MODULATED
 
 _ENTRY = "organics"  # as in the files of `organics.training`
 _WORDS = ("layer", "options")  # in it
@@ -110,7 +111,8 @@ def made(cls: type[_Layer], options: dict[str, Any], state: dict[str, torch.Tens
 
 def _time_constants(cell: Any) -> str:
     if cell.modulation is not None:
-        return "modulated-y" if len(cell.modulation.T_x) == 1 else "modulated"
+        moved = cell.modulation.count, len(cell.modulation.T_x)
+        return next(name for name, these in MODULATED.items() if these == moved)
     return "fixed" if cell.raw_rates is None else "learned"
 
 

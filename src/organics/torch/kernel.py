@@ -68,15 +68,15 @@ def run(
 
 def _variant(numbers: Sequence[int]) -> Variant:
     """The variant that an operator, which takes numbers, was given."""
-    *options, modulated, rounded = numbers
-    return Variant(*map(bool, options), modulated=modulated, rounded=bool(rounded))
+    *options, modulated, sums, rounded = numbers
+    return Variant(*map(bool, options), modulated, sums, bool(rounded))
 
 
 def _cell(numbers: Sequence[int]) -> library.Cell:
     """The kernel's cell for the variant of these numbers."""
-    *options, modulated, rounded = _variant(numbers)
+    *options, modulated, sums, rounded = _variant(numbers)
     products = "bfloat16" if rounded else "full"
-    return library.gated_cell(*options, modulated=modulated, products=products)
+    return library.gated_cell(*options, modulated=modulated, sums=sums, products=products)
 
 
 def _widened(weights: Weights, extra: int) -> Weights:

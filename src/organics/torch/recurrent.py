@@ -54,14 +54,13 @@ class _Start(nn.Module):
 
 
 class _Modulation(nn.Module):
-    """What makes k rates do so; names and shapes as in `organics.nn.recurrent.Modulation`."""
+    """What moves `count` rates; names and shapes as in `organics.nn.recurrent.Modulation`."""
 
-    def __init__(self, count: int, input_size: int, size: int, factory: dict[str, Any]):
+    def __init__(self, count: int, sums: int, input_size: int, size: int, factory: dict[str, Any]):
         super().__init__()
+        self.count = count
         for name, columns in (("T_x", input_size), ("T_y", size), ("T_a", size)):
-            self.register_parameter(
-                name, nn.Parameter(torch.zeros(count, size, columns, **factory))
-            )
+            self.register_parameter(name, nn.Parameter(torch.zeros(sums, size, columns, **factory)))
 
 
 class _Cell(nn.Module):
@@ -80,8 +79,8 @@ class _Cell(nn.Module):
         self.register_parameter("W_r", None if identity else parameter(n, n))
         self.log_W = parameter(n, n)
         self.register_parameter("raw_rates", None if fixed else parameter(4, n))
-        k = MODULATED.get(options["time_constants"], 0)
-        self.modulation = _Modulation(k, m, n, factory) if k else None
+        moved = MODULATED.get(options["time_constants"])
+        self.modulation = None if moved is None else _Modulation(*moved, m, n, factory)
         self.start = _Start(n, factory)
         self.constraint: Recurrence = options["recurrent"]
         self.unit_drive = options["drive"] == "unit"
@@ -149,7 +148,7 @@ class _Cell(nn.Module):
         vectors = [rates, torch.full_like(rates[:1], self.sigma**2)]
         if self.modulation is not None:
             T_x, T_y, T_a = self.modulation.T_x, self.modulation.T_y, self.modulation.T_a
-            k, raw = len(T_x), self._raw()
+            k, raw = self.modulation.count, self._raw()
             gates.append(torch.cat([T_y, T_a], dim=2).flatten(0, 1))
             of_x.append(T_x.flatten(0, 1))
             largest = self._largest()[:k].expand_as(raw[:k])
@@ -259,12 +258,14 @@ class ORGaNICs(Exchanged, nn.Module):
             "dt": float(dt),
             **{name: float(value) for name, value in largest.items()},
         }
+        modulated, sums = MODULATED.get(time_constants, (0, 0))
         self._variant = equations.Variant(
             identity=recurrent == "identity",
             rectified=bool(rectified),
             rectified_after=rectification == "outside" and recurrent != "identity",
             rectified_drive=drive == "rectified",
-            modulated=MODULATED.get(time_constants, 0),
+            modulated=modulated,
+            sums=sums,
             rounded=products == "bfloat16",
         )
         require_rounded(products, torch.get_default_dtype() if dtype is None else dtype)

@@ -260,7 +260,8 @@ class _RecurrentNetwork(Settings):
     most 1; or "semidefinite", symmetric with eigenvalues from 0 to 1."""
     time_constants: TimeConstants = "learned"
     """Time constants of ORGaNICs, one for each neuron: "learned"; "fixed"; "modulated", learned and
-    moved by the input and the potentials; or "modulated-y", only those of y."""
+    moved by the input and the potentials; "modulated-together", all of a neuron by one sum of
+    these; or "modulated-y", only those of y."""
     initial_time_constants: tuple[Positive, Positive] | None = None
     """Least and largest initial time constant of y in ORGaNICs, in steps, spread over the neurons;
     --dt-tau-max-y must be above 1 over the least, the other two above 0.25. By default as the

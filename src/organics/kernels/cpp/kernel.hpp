@@ -340,6 +340,7 @@ constexpr Kernel<Sum<E>> kernel() {
       kernel<E, Cornn<T>>(),         kernel<E, Lipschitz<T>>(),                                \
       kernel<E, Tanh<T>>(),          kernel<E, Lem<T>>(),                                      \
       kernel<E, Organics<T, 1>>(),   kernel<E, Organics<T, 4>>(),                              \
+      kernel<E, Organics<T, 4, 1>>(),                                                          \
   };
 
 }  // namespace organics

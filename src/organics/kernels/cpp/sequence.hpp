@@ -27,7 +27,7 @@ constexpr int kSettings = 4;
 // In the order of the kernels in `kernel.hpp`.
 constexpr const char* kCells[] = {"organics", "lstm", "antisymmetric", "antisymmetric-gated",
                                   "cornn",    "lipschitz", "rnn", "lem", "organics-modulated-y",
-                                  "organics-modulated"};
+                                  "organics-modulated", "organics-modulated-together"};
 constexpr int kCellCount = sizeof(kCells) / sizeof(*kCells);
 
 struct Shape {

@@ -4,7 +4,8 @@
 //     yhat = W_r q,  pool = W u,           f0, f1: the gates
 //
 // The first `modulated` of the rates of y, a, b0 and b are v[kLargest] times an open gate; its
-// products alone being 0 it is v[kRate], and else the sigmoid of v[kRaw] and them.
+// products alone being 0 it is v[kRate], and else the sigmoid of v[kRaw] and them. Each gate has
+// products of its own, or all have the same: `sums` is their number.
 #pragma once
 
 #include "../cell.hpp"
@@ -12,12 +13,12 @@
 namespace organics {
 namespace {
 
-template <typename T, int modulated>
+template <typename T, int modulated, int sums = modulated>
 struct Organics : Cell<T> {
   enum { kY, kA, kB0, kB, kQ, kU, kZ, kF0, kF1, kOpen, kPool = kOpen + modulated, kYhat, kRecord };
-  enum { kGZ, kGF0, kGF1, kGOpen, kGPool = kGOpen + modulated, kGYhat, kCotangents };
+  enum { kGZ, kGF0, kGF1, kGOpen, kGPool = kGOpen + sums, kGYhat, kCotangents };
   enum { kRate, kOffset = 4, kRaw, kLargest = kRaw + modulated, kVectors = kLargest + modulated };
-  static constexpr int kState = 4, kSeen = 2, kInput = kZ, kInputs = 3 + modulated;
+  static constexpr int kState = 4, kSeen = 2, kInput = kZ, kInputs = 3 + sums;
   static constexpr int kCInput = kGZ, kKept = kF0;
 
   bool identity;         // W_r is the identity and is not given
@@ -36,7 +37,7 @@ struct Organics : Cell<T> {
   Receiver receiver(int i) const {
     const int seen = rectified_after ? kY : kQ;
     const Receiver all[] = {{kZ, 1, -1, 0, 0, kGZ, 0, 0, true},
-                            {kF0, 2 + modulated, 2, kY, 2, kGF0, kY},
+                            {kF0, 2 + sums, 2, kY, 2, kGF0, kY},
                             {kPool, 1, 1, kU, 1, kGPool, kU},
                             {kYhat, 1, 0, seen, 1, kGYhat, seen}};
     return all[i];
@@ -52,8 +53,8 @@ struct Organics : Cell<T> {
   void open(Parts<T> v, Parts<T> e) const {
     e.set(kF0, sigmoid<T>(e[kF0]));
     e.set(kF1, sigmoid<T>(e[kF1]));
-    for (int i = 0; i < modulated; ++i) {
-      const Vector<T> shift = e[kOpen + i];
+    for (int i = modulated - 1; i >= 0; --i) {  // the first last, as it may hold what all need
+      const Vector<T> shift = e[kOpen + (i < sums ? i : 0)];
       e.set(kOpen + i, shift == 0 ? v[kRate + i] : sigmoid<T>(v[kRaw + i] + shift));
     }
     if (rectified_after) e.set(kYhat, relu<T>(e[kYhat]));
@@ -69,7 +70,11 @@ struct Organics : Cell<T> {
     if (part < modulated) {
       const Vector<T> shift = c * v[kLargest + part] * sigmoid_slope<T>(e[kOpen + part]);
       dv.add(kRaw + part, shift);
-      g.set(kGOpen + part, shift);
+      if (part < sums) {
+        g.set(kGOpen + part, shift);
+      } else {
+        g.add(kGOpen, shift);
+      }
     } else {
       dv.add(kRate + part, c);
     }
