@@ -11,10 +11,10 @@ from organics.studies.ours import overflow
 from organics.studies.ours.overflow import Sample, conclude
 
 
-def frozen(y, dtype=np.float64):
+def frozen(y, dtype=np.float64, kind="modulated-y"):
     """One neuron whose y freezes as `a` grows, while `a` is pooled at the rate 1."""
     layer = ORGaNICs(
-        1, 1, key=jr.key(0), recurrent="identity", drive="unit", time_constants="modulated-y",
+        1, 1, key=jr.key(0), recurrent="identity", drive="unit", time_constants=kind,
         dt_tau_max_y=1.0, dt_tau_max_a=1.0, dt_tau_max_gates=1.0, dtype=dtype, backend="scan",
     )  # fmt: skip
     cell = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, dtype), layer.cells[0])
@@ -40,6 +40,14 @@ def test_a_frozen_value_above_one_makes_a_grow_without_bound():
     assert not np.isfinite(state[0].a)
 
 
+def test_a_neuron_that_freezes_as_a_whole_keeps_its_state():
+    """The same weights, but `a` freezes with y, so that it cannot grow; b0 and b neither."""
+    layer, start = frozen(1.1, kind="modulated-together")
+    _, state = eqx.filter_jit(lambda la, x, s: la(x, s))(layer, jnp.zeros((200, 1)), start)
+    for part, began in zip(state[0], start[0], strict=True):
+        np.testing.assert_allclose(part, began, rtol=1e-9)
+
+
 def test_layers_are_counted_and_every_one_is_another():
     sample = Sample(count=3, units=16, steps=5, at_once=3)
     kind = overflow.KINDS[2]
@@ -57,8 +65,9 @@ def test_one_gradient_that_overflows_decides():
         "layers": 100, "overflow": 0, "states_overflow": 0, "largest_y": 1.0,
         "gradient_norm": {"median": 1.0, "0.999": 2.0, "largest": 3.0},
     }  # fmt: skip
-    others = [row | {"time_constants": kind} for kind in ("modulated-y", "modulated")]
-    others[1] |= {"overflow": 2, "states_overflow": 1}
+    kinds = ("modulated-y", "modulated-together", "modulated")
+    others = [row | {"time_constants": kind} for kind in kinds]
+    others[2] |= {"overflow": 2, "states_overflow": 1}
     outcome = conclude({"count": 100, "steps": 5, "rows": [row, *others]})
-    assert [check.holds for check in outcome.checks] == [True, True, False]
+    assert [check.holds for check in outcome.checks] == [True, True, True, False]
     assert outcome.here.endswith("2 of 100 gradients overflow, 1 of them where the states do not")

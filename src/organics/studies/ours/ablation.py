@@ -17,14 +17,15 @@ from organics.studies.networks.runs import accuracy_in_words, in_common, reports
 from organics.studies.networks.tuned import summary, tuned
 from organics.training import SequenceConfig
 
-REFERENCE, BOTH = "reference", "two layers, modulated"
-TWO_LAYERS, MODULATED = "two layers", "time constants modulated"
+REFERENCE, BOTH = "reference", "two layers, modulated together"
+TWO_LAYERS, TOGETHER = "two layers", "time constants modulated together"
 FREE, BOUNDED, SEMIDEFINITE = "W_r free", "W_r bounded", "W_r semidefinite"
 
 CHANGES: dict[str, dict[str, Any]] = {
     REFERENCE: {},
-    BOTH: {"layers": 2, "time_constants": "modulated"},
-    MODULATED: {"time_constants": "modulated"},
+    BOTH: {"layers": 2, "time_constants": "modulated-together"},
+    TOGETHER: {"time_constants": "modulated-together"},
+    "each modulated by itself": {"time_constants": "modulated"},
     "those of y modulated": {"time_constants": "modulated-y"},
     "time constants fixed": {"time_constants": "fixed"},
     "of y spread from 2 to 50 steps": {"initial_time_constants": (2.0, 50.0)},
@@ -71,7 +72,7 @@ def compute(job: Job) -> Outcome:
     rows = Rows(seeds=tuple(job.seed + i for i in range(3)))
     if job.quick:
         rows = replace(
-            rows, task="sdigits", resize=None, changes=(REFERENCE, MODULATED), units=8, epochs=1,
+            rows, task="sdigits", resize=None, changes=(REFERENCE, TOGETHER), units=8, epochs=1,
             batch_size=450, learning_rates=(0.02,), seeds=(job.seed,),
         )  # fmt: skip
     return conclude(measure(rows, job))
@@ -95,7 +96,7 @@ def conclude(found: dict[str, Any]) -> Outcome:
     """Checks of the accuracies; `found` is the result of `measure`."""
     rows = {row["change"]: row for row in found["rows"]}
     checks = [
-        *(_ahead(rows, change, REFERENCE) for change in (MODULATED, TWO_LAYERS)),
+        *(_ahead(rows, change, REFERENCE) for change in (TOGETHER, TWO_LAYERS)),
         _ahead(rows, BOTH, TWO_LAYERS),
         *(_ahead(rows, REFERENCE, change) for change in (FREE, BOUNDED, SEMIDEFINITE)),
     ]

@@ -44,6 +44,7 @@ class Sample:
 TIME_CONSTANTS = {
     "learned": "learned time constants",
     "modulated-y": "time constants of y that move, by weights drawn normal",
+    "modulated-together": "time constants of whole neurons that move, by weights drawn normal",
     "modulated": "time constants that all move, by weights drawn normal",
 }
 KINDS = tuple(

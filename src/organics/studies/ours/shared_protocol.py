@@ -27,7 +27,7 @@ _FAST = {"dt_tau_max_y": 0.6, "dt_tau_max_a": 1.0, "dt_tau_max_gates": 1.0}
 _IDENTITY = {"recurrent": "identity", **_FAST}
 _HALF = "ORGaNICs, W_r = I, 64 units"
 NETWORKS: dict[str, dict[str, Any]] = {
-    "ORGaNICs, W_r = I, modulated": _IDENTITY | {"time_constants": "modulated"},
+    "ORGaNICs, W_r = I, modulated": _IDENTITY | {"time_constants": "modulated-together"},
     "ORGaNICs, W_r = I": _IDENTITY,
     "ORGaNICs, W_r = I, fixed time constants": _IDENTITY | {"time_constants": "fixed"},
     "ORGaNICs, bounded W_r": {
