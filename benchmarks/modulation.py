@@ -5,8 +5,9 @@
 One training step is a forward and backward pass over a whole sequence, with the gradient of every
 weight, by the quickest kernel. *Products* is the ratio of the multiplications in the matrix
 products of a step: with n neurons, learned time constants need 6 n^2, those of y modulated 2 n^2
-more, all four together as many, and each by itself 8 n^2 more. *Gigaflops* are the billions of multiplications and
-additions in these products in a second: where they are alike, the products bound the kernel.
+more, all four together as many, and each by itself 8 n^2 more. *Gigaflops* are the billions of
+multiplications and additions in these products in a second: where they are alike, the products
+bound the kernel.
 """
 
 from functools import partial

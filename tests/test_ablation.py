@@ -8,7 +8,7 @@ from organics.studies.harness.target import Job
 from organics.studies.networks import tuned as networks_tuned
 from organics.studies.networks.runs import Run
 from organics.studies.ours import ablation
-from organics.studies.ours.ablation import BOTH, CHANGES, FREE, TOGETHER, REFERENCE, TWO_LAYERS
+from organics.studies.ours.ablation import BOTH, CHANGES, FREE, REFERENCE, TOGETHER, TWO_LAYERS
 
 ROWS = ablation.Rows()
 
