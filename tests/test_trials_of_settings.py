@@ -24,7 +24,9 @@ def test_all_trials_stand_in_one_file_and_known_ones_stay(tmp_path):
     run(tmp_path / "b" / "better", (0.95,), 4.0, units=32)
     run(tmp_path / "b" / "again", (0.5, 0.6, 0.91), 3.0, units=8)
     main(Trials(tmp_path / "b", out))
-    found = json.loads(out.read_text())
+    document = json.loads(out.read_text())
+    assert {"command", "versions", "machine"} <= document.keys()
+    found = document["trials"]
     assert [trial["validation_accuracy"] for trial in found] == [[], [0.5, 0.6, 0.91], [0.95]]
     assert [trial["epochs"] for trial in found] == ["0 of 3", "3 of 3", "1 of 3"]
     assert [trial["largest_gradient_norm"] for trial in found] == [None, 3.0, 4.0]

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import tyro
 
 from organics.files.atomic import write_atomically
+from organics.machine.provenance import machine, versions
 from organics.studies.networks.trained import command
 from organics.training.config import SequenceConfig
 from organics.training.run_folder import RunFolder
@@ -62,11 +63,18 @@ def merged(known: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[
 
 
 def main(trials: Trials) -> None:
-    """Write the file."""
-    known = json.loads(trials.out.read_text()) if trials.out.exists() else []
+    """Write the file: the trials, and the versions and the machine that collected them last."""
+    known = json.loads(trials.out.read_text())["trials"] if trials.out.exists() else []
     found = merged(known, collected(trials.runs))
-    text = "".join(f"  {json.dumps(trial, allow_nan=False)},\n" for trial in found)
-    write_atomically(trials.out, f"[\n{text[:-2]}\n]\n".encode())
+    document = {
+        "command": "python -m organics.studies.harness.trials RUNS results/trials.json",
+        "versions": versions(),
+        "machine": machine(),
+    }
+    head = "".join(f"  {json.dumps(k)}: {json.dumps(v)},\n" for k, v in document.items())
+    lines = ",\n".join(f"    {json.dumps(trial, allow_nan=False)}" for trial in found)
+    text = f'{{\n{head}  "trials": [\n{lines}\n  ]\n}}\n'
+    write_atomically(trials.out, text.encode())
     print(f"{len(found)} trials in {trials.out}")
 
 
