@@ -34,6 +34,7 @@ FIRST = 500
 FIRST_ONES = {
     "psmnist-organics-identity-128-seed0": (464, 0.222245),
     "psmnist-organics-identity-64-seed0": (469, 0.225678),
+    "psmnist-organics-together-128-seed0": (469, 0.169463),
     "smnist-organics-identity-128-seed0": (493, 0.041645),
     "smnist-organics-identity-64-seed0": (495, 0.031828),
     "smnist-antisymmetric-128-seed0": (476, 0.154239),
