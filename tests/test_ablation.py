@@ -87,6 +87,7 @@ def test_every_check_can_fail(tmp_path):
         return [check.holds for check in ablation.conclude({"rows": rows}).checks]
 
     assert answers() == [True] * 5
+    assert answers(**{FREE: None}) == [True] * 5  # it diverges
     assert answers(**{TWO_LAYERS: 0.925}) == [True, False, True, True, True]
     assert answers(**{REFERENCE: 0.935}) == [False, True, True, True, True]
     assert answers(**{FREE: 0.915}) == [True, True, False, True, True]

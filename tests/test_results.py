@@ -11,6 +11,7 @@ import pytest
 from organics.circuit.file import load_circuit
 from organics.data import DataUnavailable, load_sequences
 from organics.studies.ours import (
+    ablation,
     degree,
     exceptions,
     hierarchy,
@@ -132,6 +133,7 @@ def test_every_result_says_how_it_was_made(path):
 @pytest.mark.parametrize(
     ("study", "panels"),
     [
+        (ablation, None),
         (degree, None),
         (exceptions, None),
         (hierarchy, 2),

@@ -111,14 +111,15 @@ def conclude(found: dict[str, Any]) -> Outcome:
 
 
 def _ahead(rows: dict[str, dict[str, Any]], one: str, other: str) -> Check | None:
-    """Whether `one` learns more than `other`; None if one of them was not run."""
+    """Whether `one` learns more than `other`, as it does if that diverges; None if one of them was
+    not run."""
     if one not in rows or other not in rows:
         return None
     more, less = (rows[name]["mean_test_accuracy"] or 0.0 for name in (one, other))
     spread = max(rows[name]["sd_test_accuracy"] or 0.0 for name in (one, other))
     return Check(
         f"{one}: ahead of {other}",
-        f"{more:.1%}, {less:.1%}",
+        ", ".join(f"{mean:.1%}" if mean else "diverged" for mean in (more, less)),
         more > less + spread,
         tolerance="by more than the larger standard deviation",
     )
