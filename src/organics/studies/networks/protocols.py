@@ -20,6 +20,10 @@ TRAINING_IMAGES = 57_000
 SHORT = 14
 """Pixels a side of the images of the shorter task."""
 
+LARGE_STEPS = {"dt_tau_max_y": 0.6, "dt_tau_max_a": 1.0, "dt_tau_max_gates": 1.0}
+"""Of circuits with `W_r = I`."""
+SMALLER_STEPS = {"dt_tau_max_y": 0.2, "dt_tau_max_a": 0.05, "dt_tau_max_gates": 0.8}
+"""Of circuits that learn `W_r`, which diverge at larger ones."""
 _UNSTATED_EPOCHS = 100  # if the source of a comparison model does not state them
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from organics.names import TaskName
 from organics.studies.harness.as_table import draw as draw
 from organics.studies.harness.target import Check, Job, Outcome, Table
+from organics.studies.networks.protocols import LARGE_STEPS
 from organics.studies.networks.runs import accuracy_in_words, in_common, reports, where
 from organics.studies.networks.tuned import summary, tuned
 from organics.training import SequenceConfig
@@ -131,9 +132,7 @@ def _setting(rows: Rows, change: str) -> SequenceConfig:
         "resize": rows.resize,
         "units": rows.units,
         "recurrent": "identity",
-        "dt_tau_max_y": 0.6,
-        "dt_tau_max_a": 1.0,
-        "dt_tau_max_gates": 1.0,
+        **LARGE_STEPS,
         "products": "bfloat16",
         "epochs": rows.epochs,
         "batch_size": rows.batch_size,

@@ -20,6 +20,7 @@ from organics.baselines import TUNED
 from organics.names import TaskName
 from organics.plots import BLUE, COLUMN, ORANGE, style
 from organics.studies.harness.target import Check, Job, Outcome, Table
+from organics.studies.networks.protocols import LARGE_STEPS, SMALLER_STEPS
 from organics.studies.networks.runs import Run, accuracies, accuracy_in_words, reports, run, where
 from organics.training import SequenceConfig
 from organics.training.evaluation import input_shape
@@ -27,9 +28,7 @@ from organics.training.evaluation import input_shape
 _FAST = {
     "recurrent": "identity",
     "learning_rate": 0.06,
-    "dt_tau_max_y": 0.6,
-    "dt_tau_max_a": 1.0,
-    "dt_tau_max_gates": 1.0,
+    **LARGE_STEPS,
 }  # best of 4 configurations (permuted task, where a rate of 0.1 is better) and of 2 (raster)
 MODELS: dict[str, dict[str, Any]] = {
     "organics": _FAST,
@@ -37,16 +36,12 @@ MODELS: dict[str, dict[str, Any]] = {
     "organics-bounded": {
         "recurrent": "bounded",
         "learning_rate": 0.05,
-        "dt_tau_max_y": 0.2,
-        "dt_tau_max_a": 0.05,
-        "dt_tau_max_gates": 0.8,
+        **SMALLER_STEPS,
     },  # best of 13 configurations, chosen like `TUNED`
     "organics-semidefinite": {
         "recurrent": "semidefinite",
         "learning_rate": 0.1,
-        "dt_tau_max_y": 0.2,
-        "dt_tau_max_a": 0.05,
-        "dt_tau_max_gates": 0.8,
+        **SMALLER_STEPS,
     },  # best of 8 configurations, after 4 epochs of the permuted task
     "lstm": {"model": "lstm"},
     "lstm-clipped": {"model": "lstm", "clip_norm": 1.0},
