@@ -101,15 +101,15 @@ def _rates(k: int, vectors: Tensor, shift: Tensor) -> list[Tensor]:
     fixed = list(vectors[k:4].unbind())
     if k == 0:
         return fixed
-    opened, raw, largest = (part.reshape(-1) for part in (vectors[:k], *vectors[5:].split(k)))
-    shift = shift.repeat(1, len(raw) // shift.shape[1])
+    opened, (raw, largest) = vectors[:k], vectors[5:].split(k)
+    shift = shift.unflatten(1, (-1, raw.shape[1]))
     found = torch.sigmoid(raw + shift)
     # where nothing moves them they are those of a circuit without modulation, bit by bit
     if torch.is_grad_enabled():
         found = found + torch.where(shift == 0, opened - found, 0).detach()
     else:
         found = torch.where(shift == 0, opened, found)
-    return [*(largest.detach() * found).chunk(k, dim=1), *fixed]
+    return [*(largest.detach() * found).unbind(1), *fixed]
 
 
 def run(
