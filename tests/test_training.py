@@ -3,11 +3,13 @@ import errno
 import json
 import os
 import pickle
+import re
 import resource
 import shutil
 import struct
 import subprocess
 import sys
+import warnings
 
 import equinox as eqx
 import jax
@@ -31,6 +33,7 @@ from organics.training import (
     SequenceConfig,
     TrainConfig,
     evaluate,
+    fit,
     loop,
     train,
 )
@@ -153,22 +156,34 @@ def test_steps_are_those_of_adam_with_l2_in_the_gradient_and_no_clipping():
     assert state.average is None and state.evaluated is state.model
 
 
-def by_sgd(gradient, memory):
-    memory = 0.7 * memory + gradient
+def by_sgd(gradient, w, memory):
+    memory = 0.7 * memory + gradient + 0.3 * w
     return memory, memory
 
 
-def by_adagrad(gradient, memory):
+def by_adagrad(gradient, w, memory):
+    gradient = gradient + 0.3 * w
     memory = memory + gradient**2
     return gradient / (np.sqrt(memory + 1e-10)), memory
 
 
+def by_adamw(gradient, w, memory):
+    t, m, v = memory
+    t, m, v = t + 1, 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+    unbiased_m, unbiased_v = m / (1 - 0.9**t), v / (1 - 0.999**t)
+    return unbiased_m / (np.sqrt(unbiased_v) + 1e-8) + 0.3 * w, (t, m, v)
+
+
 @pytest.mark.rounding
 @pytest.mark.parametrize(
-    ("options", "rule"),
-    [({"optimizer": "sgd", "momentum": 0.7}, by_sgd), ({"optimizer": "adagrad"}, by_adagrad)],
+    ("options", "rule", "memory"),
+    [
+        ({"optimizer": "sgd", "momentum": 0.7}, by_sgd, 0.0),
+        ({"optimizer": "adagrad"}, by_adagrad, 0.0),
+        ({"optimizer": "adamw"}, by_adamw, (0, 0.0, 0.0)),
+    ],
 )
-def test_other_optimizers_take_their_steps_at_a_rate_that_drops_after_epochs(options, rule):
+def test_other_optimizers_take_their_steps_at_a_rate_that_drops_after_epochs(options, rule, memory):
     """Three epochs of two steps; the rate drops after the first and after the second."""
     config = TrainConfig(
         epochs=3, learning_rate=0.1, weight_decay=0.3, schedule="drops", drops=(1, 2),
@@ -176,12 +191,12 @@ def test_other_optimizers_take_their_steps_at_a_rate_that_drops_after_epochs(opt
     )  # fmt: skip
     optimizer = make_optimizer(config, 6)
     w = np.array([1.0, -2.0, 0.5])
-    state, memory = optimizer.init(jnp.asarray(w)), np.zeros(3)
+    state = optimizer.init(jnp.asarray(w))
     step = jax.jit(optimizer.update)
     for t in range(6):
         gradient = np.array([1.0, 2.0, -4.0]) * (t + 1)
         change, state = step(jnp.asarray(gradient), state, jnp.asarray(w))
-        direction, memory = rule(gradient + 0.3 * w, memory)
+        direction, memory = rule(gradient, w, memory)
         rate = 0.1 * 0.25 ** (t // 2)
         assert learning_rate(config, 6)(t) == pytest.approx(rate)
         np.testing.assert_allclose(change, -rate * direction, rtol=1e-9)
@@ -439,6 +454,27 @@ def test_divergence_stops_the_run(tmp_path):
     with pytest.raises(Diverged, match="not finite at step [12] .*no checkpoint.*learning_rate"):
         quiet(wild, tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [({}, True), ({"optimizer": "adamw"}, True), ({"optimizer": "sgd"}, False),
+     ({"clip_norm": 1.0}, False)],
+)  # fmt: skip
+def test_a_gradient_that_adam_does_not_forget_is_told(settings, told):
+    """One input of 40 is a million times the others, so is the gradient at its step."""
+    x = np.random.default_rng(0).standard_normal((40, 2))
+    x[7] *= 1e6
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fit(
+            eqx.nn.Linear(2, 1, key=jr.key(0), dtype=np.float32), x, x[:, 0] / (1 + abs(x[:, 0])),
+            target="numbers", standardize=False, epochs=1, batch_size=1, learning_rate=1e-20,
+            progress=False, **settings,
+        )  # fmt: skip
+    found = [str(w.message) for w in said if "the norm of the gradient at step" in str(w.message)]
+    assert len(found) == told
+    assert all(re.search(r"\(in epoch 1\) is \d\.\d*e\+.* Lower `learning_rate`", w) for w in found)
 
 
 def test_divergence_later_names_the_last_good_checkpoint(tmp_path, interrupt_after):

@@ -81,7 +81,7 @@ SweepBackend = Literal["processes", "dask", "ray"]
 """Where many calls run: in processes of this machine, or on a cluster."""
 Schedule = Literal["constant", "cosine", "step", "drops", "warmup-cosine", "trapezoid"]
 """Course of the learning rate."""
-OptimizerName = Literal["adam", "sgd", "adagrad"]
+OptimizerName = Literal["adam", "adamw", "sgd", "adagrad"]
 
 Abscissae = Literal["all", "largest", "none"]
 """Which spectral abscissae of many circuits are computed rather than bounded."""

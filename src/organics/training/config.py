@@ -86,7 +86,8 @@ class Optimization(Settings):
     batch_size: Count = 256
     """Examples per step."""
     optimizer: OptimizerName = "adam"
-    """"adam", "sgd" (stochastic gradient descent) or "adagrad"."""
+    """"adam"; "adamw", with decoupled weight decay; "sgd" (stochastic gradient descent); or
+    "adagrad"."""
     momentum: Decay = 0.0
     """Of "sgd"."""
     learning_rate: Positive = 1e-3
@@ -102,7 +103,7 @@ class Optimization(Settings):
     """By which it does."""
     weight_decay: NotNegative = 1e-5
     """L2 penalty: this times the parameters is added to the gradient, before the optimizer scales
-    it."""
+    it. Decoupled, it is added to the scaled one."""
     averaging: Decay = 0.0
     """If above 0, validate, test and save an exponential average of the parameters over the steps,
     with this decay per step; training itself is unchanged. The paper does not average (0)."""

@@ -3,6 +3,7 @@
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -42,6 +43,7 @@ from organics.training.task import Sets, Task, task_of
 
 _PIECES = 20  # parts of an epoch, after each of which progress is shown and divergence checked
 _DIAGNOSED = 0.02  # largest fraction of the training examples in a diagnosis: bounds its time
+_OUTLIER = 1000  # times the median of an epoch, from which on the norm of a gradient is told
 
 
 def _divergence(
@@ -308,6 +310,7 @@ class _Run:
         begin = time.perf_counter()
         record, weights = self._steps(epoch, bar)
         seconds = time.perf_counter() - begin
+        self._tell_outlier(record["gradient_norm"], epoch)
         model = self.state.evaluated
         validated = mean_metrics(model, self.validation, self.validation.size, self.group)
         if not math.isfinite(validated["loss"]):
@@ -333,6 +336,19 @@ class _Run:
     def _tell(self) -> None:
         if self.on_epoch is not None:
             self.on_epoch(self.done, self.group.local(self.state.evaluated))
+
+    def _tell_outlier(self, norms: np.ndarray, epoch: int) -> None:
+        """Warn of a gradient that Adam will not forget: its steps are small ever after."""
+        median, largest = np.median(norms), np.max(norms)
+        unforgotten = self.config.optimizer in ("adam", "adamw") and self.config.clipped_at is None
+        if unforgotten and largest > _OUTLIER * median and self.group.first:
+            step = int(self.state.step) - len(norms) + int(np.argmax(norms))
+            warnings.warn(
+                f"the norm of the gradient at step {step} (in epoch {epoch}) is {largest:.3g}, and "
+                f"{median:.3g} in the median of the epoch; after it, {self.config.optimizer} takes "
+                f"small steps for a long time. Lower `learning_rate`.{self.config.other_remedy}",
+                stacklevel=2,
+            )
 
     def _write(
         self,

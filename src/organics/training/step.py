@@ -116,7 +116,7 @@ class TrainState(eqx.Module):
 
 
 def make_optimizer(config: AnyConfig, steps: int) -> optax.GradientTransformation:
-    """The optimizer with L2 weight decay in the gradient, over a run of so many steps.
+    """The optimizer with weight decay, over a run of so many steps.
 
     If the settings say so (`clipped_at`), the gradient is first clipped to that norm.
     """
@@ -158,13 +158,15 @@ def _optimizer(
     kind: tuple[str, float], decay: float, clip_norm: float | None, course: _Course
 ) -> optax.GradientTransformation:
     (name, momentum), rate = kind, course.schedule()
+    clip = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
+    if name == "adamw":
+        return optax.chain(*clip, optax.adamw(rate, weight_decay=decay))
     if name == "adam":
         steps = optax.adam(rate)
     elif name == "sgd":
         steps = optax.sgd(rate, momentum or None)
     else:  # as its authors and PyTorch have it, from no gradients seen
         steps = optax.adagrad(rate, initial_accumulator_value=0.0, eps=1e-10)
-    clip = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
     return optax.chain(*clip, optax.add_decayed_weights(decay), steps)
 
 
