@@ -9,10 +9,14 @@ WITH_SPHINX := .venv/.installed-docs
 
 NATIVE := hatch_build.py $(wildcard src/organics/kernels/cpp/*pp src/organics/kernels/cpp/cells/*pp)
 
-$(INSTALLED): pyproject.toml $(NATIVE)
+# with the peers or Sphinx at once, not after it, as each installation builds the kernel
+EXTRAS := dev
+$(WITH_PEERS): EXTRAS := dev,bench
+$(WITH_SPHINX): EXTRAS := dev,docs
+$(INSTALLED) $(WITH_PEERS) $(WITH_SPHINX): pyproject.toml $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
+	touch $(INSTALLED) $@
 
 demo: $(INSTALLED)
 	$(BIN)/organics demo $(ARGS)
@@ -37,10 +41,6 @@ lint: $(INSTALLED)
 
 # the documentation, as pages in build/docs; runs the tutorials and the gallery, and a warning, such
 # as a link to nowhere, is an error
-$(WITH_SPHINX): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
-	touch $@
-
 docs: $(WITH_SPHINX)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs $(ARGS)
 	@echo "build/docs/index.html"
@@ -50,10 +50,6 @@ links: $(WITH_SPHINX)
 	$(BIN)/python -m sphinx -b linkcheck -D plot_gallery=0 --quiet docs build/links $(ARGS)
 
 # with PyTorch, which the recurrent layer is measured against
-$(WITH_PEERS): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
-	touch $@
-
 bench: $(WITH_PEERS)
 	$(BIN)/python -m benchmarks $(ARGS)
 
