@@ -87,6 +87,16 @@ def departures(row: Row, task: str) -> str:
     return f" ({'; '.join(words)})" if words else ""
 
 
+_WITHOUT_WEIGHT = ("seed", "backend", "memory")
+
+
+def differences(row: Row, config: SequenceConfig) -> dict[str, list[Any]]:
+    """The settings in which a run of the row's network differs from `protocol`: what it has, and
+    what the source has."""
+    found = config.differing(protocol(row, config.task))
+    return {name: list(pair) for name, pair in found.items() if name not in _WITHOUT_WEIGHT}
+
+
 def not_run(hours: float | None) -> str:
     """The words for a network that was not run, with the time it would take, if measured."""
     return "not run here" if hours is None else f"not run here: about {hours:.2g} h"

@@ -18,6 +18,7 @@ class Trained(NamedTuple):
         epochs: number of complete epochs, of `config.epochs`.
         validation_accuracy: of the best epoch, which the model is from.
         test_accuracy: of that model; None if the run is not complete.
+        hours: of training so far.
     """
 
     folder: RunFolder
@@ -25,6 +26,7 @@ class Trained(NamedTuple):
     epochs: int
     validation_accuracy: float
     test_accuracy: float | None
+    hours: float
 
 
 def trained(places: Iterable[Path]) -> list[Trained]:
@@ -47,7 +49,8 @@ def trained(places: Iterable[Path]) -> list[Trained]:
             continue
         best = max(line["validation_accuracy"] for line in lines)
         tested = None if report is None else report["test_accuracy"]
-        run = Trained(folder, folder.config, len(lines), best, tested)
+        hours = sum(line["seconds"] for line in lines) / 3600
+        run = Trained(folder, folder.config, len(lines), best, tested, hours)
         other = found.setdefault(folder.config, run)
         if (run.test_accuracy is not None, run.epochs) > (
             other.test_accuracy is not None,
@@ -86,8 +89,9 @@ def command(config: SequenceConfig) -> str:
 
 
 def in_words(run: Trained) -> str:
-    """The run in words: recurrent weights and epochs."""
+    """The run in words: recurrent weights, epochs, and the type of products if it is not full."""
     kind = f"{run.config.recurrent} W_r, " if run.config.model == "organics" else ""
+    products = "" if run.config.products == "full" else f", {run.config.products}"
     if run.test_accuracy is not None:
-        return f"{kind}{run.epochs} epochs"
-    return f"{kind}not complete: {run.epochs} of {run.config.epochs} epochs"
+        return f"{kind}{run.epochs} epochs{products}"
+    return f"{kind}not complete: {run.epochs} of {run.config.epochs} epochs{products}"

@@ -18,6 +18,7 @@ from organics.studies.networks.protocols import (
     TASKS,
     Row,
     departures,
+    differences,
     hours_of,
     not_run,
     protocol,
@@ -36,6 +37,7 @@ from organics.training.evaluation import (
 NEAR = 0.01
 """An accuracy may be at most this much below the paper's."""
 
+_FALLS_SHORT = "; falls short of its source"
 _QUICK_IMAGES = 1000  # of the test set, for incomplete runs
 
 
@@ -126,17 +128,26 @@ def _cell_of(run: Trained, row: Row, task: str, quick: bool) -> _Cell:
     images = _QUICK_IMAGES if quick else None
     accuracy, done = accuracy_of(run, images), run.test_accuracy is not None
     of = "" if images is None else f", on {images} test images"
-    words = f"{accuracy:.1%} ({in_words(run)}{of})"
+    short = done and row.model != "organics" and accuracy < getattr(row, task) - NEAR
+    words = (
+        f"{accuracy:.1%} ({in_words(run)}, {run.hours:.2g} h{of}{_FALLS_SHORT if short else ''})"
+    )
     found = {
         "test_accuracy": accuracy,
         "its_report_says": run.test_accuracy,
         "validation_accuracy": run.validation_accuracy,
         "complete": done,
         "epochs": run.epochs,
+        "hours": rounded(run.hours, 3),
+        "falls_short": short,
         "recurrent": run.config.recurrent,
         "command": command(run.config),
+        "differs": differences(row, run.config),
+        "departs": departures(row, task),
     }
-    return _Cell(words, _check(row, task, accuracy, words, done), found, None)
+    unlike = ", ".join(found["differs"])
+    here = words + (f"; unlike its source in {unlike}" if unlike else "")
+    return _Cell(words, _check(row, task, accuracy, here, done), found, None)
 
 
 def _in_cells(
