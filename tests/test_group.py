@@ -27,7 +27,13 @@ SEQUENCES = SequenceConfig(
     task="sdigits", rows=True, units=6, epochs=3, batch_size=128, learning_rate=0.003
 )
 IMAGES = TrainConfig(
-    dataset="digits", layers=(6,), encoder=(16, 8), epochs=3, batch_size=270, averaging=0.9
+    dataset="digits",
+    layers=(6,),
+    encoder=(16, 8),
+    epochs=3,
+    batch_size=270,
+    averaging=0.9,
+    input_noise=0.1,
 )
 
 

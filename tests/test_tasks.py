@@ -18,10 +18,10 @@ from organics.data.tasks import Marks, Stream, Task, batch, build, cognitive
 from organics.data.tasks.catalog import TASKS
 from organics.models import Target, build_sequence
 from organics.training import SequenceConfig, TaskConfig, TaskReport, evaluate, train
-from organics.training.made import Made, Padded
+from organics.training.made import Made, Noisy, Padded
 from organics.training.run_folder import RunFolder
 from organics.training.step import Examples
-from organics.training.task import task_of
+from organics.training.task import task_of, with_noise
 
 COUNT = 2000
 SMALL = {"adding": {"steps": 11}, "copy": {"steps": 3}, "flip-flop": {"steps": 9}}
@@ -374,6 +374,42 @@ def test_noise_follows_the_images(fresh):
     some = padded.part(2, 5).take(jnp.arange(3, dtype=jnp.int32), np.float64)[0]
     whole = padded.take(jnp.arange(6, dtype=jnp.int32), np.float64)[0]
     np.testing.assert_array_equal(some, whole[2:5])
+
+
+def test_noise_on_inputs_is_another_every_time_and_nothing_else():
+    examples = _images()._replace(lengths=jnp.arange(6, dtype=jnp.int32))
+    noisy = Noisy.of(examples, Stream(1), 0.25)
+    assert noisy.size == 6 and noisy.input_shape == (4, 3)
+    added = []
+    for epoch in (1, 2):
+        numbers = jnp.asarray(noisy.order(0, epoch))
+        np.testing.assert_array_equal(numbers, examples.order(0, epoch))
+        x, labels, lengths = noisy.take(numbers, np.float64)
+        clean, wanted, ends = examples.take(numbers, np.float64)
+        np.testing.assert_array_equal(labels, wanted)
+        np.testing.assert_array_equal(lengths, ends)
+        added.append(np.asarray(x - clean)[np.argsort(np.asarray(labels))])
+    both = np.array(added)  # of each epoch and example
+    assert 0.2 < both.std() < 0.3 and abs(both.mean()) < 0.1
+    assert len(np.unique(both.round(9))) == both.size
+    some = noisy.part(2, 5).take(jnp.arange(3, dtype=jnp.int32), np.float64)[0]
+    whole = noisy.take(jnp.arange(6, dtype=jnp.int32), np.float64)[0]
+    np.testing.assert_array_equal(some, whole[2:5])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [SequenceConfig(task="sdigits", pad_to=70, input_noise=0.5), TaskConfig(input_noise=0.5)],
+)
+def test_only_the_inputs_that_train_have_noise(config):
+    task = task_of(config)
+    clean = task.sets(task.load())
+    sets = with_noise(clean, config)
+    assert sets.validation is clean.validation and sets.test is clean.test
+    numbers = jnp.asarray(sets.training.order(0, 3)[:4])
+    there, here = (s.training.take(numbers, np.float32)[0] for s in (sets, clean))
+    assert 0.4 < np.std(there - here) < 0.6
+    assert with_noise(clean, dataclasses.replace(config, input_noise=0.0)) is clean
 
 
 def test_padded_images_are_a_setting_of_the_sequence_tasks():

@@ -157,6 +157,8 @@ class TrainFile(_Options):
     """Learning rate over the run; by default "warmup-cosine"."""
     weight_decay: float | None = None
     """L2 penalty."""
+    input_noise: float | None = None
+    """Standard deviation of noise added to the inputs in training, in units of theirs."""
     averaging: float | None = None
     """Decay of an exponential average of the parameters; by default there is none."""
     seed: int | None = None

@@ -104,6 +104,10 @@ class Optimization(Settings):
     weight_decay: NotNegative = 1e-5
     """L2 penalty: this times the parameters is added to the gradient, before the optimizer scales
     it. Decoupled, it is added to the scaled one."""
+    input_noise: NotNegative = 0.0
+    """Standard deviation of normal noise that is added to the inputs in training, another every
+    time, against overfitting. In the units of the inputs: pixels are from 0 to 1, a user's data in
+    standard deviations."""
     averaging: Decay = 0.0
     """If above 0, validate, test and save an exponential average of the parameters over the steps,
     with this decay per step; training itself is unchanged. The paper does not average (0)."""
@@ -622,7 +626,7 @@ AnyConfig = TrainConfig | SequenceConfig | TaskConfig | OwnConfig
 
 _LATER = (
     "optimizer", "momentum", "drops", "drop_factor", "raw_pixels", "patience",
-    "initial_time_constants", "pad_to", "noise", "products",
+    "initial_time_constants", "pad_to", "noise", "products", "input_noise",
 )  # fmt: skip
 """What settings of earlier versions lack: they were trained with the defaults."""
 

@@ -39,7 +39,7 @@ from organics.training.step import (
     make_optimizer,
     metric_dtypes,
 )
-from organics.training.task import Sets, Task, task_of
+from organics.training.task import Sets, Task, task_of, with_noise
 
 _PIECES = 20  # parts of an epoch, after each of which progress is shown and divergence checked
 _DIAGNOSED = 0.02  # largest fraction of the training examples in a diagnosis: bounds its time
@@ -167,7 +167,7 @@ def _train(
     on_epoch: Callable[[int, Model], None] | None,
 ) -> dict[str, Any]:
     """Train and test; returns the report as stored."""
-    sets = task.sets(load_task(task))
+    sets = with_noise(task.sets(load_task(task)), task.config)
     require_room_for_batches(task, sets.training.size)
     run = _Run(task, folder, group, sets, on_epoch)
     with single_threaded_lapack():  # for the singular values of bounded weights

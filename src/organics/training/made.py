@@ -1,5 +1,7 @@
 """Examples that are made within the compiled step, and never stored: trials, noise."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ from jaxtyping import Array, Int, UInt32
 
 from organics.data.tasks import Marks, Stream, Task, Trials
 from organics.data.tasks.draws import normal
-from organics.training.step import Examples
+from organics.training.step import Examples, Source
 
 
 class Made(eqx.Module):
@@ -89,10 +91,8 @@ class Padded(eqx.Module):
         return (self.steps, *self.examples.input_shape[1:])
 
     def order(self, seed: int, epoch: int) -> Int[np.ndarray, " size"]:
-        """All of them, in another order for every seed and epoch. The numbers modulo their count
-        are those of the sequences; those of the noise differ between epochs."""
-        rounds = (2**31 - 1) // self.size  # that a number of 32 bits holds
-        return self.examples.order(seed, epoch) + np.int32(epoch % rounds * self.size)
+        """The numbers of the sequences, and of their noise."""
+        return self.examples.order(seed, epoch)
 
     def part(self, start: int, stop: int) -> "Padded":
         """Those from `start` to before `stop`."""
@@ -101,12 +101,63 @@ class Padded(eqx.Module):
 
     def take(self, indices: Int[Array, " batch"], dtype) -> tuple[Array, ...]:
         """Inputs and labels."""
-        inputs, labels, *_ = self.examples.take(indices % self.size, dtype)
-        key = jr.wrap_key_data(self.key, impl=Stream.generator)
+        inputs, labels, *_ = self.examples.take(indices, dtype)
         shape = (self.steps - inputs.shape[1], *inputs.shape[2:])
         if self.fresh:
-            keys = jax.vmap(lambda i: jr.fold_in(key, i))(self.first + indices)
-            noise = jax.vmap(lambda k: normal(k, shape, dtype))(keys)
+            noise = _noise(self.key, self.first + indices, shape, dtype)
         else:
+            key = jr.wrap_key_data(self.key, impl=Stream.generator)
             noise = jnp.broadcast_to(normal(key, shape, dtype), (len(indices), *shape))
         return jnp.concatenate([inputs, noise], axis=1), labels
+
+
+class Noisy(eqx.Module):
+    """Examples with normal noise added to their inputs; see `organics.training.step.Source`.
+
+    Attributes
+        examples: what it is added to.
+        key, first: as those of `Made`, of the noise.
+        deviation: its standard deviation.
+    """
+
+    examples: Source
+    key: UInt32[Array, " words"]
+    first: Int[Array, ""]
+    deviation: float = eqx.field(static=True)
+
+    @staticmethod
+    def of(examples: Source, stream: Stream, deviation: float) -> "Noisy":
+        """Examples with the noise of a stream."""
+        return Noisy(examples, jr.key_data(stream.key()), jnp.int32(0), deviation)
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return self.examples.size
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return self.examples.input_shape
+
+    def order(self, seed: int, epoch: int) -> Int[np.ndarray, " size"]:
+        """The numbers of the examples, and of their noise."""
+        return self.examples.order(seed, epoch)
+
+    def part(self, start: int, stop: int) -> "Noisy":
+        """Those from `start` to before `stop`."""
+        some = self.examples.part(start, stop)
+        return Noisy(some, self.key, self.first + start, self.deviation)
+
+    def take(self, indices: Int[Array, " batch"], dtype) -> tuple[Any, ...]:
+        """As that of the examples."""
+        inputs, *others = self.examples.take(indices, dtype)
+        noise = _noise(self.key, self.first + indices, inputs.shape[1:], dtype)
+        return (inputs + jnp.asarray(self.deviation, dtype) * noise, *others)
+
+
+def _noise(key: Array, numbers: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Normal numbers of this shape, a function of the key and the number, for each number."""
+    whole = jr.wrap_key_data(key, impl=Stream.generator)
+    keys = jax.vmap(lambda i: jr.fold_in(whole, i))(numbers)
+    return jax.vmap(lambda k: normal(k, shape, dtype))(keys)

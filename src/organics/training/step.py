@@ -69,6 +69,7 @@ class Examples(NamedTuple):
     def take(self, indices: Int[Array, " batch"], dtype) -> tuple[Array, ...]:
         """What the loss of a model takes for some of the examples: inputs divided by `max_value`,
         labels, and `lengths` if there are any."""
+        indices = indices % self.size
         inputs = self.inputs[indices].astype(dtype) / self.max_value.astype(dtype)
         labels = self.labels[indices]
         if jnp.issubdtype(labels.dtype, jnp.inexact):
@@ -86,8 +87,11 @@ class Examples(NamedTuple):
         return self.inputs.shape[1:]
 
     def order(self, seed: int, epoch: int) -> Int[np.ndarray, " size"]:
-        """All of them, in another order for every seed and epoch."""
-        return epoch_order(self.size, seed, epoch).astype(np.int32)
+        """All of them, in another order for every seed and epoch. The numbers modulo their count
+        are those of the examples, and differ between epochs."""
+        rounds = (2**31 - 1) // self.size  # that a number of 32 bits holds
+        order = epoch_order(self.size, seed, epoch) + epoch % rounds * self.size
+        return order.astype(np.int32)
 
     def part(self, start: int, stop: int) -> "Examples":
         """Those from `start` to before `stop`."""

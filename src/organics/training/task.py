@@ -32,8 +32,10 @@ from organics.training.config import (
     TaskConfig,
     TrainConfig,
 )
-from organics.training.made import Made, Padded
+from organics.training.made import Made, Noisy, Padded
 from organics.training.step import Examples, Source
+
+_ONCE, _NOISE = 3, 4  # streams of noise after all images, and on inputs; those below are of trials
 
 
 class Sets(NamedTuple):
@@ -54,6 +56,14 @@ class Sets(NamedTuple):
     preparation: Preparation | None = None
     noun: str = "images"
     trivial: Trivial | None = None
+
+
+def with_noise(sets: Sets, config: AnyConfig) -> Sets:
+    """The same with noise on the inputs that train, if the settings ask for it."""
+    if not config.input_noise:
+        return sets
+    noisy = Noisy.of(sets.training, Stream(config.seed, _NOISE), config.input_noise)
+    return sets._replace(training=noisy)
 
 
 @runtime_checkable
@@ -152,7 +162,7 @@ class Sequences:
 
         def pad(examples: Source, stream: Stream) -> Padded:
             assert isinstance(examples, Examples)
-            return Padded.of(examples, stream if fresh else Stream(0, 3), steps, fresh)
+            return Padded.of(examples, stream if fresh else Stream(0, _ONCE), steps, fresh)
 
         parts = {"training": found.training, "validation": found.validation, "test": found.test}
         pairs = zip(parts.items(), streams, strict=True)
