@@ -16,7 +16,7 @@ from organics import plots
 from organics.baselines import build
 from organics.cli import run
 from organics.inspection.fixed_points import fixed_points
-from organics.inspection.network import inspect
+from organics.inspection.network import _abscissa, inspect
 from organics.inspection.step_map import StepMap
 from organics.nn import ORGaNICs
 from organics.proofs.balls import exact, exact_matrix, floats
@@ -108,6 +108,27 @@ def test_matrices_contract_if_and_only_if_the_largest_eigenvalue_is_below_1():
         wide = exact_matrix(0.999 * M)
         wide[0, 0] = wide[0, 0] + arb(0, 0.5)
         assert not all(inequality.holds for inequality in contracts(wide))
+
+
+def test_the_abscissa_is_that_of_the_circuit_at_the_fixed_point():
+    """Gains that no potential moves, so one circuit: `y = 0`, which repels, and two others."""
+    layer = circuit_layer(rectified=False)
+    cell, W_r = layer.cells[0], jnp.array([[2.0, -1.0], [-1.0, 2.0]])
+    cell = eqx.tree_at(
+        lambda c: (c.W_b0y, c.W_b0a, c.W_by, c.W_ba, c.W_r), cell, (*jnp.zeros((4, N, N)), W_r)
+    )
+    layer = eqx.tree_at(lambda one: one.cells[0], layer, cell)
+    steps, x = StepMap(layer), np.zeros(3)
+    start = np.asarray(steps.start)
+    starts = np.array([np.concatenate([y, start[N:]]) for y in ((0.1, 0), (0, 0.1), (0, 0))])
+    found = fixed_points(steps, x, starts)
+    assert [point.stable for point in found] == [True, True, False]
+    for point in found:
+        M = np.asarray(steps.jacobian(jnp.asarray(x), jnp.asarray(point.state)))
+        slowest = np.max(np.linalg.eigvals((M - np.eye(4 * N))[: 2 * N, : 2 * N]).real)
+        abscissa = _abscissa(layer, steps, x, point)
+        assert abscissa == pytest.approx(slowest / layer.dt, rel=1e-6)
+        assert (abscissa < 0) == point.stable
 
 
 CONFIG = TaskConfig(task="flip-flop", steps=8, units=N, epochs=1, epoch_steps=1)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from organics.arguments import require_sizes
+from organics.circuit.circuit import State
 from organics.data.tasks import Condition, Stream, batch
 from organics.inspection.fixed_points import FixedPoint, fixed_points
 from organics.inspection.step_map import StepMap, in_float64
@@ -18,7 +19,7 @@ from organics.linear_stability.spectrum import stability
 from organics.machine.lapack import single_threaded_lapack
 from organics.nn import ORGaNICs, circuit_at
 from organics.proofs.gated import Attraction, prove_attraction
-from organics.rest.search import steady_state
+from organics.rest.search import given_state
 from organics.training.config import TaskConfig
 from organics.training.evaluation import load_model
 from organics.training.run_folder import RunFolder
@@ -35,8 +36,8 @@ class AtRest(NamedTuple):
         point: of the steps, gates included.
         said: the outputs of the network, (k,).
         circuit_abscissa: largest real part of the eigenvalues of the topmost circuit of ORGaNICs,
-            its gains held, at its steady state, in 1/ms; None for other layers, and if that state
-            was not found.
+            its gains held, at the fixed point, in 1/ms; None for other layers, and for
+            those with `rectification="outside"`, which are no circuits.
         attraction: the proof, if one was asked for.
     """
 
@@ -164,9 +165,11 @@ def _abscissa(layer: ORGaNICs, steps: StepMap, x: Any, point: FixedPoint) -> flo
     options = layer.options
     if options.rectified and options.rectified_after:
         return None
-    circuit, z = circuit_at(layer, jnp.asarray(x), steps.state(jnp.asarray(point.state)))
-    rest = steady_state(circuit, z)
-    return float(stability(rest).spectral_abscissa) if bool(rest.converged) else None
+    state = steps.state(jnp.asarray(point.state))
+    circuit, z = circuit_at(layer, jnp.asarray(x), state)
+    # a fixed point of the steps is a steady state of its circuit, perhaps one of several
+    rest = given_state(circuit, z, State(state[-1].y, state[-1].a))
+    return float(stability(rest).spectral_abscissa)
 
 
 def _held(wanted: Any, found: list[AtRest]) -> list[tuple[np.ndarray, int | None]]:
