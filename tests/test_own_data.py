@@ -112,6 +112,54 @@ def test_numbers_at_every_step_and_several_at_once(tmp_path):
     np.testing.assert_allclose(last, meant.train.y[np.arange(N), LENGTHS - 1])
 
 
+@pytest.mark.parametrize(
+    ("texts", "names", "kind"),
+    [
+        (("001", "1", "01"), ("001", "01", "1"), "text"),
+        (("1_0", "10", "2"), ("10", "1_0", "2"), "text"),
+        (("-1", "+1", "0"), ("-1", "0", "1"), "int"),
+        (("1.0", "2.0", "3.0"), ("1", "2", "3"), "int"),
+        (("1", "2", "x"), ("1", "2", "x"), "text"),  # the test rows have no x
+    ],
+)
+def test_codes_stay_what_they_are(tmp_path, texts, names, kind):
+    rows = [[i, texts[i % 3], "train"] for i in range(12)]
+    rows += [[i, texts[i % 2], "test"] for i in range(6)]
+    content = read(written(tmp_path / "a.csv", [["u", "y", "set"], *rows]))
+    meant = meaning(content)
+    assert (meant.target, meant.names, meant.label_type) == ("classes", names, kind)
+    assert [meant.names[i] for i in meant.test.y] == [
+        meant.names[i] for i in meant.train.y[[0, 1] * 3]
+    ]
+
+
+def test_numbers_may_be_written_in_several_ways(tmp_path):
+    rows = [[i, ("1e1", "10", "2.0", "007.5")[i % 4]] for i in range(12)]
+    meant = meaning(read(written(tmp_path / "a.csv", [["u", "y"], *rows])))
+    assert meant.target == "numbers"
+    np.testing.assert_array_equal(meant.train.y[:4, 0], [10, 10, 2, 7.5])
+
+
+def test_a_test_set_in_a_table_is_of_the_kind_of_the_others(tmp_path):
+    """Its sequences happen to have one class each, and to be longer."""
+    rows = [[i, t, t % 2, "train"] for i in range(4) for t in range(3)]
+    rows += [[i, t, i % 2, "test"] for i in range(2) for t in range(5)]
+    meant = meaning(read(written(tmp_path / "a.csv", [["id", "u", "y", "set"], *rows])))
+    assert (meant.at, meant.names) == ("every", ("0", "1"))
+    np.testing.assert_array_equal(meant.test.y, [[0] * 5, [1] * 5])
+    np.testing.assert_array_equal(meant.train.y[:, :3], [[0, 1, 0]] * 4)
+
+
+def test_as_many_numbers_as_steps_are_not_made_longer():
+    """Five numbers of sequences of five steps, and a test set with eight."""
+    x, y = np.ones((40, 5, 2)), np.random.default_rng(0).normal(size=(40, 5))
+    test = Part(np.ones((9, 8, 2)), y[:9])
+    meant = meaning(checked(Content("the arrays", Part(x, y), test)), at="last")
+    assert meant.outputs == 5 and meant.steps == 8
+    np.testing.assert_array_equal(meant.train.y, y)
+    np.testing.assert_array_equal(meant.test.y, y[:9])
+
+
 def test_a_test_set_in_another_file_may_have_other_lengths(tmp_path):
     x = sequences(0.0)
     train, test = tmp_path / "a_TRAIN.ts", tmp_path / "a_TEST.ts"
@@ -369,6 +417,14 @@ TABLES = {
     "another set": ([["u", "y", "set"], [1, 0, "train"], [2, 1, "dev"]], ["line 3", "dev"]),
     "only tests": ([["u", "y", "set"], [1, 0, "test"]], ["only rows of the set test"]),
     "nothing": ([], ["first line"]),
+    "two to learn": ([["x", "y", "label"], [1, 2, 0]], ["columns y and label: only one may be"]),
+    "one to learn, and several": ([["u", "y", "y1", "y2"], [1, 2, 3, 4]], ["y and y1 and y2"]),
+    "two names": ([["id", "sequence", "u", "y"], [1, 2, 3, 0]], ["id and sequence: only one"]),
+    "two times": ([["id", "time", "t", "u", "y"], [1, 2, 3, 4, 0]], ["time and t: only one"]),
+    "two sets": ([["set", "split", "u", "y"], *[["train", "train", 1, 0]]], ["set and split"]),
+    "a class in two ways": (
+        [["u", "y"], *[[i, ("1e1", "10", "2E0")[i % 3]] for i in range(12)]],
+        ["ambiguous: '10' and '1e1' are one number"]),
 }  # fmt: skip
 
 

@@ -38,6 +38,7 @@ class Content(NamedTuple):
         test: the examples to test with; None if the source has none of its own.
         features: names of the m inputs; empty if they have none.
         target: whether `y` are classes or numbers, if the source says so.
+        ambiguous: why `y` would be ambiguous as classes, if it would.
         place: where the row i of an array (given by its name) is, for messages.
     """
 
@@ -46,6 +47,7 @@ class Content(NamedTuple):
     test: Part | None = None
     features: tuple[str, ...] = ()
     target: TargetKind | None = None
+    ambiguous: str | None = None
     place: Callable[[str, int], str] = lambda name, i: f"`{name}`, row {i}"
 
 
@@ -80,7 +82,8 @@ def checked(content: Content) -> Content:
         )
     steps = max(here[1], there[1])
     if len(here) == 3 and here[1] != there[1]:
-        train, test = (_padded(part, steps) for part in (train, test))
+        of_steps = all(is_of_steps(part.y, part.x) for part in (train, test))
+        train, test = (_padded(part, steps, of_steps) for part in (train, test))
     return content._replace(train=train, test=test)
 
 
@@ -259,7 +262,7 @@ def _pieces(x: np.ndarray):
         yield start, x[start : start + rows]
 
 
-def _padded(part: Part, steps: int) -> Part:
+def _padded(part: Part, steps: int, of_steps: bool) -> Part:
     more = steps - part.x.shape[1]
     if not more:
         return part
@@ -268,7 +271,7 @@ def _padded(part: Part, steps: int) -> Part:
         lengths = np.full(len(part.x), part.x.shape[1], np.int32)
     x = np.pad(part.x, ((0, 0), (0, more), (0, 0)))
     y = part.y
-    if is_of_steps(y, part.x):
+    if of_steps:
         y = np.pad(y, ((0, 0), (0, more), *((0, 0),) * (y.ndim - 2)), "edge")
     return Part(x, y, lengths)
 

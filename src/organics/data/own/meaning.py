@@ -58,6 +58,8 @@ def meaning(
     kind = target or content.target or _kind(refuse, counted)
     if kind == "numbers" and train.y.dtype.kind in "OU":
         raise refuse(f"`y` is text, such as {str(train.y.flat[0])[:50]!r}: it holds no numbers.")
+    if kind == "classes" and content.ambiguous:
+        raise refuse(f"the classes in `y` are ambiguous: {content.ambiguous}")
     of_steps = _has_steps(refuse, train.y, steps, kind, at)
     reading: ReadAt = at or ("every" if of_steps else "last")
     y, *others = (

@@ -3,6 +3,7 @@
 import csv
 import re
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,7 +49,7 @@ def read_table(path: Path) -> Content:
     and so on. With a column `id` (or `sequence`, `series`) the rows with the same id are the steps
     of a sequence, in the order of the file; a column `time` (or `step`, `t`) must then increase in
     each, and is not an input. A column `set` (or `split`) says "train" or "test". All other columns
-    are features, of numbers.
+    are features, of numbers. The words above may name one column each.
 
     Raises `ValueError`, naming file, column and line, for anything else.
     """
@@ -98,11 +99,13 @@ def _content(path: Path, reader: Any) -> Content:
         rows = lines["_test" if name.endswith("_test") else ""]
         return f"line {rows[i].first}"
 
+    (y, *y_test), ambiguous = _wanted([train, test] if test else [train])
     return Content(
         source=str(path),
-        train=_part(columns, train),
-        test=_part(columns, test) if test else None,
+        train=_part(columns, train, y),
+        test=_part(columns, test, *y_test) if test else None,
         features=tuple(columns.names[i] for i in columns.features),
+        ambiguous=ambiguous,
         place=place,
     )
 
@@ -121,19 +124,26 @@ def _columns(path: Path, header: list[str]) -> _Columns:
     if double := next((name for i, name in enumerate(names) if name in names[:i]), None):
         raise ValueError(f"{path} has two columns {double[:50]!r}.")
 
-    def one(words: tuple[str, ...]) -> int | None:
-        return next((plain.index(word) for word in words if word in plain), None)
+    def among(*words: str) -> list[int]:
+        return [i for i, name in enumerate(plain) if name in words]
 
-    wanted = one(_WANTED)
+    def one(words: tuple[str, ...], what: str, others: Sequence[int] = ()) -> int | None:
+        found = among(*words)
+        if found and len([*found, *others]) > 1:
+            both = " and ".join(names[i] for i in [*found, *others])
+            raise ValueError(f"{path} has the columns {both}: only one may be {what}.")
+        return found[0] if found else None
+
     many = [i for i, name in enumerate(plain) if re.fullmatch(r"y_?\d+", name)]
+    wanted = one(_WANTED, "what is to be learned; name the others as features", many)
     if wanted is None and not many:
         raise ValueError(
             f"{path} needs a column y (or {', '.join(_WANTED[1:])}) with what is to be learned; "
             f"its columns are {', '.join(names)[:200]}."
         )
     chosen = many if wanted is None else [wanted]
-    id_, time, set_ = one(_IDS), one(_TIMES), one(_SETS)
-    time = None if id_ is None else time
+    id_, set_ = one(_IDS, "the name of a sequence"), one(_SETS, '"train" or "test"')
+    time = None if id_ is None else one(_TIMES, "the time")
     taken = {id_, time, set_, *chosen}
     features = [i for i in range(len(names)) if i not in taken]
     if not features:
@@ -176,35 +186,59 @@ def _word(path: Path, columns: _Columns, row: list[str], i: int, line: int) -> s
     return word(row[i], f"{path}, line {line}: `{columns.names[i]}`")
 
 
-def _part(columns: _Columns, sequences: list[_Sequence]) -> Part:
+def _part(columns: _Columns, sequences: list[_Sequence], y: np.ndarray) -> Part:
     width = len(columns.features)
     if columns.id is None:
-        x = np.array([one.numbers for one in sequences]).reshape(-1, width)
-        return Part(x, _values([one.wanted[0] for one in sequences]))
+        return Part(np.array([one.numbers for one in sequences]).reshape(-1, width), y)
     lengths = np.array([len(one.wanted) for one in sequences])
     steps = int(lengths.max())
     require_memory(12 * len(sequences) * steps * width, "x", "sequences of one length")
     x = np.zeros((len(sequences), steps, width))
     for row, one in zip(x, sequences, strict=True):
         row[: len(one.wanted)] = np.array(one.numbers).reshape(-1, width)
-    lengths_or_none = None if np.all(lengths == steps) else lengths
-    if all(one.wanted == one.wanted[:1] * len(one.wanted) for one in sequences):
-        return Part(x, _values([one.wanted[0] for one in sequences]), lengths_or_none)
-    padded = (one.wanted + one.wanted[-1:] * (steps - len(one.wanted)) for one in sequences)
-    y = _values([value for rows in padded for value in rows])
-    return Part(x, y.reshape(len(sequences), steps, -1), lengths_or_none)
+    return Part(x, y, None if np.all(lengths == steps) else lengths)
 
 
-def _values(rows: list[tuple[str, ...]]) -> np.ndarray:
-    """The values as numbers, whole ones if all are, else as text; a single column as (rows,)."""
-    texts = np.array(rows)
-    texts = texts[:, 0] if texts.shape[1] == 1 else texts
+def _wanted(parts: list[list[_Sequence]]) -> tuple[list[np.ndarray], str | None]:
+    """What is to be learned in each part, and what is ambiguous if it is classes. All parts have
+    one type, and values for each step if any sequence has several."""
+    every = any(one.wanted != one.wanted[:1] * len(one.wanted) for part in parts for one in part)
+    texts = [_texts(part, every) for part in parts]
+    kind, ambiguous = _kind(np.unique(np.concatenate([some.ravel() for some in texts])), texts[0])
+    return [some if kind is None else some.astype(kind) for some in texts], ambiguous
+
+
+def _texts(part: list[_Sequence], every: bool) -> np.ndarray:
+    """What is to be learned of each sequence, (count,), or (count, k) if it is several numbers; or
+    of each step, (count, time, k)."""
+    if every:
+        steps = max(len(one.wanted) for one in part)
+        return np.array([one.wanted + one.wanted[-1:] * (steps - len(one.wanted)) for one in part])
+    texts = np.array([one.wanted[0] for one in part])
+    return texts[:, 0] if texts.shape[1] == 1 else texts
+
+
+def _kind(different: np.ndarray, texts: np.ndarray) -> tuple[type | None, str | None]:
+    """The type of numbers, whole ones if all are; None for text. Codes such as `007` are text.
+
+    Then what is ambiguous if they are classes: one number that is written in two ways.
+    """
+    single = texts.ndim == 1 or texts.shape[-1] == 1
+    codes = r"[+-]?0\d+|.*_.*" if single else r".*_.*"
+    if any(re.fullmatch(codes, text) for text in different.tolist()):
+        return None, None
     for kind in (np.int64, np.float64):
         try:
-            return texts.astype(kind)
+            numbers = different.astype(kind)
         except (ValueError, OverflowError):
             continue
-    return texts
+        ambiguous, seen = None, {}
+        for number, text in zip(numbers.tolist(), different.tolist(), strict=True):
+            other = seen.setdefault(number, text)
+            if other.lstrip("+-") != text.lstrip("+-"):
+                ambiguous = f"{other!r} and {text!r} are one number; write it in one way."
+        return kind, ambiguous
+    return None, None
 
 
 def _is_number(text: str) -> bool:
