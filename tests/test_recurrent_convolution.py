@@ -112,10 +112,12 @@ def test_gradients_are_finite_differences_also_of_the_capped_kernel():
         ({"kernel_size": 2}, "`kernel_size` must be odd"),
         ({"pool_size": 4}, "`pool_size` must be odd"),
         ({"dt_tau_max_a": 2.0}, r"`dt_tau_max_a` must be in \(0, 1\]"),
+        ({"dt_tau_max_y": "a"}, "`dt_tau_max_y` must be one number"),
         ({"sigma": 0.0}, "`sigma` must be > 0"),
         ({"out_channels": 0}, "`out_channels` must be at least 1"),
     ],
 )
+@pytest.mark.usefixtures("without_type_checks")
 def test_refusals_name_the_argument(wrong, message):
     arguments = {"in_channels": 1, "out_channels": 2, "kernel_size": 3, "key": jr.key(0)}
     with pytest.raises(ValueError, match=message):
@@ -126,3 +128,34 @@ def test_other_shapes_are_refused():
     layer, x, _ = layer_and_images(0)
     with pytest.raises(ValueError, match="`x` must have shape"):
         layer(jnp.concatenate([x, x], axis=2))
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_other_states_are_refused():
+    """None of them is stretched to the image."""
+    layer, x, state = layer_and_images(0)
+    whole = CellState(*(jnp.stack([part, part]) for part in state))
+    wrong = [
+        (
+            state._replace(y=state.y[:, :1]),
+            r"`state.y` must have shape \(2, 4, 5\) or \(2, 2, 4, 5",
+        ),
+        (state._replace(b=state.b[..., :1]), "`state.b` must have shape"),
+        (CellState(*(part[:1] for part in whole)), r"`state.y` must have shape"),
+        (state._replace(a=state.a.at[1, 0, 0].set(jnp.nan)), "`state.a` must be finite"),
+        (state._replace(b0=state.b0.astype("f4")), "`state.b0` must be of the layer's type"),
+        (state.y, "`state` must be a `CellState`"),
+    ]
+    for other, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            layer(x, other)
+    for image, at, message in [
+        (x[0, 0], whole, "`state.y` must have shape"),
+        (jnp.swapaxes(x[0, 0], 1, 2), state, r"`state.y` must have shape \(2, 5, 4\)"),
+        (x[0, 0] * jnp.nan, state, "`x` must be finite"),
+        (jnp.ones((1, 4, 5), int), state, "`x` must be of the layer's type"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            layer.circuit(image, at)
+    y, _ = run(layer, x, whole)
+    np.testing.assert_allclose(run(layer, x, state)[0], y, rtol=1e-12)

@@ -64,6 +64,14 @@ def require_positive(**values: Any) -> None:
         _require_finite(name, value)
 
 
+def require_share(**values: Any) -> None:
+    """Refuse, by name, anything but numbers above 0 and at most 1."""
+    for name, value in values.items():
+        _require_number(name, value)
+        if not 0 < value <= 1:
+            raise ValueError(f"`{name}` must be in (0, 1], not {value}.")
+
+
 def require_not_negative(**values: Any) -> None:
     """Refuse, by name, anything but finite numbers >= 0."""
     for name, value in values.items():

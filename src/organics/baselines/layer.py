@@ -158,7 +158,7 @@ class RecurrentLayer(eqx.Module):
         if state is None:
             state = self.initial_state()
         size = self.parts * self.hidden_size
-        require_state("state", state, size, self.bias.dtype, batch if batched else None)
+        require_state("state", state, (size,), self.bias.dtype, batch if batched else None)
         return jnp.broadcast_to(state, (batch, size))
 
 

@@ -137,12 +137,14 @@ def require_finite(name: str, value: ArrayLike) -> None:
         )
 
 
-def require_state(name: str, value: Array, size: int, dtype: jnp.dtype, batch: int | None) -> None:
+def require_state(
+    name: str, value: Array, shape: tuple[int, ...], dtype: jnp.dtype, batch: int | None
+) -> None:
     """Refuse a state array unless it is finite, of the layer's type, and one for all sequences or
     one for each of the `batch`."""
     if not eqx.is_array(value):
         raise ValueError(f"`{name}` must be an array, not {value!r}.")
-    shapes = [(size,)] if batch is None else [(size,), (batch, size)]
+    shapes = [shape] if batch is None else [shape, (batch, *shape)]
     if value.shape not in shapes:
         words = " or ".join(map(str, shapes))
         raise ValueError(f"`{name}` must have shape {words}, not {value.shape}.")

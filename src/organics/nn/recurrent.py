@@ -17,6 +17,7 @@ from organics.arguments import (
     require_among,
     require_flag,
     require_positive,
+    require_share,
     require_sizes,
 )
 from organics.circuit.constraints import at_most_one, cap_spectral_norm, semidefinite
@@ -451,9 +452,7 @@ class ORGaNICs(eqx.Module):
             "dt_tau_max_a": dt_tau_max_a,
             "dt_tau_max_gates": dt_tau_max_gates,
         }
-        for name, value in largest.items():
-            if not 0 < value <= 1:
-                raise ValueError(f"`{name}` must be in (0, 1], not {value}.")
+        require_share(**largest)
         sizes = (input_size, *[hidden_size] * layers)
         rates = (dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates, dt_tau_max_gates)
         spread = _as_spread(initial_time_constants, time_constants, largest)
@@ -629,7 +628,7 @@ class ORGaNICs(eqx.Module):
                 raise ValueError(f"`state[{i}]` must be a `CellState`, not {cell_state!r}.")
             for name, part in zip(CellState._fields, cell_state, strict=True):
                 require_state(
-                    f"state[{i}].{name}", part, size, self._dtype, batch if batched else None
+                    f"state[{i}].{name}", part, (size,), self._dtype, batch if batched else None
                 )
         return [
             jnp.concatenate([jnp.broadcast_to(part, (batch, size)) for part in parts], axis=-1)

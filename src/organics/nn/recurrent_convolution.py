@@ -12,6 +12,7 @@ from organics.arguments import (
     require_among,
     require_flag,
     require_positive,
+    require_share,
     require_sizes,
 )
 from organics.circuit.circuit import Circuit
@@ -25,6 +26,7 @@ from organics.nn.arguments import (
     as_input,
     require_as_built,
     require_finite,
+    require_state,
     require_type,
 )
 from organics.nn.convolution import convolve, draw_pool, identity_kernel, odd_pair
@@ -101,14 +103,9 @@ class ORGaNICsConv2d(eqx.Module):
         require_among("pool", pool, PoolReach)
         kernel = odd_pair("kernel_size", kernel_size)
         near, window = odd_pair("recurrent_size", recurrent_size), odd_pair("pool_size", pool_size)
-        rates = {
-            "dt_tau_max_y": dt_tau_max_y,
-            "dt_tau_max_a": dt_tau_max_a,
-            "dt_tau_max_gates": dt_tau_max_gates,
-        }
-        for name, value in rates.items():
-            if not 0 < value <= 1:
-                raise ValueError(f"`{name}` must be in (0, 1], not {value}.")
+        require_share(
+            dt_tau_max_y=dt_tau_max_y, dt_tau_max_a=dt_tau_max_a, dt_tau_max_gates=dt_tau_max_gates
+        )
         kind, c = float_type(dtype), out_channels
         k_in, k_gates, k_pool, k_rates = jr.split(key, 4)
         fan_in, fan_gates = in_channels * kernel[0] * kernel[1], 2 * c * near[0] * near[1]
@@ -150,10 +147,11 @@ class ORGaNICsConv2d(eqx.Module):
         """`y` after every step, (time, channels, height, width), or with `sequence=False` after the
         last, and the final state; with a batch axis if `x` has one.
 
-        `state` is the final state of an earlier call, by default `initial_state`.
+        `state` is the final state of an earlier call, by default `initial_state`; without a batch
+        axis it is that of all sequences.
 
-        Raises `ValueError` if `x` has the wrong shape or type or, unless traced, is not finite, or
-        if the layer's arrays no longer match its options.
+        Raises `ValueError` if `x` or `state` has the wrong shape or type or, unless traced, is not
+        finite, or if the layer's arrays no longer match its options.
         """
         require_as_built(self, self.built)
         channels = self.k_input.shape[1]
@@ -167,7 +165,9 @@ class ORGaNICsConv2d(eqx.Module):
         batch, time, _, height, width = rows.shape
         drive = convolve(rows.reshape(batch * time, *rows.shape[2:]), self.k_input, "same")
         drive = jnp.moveaxis(drive.reshape(batch, time, -1), 1, 0)
-        start = self.initial_state(height, width) if state is None else state
+        start = self.initial_state(height, width)
+        if state is not None:
+            start = self._as_state(state, height, width, batch if batched else None)
         shape = (batch, self.channels, height, width)
         packed = jnp.concatenate(
             [jnp.broadcast_to(part, shape).reshape(batch, -1) for part in start], axis=1
@@ -192,12 +192,17 @@ class ORGaNICsConv2d(eqx.Module):
         """The circuit at a moment, and its drive: with the gains of `state` and the image `x` held,
         the layer's steps of `y` and `a` are its Euler steps of `dt` ms.
 
-        Raises `ValueError` if `x` has the wrong shape.
+        Raises `ValueError` if `x` or `state` has the wrong shape or type or, unless traced, is not
+        finite.
         """
         require_as_built(self, self.built)
         x = as_input(x, (self.k_input.shape[1], "height", "width"))
+        require_type("x", x, self.k_input.dtype)
+        require_finite("x", x)
+        _, height, width = x.shape
+        state = self._as_state(state, height, width, None)
         z = convolve(x[None], self.k_input[: self.channels], "same")[0]
-        pool, recurrent = self.weights(*x.shape[1:])
+        pool, recurrent = self.weights(height, width)
         taus = self.dt / self._rates(z.shape[1] * z.shape[2])
         circuit = Circuit(
             W=pool,
@@ -210,6 +215,15 @@ class ORGaNICsConv2d(eqx.Module):
             rectified=self.rectified,
         )
         return circuit, z.reshape(-1)
+
+    def _as_state(self, state: CellState, height: int, width: int, batch: int | None) -> CellState:
+        """The state, checked: of images of this size, one for all or one for each of the batch."""
+        if not isinstance(state, tuple) or len(state) != len(CellState._fields):
+            raise ValueError(f"`state` must be a `CellState`, not {state!r}.")
+        shape = (self.channels, height, width)
+        for name, part in zip(CellState._fields, state, strict=True):
+            require_state(f"state.{name}", part, shape, self.k_input.dtype, batch)
+        return CellState(*state)
 
     def _rates(self, sites: int) -> Float[Array, "4 n"]:
         """Step size over the time constants of all neurons."""

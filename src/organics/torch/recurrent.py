@@ -17,6 +17,7 @@ from organics.arguments import (
     require_flag,
     require_positive,
     require_rounded,
+    require_share,
     require_sizes,
 )
 from organics.kernels import library
@@ -238,9 +239,7 @@ class ORGaNICs(Exchanged, nn.Module):
             "dt_tau_max_a": dt_tau_max_a,
             "dt_tau_max_gates": dt_tau_max_gates,
         }
-        for name, value in largest.items():
-            if not 0 < value <= 1:
-                raise ValueError(f"`{name}` must be in (0, 1], not {value}.")
+        require_share(**largest)
         if backend == "native" and (reason := library.load().reason) is not None:
             raise ValueError(f"`backend` must not be 'native' here: {reason}.")
         self.input_size, self.hidden_size = input_size, hidden_size

@@ -11,7 +11,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from organics.arguments import require_positive, require_whole
+from organics.arguments import require_share, require_whole
 from organics.data.tasks.draws import among, uniform
 from organics.data.tasks.task import Condition, Trials, Trivial
 from organics.models.target import Marks, Target
@@ -119,9 +119,7 @@ class FlipFlop:
 
     def __post_init__(self):
         require_whole("steps", self.steps)
-        require_positive(probability=self.probability)
-        if not self.probability <= 1:
-            raise ValueError(f"`probability` must be in (0, 1], not {self.probability}.")
+        require_share(probability=self.probability)
 
     def trial(self, key: PRNGKeyArray, dtype: type | jnp.dtype = np.float32) -> Trials:
         u = uniform(key, (self.steps, self.bits), dtype)
