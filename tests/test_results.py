@@ -39,6 +39,8 @@ FIRST_ONES = {
     "smnist-organics-identity-128-seed0": (493, 0.041645),
     "smnist-organics-identity-64-seed0": (495, 0.031828),
     "smnist-antisymmetric-128-seed0": (476, 0.154239),
+    "smnist-lipschitz-128-seed0": (494, 0.029118),
+    "psmnist-lipschitz-128-seed0": (474, 0.153253),
     "psmnist14-antisymmetric-64-seed0": (421, 0.506841),
     "psmnist14-cornn-64-seed0": (419, 0.491043),
     "psmnist14-lipschitz-clipped-64-seed0": (418, 0.514818),
@@ -59,18 +61,17 @@ def _trained():
     return [f for f in folders if f.parent.name != "short" or re.match("psmnist.*seed0", f.name)]
 
 
-@cache
-def _sequences(task, resize, rows):
-    return load_sequences(task, resize, rows)
+_sequences = cache(load_sequences)
 
 
 @pytest.mark.parametrize("folder", _trained(), ids=lambda folder: folder.name)
 def test_the_trained_weights_have_the_accuracy_that_their_report_says(folder, monkeypatch):
     config = RunFolder.open(folder).config
     try:
-        dataset = _sequences(config.task, config.resize, config.rows)
+        stored = _sequences(config.task, config.resize, config.rows)
     except DataUnavailable as missing:
         pytest.skip(str(missing))
+    dataset = replace(stored, max_value=1) if config.raw_pixels else stored
     first = replace(
         dataset, test_images=dataset.test_images[:FIRST], test_labels=dataset.test_labels[:FIRST]
     )
