@@ -21,7 +21,7 @@ from organics.fitting.likelihood import residuals
 from organics.fitting.model import AtRest, circuit_of, linear_response, noise_of
 from organics.fitting.parameters import Entry, half, unhalf
 from organics.fitting.prediction import draw, predict
-from organics.fitting.problem import _folded, problem_of
+from organics.fitting.problem import _folded, layout_of, problem_of
 from organics.names import FittedRecurrence
 from organics.rest.search import steady_state
 from organics.spectra import cross_spectrum
@@ -281,10 +281,64 @@ def test_numbers_that_are_not_separated_are_listed_pair_by_pair():
     by_row = np.array([[0.6, 0.3, 0, 0], [0, 0, 0.5, 0.8]])
     R = np.concatenate([np.c_[np.outer(z**2, w), np.eye(2)[i] + 0 * z[:, None]]
                         for i, w in enumerate(by_row)])  # fmt: skip
-    known = identify(R, np.eye(8, 6), entries, {"b": np.ones(2)}, ("1", "2"), BOTH)
+    arrays = {"b": np.ones(2), "sigma": np.ones(2), "W": np.ones((2, 2))}
+    known = identify(R, np.eye(8, 6), entries, arrays, ("1", "2"), BOTH)
     assert known.rank == 4
     pairs = [one.parameters for one in known.directions]
     assert pairs == [("W[0,0]", "W[0,1]"), ("W[1,0]", "W[1,1]")]
+
+
+def test_symmetries_hold_beside_weights_that_are_0():
+    """B hears A, not the other way round: only A has the modulator of `W_r = I`."""
+    z = np.array([[x, y] for x in (0.1, 0.4, 1.0) for y in (0.05, 0.3, 0.9)])
+
+    def shown(u):
+        """What is recorded, (18,), with gains, for each row of logarithms of the free numbers."""
+        W, b, c, gain, w = np.split(np.exp(u)[..., None, :], [4, 6, 8, 10], axis=-1)
+        y, a = np.zeros((len(u), *z.shape)), np.ones((len(u), *z.shape))
+        for _ in range(3000):
+            q = y**2 * a
+            pool = np.stack([W[..., 0] * q[..., 0] + W[..., 1] * q[..., 1],
+                             W[..., 2] * q[..., 0] + W[..., 3] * q[..., 1]], axis=-1)  # fmt: skip
+            heard = np.stack([y[..., 0], w[..., 0] * y[..., 0] + y[..., 1]], axis=-1)
+            y = y + 0.1 * (-y + b * z + (1 - np.sqrt(a)) * heard)
+            a = a + 0.1 * (-a + c**2 + pool)
+        return (gain * y).reshape(len(u), -1)
+
+    pairs = [("A", "A"), ("A", "B"), ("B", "A"), ("B", "B")]
+    square = [(i, j) for i in range(2) for j in range(2)]
+    entries = [Entry("W", at, f"W[{i},{j}]") for at, (i, j) in zip(square, pairs, strict=True)]
+    for name in ("b", "sigma", "gain"):
+        entries += [Entry(name, (i,), f"{name}[{s}]") for i, s in enumerate("AB")]
+    entries.append(Entry("W_r", (1, 0), "W_r[B,A]"))
+    held = [Entry("W_r", at, f"W_r[{i},{j}]") for at, (i, j) in zip(square, pairs, strict=True)]
+    held.pop(2)
+    u = np.log([1, 0.5, 0.4, 1.2, 1, 1, 0.2, 0.25, 3, 5, 0.3])
+    step = 1e-5 * np.eye(11)
+    R = ((shown(u + step) - shown(u - step)) / 2e-5).T
+    arrays = {"W": np.ones((2, 2)), "W_r": np.array([[1.0, 0], [1, 1]])}
+    arrays |= {name: np.ones(2) for name in ("b", "sigma", "gain")}
+    D = np.eye(14, 11)
+    channels = (("y", 0, False), ("y", 1, False))
+    known = identify(R, D, entries + held, arrays, ("A", "B"), channels)
+    names = ["scale of the modulator of A", "unit of y of A", "unit of y of B"]
+    assert known.rank == 8 and [one.name for one in known.directions] == names
+    assert known.exact.shape == (11, 3)
+
+
+@pytest.mark.parametrize("value", [0.0, None, np.array([[1, 0.2], [0.3, 1]])])
+def test_fixed_feedback_adds_to_the_identity(value):
+    def layout(fixed):
+        return layout_of(recorded(), "feedback", fixed=fixed, bounds={}, ties=(), guess={})
+
+    found, free = layout({"W_r": value}), layout({})
+    W_r = np.asarray(found.arrays(jnp.zeros(found.free))["W_r"])
+    np.testing.assert_allclose(np.diagonal(W_r), 1, rtol=1e-12)
+    assert found.free == free.free - (0 if value is None else 2)
+    if value is not None:
+        np.testing.assert_allclose(W_r, value if np.ndim(value) else np.eye(2), rtol=1e-12)
+    with pytest.raises(ValueError, match="`fixed` must give 'W_r' a diagonal of 1"):
+        layout({"W_r": np.full((2, 2), 0.5)})
 
 
 def test_folded_power_is_that_of_all_frequencies_that_samples_confuse():

@@ -214,7 +214,7 @@ def _concluded(
         reported, D, arrays = jax.tree.map(np.asarray, _reported(layout, jnp.asarray(u)))
         as_reported = dict(arrays)
         if layout.recurrence == "feedback":  # of weights that are fitted as logarithms
-            as_reported["W_r"] = np.ones_like(arrays["W_r"])
+            as_reported["W_r"] = (arrays["W_r"] != 0).astype(float)
         known = identify(
             np.asarray(R), D, layout.entries, as_reported, recording.neurons,
             recording.channels,

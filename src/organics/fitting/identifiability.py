@@ -118,12 +118,23 @@ def _named(undetermined: np.ndarray, entries, arrays, neurons, channels):
     A symmetry of which something is fixed or tied is no such change, but a combination of several
     may be: these are the null vectors of what is left of all outside of the span, in echelon form.
     """
-    families = ([_modulators] if "W_r" not in arrays else []) + [_units, _products]
-    symmetries = [(family, i) for family in families for i in range(len(neurons))]
+    alone = np.eye(len(neurons))  # rows of `W_r` without input from others
+    W_r = arrays.get("W_r", alone)
+    symmetries = [
+        (family, i)
+        for family in (_modulators, _units, _products)
+        for i in range(len(neurons))
+        if family is not _modulators or np.array_equal(W_r[i], alone[i])
+    ]
     vectors, words = [], []
     for family, i in symmetries:
         name, combinations, change = family(i, arrays, channels)
-        vectors.append([change(entry.group, entry.place) for entry in entries])
+        vectors.append(
+            [
+                change(entry.group, entry.place) if arrays[entry.group][entry.place] else 0.0
+                for entry in entries
+            ]
+        )  # a weight of 0 stays 0
         words.append((name, combinations, neurons[i]))
     G = np.array(vectors, float).T
     span, sizes, _ = np.linalg.svd(undetermined, full_matrices=False)
@@ -172,7 +183,8 @@ def _products(i: int, arrays: dict, channels):
 
 
 def _modulators(i: int, arrays: dict, channels):
-    """For `W_r = I`: `a_i -> k a_i`. With `y` it keeps all spectra of `y`."""
+    """Where row i of `W_r` is that of the identity: `a_i -> k a_i`. With `y` it keeps all spectra
+    of `y`."""
     del arrays
     powers = {"b": 0.5, "b0": 0.5, "tau_y": 0.5, "noise_y": 0.25, "noise_a": 1.0}
     gains = _gains(channels, {"a": -1.0}, i)

@@ -68,9 +68,25 @@ def layout_of(
             raise ValueError(f"`guess` must give {name!r} values > 0, not {value!r}.")
     if recurrence == "half":
         start["W_r"] = unhalf(start["W_r"])
+    whole = {}
+    if recurrence == "feedback" and "W_r" in fixed:  # of weights between neurons
+        fixed = dict(fixed)
+        whole["W_r"] = _between_neurons(fixed.pop("W_r"), start["W_r"].shape)
     # where a user names all of an array, that says more than a convention about one of it
-    fixed = {k: v for k, v in conventions.items() if k.partition("[")[0] not in fixed} | dict(fixed)
+    given = {k: v for k, v in conventions.items() if k.partition("[")[0] not in fixed}
+    fixed = whole | given | dict(fixed)
     return parameters(start, labels, recurrence, fixed=fixed, bounds=bounds, ties=ties)
+
+
+def _between_neurons(value: Any, shape: tuple[int, ...]) -> Any:
+    """Fixed feedback, beside the 1 of each neuron itself. Raises `ValueError` for a matrix with
+    others."""
+    if np.ndim(value) and not np.all(np.diagonal(broadcast("fixed", "W_r", value, shape)) == 1):
+        raise ValueError(
+            "`fixed` must give 'W_r' a diagonal of 1 with feedback, which adds to the identity, "
+            f"not {np.diagonal(value)}."
+        )
+    return value
 
 
 def _conventions(recording: Recording, recurrence: FittedRecurrence) -> dict[str, Any]:
