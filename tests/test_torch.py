@@ -295,6 +295,40 @@ def test_compiled_and_under_autocast(backend):
             layer.bfloat16()(x.bfloat16())
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"recurrent": "bounded", "time_constants": "modulated", "drive": "unit"}]
+)
+def test_transformations_of_functions(options):
+    """An ensemble, and gradients of each sequence, are those of one after another."""
+    torch.manual_seed(0)
+    ensemble = [made(**options) for _ in range(2)]
+    layer = ensemble[0]
+    x = torch.from_numpy(numbers(3, 4, 6, 3))
+    parameters, buffers = torch.func.stack_module_state(ensemble)
+
+    def called(parameters, buffers):
+        return torch.func.functional_call(layer, (parameters, buffers), (x,))[0]
+
+    found = torch.func.vmap(called)(parameters, buffers)
+    for got, one in zip(found, ensemble, strict=True):
+        torch.testing.assert_close(got, one(x)[0], rtol=1e-9, atol=1e-12)
+
+    def loss(parameters, sequence):
+        return torch.func.functional_call(layer, parameters, (sequence,))[0].square().sum()
+
+    own = {name: p.detach() for name, p in layer.named_parameters()}
+    each = torch.func.vmap(torch.func.grad(loss), (None, 1))(own, x)
+    for i in range(x.shape[1]):
+        layer.zero_grad()
+        layer(x[:, i])[0].square().sum().backward()
+        for name, p in layer.named_parameters():
+            torch.testing.assert_close(each[name][i], p.grad, rtol=1e-8, atol=1e-12)
+    if library.load().handle is not None:
+        native = made("native", **options)
+        with pytest.raises(ValueError, match="not within the transformations of `torch.func`"):
+            torch.func.vmap(lambda a: native(a)[0])(x)
+
+
 class Computing(torch.utils.data.Dataset):
     """Items that a worker process computes with the layer."""
 

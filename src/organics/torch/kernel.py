@@ -19,11 +19,22 @@ from organics.torch.equations import run as run_plain
 
 
 def available(*tensors: Tensor) -> bool:
-    """Whether the kernel can compute with these: of a CPU, in float32 or float64."""
+    """Whether the kernel can compute with these: of a CPU, in float32 or float64, with values."""
     return _is_built() and all(
-        tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
+        tensor.device.type == "cpu"
+        and tensor.dtype in (torch.float32, torch.float64)
+        and (torch.compiler.is_compiling() or has_values(tensor))
         for tensor in tensors
     )
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether there are numbers to read: not within `torch.func.vmap`, `grad` and the like."""
+    try:
+        tensor.data_ptr()
+    except RuntimeError:
+        return False
+    return True
 
 
 @torch.compiler.assume_constant_result  # not to be traced

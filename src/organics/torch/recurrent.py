@@ -191,7 +191,8 @@ class ORGaNICs(Exchanged, nn.Module):
 
     Derivatives of the gradients (`create_graph=True`) work with either backend; with "native" they
     are computed by the equations in PyTorch. Under `torch.autocast`, "native" computes in the type
-    of the parameters. Programs exported by `torch.export` or `torch.onnx` contain the equations.
+    of the parameters. Within `torch.func.vmap`, `grad` and the like, and in programs exported by
+    `torch.export` or `torch.onnx`, "auto" takes the equations, and values are not checked.
 
     The initial state is a buffer, not a parameter. Raises `ValueError`, naming the argument, for a
     value other than these.
@@ -398,7 +399,7 @@ class ORGaNICs(Exchanged, nn.Module):
     def _advance(self, cell, x: Tensor, state: Tensor, lengths: Tensor | None, sequence: bool):
         weights, inputs = cell.weights(), cell.inputs(x)
         less = self.memory == "less"
-        if self._native(inputs, weights.vectors):
+        if self._native(inputs, weights.vectors, state):
             segment = math.isqrt(len(x) - 1) + 1 if less else None
             return kernel.run(self._variant, weights, inputs, state, lengths, sequence=sequence,
                               segment=segment)  # fmt: skip
@@ -413,7 +414,7 @@ class ORGaNICs(Exchanged, nn.Module):
             raise ValueError(
                 "`backend` must not be 'native' for tensors of "
                 f"{tensors[0].device} and {tensors[0].dtype}: the kernel is for float32 and "
-                "float64 on a CPU."
+                "float64 on a CPU, and not within the transformations of `torch.func`."
             )
         return works
 
@@ -480,6 +481,7 @@ def _is_finite(value: Tensor) -> bool:
 
 
 def _looked_at(value: Tensor) -> bool:
-    """Whether values are checked: not where that would wait for a device, or end a traced
-    program."""
-    return value.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Whether values are checked: not where that would wait for a device, or end a traced or
+    transformed program."""
+    on_cpu = value.device.type == "cpu" and not torch.compiler.is_compiling()
+    return on_cpu and kernel.has_values(value)
