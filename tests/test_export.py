@@ -89,6 +89,43 @@ def test_a_network_of_own_data_takes_raw_inputs(format, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("name", ["organics", "mlp"])
+def test_a_network_of_own_vectors(format, name, tmp_path):
+    config = FileConfig(model=name, features=2, outputs=3, units=6, encoder=(5, 4))
+    model = build_model(config)
+    folder = RunFolder.create(tmp_path / "run", config)
+    prepared = Preparation((3.0, -1.0), (2.0, 0.5), classes=("a", "b", "c"))
+    folder.save_model(model, 1, prepared.to_document())
+    found = export.export_run(folder.path, format, tmp_path / "network")
+    assert (found.input_shape, found.output_shape) == (("batch", 2), ("batch", 3))
+    run, _ = importlib.import_module(f"organics.exports.as_{format}").runner(found.path)
+    x = np.random.default_rng(1).normal(2.0, size=(4, 2)).astype(np.float32)
+    want = eqx.filter_jit(model.predict)((x - np.float32([3, -1])) / np.float32([2, 0.5]))
+    np.testing.assert_allclose(run(x), want, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("prepared", "words"),
+    [
+        (Preparation((0.0, 1.7e9), (1.0, 170.0), ("a", "b"), features=("u", "when")), "`when`"),
+        (Preparation((0.0, 0.0), (1.0, 1.0), target_mean=(1e6,), target_scale=(1.0,)), "0 of `y`"),
+    ],
+)
+def test_numbers_that_float32_does_not_hold_are_refused(prepared, words, tmp_path, monkeypatch):
+    """Such as the time in seconds of 1970: in float32 there is only every 128th."""
+    monkeypatch.setattr(as_stablehlo, "require_packages", lambda: None)
+    kind = "classes" if prepared.classes else "numbers"
+    config = FileConfig(target=kind, steps=7, features=2, outputs=len(prepared.classes) or 1)
+    folder = RunFolder.create(tmp_path / "run", config)
+    folder.save_model(build_model(config), 1, prepared.to_document())
+    with pytest.raises(ValueError, match=f"cannot be exported: .*{words}"):
+        export.export_run(folder.path, "stablehlo", tmp_path / "network")
+    assert not (tmp_path / "network").exists()
+
+
+@formats
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("name", ["organics", "mlp"])
 def test_networks_of_images(format, name, tmp_path):
     model = build(name, 30, layers=(6, 5), encoder=(8, 7), key=jax.random.key(2), dtype=np.float32)
     maker = importlib.import_module(f"organics.exports.as_{format}")

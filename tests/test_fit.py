@@ -151,6 +151,7 @@ def test_vectors_and_numbers_from_the_command_line(capsys, tmp_path):
     found = answer(
         capsys, "train", tmp_path / "a.csv", "--epochs", 20, "--batch-size", 24, "--encoder", 8, 4,
         "--units", 3, "--learning-rate", 0.05, "--validation-share", 0.25, "--quiet",
+        "--input-noise", 0.01,
         "--out", tmp_path / "run", "--figure", tmp_path / "curves.png",
     )  # fmt: skip
     assert found["test_error"] < 0.7 * found["test_guessing"] and found["model"] == "organics"

@@ -26,6 +26,7 @@ from organics.training.run_folder import RunFolder
 TOLERANCE = 1e-5
 _SAMPLES = 5  # for the comparison; another number than the formats are made with
 _FILLED = 0.2
+_HELD = 1e-3  # largest step between numbers in float32, in standard deviations
 
 
 class Exported(NamedTuple):
@@ -86,8 +87,9 @@ def export_run(path: str | Path, format: ExportFormat, out: str | Path) -> Expor
     It takes any number of inputs at once; sequences may have any length, the same for all of them.
     The file is run, on random inputs, before it gets its name.
 
-    Raises `ValueError` if there is no such run or format, the format cannot hold the network, or a
-    package is missing; and `ExportFailed` if the file's outputs differ by more than 1e-5.
+    Raises `ValueError` if there is no such run or format, the format cannot hold the network, the
+    numbers of the data are not held by float32, or a package is missing; and `ExportFailed` if the
+    file's outputs differ by more than 1e-5.
     """
     require_among("format", format, ExportFormat)
     maker = import_module(f"organics.exports.as_{format}")
@@ -96,6 +98,7 @@ def export_run(path: str | Path, format: ExportFormat, out: str | Path) -> Expor
     maker.require_packages()
     folder.verify()
     network = _network(folder)
+    _require_held(folder, network.preparation)
     content = maker.make(network)
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "network"
@@ -154,10 +157,29 @@ def _require_exportable(folder: RunFolder) -> None:
         )
 
 
+def _require_held(folder: RunFolder, preparation: Preparation | None) -> None:
+    """Refuse numbers that float32 does not hold to a small part of their deviation: the file takes
+    and gives them in it, the network in Python takes them as they are."""
+    if preparation is None:
+        return
+    given = (("x", preparation.mean, preparation.scale, preparation.features),
+             ("y", preparation.target_mean, preparation.target_scale, ()))  # fmt: skip
+    for name, means, scales, names in given:
+        for i, (mean, scale) in enumerate(zip(means, scales, strict=True)):
+            spacing = float(np.spacing(np.float32(abs(mean) + scale)))
+            if not spacing <= _HELD * scale:
+                what = f"`{names[i]}`" if names else f"number {i} of `{name}`"
+                raise ValueError(
+                    f"the run in {folder.path} cannot be exported: {what} is about {mean:.4g} with "
+                    f"a deviation of {scale:.3g}, and float32, in which the file computes, has "
+                    f"there only every {spacing:.3g}. Subtract an offset and train again."
+                )
+
+
 def _network(folder: RunFolder) -> Network:
     """The best model of a run, with its recurrence as plain equations."""
     config = folder.config
-    if isinstance(config, SequenceConfig | FileConfig):
+    if isinstance(config, SequenceConfig) or (isinstance(config, FileConfig) and config.steps):
         config = dataclasses.replace(config, backend="scan", memory="more", products="full")
     model = folder.load_model(eqx.filter_eval_shape(build_model, config))
     return Network(model, input_shape(config), preparation_of(folder))

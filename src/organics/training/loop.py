@@ -167,7 +167,7 @@ def _train(
     on_epoch: Callable[[int, Model], None] | None,
 ) -> dict[str, Any]:
     """Train and test; returns the report as stored."""
-    sets = with_noise(task.sets(load_task(task)), task.config)
+    sets = task.sets(load_task(task))
     require_room_for_batches(task, sets.training.size)
     run = _Run(task, folder, group, sets, on_epoch)
     with single_threaded_lapack():  # for the singular values of bounded weights
@@ -197,7 +197,8 @@ class _Run:
         self.folder = folder
         self.on_epoch = on_epoch
         self.group = group
-        self.training = group.replicate(sets.training)
+        self.source = with_noise(sets.training, config)
+        self.training = group.replicate(self.source)
         self.validation = group.replicate(sets.validation)
         self.count = sets.training.size
         self.steps_per_epoch = math.ceil(self.count / config.batch_size)
@@ -206,7 +207,7 @@ class _Run:
         self.optimizer = make_optimizer(config, steps)
         state = initial_state(task.build(), self.optimizer, config.averaging)
         batch = min(config.batch_size, self.count)
-        self.metrics = metric_dtypes(state, self.optimizer, sets.training, batch)
+        self.metrics = metric_dtypes(state, self.optimizer, self.source, batch)
 
         def resume() -> dict[str, Any]:
             nonlocal state
@@ -392,7 +393,7 @@ class _Run:
     def _steps(self, epoch: int, bar: ProgressBar) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Run all steps of an epoch; returns every metric at each step, and the size of each
         batch."""
-        order = self.sets.training.order(self.config.seed, epoch)
+        order = self.source.order(self.config.seed, epoch)
         full = self.count // self.config.batch_size
         cut = full * self.config.batch_size
         batches = [order[:cut].reshape(full, -1)] if full else []

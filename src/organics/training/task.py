@@ -58,12 +58,11 @@ class Sets(NamedTuple):
     trivial: Trivial | None = None
 
 
-def with_noise(sets: Sets, config: AnyConfig) -> Sets:
-    """The same with noise on the inputs that train, if the settings ask for it."""
+def with_noise(examples: Source, config: AnyConfig) -> Source:
+    """The examples that train, with noise on their inputs if the settings ask for it."""
     if not config.input_noise:
-        return sets
-    noisy = Noisy.of(sets.training, Stream(config.seed, _NOISE), config.input_noise)
-    return sets._replace(training=noisy)
+        return examples
+    return Noisy.of(examples, Stream(config.seed, _NOISE), config.input_noise)
 
 
 @runtime_checkable
