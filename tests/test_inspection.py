@@ -18,9 +18,10 @@ from organics.cli import run
 from organics.inspection.fixed_points import fixed_points
 from organics.inspection.network import _abscissa, inspect
 from organics.inspection.step_map import StepMap
-from organics.nn import ORGaNICs
+from organics.nn import ORGaNICs, circuit_at
 from organics.proofs.balls import exact, exact_matrix, floats
 from organics.proofs.gated import BallGated, contracts, prove_attraction
+from organics.rest.search import steady_state
 from organics.training import SequenceConfig, TaskConfig
 
 N = 2
@@ -108,6 +109,30 @@ def test_matrices_contract_if_and_only_if_the_largest_eigenvalue_is_below_1():
         wide = exact_matrix(0.999 * M)
         wide[0, 0] = wide[0, 0] + arb(0, 0.5)
         assert not all(inequality.holds for inequality in contracts(wide))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_fixed_point_is_found_where_time_constants_follow_the_state(layers):
+    """Where Newton's method on the change of a step runs to states that are merely slow."""
+    layer = circuit_layer(
+        recurrent="identity", drive="unit", time_constants="modulated-together", layers=layers
+    )
+    cells = [
+        eqx.tree_at(lambda c: c.modulation, cell, jax.tree.map(lambda w: w + 6.0, cell.modulation))
+        for cell in layer.cells
+    ]
+    layer = eqx.tree_at(lambda one: one.cells, layer, tuple(cells))
+    steps, x = StepMap(layer), np.array([0.3, -0.2, 0.5])
+    rng = np.random.default_rng(0)
+    starts = np.asarray(steps.start) + rng.uniform(-0.9, 0.0, (6, 4 * N * layers))
+    (point,) = fixed_points(steps, x, starts)
+    assert point.residual < 1e-12
+    # gains held, rest is that of a circuit; and the gains are those that the gates say there
+    circuit, z = circuit_at(layer, jnp.asarray(x), steps.state(jnp.asarray(point.state)))
+    rest = steady_state(circuit, z).state
+    np.testing.assert_allclose(point.output, rest.y, rtol=1e-8)
+    after = steps(jnp.asarray(x), jnp.asarray(point.state))
+    np.testing.assert_allclose(after, point.state, rtol=1e-12, atol=1e-15)
 
 
 def test_the_abscissa_is_that_of_the_circuit_at_the_fixed_point():

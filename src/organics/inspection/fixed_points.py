@@ -24,7 +24,8 @@ class FixedPoint(NamedTuple):
     Attributes
         state: (d,).
         output: of the layer, (n,).
-        residual: largest change of a number in a step.
+        residual: largest imbalance of a number: its change in a step, in ORGaNICs over its step
+            size.
         eigenvalues: of the derivative of a step, (d,), the largest magnitude first.
         attracted: share of the settling runs that ended here.
     """
@@ -64,8 +65,7 @@ def fixed_points(
     settled = _settle(steps, *given)
     found = np.concatenate([np.asarray(_newton(steps, given[0], s)) for s in (settled, given[1])])
     ends = np.asarray(settled)
-    after = np.asarray(_after(steps, given[0], jnp.asarray(found)))
-    residuals = np.max(np.abs(after - found), axis=1)
+    residuals = np.asarray(_residuals(steps, given[0], jnp.asarray(found)))
     sizes = 1 + np.max(np.abs(found), axis=1)
     good = np.isfinite(residuals) & (residuals < _TOLERANCE * sizes)
     kept: list[int] = []
@@ -99,8 +99,8 @@ def _settle(steps: StepMap, x: Array, starts: Float[Array, "k d"]) -> Float[Arra
 
 
 @eqx.filter_jit
-def _after(steps: StepMap, x: Array, states: Float[Array, "k d"]) -> Float[Array, "k d"]:
-    return jax.vmap(lambda s: steps(x, s))(states)
+def _residuals(steps: StepMap, x: Array, states: Float[Array, "k d"]) -> Float[Array, " k"]:
+    return jax.vmap(lambda s: jnp.max(jnp.abs(steps.imbalance(x, s))))(states)
 
 
 @eqx.filter_jit
@@ -117,14 +117,14 @@ def _outputs(steps: StepMap, states: Float[Array, "k d"]) -> Float[Array, "k n"]
 def _newton(steps: StepMap, x: Array, starts: Float[Array, "k d"]) -> Float[Array, "k d"]:
     """Where damped Newton steps lead from each state."""
 
-    def change(s):
-        return steps(x, s) - s
+    def imbalance(s):
+        return steps.imbalance(x, s)
 
     def improve(s):
-        step = jnp.linalg.solve(steps.jacobian(x, s) - jnp.eye(s.size, dtype=s.dtype), -change(s))
+        step = jnp.linalg.solve(jax.jacfwd(imbalance)(s), -imbalance(s))
         tried = s[None] + jnp.asarray(_SHARES, s.dtype)[:, None] * step[None]
         tried = jnp.concatenate([s[None], tried])
-        sizes = jnp.linalg.norm(jax.vmap(change)(tried), axis=1)
+        sizes = jnp.linalg.norm(jax.vmap(imbalance)(tried), axis=1)
         return tried[jnp.nanargmin(sizes)]
 
     def one(s):

@@ -8,6 +8,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from organics.nn import ORGaNICs
+from organics.nn.dynamics import velocity_at
+
 
 class StepMap(eqx.Module):
     """The steps of a layer on its state as one vector, of d numbers.
@@ -32,6 +35,13 @@ class StepMap(eqx.Module):
     def __call__(self, x: Float[Array, " m"], s: Float[Array, " d"]) -> Float[Array, " d"]:
         """The state one step after `s`."""
         return ravel_pytree(self.layer.step(x, self.state(s)))[0]
+
+    def imbalance(self, x: Float[Array, " m"], s: Float[Array, " d"]) -> Float[Array, " d"]:
+        """What is 0 where a step changes nothing: the change, in ORGaNICs over the step sizes.
+        These may follow the state, and be so small that little moves even away from rest."""
+        if isinstance(self.layer, ORGaNICs):
+            return velocity_at(self.layer, x, self.state(s))
+        return self(x, s) - s
 
     def output(self, s: Float[Array, " d"]) -> Float[Array, " n"]:
         """What the layer gives to the readout in this state."""

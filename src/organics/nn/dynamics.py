@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from organics.circuit.circuit import Circuit
-from organics.kernels.equations import products, project
+from organics.kernels.equations import products, project, velocity
 from organics.linear.jacobian import eigenvalues
 from organics.nn.arguments import as_input, require_finite, require_type
 from organics.nn.moments import jacobians, states
-from organics.nn.recurrent import CellState, ORGaNICs
+from organics.nn.recurrent import Cell, CellState, ORGaNICs
 
 
 def circuit_at(
@@ -46,9 +46,7 @@ def circuit_at(
     cell, gains = layer.cells[chosen], state[chosen]
     weights = cell.weights()
     z = cell.W_zx @ cell.bounded_input(x)
-    options = layer.options.in_full
-    projected = project(options, weights, cell.inputs(x)[None])
-    rates = products(options, weights, projected, jnp.concatenate(gains)[None]).rates
+    rates, _ = _right_hand_sides(layer, cell, x, gains)
     tau_y, tau_a = layer.dt / rates.reshape(4, -1)[:2]
     circuit = Circuit(
         W=weights.normalization,
@@ -61,6 +59,27 @@ def circuit_at(
         rectified=layer.options.rectified,
     )
     return circuit, jax.nn.relu(z) if layer.options.rectified_drive else z
+
+
+def velocity_at(
+    layer: ORGaNICs, x: Float[Array, " m"], state: tuple[CellState, ...]
+) -> Float[Array, " d"]:
+    """The right-hand sides of all equations, each times its time constant: of the circuits one
+    after another, y, a, b0 and b. 0 where the state rests, however slow it is."""
+    found = []
+    for cell, before, after in zip(layer.cells, state, layer.step(x, state), strict=True):
+        found.append(_right_hand_sides(layer, cell, x, before)[1])
+        x = after.y  # drives the circuit above
+    return jnp.concatenate(found)
+
+
+def _right_hand_sides(
+    layer: ORGaNICs, cell: Cell, x: Float[Array, " m"], state: CellState
+) -> tuple[Float[Array, " four_n"], Float[Array, " four_n"]]:
+    """Of one circuit: step size over time constants, and what `velocity_at` says of it."""
+    weights, options, packed = cell.weights(), layer.options.in_full, jnp.concatenate(state)[None]
+    found = products(options, weights, project(options, weights, cell.inputs(x)[None]), packed)
+    return found.rates.reshape(-1), velocity(weights.offset, packed, found)[0]
 
 
 class Trajectory(NamedTuple):
