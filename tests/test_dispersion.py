@@ -35,10 +35,12 @@ def distance(some, others):
     return apart[linear_sum_assignment(apart)].max()
 
 
-def ring(rng, symmetric):
+def ring(rng, symmetric, mirrored=False):
     kernels = 0.1 * rng.normal(size=15), 0.1 * rng.uniform(size=15)
     if symmetric:
         kernels = [(kernel + kernel[::-1]) / 2 for kernel in kernels]
+    if mirrored:
+        kernels = [kernel[::-1] for kernel in kernels]
     W_r, W = (Convolution(k[None, None, None], 1, 15, "periodic") for k in kernels)
     W_r = Convolution(W_r.kernel.at[0, 0, 0, 7].add(1), 1, 15, "periodic")
     taus = rng.uniform(0.5, 1.5, 2)
@@ -148,8 +150,11 @@ def test_crests_move_the_way_the_speed_says():
     y = y if values[i].imag >= 0 else y.conj()
     value = values[i] if values[i].imag >= 0 else values[i].conj()
     factor = y[1] / y[0]  # exp(i kappa): the phase from one neuron to the next
-    speed = -value.imag / np.angle(factor)
-    assert speed * np.sign(wave.periods[1]) == pytest.approx(wave.speed, rel=1e-6)
+    assert -value.imag / np.angle(factor) == pytest.approx(wave.speed, rel=1e-6)
+    assert wave.periods[1] > 0
+    mirrored = ring(np.random.default_rng(1), symmetric=False, mirrored=True)
+    other = dispersion(*mirrored).leading
+    assert other.periods == wave.periods and other.speed == pytest.approx(-wave.speed, rel=1e-6)
 
 
 @pytest.mark.parametrize(

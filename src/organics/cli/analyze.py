@@ -99,13 +99,21 @@ def _of_one_drive(circuit, z) -> dict[str, Any]:
         "largest_euler_step": None,
         "eigenvalue_residual": linear.residual,
     }
+    if not converged:  # there is nothing that is linearized
+        nothing = (
+            "eigenvalues",
+            "spectral_abscissa",
+            "leading_frequency_hz",
+            "eigenvalue_residual",
+        )
+        return result | dict.fromkeys((*nothing, "others", "certificate"))
     if linear.matrix_free:  # then there are only a few eigenvalues, and no matrix is formed
-        result["others"] = {"unique": None, "why": _MANY, "states": []} if converged else None
+        result["others"] = {"unique": None, "why": _MANY, "states": []}
         return result | {"certificate": None}
     result["largest_euler_step"] = largest_euler_step(linear.eigenvalues)
     if not areas:
-        result["others"] = others_evidence(point) if converged else None
-    return result | {"certificate": certificate_evidence(point, linear) if converged else None}
+        result["others"] = others_evidence(point)
+    return result | {"certificate": certificate_evidence(point, linear)}
 
 
 def _in_words(index: int, result: dict[str, Any]) -> Any:

@@ -271,7 +271,8 @@ def _wave_in_words(wave: Any, one_way: bool) -> str:
     if not wave.speed:
         return words
     if one_way:
-        return f"{words}, moving at {wave.speed:+.4g} neurons per ms"
+        along = f" along {wave.periods}" if wave.periods[0] else ""
+        return f"{words}, moving at {wave.speed:+.4g} neurons per ms{along}"
     return f"{words}, standing or moving either way at {abs(wave.speed):.4g} neurons per ms"
 
 

@@ -35,7 +35,8 @@ class Wave(NamedTuple):
     """A wave and what becomes of it while it is small.
 
     Attributes
-        periods: how often it repeats over the height and over the width of the torus.
+        periods: how often it repeats over the height and over the width of the torus; the first
+            that is not 0 is positive.
         wavelength: in neurons; infinite for the uniform state.
         rate: at which it grows, in 1/ms; negative if it decays.
         frequency: with which it oscillates at a place, in kHz.
@@ -118,8 +119,11 @@ class Dispersion(NamedTuple):
         # in cycles per ms; 0, not -0, of what stands still
         turns = float(self.eigenvalues[row, column, 0].imag) / (2 * np.pi)
         turns = turns if self.oscillates[row, column] else 0.0
+        periods = (int(self.periods[row, column, 0]), int(self.periods[row, column, 1]))
+        if periods < (0, 0):  # the same wave is that of the opposite periods, turning the other way
+            periods, turns = (-periods[0], -periods[1]), -turns
         return Wave(
-            periods=(int(self.periods[row, column, 0]), int(self.periods[row, column, 1])),
+            periods=periods,
             wavelength=1 / per_neuron if per_neuron else float("inf"),
             rate=rate,
             frequency=abs(turns),
@@ -133,7 +137,8 @@ class Dispersion(NamedTuple):
         wave = self.leading
         if not wave.speed:
             return False
-        here = self.eigenvalues[wave.periods]
+        height, width, _ = self.eigenvalues.shape
+        here = self.eigenvalues[wave.periods[0] % height, wave.periods[1] % width]
         apart = np.min(np.abs(here - here[0].conj()))
         return bool(apart > _rounding(self.point.system) * np.max(np.abs(here)))
 
