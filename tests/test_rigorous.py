@@ -1,6 +1,7 @@
 """Proofs in ball arithmetic, against float64 with a margin, closed forms and high precision."""
 
 import json
+import threading
 from decimal import Decimal, getcontext
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from organics.proofs.balls import BallCircuit, Box, exact
 from organics.proofs.balls import imbalance as ball_imbalance
 from organics.proofs.balls import imbalance_jacobian as ball_jacobian
 from organics.proofs.existence import NONE_EXISTS, NONE_STABLE
+from organics.proofs.precision import precision
 from organics.proofs.proof import STABLE, UNIQUE, UNSTABLE, prove
 from organics.rest.closed_form import closed_form
 from organics.rest.search import given_state, steady_state
@@ -523,3 +525,29 @@ def test_a_parameter_out_of_its_domain_proves_nothing():
             prove(steady_state(wrong, np.ones(1)))
         with pytest.raises(ValueError, match=f"`{name}` must be .*-"):
             fixed_points_2d(wrong, np.ones(1))
+
+
+def test_the_precision_of_one_thread_is_not_that_of_another():
+    """python-flint has one for all: the second waits until the first is done."""
+    inside, other, found = threading.Event(), threading.Event(), []
+
+    def first():
+        with precision(200):
+            inside.set()
+            found.append(other.wait(0.3))
+            found.append(ctx.prec)
+
+    def second():
+        inside.wait()
+        with precision(400):
+            other.set()
+            found.append(ctx.prec)
+
+    both = [threading.Thread(target=one) for one in (first, second)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert found == [False, 200, 400] and ctx.prec == 53
+    with precision(100), precision(60):  # the same thread may go on
+        assert ctx.prec == 60

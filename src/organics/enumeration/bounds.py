@@ -13,10 +13,11 @@ all that pool j hears. If `W > 0` that is so. Otherwise a state may be as far aw
 from typing import NamedTuple
 
 import numpy as np
-from flint import arb, arb_mat, ctx
+from flint import arb, arb_mat
 from jaxtyping import Float
 
 from organics.proofs.balls import BallCircuit
+from organics.proofs.precision import precision
 
 _BITS = 128
 _FAR = "so that states may be as far away as one likes"
@@ -55,7 +56,7 @@ def bound(blocks: Blocks) -> Float[np.ndarray, " n"]:
     n = len(c)
     if not all(W[i][i] > 0 for i in range(n)):
         raise NoBound(f"`W` has entries on its diagonal that are 0, {_FAR}")
-    with ctx.workprec(_BITS):
+    with precision(_BITS):
         try:
             inverse = W_r.inv()
         except ZeroDivisionError:

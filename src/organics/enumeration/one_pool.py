@@ -13,13 +13,14 @@ at which `D` is not 0. One neuron alone is such a circuit.
 from typing import Any
 
 import numpy as np
-from flint import arb_poly, ctx, fmpq, fmpq_mat, fmpq_poly
+from flint import arb_poly, fmpq, fmpq_mat, fmpq_poly
 from jaxtyping import Float
 
 from organics.circuit.circuit import Circuit
 from organics.circuit.weights import Weights
 from organics.enumeration.enclosed import ALL, Enclosed
 from organics.proofs.balls import Box, rational, rational_row
+from organics.proofs.precision import precision
 from organics.proofs.roots import positive_roots
 
 _FIRST_BITS, _MOST_BITS = 128, 4096
@@ -76,7 +77,7 @@ def _among(weights: Weights, active: list[int]) -> list[list[fmpq]]:
 
 
 def _at_roots(equation: fmpq_poly, D: fmpq_poly, N: list[fmpq_poly], bits: int) -> list[Box] | None:
-    with ctx.workprec(2 * bits):
+    with precision(2 * bits):
         roots = positive_roots(equation, bits)
         if roots is None:
             return None

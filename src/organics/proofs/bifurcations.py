@@ -25,6 +25,7 @@ from organics.circuit.areas import Areas
 from organics.circuit.gated import GatedHierarchy
 from organics.proofs.balls import Inequality, column, exact, floats, from_entries, least
 from organics.proofs.line import Equations, dot, times
+from organics.proofs.precision import precision
 from organics.rest.system import Driven
 
 _BITS = 120
@@ -65,7 +66,7 @@ def prove_event(circuit: Areas, z: Any, parameter: Parameter, event: Event) -> E
     if kinked and any(np.any(state.y == 0) for state in base.states(event.x)):
         return nothing
     equations = Equations.of(base, slope, event.x)
-    with ctx.workprec(_BITS):
+    with precision(_BITS):
         prove = _fold if event.kind == "fold" else _hopf
         try:
             return prove(equations, event)

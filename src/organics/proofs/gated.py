@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
-from flint import arb, arb_mat, ctx
+from flint import arb, arb_mat
 from jaxtyping import Float
 
 from organics.kernels.equations import Options, Weights
@@ -27,6 +27,7 @@ from organics.proofs.balls import (
     least,
 )
 from organics.proofs.lyapunov import definite
+from organics.proofs.precision import precision
 
 ATTRACTS = "a fixed point is enclosed, and it attracts"
 EXISTS = "a fixed point is enclosed; that it attracts is not proved"
@@ -258,7 +259,7 @@ def prove_attraction(
 
     Raises `ValueError` as `BallGated.of`.
     """
-    with ctx.workprec(bits):
+    with precision(bits):
         awake = Awake.of(BallGated.of(weights, options, x))
         numbers, inside = enclose(awake, np.asarray(state, np.float64)[awake.kept])
         if numbers is None:

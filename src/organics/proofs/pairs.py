@@ -16,7 +16,7 @@ Source: Rawat et al. 2024, equations of the main model; elimination by resultant
 from typing import Any, NamedTuple
 
 import numpy as np
-from flint import Ordering, arb, arb_mat, ctx, fmpq, fmpq_mpoly_ctx, fmpq_poly
+from flint import Ordering, arb, arb_mat, fmpq, fmpq_mpoly_ctx, fmpq_poly
 from jaxtyping import ArrayLike, Float
 
 from organics.circuit.circuit import Circuit, as_drive
@@ -30,6 +30,7 @@ from organics.proofs.balls import (
     rational_row,
 )
 from organics.proofs.lyapunov import candidates, conclude
+from organics.proofs.precision import precision
 from organics.proofs.roots import positive_roots
 
 BITS = 512  # enough to separate the roots of such polynomials
@@ -74,7 +75,7 @@ def steady_states_of_two(circuit: Circuit, z: Float[ArrayLike, " n"]) -> Pairs |
     ]
     if any(p == 0 for p in resultants):
         return None
-    with ctx.workprec(BITS):
+    with precision(BITS):
         s_roots, t_roots = (positive_roots(p, BITS) for p in resultants)
         if s_roots is None or t_roots is None:
             return None

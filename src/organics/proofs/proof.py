@@ -47,7 +47,7 @@ from functools import reduce, singledispatch
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from flint import arb, arb_mat, ctx
+from flint import arb, arb_mat
 from jaxtyping import Array, ArrayLike
 
 from organics.arguments import require_whole
@@ -72,6 +72,7 @@ from organics.proofs.existence import NONE_EXISTS, NONE_STABLE, absence
 from organics.proofs.lyapunov import candidates, conclude, given
 from organics.proofs.pairs import BITS as PAIRS_BITS
 from organics.proofs.pairs import steady_states_of_two
+from organics.proofs.precision import precision
 from organics.rest.point import GIVEN, OperatingPoint, require_any_point
 
 MAX_BITS, _FIRST_BITS = 848, 53
@@ -175,7 +176,7 @@ def prove(
     bits, attempt = 0, None
     while attempt is None or (attempt.verdict == "undecided" and bits < max_bits):
         bits = min(2 * bits or _FIRST_BITS, max_bits)
-        with ctx.workprec(bits):
+        with precision(bits):
             attempt = _attempt(circuit, z, point.state, wanted)
             if attempt.enclosure is not None and meant:
                 attempt = _if_near(attempt, attempt.enclosure, point.state)

@@ -10,7 +10,9 @@ Source: Collins & Akritas 1976.
 
 from typing import Any
 
-from flint import arb, arb_poly, ctx, fmpq, fmpq_poly
+from flint import arb, arb_poly, fmpq, fmpq_poly
+
+from organics.proofs.precision import precision
 
 
 def positive_roots(polynomial: fmpq_poly, bits: int) -> list[arb] | None:
@@ -86,7 +88,7 @@ def _sign_changes(p: fmpq_poly, low: fmpq, high: fmpq) -> int:
 def _refine(p: fmpq_poly, low: fmpq, high: fmpq, bits: int) -> arb:
     """A ball around the only root between two numbers."""
     rising = p(high) > 0 if p(high) != 0 else p(low) < 0
-    with ctx.workprec(2 * bits):
+    with precision(2 * bits):
         in_balls = arb_poly(p)
         while (high - low) * 2**bits > low:
             middle = _middle(low, high)

@@ -26,7 +26,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flint import arb, ctx
+from flint import arb
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 from organics.circuit.circuit import Circuit, State
@@ -43,6 +43,7 @@ from organics.proofs.balls import (
     from_entries,
     rates,
 )
+from organics.proofs.precision import precision
 from organics.rest.search import steady_state
 from organics.studies.harness.as_table import draw as draw
 from organics.studies.harness.pieces import kept_document
@@ -240,7 +241,7 @@ def judge(
     active = y > 0 if rectified else np.ones(len(y), bool)
     found, imbalance = None, float("inf")
     for bits in _BITS:
-        with ctx.workprec(bits):
+        with precision(bits):
             # without its silent neurons, the circuit is one of the main model
             circuit = _balls(values, z, active)
             claimed = Box(exact(y), exact(a))
