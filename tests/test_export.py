@@ -149,6 +149,21 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatc
     assert out.read_bytes() == b"of before"
 
 
+def test_outputs_that_are_no_numbers_at_one_length_are_not_written(tmp_path, monkeypatch):
+    right, calls = eqx.filter_jit(load_model(RunFolder.open(RUN))), []
+
+    def wrong(x):
+        calls.append(x.shape)
+        return np.asarray(right(x)) * (1 if len(calls) == 1 else np.float32(np.nan))
+
+    monkeypatch.setattr(as_stablehlo, "require_packages", lambda: None)
+    monkeypatch.setattr(as_stablehlo, "make", lambda _: b"network")
+    monkeypatch.setattr(as_stablehlo, "runner", lambda _: (wrong, "this test"))
+    with pytest.raises(export.ExportFailed, match="they differ by nan"):
+        export.export_run(RUN, "stablehlo", tmp_path / "network")
+    assert len(calls) == 2 and not (tmp_path / "network").exists()
+
+
 def test_what_is_refused(tmp_path, capsys, monkeypatch):
     def said(*words):
         assert cli.run(["export", *map(str, words), "--out", str(tmp_path / "network")]) == 2

@@ -1,8 +1,12 @@
 """Tables of recordings: what is read, and what is refused."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from organics.data.recordings.nwb import _samples
 from organics.data.recordings.summary import Settings, read_recording
 
 HEADER = "session,trial,stimulus,neuron,quantity,time_ms,value,unit"
@@ -204,7 +208,8 @@ def test_nwb_files_give_rates_and_field_potentials(tmp_path, column, entries, na
     for i, start in enumerate(starts):
         file.add_trial(start_time=start, stop_time=start + 0.5, **{column: entries[i % 2]})
     spikes = np.sort(rng.uniform(0, 7, 400))
-    file.add_unit(spike_times=spikes)
+    file.add_unit(spike_times=spikes, obs_intervals=[[0.0, 7.0]])
+    file.add_unit(spike_times=spikes, obs_intervals=[[0.0, 3.2]])  # for the first three trials
     device = file.create_device(name="probe")
     group = file.create_electrode_group(name="g", description="", location="V1", device=device)
     for _ in range(2):
@@ -212,6 +217,7 @@ def test_nwb_files_give_rates_and_field_potentials(tmp_path, column, entries, na
     data = rng.normal(size=(1400, 2))
     series = pynwb.ecephys.ElectricalSeries(
         name="LFP", data=data, rate=200.0, conversion=1e-6, offset=3e-6,
+        channel_conversion=[1.0, 4.0],
         electrodes=file.create_electrode_table_region(region=[0, 1], description="all"),
     )  # fmt: skip
     file.add_acquisition(series)
@@ -223,8 +229,10 @@ def test_nwb_files_give_rates_and_field_potentials(tmp_path, column, entries, na
     rates = [np.sum((spikes >= t) & (spikes < t + 0.5)) / 0.5 for t in starts]
     channel = found.channels.index(("rate", 0, False))
     np.testing.assert_allclose(found.mean[0, channel], np.mean(rates[::2]))
+    channel = found.channels.index(("rate", 1, False))
+    np.testing.assert_allclose(found.mean[:, channel], [np.mean(rates[:3:2]), rates[1]])
     (spectra,) = found.spectra
-    x = np.stack([data[int(200 * t) :][:100].mean(axis=1) for t in starts[::2]])
+    x = np.stack([(data * [1, 4])[int(200 * t) :][:100].mean(axis=1) for t in starts[::2]])
     taper = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(100) / 100)
     X = np.fft.rfft((x - x.mean(axis=1, keepdims=True)) * taper)
     power = 5.0 / np.sum(taper**2) * np.mean(np.abs(X) ** 2, axis=0)
@@ -232,3 +240,43 @@ def test_nwb_files_give_rates_and_field_potentials(tmp_path, column, entries, na
     (tmp_path / "bad.nwb").write_bytes(b"no")
     with pytest.raises(ValueError, match="is no NWB file"):
         read_recording(tmp_path / "bad.nwb", stimuli)
+
+
+def test_timestamps_of_nwb_files_have_equal_intervals():
+    """A gap would make other frequencies of all."""
+    stamps = 0.0003 + np.arange(400) / 200
+    series = SimpleNamespace(
+        rate=None, timestamps=stamps, data=np.ones((400, 2)), conversion=2.0, offset=0.5,
+        channel_conversion=None,
+    )  # fmt: skip
+    found = _samples(Path("a.nwb"), series, 3, 0.25, 0.75)
+    np.testing.assert_allclose(found.times, 5 * np.arange(100), atol=1e-9)
+    np.testing.assert_allclose(found.values, 2.5e6)
+    series.timestamps = np.where(np.arange(400) < 90, stamps, stamps + 0.1)
+    with pytest.raises(ValueError, match="a.nwb, trial 3: .*equal intervals, not from 5 to 105 ms"):
+        _samples(Path("a.nwb"), series, 3, 0.25, 0.75)
+
+
+def test_equal_trials_have_no_variance_of_their_own(tmp_path):
+    """The mean of twelve times 1/0.3 is rounded; the error is that of all trials."""
+    rng = np.random.default_rng(0)
+    of_low, of_high = np.full(12, 1 / 0.3), rng.poisson(3, 12) / 0.3
+    rows = [f"a,1,low,rate,1/s,{v!r}" for v in of_low.tolist()]
+    rows += [f"a,1,high,rate,1/s,{v!r}" for v in of_high.tolist()]
+    names = "session,neuron,stimulus,quantity,unit,value"
+    stimuli = tmp_path / "s.csv"
+    stimuli.write_text("stimulus,contrast\nlow,0.1\nhigh,0.8\n")
+
+    def recorded(rows):
+        lines = [f"{row},{i}" for i, row in enumerate(rows)]
+        (tmp_path / "r.csv").write_text("\n".join([f"{names},trial", *lines]))
+        return read_recording(tmp_path / "r.csv", stimuli)
+
+    found = recorded(rows)
+    pooled = np.sqrt(np.sum((of_high - of_high.mean()) ** 2) / 22 / 12)
+    own = np.std(of_high, ddof=1) / np.sqrt(12)
+    np.testing.assert_allclose(found.error[:, 0], [pooled, own])
+    with pytest.raises(ValueError, match="all equal, which leaves no standard error"):
+        recorded(
+            [f"a,1,{s},rate,1/s,{v!r}" for s, v in (("low", 0.1), ("high", 0.7)) for _ in "123456"]
+        )

@@ -110,7 +110,7 @@ def export_run(path: str | Path, format: ExportFormat, out: str | Path) -> Expor
             want = np.asarray(eqx.filter_jit(Network.__call__)(network, jnp.asarray(inputs)))
             differences.append(_difference(run, inputs, want))
             shapes.append(want.shape)
-    if not (difference := max(differences)) <= TOLERANCE:
+    if not (difference := float(np.max(differences))) <= TOLERANCE:  # NaN, too
         raise ExportFailed(
             f"the exported file gives other outputs than the network in {path}: they differ "
             f"by {difference:.2g}, more than {TOLERANCE:g}. Nothing was written."

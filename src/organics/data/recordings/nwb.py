@@ -18,9 +18,10 @@ def read_nwb(path: Path) -> dict[Key, Signal]:
 
     The table of trials needs `start_time`, `stop_time` (in seconds) and a column `stimulus` (or
     `stimulus_name`, `condition`, `contrast`); numbers in it are names such as 0.1 and 1. Each unit
-    becomes a neuron, named by its id, whose rate is its number of spikes per second of the trial.
-    An electrical series named LFP, or in an interface of that name, becomes the `lfp`: the mean
-    over its electrodes, in volts as `data * conversion + offset`.
+    becomes a neuron, named by its id, whose rate is its number of spikes per second of the trial;
+    trials that its `obs_intervals`, if it has any, do not cover are left out. An electrical series
+    named LFP, or in an interface of that name, becomes the `lfp`: the mean over its electrodes, in
+    volts as `data * conversion * channel_conversion + offset`, at equal intervals.
 
     Raises `ValueError`, naming the file, if `pynwb` is missing or the file does not have these, and
     `OSError` if it cannot be read.
@@ -58,7 +59,9 @@ def _signals(path: Path, file: Any) -> dict[Key, Signal]:
             raise ValueError(f"{path}, trial {i}: `stop_time` {stop:g} must be after {start:g}.")
         stimulus = _name(trials[column][i])
         key = Key(file.identifier, stimulus, str(i), "", "rate")
-        for unit, spikes in _units(file):
+        for unit, spikes, observed in _units(file):
+            if len(observed) and not np.any((observed[:, 0] <= start) & (stop <= observed[:, 1])):
+                continue
             count = np.searchsorted(spikes, stop) - np.searchsorted(spikes, start)
             rate = array("d", [count / (stop - start)])
             found[key._replace(neuron=unit)] = Signal(i, "1/s", values=rate)
@@ -77,8 +80,11 @@ def _name(stimulus: Any) -> str:
 def _units(file: Any):
     if file.units is None or "spike_times" not in file.units.colnames:
         return
+    limited = "obs_intervals" in file.units.colnames
     for row, unit in enumerate(file.units.id[:]):
-        yield str(unit), np.asarray(file.units["spike_times"][row])
+        observed = file.units["obs_intervals"][row] if limited else []
+        spikes = np.asarray(file.units["spike_times"][row])
+        yield str(unit), spikes, np.asarray(observed, float).reshape(-1, 2)
 
 
 def _series(file: Any) -> Any:
@@ -97,13 +103,21 @@ def _samples(path: Path, series: Any, trial: int, start: float, stop: float) -> 
     if series.rate is None:
         stamps = np.asarray(series.timestamps)
         first, last = np.searchsorted(stamps, [start, stop])
-        times = stamps[first:last] - start
+        times = stamps[first:last] - stamps[min(first, len(stamps) - 1)]
+        steps = np.diff(times)
+        if len(steps) and np.ptp(steps) > 1e-3 * steps[0] + 1e-9:
+            raise ValueError(
+                f"{path}, trial {trial}: the timestamps of the field potential must have equal "
+                f"intervals, not from {1000 * steps.min():g} to {1000 * steps.max():g} ms."
+            )
     else:
         rate, begin = float(series.rate), float(series.starting_time)
         first, last = (int(np.ceil((t - begin) * rate - 1e-6)) for t in (start, stop))
         times = np.arange(last - first) / rate
     if first < 0 or last > len(series.data) or last - first < 2:
         raise ValueError(f"{path}, trial {trial}: the field potential does not cover the trial.")
-    volts = np.asarray(series.data[first:last], float) * series.conversion + series.offset
-    volts = volts.reshape(len(volts), -1).mean(axis=1)
+    volts = np.asarray(series.data[first:last], float).reshape(last - first, -1)
+    if series.channel_conversion is not None:
+        volts = volts * np.asarray(series.channel_conversion, float)
+    volts = (volts * series.conversion + series.offset).mean(axis=1)
     return Signal(trial, "uV", array("d", 1000 * times), array("d", 1e6 * volts))

@@ -201,7 +201,7 @@ def _spectrum(source: str, x: dict, times: np.ndarray, settings: Settings) -> Cr
             f"ms, not {len(times)}."
         )
     dt = (times[-1] - times[0]) / (len(times) - 1)
-    size = len(times) if settings.segment is None else int(settings.segment / dt)
+    size = len(times) if settings.segment is None else int(settings.segment / dt * (1 + 1e-6))
     if not 8 <= size <= len(times):
         raise ValueError(
             f"{source}: `segment` must leave 8 samples or more of {dt:g} ms, and fit into the "
@@ -251,7 +251,7 @@ def _course(source: str, x: dict, times: np.ndarray) -> TimeCourses:
         if len(rows) < 2:
             raise ValueError(f"{source}: courses need two trials or more of each stimulus.")
         # one error for all times of a signal: those of few trials scatter
-        spread = np.sqrt(np.mean(np.var(rows, axis=0, ddof=1), axis=-1) / len(rows))
+        spread = np.sqrt(np.mean(_variance(rows), axis=-1) / len(rows))
         if not spread.all():
             raise ValueError(
                 f"{source}: the trials of a stimulus are all equal, which leaves no standard error."
@@ -267,6 +267,11 @@ def _course(source: str, x: dict, times: np.ndarray) -> TimeCourses:
     )
 
 
+def _variance(trials: np.ndarray) -> Any:
+    """Over the first axis; exactly 0 of equal numbers, whose mean may be rounded."""
+    return np.where(np.ptp(trials, axis=0) > 0, np.var(trials, axis=0, ddof=1), 0.0)
+
+
 def _means(
     source: str, values: dict, given: dict, shape: tuple[int, int], names: tuple
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -275,7 +280,7 @@ def _means(
     mean, error = np.full(shape, np.nan), np.full(shape, np.nan)
     for channel in range(shape[1]):
         of_channel = {k: np.array(v) for (k, c), v in values.items() if c == channel and v}
-        squares = sum(np.sum((v - v.mean()) ** 2) for v in of_channel.values())
+        squares = sum((len(v) - 1) * _variance(v) for v in of_channel.values() if len(v) > 1)
         spare = sum(len(v) - 1 for v in of_channel.values())
         for k, v in of_channel.items():
             mean[k, channel] = v.mean()
@@ -287,7 +292,7 @@ def _means(
                     f"{source}: the response to stimulus {names[k]!r} has no standard error: it "
                     "needs several trials, or, for values without time, a column `se`."
                 )
-            own = np.var(v, ddof=1) if len(v) >= _ENOUGH else 0.0
+            own = _variance(v) if len(v) >= _ENOUGH else 0.0
             # many trials may be equal, as without a spike
             error[k, channel] = np.sqrt((own or squares / spare) / len(v))
             if not error[k, channel] > 0:
