@@ -518,6 +518,12 @@ def test_a_drive_from_a_table(capsys, tmp_path):
     drive = lambda t: min(t / 25, 2) * (1 if t < 90 else 0.5)  # noqa: E731
     expected, _ = simulated(circuit, drive, np.linspace(0, 100, 11))
     np.testing.assert_allclose(found["y"], expected, rtol=1e-4, atol=1e-6)
+    # what follows a slow drive is not at rest, and a table may go on as it was
+    for last, rests in ((0.00001, False), (0.0, True)):
+        table.write_text(f"t,z\n0,0.5\n20,0.5\n200,{0.5 + last}\n")
+        words = ("--drive-table", table, "--duration", 180, "--samples", 11)
+        found = document(capsys, "simulate", EXAMPLES / "figure3a.json", *words)
+        assert found["residual"] < 1e-4 and found["at_rest"] is rests
     for text, words in {"t,z\n": "no line", "0,1\n0,2": "increase", "0,nan": "finite"}.items():
         table.write_text(text)
         code, _, err = call(capsys, "simulate", EXAMPLES / "figure3a.json", "--drive-table", table)

@@ -34,7 +34,8 @@ class Course(NamedTuple):
     @property
     def last_change(self) -> float:
         """The time from which on the drive is constant, in ms."""
-        return max(self.times[-1], *self.steps, 0.0)
+        changes = np.any(np.diff(self.values, axis=0) != 0, axis=1)
+        return float(max([*self.times[1:][changes], *self.steps, 0.0]))
 
     def __call__(self, t: Any) -> Any:
         """The drive at a time, which JAX may trace."""
