@@ -42,6 +42,7 @@ FIRST_ONES = {
     "psmnist-organics-fixed-64-seed0": (420, 0.432612),
     "smnist-organics-fixed-128-seed0": (494, 0.042689),
     "smnist-organics-fixed-64-seed0": (494, 0.040395),
+    "psmnist-antisymmetric-128-seed0": (463, 0.212001),
     "smnist-antisymmetric-128-seed0": (476, 0.154239),
     "smnist-lipschitz-128-seed0": (494, 0.029118),
     "psmnist-lipschitz-128-seed0": (474, 0.153253),
