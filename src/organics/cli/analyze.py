@@ -74,6 +74,12 @@ class Analyze:
         return Answer(document, text, stable or not self.check, wrote)
 
 
+_LINEARIZED = (
+    "eigenvalues", "spectral_abscissa", "leading_frequency_hz", "largest_euler_step",
+    "eigenvalue_residual",
+)  # fmt: skip
+
+
 def _of_one_drive(circuit, z) -> dict[str, Any]:
     import numpy as np
 
@@ -82,36 +88,31 @@ def _of_one_drive(circuit, z) -> dict[str, Any]:
     from organics.rest.search import steady_state
 
     point = steady_state(circuit, z)
-    linear = stability(point)
-    converged = bool(point.converged)
-    areas = is_hierarchy(circuit)
     result = {
         "z": z,
         **state_as_document(point.state),
         "residual": point.residual,
-        "converged": converged,
+        "converged": bool(point.converged),
         "method": point.method_name,
         "iterations": int(point.iterations),
+        **dict.fromkeys(_LINEARIZED),
+        "stable": False,
+    }
+    if not result["converged"]:  # there is nothing to linearize about
+        return result | {"others": None, "certificate": None}
+    linear = stability(point)
+    result |= {
         "eigenvalues": np.asarray(linear.eigenvalues),
         "spectral_abscissa": linear.spectral_abscissa,
         "stable": bool(linear.stable),
         "leading_frequency_hz": linear.leading_frequency,
-        "largest_euler_step": None,
         "eigenvalue_residual": linear.residual,
     }
-    if not converged:  # there is nothing that is linearized
-        nothing = (
-            "eigenvalues",
-            "spectral_abscissa",
-            "leading_frequency_hz",
-            "eigenvalue_residual",
-        )
-        return result | dict.fromkeys((*nothing, "others", "certificate"))
     if linear.matrix_free:  # then there are only a few eigenvalues, and no matrix is formed
         result["others"] = {"unique": None, "why": _MANY, "states": []}
         return result | {"certificate": None}
     result["largest_euler_step"] = largest_euler_step(linear.eigenvalues)
-    if not areas:
+    if not is_hierarchy(circuit):
         result["others"] = others_evidence(point)
     return result | {"certificate": certificate_evidence(point, linear)}
 

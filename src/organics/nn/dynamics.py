@@ -67,9 +67,10 @@ def velocity_at(
     """The right-hand sides of all equations, each times its time constant: of the circuits one
     after another, y, a, b0 and b. 0 where the state rests, however slow it is."""
     found = []
-    for cell, before, after in zip(layer.cells, state, layer.step(x, state), strict=True):
-        found.append(_right_hand_sides(layer, cell, x, before)[1])
-        x = after.y  # drives the circuit above
+    for cell, before in zip(layer.cells, state, strict=True):
+        rates, moved = _right_hand_sides(layer, cell, x, before)
+        found.append(moved)
+        x = before.y + (rates * moved)[: cell.size]  # after the step it drives the circuit above
     return jnp.concatenate(found)
 
 

@@ -165,8 +165,9 @@ class ORGaNICsConv2d(eqx.Module):
         batch, time, _, height, width = rows.shape
         drive = convolve(rows.reshape(batch * time, *rows.shape[2:]), self.k_input, "same")
         drive = jnp.moveaxis(drive.reshape(batch, time, -1), 1, 0)
-        start = self.initial_state(height, width)
-        if state is not None:
+        if state is None:
+            start = self.initial_state(height, width)
+        else:
             start = self._as_state(state, height, width, batch if batched else None)
         shape = (batch, self.channels, height, width)
         packed = jnp.concatenate(

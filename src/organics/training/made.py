@@ -53,8 +53,8 @@ class Made(eqx.Module):
 
     def trials(self, indices: Int[Array, " batch"], dtype) -> Trials:
         """The trials with these numbers."""
-        key = jr.wrap_key_data(self.key, impl=Stream.generator)
-        return jax.vmap(lambda i: self.task.trial(jr.fold_in(key, i), dtype))(self.first + indices)
+        keys = _keys(self.key, self.first + indices)
+        return jax.vmap(lambda key: self.task.trial(key, dtype))(keys)
 
 
 class Padded(eqx.Module):
@@ -158,6 +158,10 @@ class Noisy(eqx.Module):
 
 def _noise(key: Array, numbers: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     """Normal numbers of this shape, a function of the key and the number, for each number."""
+    return jax.vmap(lambda k: normal(k, shape, dtype))(_keys(key, numbers))
+
+
+def _keys(key: Array, numbers: Array) -> Array:
+    """The keys of the numbers, of the stream whose key has these data."""
     whole = jr.wrap_key_data(key, impl=Stream.generator)
-    keys = jax.vmap(lambda i: jr.fold_in(whole, i))(numbers)
-    return jax.vmap(lambda k: normal(k, shape, dtype))(keys)
+    return jax.vmap(lambda i: jr.fold_in(whole, i))(numbers)

@@ -124,11 +124,8 @@ def _columns(path: Path, header: list[str]) -> _Columns:
     if double := next((name for i, name in enumerate(names) if name in names[:i]), None):
         raise ValueError(f"{path} has two columns {double[:50]!r}.")
 
-    def among(*words: str) -> list[int]:
-        return [i for i, name in enumerate(plain) if name in words]
-
     def one(words: tuple[str, ...], what: str, others: Sequence[int] = ()) -> int | None:
-        found = among(*words)
+        found = [i for i, name in enumerate(plain) if name in words]
         if found and len([*found, *others]) > 1:
             both = " and ".join(names[i] for i in [*found, *others])
             raise ValueError(f"{path} has the columns {both}: only one may be {what}.")
