@@ -11,6 +11,7 @@ from jax.test_util import check_grads
 from organics.circuit.constraints import (
     at_most_one,
     cap_spectral_norm,
+    orthogonal,
     positive,
     semidefinite,
     spectral_norm,
@@ -115,3 +116,13 @@ def test_semidefinite(seed, scale, bound):
     W = np.asarray(semidefinite(jnp.asarray(M), bound))
     norm = np.linalg.norm(M.T @ M, 2)
     np.testing.assert_allclose(W, M.T @ M * min(1, bound / norm), rtol=1e-9, atol=1e-14)
+
+
+@given(seed=seeds, scale=scales)
+def test_orthogonal(seed, scale):
+    """By the eigenvectors of the skew-symmetric part: an eigenvalue `s`, here `-i value`, becomes
+    `(1 - s) / (1 + s)`."""
+    M = scale * normal(seed, 4, 4)
+    values, vectors = np.linalg.eigh(1j * (M - M.T))
+    want = (vectors * ((1 + 1j * values) / (1 - 1j * values))) @ vectors.conj().T
+    np.testing.assert_allclose(np.asarray(orthogonal(jnp.asarray(M))), want.real, atol=1e-9)

@@ -45,4 +45,6 @@ def test_the_words_are_those_that_there_are():
     assert set(get_args(names.BaselineName)) == catalog._MODELS.keys()
     assert set(get_args(names.Method)) == ode._SOLVERS.keys()
     assert set(get_args(names.SweepBackend)) == {cluster.PROCESSES, *cluster._CONNECTED}
-    assert get_args(names.Recurrence) == ("free", "identity", "bounded", "semidefinite")
+    assert get_args(names.Recurrence) == (
+        "free", "identity", "bounded", "semidefinite", "orthogonal",
+    )  # fmt: skip

@@ -1,6 +1,7 @@
 """The recurrent layer: its steps are the circuit's, and it streams, stacks and stays in bounds."""
 
 from pathlib import Path
+from typing import get_args
 
 import equinox as eqx
 import jax
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from organics import certify, stability
 from organics.circuit.circuit import State
 from organics.models import count_parameters
+from organics.names import Recurrence
 from organics.nn import CellState, ORGaNICs, circuit_at, trainable, trajectory
 from organics.nn.dynamics import spectral_abscissa
 from organics.nn.moments import spectra
@@ -56,6 +58,7 @@ def same(got, want, rtol=1e-7, atol=1e-14):
         ("identity", False, "unit"),
         pytest.param("bounded", True, "unit", marks=pytest.mark.rounding),
         ("semidefinite", False, "signed"),
+        ("orthogonal", False, "signed"),
     ],
 )
 def test_a_step_is_an_euler_step_of_the_circuit(recurrent, rectified, drive):
@@ -271,8 +274,7 @@ def test_of_a_file_that_has_only_the_bits_of_the_initial_state_it_is_drawn_from_
 
 @pytest.mark.parametrize(
     ("recurrent", "time_constants"),
-    [(name, "learned") for name in ("free", "identity", "bounded", "semidefinite")]
-    + [("free", "fixed")],
+    [(name, "learned") for name in get_args(Recurrence)] + [("free", "fixed")],
 )
 def test_gradients_reach_every_parameter(recurrent, time_constants):
     layer = random_layer(5, recurrent=recurrent, time_constants=time_constants, layers=2)
@@ -317,6 +319,50 @@ def test_with_semidefinite_weights_y_is_stable_for_any_a(seed, size):
     assert np.linalg.eigvals(frozen).real.max() < 0
 
 
+@given(seed=st.integers(0, 10**6), size=st.sampled_from([0.0, 0.1, 1.0, 100.0]))
+def test_orthogonal_weights_stay_orthogonal_whatever_the_parameter(seed, size):
+    layer = random_layer(seed, recurrent="orthogonal")
+    M = size * np.random.default_rng(seed).normal(size=(4, 4))
+    for drawn in (layer.cells[0], eqx.tree_at(lambda c: c.W_r, layer.cells[0], jax.device_put(M))):
+        W_r = np.asarray(recurrent_of(drawn))
+        np.testing.assert_allclose(W_r @ W_r.T, np.eye(4), atol=1e-11)
+        assert np.linalg.det(W_r) == pytest.approx(1)
+
+
+def test_rotations_begin_in_planes_of_two_neurons():
+    for n in (1, 2, 7):
+        W_r = np.asarray(recurrent_of(random_layer(3, n=n, recurrent="orthogonal").cells[0]))
+        in_planes = np.kron(np.eye(n // 2 + 1), np.ones((2, 2)))[:n, :n]
+        assert not np.any(W_r[in_planes == 0])
+        angles = np.angle(np.linalg.eigvals(W_r))
+        assert np.all(np.abs(angles) < 0.96 * np.pi) and (n == 1 or np.ptp(angles) > 0.01)
+        assert n % 2 == 0 or W_r[-1, -1] == 1
+
+
+def test_initial_normalization_scales_the_weights_before_training():
+    whole, scaled = (random_layer(4, initial_normalization=c).cells[0] for c in (1.0, 1e-5))
+    np.testing.assert_allclose(np.exp(scaled.log_W), 1e-5 * np.exp(whole.log_W), rtol=1e-12)
+    same(eqx.tree_at(lambda c: c.log_W, scaled, whole.log_W), whole, rtol=0)
+
+
+def test_activity_goes_round_where_little_is_normalized():
+    """With orthogonal weights, a small `sigma` and little normalization, the norm of what was put
+    in is kept for a thousand steps; with a larger `sigma` it is lost."""
+
+    def kept(sigma):
+        layer = ORGaNICs(
+            1, 8, key=jr.key(3), recurrent="orthogonal", rectified=False, sigma=sigma,
+            initial_normalization=1e-6,
+            initial_time_constants=(1.00001, 1.00001), dt_tau_max_y=1.0, dt_tau_max_a=1.0,
+            dt_tau_max_gates=1.0,
+        )  # fmt: skip
+        norms = np.linalg.norm(run(layer, 100 * np.eye(1000, 1))[0], axis=1)
+        return norms[-1] / norms[20]
+
+    assert kept(1e-5) > 0.9
+    assert kept(0.1) < 1e-6
+
+
 @pytest.mark.parametrize("m", [1, 30])
 def test_monitor_is_the_spectral_radius_and_norm(m):
     for seed in range(5):
@@ -357,7 +403,7 @@ def test_the_spectrum_is_nan_where_the_numbers_have_overflowed():
     assert np.isnan(abscissae).tolist() == np.isnan(radii).tolist() == [[True], [False]]
 
 
-@pytest.mark.parametrize("recurrent", ["free", "identity", "bounded", "semidefinite"])
+@pytest.mark.parametrize("recurrent", get_args(Recurrence))
 @pytest.mark.parametrize("rectified", [True, False])
 def test_invariants_over_ten_thousand_steps(recurrent, rectified):
     layer = ORGaNICs(1, 16, key=jr.key(7), recurrent=recurrent, rectified=rectified)
@@ -380,7 +426,7 @@ def test_invariants_over_ten_thousand_steps(recurrent, rectified):
     same(run(layer, x, sequence=False)[1][0], final, rtol=1e-9)
 
 
-@pytest.mark.parametrize("recurrent", ["free", "identity", "bounded", "semidefinite"])
+@pytest.mark.parametrize("recurrent", get_args(Recurrence))
 @pytest.mark.parametrize("rectified", [True, False])
 def test_silence_and_inputs_far_too_large(recurrent, rectified):
     """Zeros are harmless. On inputs of 1e4 the layer overflows, and before that `trajectory`
@@ -405,7 +451,7 @@ def test_silence_and_inputs_far_too_large(recurrent, rectified):
 @given(
     seed=st.integers(0, 10**6),
     size=st.sampled_from([0.0, 1e-3, 1.0, 1e4, 1e300]),
-    recurrent=st.sampled_from(["free", "identity", "bounded", "semidefinite"]),
+    recurrent=st.sampled_from(get_args(Recurrence)),
     rectified=st.booleans(),
 )
 def test_no_input_is_too_large_for_a_unit_drive(seed, size, recurrent, rectified):

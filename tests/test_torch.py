@@ -31,6 +31,7 @@ KINDS = [
      "time_constants": "fixed"},
     {"time_constants": "modulated", "recurrent": "identity", "drive": "unit", "layers": 2},
     {"time_constants": "modulated-y", "memory": "less"},
+    {"recurrent": "orthogonal", "rectified": False, "sigma": 0.1},
 ]  # fmt: skip
 BACKENDS = [
     "scan",

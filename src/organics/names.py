@@ -1,5 +1,6 @@
 """The values of options that more than one module uses."""
 
+import math
 from typing import Literal
 
 DatasetName = Literal["digits", "mnist", "fashion-mnist", "cifar-10"]
@@ -46,8 +47,10 @@ OwnModelName = Literal[SequenceModelName, "mlp"]
 
 StaticRecurrence = Literal["identity", "bounded"]
 """Recurrent weights of circuits at rest."""
-Recurrence = Literal["free", StaticRecurrence, "semidefinite"]
+Recurrence = Literal["free", StaticRecurrence, "semidefinite", "orthogonal"]
 """Recurrent weights of recurrent layers."""
+LARGEST_ANGLE = 0.95 * math.pi
+"""Of the rotations that orthogonal ones begin with; at pi their parameters are infinite."""
 ImageRecurrence = Literal["free", StaticRecurrence]
 """Recurrent weights of recurrent layers on images."""
 Drive = Literal["signed", "rectified", "unit"]

@@ -69,3 +69,14 @@ def semidefinite(M: Float[Array, "n n"], bound: float = 1.0) -> Float[Array, "n 
     eigenvalues in [0, `bound`]."""
     capped = cap_spectral_norm(whole(M), bound**0.5)
     return capped.T @ capped
+
+
+def orthogonal(M: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """`(I + A)^-1 (I - A)` with `A = M - M^T`, the Cayley transform: orthogonal, of determinant 1,
+    without the eigenvalue -1.
+
+    Used for recurrent weights by Helfrich, Willmott & Ye 2018.
+    """
+    M = whole(M)
+    A, eye = M - M.T, jnp.eye(M.shape[0], dtype=M.dtype)
+    return jnp.linalg.solve(eye + A, eye - A)

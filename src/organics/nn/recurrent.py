@@ -1,6 +1,7 @@
 """The gated circuit as a recurrent layer on sequences."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -20,11 +21,17 @@ from organics.arguments import (
     require_share,
     require_sizes,
 )
-from organics.circuit.constraints import at_most_one, cap_spectral_norm, semidefinite
+from organics.circuit.constraints import (
+    at_most_one,
+    cap_spectral_norm,
+    orthogonal,
+    semidefinite,
+)
 from organics.kernels import recurrence
 from organics.kernels.equations import Modulation as ModulationWeights
 from organics.kernels.equations import Options, Weights, project, step
 from organics.names import (
+    LARGEST_ANGLE,
     MODULATED,
     Backend,
     Drive,
@@ -106,7 +113,7 @@ def _draw(
     key: PRNGKeyArray,
     input_size: int,
     size: int,
-    recurrent: bool,
+    recurrent: Recurrence,
     rates: "_LearnedRates | None",
     dtype,
 ) -> _Drawn:
@@ -115,17 +122,30 @@ def _draw(
         uniform_fan_in(next(keys), (size, input_size), input_size, dtype) for _ in range(3)
     )
     of_gates = tuple(uniform_fan_in(next(keys), (size, size), size, dtype) for _ in range(4))
-    orthogonal = jax.nn.initializers.orthogonal()
     k_r, k_W = next(keys), next(keys)
     log_W = jnp.log(jnp.maximum(jr.uniform(k_W, (size, size), dtype), 1e-8))
     return _Drawn(
         of_input=(W_zx / jnp.linalg.norm(W_zx, 2), W_b0x, W_bx),
         of_gates=of_gates,
-        W_r=orthogonal(k_r, (size, size), dtype) if recurrent else None,
+        W_r=_draw_recurrent(k_r, size, recurrent, dtype),
         log_W=log_W * (1 - jnp.eye(size, dtype=dtype)),
         raw_rates=None if rates is None else _draw_rates(next(keys), size, rates, dtype),
         start=draw_start(next(keys), size, dtype),
     )
+
+
+def _draw_recurrent(
+    key: PRNGKeyArray, size: int, recurrent: Recurrence, dtype
+) -> Float[Array, "n n"] | None:
+    """Parameters of `W_r`: an orthogonal matrix; for "orthogonal" itself those of rotations in
+    `size // 2` planes, by angles uniform from 0 to the largest one."""
+    if recurrent == "identity":
+        return None
+    if recurrent != "orthogonal":
+        return jax.nn.initializers.orthogonal()(key, (size, size), dtype)
+    angles = jr.uniform(key, (size // 2,), dtype, maxval=LARGEST_ANGLE)
+    first = 2 * np.arange(size // 2)
+    return jnp.zeros((size, size), dtype).at[first, first + 1].set(jnp.tan(angles / 2))
 
 
 class _Rates(NamedTuple):
@@ -176,6 +196,14 @@ def _draw_rates(key: PRNGKeyArray, size: int, rates: _LearnedRates, dtype) -> Fl
     return -jnp.log(rates.least_rates * rates.ratio**spread - 1)
 
 
+_CONSTRAINTS: dict[Recurrence, Callable[[Array], Array]] = {
+    "bounded": cap_spectral_norm,
+    "semidefinite": semidefinite,
+    "orthogonal": orthogonal,
+}
+"""From the parameters of `W_r` to `W_r`."""
+
+
 class Cell(eqx.Module):
     r"""The weights of one circuit of n principal neurons with learned input gains; see `ORGaNICs`.
 
@@ -215,15 +243,18 @@ class Cell(eqx.Module):
         drive: Drive,
         rates: _Rates,
         sigma: float,
+        initial_normalization: float,
         *,
         key: "PRNGKeyArray",
         dtype,
     ):
         learned = _learned(rates, dtype)
-        drawn = _draw(key, input_size, size, recurrent != "identity", learned, dtype)
+        drawn = _draw(key, input_size, size, recurrent, learned, dtype)
         self.W_zx, self.W_b0x, self.W_bx = drawn.of_input
         self.W_b0y, self.W_b0a, self.W_by, self.W_ba = drawn.of_gates
         self.W_r, self.log_W, self.raw_rates, self.start = drawn[2:]
+        if initial_normalization < 1:
+            self.log_W = self.log_W + math.log(initial_normalization)
         self.modulation = None
         if moved := MODULATED.get(rates.time_constants):
             self.modulation = Modulation(*moved, input_size, size, self.log_W.dtype)
@@ -242,8 +273,7 @@ class Cell(eqx.Module):
         """The recurrent weights as the circuit has them; None is the identity."""
         if self.W_r is None or self.constraint == "free":
             return self.W_r
-        bound = cap_spectral_norm if self.constraint == "bounded" else semidefinite
-        return bound(self.W_r)
+        return _CONSTRAINTS[self.constraint](self.W_r)
 
     @property
     def rates(self) -> Float[Array, "4 n"]:
@@ -363,7 +393,9 @@ class ORGaNICs(eqx.Module):
             spectral norm at most 1, or "semidefinite", symmetric with eigenvalues in [0, 1]. With
             "semidefinite", as with the identity, y is stable for any constant `a > 0`, because the
             eigenvalues of `D(1 - sqrt(a)) W_r` are those of a symmetric matrix and below 1. An
-            eigenvalue -1 of `W_r` makes y grow where `a > 4`.
+            eigenvalue -1 of `W_r` makes y grow where `a > 4`. Or "orthogonal", which keeps the norm
+            of what it turns, so that activity may go round for many steps; not rectified, and with
+            small `sigma` and `initial_normalization`.
         time_constants: "learned" for each neuron; "fixed"; or "modulated", learned and moved by the
             input and the potentials, `dt / tau = largest * sigmoid(raw + T_x x + T_y y + T_a a)`
             for y, a, b0 and b, with the largest ratios below. "modulated-y" moves only those of y,
@@ -380,6 +412,8 @@ class ORGaNICs(eqx.Module):
             `W_zx x` scaled down to norm 1 where it is larger, so that large inputs do not make the
             Euler steps unstable.
         sigma: semi-saturation constant, fixed.
+        initial_normalization: the largest entry of `W` before training, in (0, 1]. A small one
+            leaves `y` as it is, until training has made use of `W`.
         dt: duration of a step, in ms. It only sets the unit of the time constants.
         dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates: the largest ratios of step size to time
             constant, in (0, 1]. The defaults are those of the paper's code, for 784 steps. Before
@@ -427,6 +461,7 @@ class ORGaNICs(eqx.Module):
         rectification: Rectification = "inside",
         drive: Drive = "signed",
         sigma: float = 1.0,
+        initial_normalization: float = 1.0,
         dt: float = 1.0,
         dt_tau_max_y: float = 0.01,
         dt_tau_max_a: float = 0.01,
@@ -452,15 +487,18 @@ class ORGaNICs(eqx.Module):
             "dt_tau_max_a": dt_tau_max_a,
             "dt_tau_max_gates": dt_tau_max_gates,
         }
-        require_share(**largest)
+        require_share(initial_normalization=initial_normalization, **largest)
         sizes = (input_size, *[hidden_size] * layers)
         rates = (dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates, dt_tau_max_gates)
         spread = _as_spread(initial_time_constants, time_constants, largest)
         chosen = _Rates(rates, time_constants, spread)
         self.cells = tuple(
-            Cell(m, n, recurrent, drive, chosen, float(sigma), key=k, dtype=kind)
+            Cell(
+                m, n, recurrent, drive, chosen, float(sigma), float(initial_normalization),
+                key=k, dtype=kind,
+            )
             for m, n, k in zip(sizes, sizes[1:], jr.split(key, layers), strict=False)
-        )
+        )  # fmt: skip
         self.options = Options(
             rectified=rectified,
             rectified_after=rectification == "outside" and recurrent != "identity",

@@ -38,6 +38,12 @@ def semidefinite(M: Tensor) -> Tensor:
     return capped.T @ capped
 
 
+def orthogonal(M: Tensor) -> Tensor:
+    """`(I + A)^-1 (I - A)` with `A = M - M^T`: orthogonal."""
+    A, eye = M - M.T, torch.eye(M.shape[0], dtype=M.dtype, device=M.device)
+    return torch.linalg.solve(eye + A, eye - A)
+
+
 def root(a: Tensor) -> Tensor:
     """`sqrt(relu(a))`, with derivative 0 where `a <= 0`."""
     safe = torch.where(a > 0, a, 1)  # both branches of a `where` are differentiated

@@ -1,7 +1,7 @@
 """The gated circuit as a recurrent layer of PyTorch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from organics.arguments import (
 )
 from organics.kernels import library
 from organics.names import (
+    LARGEST_ANGLE,
     MODULATED,
     Backend,
     Drive,
@@ -31,7 +32,12 @@ from organics.names import (
     Recurrence,
     TimeConstants,
 )
-from organics.torch.constraints import at_most_one, cap_spectral_norm, semidefinite
+from organics.torch.constraints import (
+    at_most_one,
+    cap_spectral_norm,
+    orthogonal,
+    semidefinite,
+)
 from organics.torch.equations import State
 from organics.torch.exchange import Exchanged, made
 from organics.torch.initial import uniform_fan_in
@@ -64,6 +70,13 @@ class _Modulation(nn.Module):
             self.register_parameter(name, nn.Parameter(torch.zeros(sums, size, columns, **factory)))
 
 
+_CONSTRAINTS: dict[Recurrence, Callable[[Tensor], Tensor]] = {
+    "bounded": cap_spectral_norm,
+    "semidefinite": semidefinite,
+    "orthogonal": orthogonal,
+}
+
+
 class _Cell(nn.Module):
     """The weights of one circuit: names and shapes as in `organics.nn.recurrent.Cell`."""
 
@@ -86,6 +99,7 @@ class _Cell(nn.Module):
         self.constraint: Recurrence = options["recurrent"]
         self.unit_drive = options["drive"] == "unit"
         self.sigma = options["sigma"]
+        self.initial_normalization = options["initial_normalization"]
         gates = options["dt_tau_max_gates"]
         self.largest_rates = (options["dt_tau_max_y"], options["dt_tau_max_a"], gates, gates)
 
@@ -97,9 +111,12 @@ class _Cell(nn.Module):
         for weight in (self.W_b0y, self.W_b0a, self.W_by, self.W_ba):
             uniform_fan_in(weight, n)
         self.W_zx /= torch.linalg.matrix_norm(self.W_zx, 2)
-        if self.W_r is not None:
+        if self.constraint == "orthogonal":
+            self._draw_rotations()
+        elif self.W_r is not None:
             nn.init.orthogonal_(self.W_r)
         self.log_W.uniform_().clamp_(min=1e-8).log_().fill_diagonal_(0)
+        self.log_W += math.log(self.initial_normalization)
         if self.raw_rates is not None:
             self.raw_rates.normal_()
         if self.modulation is not None:
@@ -111,11 +128,18 @@ class _Cell(nn.Module):
         start.y /= torch.linalg.vector_norm(start.y)
         start.b0.fill_(1)
 
+    def _draw_rotations(self) -> None:
+        """Parameters of rotations in `n // 2` planes, as in `organics.nn.recurrent`."""
+        assert self.W_r is not None
+        first = 2 * torch.arange(len(self.W_r) // 2)
+        angles = self.W_r.new_empty(len(first)).uniform_(0, LARGEST_ANGLE)
+        self.W_r.zero_()[first, first + 1] = torch.tan(angles / 2)
+
     def recurrent(self) -> Tensor | None:
         """The recurrent weights as the circuit has them; None is the identity."""
         if self.W_r is None or self.constraint == "free":
             return self.W_r
-        return (cap_spectral_norm if self.constraint == "bounded" else semidefinite)(self.W_r)
+        return _CONSTRAINTS[self.constraint](self.W_r)
 
     def rates(self) -> Tensor:
         """Step size over the time constants of y, a, b0, b, (4, n); without modulation."""
@@ -180,8 +204,8 @@ class ORGaNICs(Exchanged, nn.Module):
         input_size, hidden_size: m and n.
         num_layers: circuits on top of each other, each fed by the `y` of the one below.
         batch_first: inputs and outputs are (batch, time, ...), not (time, batch, ...).
-        rectified, recurrent, time_constants, rectification, drive, sigma, dt, dt_tau_max_y,
-        dt_tau_max_a, dt_tau_max_gates: as in `organics.nn.ORGaNICs`.
+        rectified, recurrent, time_constants, rectification, drive, sigma, initial_normalization,
+        dt, dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates: as in `organics.nn.ORGaNICs`.
         backend: "native", the C++ kernel, on a CPU in float32 or float64; "scan", the equations in
             PyTorch, on any device; "auto", the quickest that works.
         memory: "more", or "less": training then takes longer, but memory grows only with the square
@@ -213,6 +237,7 @@ class ORGaNICs(Exchanged, nn.Module):
         rectification: Rectification = "inside",
         drive: Drive = "signed",
         sigma: float = 1.0,
+        initial_normalization: float = 1.0,
         dt: float = 1.0,
         dt_tau_max_y: float = 0.01,
         dt_tau_max_a: float = 0.01,
@@ -240,7 +265,7 @@ class ORGaNICs(Exchanged, nn.Module):
             "dt_tau_max_a": dt_tau_max_a,
             "dt_tau_max_gates": dt_tau_max_gates,
         }
-        require_share(**largest)
+        require_share(initial_normalization=initial_normalization, **largest)
         if backend == "native" and (reason := library.load().reason) is not None:
             raise ValueError(f"`backend` must not be 'native' here: {reason}.")
         self.input_size, self.hidden_size = input_size, hidden_size
@@ -255,6 +280,7 @@ class ORGaNICs(Exchanged, nn.Module):
             "rectification": rectification,
             "drive": drive,
             "sigma": float(sigma),
+            "initial_normalization": float(initial_normalization),
             "dt": float(dt),
             **{name: float(value) for name, value in largest.items()},
         }

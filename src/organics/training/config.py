@@ -72,7 +72,7 @@ Decay = Annotated[
     Needs("below 1 in float32, too", lambda value: _single(value) < 1),
 ]
 Share = Annotated[float, Needs("in (0, 0.5]", lambda value: 0 < value <= 0.5)]
-StepSize = Annotated[float, Needs("in (0, 1]", lambda value: 0 < value <= 1), _IN_SINGLE]
+AtMostOne = Annotated[float, Needs("in (0, 1]", lambda value: 0 < value <= 1), _IN_SINGLE]
 
 
 @dataclass(frozen=True)
@@ -213,6 +213,8 @@ _CIRCUITS_ONLY = (
     "initial_time_constants",
     "rectification",
     "drive",
+    "sigma",
+    "initial_normalization",
     "layers",
     *_PAPER_DT_TAU_MAX,
 )
@@ -262,7 +264,7 @@ class _RecurrentNetwork(Settings):
     """`relu(y)` in the recurrent terms of ORGaNICs; with --no-rectified, `y` itself."""
     recurrent: Recurrence = "free"
     """Recurrent weights of ORGaNICs: "free"; "identity"; "bounded", with a spectral norm of at
-    most 1; or "semidefinite", symmetric with eigenvalues from 0 to 1."""
+    most 1; "semidefinite", symmetric with eigenvalues from 0 to 1; or "orthogonal"."""
     time_constants: TimeConstants = "learned"
     """Time constants of ORGaNICs, one for each neuron: "learned"; "fixed"; "modulated", learned and
     moved by the input and the potentials; "modulated-together", all of a neuron by one sum of
@@ -277,16 +279,21 @@ class _RecurrentNetwork(Settings):
     drive: Drive = "signed"
     """Input drive of ORGaNICs: "signed", `W_zx x`, as in the paper's equation; "rectified",
     `relu(W_zx x)`, as in its code; "unit", `W_zx x` scaled to a norm of at most 1."""
+    sigma: Positive = 1.0
+    """Semi-saturation constant of ORGaNICs. Recurrent input is scaled by `1 - sqrt(a)`, and at rest
+    `a` is at least `(b0 sigma)^2`: with a small one activity lasts."""
+    initial_normalization: AtMostOne = 1.0
+    """Largest normalization weight of ORGaNICs before training."""
     layers: Layers = 1
     """Number of stacked ORGaNICs circuits."""
-    dt_tau_max_y: StepSize | None = None
+    dt_tau_max_y: AtMostOne | None = None
     """Largest ratio of step size to time constant for y in ORGaNICs; its inverse is about the reach
     of memory in steps. Default: the paper's 0.02; for fewer than 784 steps, 0.02 times 784 over the
     number of steps, at most 1, and four times that with identity recurrent weights. For faster
     training with the identity see docs/layers.md."""
-    dt_tau_max_a: StepSize | None = None
+    dt_tau_max_a: AtMostOne | None = None
     """The same for a; the paper has 0.005."""
-    dt_tau_max_gates: StepSize | None = None
+    dt_tau_max_gates: AtMostOne | None = None
     """The same for the gains b0 and b; the paper has 0.1."""
     hyperparameters: Annotated[
         tuple[tuple[str, Real], ...], Needs("pairs of a name and a number that float32 holds")
@@ -626,7 +633,8 @@ AnyConfig = TrainConfig | SequenceConfig | TaskConfig | OwnConfig
 
 _LATER = (
     "optimizer", "momentum", "drops", "drop_factor", "raw_pixels", "patience",
-    "initial_time_constants", "pad_to", "noise", "products", "input_noise",
+    "initial_time_constants", "pad_to", "noise", "products", "input_noise", "sigma",
+    "initial_normalization",
 )  # fmt: skip
 """What settings of earlier versions lack: they were trained with the defaults."""
 
