@@ -1,6 +1,7 @@
 """Circuits from recordings, against NumPy, automatic differentiation and the true parameters."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,15 +14,19 @@ from programs import simulated
 from organics import cli
 from organics.circuit.circuit import Circuit, State
 from organics.circuit.file import load_circuit
+from organics.cli.fit import FitData, _as_document
 from organics.data.recordings.recording import Channel, CrossSpectra, Recording, TimeCourses
+from organics.errors import Failed
+from organics.files.plain import as_plain
 from organics.fitting.comparison import compare
-from organics.fitting.fit import fit
+from organics.fitting.fit import _unusable, fit
 from organics.fitting.identifiability import identify
-from organics.fitting.likelihood import residuals
+from organics.fitting.likelihood import Predicted, residuals
 from organics.fitting.model import AtRest, circuit_of, linear_response, noise_of
 from organics.fitting.parameters import Entry, half, unhalf
 from organics.fitting.prediction import draw, predict
 from organics.fitting.problem import _folded, layout_of, problem_of
+from organics.fitting.resolved import left_out, resolved
 from organics.names import FittedRecurrence
 from organics.rest.search import steady_state
 from organics.spectra import cross_spectrum
@@ -171,6 +176,17 @@ def test_predictions_are_those_of_numpy(with_free_gains):
         predicted.power[0], np.diagonal(power, axis1=2, axis2=3).real, rtol=1e-8
     )
     assert len(draw(fitted).axes) == 2
+    command = FitData(Path("data.csv"), Path("stimuli.csv"))
+    document = json.loads(json.dumps(as_plain(_as_document(command, fitted, predicted))))
+    assert [(one["stimulus"], one["channel"]) for one in document["spectra"][:3]] == [
+        ("a", "y of 1"), ("a", "y of 2"), ("b", "y of 1"),
+    ]  # fmt: skip
+    one = document["spectra"][3]  # per Hz, of the second neuron for the second stimulus
+    np.testing.assert_allclose(one["frequencies_hz"], 1000 * FREQUENCIES)
+    np.testing.assert_allclose(one["power_per_hz"], power[1, :, 1, 1].real / 1000, rtol=1e-8)
+    measured = fitted.recording.spectra[0].cross[1, :, 1, 1].real
+    np.testing.assert_allclose(one["measured_per_hz"], measured / 1000, rtol=1e-12)
+    assert document["responses"][3]["predicted"] == pytest.approx(means[1, 1])
 
 
 def general():
@@ -406,6 +422,24 @@ def test_a_profile_is_that_of_a_grid():
             assert profiled(one.value * np.exp(-4.9 if end == 0 else 4.9)) - lowest < 1.645**2
 
 
+@pytest.mark.parametrize("bend", [0.3, -0.3])
+def test_a_number_that_goes_to_0_is_counted_and_has_an_upper_limit(bend):
+    """A linear neuron, `W = 0`: errors of one sign favour `W < 0`, which there is not."""
+    z = np.array([0.05, 0.1, 0.2, 0.4, 0.8])
+    y = z / 0.2 + bend * (z - 0.2) * z
+    found = fit(steady(z, y, 0.1), starts=2)
+    one = found["W[1,1]"]
+    assert found.converged and found.rank == 2
+    assert (one.value < 1e-8) == (bend > 0) and one.low == 0 and one.how == "profile"
+    assert found["tau_y[1]"].how == "not identified"
+
+    def profiled(W):
+        curve = lambda c: np.sum(((y - z / np.sqrt(c + W * z**2)) / 0.1) ** 2)  # noqa: E731
+        return scipy.optimize.minimize_scalar(curve, bounds=(0.01, 0.1), method="bounded").fun  # pyright: ignore
+
+    assert profiled(one.high) - found.chi2 == pytest.approx(1.645**2, rel=0.08)
+
+
 def test_fixed_bounded_and_tied_numbers_stay_so():
     z = np.array([0.05, 0.1, 0.2, 0.4, 0.8])
     y = z / np.sqrt(0.04 + 0.5 * z**2)
@@ -414,6 +448,10 @@ def test_fixed_bounded_and_tied_numbers_stay_so():
     found = fit(steady(z, y, 0.5), starts=2, bounds={"sigma": (0.19, 0.21)})
     one = found["sigma[1]"]  # which these data hardly tell
     assert 0.19 <= one.low < one.value < one.high <= 0.21
+    given = {"fixed": {}, "bounds": {"tau_y": (20.0, 30.0)}, "ties": (), "guess": {}}
+    layout = layout_of(steady(z, y, 0.5), "identity", **given)  # from 10 ms, which is outside
+    tau_y = float(layout.arrays(jnp.zeros(layout.free))["tau_y"][0])
+    assert np.log(tau_y / 20) == pytest.approx(0.02 * np.log(1.5), rel=1e-4)
     recording = recorded()
     tied = problem(recording, ties=("tau_y+tau_a", "noise_a"), fixed={"W[1,2]": 0.0, "sigma": 0.3})
     arrays = tied.model.parameters.arrays(jnp.ones(tied.model.parameters.free))
@@ -430,6 +468,8 @@ def test_fixed_bounded_and_tied_numbers_stay_so():
         ({"fixed": {"sigma": 0.0}}, "`fixed` must give 'sigma'"),
         ({"bounds": {"W": (2.0, 1.0)}}, "`bounds` of 'W' must be two finite rising numbers"),
         ({"bounds": {"W": (-1.0, 1.0)}}, "`bounds` of 'W'"),
+        ({"bounds": {"b0": (5.0, 6.0)}}, "`bounds` must not name fixed numbers, as 'b0' does: b0="),
+        ({"bounds": {"tau_y[1]": (2.0, 3.0)}, "fixed": {"tau_y": 1.0}}, "as 'tau_y\\[1\\]' does"),
         ({"ties": ("b",)}, "`ties` must not name fixed numbers"),
         ({"ties": ("tau_y+tau_x",)}, "`ties` must name parameters"),
         ({"guess": {"W": -1.0}}, "`guess` must give 'W' values > 0"),
@@ -501,6 +541,89 @@ def test_feedback_is_found_and_preferred_where_there_is_some():
         fit(recording, recurrence="feedback", guess={"W_r": np.eye(2)})
 
 
+def of_two(channels, drives, cross, trials=50):
+    """Spectra alone, of two neurons; 10 and 20 Hz."""
+    blank = np.full((len(drives), len(channels)), np.nan)
+    names = tuple(range(len(channels)))
+    at = np.arange(len(drives))
+    spectra = CrossSpectra(at, names, np.array([0.01, 0.02]), cross, np.full(len(drives), trials))
+    stimuli = tuple("uvw"[: len(drives)])
+    return Recording(("A", "B"), stimuli, drives, channels, blank, blank, spectra=(spectra,))
+
+
+def spectra_of_noise(k, s):
+    X = np.random.default_rng(0).normal(size=(2, k, 2, s, 50))
+    X = X[0] + 1j * X[1]
+    return X @ X.conj().swapaxes(-1, -2) / 50
+
+
+def test_spectra_of_channels_that_do_not_fluctuate_are_left_out():
+    rates = (Channel("rate", 0), Channel("rate", 1))
+    drives = np.array([[0.0, 0.0], [0.5, -0.5], [0.3, 0.6]])
+    recording = of_two(rates, drives, spectra_of_noise(3, 2))
+    cross = recording.spectra[0].cross
+    kept = {
+        tuple(one.stimuli): (one.channels, one.cross)
+        for one in resolved(recording, ("free", "identity")).spectra
+    }
+    assert {at: channels for at, (channels, _) in kept.items()} == {(2,): (0, 1), (1,): (0,)}
+    np.testing.assert_array_equal(kept[2,][1][0], cross[2])
+    np.testing.assert_array_equal(kept[1,][1][0, :, 0, 0], cross[1, :, 0, 0])
+    words = ["rate of A for 'u'", "rate of B for 'u'", "rate of B for 'v'"]
+    assert left_out(recording, ("identity",)) == words
+    # with general recurrence others may excite B, but no circuit responds to nothing
+    assert left_out(recording, ("free",)) == words[:2]
+    cross[2, :, 0] = cross[2, :, :, 0] = 0  # no spikes
+    assert left_out(recording, ("free",)) == [*words[:2], "rate of A for 'w'"]
+    potentials = of_two(BOTH, drives, spectra_of_noise(3, 2))
+    (same,) = resolved(potentials, ("identity",)).spectra
+    np.testing.assert_array_equal(same.cross, potentials.spectra[0].cross)
+
+
+@pytest.mark.parametrize(
+    ("channels", "said"),
+    [
+        ((*BOTH, Channel("lfp", -1)), "`spectra` of y of A, y of B, lfp for stimulus 'u' must"),
+        ((Channel("y", 1), Channel("rate", 1)), "`spectra` of y of B, rate of B for stimulus 'u'"),
+    ],
+)
+def test_spectra_of_channels_that_depend_on_each_other_are_refused(channels, said):
+    recording = of_two(channels, np.full((1, 2), 0.5), spectra_of_noise(1, len(channels)))
+    with pytest.raises(ValueError, match=said):
+        fit(recording)
+
+
+def test_measured_spectra_that_are_singular_are_refused():
+    cross = spectra_of_noise(2, 2)
+    recording = of_two(BOTH, np.full((2, 2), 0.5), cross, trials=1)
+    cross[1, 1] = np.array([[1.0, 2j], [-2j, 4.0]])
+    resolved(recording, ("identity",))  # of one trial they are
+    recording = of_two(BOTH, np.full((2, 2), 0.5), cross)
+    said = "`spectra` of y of A, y of B for stimulus 'v' must not be singular, as measured at 20 Hz"
+    with pytest.raises(ValueError, match=said):
+        fit(recording)
+
+
+def test_why_no_start_can_be_used_is_said():
+    recording = of_two(BOTH, np.full((2, 2), 0.5), spectra_of_noise(2, 2))
+    given = problem(recording)
+    S = spectra_of_noise(2, 2)
+    S[1, :, 1] = S[1, :, :, 1] = 0
+    with jax.enable_x64(True):
+        shown = Predicted(jnp.zeros((2, 2)), (jnp.asarray(S),), ())
+        said = _unusable(given, recording, shown)
+    assert "the predicted spectra of y of B for stimulus 'v' are singular" in said
+    blank = np.full((1, 1), np.nan)
+    course = TimeCourses(
+        np.array([0]), (0,), np.array([0.0, 40.0]), np.zeros((1, 2, 1)), np.ones((1, 2, 1))
+    )
+    recording = Recording(
+        ("1",), ("a",), np.array([[0.7]]), (Channel("y", 0),), blank, blank, courses=(course,)
+    )
+    with pytest.raises(Failed, match="the time courses for stimulus 'a' cannot be followed"):
+        fit(recording, fixed={"tau_y": 0.001}, starts=1)
+
+
 def test_models_are_compared_by_what_they_predict():
     z = np.array([0.05, 0.1, 0.2, 0.4, 0.8])
     y = z / np.sqrt(0.04 + 0.5 * z**2) + 0.01 * np.random.default_rng(0).normal(size=5)
@@ -550,7 +673,17 @@ def test_the_command_writes_a_circuit_that_others_read(tmp_path, capsys):
     np.testing.assert_allclose(drives[:, 0], z)
     np.testing.assert_allclose(steady_state(circuit, drives[2]).state.y, y[2], rtol=1e-3)
     out.unlink()
+    one_row = data.with_name("one.csv")
+    one_row.write_text("\n".join([header, rows[2]]))
+    words_of_one = ["fit", str(one_row), "--stimuli", str(stimuli), "--starts", "2"]
+    stimuli_of_all = stimuli.read_text()
+    stimuli.write_text("stimulus,neuron,z\n0.2,1,0.2\n")
+    assert cli.run([*words_of_one, "--compare", "identity"]) == 0
+    assert "No stimulus was held out" in capsys.readouterr().out
+    stimuli.write_text(stimuli_of_all)
     for wrong, said in (
+        (["--fix", "sigma=1", "sigma=2"], "`fix` must give each name once, not 'sigma' again"),
+        (["--bound", "W=1:2", "W=1:3"], "`bound` must give each name once, not 'W' again"),
         (["--fix", "tau_y"], "`fix` must be NAME=VALUE"),
         (["--fix", "tau_y=fast"], "`fix` of tau_y must be a finite number"),
         (["--bound", "W=1"], "`bound` of W must be LOWEST:HIGHEST"),

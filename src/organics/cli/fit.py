@@ -1,5 +1,6 @@
 """`organics fit`"""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,8 @@ from organics.cli.circuits import FIGURES, check_outputs, describe, in_double_pr
 from organics.names import FittedRecurrence, Samples
 
 if TYPE_CHECKING:
-    from organics.fitting import Comparison, Fit
+    from organics.fitting import Comparison, CrossSpectra, Fit, TimeCourses
+    from organics.fitting.prediction import Prediction
 
 _CIRCUITS = (".json", ".npz")
 
@@ -84,6 +86,7 @@ class FitData:
         from organics import fitting
         from organics.circuit.file import save_circuit
         from organics.fitting.prediction import draw, predict
+        from organics.fitting.resolved import left_out
         from organics.plots import save_figure
 
         options: dict[str, Any] = {
@@ -95,11 +98,13 @@ class FitData:
             "seed": self.seed,
             "level": self.level,
         }
+        every = tuple(dict.fromkeys((self.recurrence, *self.compare)))
+        silent = left_out(recording, every)
         note("fitting: the first time, programs are compiled for up to a minute.")
         models: tuple[Comparison, ...] = ()
+        several = len(recording.stimuli) > 1
         if self.compare:
-            every = tuple(dict.fromkeys((self.recurrence, *self.compare)))
-            models = fitting.compare(recording, every, **options)
+            models = fitting.compare(recording, every, hold_out=several, **options)
             found = next(one.fit for one in models if one.recurrence == self.recurrence)
         else:
             found = fitting.fit(recording, recurrence=self.recurrence, **options)
@@ -108,11 +113,15 @@ class FitData:
                 save_figure(draw(found), path)
             else:
                 save_circuit(path, found.circuit, recording.drives)
-        document = _as_document(self, found) | {"predicted": predict(found)._asdict()}
+        document = _as_document(self, found, predict(found)) | {"spectra_left_out": silent}
         text = [f"{self.data}: {describe(found.circuit)}", str(found)]
+        if silent:
+            text.append(f"spectra left out, as there are no fluctuations: {', '.join(silent)}")
         if models:
             document["models"] = [_model(one) for one in models]
             text.append(_table(models))
+            if not several:
+                text.append("No stimulus was held out, as there is only one.")
             text += [_warning(one) for one in models if one.is_erratic]
         return Answer(document, text, wrote=self.out)
 
@@ -122,6 +131,10 @@ def _pairs(argument: str, words: tuple[str, ...]) -> list[tuple[str, str]]:
     for name, sign, value in pairs:
         if not (name and sign and value):
             raise ValueError(f"`{argument}` must be NAME=VALUE, not {name + sign + value!r}.")
+    names = [name for name, _, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"`{argument}` must give each name once, not {twice!r} again.")
     return [(name, value) for name, _, value in pairs]
 
 
@@ -142,7 +155,7 @@ def _number(argument: str, name: str, text: str) -> float:
     return finite(text, f"`{argument}` of {name}")
 
 
-def _as_document(command: FitData, found: "Fit") -> dict[str, Any]:
+def _as_document(command: FitData, found: "Fit", shown: "Prediction") -> dict[str, Any]:
     recording = found.recording
     return {
         "file": command.data,
@@ -166,11 +179,42 @@ def _as_document(command: FitData, found: "Fit") -> dict[str, Any]:
                 "channel": recording.channel_name(i),
                 "mean": recording.mean[k, i],
                 "se": recording.error[k, i],
+                "predicted": shown.mean[k, i],
             }
             for k in range(len(recording.stimuli))
             for i in range(len(recording.channels))
         ],
+        "spectra": [
+            place
+            | {
+                "frequencies_hz": 1000 * one.frequencies,
+                "power_per_hz": power[k, :, i] / 1000,
+                "measured_per_hz": one.cross[k, :, i, i].real / 1000,
+            }
+            for one, power in zip(recording.spectra, shown.power, strict=True)
+            for k, i, place in _places(found, one)
+        ],
+        "courses": [
+            place
+            | {
+                "times_ms": one.times,
+                "predicted": course[k, :, i],
+                "measured": one.mean[k, :, i],
+                "se": one.error[k, :, i],
+            }
+            for one, course in zip(recording.courses, shown.courses, strict=True)
+            for k, i, place in _places(found, one)
+        ],
     }
+
+
+def _places(found: "Fit", one: "CrossSpectra | TimeCourses") -> Iterator[tuple[int, int, dict]]:
+    """Indices of each stimulus and channel of samples, with the names of both."""
+    recording = found.recording
+    for k, stimulus in enumerate(one.stimuli):
+        for i, channel in enumerate(one.channels):
+            name = recording.channel_name(channel)
+            yield k, i, {"stimulus": recording.stimuli[stimulus], "channel": name}
 
 
 def _model(one: "Comparison") -> dict[str, Any]:
@@ -198,11 +242,15 @@ def _warning(one: "Comparison") -> str:
 def _table(models: "tuple[Comparison, ...]") -> Any:
     from rich.table import Table
 
-    chi2 = "chi2 of held-out stimuli"
-    columns = ("W_r", "parameters", "AIC", "BIC", chi2, "expected of it from the parameters")
+    several = len(models[0].held_out) > 1  # of one stimulus none can be held out
+    columns = ["W_r", "parameters", "AIC", "BIC"]
+    if several:
+        columns += ["chi2 of held-out stimuli", "expected of it from the parameters"]
     table = Table(*columns, title="models, best AIC first", title_justify="left", box=None)
     for one in models:
-        numbers = (one.fit.aic, one.fit.bic, one.held_out.sum(), one.uncertainty.sum())
+        numbers = [one.fit.aic, one.fit.bic]
+        if several:
+            numbers += [one.held_out.sum(), one.uncertainty.sum()]
         table.add_row(one.recurrence, str(one.fit.rank), *(f"{x:.6g}" for x in numbers))
     return table
 

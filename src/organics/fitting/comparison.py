@@ -12,6 +12,7 @@ from organics.data.recordings.recording import Recording
 from organics.fitting.fit import Fit, fit, lanes_of
 from organics.fitting.identifiability import NEGLIGIBLE
 from organics.fitting.problem import layout_of
+from organics.fitting.resolved import resolved
 from organics.fitting.scoring import scoring
 from organics.names import FittedRecurrence
 
@@ -58,6 +59,7 @@ def compare(
         require_among("recurrences", recurrence, FittedRecurrence)
     if len(recording.stimuli) < 2 and hold_out:
         raise ValueError("`hold_out` needs two stimuli or more.")
+    recording = resolved(recording, recurrences)  # the same data for all models
     given = {"fixed": {}, "bounds": {}, "ties": (), "guess": {}}
     given |= {name: value for name, value in options.items() if name in given and value}
     for recurrence in recurrences:  # before the work for any

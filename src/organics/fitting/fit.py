@@ -1,7 +1,7 @@
 """The parameters of a circuit from a recording, with what the recording says about each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -13,14 +13,23 @@ from jaxtyping import Float
 from organics.arguments import require_flag, require_whole
 from organics.circuit.circuit import Circuit, State
 from organics.data.recordings.recording import Recording
-from organics.errors import NoSteadyState
+from organics.errors import Failed, NoSteadyState
 from organics.fitting.identifiability import Identified, determined, identify
-from organics.fitting.likelihood import Problem, evaluated
+from organics.fitting.likelihood import (
+    Courses,
+    Predicted,
+    Problem,
+    Spectra,
+    evaluated,
+    predicted,
+)
 from organics.fitting.model import circuit_of, noise_of
 from organics.fitting.parameters import UNITS, Parameters
 from organics.fitting.problem import problem_of
 from organics.fitting.profile import far_from_quadratic, profiles
+from organics.fitting.resolved import resolved
 from organics.fitting.scoring import Fitted, scoring, settled
+from organics.fitting.vanishing import brought_back
 from organics.names import FittedRecurrence
 from organics.printing import Lines, in_html, in_words
 from organics.simulation.noise import Noise
@@ -61,13 +70,13 @@ class Fit:
             `organics.fitting.Direction`.
         chi2: twice the loss of likelihood compared with a model that fits every number; NaN if
             there are spectra of fewer trials than channels.
-        rank: number of parameters that the data determine.
+        rank: number of parameters that the data determine, those that went to 0 included.
         size: number of independent real numbers in the data.
         aic, bic: information criteria, to compare models of the same data; lower is better.
         converged: whether the search ended at a minimum.
         agreeing: how many of the starts ended there, and how many there were.
         level: of the intervals.
-        recording: what was fitted.
+        recording: what was fitted: without spectra that were left out, see `fit`.
         problem, u: the likelihood and the coordinates of the estimates.
         states: the steady state for each stimulus, `y` and `a` of shape (k, n).
     """
@@ -145,6 +154,10 @@ def fit(
     come from the Fisher matrix, or from the profile of the likelihood where that is far from
     quadratic.
 
+    The spectra of a channel that does not fluctuate for a stimulus are left out: a rate without
+    spikes, or, as linear theory predicts none, a rate under a blank stimulus, or of a neuron that
+    the stimulus does not excite. The `recording` of the result is what was fitted.
+
     Arguments
         recurrence: "identity", "free" for any `W_r`, "half" for `W_r = (I + K) / 2` with a norm of
             K below 1, or "feedback" for the identity and weights > 0 between neurons: feedback in
@@ -159,13 +172,16 @@ def fit(
         level: of the intervals, in (0, 1).
 
     Raises
-        ValueError: naming the argument, if one is not as above.
+        ValueError: naming the argument, if one is not as above; naming stimulus and channels, if
+            spectra are of channels that are multiples or sums of each other.
         NoSteadyState: if no start has a stable steady state for each stimulus.
+        Failed: if one has, but its spectra are singular or its time courses cannot be followed.
     """
     require_whole("starts", starts)
     require_flag("rectified", rectified)
     if not isinstance(level, float) or not 0 < level < 1:
         raise ValueError(f"`level` must be a number in (0, 1), not {level!r}.")
+    recording = resolved(recording, (recurrence,))
     with jax.enable_x64(True):
         problem = problem_of(
             recording, recurrence, rectified, fixed=fixed or {}, bounds=bounds or {}, ties=ties,
@@ -173,11 +189,11 @@ def fit(
         )  # fmt: skip
         if not problem.model.parameters.free:
             raise ValueError("`fixed` must leave something to be fitted.")
-        found, agreeing = _best(problem, starts, seed)
+        found, agreeing = _best(problem, recording, starts, seed)
         return _concluded(recording, problem, found, (agreeing, starts), level)
 
 
-def _best(problem: Problem, starts: int, seed: int) -> tuple[Fitted, int]:
+def _best(problem: Problem, recording: Recording, starts: int, seed: int) -> tuple[Fitted, int]:
     """The best of all starts, and how many ended there."""
     p = problem.model.parameters.free
     drawn = _SPREAD * np.random.default_rng(seed).normal(size=(starts, p))
@@ -188,9 +204,53 @@ def _best(problem: Problem, starts: int, seed: int) -> tuple[Fitted, int]:
     every = scoring(problem, drawn, near, kept, counted, lanes_of(starts))
     values = np.asarray(every.near.value)
     if not np.isfinite(values).any():
-        raise NoSteadyState("no start has a stable steady state for every stimulus.")
+        raise _without_start(problem, recording, drawn, near)
     best = int(np.argmin(values))
     return jax.tree.map(lambda x: x[best], every), int(np.sum(values < values[best] + _SAME))
+
+
+def _without_start(problem: Problem, recording: Recording, drawn, near: State) -> Failed:
+    """Why the likelihood is nowhere finite, from the first start with stable steady states."""
+    at_rest = replace(problem, spectra=(), courses=())
+    for i, u in enumerate(jnp.asarray(drawn)):
+        value, _, _, states = evaluated(at_rest, u, jax.tree.map(lambda x, i=i: x[i], near))
+        if np.isfinite(value):
+            return Failed(_unusable(problem, recording, predicted(problem, u, states)))
+    return NoSteadyState("no start has a stable steady state for every stimulus.")
+
+
+def _unusable(problem: Problem, recording: Recording, shown: Predicted) -> str:
+    """Which predictions have no likelihood, in words."""
+    for one, S in zip(problem.spectra, shown.spectra, strict=True):
+        whole = np.isfinite(np.asarray(jnp.linalg.cholesky(S))).all(axis=(1, 2, 3))
+        if not whole.all():
+            k = int(np.argmin(whole))
+            power = np.real(np.diagonal(np.asarray(S)[k], axis1=1, axis2=2))
+            bad = ~(power > 0).all(axis=0)
+            return (
+                f"no start can be used: the predicted spectra of {_channels(recording, one, bad)} "
+                f"for stimulus {_stimulus(recording, one, k)} are singular. Leave out the samples "
+                "of this channel, or of this stimulus."
+            )
+    for one, course in zip(problem.courses, shown.courses, strict=True):
+        whole = np.isfinite(np.asarray(course)).all(axis=(1, 2))
+        if not whole.all():
+            return (
+                "no start can be used: the time courses for stimulus "
+                f"{_stimulus(recording, one, int(np.argmin(whole)))} cannot be followed, as the "
+                "circuit is too fast for their times. Try longer time constants."
+            )
+    return "no start can be used: the likelihood is infinite, though each prediction is finite."
+
+
+def _channels(recording: Recording, one: Spectra, bad: Any) -> str:
+    """The bad channels by name; all, if it is not one of them."""
+    chosen = np.flatnonzero(bad) if bad.any() else range(len(one.channels))
+    return ", ".join(recording.channel_name(one.channels[i]) for i in chosen)
+
+
+def _stimulus(recording: Recording, one: Spectra | Courses, k: int) -> str:
+    return repr(recording.stimuli[int(one.stimuli[k])])
 
 
 def lanes_of(starts: int) -> int:
@@ -210,23 +270,26 @@ def _concluded(
     layout, u, states = problem.model.parameters, np.asarray(found.u), found.near.states
 
     def at(u):
-        value, _, R, there = evaluated(problem, jnp.asarray(u), states)
+        value, _, _, there = evaluated(problem, jnp.asarray(u), states)
         reported, D, arrays = jax.tree.map(np.asarray, _reported(layout, jnp.asarray(u)))
+        back = brought_back(problem, u, there)
+        R = evaluated(problem, jnp.asarray(back), there).R
+        D_back = np.asarray(_reported(layout, jnp.asarray(back))[1])
         as_reported = dict(arrays)
         if layout.recurrence == "feedback":  # of weights that are fitted as logarithms
             as_reported["W_r"] = (arrays["W_r"] != 0).astype(float)
         known = identify(
-            np.asarray(R), D, layout.entries, as_reported, recording.neurons,
+            np.asarray(R), D_back, layout.entries, as_reported, recording.neurons,
             recording.channels,
         )  # fmt: skip
-        return float(value), known, reported, D, arrays, there
+        return float(value), known, reported, D, arrays, there, back
 
-    value, known, reported, D, arrays, states = here = at(u)
+    value, known, reported, D, arrays, states, back = here = at(u)
     # what is not determined stays as it was guessed: along symmetries nothing else changes
-    back = u - known.exact @ (known.exact.T @ u)
-    moved = at(back) if known.exact.size else here
+    guessed = u - known.exact @ (known.exact.T @ u)
+    moved = at(guessed) if known.exact.size else here
     if moved[0] <= value + 1e-6 and moved[1].rank == known.rank:
-        u, (value, known, reported, D, arrays, states) = back, moved
+        u, (value, known, reported, D, arrays, states, back) = guessed, moved
     chi2 = (
         2 * value if all(np.all(np.asarray(s.saturated) != 0) for s in problem.spectra) else np.nan
     )
@@ -234,7 +297,7 @@ def _concluded(
         circuit=circuit_of({k: jnp.asarray(v) for k, v in arrays.items()}, problem.model.rectified),
         noise=noise_of(arrays),
         estimates=_estimates(
-            problem, u, states, value, known, reported, D, level, lanes_of(agreeing[1])
+            problem, back, states, value, known, reported, D, level, lanes_of(agreeing[1])
         ),
         undetermined=known.directions,
         chi2=chi2,

@@ -81,7 +81,8 @@ class Residuals(NamedTuple):
     """The likelihood at `u`.
 
     Attributes
-        value: infinite where the circuit has no stable steady state.
+        value: infinite where the circuit has no stable steady state, its spectra are singular, or
+            its time courses cannot be followed.
         r, R: whitened residuals, shape (rows,), and derivatives of predictions, shape (rows, p).
         states: the steady states, one for each stimulus.
     """
@@ -126,20 +127,49 @@ evaluated = jax.jit(residuals)
 """`residuals` as one program, for single evaluations."""
 
 
+class Predicted(NamedTuple):
+    """Attributes
+    mean: steady responses, shape (k, c).
+    spectra: cross-spectra, shape (k', f, s, s), for each of the recording's.
+    courses: responses, shape (k', t, s), for each of its time courses.
+    """
+
+    mean: Float[Array, "k c"]
+    spectra: tuple
+    courses: tuple
+
+
+@jax.jit
+def predicted(problem: Problem, u: Float[Array, " p"], states: State) -> Predicted:
+    """What the model predicts at `u` with these steady states."""
+    model = problem.model
+    rest = model.linearized(u, states)
+    none = jax.tree.map(lambda x: jnp.zeros((*x.shape, 0), x.dtype), rest)
+    return Predicted(
+        rest.mean,
+        tuple(_response(one, rest, none)[0] for one in problem.spectra),
+        tuple(_shown(model, one, u) for one in problem.courses),
+    )
+
+
 def quadratic(problem: Problem, u: Float[Array, " p"], near: State) -> Quadratic:
     """Value, score and Fisher matrix at `u`."""
     value, r, R, states = residuals(problem, u, near)
     return Quadratic(value, R.T @ r, R.T @ R, states)
 
 
-def _whittle(one: Spectra, rest: AtRest, change: AtRest, share: Float[Array, " k"]):
-    chosen = jnp.array(one.channels)
+def _response(one: Spectra, rest: AtRest, change: AtRest):
+    """`linear_response` for what was measured."""
 
     def of_these(part: AtRest) -> AtRest:
         part = jax.tree.map(lambda x: x[one.stimuli], part)
-        return part._replace(seen=part.seen[:, chosen])
+        return part._replace(seen=part.seen[:, jnp.array(one.channels)])
 
-    S, dS = linear_response(of_these(rest), of_these(change), one.frequencies, one.folded)
+    return linear_response(of_these(rest), of_these(change), one.frequencies, one.folded)
+
+
+def _whittle(one: Spectra, rest: AtRest, change: AtRest, share: Float[Array, " k"]):
+    S, dS = _response(one, rest, change)
     count = jnp.sqrt(one.trials) * share
     scale = count.astype(S.dtype)[:, None, None, None]
     L = jnp.linalg.cholesky(S)
@@ -147,7 +177,7 @@ def _whittle(one: Spectra, rest: AtRest, change: AtRest, share: Float[Array, " k
     white = inverse @ one.cross @ inverse.conj().swapaxes(-1, -2)
     size = jnp.sum(2 * jnp.log(jnp.diagonal(L, axis1=-2, axis2=-1).real), axis=-1)
     value = size + jnp.trace(white, axis1=-2, axis2=-1).real
-    r = scale * (white - jnp.eye(len(chosen), dtype=white.dtype)[None, None])
+    r = scale * (white - jnp.eye(len(one.channels), dtype=white.dtype)[None, None])
     R = jnp.einsum("kfab,kfbcp,kfdc->kfadp", inverse, dS, inverse.conj())
     R = scale[..., None] * R
     total = jnp.sum(jnp.square(count) * (jnp.sum(value, axis=1) - one.saturated))
@@ -159,12 +189,17 @@ def _real(x: Complex[Array, "*shape"]) -> Float[Array, "*two_shape"]:
     return jnp.stack([x.real, x.imag])
 
 
+def _shown(model: Model, one: Courses, u: Float[Array, " p"]) -> Float[Array, "k t s"]:
+    """`responses_in_time` for what was measured."""
+    every = responses_in_time(model, u, model.drives[one.stimuli], one.times)
+    return every[..., jnp.array(one.channels)]
+
+
 def _in_time(model: Model, one: Courses, u: Float[Array, " p"], share: Float[Array, " k"]):
     weight = one.weight * share[:, None, None]
 
     def predicted(u):
-        shown = responses_in_time(model, u, model.drives[one.stimuli], one.times)
-        shown = weight * shown[..., jnp.array(one.channels)]
+        shown = weight * _shown(model, one, u)
         return shown, shown
 
     R, shown = jax.jacfwd(predicted, has_aux=True)(u)

@@ -137,9 +137,12 @@ def parameters(
         bounds: lowest and highest value, by name.
         ties: names of what is one number, such as "tau_y", or several joined by "+".
 
+    A start outside of its bounds, or within 2 % of their distance (of logarithms, where positive)
+    from one, moves to 2 % inside.
+
     Raises `ValueError`, naming the argument, for a name that is none, for recurrent weights unless
-    they are "free", for a value out of its domain, a
-    start outside of bounds, or a tie of unlike numbers.
+    they are "free", for a value out of its domain, bounds or a tie of fixed numbers, or a tie of
+    unlike ones.
     """
     require_among("recurrence", recurrence, FittedRecurrence)
     _require_no_recurrence(recurrence, fixed=fixed, bounds=bounds, ties="+".join(ties).split("+"))
@@ -167,7 +170,12 @@ def parameters(
     low, high = np.full(len(entries), -np.inf), np.full(len(entries), np.inf)
     for name, (lowest, highest) in bounds.items():
         at = [i for i in _matching("bounds", name, entries) if free[i]]
-        least = 0 if at and positive[at].all() else -np.inf
+        if not at:
+            raise ValueError(
+                f"`bounds` must not name fixed numbers, as {name!r} does: {name}=free in `--fix`, "
+                "or None in `fixed`, frees what is fixed by convention."
+            )
+        least = 0 if positive[at].all() else -np.inf
         if not least <= lowest < highest < np.inf or not np.isfinite(lowest):
             raise ValueError(
                 f"`bounds` of {name!r} must be two finite rising numbers in its domain, not "

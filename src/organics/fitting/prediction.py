@@ -8,10 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from organics.fitting.courses import responses_in_time
 from organics.fitting.fit import Fit
-from organics.fitting.likelihood import Problem
-from organics.fitting.model import linear_response
+from organics.fitting.likelihood import predicted
 from organics.plots import COLOURS, style
 
 _MOST_CURVES = 6
@@ -32,35 +30,17 @@ class Prediction(NamedTuple):
 def predict(fit: Fit) -> Prediction:
     """The predictions of the fitted circuit."""
     with jax.enable_x64(True):
-        found = _predicted(fit.problem, jnp.asarray(fit.u), fit.states)
-        return Prediction(*jax.tree.map(np.asarray, found))
-
-
-@jax.jit
-def _predicted(problem: Problem, u, states) -> tuple:
-    model = problem.model
-    rest = model.linearized(u, states)
-    power = []
-    for one in problem.spectra:
-        part = jax.tree.map(lambda x, one=one: x[one.stimuli], rest)
-        part = part._replace(seen=part.seen[:, jnp.array(one.channels)])
-        none = jax.tree.map(lambda x: jnp.zeros((*x.shape, 0), x.dtype), part)
-        S = linear_response(part, none, one.frequencies, one.folded)[0]
-        power.append(jnp.diagonal(S, axis1=-2, axis2=-1).real)
-    courses = tuple(
-        responses_in_time(model, u, model.drives[one.stimuli], one.times)[
-            ..., jnp.array(one.channels)
-        ]
-        for one in problem.courses
-    )
-    return rest.mean, tuple(power), courses
+        found = predicted(fit.problem, jnp.asarray(fit.u), fit.states)
+        mean, spectra, courses = jax.tree.map(np.asarray, tuple(found))
+        power = tuple(np.real(np.diagonal(S, axis1=-2, axis2=-1)) for S in spectra)
+        return Prediction(mean, power, courses)
 
 
 @style()
 def draw(fit: Fit) -> Figure:
     """Steady responses, power spectra and time courses of the recording (points) and of the fitted
     circuit (lines or dashes); of spectra and courses those of the first channel."""
-    recording, predicted = fit.recording, predict(fit)
+    recording, shown = fit.recording, predict(fit)
     parts = [
         *(("steady", None),) * bool(np.isfinite(recording.mean).any()),
         *(("power", i) for i in range(len(recording.spectra))),
@@ -70,11 +50,11 @@ def draw(fit: Fit) -> Figure:
     every = figure.subplots(1, len(parts), squeeze=False)[0]
     for axes, (kind, i) in zip(every, parts, strict=True):
         if kind == "steady":
-            _draw_means(axes, recording, predicted.mean)
+            _draw_means(axes, recording, shown.mean)
         elif kind == "power":
-            _draw_power(axes, recording, recording.spectra[i], predicted.power[i])
+            _draw_power(axes, recording, recording.spectra[i], shown.power[i])
         else:
-            _draw_courses(axes, recording, recording.courses[i], predicted.courses[i])
+            _draw_courses(axes, recording, recording.courses[i], shown.courses[i])
     return figure
 
 
