@@ -190,6 +190,31 @@ def plane():
     return circuit, found
 
 
+@pytest.mark.parametrize("most", [10.0, 1000.0])
+def test_both_curves_of_folds_are_found_however_wide_the_range(most):
+    """The circuit is odd in `z`: each fold at `z` has one at `-z`, here close by."""
+    circuit = single(2.0, 0.495, 2.0)
+    found = organics.continuation(circuit, [1.0], "z", (-2.0, 2.0), second=("tau_a", (1.0, most)))
+    events = sorted(event.parameter for event in found.events if event.kind == "fold")
+    folds = sorted(curve.values[0, 0] for curve in found.curves if curve.kind == "fold")
+    np.testing.assert_allclose(folds, events, rtol=1e-7)
+    assert len(folds) == 2 and abs(folds[0]) < 0.01
+
+
+def test_where_symmetry_makes_two_eigenvalues_cross_at_once():
+    """Equal neurons rest at `a = c + 3 (b z)^2`. For patterns `W_r` has the eigenvalue 3, twice:
+    two eigenvalues cross 0 where `(1 - sqrt(a)) 3 = 1`."""
+    W_r = 3 * np.eye(3) - 2 / 3 * np.ones((3, 3))
+    circuit = Circuit(np.ones((3, 3)), W_r, b=0.5, b0=0.5, sigma=0.1, tau_y=2.0, tau_a=2.0)
+    found = organics.continuation(circuit, np.ones(3), "z", (0.2, 2.0))
+    (event,) = found.events
+    assert event.kind == "multiple bifurcation" and not event.confirmed
+    assert event.unstable == (2, 0) and "unstable eigenvalues 2 -> 0" in event.words
+    np.testing.assert_allclose(event.parameter, np.sqrt((4 / 9 - 0.0025) / 0.75), rtol=1e-6)
+    (axes,) = bifurcation_diagram(found).axes
+    assert event.kind in axes.get_legend_handles_labels()[1]
+
+
 def test_the_bogdanov_takens_points_of_one_neuron(plane):
     _, found = plane
     k, s = 0.2, 0.5

@@ -74,6 +74,13 @@ def goes_on_from_rest(circuits, i, z):
     return False
 
 
+def either_side(branch, event):
+    """How many eigenvalues are unstable before and after a kink, which stands twice in a branch."""
+    at = [j for j, x in enumerate(branch.x) if np.max(np.abs(x - event.x)) < 1e-6]
+    unstable = np.sum(branch.eigenvalues.real > 0, axis=1)
+    return [(unstable[j], unstable[j + 1]) for j in at if j + 1 in at]
+
+
 def test_every_branch_balances_and_reaches_a_bound(random_circuits):
     circuits, drives, branches = random_circuits
     kinds = {"switch": 0, "nonsmooth fold": 0, "fold": 0}
@@ -91,6 +98,7 @@ def test_every_branch_balances_and_reaches_a_bound(random_circuits):
             assert event.confirmed
             if event.unstable is not None:
                 assert np.all(np.abs(event.x[list(event.switched)]) < 1e-8)
+                assert event.unstable in either_side(branch, event)
     assert 0 < alone < 10
     assert kinds["switch"] > 20 and kinds["nonsmooth fold"] > 5 and kinds["fold"] > 5
 

@@ -147,6 +147,7 @@ def test_every_command_has_help_with_an_example(capsys, name):
             ["figure1b.json"],
         ),
         (["spectrum", EXAMPLES / "figure3a.json", "--noise", "0"], ["`noise`", "above 0"]),
+        (["continue", EXAMPLES / "figure1b.json", "--from", "0", "--to", "inf"], ["`to`", "inf"]),
         (["spectrum", EXAMPLES / "figure3a.json", "--neurons", "y2"], ["y1 to y1", "'y2'"]),
         (["spectrum", EXAMPLES / "figure3a.json", "--low", "0"], ["`low`", "0.0"]),
         (["spectrum", EXAMPLES / "figure3a.json", "--coherence", "--neurons", "a1"], ["two"]),
@@ -560,6 +561,16 @@ def test_spectrum(capsys, tmp_path):
     both = coherence(steady_state(circuit, drives[2]), hertz / 1000, Noise(0.1))[:, 0, 11]
     assert len(found["coherence"]) == 15
     np.testing.assert_allclose(found["coherence"]["y1 and a2"], both, rtol=1e-9)
+    # without drive no noise of y reaches a, and a logarithmic axis cannot show that
+    still = tmp_path / "still.json"
+    still.write_text('{"W": [[1.0]], "z": [0.0]}')
+    code, said, _ = call(capsys, "spectrum", still, "--out", figure)
+    assert code == 0 and "a1: no noise reaches it" in said and "y1" in figure.read_text()
+    code, _, said = call(capsys, "spectrum", still, "--neurons", "a1", "--out", figure)
+    assert code == 2 and "`out` must not be a figure here" in said
+    for again in (("--coherence",), ()):
+        code, _, said = call(capsys, "spectrum", ring, "--neurons", "y1", "y1", *again)
+        assert code == 2 and "`neurons` must be different" in said
 
 
 def test_an_answer_is_printed_as_it_is_however_narrow_the_terminal(capsys, monkeypatch):

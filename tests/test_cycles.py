@@ -109,6 +109,14 @@ def test_a_torus_is_where_the_closed_form_says():
     assert cycles_of(-0.3, -1.0, 0.7, 0.0).events == []
 
 
+def test_what_decays_fast_is_seen_to_do_so(monkeypatch):
+    """In 24 steps a period, a rate of 50 times the step is beyond what the method damps."""
+    monkeypatch.setattr(cycle_search, "_STEPS", (24, 96))
+    cycles = cycles_of(-50.0, 0.0, 0.7, 0.0)
+    assert cycles.stable.all() and cycles.events == []
+    assert np.sort(np.abs(cycles.multipliers), axis=1)[:, 1].max() < 1e-9
+
+
 class Roessler(System):
     """`x' = -y - z, y' = x + a y, z' = 0.2 + z (x - 5.7)`."""
 

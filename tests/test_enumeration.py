@@ -400,6 +400,13 @@ def test_an_interrupt_leaves_what_was_found(capsys, monkeypatch, tmp_path):
     assert "drive 1 and later ones are missing" in output.err
 
 
+def test_no_sets_of_many_rectified_neurons_are_gone_through():
+    """There are 2^n, each with boxes of its own."""
+    circuit, z = random_circuit(0, 30, rectified=True)
+    found = enclosed(circuit, z, 1000)
+    assert found.boxes <= 1000 and "up to n = 8" in found.why
+
+
 @pytest.mark.usefixtures("without_type_checks")
 def test_bad_arguments_are_refused():
     circuit, z = random_circuit(0, 2)

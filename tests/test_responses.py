@@ -8,6 +8,7 @@ import pytest
 from organics import responses
 from organics.circuit.circuit import Circuit
 from organics.circuit.hierarchy import Hierarchy
+from organics.responses.rhythm import largest_peak
 from organics.simulation.noise import Noise
 
 N = 4
@@ -124,6 +125,21 @@ def test_the_peak_of_a_uniform_pool_has_a_closed_form():
     assert np.isnan(none.hertz).all()
 
 
+def test_the_peak_is_the_largest_local_maximum():
+    """Also where power is larger at an end; and what is level but for rounding has none."""
+    x = np.linspace(0, 1, 200)
+    hump = np.exp(-(((x - 0.3) / 0.03) ** 2))
+    for falling, want in ((0.0, 0.3), (3.0, 0.3), (200.0, None)):
+        at = largest_peak(1 + falling * (1 - x) + hump)
+        assert (None if at is None else x[at]) == (want and pytest.approx(want, abs=0.02))
+    two = hump + 2 * np.exp(-(((x - 0.7) / 0.03) ** 2))
+    assert x[largest_peak(two)] == pytest.approx(0.7, abs=0.01)
+    for kind in (np.float32, np.float64):
+        level = np.ones(200, kind)
+        level[50] += 3 * np.finfo(kind).eps
+        assert largest_peak(level) is None
+
+
 def test_figures_show_points_and_fits():
     c = circuit()
     found = responses.contrast_response(c, STIMULUS, CONTRASTS)
@@ -160,6 +176,23 @@ def test_figures_show_points_and_fits():
         (lambda: responses.fit_naka_rushton(CONTRASTS[:1], np.ones(1)), "`rates` must have shape"),
         (lambda: responses.with_gain(circuit(), 0.0), "`factor` must be > 0"),
         (lambda: responses.with_gain(circuit(), 2.0, [9]), "`neurons` must be from 0 to 3"),
+        (lambda: responses.with_gain(circuit(), 2.0, [1, 1]), "`neurons` must be different"),
+        (
+            lambda: responses.contrast_response(
+                circuit(), STIMULUS, CONTRASTS, other_contrasts=0.5
+            ),
+            "`other_contrasts` must only be given with `other`",
+        ),
+        (
+            lambda: responses.gamma_peak(circuit(), STIMULUS, -CONTRASTS, Noise(1.0)),
+            "`contrasts` must be",
+        ),
+        (
+            lambda: responses.naka_rushton(
+                Circuit(np.diag([0.0, 1.0]), b=1.0, b0=1.0, sigma=0.5), np.ones(2)
+            )(CONTRASTS),
+            "`r_max` must be finite",
+        ),
         (lambda: responses.onset_response(circuit(), STIMULUS, -1.0), "`duration` must be > 0"),
         (
             lambda: responses.gamma_peak(circuit(), STIMULUS, CONTRASTS, Noise(1.0), low=300.0),

@@ -42,6 +42,23 @@ def test_one_shared_signal_is_one_dimension():
     assert 0.7 < found.performance[-1] < 0.8 and found.dimension == 1
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-6])
+def test_silent_neurons_and_sums_of_others_add_nothing(size):
+    """Their covariance is singular."""
+    rng = np.random.default_rng(5)
+    signals = rng.normal(size=(6, 6)) * [1, size, 1, 1, 1, 1]
+    C = signals.T @ signals
+    targets = np.array([3, 4])
+    want = communication_subspace(C, np.array([0, 1]), targets)
+    mixed = np.vstack([np.eye(6), np.zeros(6), [1, -2, 0, 0, 0, 0]])
+    C = mixed @ C @ mixed.T
+    for sources in (np.array([0, 1, 6]), np.array([0, 1, 7])):
+        found = communication_subspace(C, sources, targets)
+        np.testing.assert_allclose(found.performance, want.performance, rtol=1e-7)
+        assert found.dimension == want.dimension
+    assert communication_subspace(C, np.array([6]), targets).dimension == 0
+
+
 def test_rates_fluctuate_as_twice_the_potential_and_silent_neurons_not_at_all():
     point = steady_state(Circuit(np.eye(3)), np.array([0.3, 0.1, -0.2]))
     P = covariance(n=6)
@@ -59,6 +76,7 @@ def test_rates_fluctuate_as_twice_the_potential_and_silent_neurons_not_at_all():
         ((np.eye(3), [0, 1], [1]), "`targets` must not be among"),
         ((np.eye(3), [], [1]), "`sources` must be a list"),
         ((np.eye(3), [0], [3]), "`targets` must be from 0 to 2"),
+        ((np.eye(3), [0, 0], [1]), "`sources` must be different"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(without_type_checks, arguments, said):

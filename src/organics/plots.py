@@ -433,7 +433,7 @@ def abscissa_histogram(
 
 _EVENTS = {"fold": ("s", BLACK), "hopf": ("o", VERMILION), "branch point": ("^", PURPLE),
            "pitchfork": ("^", PURPLE), "nonsmooth fold": ("D", BLACK),
-           "switch": ("|", GREY)}  # fmt: skip
+           "switch": ("|", GREY), "multiple bifurcation": ("X", PURPLE)}  # fmt: skip
 
 _POINTS = {"cusp": ("D", BLACK), "bogdanov-takens": ("*", PURPLE), "generalized hopf": ("P", SKY)}
 

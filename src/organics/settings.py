@@ -6,7 +6,7 @@ import json
 import math
 import reprlib
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import (
@@ -92,12 +92,14 @@ def fields_of(kind: type, document: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def check(kind: type, values: dict[str, Any]) -> None:
-    """Refuse, by name, a value that does not have the type of its field in `kind`."""
+def check(kind: type, values: dict[str, Any], names: Mapping[str, str] = {}) -> None:
+    """Refuse a value that does not have the type of its field in `kind`, by its name, or the one
+    in `names`."""
     for name, needs in _needs_of(kind).items():
         for words, holds in needs:
             if not holds(values[name]):
-                raise ValueError(f"`{name}` must be {words}, not {_shown(values[name])}.")
+                said = names.get(name, name)
+                raise ValueError(f"`{said}` must be {words}, not {_shown(values[name])}.")
 
 
 @functools.cache

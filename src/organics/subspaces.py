@@ -102,7 +102,7 @@ def communication_subspace(
     """The subspace of the sources that predicts the targets. Can be jitted and mapped.
 
     `sources` and `targets` are the places of neurons in the covariance. Raises `ValueError` if they
-    overlap, are empty or do not exist, or if the covariance is not a square matrix.
+    overlap, are empty, repeated or do not exist, or if the covariance is not a square matrix.
     """
     C, one, other = _checked(covariance, sources=sources, targets=targets)
     if np.isin(one, other).any():
@@ -155,6 +155,8 @@ def _checked(covariance: Any, **places: Any) -> tuple[Array, np.ndarray, np.ndar
             raise ValueError(f"`{name}` must be a list of places of neurons, not {value!r}.")
         if not (value.min() >= 0 and value.max() < len(C)):
             raise ValueError(f"`{name}` must be from 0 to {len(C) - 1}, not {value!r}.")
+        if len(set(value.tolist())) < len(value):
+            raise ValueError(f"`{name}` must be different neurons, not {value!r}.")
         found.append(value)
     one, other = found
     return C, one, other
@@ -163,13 +165,22 @@ def _checked(covariance: Any, **places: Any) -> tuple[Array, np.ndarray, np.ndar
 @jax.jit
 def _subspace(C: Float[Array, "n n"], sources, targets) -> Subspace:
     C_SS, C_ST = C[sources][:, sources], C[sources][:, targets]
-    predicted = C_ST.T @ jnp.linalg.solve(C_SS, C_ST)
+    # silent neurons, and those that follow others, predict nothing more
+    scale = _inverse(jnp.sqrt(jnp.diagonal(C_SS)))
+    correlations = scale[:, None] * C_SS * scale[None]
+    scaled = scale[:, None] * C_ST
+    predicted = scaled.T @ jnp.linalg.pinv(correlations, hermitian=True) @ scaled
     gains = jnp.maximum(jnp.linalg.eigvalsh((predicted + predicted.T) / 2)[::-1], 0)
     gains = gains[: min(len(sources), len(targets))]
     total = jnp.trace(C[targets][:, targets])
     sums = jnp.concatenate([jnp.zeros(1, C.dtype), jnp.cumsum(gains)])
-    performance = jnp.where(total > 0, sums / jnp.where(total > 0, total, 1), 0)
+    performance = sums * _inverse(total)
     return Subspace(performance, jnp.sum(performance < _SHARE * performance[-1]))
+
+
+def _inverse(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """`1 / x`, and 0 at 0."""
+    return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
 
 
 _subspaces = jax.jit(jax.vmap(_subspace, (None, 0, 0)))

@@ -353,10 +353,11 @@ def _attempt(curve: Curve, bounds: Float[Array, " 2"], walk: Walk) -> tuple[Walk
     good &= going
 
     on_bound = cut & (border == len(X) - 1)
+    came = curve.end(at, point)
     moved = jnp.select(
-        [closed, on_bound & (bound == low), on_bound, cut],
-        [CLOSED, LOWER, UPPER, KINK],
-        curve.end(at, point),
+        [came == INACCURATE, closed, on_bound & (bound == low), on_bound, cut],
+        [INACCURATE, CLOSED, LOWER, UPPER, KINK],
+        came,
     )
     stuck = jnp.where(h / 2 < _SHORTEST, STUCK, GOING)
     end = jnp.where(going, jnp.where(good, moved, stuck), walk.end).astype(jnp.int32)

@@ -14,12 +14,14 @@ class Event(NamedTuple):
     Attributes
         kind: "fold", "hopf", "branch point" or "pitchfork" (a branch point of which one branch has
             the parameter as its extreme); where a neuron of the rectified model falls silent or
-            becomes active, "nonsmooth fold" if the branch turns there, else "switch".
+            becomes active, "nonsmooth fold" if the branch turns there, else "switch"; or
+            "multiple bifurcation", where more eigenvalues cross the imaginary axis than at the
+            other kinds, as in circuits with symmetries: branches that meet there are not followed.
         parameter: the value of the parameter.
         x: the state, `y` then `a` of a circuit, (m,).
         confirmed: whether Newton's method for the equations that define such a point ends there,
             with a last step below 1e-10 in units of the state.
-        error: that step.
+        error: that step; NaN at a multiple bifurcation, which no such equations define.
         frequency_hz: of the oscillation born at a Hopf point, in Hz; else `None`.
         first_lyapunov: of a Hopf point, in 1/ms; else `None`.
         speed: how fast the critical real part changes with the parameter there, in 1/ms; else
@@ -29,8 +31,8 @@ class Event(NamedTuple):
         proved: whether `prove_event` proved it; `None` if it was not asked.
         switched: the neurons that fall silent or become active, from 0; in a hierarchy by name,
             such as "2.y1" for the first one of the second area.
-        unstable: at a switch or nonsmooth fold, how many eigenvalues have a positive real part on
-            either side, in the order of the branch; else `None`.
+        unstable: at a switch, nonsmooth fold or multiple bifurcation, how many eigenvalues have a
+            positive real part on either side, in the order of the branch; else `None`.
     """
 
     kind: str
@@ -54,10 +56,11 @@ class Event(NamedTuple):
         if self.proved is not None:
             sure = ", proved" if self.proved else ", not proved"
         if self.unstable is not None:
-            who = f"neuron{'s' * (len(self.switched) > 1)} {', '.join(map(str, self.switched))}"
+            many = "s" * (len(self.switched) > 1)
+            who = f" of neuron{many} {', '.join(map(str, self.switched))}" if self.switched else ""
             before, after = self.unstable
             jump = "" if before == after else f", unstable eigenvalues {before} -> {after}"
-            return f"{self.kind} of {who}{jump}{sure}"
+            return f"{self.kind}{who}{jump}{sure}"
         if self.kind != "hopf" or self.first_lyapunov is None:
             return f"{self.kind}{sure}"
         born = "a stable" if self.first_lyapunov < 0 else "an unstable"

@@ -63,7 +63,7 @@ def _follow(curve: SteadyCurve, hopfs: list[Event], bounds: tuple, most: int, st
     paths, interrupted = follow(curves, walks, bounds, most)
     branches = []
     for i, (hopf, path) in enumerate(zip(hopfs, paths, strict=True)):
-        usable = good[i] and len(path.points.X) > 1
+        usable = good[i] and len(path.points.X) > 1 and path.points.kept.accurate[0]
         branches.append(_branch(rows(curves, i), hopf, path) if usable else None)
     return branches, interrupted
 

@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, Int
+from jaxtyping import Array, Bool, Complex, Float, Int
 from scipy.integrate import DOP853
 
 from organics.branches.arclength import ELSEWHERE, GOING, INACCURATE, INFINITE, Curve, Point
@@ -28,18 +28,24 @@ FOLD, BRANCH, DOUBLING, TORUS = range(len(KINDS))
 ACCURACY = 1e-6
 """How far the trivial multiplier may be from 1."""
 _MOST_PERIOD = 100.0  # times the first one; beyond, the period counts as infinite
+_FASTEST = 5.0
+"""Rate times step up to which what decays fast stays small in the flow; from 6.2 on it grows, and
+the trivial multiplier does not tell."""
 
 _STAGES = DOP853.n_stages
+_SQUARINGS = 4
 
 
 class Orbit(NamedTuple):
     """What is kept of a cycle: the Floquet multipliers by falling size, the extremes of all numbers
-    over the period, and the second derivative of the number whose extreme fixes the phase."""
+    over the period, the second derivative of the number whose extreme fixes the phase, and whether
+    the flow had enough steps."""
 
     multipliers: Complex[Array, "*batch m"]
     low: Float[Array, "*batch m"]
     high: Float[Array, "*batch m"]
     curvature: Float[Array, "*batch"]
+    accurate: Bool[Array, "*batch"]
 
 
 class CycleCurve(Curve):
@@ -111,30 +117,32 @@ class CycleCurve(Curve):
         torus = pair_test(jnp.log(jnp.where(others == 0, 1e-300, others)))
         system = self.family.at(X[-1])
         f = system.imbalance(x) / system.time_constants()
-        orbit = Orbit(multipliers, flowed.low, flowed.high, (rates(system, x) @ f)[self.k])
+        closed = jnp.min(jnp.abs(multipliers - 1)) <= ACCURACY
+        accurate = closed & (flowed.fastest * X[-2] / self.steps <= _FASTEST)
+        curvature = (rates(system, x) @ f)[self.k]
+        orbit = Orbit(multipliers, flowed.low, flowed.high, curvature, accurate)
         return jnp.stack([t[-1], determinant(M), doubling, torus]), orbit
 
     def end(self, before: Point, after: Point) -> Int[Array, ""]:
-        """Where the trivial multiplier is not 1, where the extreme has turned over, as the cycle
-        has shrunk to a steady state, and where the period is a hundred times that at the Hopf
-        point."""
-        error = jnp.min(jnp.abs(after.kept.multipliers - 1))
+        """Where the flow needs more steps, where the extreme has turned over, as the cycle has
+        shrunk to a steady state, and where the period is a hundred times that at the Hopf point."""
         shrunk = before.kept.curvature * after.kept.curvature <= 0
         slow = after.X[-2] > _MOST_PERIOD * self.period
         return jnp.select(
-            [error > ACCURACY, shrunk, slow], [INACCURATE, ELSEWHERE, INFINITE], GOING
+            [~after.kept.accurate, shrunk, slow], [INACCURATE, ELSEWHERE, INFINITE], GOING
         )
 
 
 class Flow(NamedTuple):
-    """The end of a flow, its derivatives by the beginning and by the parameter, and the extremes on
-    the way."""
+    """The end of a flow, its derivatives by the beginning and by the parameter, the extremes on the
+    way, and the fastest rate there."""
 
     x: Float[Array, " m"]
     by_x: Float[Array, "m m"]
     by_value: Float[Array, " m"]
     low: Float[Array, " m"]
     high: Float[Array, " m"]
+    fastest: Float[Array, ""]
 
 
 def flow(
@@ -161,11 +169,21 @@ def flow(
         K = jnp.zeros((_STAGES, *state.shape))
         K = jax.lax.fori_loop(0, _STAGES, lambda i, K: stage(i, K, state), K)
         state = state + h * jnp.tensordot(b, K, 1)
-        return state, state[:, 0]
+        return state, (state[:, 0], _largest_rate(rates(system, state[:, 0])))
 
     begin = jnp.concatenate([x[:, None], jnp.eye(m), jnp.zeros((m, 1))], axis=1)
-    end, path = jax.lax.scan(step, begin, None, length=steps)
-    return Flow(end[:, 0], end[:, 1:-1], end[:, -1], -_highest(-path), _highest(path))
+    end, (path, fastest) = jax.lax.scan(step, begin, None, length=steps)
+    low, high = -_highest(-path), _highest(path)
+    return Flow(end[:, 0], end[:, 1:-1], end[:, -1], low, high, jnp.max(fastest))
+
+
+def _largest_rate(J: Float[Array, "m m"]) -> Float[Array, ""]:
+    """The size of the largest eigenvalue, a little from above: the norm of a power, to its root."""
+    size = jnp.linalg.norm(J)
+    power = J / size
+    for _ in range(_SQUARINGS):
+        power = power @ power
+    return size * jnp.linalg.norm(power) ** (0.5**_SQUARINGS)
 
 
 def _highest(path: Float[Array, "steps m"]) -> Float[Array, " m"]:

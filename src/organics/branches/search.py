@@ -2,6 +2,7 @@
 meet them."""
 
 import itertools
+from collections import Counter
 from typing import Any, NamedTuple
 
 import jax
@@ -40,6 +41,7 @@ _SAME = 1e-4  # distance of two finds of one event, in units
 _FAR = 0.5  # a point where an event is confirmed may not be so far from where it was located
 _ALONG = 0.95  # cosine of two directions that count as one
 _MOST_IN_CORNER = 8  # numbers, for all ways out of it to be looked for
+_ROUNDING = 1e-9  # of an eigenvalue, relative to the largest, beyond which its sign is sure
 _PER_MS = 1000 / (2 * np.pi)  # Hz for each rad/ms
 
 
@@ -116,7 +118,7 @@ def _trace(curves: SteadyCurve, walks: Walk, bounds: tuple, most: int) -> Traced
         crossings, interrupted = [], True
     branches, grouped = [], []
     for i in range(0, len(paths), 2):
-        back = [c for c in crossings if c.path == i][::-1]
+        back = [_turned(c) for c in crossings if c.path == i][::-1]
         forth = [c for c in crossings if c.path == i + 1]
         if paths[i].end == paths[i + 1].end == ENDS.index("returned to its beginning"):
             back = []  # both ways are the whole of a closed curve
@@ -145,6 +147,14 @@ def _joined(back: Path, forth: Path, crossings: list[Crossing]) -> Branch:
     return Branch(X[:, -1], X[:, :-1], values, events, (ENDS[back.end], ENDS[forth.end]))
 
 
+def _turned(crossing: Crossing) -> Crossing:
+    """As the path has it the other way."""
+    before, after = crossing.event.unstable or (None, None)
+    if before is None:
+        return crossing
+    return crossing._replace(event=crossing.event._replace(unstable=(after, before)))
+
+
 def _once(crossings: list[Crossing]) -> list[Crossing]:
     """Each event once: one where two steps meet counts in both, and a pitchfork as a fold of one of
     its branches."""
@@ -166,6 +176,7 @@ def _distance(one: Crossing, other: Crossing) -> float:
 def find_crossings(curves: SteadyCurve, paths: list[Path]) -> list[Crossing]:
     """The events on paths, each on the curve of the same index, in order."""
     found = [*_smooth_crossings(curves, paths), *_kinks(curves, paths)]
+    found += _unexplained(curves, paths, [crossing for _, crossing in found])
     found.sort(key=lambda item: (item[1].path, item[1].step, item[0]))
     return [crossing for _, crossing in found]
 
@@ -176,6 +187,43 @@ def _steps(paths: list[Path], where: list) -> tuple[Any, Any]:
         jax.tree.map(lambda *leaves: np.stack(leaves), *(
             rows(paths[i].points, j + k) for i, j, *_ in where)) for k in (0, 1)
     )  # fmt: skip
+
+
+def _unexplained(
+    curves: SteadyCurve, paths: list[Path], found: list[Crossing]
+) -> list[tuple[float, Crossing]]:
+    """The steps on one piece in which more eigenvalues cross the imaginary axis than at the events
+    that were found, as where symmetry makes two cross 0 at once."""
+    explained = Counter()
+    for crossing in found:
+        explained[crossing.path, crossing.step] += 2 if crossing.event.kind == "hopf" else 1
+    where, counts = [], []
+    for i, path in enumerate(paths):
+        values = path.points.kept
+        rounding = _ROUNDING * np.max(np.abs(values), axis=1, keepdims=True)
+        least, most = (np.sum(np.real(values) > s * rounding, axis=1) for s in (1, -1))
+        crossed = np.maximum(least[1:] - most[:-1], least[:-1] - most[1:])
+        crossed[kinked(path)] = 0
+        for j in np.flatnonzero(crossed > 0):
+            if crossed[j] > explained[i, int(j)]:
+                where.append((i, int(j)))
+                counts.append((int(least[j]), int(least[j + 1])))
+    if not where:
+        return []
+    before, after = _steps(paths, where)
+    test = np.full(len(where), HOPF)  # two real eigenvalues that change their signs change it twice
+    those = rows(curves, [i for i, _ in where])
+    points, good = in_batches(locate, those, before, after, test)
+    X = np.where(good[:, None], points.X, after.X)
+    along, U = np.linalg.norm(X - before.X, axis=1), np.asarray(_lengths(those, X))
+    crossings = []
+    for i in range(len(where)):
+        event = Event(
+            "multiple bifurcation", float(X[i, -1]), X[i, :-1], False, np.nan, unstable=counts[i]
+        )
+        path, step = where[i]
+        crossings.append((float(along[i]), Crossing(event, path, step, X[i], U[i])))
+    return crossings
 
 
 def _kinks(curves: SteadyCurve, paths: list[Path]) -> list[tuple[float, Crossing]]:

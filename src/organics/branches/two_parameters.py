@@ -117,9 +117,10 @@ def curves_through(
         for event in events:
             if event.kind != kind or not event.confirmed:
                 continue
-            if any(_passes(curve, event, own) for curve in curves if curve.kind == kind):
-                continue
             curve, X = _begin_at(family, event, own, bounds)
+            U = np.asarray(_lengths(curve, X))
+            if any(_passes(other, event, own, U) for other in curves if other.kind == kind):
+                continue
             found, interrupted = _follow(curve, X, kind, bounds[1], most)
             curves += found
             if interrupted:
@@ -204,15 +205,21 @@ def _special(curve: Curve, path: Path, kind: str) -> list[EventPoint]:
     ]  # fmt: skip
 
 
-def _passes(curve: EventCurve, event: Event, own: float) -> bool:
-    """Whether a curve goes through an event."""
-    Z = np.concatenate([curve.x, curve.values], axis=1)
-    want = np.concatenate([event.x, [event.parameter, own]])
-    side = np.sign(Z[:, -1] - own)
+@jax.jit
+def _lengths(curve: Curve, X: Any) -> Any:
+    return curve.lengths(X)
+
+
+def _passes(curve: EventCurve, event: Event, own: float, U: np.ndarray) -> bool:
+    """Whether a curve goes through an event; `U` are the units of the numbers there."""
+    scale = np.concatenate([U[: len(event.x)], U[-2:]])
+    Z = np.concatenate([curve.x, curve.values], axis=1) / scale
+    want = np.concatenate([event.x, [event.parameter, own]]) / scale
+    side = np.sign(Z[:, -1] - want[-1])
     for i in np.flatnonzero(side[1:] * side[:-1] <= 0):
         whole = Z[i + 1] - Z[i]
-        part = (own - Z[i, -1]) / whole[-1] if whole[-1] else 0.0
+        part = (want[-1] - Z[i, -1]) / whole[-1] if whole[-1] else 0.0
         off = np.linalg.norm(Z[i] + part * whole - want)
-        if off <= 0.2 * np.linalg.norm(whole) or off <= 1e-6 * np.linalg.norm(want):
+        if off <= 0.2 * np.linalg.norm(whole) or off <= 1e-6:
             return True
     return False

@@ -161,7 +161,7 @@ def _parse(name: str, rest: Sequence[str]) -> Any:
     )
     if unknown:
         raise ValueError(_not_known(asked, unknown[0], type(command)))
-    check(type(command), vars(command))
+    check(type(command), vars(command), _options(type(command)))
     return command
 
 
@@ -196,13 +196,23 @@ def _like(word: str, words: Iterable[str]) -> str:
 
 def _flags(command: type) -> Iterator[str]:
     """The options of a command, including those of its settings."""
-    hints = get_type_hints(command)
+    hints, options = get_type_hints(command), _options(command)
     for field in dataclasses.fields(command):
         if dataclasses.is_dataclass(hints[field.name]):
             yield from _flags(hints[field.name])
         else:
             no = "no-" if field.default is True else ""
-            yield f"--{no}{field.name.replace('_', '-')}"
+            yield f"--{no}{options.get(field.name, field.name).replace('_', '-')}"
+
+
+def _options(command: type) -> dict[str, str]:
+    """The fields whose option has another name, and that."""
+    return {
+        field: mark.name
+        for field, hint in get_type_hints(command, include_extras=True).items()
+        for mark in getattr(hint, "__metadata__", ())
+        if getattr(mark, "name", None) is not None
+    }
 
 
 def _expected(error: Exception) -> bool:

@@ -67,6 +67,7 @@ class Spectrum:
 
         from organics import plots, spectra
         from organics.cli.tables import write_table
+        from organics.responses.rhythm import largest_peak
         from organics.rest.search import steady_state
         from organics.simulation.noise import Noise
 
@@ -85,11 +86,21 @@ class Spectrum:
             names = list(chosen)
             every = np.asarray(spectra.power_spectrum(point, hertz / 1000, noise))
             values, draw = every[:, list(chosen.values())] / 1000, plots.power_spectra
-        peaks = {name: _peak(hertz, column) for name, column in zip(names, values.T, strict=True)}
+        places = {name: largest_peak(column) for name, column in zip(names, values.T, strict=True)}
+        peaks = {name: None if at is None else float(hertz[at]) for name, at in places.items()}
+        # no power has no logarithm
+        drawn = np.ones(len(names), bool) if self.coherence else np.any(values, axis=0)
+        silent = [name for name, some in zip(names, drawn, strict=True) if not some]
+        pictures = [path for path in self.out if path.suffix.lower() in FIGURES]
+        if pictures and not drawn.any():
+            raise ValueError(
+                f"`out` must not be a figure here: no noise reaches {', '.join(silent)}."
+            )
         for path in self.out:
-            if path.suffix.lower() in FIGURES:
-                shown = values if self.coherence else values * 1000
-                plots.save_figure(draw(hertz / 1000, shown, labels=names), path)
+            if path in pictures:
+                shown = values[:, drawn] * (1 if self.coherence else 1000)
+                labels = [name for name in names if name not in silent]
+                plots.save_figure(draw(hertz / 1000, shown, labels=labels), path)
             else:
                 columns = dict(zip(names, values.T, strict=True))
                 write_table(path, {"frequency_hz": hertz} | columns)
@@ -106,7 +117,9 @@ class Spectrum:
         }
         what = "coherence" if self.coherence else "power"
         text = [f"{self.file}: {describe(circuit)}"]
-        text += [f"{name}: {what} {_in_words(peak)}" for name, peak in peaks.items()]
+        for name, peak in peaks.items():
+            said = "no noise reaches it" if name in silent else f"{what} {_in_words(peak)}"
+            text.append(f"{name}: {said}")
         return Answer(document, text, wrote=self.out)
 
     def _require(self) -> None:
@@ -124,6 +137,8 @@ class Spectrum:
             )
         if not 2 <= self.points <= 100_000:
             raise ValueError(f"`points` must be from 2 to 100,000, not {self.points}.")
+        if len(set(self.neurons)) < len(self.neurons):
+            raise ValueError(f"`neurons` must be different ones, not {' '.join(self.neurons)}.")
         if self.coherence and len(self.neurons) == 1:
             raise ValueError("`neurons` must be at least two for `coherence`, not one.")
 
@@ -156,12 +171,6 @@ def _ranges(labels: list[str], areas: tuple[Any, ...]) -> str:
         for kind, values in area._asdict().items()
     ]
     return " and ".join(each) if len(each) == 2 else f"{', '.join(each[:-1])} and {each[-1]}"
-
-
-def _peak(hertz, values) -> float | None:
-    """The frequency of the largest value, unless that is at an end."""
-    place = int(values.argmax())
-    return float(hertz[place]) if 0 < place < len(hertz) - 1 else None
 
 
 def _in_words(peak: float | None) -> str:

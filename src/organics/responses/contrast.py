@@ -52,7 +52,11 @@ class NakaRushton(NamedTuple):
     error: Float[np.ndarray, " m"]
 
     def __call__(self, contrast: Float[np.ndarray, " c"]) -> Float[np.ndarray, "c m"]:
-        """Rates at these contrasts."""
+        """Rates at these contrasts.
+
+        Raises `ValueError` if an `r_max` is infinite, as of a neuron without pool.
+        """
+        require_entries("r_max", self.r_max, lambda r: ~np.isinf(r), "be finite for rates")
         power = np.asarray(contrast)[:, None] ** self.exponent[None]
         return self.r_max[None] * power / (power + self.c50[None] ** self.exponent[None])
 
@@ -80,22 +84,34 @@ def contrast_response(
     """
     z = as_drive(system, z)
     second = jnp.zeros_like(z) if other is None else as_drive(system, other, "other")
-    contrast = as_real("contrasts", contrasts, z.dtype)
-    if contrast.ndim != 1 or not len(contrast):
-        raise ValueError(f"`contrasts` must have shape (c,), not {contrast.shape}.")
+    if other is None and np.any(np.asarray(other_contrasts)):
+        raise ValueError("`other_contrasts` must only be given with `other`.")
+    contrast = as_contrasts(contrasts, z.dtype)
     others = as_real("other_contrasts", other_contrasts, z.dtype)
     if others.shape not in ((), contrast.shape):
         raise ValueError(
             f"`other_contrasts` must be one number or have shape {contrast.shape}, not "
             f"{others.shape}."
         )
-    for name, given in (("contrasts", contrast), ("other_contrasts", others)):
-        require_entries(
-            name, np.asarray(given), lambda c: np.isfinite(c) & (c >= 0), "be finite and >= 0"
-        )
+    _require_contrasts("other_contrasts", others)
     others = jnp.broadcast_to(jnp.asarray(others), contrast.shape)
     rates, converged = _rates(system, z, second, jnp.asarray(contrast), others)
     return Responses(jnp.asarray(contrast), others, rates, converged)
+
+
+def as_contrasts(contrasts: ArrayLike, dtype) -> Float[Array, " c"]:
+    """`contrasts`, checked."""
+    contrast = as_real("contrasts", contrasts, dtype)
+    if contrast.ndim != 1 or not len(contrast):
+        raise ValueError(f"`contrasts` must have shape (c,), not {contrast.shape}.")
+    _require_contrasts("contrasts", contrast)
+    return contrast
+
+
+def _require_contrasts(name: str, given: Array) -> None:
+    require_entries(
+        name, np.asarray(given), lambda c: np.isfinite(c) & (c >= 0), "be finite and >= 0"
+    )
 
 
 @jax.jit

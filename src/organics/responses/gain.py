@@ -57,6 +57,8 @@ def with_gain(
     for i in chosen:
         if not 0 <= i < n:
             raise ValueError(f"`neurons` must be from 0 to {n - 1}, not {i}.")
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"`neurons` must be different ones, not {list(chosen)}.")
     b = areas[area].b.at[jnp.array(list(chosen), int)].multiply(factor)
     return eqx.tree_at(lambda s: s.areas[area].b, system, b)
 

@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
+import scipy.signal
 from jaxtyping import ArrayLike, Float
 
 from organics.arguments import require_positive, require_whole
 from organics.circuit.areas import Areas
+from organics.circuit.circuit import as_drive
+from organics.responses.contrast import as_contrasts
 from organics.rest.search import steady_state
 from organics.spectra import Levels, power_spectrum
 
@@ -43,11 +46,11 @@ def gamma_peak(
     """The peak of the power of one neuron for the drives `contrast z`.
 
     Power is compared at 400 frequencies between `low` and `high` Hz, evenly spaced on a logarithmic
-    scale, and the largest is refined by Brent's method.
+    scale, and the largest local maximum is refined by Brent's method.
 
     Arguments
         z: drive at contrast 1, shape (n,).
-        contrasts: shape (c,).
+        contrasts: >= 0, shape (c,).
         noise: as for `power_spectrum`.
         neuron: index into its neurons, `y` before `a`, area after area.
 
@@ -58,10 +61,11 @@ def gamma_peak(
     if not low < high:
         raise ValueError(f"`high` must be above `low`, {low:g} Hz, not {high:g}.")
     require_whole("neuron", neuron, 0)
-    levels = np.atleast_1d(np.asarray(contrasts, float))
+    z = as_drive(system, z)
+    levels = np.asarray(as_contrasts(contrasts, z.dtype), float)
     hertz, found = np.geomspace(low, high, _GRID), []
     for contrast in levels:
-        point = steady_state(system, contrast * jnp.asarray(z))
+        point = steady_state(system, contrast * z)
         power = np.asarray(power_spectrum(point, hertz / 1000, noise))
         if neuron >= power.shape[1]:
             raise ValueError(f"`neuron` must be below {power.shape[1]}, not {neuron}.")
@@ -69,9 +73,17 @@ def gamma_peak(
     return Rhythm(levels, *np.array(found).reshape(-1, 2).T)
 
 
+def largest_peak(values: Float[np.ndarray, " f"]) -> int | None:
+    """The place of the largest local maximum inside of the range, if one exceeds what is around it
+    by more than rounding."""
+    least = 1000 * np.finfo(values.dtype).eps * values.max()
+    places, _ = scipy.signal.find_peaks(values, prominence=least)
+    return int(places[values[places].argmax()]) if len(places) else None
+
+
 def _peak(point, noise, neuron: int, hertz: np.ndarray, power: np.ndarray) -> tuple[float, float]:
-    at = int(power.argmax())
-    if at in (0, len(hertz) - 1):
+    at = largest_peak(power)
+    if at is None:
         return np.nan, np.nan
 
     def less(f: float) -> float:
