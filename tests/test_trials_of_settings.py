@@ -2,6 +2,7 @@ import json
 
 from organics.studies.harness.trials import Trials, main
 from organics.training import SequenceConfig
+from organics.training.config import TaskConfig
 from organics.training.run_folder import RunFolder
 
 LINE = dict.fromkeys((
@@ -31,3 +32,19 @@ def test_all_trials_stand_in_one_file_and_known_ones_stay(tmp_path):
     assert [trial["epochs"] for trial in found] == ["0 of 3", "3 of 3", "1 of 3"]
     assert [trial["largest_gradient_norm"] for trial in found] == [None, 3.0, 4.0]
     assert "--units 16" in found[0]["command"] and found[0]["test_accuracy"] is None
+
+
+def test_trials_of_tasks_have_losses(tmp_path):
+    out = tmp_path / "trials.json"
+    for name, loss in (("less", 0.1), ("more", 0.2)):
+        config = TaskConfig(task="copy", steps=9, sigma=loss, recurrent="orthogonal")
+        made = RunFolder.create(tmp_path / name, config)
+        made.append("metrics.jsonl", LINE | {
+            "epoch": 1, "gradient_norm_max": 1.0,
+            "validation_loss": loss, "validation_accuracy": 0.5,
+        })  # fmt: skip
+    main(Trials(tmp_path, out))
+    found = json.loads(out.read_text())["trials"]
+    assert [trial["validation_loss"] for trial in found] == [[0.2], [0.1]]
+    assert found[1]["command"] == "organics train copy --steps 9 --recurrent orthogonal --sigma 0.1"
+    assert found[1]["test_score"] is None

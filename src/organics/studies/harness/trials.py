@@ -2,11 +2,12 @@
 
     python -m organics.studies.harness.trials runs/trials results/trials.json
 
-collects the runs on sequences in a folder: the command of each, how far it came, and what it had
-learned, the best last. Weights are not kept.
+collects the runs on sequences and on tasks in a folder: the command of each, how far it came, and
+what it had learned, the best last. Weights are not kept.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ import tyro
 from organics.files.atomic import write_atomically
 from organics.machine.provenance import machine, versions
 from organics.studies.networks.trained import command
-from organics.training.config import SequenceConfig
+from organics.training.config import SequenceConfig, TaskConfig
 from organics.training.run_folder import RunFolder
 
 
@@ -31,7 +32,7 @@ class Trials:
 
 
 def collected(runs: Path) -> list[dict[str, Any]]:
-    """One record for each run on sequences in the folder or below.
+    """One record for each run on sequences or on a task in the folder or below.
 
     Raises `ValueError`, naming the folder, if a run is damaged.
     """
@@ -39,27 +40,37 @@ def collected(runs: Path) -> list[dict[str, Any]]:
     return [
         _record(folder, folder.config)
         for folder in folders
-        if isinstance(folder.config, SequenceConfig)
+        if isinstance(folder.config, SequenceConfig | TaskConfig)
     ]
 
 
-def _record(folder: RunFolder, config: SequenceConfig) -> dict[str, Any]:
+def _record(folder: RunFolder, config: SequenceConfig | TaskConfig) -> dict[str, Any]:
     lines, report = folder.lines("metrics.jsonl"), folder.load_report()
     norms = [line["gradient_norm_max"] for line in lines]
+    measure, tested = "accuracy", "test_accuracy"
+    if isinstance(config, TaskConfig):
+        measure, tested = "loss", "test_score"
+    validation = f"validation_{measure}"
     return {
         "command": command(config),
         "epochs": f"{len(lines)} of {config.epochs}",
-        "validation_accuracy": [round(line["validation_accuracy"], 4) for line in lines],
+        validation: [round(line[validation], 4) for line in lines],
         "largest_gradient_norm": max(norms, default=None),
-        "test_accuracy": None if report is None else round(report["test_accuracy"], 4),
+        tested: None if report is None else round(report[tested], 4),
     }
 
 
 def merged(known: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """All of them, a new one in place of a known one with its command, the best last."""
     by_command = {trial["command"]: trial for trial in (*known, *new)}
-    best = lambda trial: max(trial["validation_accuracy"], default=0.0)  # noqa: E731
-    return sorted(by_command.values(), key=lambda trial: (best(trial), trial["command"]))
+    return sorted(by_command.values(), key=lambda trial: (_best(trial), trial["command"]))
+
+
+def _best(trial: dict[str, Any]) -> float:
+    """The best validation accuracy, or minus the least validation loss."""
+    if "validation_loss" in trial:
+        return -min(trial["validation_loss"], default=math.inf)
+    return max(trial["validation_accuracy"], default=0.0)
 
 
 def main(trials: Trials) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from organics.training.config import SequenceConfig
+from organics.training.config import SequenceConfig, TaskConfig
 from organics.training.run_folder import RunFolder
 
 
@@ -65,9 +65,9 @@ def is_whole(config: SequenceConfig) -> bool:
     return config.resize is None and not config.rows
 
 
-def command(config: SequenceConfig) -> str:
+def command(config: SequenceConfig | TaskConfig) -> str:
     """The command that trains with these settings."""
-    default = SequenceConfig()
+    default = type(config)()
     words = ["organics train", config.task]
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
