@@ -201,16 +201,19 @@ def test_both_curves_of_folds_are_found_however_wide_the_range(most):
     assert len(folds) == 2 and abs(folds[0]) < 0.01
 
 
-def test_where_symmetry_makes_two_eigenvalues_cross_at_once():
-    """Equal neurons rest at `a = c + 3 (b z)^2`. For patterns `W_r` has the eigenvalue 3, twice:
-    two eigenvalues cross 0 where `(1 - sqrt(a)) 3 = 1`."""
-    W_r = 3 * np.eye(3) - 2 / 3 * np.ones((3, 3))
-    circuit = Circuit(np.ones((3, 3)), W_r, b=0.5, b0=0.5, sigma=0.1, tau_y=2.0, tau_a=2.0)
-    found = organics.continuation(circuit, np.ones(3), "z", (0.2, 2.0))
+@pytest.mark.parametrize(("n", "tau_a"), [(3, 2.0), (3, 1e6), (4, 2.0)])
+def test_where_symmetry_makes_several_eigenvalues_cross_at_once(n, tau_a):
+    """Equal neurons rest at `a = c + n (b z)^2`. For patterns `W_r` has the eigenvalue 3, n - 1
+    times: as many eigenvalues cross 0 where `(1 - sqrt(a)) 3 = 1`."""
+    W_r = 3 * np.eye(n) - 2 / n * np.ones((n, n))
+    circuit = Circuit(np.ones((n, n)), W_r, b=0.5, b0=0.5, sigma=0.1, tau_y=2.0, tau_a=tau_a)
+    found = organics.continuation(circuit, np.ones(n), "z", (0.2, 2.0))
     (event,) = found.events
     assert event.kind == "multiple bifurcation" and not event.confirmed
-    assert event.unstable == (2, 0) and "unstable eigenvalues 2 -> 0" in event.words
-    np.testing.assert_allclose(event.parameter, np.sqrt((4 / 9 - 0.0025) / 0.75), rtol=1e-6)
+    assert event.unstable == (n - 1, 0)
+    assert f"unstable eigenvalues {n - 1} -> 0" in event.words
+    drive = np.sqrt((4 / 9 - 0.0025) / n) / 0.5
+    np.testing.assert_allclose(event.parameter, drive, rtol=1e-6)
     (axes,) = bifurcation_diagram(found).axes
     assert event.kind in axes.get_legend_handles_labels()[1]
 

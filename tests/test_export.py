@@ -184,6 +184,22 @@ def test_what_is_refused(tmp_path, capsys, monkeypatch):
 @formats
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("recurrent", ["bounded", "orthogonal"])
+def test_recurrent_weights_that_are_constrained(format, recurrent, tmp_path):
+    """Such weights are computed by factorizations that formats lack."""
+    options = {"recurrent": recurrent, "dt_tau_max_y": 0.5, "backend": "scan", "dtype": np.float32}
+    model = build_sequence("organics", 1, 5, key=jax.random.key(0), **options)
+    model = eqx.tree_at(lambda m: m.layer.cells[0].W_r, model, replace_fn=lambda W: 2 * W)
+    maker = importlib.import_module(f"organics.exports.as_{format}")
+    (file := tmp_path / "network").write_bytes(maker.make(export.Network(model, (20, 1))))
+    x = np.random.default_rng(1).uniform(size=(2, 9, 1)).astype(np.float32)
+    want = np.asarray(eqx.filter_jit(model.predict)(x))
+    np.testing.assert_allclose(maker.runner(file)[0](x), want, atol=1e-6, rtol=1e-5)
+
+
+@formats
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("kind", ["modulated", "modulated-together", "modulated-y"])
 def test_modulated_time_constants(format, kind, tmp_path):
     """With a modulation that does something, and without one."""

@@ -1,6 +1,7 @@
 """Circuits from recordings, against NumPy, automatic differentiation and the true parameters."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -575,6 +576,9 @@ def test_spectra_of_channels_that_do_not_fluctuate_are_left_out():
     assert left_out(recording, ("free",)) == words[:2]
     cross[2, :, 0] = cross[2, :, :, 0] = 0  # no spikes
     assert left_out(recording, ("free",)) == [*words[:2], "rate of A for 'w'"]
+    blank = of_two(rates, 0 * drives, spectra_of_noise(3, 2))
+    with pytest.raises(ValueError, match="nothing else to fit.*rate of A for 'u', rate of B"):
+        resolved(replace(blank, mean=np.full((3, 2), np.nan)), ("free",))
     potentials = of_two(BOTH, drives, spectra_of_noise(3, 2))
     (same,) = resolved(potentials, ("identity",)).spectra
     np.testing.assert_array_equal(same.cross, potentials.spectra[0].cross)

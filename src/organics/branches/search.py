@@ -41,7 +41,11 @@ _SAME = 1e-4  # distance of two finds of one event, in units
 _FAR = 0.5  # a point where an event is confirmed may not be so far from where it was located
 _ALONG = 0.95  # cosine of two directions that count as one
 _MOST_IN_CORNER = 8  # numbers, for all ways out of it to be looked for
-_ROUNDING = 1e-9  # of an eigenvalue, relative to the largest, beyond which its sign is sure
+_ROUNDING = 1e-12  # of an eigenvalue, relative to the largest, beyond which its sign is sure
+_COMPLEX = (
+    1e-7  # imaginary part, relative to the largest, from which on a pair is not two real ones
+)
+_MULTIPLE = "multiple bifurcation"
 _PER_MS = 1000 / (2 * np.pi)  # Hz for each rad/ms
 
 
@@ -156,17 +160,24 @@ def _turned(crossing: Crossing) -> Crossing:
 
 
 def _once(crossings: list[Crossing]) -> list[Crossing]:
-    """Each event once: one where two steps meet counts in both, and a pitchfork as a fold of one of
-    its branches."""
+    """Each event once: one where two steps meet counts in both, a pitchfork as a fold of one of its
+    branches, and a multiple bifurcation as others that are not confirmed."""
     kept: list[Crossing] = []
-    for crossing in sorted(crossings, key=lambda c: c.directions is None):
+    for crossing in sorted(crossings, key=_rank):
         near = [c for c in kept if _distance(c, crossing) < _SAME]
         kind = crossing.event.kind, crossing.event.switched
         if not any(
-            (c.event.kind, c.event.switched) == kind or c.directions is not None for c in near
+            (c.event.kind, c.event.switched) == kind
+            or (c.directions is not None and c.event.confirmed)
+            or (c.event.kind == _MULTIPLE and not crossing.event.confirmed)
+            for c in near
         ):
             kept.append(crossing)
     return [crossing for crossing in crossings if any(crossing is k for k in kept)]
+
+
+def _rank(crossing: Crossing) -> tuple[bool, bool]:
+    return crossing.event.kind != _MULTIPLE, crossing.directions is None
 
 
 def _distance(one: Crossing, other: Crossing) -> float:
@@ -218,9 +229,7 @@ def _unexplained(
     along, U = np.linalg.norm(X - before.X, axis=1), np.asarray(_lengths(those, X))
     crossings = []
     for i in range(len(where)):
-        event = Event(
-            "multiple bifurcation", float(X[i, -1]), X[i, :-1], False, np.nan, unstable=counts[i]
-        )
+        event = Event(_MULTIPLE, float(X[i, -1]), X[i, :-1], False, np.nan, unstable=counts[i])
         path, step = where[i]
         crossings.append((float(along[i]), Crossing(event, path, step, X[i], U[i])))
     return crossings
@@ -280,7 +289,7 @@ def _is_pair(values: np.ndarray) -> bool:
     """Whether the two eigenvalues that cancel each other are a complex pair."""
     i, j = np.triu_indices(len(values), 1)
     nearest = np.argmin(np.abs(values[i] + values[j]))
-    return bool(abs(np.imag(values[i[nearest]])) > 0)
+    return bool(abs(np.imag(values[i[nearest]])) > _COMPLEX * np.max(np.abs(values)))
 
 
 def _confirmed(curves: SteadyCurve, points, Z, found, good):

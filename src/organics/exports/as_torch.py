@@ -102,6 +102,10 @@ def _network(model: Any) -> Any:
         def __init__(self):
             super().__init__()
             self.layer = TorchORGaNICs.from_jax(model.layer, batch_first=True)
+            for cell in self.layer.cells:
+                # computed now: a program need not, and formats lack what it takes
+                if cell.W_r is not None:
+                    cell.W_r.data, cell.constraint = cell.recurrent().detach(), "free"
             self.readout = _linear(model.readout)
 
         def forward(self, x):

@@ -26,6 +26,11 @@ def resolved(recording: Recording, recurrences: Sequence[FittedRecurrence]) -> R
     for one in parts:
         _require_independent(recording, one)
         _require_regular(recording, one)
+    if not (parts or recording.courses or np.isfinite(recording.mean).any()):
+        raise ValueError(
+            "`spectra` must be of some channel that fluctuates, as there is nothing else to fit: "
+            f"by linear theory there are none of {', '.join(left_out(recording, recurrences))}."
+        )
     return replace(recording, spectra=tuple(parts))
 
 
