@@ -539,6 +539,20 @@ def test_simulate_says_what_it_comes_to(capsys):
     assert code == 0 and "after 13 ms: diverging" in out
 
 
+@pytest.mark.parametrize("options", [(), ("--step", "399:1")])
+def test_a_simulation_that_diverges_is_said_to(capsys, tmp_path, options):
+    """Of a hierarchy, too, and soon after a change of the drive."""
+    area = {"W": [[5.0]], "W_r": [[0.0]], "b": [1.0], "b0": [0.5], "sigma": [0.1]}
+    area |= {"tau_y": [2.0], "tau_a": [2.0]}
+    file = tmp_path / "grows.json"
+    text = {"areas": [area], "z": [[1.0]]} if not options else area | {"z": [1.0]}
+    file.write_text(json.dumps(text))
+    command = ("simulate", file, "--duration", 400, *options)
+    code, said, _ = call(capsys, *command)
+    assert code == 0 and "diverging" in said
+    assert document(capsys, *command)["comes_to"] == "diverges"
+
+
 def test_spectrum(capsys, tmp_path):
     """Equal to `power_spectrum`; the power between two frequencies equals that by hand."""
     ring = EXAMPLES / "orientation_ring.json"

@@ -3,6 +3,7 @@
 import json
 import threading
 from decimal import Decimal, getcontext
+from fractions import Fraction
 from pathlib import Path
 
 import equinox as eqx
@@ -11,20 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from circuits import seeds, wide_circuit
-from flint import arb, ctx
+from flint import arb, ctx, fmpq
 from hypothesis import given
 from hypothesis import strategies as st
 
 from organics import cli
 from organics.circuit.circuit import Circuit, State
 from organics.circuit.file import load_circuit, save_circuit
+from organics.circuit.hierarchy import Hierarchy
+from organics.circuit.weights import Convolution, Diagonal, LowRank
 from organics.linear.jacobian import imbalance_jacobian, jacobian
 from organics.linear_stability.oscillator import oscillator
 from organics.planar import fixed_points_2d
-from organics.proofs.balls import BallCircuit, Box, exact
+from organics.proofs.balls import BallCircuit, Box, exact, rational_row, weights_in_balls
 from organics.proofs.balls import imbalance as ball_imbalance
 from organics.proofs.balls import imbalance_jacobian as ball_jacobian
 from organics.proofs.existence import NONE_EXISTS, NONE_STABLE
+from organics.proofs.line import BallLine
 from organics.proofs.precision import precision
 from organics.proofs.proof import STABLE, UNIQUE, UNSTABLE, prove
 from organics.rest.closed_form import closed_form
@@ -551,3 +555,58 @@ def test_the_precision_of_one_thread_is_not_that_of_another():
     assert found == [False, 200, 400] and ctx.prec == 53
     with precision(100), precision(60):  # the same thread may go on
         assert ctx.prec == 60
+
+
+def fraction(value):
+    return Fraction(float(value))
+
+
+def encloses(ball, exactly):
+    return ball.contains(arb(fmpq(exactly.numerator, exactly.denominator)))
+
+
+def test_an_upper_area_whose_drive_may_be_0_is_not_silent():
+    """The drive from below is a difference whose rounding is larger than itself: here
+    `1 - 1 / (1 + w)`, which a small `sigma` makes large."""
+    w = 2e-16
+    first = Circuit(np.diag([0.0, w]), b=1.0, b0=1.0, sigma=1.0)
+    second = Circuit(np.zeros((1, 1)), b=1.0, b0=1.0, sigma=1e-6, rectified=True)
+    hierarchy = Hierarchy((first, second), (np.array([[1.0, -1.0]]),))
+    states = State(np.ones(2), np.ones(2)), State(np.zeros(1), np.full(1, 1e-12))
+    proof = prove(given_state(hierarchy, np.ones(2), states))
+    drive = 1 - 1 / (1 + fraction(w))
+    assert proof.verdict != "proved" or encloses(proof.enclosure[1].y[0], drive / fraction(1e-6))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_kernel_that_goes_round_is_added_exactly(kind):
+    kernel = np.random.default_rng(0).uniform(size=(1, 1, 2, 7)).astype(kind)
+    around = Convolution(kernel, 1, 3, "periodic")
+    rows = [rational_row(around, i) for i in range(3)]
+    balls = weights_in_balls(around)
+    for i in range(3):
+        for j in range(3):
+            with precision(200):
+                assert balls[i, j].contains(arb(rows[i][j]))
+            assert float(arb(rows[i][j])) == pytest.approx(np.asarray(around)[i, j], rel=1e-6)
+    total = sum(map(fraction, kernel.ravel()))
+    for row in rows:
+        found = sum(row, fmpq(0))
+        assert Fraction(int(found.p), int(found.q)) == total
+
+
+def test_factored_weights_on_a_line_are_enclosed():
+    left, right = np.array([[0.1], [0.3]]), np.array([[0.7], [0.9]])
+    line = BallLine.of(LowRank(left, right), LowRank(0 * left, right))
+    for i, row in enumerate(line.at(arb(0.3))):
+        for j, ball in enumerate(row):
+            assert encloses(ball, fraction(left[i, 0]) * fraction(right[j, 0]))
+
+
+def test_an_identity_written_out_has_the_certificate_of_the_identity():
+    W = np.array([[0.3, 0.2], [0.1, 0.4]])
+    circuit = Circuit(W, Diagonal(np.ones(2)), b=1.0, b0=1.0, sigma=0.5)
+    point = steady_state(circuit, np.array([1.0, 0.5]))
+    assert prove(point, certificate=np.ones(2)).verdict == "proved"
+    with pytest.raises(ValueError, match="diagonal of `T`"):
+        prove(point, certificate=np.eye(4))

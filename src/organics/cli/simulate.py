@@ -22,6 +22,7 @@ from organics.cli.circuits import (
 from organics.machine.memory import require_memory
 from organics.names import Method
 from organics.printing import numbers
+from organics.settings import Needs
 
 _STEP = 0.02  # ms, with noise
 _FINEST = 20_001  # most times used to detect a rhythm
@@ -56,6 +57,8 @@ class Simulate:
     """Number of evenly spaced times to report, including both ends."""
     method: Method = "explicit"
     """Solver without noise; "implicit" is for stiff circuits."""
+    max_steps: Annotated[int, Needs("from 1", lambda value: value >= 1)] = 1_000_000
+    """Give up after so many steps, without noise."""
     noise: float = 0.0
     """Level of additive noise in the principal neurons."""
     noise_a: float = 0.0
@@ -159,19 +162,22 @@ class Simulate:
 
         from organics.circuit.areas import joined
         from organics.simulation.ode import DIVERGENCE, NONE, reasons, require_ok, simulate
-        from organics.simulation.settling import settling
+        from organics.simulation.settling import Settling, settling
 
         interval = self.duration / (self.samples - 1)
         fastest = float(joined(circuit.time_constants).min()) / 2
         finer = min(math.ceil(interval / fastest), max(_FINEST // (self.samples - 1), 1))
         times = np.linspace(0, self.duration, finer * (self.samples - 1) + 1)
         drive = course(0.0) if course.constant else course
-        result = simulate(circuit, drive, times, start, method=self.method, throw=False)
+        options = {"method": self.method, "max_steps": self.max_steps}
+        result = simulate(circuit, drive, times, start, throw=False, **options)
         if int(result.failure) not in (NONE, DIVERGENCE):
-            require_ok(result, reasons(result, self.method, 16_384))
+            require_ok(result, reasons(result, self.method, self.max_steps))
         since = course.last_change
         comes_to = None
-        if np.sum(times >= since) >= 8 and not is_hierarchy(circuit):
+        if int(result.failure) == DIVERGENCE:
+            comes_to = Settling("diverges", 0.0)
+        elif np.sum(times >= since) >= 8 and not is_hierarchy(circuit):
             comes_to = settling(circuit, course(self.duration), result, since=since)
         return _every(result, finer), comes_to
 
@@ -187,7 +193,7 @@ class Simulate:
         for path in self.out:
             _write(path, t, values)
         last = jax.tree.map(lambda x: x[len(t) - 1], result.state)
-        residual = float(np.linalg.norm(joined(circuit.imbalance(last, z))))
+        residual = math.hypot(*np.asarray(joined(circuit.imbalance(last, z))).tolist())
         at_rest = constant and residual < 1e-4  # not on its way with a slow drive
         document = about(self.file, circuit) | {
             "z": z,

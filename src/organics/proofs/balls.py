@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from flint import arb, arb_mat, ctx, fmpq
 from jaxtyping import Array, Float
 
 from organics.circuit.circuit import Circuit
-from organics.circuit.weights import LowRank, Weights
+from organics.circuit.weights import Convolution, LowRank, Weights
 
 _INFLATIONS = 8  # of the box in which a steady state is searched for
 
@@ -85,11 +87,18 @@ class BallCircuit(NamedTuple):
         return imbalance_jacobian(self, Box.of(x))
 
     def responds(self, i: int) -> bool:
-        """Whether neuron i contributes to the recurrent terms if `y_i` has the sign of `d_i`.
-
-        Rounding does not change the sign of a product, so the answer is exact.
-        """
+        """Whether neuron i contributes to the recurrent terms if `y_i` has the sign of `d_i`, which
+        must be certain: see `unsure`."""
         return not self.rectified or bool(self.d[i] > 0)
+
+    def unsure(self) -> "Inequality | None":
+        """The drive whose sign decides whether a neuron responds, if a ball leaves it open. That
+        of a product is certain, that of a sum, as of an area's drive from below, may not be."""
+        if self.rectified:
+            for i, d in enumerate(self.d):
+                if not (d > 0 or d <= 0):
+                    return Inequality(f"the sign of the drive of neuron {i + 1}", None, d)
+        return None
 
     def alone(self, i: int) -> "BallCircuit":
         """Neuron i as a circuit of its own."""
@@ -166,11 +175,27 @@ def exact_matrix(values) -> arb_mat:
 
 
 def weights_in_balls(weights: Weights) -> arb_mat:
-    """The matrix of the weights: their entries, or the product of their exact factors."""
+    """The matrix of the weights: their entries, sums of the entries of a kernel that goes round, or
+    the product of exact factors."""
     if not isinstance(weights, LowRank):
-        return exact_matrix(weights)
+        first, *more = map(exact_matrix, _without_sums(weights))
+        return sum(more, first)
     product = exact_matrix(weights.left) * exact_matrix(weights.right).transpose()
     return product if weights.own is None else product + exact_matrix(np.diag(weights.own))
+
+
+def _without_sums(weights: Weights) -> list[Weights]:
+    """Weights whose sum these are, and of whose entries none is a sum that was rounded."""
+    if not isinstance(weights, Convolution) or weights.border != "periodic":
+        return [weights]
+    kernel, (h, w) = weights.kernel, (weights.height, weights.width)
+    parts = []
+    for i in range(0, kernel.shape[2], h):
+        for j in range(0, kernel.shape[3], w):
+            block = np.s_[:, :, i : i + h, j : j + w]  # no wider than the torus
+            part = jnp.zeros_like(kernel).at[block].set(kernel[block])
+            parts.append(eqx.tree_at(lambda c: c.kernel, weights, part))
+    return parts
 
 
 def _receivers(weights: LowRank) -> Float[np.ndarray, "n parts"]:
@@ -187,7 +212,8 @@ def rational(values) -> list[fmpq]:
 def rational_row(weights: Weights, i: int) -> list[fmpq]:
     """The weights onto neuron i, as fractions."""
     if not isinstance(weights, LowRank):
-        return rational(np.asarray(weights)[i])
+        rows = (rational(np.asarray(part)[i]) for part in _without_sums(weights))
+        return [sum(entries, fmpq(0)) for entries in zip(*rows, strict=True)]
     left = rational(np.asarray(weights.left)[i])
     rows = (rational(row) for row in np.asarray(weights.right))
     found = [sum((p * q for p, q in zip(left, row, strict=True)), fmpq(0)) for row in rows]

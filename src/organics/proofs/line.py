@@ -15,14 +15,22 @@ from flint import arb
 from jaxtyping import Float
 
 from organics.circuit.circuit import Circuit
-from organics.proofs.balls import Inequality, exact, least
+from organics.circuit.weights import Weights
+from organics.proofs.balls import Inequality, exact, least, weights_in_balls
 from organics.rest.system import Driven
 
 _VECTORS = "b", "b0", "sigma", "tau_y", "tau_a"
 
 
+def _rows(array: Any) -> list[list[arb]]:
+    """Exact numbers, but for products of factors and sums, which are enclosed."""
+    if isinstance(array, Weights):
+        return weights_in_balls(array).tolist()
+    return [exact(row) for row in np.atleast_2d(np.asarray(array, np.float64))]
+
+
 class BallLine(NamedTuple):
-    """An array `base + value * slope`, as rows of exact numbers."""
+    """An array `base + value * slope`, as rows of `_rows`."""
 
     base: list[list[arb]]
     slope: list[list[arb]]
@@ -30,13 +38,12 @@ class BallLine(NamedTuple):
     @classmethod
     def of(cls, base: Any, slope: Any) -> "BallLine":
         """From floating-point numbers; a vector is one row."""
-        rows = (np.atleast_2d(np.asarray(array, np.float64)) for array in (base, slope))
-        return cls(*([exact(row) for row in array] for array in rows))
+        return cls(*map(_rows, (base, slope)))
 
     def at(self, value: Any) -> list[list]:
         """The rows at a value."""
         return [
-            [b + value * s if s != 0 else b for b, s in zip(*rows, strict=True)]
+            [b if s == 0 else b + value * s for b, s in zip(*rows, strict=True)]
             for rows in zip(self.base, self.slope, strict=True)
         ]
 

@@ -18,8 +18,8 @@ Jacobian `J` in all of the box and an exact symmetric matrix `P`, `P J + J^T P -
 be negative definite. If `P` is positive definite, the real part of every eigenvalue of `J` is
 below `g < 0`. If instead `x^T P x < 0` for some `x` and `g >= 0`, some eigenvalue has a real part
 above `g`: otherwise `P` would be the integral of positive definite matrices. Definiteness itself is
-Gershgorin's theorem after a congruence. The rectified model is smooth where no `y_i` is 0; if the
-sign of a `y_i` stays open, the answer is "undecided".
+Gershgorin's theorem after a congruence. The rectified model is smooth where no `y_i` is 0; where
+the sign of a `y_i` stays open, one `P` must do for both slopes.
 
 *No steady state, or no stable one*: from a part of the circuit, see `organics.proofs.existence`;
 for two neurons, by going through all possible steady states, see `organics.proofs.pairs`.
@@ -169,7 +169,7 @@ def prove(
     require_whole("max_bits", max_bits, least=2)
     circuit, z = require_any_point(point).system, point.z
     circuit.require_valid()
-    identity = isinstance(circuit, Circuit) and circuit.has_identity_recurrence
+    identity = isinstance(circuit, Circuit) and BallCircuit.of(circuit, z).W_r is None
     n = sum(circuit.sizes)
     wanted = None if certificate is None else _certificate(certificate, n, identity)
     meant = int(point.found.method) == GIVEN
@@ -230,6 +230,8 @@ def _area_by_area(balls: BallHierarchy) -> _Attempt:
     for k in range(len(balls.areas)):
         area = balls.driven([*numbers, *_unknown(balls.areas[k:])])[k]
         attempts.append(_identity(area, None))
+        if attempts[-1].enclosure is None:
+            return attempts[-1]
         numbers += [ball for part in attempts[-1].enclosure for ball in part]
     inequalities = [
         one._replace(name=f"{one.name}, area {k + 1}")
@@ -248,6 +250,9 @@ def _unknown(areas: list[BallCircuit]) -> list[arb]:
 def _identity(circuit: BallCircuit, certificate: np.ndarray | None) -> _Attempt:
     """The certificate of `organics.certify`, each inequality of its proof in balls."""
     n, d, tau_y, tau_a = circuit.n, circuit.d, circuit.tau_y, circuit.tau_a
+    unsure = circuit.unsure()
+    if unsure is not None:
+        return _Attempt("undecided", "whether a neuron responds is not decided", [unsure])
     responds = [circuit.responds(i) for i in range(n)]
     squares = [d**2 if r else arb(0) for d, r in zip(d, responds, strict=True)]
     pooled = (circuit.W * column(squares)).entries()

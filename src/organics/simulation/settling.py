@@ -55,7 +55,8 @@ def settling(
     that time is compared with that in the quarter before. Each cycle needs a few save times.
 
     Needs concrete values, and no noise. Raises `ValueError` if the trajectory failed in another way
-    than by diverging, or has fewer than 8 save times after `since`.
+    than by diverging, has fewer than 8 save times after `since`, or none in the last quarter but
+    one.
     """
     failure, t = int(trajectory.failure), np.asarray(trajectory.t)
     if failure == DIVERGENCE:
@@ -72,6 +73,8 @@ def settling(
         return Settling("rests", 0.0)
     half = t >= (t[0] + t[-1]) / 2
     last = t >= (t[0] + 3 * t[-1]) / 4
+    if not np.any(half & ~last):
+        raise ValueError("`trajectory` must have save times in both of the last quarters.")
     kept = np.max(speed[last]) / np.max(speed[half & ~last])
     if kept < _STEADY:
         return Settling("decays", _frequency(t[half], velocity[half]))
