@@ -1,6 +1,5 @@
 """The values of options that more than one module uses."""
 
-import math
 from typing import Literal
 
 DatasetName = Literal["digits", "mnist", "fashion-mnist", "cifar-10"]
@@ -49,8 +48,8 @@ StaticRecurrence = Literal["identity", "bounded"]
 """Recurrent weights of circuits at rest."""
 Recurrence = Literal["free", StaticRecurrence, "semidefinite", "orthogonal"]
 """Recurrent weights of recurrent layers."""
-LARGEST_ANGLE = 0.95 * math.pi
-"""Of the rotations that orthogonal ones begin with; at pi their parameters are infinite."""
+LARGEST_ANGLE = 2.9845130209103035
+"""Of the rotations that orthogonal ones begin with, 0.95 pi; at pi their parameters are infinite."""
 ImageRecurrence = Literal["free", StaticRecurrence]
 """Recurrent weights of recurrent layers on images."""
 Drive = Literal["signed", "rectified", "unit"]
