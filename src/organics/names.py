@@ -49,7 +49,7 @@ StaticRecurrence = Literal["identity", "bounded"]
 Recurrence = Literal["free", StaticRecurrence, "semidefinite", "orthogonal"]
 """Recurrent weights of recurrent layers."""
 LARGEST_ANGLE = 2.9845130209103035
-"""Of the rotations that orthogonal ones begin with, 0.95 pi; at pi their parameters are infinite."""
+"""Of rotations that orthogonal ones begin with, 0.95 pi; at pi their parameters are infinite."""
 ImageRecurrence = Literal["free", StaticRecurrence]
 """Recurrent weights of recurrent layers on images."""
 Drive = Literal["signed", "rectified", "unit"]
