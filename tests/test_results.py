@@ -44,6 +44,7 @@ FIRST_ONES = {
     "smnist-organics-fixed-64-seed0": (494, 0.040395),
     "psmnist-antisymmetric-128-seed0": (463, 0.212001),
     "smnist-antisymmetric-128-seed0": (476, 0.154239),
+    "smnist-cornn-128-seed0": (492, 0.043382),
     "smnist-lipschitz-128-seed0": (494, 0.029118),
     "psmnist-lipschitz-128-seed0": (474, 0.153253),
     "psmnist-cornn-128-seed0": (460, 0.265017),
