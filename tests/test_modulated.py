@@ -331,7 +331,10 @@ def test_settings_of_earlier_runs_have_no_initial_time_constants():
     assert read_config(config.to_json()) == config
     assert config.layer_options(784)["initial_time_constants"] == (2.0, 50.0)
     text = SequenceConfig().to_json().replace('  "initial_time_constants": null,\n', "")
-    assert "initial" not in text and read_config(text) == SequenceConfig()
+    for name in ("sigma", "initial_normalization"):
+        text = text.replace(f'  "{name}": 1.0,\n', "")
+        assert name not in text
+    assert "initial_time_constants" not in text and read_config(text) == SequenceConfig()
     with pytest.raises(ValueError, match="must be 2 values, each a number > 0"):
         SequenceConfig(initial_time_constants=(-1.0, 2.0))
     with pytest.raises(ValueError, match="initial_time_constants"):
