@@ -42,9 +42,7 @@ _FAR = 0.5  # a point where an event is confirmed may not be so far from where i
 _ALONG = 0.95  # cosine of two directions that count as one
 _MOST_IN_CORNER = 8  # numbers, for all ways out of it to be looked for
 _ROUNDING = 1e-12  # of an eigenvalue, relative to the largest, beyond which its sign is sure
-_COMPLEX = (
-    1e-7  # imaginary part, relative to the largest, from which on a pair is not two real ones
-)
+_COMPLEX = 1e-7  # imaginary part of a pair that is not two real ones, relative to the largest
 _MULTIPLE = "multiple bifurcation"
 _PER_MS = 1000 / (2 * np.pi)  # Hz for each rad/ms
 
@@ -153,10 +151,10 @@ def _joined(back: Path, forth: Path, crossings: list[Crossing]) -> Branch:
 
 def _turned(crossing: Crossing) -> Crossing:
     """As the path has it the other way."""
-    before, after = crossing.event.unstable or (None, None)
-    if before is None:
+    event = crossing.event
+    if event.unstable is None:
         return crossing
-    return crossing._replace(event=crossing.event._replace(unstable=(after, before)))
+    return crossing._replace(event=event._replace(unstable=event.unstable[::-1]))
 
 
 def _once(crossings: list[Crossing]) -> list[Crossing]:

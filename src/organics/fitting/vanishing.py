@@ -26,13 +26,14 @@ def brought_back(
     part of its standard error.
     """
     far, near = u, np.where(_may_run_away(problem.model.parameters), 0, u)
-    if not _faint(problem, u, states)[far != near].any():
+    ran_away = _faint(problem, u, states)
+    if not ran_away[far != near].any():
         return u
     for _ in range(_HALVINGS):
         between = (far + near) / 2
         faint = _faint(problem, between, states)
         far, near = np.where(faint, between, far), np.where(faint, near, between)
-    found = np.where(_faint(problem, u, states), near, u)
+    found = np.where(ran_away, near, u)
     return found if np.isfinite(evaluated(problem, jnp.asarray(found), states).value) else u
 
 

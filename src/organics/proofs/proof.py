@@ -169,9 +169,10 @@ def prove(
     require_whole("max_bits", max_bits, least=2)
     circuit, z = require_any_point(point).system, point.z
     circuit.require_valid()
-    identity = isinstance(circuit, Circuit) and BallCircuit.of(circuit, z).W_r is None
-    n = sum(circuit.sizes)
-    wanted = None if certificate is None else _certificate(certificate, n, identity)
+    wanted = None
+    if certificate is not None:
+        identity = isinstance(circuit, Circuit) and BallCircuit.of(circuit, z).W_r is None
+        wanted = _certificate(certificate, sum(circuit.sizes), identity)
     meant = int(point.found.method) == GIVEN
     bits, attempt = 0, None
     while attempt is None or (attempt.verdict == "undecided" and bits < max_bits):
