@@ -14,7 +14,7 @@ from scipy.optimize import brentq
 
 import organics
 from organics import cli
-from organics.branches import arclength
+from organics.branches import arclength, cycle_search
 from organics.branches.continuation import as_system
 from organics.branches.search import _PER_MS
 from organics.circuit.circuit import Circuit, State
@@ -144,15 +144,18 @@ def test_the_modulator_goes_to_infinity_as_recurrence_vanishes():
     assert branch.x[0, 1] > 1e12 and abs(branch.parameter[0]) < 1e-5
 
 
-@pytest.fixture(scope="module")
-def ring():
-    """The ring oscillator: two neurons, no drive, with `sigma = 0.8 - value` (both neurons)."""
-    p, q, alpha = 2.0, 3.0, 0.7
+def ring_oscillator(p, q, alpha):
+    """Two neurons, no drive, with `sigma = 0.8 - value` (both neurons)."""
     circuit = Circuit(np.full((2, 2), alpha), [[p, -q], [q, p]], 0.5, 1.0, 0.8, 4.0, 7.0)
     start = State(np.zeros(2), np.full(2, 0.64))
     way = {"sigma": [-1.0, -1.0]}
-    found = organics.continuation(circuit, [0.0, 0.0], way, (0.0, 0.7), start=start, cycles=True)
-    return p, q, alpha, found
+    return organics.continuation(circuit, [0.0, 0.0], way, (0.0, 0.7), start=start, cycles=True)
+
+
+@pytest.fixture(scope="module")
+def ring():
+    parameters = 2.0, 3.0, 0.7
+    return *parameters, ring_oscillator(*parameters)
 
 
 def test_the_ring_oscillator_begins_where_the_closed_form_says(ring):
@@ -166,6 +169,7 @@ def test_the_ring_oscillator_begins_where_the_closed_form_says(ring):
 def test_its_cycles_are_those_of_the_closed_form(ring):
     p, q, alpha, found = ring
     (cycles,) = found.cycles
+    assert found.without_cycles == [] and "NOT found" not in str(found)
     assert cycles.stable.all() and cycles.end == "reached the upper bound"
     k, a = 0.8 - cycles.parameter, (1 - 1 / p) ** 2
     rho = np.sqrt((1 - k**2 / a) / alpha)
@@ -179,6 +183,14 @@ def test_its_cycles_are_those_of_the_closed_form(ring):
         want = np.concatenate([[1, np.exp(-T / 7)], np.exp(T * np.linalg.eigvals(slow))])
         far = np.abs(cycles.multipliers[i][:, None] - want[None, :])
         assert far.min(axis=0).max() < 1e-6
+
+
+def test_a_hopf_point_whose_cycles_are_not_found_is_named(monkeypatch):
+    monkeypatch.setattr(cycle_search, "_STEPS", (1,))  # of the flow, too few for any cycle
+    found = ring_oscillator(2.0, 3.0, 0.7)
+    (hopf,) = found.events
+    assert found.cycles == [] and found.without_cycles == [hopf]
+    assert "NOT found from the Hopf points at" in str(found)
 
 
 @pytest.fixture(scope="module")

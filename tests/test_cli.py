@@ -274,6 +274,12 @@ def test_check_turns_a_negative_answer_into_1(capsys):
     assert code == 1 and "none found" in out
 
 
+def test_no_euler_step_is_short_enough_for_an_unstable_state(capsys):
+    (drive,) = analyzed(capsys, EXAMPLES / "no_stable_state_semidefinite.json")["drives"]
+    assert drive["converged"] and not drive["stable"] and drive["spectral_abscissa"] > 0
+    assert drive["largest_euler_step"] is None
+
+
 def test_portrait_finds_all_fixed_points(capsys, tmp_path):
     picture = tmp_path / "portrait.png"
     points = document(capsys, "portrait", EXAMPLES / "figure1b.json", "--out", picture)

@@ -182,6 +182,8 @@ class Diagram(NamedTuple):
         bounds: the range of its values.
         branches: of steady states.
         cycles: of limit cycles.
+        without_cycles: the Hopf points whose cycles were asked for and not found: the point is
+            unconfirmed, or the first cycle needs more steps of the flow than are tried.
         interrupted: whether Ctrl-C ended the work before its end.
         second, second_bounds: name and range of the second parameter, if there is one.
         curves: of folds and of Hopf points in both parameters.
@@ -195,6 +197,7 @@ class Diagram(NamedTuple):
     second: str | None = None
     second_bounds: tuple | None = None
     curves: list[EventCurve] = []
+    without_cycles: list[Event] = []
 
     @property
     def events(self) -> list[Event]:
@@ -209,6 +212,9 @@ class Diagram(NamedTuple):
         ]
         for i, cycle in enumerate(self.cycles):
             rows += _of_cycles(i, cycle, name)
+        if self.without_cycles:
+            values = ", ".join(f"{event.parameter:.6g}" for event in self.without_cycles)
+            rows.append(("cycles", f"NOT found from the Hopf points at {name} = {values}"))
         for i, curve in enumerate(self.curves):
             rows += _of_curve(i, curve, name, self.second)
         if self.interrupted:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from organics.arguments import require_whole
 from organics.branches.arclength import CLOSED, ENDS, ONCE, rows
-from organics.branches.branch import Branch, Diagram
+from organics.branches.branch import Branch, CycleBranch, Diagram, Event
 from organics.branches.cycle_search import cycles_from
 from organics.branches.family import Family, Line, Parameter, as_family
 from organics.branches.search import Traced, curves_of, stacked, switch, through
@@ -90,10 +90,12 @@ def continuation(
         if switching:
             traced = switch(one, traced, bounds, most)
             found = found._replace(branches=traced.branches, interrupted=traced.interrupted)
-        hopfs = [e for e in found.events if e.kind == "hopf" and e.confirmed]
+        hopfs = [event for event in found.events if event.kind == "hopf"]
         if cycles and hopfs and not found.interrupted:
-            orbits, interrupted = cycles_from(one, hopfs, bounds, min(most, MOST_CYCLES))
-            found = found._replace(cycles=orbits, interrupted=interrupted)
+            sure = [event for event in hopfs if event.confirmed]
+            orbits, interrupted = cycles_from(one, sure, bounds, min(most, MOST_CYCLES))
+            left = [] if interrupted else _without(hopfs, orbits)
+            found = found._replace(cycles=orbits, without_cycles=left, interrupted=interrupted)
         if both is not None and not found.interrupted:
             curves, interrupted = curves_through(
                 both, found.events, other.value, (bounds, limits), most
@@ -104,6 +106,11 @@ def continuation(
     except KeyboardInterrupt:  # between walks, as while a program is compiled
         return found._replace(interrupted=True)
     return found
+
+
+def _without(hopfs: list[Event], cycles: list[CycleBranch]) -> list[Event]:
+    """The Hopf points from which no cycles come."""
+    return [event for event in hopfs if not any(cycle.hopf is event for cycle in cycles)]
 
 
 def _second(system: System, parameter: Parameter, second: Any) -> Any:

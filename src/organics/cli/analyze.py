@@ -111,7 +111,8 @@ def _of_one_drive(circuit, z) -> dict[str, Any]:
     if linear.matrix_free:  # then there are only a few eigenvalues, and no matrix is formed
         result["others"] = {"unique": None, "why": _MANY, "states": []}
         return result | {"certificate": None}
-    result["largest_euler_step"] = largest_euler_step(linear.eigenvalues)
+    if linear.stable:  # no step is short enough otherwise
+        result["largest_euler_step"] = largest_euler_step(linear.eigenvalues)
     if not is_hierarchy(circuit):
         result["others"] = others_evidence(point)
     return result | {"certificate": certificate_evidence(point, linear)}

@@ -236,6 +236,7 @@ def as_document(found: Any, circuit: Any) -> dict[str, Any]:
         "to": found.bounds[1],
         "branches": branches,
         "cycles": cycles,
+        "without_cycles": [event.parameter for event in found.without_cycles],
         "second": found.second,
         "curves": curves,
         "interrupted": found.interrupted,

@@ -115,7 +115,7 @@ def certify(point: OperatingPoint, linear: Stability | None = None) -> Certifica
             "them."
         )
     structural = inert and system.has_identity_recurrence
-    T, margin, checks, holds = _certificate(linear, bool(inert))
+    T, margin, checks, holds = _certificate(linear, bool(inert), bool(structural))
     kind = "spectral"
     if structural:
         kind = "area by area" if isinstance(T, tuple) else "diagonal Lyapunov"
@@ -162,14 +162,17 @@ def _share_of_one_pool(point: OperatingPoint) -> float | None:
     return share if share > 0 else None
 
 
-@partial(jax.jit, static_argnums=1)
-def _certificate(linear: Stability, inert: bool):
-    """`T`, `margin`, `checks` and `holds` of a `Certificate`, area by area if `inert`."""
+@partial(jax.jit, static_argnums=(1, 2))
+def _certificate(linear: Stability, inert: bool, structural: bool):
+    """`T`, `margin`, `checks` and `holds` of a `Certificate`, area by area if `inert`; where the
+    proof is not `structural`, the eigenvalues must be trustworthy."""
     point, system = linear.point, linear.point.system
     checks = {
         "steady state converged": point.converged,
         "spectral abscissa < 0": linear.spectral_abscissa < 0,
     }
+    if not structural:
+        checks["stable beyond rounding"] = linear.stable
     Ts, margins = [], []
     for k, area in enumerate(area_points(point) if inert else ()):
         more: dict[str, Any] = {}
