@@ -1,5 +1,6 @@
 """Positive roots of polynomials with rational coefficients, against products of known roots."""
 
+import pytest
 from flint import arb, ctx, fmpq, fmpq_poly
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +47,15 @@ def test_an_irrational_root():
     with ctx.workprec(200):
         (root,) = positive_roots(fmpq_poly([-2, 0, 1]), 150)
         assert root.overlaps(arb(2).sqrt()) and root.rad() < arb(2) ** -148
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_root_between_two_others_that_bound_its_interval(sign):
+    between = fmpq(17, 10)
+    p = sign * product([fmpq(1), between, fmpq(3)])
+    with ctx.workprec(200):
+        ball = rigorous_roots._refine(p, fmpq(1), fmpq(3), 100)
+        assert ball.contains(arb(between)) and ball.rad() < arb(2) ** -98
 
 
 def test_roots_too_close_for_the_digits_are_not_told_apart():

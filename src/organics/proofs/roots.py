@@ -86,8 +86,8 @@ def _sign_changes(p: fmpq_poly, low: fmpq, high: fmpq) -> int:
 
 
 def _refine(p: fmpq_poly, low: fmpq, high: fmpq, bits: int) -> arb:
-    """A ball around the only root between two numbers."""
-    rising = p(high) > 0 if p(high) != 0 else p(low) < 0
+    """A ball around the only root strictly between two numbers, which may be roots themselves."""
+    rising = (p(low) if p(low) != 0 else p.derivative()(low)) < 0  # just above `low`
     with precision(2 * bits):
         in_balls = arb_poly(p)
         while (high - low) * 2**bits > low:
