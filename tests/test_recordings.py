@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from organics.data.recordings.nwb import _samples
+from organics.data.recordings.nwb import _samples, _signals
 from organics.data.recordings.summary import Settings, read_recording
 
 HEADER = "session,trial,stimulus,neuron,quantity,time_ms,value,unit"
@@ -240,6 +240,32 @@ def test_nwb_files_give_rates_and_field_potentials(tmp_path, column, entries, na
     (tmp_path / "bad.nwb").write_bytes(b"no")
     with pytest.raises(ValueError, match="is no NWB file"):
         read_recording(tmp_path / "bad.nwb", stimuli)
+
+
+@pytest.mark.parametrize(("longest", "counts"), [(0.5, {100}), (0.51, {100, 102})])
+def test_trials_of_nwb_files_may_differ_by_one_sample(longest, counts):
+    starts = np.array([0.5, 1.5, 2.501])  # the last 0.5 s from there hold 100 samples, not 101
+    stops = starts + [0.5, 0.502 if longest == 0.5 else longest, 0.5]
+    trials = {"start_time": starts, "stop_time": stops, "stimulus": ["low", "high", "low"]}
+    series = SimpleNamespace(
+        neurodata_type="ElectricalSeries", name="LFP", parent=None, rate=200.0, starting_time=0.0,
+        data=np.arange(1400.0), conversion=1e-6, offset=0.0, channel_conversion=None,
+    )  # fmt: skip
+
+    class Trials(dict):
+        colnames = ("start_time", "stop_time", "stimulus")
+
+        def __len__(self):
+            return len(starts)
+
+    file = SimpleNamespace(
+        trials=Trials(trials), units=None, objects={"a": series}, identifier="one"
+    )
+    found = list(_signals(Path("a.nwb"), file).values())
+    assert {len(signal.times) for signal in found} == counts
+    for signal, start in zip(found, starts, strict=True):
+        assert len(signal.values) == len(signal.times)
+        np.testing.assert_allclose(signal.values[0], np.ceil(200 * start - 1e-6))
 
 
 def test_timestamps_of_nwb_files_have_equal_intervals():

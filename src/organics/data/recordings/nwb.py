@@ -21,7 +21,8 @@ def read_nwb(path: Path) -> dict[Key, Signal]:
     becomes a neuron, named by its id, whose rate is its number of spikes per second of the trial;
     trials that its `obs_intervals`, if it has any, do not cover are left out. An electrical series
     named LFP, or in an interface of that name, becomes the `lfp`: the mean over its electrodes, in
-    volts as `data * conversion * channel_conversion + offset`, at equal intervals.
+    volts as `data * conversion * channel_conversion + offset`, at equal intervals. Where trials
+    differ by one sample, the longer ones lose their last one.
 
     Raises `ValueError`, naming the file, if `pynwb` is missing or the file does not have these, and
     `OSError` if it cannot be read.
@@ -69,7 +70,17 @@ def _signals(path: Path, file: Any) -> dict[Key, Signal]:
             found[key._replace(quantity="lfp")] = _samples(path, series, i, start, stop)
     if not found:
         raise ValueError(f"{path} has neither units with spike times nor an {_BAND}.")
+    _make_even([signal for signal in found.values() if signal.times])
     return found
+
+
+def _make_even(trials: list[Signal]) -> None:
+    """Cut trials to the shortest one's length, if they are longer by one sample: the limits of
+    equally long trials fall between samples."""
+    lengths = [len(trial.times) for trial in trials]
+    if len(set(lengths)) == 2 and max(lengths) - min(lengths) == 1:
+        for trial in trials:
+            trial.times, trial.values = trial.times[: min(lengths)], trial.values[: min(lengths)]
 
 
 def _name(stimulus: Any) -> str:
