@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from organics.circuit.circuit import Circuit, State, random_drive
+from organics.circuit.weights import Diagonal
 from organics.linear.jacobian import imbalance_jacobian, jacobian
 from organics.linear_stability.certificate import certify
 from organics.linear_stability.energy import energy
@@ -356,9 +357,10 @@ def test_general_recurrence_has_the_spectral_certificate_only():
         energy(steady_state(circuit, z), state)
 
 
-def test_an_explicit_identity_counts_as_identity_recurrence():
+@pytest.mark.parametrize("W_r", [jnp.eye(2), Diagonal(np.ones(2))], ids=["matrix", "diagonal"])
+def test_an_explicit_identity_counts_as_identity_recurrence(W_r):
     circuit, z = moderate_circuit(5, 2)
-    explicit = eqx.tree_at(lambda c: c.W_r, circuit, jnp.eye(2), is_leaf=lambda leaf: leaf is None)
+    explicit = eqx.tree_at(lambda c: c.W_r, circuit, W_r, is_leaf=lambda leaf: leaf is None)
     want, got = certify(steady_state(circuit, z)), certify(steady_state(explicit, z))
     assert got.kind == "diagonal Lyapunov" and got.holds and set(got.checks) == set(want.checks)
     np.testing.assert_allclose(got.T, want.T, rtol=1e-9)

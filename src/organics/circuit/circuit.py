@@ -41,7 +41,7 @@ from organics.arguments import (
 )
 from organics.circuit.areas import Areas, State
 from organics.circuit.values import Values, as_real, require_values
-from organics.circuit.weights import Dense, Identity, Weights
+from organics.circuit.weights import Dense, Diagonal, Identity, Weights
 from organics.machine.lapack import never_divide
 
 never_divide()  # before a program is compiled
@@ -409,11 +409,16 @@ def identity_recurrence(circuit: Circuit) -> Circuit | None:
     if circuit.has_identity_recurrence:
         return circuit
     recurrent = circuit.recurrent
-    if not isinstance(recurrent, Dense) or isinstance(recurrent.matrix, Tracer):
+    if any(isinstance(entries, Tracer) for entries in recurrent.entries()):
         return None
-    if np.array_equal(np.asarray(recurrent.matrix), np.eye(circuit.n)):
-        return eqx.tree_at(lambda c: c.W_r, circuit, None)
-    return None
+    match recurrent:
+        case Dense(matrix=matrix):
+            found = np.array_equal(np.asarray(matrix), np.eye(circuit.n))
+        case Diagonal(own=own):
+            found = np.all(np.asarray(own) == 1)
+        case _:
+            found = False
+    return eqx.tree_at(lambda c: c.W_r, circuit, None) if found else None
 
 
 def _weights(name: str, value, n: int | None, dtype) -> Array | Weights:
