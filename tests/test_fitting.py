@@ -176,7 +176,11 @@ def test_predictions_are_those_of_numpy(with_free_gains):
     np.testing.assert_allclose(
         predicted.power[0], np.diagonal(power, axis1=2, axis2=3).real, rtol=1e-8
     )
-    assert len(draw(fitted).axes) == 2
+    steady, spectra = draw(fitted).axes
+    assert len(steady.containers) == means.shape[1]
+    title = spectra.get_legend().get_title().get_text()
+    count = len(power)
+    assert title == ("stimulus" if count <= 6 else f"stimulus (6 of {count})")
     command = FitData(Path("data.csv"), Path("stimuli.csv"))
     document = json.loads(json.dumps(as_plain(_as_document(command, fitted, predicted))))
     assert [(one["stimulus"], one["channel"]) for one in document["spectra"][:3]] == [

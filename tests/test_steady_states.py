@@ -512,6 +512,43 @@ def test_no_equation_hides_behind_a_larger_one(dtype):
     np.testing.assert_allclose(at_rest.state.y, [-0.0025, 1.0], rtol=1e-5)
 
 
+def _near_one(seed, excess):
+    """A circuit with `a = 1 + excess` in its first neuron, which hardly has any drive: neither that
+    nor the recurrent input, times `1 - sqrt(a)`, is large beside the rounding of `a`."""
+    n, rng = 20, np.random.default_rng(seed)
+    W_r, W = rng.normal(size=(n, n)), rng.uniform(size=(n, n)) / (2 * n)
+    W_r *= 0.9 / np.linalg.norm(W_r, 2)
+    z, sigma = rng.normal(size=n), np.full(n, 0.5)
+    z = z / np.linalg.norm(z) * np.where(np.arange(n) > 0, 1, 1e-6)
+    for _ in range(3):
+        found = _found_with(W, W_r, z, sigma)
+        sigma[0] = np.sqrt(1 + excess - (found.state.a[0] - sigma[0] ** 2))
+    assert abs(_found_with(W, W_r, z, sigma).state.a[0] - 1 - excess) < abs(excess)
+    return W, W_r, z, sigma
+
+
+@jax.jit
+def _found_with(W, W_r, z, sigma):
+    return steady_state(Circuit(W, W_r, b=0.5, b0=1.0, sigma=sigma), z).found
+
+
+@partial(jax.jit, static_argnums=4)
+@partial(jax.vmap, in_axes=(0, 0, 0, 0, None))
+def _converge(W, W_r, z, sigma, matrix_free):
+    one = jnp.ones((), W.dtype)
+    circuit = Circuit(W, W_r, b=one / 2, b0=one, sigma=sigma)
+    return steady_state(circuit, z, matrix_free=matrix_free).converged
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_neuron_without_drive_whose_recurrent_input_cancels_is_at_rest(dtype):
+    sizes = 10 ** np.arange(-7.0, -2.0)
+    cases = [_near_one(seed, sign * e) for seed in range(6) for e in sizes for sign in (1, -1)]
+    arrays = [np.stack(parts).astype(dtype) for parts in zip(*cases, strict=True)]
+    for matrix_free in (False, True):
+        assert np.all(_converge(*arrays, matrix_free))
+
+
 def test_a_circuit_with_parameters_out_of_their_domains_has_no_steady_state():
     """Traced parameters have not been refused yet: with `b < 0` the equations do balance."""
     for W_r in (None, np.eye(2)):

@@ -262,12 +262,14 @@ class Circuit(Areas):
 
     def terms(self, state: State, z: Float[Array, " n"]) -> State:
         """For each equation, the sum of the absolute values of the terms that `imbalance` adds
-        up."""
+        up; where `a` is close to 1, at least so much that its rounding is below the tolerance of
+        `steady_state`."""
         y, a = state
         q, w = self.rectify(y), jnp.abs(self.own_recurrence)
         beside = jnp.abs(self.own_recurrence - 1) + w * root(a)
         own = jnp.minimum(beside, 1 + w * jnp.abs(gate(a))) * jnp.abs(q)
-        others = jnp.abs(gate(a)) * self.from_others(q, sizes=True)
+        rounding = 4 * float(jnp.finfo(a.dtype).eps) ** 0.25 * root(a)
+        others = jnp.maximum(jnp.abs(gate(a)), rounding) * self.from_others(q, sizes=True)
         return State(
             y=jnp.abs(self.b * z) + jnp.abs(y - q) + own + others,
             # the pooled terms are all positive; where the equation balances, they are `a - c`

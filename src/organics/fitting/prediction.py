@@ -1,5 +1,6 @@
 """What a fitted circuit predicts of its recording, and a figure of both."""
 
+from itertools import cycle
 from typing import NamedTuple
 
 import jax
@@ -39,7 +40,8 @@ def predict(fit: Fit) -> Prediction:
 @style()
 def draw(fit: Fit) -> Figure:
     """Steady responses, power spectra and time courses of the recording (points) and of the fitted
-    circuit (lines or dashes); of spectra and courses those of the first channel."""
+    circuit (lines or dashes); of spectra and courses those of the first channel, and of many
+    stimuli some, evenly spread."""
     recording, shown = fit.recording, predict(fit)
     parts = [
         *(("steady", None),) * bool(np.isfinite(recording.mean).any()),
@@ -65,7 +67,7 @@ def _draw_means(axes, recording, mean) -> None:
     by_strength = bool((scale > 0).all() and len(np.unique(scale)) == len(scale))
     x = scale if by_strength else places
     order = np.argsort(x)
-    for i, colour in zip(range(mean.shape[1]), COLOURS, strict=False):
+    for i, colour in zip(range(mean.shape[1]), cycle(COLOURS), strict=False):
         label = recording.channel_name(i)
         axes.errorbar(
             x, recording.mean[:, i], recording.error[:, i], fmt="o", ms=3, color=colour, label=label
@@ -77,25 +79,36 @@ def _draw_means(axes, recording, mean) -> None:
         axes.set_xticks(places, recording.stimuli, rotation=60)
         axes.set(xlabel="stimulus")
     axes.set(ylabel="steady response")
-    axes.legend()
+    axes.legend(ncols=1 + mean.shape[1] // 8)
 
 
 def _draw_power(axes, recording, spectra, power) -> None:
-    for k, colour in zip(range(min(len(power), _MOST_CURVES)), COLOURS, strict=False):
+    shown = _some(len(power))
+    for k, colour in zip(shown, COLOURS, strict=False):
         hertz = 1000 * spectra.frequencies
         axes.loglog(hertz, spectra.cross[k, :, 0, 0].real / 1000, ".", ms=3, color=colour)
         label = recording.stimuli[spectra.stimuli[k]]
         axes.loglog(hertz, power[k, :, 0] / 1000, color=colour, label=label)
     name = recording.channel_name(spectra.channels[0])
     axes.set(xlabel="frequency (Hz)", ylabel=f"power of {name} (per Hz)")
-    axes.legend(title="stimulus")
+    axes.legend(title=_title(len(shown), len(power)))
 
 
-def _draw_courses(axes, recording, courses, shown) -> None:
-    for k, colour in zip(range(min(len(shown), _MOST_CURVES)), COLOURS, strict=False):
+def _draw_courses(axes, recording, courses, predictions) -> None:
+    shown = _some(len(predictions))
+    for k, colour in zip(shown, COLOURS, strict=False):
         axes.plot(courses.times, courses.mean[k, :, 0], ".", ms=2, color=colour)
         label = recording.stimuli[courses.stimuli[k]]
-        axes.plot(courses.times, shown[k, :, 0], color=colour, label=label)
+        axes.plot(courses.times, predictions[k, :, 0], color=colour, label=label)
     name = recording.channel_name(courses.channels[0])
     axes.set(xlabel="time after onset (ms)", ylabel=name)
-    axes.legend(title="stimulus")
+    axes.legend(title=_title(len(shown), len(predictions)))
+
+
+def _some(count: int) -> list[int]:
+    """Indices of the stimuli whose curves are drawn."""
+    return np.linspace(0, count - 1, min(count, _MOST_CURVES)).round().astype(int).tolist()
+
+
+def _title(shown: int, count: int) -> str:
+    return "stimulus" if shown == count else f"stimulus ({shown} of {count})"
