@@ -12,6 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from organics.circuit.circuit import Circuit, State, random_drive
+from organics.enumeration.reduced import Reduced
+from organics.enumeration.search import newton as newton_for_all
 from organics.linear.jacobian import jacobian
 from organics.rest import algorithm1, balance, newton
 from organics.rest.algorithm1 import algorithm_1_start, algorithm_1_step
@@ -547,6 +549,17 @@ def test_a_neuron_without_drive_whose_recurrent_input_cancels_is_at_rest(dtype):
     arrays = [np.stack(parts).astype(dtype) for parts in zip(*cases, strict=True)]
     for matrix_free in (False, True):
         assert np.all(_converge(*arrays, matrix_free))
+
+
+def test_such_a_neuron_is_at_rest_in_the_search_for_all_states_too():
+    for seed in range(6):
+        for excess in (1e-7, -1e-7, 1e-6, -1e-6, 1e-5, -1e-5):
+            W, W_r, z, sigma = _near_one(seed, excess)
+            z[0] *= 1e-4
+            circuit = Circuit(W, W_r, b=0.5, b0=1.0, sigma=sigma)
+            system = Reduced.of(circuit, z)
+            start = system.unknowns(_found_with(W, W_r, z, sigma).state)
+            assert len(newton_for_all(system, start[None])) == 1
 
 
 def test_a_circuit_with_parameters_out_of_their_domains_has_no_steady_state():

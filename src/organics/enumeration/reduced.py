@@ -21,6 +21,8 @@ from jaxtyping import Float
 
 from organics.circuit.circuit import Circuit, State
 
+_ROUNDED = 1e-3  # of `s`, of which 1e-12 counts as balanced
+
 
 class Reduced(NamedTuple):
     """The equations of a circuit under one drive, in float64: `c = (b0 sigma)^2`, `d = b z`."""
@@ -78,10 +80,11 @@ class Reduced(NamedTuple):
         return (v - at.p) + (1 - own) * at.q + own * at.p - others - self.d
 
     def terms(self, v: Float[np.ndarray, "k n"], at: "Values") -> Float[np.ndarray, "k n"]:
-        """The sum of the absolute values of the terms of `G`."""
+        """The sum of the absolute values of the terms of `G`; where `s` is close to 1, at least so
+        much that its rounding is small beside them."""
         own = np.abs(np.diag(self.W_r))
         q, p = np.abs(at.q), np.abs(at.p)
-        others = np.abs(1 - at.s) * (q @ np.abs(self.W_r).T - own * q)
+        others = np.maximum(np.abs(1 - at.s), _ROUNDED * at.s) * (q @ np.abs(self.W_r).T - own * q)
         sizes = np.abs(1 - np.diag(self.W_r)) * q + own * p
         return np.abs(v - at.p) + sizes + others + np.abs(self.d)
 
