@@ -14,12 +14,12 @@ CIRCUIT = "ORGaNICs, W_r = I"
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The runs that a study asks for, none of which is trained; 0.003 is the best rate."""
+    """The runs that a study asks for, none of which is trained; 0.006 is the best rate."""
     settings = []
 
     def run(setting, folder):
         settings.append(setting)
-        validated = 0.9 if setting.learning_rate == 0.003 else 0.8
+        validated = 0.9 if setting.learning_rate == 0.006 else 0.8
         return Run(setting, folder, untrained_report(setting, validated, 0.99), None)
 
     monkeypatch.setattr(tuned, "run", run)
@@ -34,7 +34,7 @@ def test_all_networks_have_the_same_effort(asked, tmp_path):
     found = measured(tmp_path)
     each = len(ROWS.learning_rates) + len(ROWS.seeds)
     assert len(found["rows"]) == 2 * len(NETWORKS) and len(asked) == each * len(found["rows"])
-    assert {row["learning_rate"] for row in found["rows"]} == {0.003}
+    assert {row["learning_rate"] for row in found["rows"]} == {0.006}
     kinds = {}
     for one in asked:
         rate = None if one.epochs == ROWS.epochs else one.learning_rate
