@@ -88,7 +88,8 @@ def test_the_trained_weights_have_the_accuracy_that_their_report_says(folder, mo
     right, loss = FIRST_ONES[folder.name]
     # another processor rounds otherwise, and an image or two are at the border of two classes
     assert found["accuracy"] == pytest.approx(right / FIRST, abs=1.5 / FIRST)
-    assert found["loss"] == pytest.approx(loss, rel=1e-3)
+    # products of 8 bits amplify what another processor rounds otherwise
+    assert found["loss"] == pytest.approx(loss, rel=1e-3 if config.products == "full" else 1e-2)
     report = RunFolder.open(folder).load_report()
     assert report is not None
     of_all = report["test_accuracy"]
