@@ -268,7 +268,7 @@ class Circuit(Areas):
         q, w = self.rectify(y), jnp.abs(self.own_recurrence)
         beside = jnp.abs(self.own_recurrence - 1) + w * root(a)
         own = jnp.minimum(beside, 1 + w * jnp.abs(gate(a))) * jnp.abs(q)
-        rounding = 4 * float(jnp.finfo(a.dtype).eps) ** 0.25 * root(a)
+        rounding = float(jnp.finfo(a.dtype).eps) ** 0.25 * root(a)
         others = jnp.maximum(jnp.abs(gate(a)), rounding) * self.from_others(q, sizes=True)
         return State(
             y=jnp.abs(self.b * z) + jnp.abs(y - q) + own + others,

@@ -318,15 +318,18 @@ def _balls(values: Values, z: np.ndarray, heard: Bool[np.ndarray, " n"]) -> Ball
 def _imbalance(
     values: Values, circuit: BallCircuit, state: Box, active: Bool[np.ndarray, " n"]
 ) -> tuple[list[arb], list[arb]]:
-    """The imbalance of each equation at a state, and the sum of its terms, written out here."""
+    """The imbalance of each equation at a state, and the sum of its terms, written out here; with
+    so much more that the rounding of `a` is below the tolerance."""
     y, a = state
+    rounding = float(np.finfo(values["W_r"].dtype).eps) ** 0.25
     q = [y if on else arb(0) for y, on in zip(y, active, strict=True)]
     left, terms = [], []
     for i, row in enumerate(exact(row) for row in values["W_r"]):
         gate = 1 - a[i].sqrt()
         heard = [gate * w * q for w, q in zip(row, q, strict=True)]
         left.append(circuit.d[i] - y[i] + _sum(heard))
-        terms.append(abs(circuit.d[i]) + abs(y[i]) + _sum(map(abs, heard)))
+        rounded = [rounding * a[i].sqrt() * w * q for w, q in zip(row, q, strict=True)]
+        terms.append(abs(circuit.d[i]) + abs(y[i]) + _sum(map(abs, [*heard, *rounded])))
     for i, row in enumerate(exact(row) for row in values["W"]):
         pooled = circuit.c[i] + _sum(w * q * q * a for w, q, a in zip(row, q, a, strict=True))
         left.append(pooled - a[i])
