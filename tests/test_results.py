@@ -50,6 +50,7 @@ FIRST_ONES = {
     "psmnist-cornn-128-seed0": (460, 0.265017),
     "psmnist-lstm-128-seed0": (452, 0.385015),
     "smnist-rows-pad1000-cornn-32-seed0": (364, 0.749874),
+    "smnist-rows-pad1000-organics-32-seed0": (475, 0.172609),
     "psmnist14-antisymmetric-64-seed0": (421, 0.506841),
     "psmnist14-cornn-64-seed0": (419, 0.491043),
     "psmnist14-lipschitz-clipped-64-seed0": (418, 0.514818),
