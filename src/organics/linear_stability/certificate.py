@@ -115,7 +115,7 @@ def certify(point: OperatingPoint, linear: Stability | None = None) -> Certifica
             "them."
         )
     structural = inert and system.has_identity_recurrence
-    T, margin, checks, holds = _certificate(linear, bool(inert), bool(structural))
+    T, margin, checks, holds = _certificate(linear, bool(inert))
     kind = "spectral"
     if structural:
         kind = "area by area" if isinstance(T, tuple) else "diagonal Lyapunov"
@@ -162,16 +162,16 @@ def _share_of_one_pool(point: OperatingPoint) -> float | None:
     return share if share > 0 else None
 
 
-@partial(jax.jit, static_argnums=(1, 2))
-def _certificate(linear: Stability, inert: bool, structural: bool):
-    """`T`, `margin`, `checks` and `holds` of a `Certificate`, area by area if `inert`; where the
-    proof is not `structural`, the eigenvalues must be trustworthy."""
+@partial(jax.jit, static_argnums=1)
+def _certificate(linear: Stability, inert: bool):
+    """`T`, `margin`, `checks` and `holds` of a `Certificate`, area by area if `inert`; without a
+    proof from the structure, the eigenvalues must be trustworthy."""
     point, system = linear.point, linear.point.system
     checks = {
         "steady state converged": point.converged,
         "spectral abscissa < 0": linear.spectral_abscissa < 0,
     }
-    if not structural:
+    if not (inert and system.has_identity_recurrence):
         checks["stable beyond rounding"] = linear.stable
     Ts, margins = [], []
     for k, area in enumerate(area_points(point) if inert else ()):
