@@ -69,3 +69,20 @@ def test_the_judge_refuses_a_state_that_is_off_in_a_small_component():
     assert right.imbalance < 1e-12 and right.distance < 1e-12 and right.stable is True
     wrong = extremes.judge(one, drives[0], y * [2e-3, 1.0], np.full(2, a), True)
     assert wrong.imbalance > 0.9 and wrong.distance > 0.4
+
+
+def test_the_judge_takes_a_neuron_for_active_whose_drive_is_within_the_rounding_of_its_terms():
+    """Two inputs of 1e5 cancel. A drive of 1e-4 is lost in their rounding, one of 100 is not."""
+    one = {name: np.ones(3, "float32") for name in ("b", "b0", "tau_y", "tau_a")}
+    one |= {
+        "sigma": np.float32([1e5, 1.0, 1.0]),
+        "W": np.zeros((3, 3), "float32"),
+        "W_r": np.float32([[0, 1, -1], [0, 0, 0], [0, 0, 0]]),
+    }
+    y, a = np.float32([0, 1, 1]), np.float32([1e10, 1, 1])
+    lost = extremes.judge(one, np.float32([1e-4, 1, 1]), y, a, True)
+    assert lost.stable is True and lost.distance < 1e-8
+    seen = extremes.judge(one, np.float32([100, 1, 1]), y, a, True)
+    assert seen.imbalance > 1e-4 and seen.distance > 1e-4
+    main = extremes.judge(one, np.float32([100, 1, 1]), y, a, False)
+    assert main.imbalance > 1e-4 and main.distance > 1e-4

@@ -8,8 +8,9 @@ are compared with ball arithmetic, which does not depend on how a state was foun
 
 * each equation must balance at the state, relative to the terms of its own row,
   `|b_i z_i|`, `|y_i|` and `|1 - sqrt(a_i)| sum_j |W_r,ij| |q_j|`, and likewise for `a_i`;
-* Krawczyk's test must enclose a steady state around it, with the same active neurons, and the state
-  must be near it, relative to the same terms;
+* Krawczyk's test must enclose a steady state around it, and the state must be near it, relative to
+  the same terms; the same neurons must be active there, except those whose `y_i` is within the
+  rounding of its terms of 0;
 * the Lyapunov inequality of `organics.proofs.lyapunov` tells whether it is stable; in the
   rectified model, where some `y_i` is 0, for each combination of their slopes, unless it is clear
   that these neurons fade.
@@ -18,6 +19,7 @@ It also counts stable steady states that are found but not called stable.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -238,26 +240,49 @@ def judge(
     rectified: bool,
 ) -> Judgement:
     """Judge one claim, of a circuit with these parameters, in ball arithmetic."""
-    active = y > 0 if rectified else np.ones(len(y), bool)
+    said = y > 0 if rectified else np.ones(len(y), bool)
     found, imbalance = None, float("inf")
     for bits in _BITS:
         with precision(bits):
-            # without its silent neurons, the circuit is one of the main model
-            circuit = _balls(values, z, active)
             claimed = Box(exact(y), exact(a))
-            imbalance = _largest(*_imbalance(values, circuit, claimed, active))
-            numbers, _ = enclose(circuit, np.asarray([*y, *a], float))
-            if numbers is None or not _consistent(Box.of(numbers), active, rectified):
-                continue
-            box = Box.of(numbers)
-            moved = [abs(x - x_0) for x, x_0 in zip([*box.y, *box.a], [*y, *a], strict=True)]
-            _, terms = _imbalance(values, circuit, box, active)
-            distance = _largest(moved, terms)
-            stable = _stable(values, z, box, active)
-            found = Judgement(imbalance, distance, stable)
-            if stable is not None:
-                return found
+            left, terms = _imbalance(values, _balls(values, z, said), claimed, said)
+            imbalance = _largest(left, terms)
+            open_signs = _open_signs(y, terms, _tolerance(z.dtype)) if rectified else []
+            for active in _patterns(said, open_signs):
+                # without its silent neurons, the circuit is one of the main model
+                circuit = _balls(values, z, active)
+                numbers, _ = enclose(circuit, np.asarray([*y, *a], float))
+                if numbers is None or not _consistent(Box.of(numbers), active, rectified):
+                    continue
+                box = Box.of(numbers)
+                moved = [abs(x - x_0) for x, x_0 in zip([*box.y, *box.a], [*y, *a], strict=True)]
+                _, terms = _imbalance(values, circuit, box, active)
+                stable = _stable(values, z, box, active)
+                found = Judgement(imbalance, _largest(moved, terms), stable)
+                if stable is not None:
+                    return found
+                break
     return Judgement(imbalance, float("inf"), None) if found is None else found
+
+
+def _tolerance(kind: np.typing.DTypeLike) -> float:
+    return float(np.finfo(kind).eps) ** _ROUNDING
+
+
+def _open_signs(y: Float[np.ndarray, " n"], terms: list[arb], tolerance: float) -> list[int]:
+    """The neurons whose `y_i` may be rounded across 0."""
+    return [i for i, y_i in enumerate(y) if abs(float(y_i)) <= tolerance * terms[i]]
+
+
+def _patterns(
+    active: Bool[np.ndarray, " n"], open_signs: list[int]
+) -> Iterator[Bool[np.ndarray, " n"]]:
+    """Which neurons are active: as given, then with any of these the other way."""
+    for k in range(len(open_signs) + 1):
+        for chosen in combinations(open_signs, k):
+            other = active.copy()
+            other[list(chosen)] ^= True
+            yield other
 
 
 _COUNTS = (
@@ -270,7 +295,7 @@ def _judged(sample: Sample, kind: Kind, rectified: bool, n: int, count: int) -> 
     rng = np.random.default_rng([sample.seed, n, rectified, np.dtype(kind).itemsize])
     values, drives = random_circuits(rng, n, count, kind)
     claim = claims(values, drives, rectified, sample.relaxation_steps)
-    tolerance = float(np.finfo(kind).eps) ** _ROUNDING
+    tolerance = _tolerance(kind)
     counts: Counter[str] = Counter()
     imbalances, distances, wrong = [0.0], [0.0], []
     for i in np.flatnonzero(claim.converged):
