@@ -1,5 +1,6 @@
 """A trained network as a file of another program: it computes the same, or nothing is written."""
 
+import dataclasses
 import importlib
 import importlib.util
 import json
@@ -15,7 +16,7 @@ from organics import cli
 from organics.data.own.preparation import Preparation
 from organics.exports import as_stablehlo, as_torch, export
 from organics.models import build, build_sequence
-from organics.training.config import FileConfig, GivenConfig
+from organics.training.config import FileConfig, GivenConfig, TaskConfig
 from organics.training.evaluation import build_model, load_model
 from organics.training.run_folder import RunFolder
 
@@ -120,6 +121,16 @@ def test_numbers_that_float32_does_not_hold_are_refused(prepared, words, tmp_pat
     with pytest.raises(ValueError, match=f"cannot be exported: .*{words}"):
         export.export_run(folder.path, "stablehlo", tmp_path / "network")
     assert not (tmp_path / "network").exists()
+
+
+def test_networks_of_tasks_are_exported_as_plain_equations(tmp_path):
+    config = TaskConfig(task="adding", units=3, products="bfloat16", memory="less")
+    folder = RunFolder.create(tmp_path / "run", config)
+    folder.save_model(build_model(config), 1)
+    plain = dataclasses.replace(config, backend="scan", memory="more", products="full")
+    found = jax.tree.structure(export._network(folder).model)
+    assert found == jax.tree.structure(build_model(plain))
+    assert found != jax.tree.structure(build_model(config))
 
 
 @formats

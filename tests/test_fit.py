@@ -327,6 +327,13 @@ class Linear(eqx.Module):
         return self.weight @ (jnp.sum(jnp.where(goes, x, 0), axis=0) / length.astype(x.dtype))
 
 
+class Overflowing(eqx.Module):
+    weight: jax.Array
+
+    def __call__(self, x):
+        return self.weight @ x * 1e3
+
+
 def test_any_module_is_fitted_and_loaded_again(tmp_path):
     arrays = waves()
     module = Linear(jnp.zeros((2, 2), jnp.float32))
@@ -352,12 +359,53 @@ def test_any_module_is_fitted_and_loaded_again(tmp_path):
         fit(module, x, labels, lengths=lengths, out=tmp_path / "run", resume=True, **settings)
 
 
+def test_a_run_knows_the_constants_of_its_model(tmp_path):
+    """A folder has the arrays alone; other constants make another network of them."""
+    arrays = waves()
+    settings = {"lengths": arrays["lengths"], "out": tmp_path / "run", "epochs": 2,
+                "batch_size": 41, "progress": False}  # fmt: skip
+
+    def layer(**constants):
+        given = {"recurrent": "identity", "dt_tau_max_y": 0.5, "dtype": np.float32} | constants
+        return nn.ORGaNICs(2, 3, key=jr.key(0), **given)
+
+    fitted = fit(layer(), arrays["x"], arrays["y"], **settings)
+    same = organics.load_run(tmp_path / "run", layer(backend="scan"))
+    x = np.nan_to_num(arrays["x"], nan=100.0)
+    np.testing.assert_allclose(same.probabilities(x), fitted.probabilities(x), rtol=1e-4)
+    for wrong, words in (
+        (layer(sigma=0.5), "`cells.0.sigma` is 0.5, in the run 1.0"),
+        (layer(rectified=False), "`options.rectified` is False, in the run True"),
+        (Linear(jnp.zeros((2, 2))), r"its class is .*Linear, in the run .*ORGaNICs"),
+    ):
+        with pytest.raises(ValueError, match=f"`model` is another one than that of .*: {words}"):
+            organics.load_run(tmp_path / "run", wrong)
+    with pytest.raises(ValueError, match="constants"):
+        fit(layer(sigma=0.5), arrays["x"], arrays["y"], resume=True, **settings)
+
+
+def test_scores_that_are_not_finite_are_no_class():
+    x, y = np.random.default_rng(0).normal(size=(24, 2)), np.arange(24) % 2
+    settings = {"epochs": 1, "batch_size": 6, "target": "classes", "progress": False}
+    huge = np.where(np.arange(4)[:, None] == 2, 3e37, x[:4])
+    made = {"x_test": huge, "y_test": np.zeros(4, int)}
+    found = fit(Overflowing(jnp.ones((2, 2), jnp.float32)), x, y, **made, **settings)
+    assert np.isnan(found.probabilities(huge)[2]).all()
+    with pytest.raises(ValueError, match=r"`x`, row 2: .* not finite \(1 of 4 rows\)"):
+        found.predict(huge)
+    assert found.predict(huge[:2]).shape == (2,)
+    assert found.report.test_accuracy <= 0.75 and found.report.classes["0"] <= 0.75
+
+
 def test_what_does_not_fit_is_refused_by_fit():
     x, y = np.eye(6), np.arange(6) % 3
     model = models.build("mlp", 6, layers=(3,), encoder=(4,), key=jr.key(0), dtype=np.float32)
     for wrong, words in (
         ({}, "`model` is for 10 classes at the last step, but `y` holds 3 classes"),
         ({"x_test": x}, "`x_test` and `y_test` must be given together"),
+        ({"lengths_test": [1]}, "`lengths_test` must be given with `x_test`"),
+        ({"x_test": x, "y_test": y, "lengths": [1] * 6}, "`lengths_test` must be given, as"),
+        ({"x_test": x, "y_test": y, "test_share": 0.5}, "`test_share` must not be given"),
         ({"model": jnp.sum}, "`model` must be an Equinox module"),
         ({"outputs": 3, "model": Linear(jnp.zeros(1))}, "`outputs` must not be given"),
         ({"lengths": [1] * 6}, "`lengths` is of sequences"),

@@ -1,5 +1,6 @@
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
@@ -160,3 +161,20 @@ def test_what_is_lost_is_not_right():
     assert metrics["accuracy"] == 1 / 4
     right, wrong = np.log1p(np.exp(-2.0)), np.log1p(np.exp(2.0))
     np.testing.assert_allclose(loss, (3 * right + wrong) / 4, rtol=1e-12)
+    for bad in (np.nan, np.inf):
+        logits[0, 0] = bad
+        assert jax.jit(Target(size=2).loss)(logits, labels)[1]["accuracy"] == 2 / 4
+
+
+@pytest.mark.parametrize(
+    ("target", "outputs", "wanted"),
+    [
+        (Target("numbers", 1), (4, 1), (4,)),
+        (Target("numbers", 3), (3, 3), (3,)),
+        (Target("classes", 3), (4, 3), (4, 1)),
+        (Target("classes", 3, "every"), (4, 2, 3), (4,)),
+    ],
+)
+def test_what_is_wanted_has_the_shape_of_what_is_said(target, outputs, wanted):
+    with pytest.raises(ValueError, match=r"`wanted` must have shape .*, not \("):
+        target.loss(jnp.zeros(outputs), jnp.zeros(wanted, int))

@@ -179,12 +179,16 @@ def test_classes_of_any_hashable_type_come_back():
     for labels, kind in (
         ([3, -1] * 3, "int"), ([True, False] * 3, "bool"), ([0.5, 1.5] * 3, "float"),
         (["b", "a"] * 3, "text"), (np.array([b"b", b"a"] * 3), "text"),
+        (np.array([0.1, 0.7] * 3, "float32"), "float32"), ([0.0, 1e19] * 3, "float"),
+        (np.array([0, 2**64 - 1] * 3, "uint64"), "uint64"),
+        (np.array([np.int64(3), np.int64(-1)] * 3, object), "int"),
     ):  # fmt: skip
         content = checked(Content("toy", Part(x, labels)))
         meant = meaning(content, "classes")
         back = Preparation((), (), meant.names, meant.label_type).labels(meant.train.y)
         assert meant.label_type == kind
         assert [str(label) for label in back] == [str(label) for label in content.train.y]
+        assert np.all(back == content.train.y)
     mixed = [("a", 1), int, "a"] * 2
     meant = meaning(checked(Content("toy", Part(x, mixed))))
     assert meant.outputs == 3 and meant.label_type == "text"
@@ -347,6 +351,8 @@ ARRAYS = {
     "lengths of others": ({"x": S, "y": Y[:6], "lengths": [1] * 5}, ["`lengths`", "(6,)"]),
     "lengths of vectors": ({"x": X, "y": Y, "lengths": [1] * 12}, ["`lengths`", "sequences"]),
     "one-hot": ({"x": X, "y": np.eye(3, dtype=int)[Y]}, ["`y`", "(12, 3)", "argmax"]),
+    "classes in another encoding": (
+        {"x": X, "y": np.array([b"\xe4", b"\xf6", b"x"] * 4)}, ["`y`, row 0", "not in UTF-8"]),
     "only in the test": (
         {"x": X, "y": Y, "x_test": X, "y_test": np.arange(12)}, ["`y_test`, row 2", "'2'"]),
     "other features": ({"x": X, "y": Y, "x_test": S[:, 0, :1], "y_test": Y[:6]}, ["`x_test`"]),
@@ -401,6 +407,7 @@ def changed(line, column, value):
 
 TABLES = {
     "text": (changed(3, 2, "x"), ["line 3", "`u`", "finite number, not 'x'"]),
+    "grouped digits": (changed(3, 2, "1_0"), ["line 3", "`u`", "finite number, not '1_0'"]),
     "missing": (changed(4, 2, " "), ["line 4", "`u` is missing"]),
     "infinite": (changed(5, 2, "-inf"), ["line 5", "`u`", "-inf"]),
     "no class": (changed(6, 3, ""), ["line 6", "`y` is missing"]),
@@ -470,7 +477,7 @@ def test_series_that_cannot_be_learned_from(tmp_path, case):
         ("@classLabel true a b\n@data\n", ["no cases"]),
         ("@targetLabel true\n@data\n1,2:x\n", ["line 3", "number to be learned", "'x'"]),
         (
-            "@equalLength true\n@classLabel true a b\n@data\n1,2:a\n1:b\n",
+            "@equalLength True\n@classLabel true a b\n@data\n1,2:a\n1:b\n",
             ["line 5", "@equalLength"],
         ),
     ],

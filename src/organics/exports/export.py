@@ -18,7 +18,7 @@ from organics.errors import ExportFailed
 from organics.files.atomic import write_atomically
 from organics.models import Predictor
 from organics.names import ExportFormat
-from organics.training.config import FileConfig, GivenConfig, SequenceConfig
+from organics.training.config import FileConfig, GivenConfig, SequenceConfig, TaskConfig
 from organics.training.evaluation import build_model, input_shape
 from organics.training.fitted import preparation_of
 from organics.training.run_folder import RunFolder
@@ -179,7 +179,8 @@ def _require_held(folder: RunFolder, preparation: Preparation | None) -> None:
 def _network(folder: RunFolder) -> Network:
     """The best model of a run, with its recurrence as plain equations."""
     config = folder.config
-    if isinstance(config, SequenceConfig) or (isinstance(config, FileConfig) and config.steps):
+    of_sequences = isinstance(config, SequenceConfig | TaskConfig)
+    if of_sequences or (isinstance(config, FileConfig) and config.steps):
         config = dataclasses.replace(config, backend="scan", memory="more", products="full")
     model = folder.load_model(eqx.filter_eval_shape(build_model, config))
     return Network(model, input_shape(config), preparation_of(folder))

@@ -61,8 +61,16 @@ class Target:
         cross-entropy; only `valid` examples can count as right. For numbers, `wanted` has the shape
         of the outputs, and the loss is the mean squared error. At every step they are first
         averaged over the steps of each sequence: the first of its `lengths`, those that `marks`
-        count, or all.
+        count, or all. Outputs that are not finite are never right.
+
+        Raises `ValueError` if `wanted` has another shape.
         """
+        shape = outputs.shape if self.kind == "numbers" else outputs.shape[:-1]
+        if wanted.shape != shape:
+            raise ValueError(
+                f"`wanted` must have shape {shape} for {self.kind}, as `outputs` have shape "
+                f"{outputs.shape}, not {wanted.shape}."
+            )
         goes = None
         if self.at == "every" and lengths is not None:
             goes = within(lengths, outputs.shape[1])
@@ -73,6 +81,7 @@ class Target:
             scores = jax.nn.log_softmax(outputs)
             loss = -jnp.take_along_axis(scores, wanted[..., None], axis=-1)[..., 0]
             right = jnp.argmax(outputs, axis=-1).astype(wanted.dtype) == wanted
+            right = right & jnp.all(jnp.isfinite(outputs), axis=-1)  # of NaN, `argmax` is 0
             if self.at == "last":
                 right = right & valid
             name, measured = "accuracy", right.astype(outputs.dtype)

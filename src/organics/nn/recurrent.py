@@ -292,7 +292,8 @@ class Cell(eqx.Module):
         return jax.nn.sigmoid(raw)
 
     def bounded_input(self, x: Float[Array, "*batch m"]) -> Float[Array, "*batch m"]:
-        """The input as the drive sees it: with a unit drive, scaled to `|W_zx x| <= 1`."""
+        """The input as the drive sees it: with a unit drive, scaled to `|W_zx x| <= 1`, up to the
+        rounding of `x`, which matters where `W_zx` takes nearly all of it away."""
         if not self.unit_drive:
             return x
         # scaled by the largest entry first, so that the square does not overflow

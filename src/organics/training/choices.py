@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from organics.arguments import nearest
+from organics.data.own.content import Content
 from organics.data.own.meaning import Meaning, meaning
 from organics.data.own.read import read
 from organics.training.config import FileConfig, OwnConfig
@@ -36,6 +37,7 @@ def task_of_file(path: str | Path, test: str | Path | None = None, **settings: A
     other = _test_beside(path) if test is None else Path(test).expanduser().resolve()
     digest = sums_of(path, other)
     content = read(path, other)
+    require_no_share(content, settings)
     meant = meaning(content, settings.pop("target", None), settings.pop("at", None))
     facts = {
         "data": str(path),
@@ -61,6 +63,12 @@ def with_settings(
         if name in facts:
             raise ValueError(f"`{name}` must not be given: it follows from the data.")
     return kind(**{**chosen, **settings, **facts})
+
+
+def require_no_share(content: Content, settings: dict[str, Any]) -> None:
+    """Refuse a share of test examples where there is a test set."""
+    if content.test is not None and "test_share" in settings:
+        raise ValueError(f"{content.source}: `test_share` must not be given: there is a test set.")
 
 
 def facts_of(meant: Meaning) -> dict[str, Any]:

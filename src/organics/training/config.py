@@ -171,6 +171,11 @@ class TrainConfig(Optimization, _StaticNetwork):  # the fields of the last come 
                 "`layers` of the model ssn must be two numbers, those of its excitatory and "
                 f"inhibitory units, not {self.layers}."
             )
+        if self.model != "organics" and self.recurrent != "identity":
+            raise ValueError(
+                f"`recurrent` must not be {self.recurrent} for the model {self.model}, which has "
+                "no circuits."
+            )
 
     @property
     def clipped_at(self) -> float | None:
@@ -592,6 +597,8 @@ class GivenConfig(_OwnExamples, Optimization):
 
     model: str = ""
     """Name of the model's class."""
+    constants: tuple[tuple[str, str], ...] = ()
+    """Paths and values of what the model computes with besides its arrays."""
     clip_norm: Positive | None = None
     """Clip gradients at this norm."""
     schedule: Schedule = "warmup-cosine"
@@ -634,7 +641,7 @@ AnyConfig = TrainConfig | SequenceConfig | TaskConfig | OwnConfig
 _LATER = (
     "optimizer", "momentum", "drops", "drop_factor", "raw_pixels", "patience",
     "initial_time_constants", "pad_to", "noise", "products", "input_noise", "sigma",
-    "initial_normalization",
+    "initial_normalization", "constants",
 )  # fmt: skip
 """What settings of earlier versions lack: they were trained with the defaults."""
 

@@ -144,6 +144,7 @@ def figures(model: Any, sets: Sets, examples: Source) -> dict[str, Any]:
             "guessing": _root_mean_square(right - mean),
         }
     right = np.argmax(outputs, axis=-1)[counts] == wanted
+    right &= np.all(np.isfinite(outputs[counts]), axis=-1)
     trained = np.asarray(sets.training.labels)[_counts(sets.training, model.target.at)]
     by_class = {
         name: float(np.mean(right[wanted == i]))

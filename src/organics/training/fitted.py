@@ -17,8 +17,9 @@ from organics.data.own.preparation import Preparation
 from organics.models import Model, Plain, Predictor, SequenceClassifier, Target
 from organics.names import ReadAt, TargetKind
 from organics.nn.protocols import SequenceLayer
-from organics.training.choices import chosen_for, facts_of, with_settings
+from organics.training.choices import chosen_for, facts_of, require_no_share, with_settings
 from organics.training.config import AnyConfig, GivenConfig
+from organics.training.constants import constants
 from organics.training.evaluation import load_model, outputs_for
 from organics.training.loop import run
 from organics.training.report import NumbersReport, Outcome, Report, TaskReport
@@ -62,23 +63,31 @@ class Fitted:
         in the middle if they are read at every step.
 
         Raises `ValueError`, naming the argument and the row, for inputs of another shape or type,
-        or that are not finite.
+        or that are not finite; and if the scores of classes are not finite.
         """
         outputs = self._outputs(x, lengths)
         if self.model.target.kind == "classes":
+            lost = np.array([not np.all(np.isfinite(one)) for one in outputs])
+            if np.any(lost):
+                raise ValueError(
+                    f"`x`, row {np.argmax(lost)}: the model's scores of the classes are not finite "
+                    f"({np.sum(lost)} of {len(lost)} rows)."
+                )
             return self._labels(np.argmax(outputs, axis=-1))
         return outputs if self.preparation is None else self.preparation.numbers(outputs)
 
     def probabilities(self, x: Any, lengths: Any = None) -> np.ndarray:
         """The probability of each class, (count, classes), with an axis of time in the middle if
-        they are read at every step. Arguments and errors are those of `predict`.
+        they are read at every step; NaN where the scores are not finite. Arguments and other errors
+        are those of `predict`.
 
         Raises `ValueError` also if the model predicts numbers.
         """
         if self.model.target.kind != "classes":
             raise ValueError("`probabilities` are of classes; this model predicts numbers.")
         scores = np.asarray(self._outputs(x, lengths), np.float64)
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        with np.errstate(invalid="ignore"):  # NaN stays NaN
+            weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         return weights / weights.sum(axis=-1, keepdims=True)
 
     def _labels(self, numbers: np.ndarray) -> np.ndarray:
@@ -113,6 +122,7 @@ def load_run(folder: str | Path, model: Any = None) -> Fitted:
                 f"`model` must be given: the run in {folder} trained a {config.model} that was "
                 "given in Python."
             )
+        _require_alike(model, config, run_folder.path)
         task = Given(config, _as_model(model, _target(config), config.seed))
     elif model is not None:
         raise ValueError(f"`model` must not be given: the run in {folder} has its own.")
@@ -185,8 +195,13 @@ def fit(
     if x_test is not None or y_test is not None:
         if x_test is None or y_test is None:
             raise ValueError("`x_test` and `y_test` must be given together.")
+        if lengths is not None and lengths_test is None:
+            raise ValueError("`lengths_test` must be given, as `lengths` are.")
         test = Part(x_test, y_test, lengths_test)
+    elif lengths_test is not None:
+        raise ValueError("`lengths_test` must be given with `x_test`.")
     content = checked(Content(_ARRAYS, Part(x, y, lengths), test))
+    require_no_share(content, settings)
     own: Target | None = model.target if isinstance(model, Predictor) else None
     target = target or (own and own.kind)
     at = at or (own and own.at)
@@ -194,7 +209,12 @@ def fit(
     wanted = Target(meant.target, meant.outputs, meant.at)
     if own is not None and own != wanted:
         raise ValueError(f"`model` is for {_words(own)}, but `y` holds {_words(wanted)}.")
-    known = {"data_sha256": _sum_of(content), "model": type(model).__name__, **facts_of(meant)}
+    known = {
+        "data_sha256": _sum_of(content),
+        "model": type(model).__name__,
+        "constants": tuple(constants(model)),
+        **facts_of(meant),
+    }
     config = with_settings(GivenConfig, chosen_for(meant), settings, known)
     task = Given(config, _as_model(model, wanted, config.seed), content)
     with tempfile.TemporaryDirectory() as scratch:
@@ -212,9 +232,22 @@ def _as_model(model: Any, target: Target, seed: int) -> Predictor:
     if isinstance(model, Predictor):
         return model
     if isinstance(model, SequenceLayer):
-        kind: Any = floating_dtype(model)
+        kind = np.dtype(floating_dtype(model)).type
         return SequenceClassifier(model, target=target, key=jr.key(seed), dtype=kind)
     return Plain(model, target)
+
+
+def _require_alike(model: Any, config: GivenConfig, path: Path) -> None:
+    """Refuse a model that is not that of the run; older and newer versions of a class may have
+    other constants."""
+    here, there = dict(constants(model)), dict(config.constants)
+    for name in sorted(here.keys() & there.keys()):
+        if here[name] != there[name]:
+            what = f"`{name}`" if name else "its class"
+            raise ValueError(
+                f"`model` is another one than that of the run in {path}: {what} is {here[name]}, "
+                f"in the run {there[name]}."
+            )
 
 
 def _target(config: GivenConfig) -> Target:

@@ -172,15 +172,27 @@ def _wanted(refuse: _Refusal, name: str, given: Any) -> np.ndarray:
     if y.ndim == 0 or not y.size:
         raise refuse(f"`{name}` must have a class or numbers for each row of `x`; it has none.")
     if y.dtype.kind == "S":
-        y = np.char.decode(y, "utf-8", "replace")
+        y = _decoded(refuse, name, y)
     if y.dtype.kind not in "biufUO":
         raise refuse(f"`{name}` must be made of classes or numbers, not of {_words(y)}.")
     if y.dtype.kind == "O":
+        y = _of_objects(y.reshape(-1)).reshape(y.shape)
         each = y.size // len(y)
         for i, label in enumerate(y.flat):
             if not _is_hashable(label) or label is None or label != label:
                 raise refuse.at(name, i // each, f"{label!r:.60} cannot be a class.")
     return y
+
+
+def _decoded(refuse: _Refusal, name: str, y: np.ndarray) -> np.ndarray:
+    try:
+        return np.char.decode(y, "utf-8")
+    except UnicodeDecodeError:
+        for row, one in enumerate(y):
+            for label in np.atleast_1d(one).flat:
+                if "\ufffd" in label.decode("utf-8", "replace"):
+                    raise refuse.at(name, row, f"{label!r:.60} is not in UTF-8.") from None
+        raise
 
 
 _FOR_ARRAYS = (int, float, list, np.ndarray, np.generic)

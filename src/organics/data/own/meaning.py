@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from organics.data.own.content import Content, Part, is_of_steps
+from organics.data.own.preparation import LABEL_TYPES
 from organics.names import ReadAt, TargetKind
 
 # whole numbers are classes if there are few, or on average so many examples of each
@@ -20,7 +21,7 @@ class Meaning(NamedTuple):
         steps, features: number of steps of the longest sequence, 0 for vectors; of inputs at each.
         outputs: number of classes, or of numbers.
         names: the classes in order, as text; empty for numbers.
-        label_type: type of the classes: "int", "bool", "float" or "text".
+        label_type: type of the classes, one of `LABEL_TYPES` or "text".
         train, test: examples whose `y` holds the numbers of classes, (count,), or numbers, (count,
             k); at every step with an axis of time in the middle.
     """
@@ -155,7 +156,7 @@ def _valid(part: Part, y: np.ndarray) -> Any:
 
 def _labels(refuse: Any, y: np.ndarray) -> Any:
     """The classes in order."""
-    if y.dtype.kind == "f" and np.array_equal(y, np.round(y)):
+    if y.dtype.kind == "f" and np.array_equal(y, np.round(y)) and np.all(np.abs(y) < 2.0**63):
         y = y.astype(np.int64)
     if y.dtype.kind == "O":
         found = list(dict.fromkeys(y.flat))
@@ -174,6 +175,8 @@ def _type_of(labels: Any) -> str:
     if isinstance(labels, list):
         kinds = {type(label).__name__ for label in labels}
         return kinds.pop() if len(kinds) == 1 and kinds <= {"int", "bool", "float"} else "text"
+    if labels.dtype.name in LABEL_TYPES:
+        return labels.dtype.name
     return {"i": "int", "u": "int", "b": "bool", "f": "float"}.get(labels.dtype.kind, "text")
 
 

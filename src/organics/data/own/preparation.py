@@ -13,7 +13,11 @@ from organics.files.plain import as_plain
 from organics.settings import fields_of
 
 _AT_ONCE = 1 << 22  # numbers converted at once
-_TYPES = {"int": np.int64, "bool": np.bool_, "float": np.float64}
+LABEL_TYPES = {
+    "int": np.int64, "uint64": np.uint64, "bool": np.bool_,
+    "float": np.float64, "float32": np.float32, "float16": np.float16,
+}  # fmt: skip
+"""Types of classes other than text; the shorter floats are not equal to what they look like."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Preparation:
     Attributes
         mean, scale: of each feature; a network takes `(x - mean) / scale`.
         classes: names of the classes, in the order of the outputs; empty for numbers.
-        label_type: type of the classes: "int", "bool", "float" or "text".
+        label_type: type of the classes, one of `LABEL_TYPES` or "text".
         target_mean, target_scale: of each number; a network gives `(y - mean) / scale`.
         features: names of the features; empty if they have none.
     """
@@ -96,7 +100,7 @@ class Preparation:
         names = list(self.classes)
         if self.label_type == "bool":
             return np.array([name == "True" for name in names])[numbers]
-        kind = _TYPES.get(self.label_type)
+        kind = LABEL_TYPES.get(self.label_type)
         return np.array(names if kind is None else [kind(name) for name in names])[numbers]
 
 

@@ -55,7 +55,7 @@ def read_series(path: Path) -> Content:
                 f"{path}, line {case.line} has {len(case.values) // case.steps} dimensions; the "
                 f"first case has {dimensions}."
             )
-        if properties.get("equallength") == "true" and case.steps != cases[0].steps:
+        if properties.get("equallength", "").lower() == "true" and case.steps != cases[0].steps:
             raise ValueError(
                 f"{path}, line {case.line} has {case.steps} steps, the first {cases[0].steps}, "
                 "but it says @equalLength true."

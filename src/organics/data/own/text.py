@@ -9,7 +9,7 @@ def finite(text: str, what: str) -> float:
     """The number in `text`. Raises `ValueError`, beginning with `what`, if it is missing or not
     finite."""
     try:
-        value = float(text)
+        value = math.nan if "_" in text else float(text)  # Python's own digits grouping
     except ValueError:
         value = math.nan
     if math.isfinite(value):
