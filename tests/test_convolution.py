@@ -7,6 +7,7 @@ import pytest
 from programs import solve
 
 from organics.circuit.circuit import Circuit
+from organics.circuit.weights import Convolution
 from organics.linear_stability.certificate import certify
 from organics.nn import NormalizationConv2d
 from organics.rest.search import steady_state
@@ -171,3 +172,18 @@ def test_an_image_with_other_channels_is_refused():
         match=r"`x` must have shape \(2, height, width\), not \(3, 4, 6",
     ):
         layer(jnp.zeros((3, HEIGHT, WIDTH)))
+
+
+def test_a_sum_of_positive_products_is_not_negative():
+    """By the Fourier transform, rounding is that of the largest: a dark border beside it."""
+    image = np.zeros((24, 24), "float32")
+    image[2:4, 2:4] = 1e6
+    weights = Convolution(np.full((1, 1, 9, 9), 0.1, "float32"), 24, 24)
+    found = np.asarray(weights.apply(jnp.asarray(image.reshape(-1))))
+    right = np.asarray(weights.as_matrix()).astype(float) @ image.reshape(-1)
+    assert np.min(found) >= 0
+    np.testing.assert_allclose(found, right, atol=1e-5 * right.max())
+    signed = Convolution(-np.full((1, 1, 9, 9), 0.1, "float32"), 24, 24)
+    np.testing.assert_allclose(
+        signed.apply(jnp.asarray(image.reshape(-1))), -right, atol=1e-5 * right.max()
+    )

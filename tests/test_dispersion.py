@@ -359,3 +359,17 @@ def test_the_command(capsys, tmp_path):
 def test_the_command_refuses_by_name(words, said, capsys):
     file, *options = words
     assert said in answer(capsys, RING.with_name(file), *options, code=2).err
+
+
+def test_a_kink_at_the_end_of_a_scan_is_no_lost_state():
+    """Without drive nothing happens; with little, a wave grows at once, up to the onset."""
+    transfer = np.ones((1, 32))
+    transfer[0, [4, -4]] = 2.9
+    pool = Convolution(np.full((1, 1, 1, 32), 1 / 32), 1, 32, "periodic")
+    W_r = Convolution.from_transfer(transfer)
+    ring = Circuit(pool, W_r, 1.0, 1.0, 0.1, tau_y=2.0, tau_a=2.0, rectified=True)
+    for bounds in ((0.0, 2.0), (-2.0, 2.0)):
+        scan = wave_onsets(ring, np.full(32, 0.6), "z", bounds, points=5)
+        (onset,) = scan.onsets
+        assert not scan.ends
+        assert onset.wave.periods == (0, 4) and 1 < onset.value < 1.5

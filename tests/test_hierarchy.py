@@ -421,3 +421,23 @@ def test_branches_over_feedback_meet_the_folds_and_the_hopf_point():
     assert abs(hopf.parameter - 1.437846) < 1e-6
     assert hopf.frequency_hz is not None
     assert abs(hopf.frequency_hz - 1000 * 0.094170 / (2 * np.pi)) < 0.01
+
+
+@pytest.mark.parametrize("form", [{"gamma": 0.5}, {"form": "additive", "gamma": 0.3}])
+def test_a_silent_neuron_that_would_sustain_itself_makes_a_hierarchy_unstable(form):
+    """It has no drive, and nothing reaches it: to the left of `y = 0` it decays, but to the right
+    it grows if its own weight is 2, and not if it is 1/2."""
+    for own, stays in ((2.0, False), (0.5, True)):
+        area = Circuit(0.3 * np.eye(2), np.diag([1.0, own]), sigma=0.1, rectified=True)
+        top = Circuit(np.ones((1, 1)), sigma=0.1, rectified=True)
+        both = Hierarchy([area, top], [np.array([[1.0, 0.0]])], [np.array([[0.5], [0.0]])], **form)
+        begin = (
+            State(np.array([1.8, 0.0]), np.array([0.08, 0.0025])),
+            State(np.array([0.5]), np.array([0.3])),
+        )
+        point = steady_state(both, np.array([1.0, 0.0]), start=begin)
+        assert point.converged and stability(point).stable == stays
+        assert certify(point).holds == stays
+        moved = eqx.tree_at(lambda s: s[0].y, point.state, point.state[0].y.at[1].add(1e-6))
+        end = simulate(both, point.z, np.array([0.0, 100.0]), moved).state[0].y[-1, 1]
+        assert (end < 1e-6) == stays

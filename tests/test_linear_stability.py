@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from organics.circuit.circuit import Circuit, State, random_drive
-from organics.circuit.weights import Diagonal
+from organics.circuit.weights import Diagonal, LowRank
 from organics.linear.jacobian import imbalance_jacobian, jacobian
 from organics.linear_stability.certificate import certify
 from organics.linear_stability.energy import energy
@@ -22,7 +22,7 @@ from organics.linear_stability.verification import verify
 from organics.planar import fixed_points_2d
 from organics.rest.closed_form import closed_form
 from organics.rest.point import OperatingPoint, SteadyState
-from organics.rest.search import steady_state
+from organics.rest.search import given_state, steady_state
 from organics.simulation.ode import simulate
 
 sizes = st.sampled_from([1, 2, 12])  # a new size costs seconds, whatever is computed
@@ -817,3 +817,39 @@ def test_a_step_needs_the_eigenvalues_of_one_jacobian():
     for wrong in (np.zeros(0, complex), np.zeros((2, 4), complex)):
         with pytest.raises(ValueError, match="`eigenvalues` must be those of one Jacobian"):
             largest_euler_step(wrong)
+
+
+def test_in_float32_a_gain_that_cancels_does_not_decide():
+    """`(1 - sqrt(a)) w_r - 1` is 4e-9 by the decimals of these numbers, and -2e-8 by float32."""
+    with jax.enable_x64(False):
+        b0, sigma, w_r = (np.float32(v) for v in (0.8076925, 0.653471, 2.117763))
+        circuit = Circuit(np.eye(1, dtype="float32"), np.full((1, 1), w_r), 1.0, b0, sigma)
+        silent = np.zeros(1, "float32")
+        point = given_state(circuit, silent, State(silent, circuit.c))
+        assert (1 - float(b0) * float(sigma)) * float(w_r) > 1
+        assert point.converged and not stability(point).stable
+        assert not stability(point, matrix_free=True).stable
+        less = eqx.tree_at(lambda c: c.W_r, circuit, circuit.W_r * (1 - 1e-5))
+        point = given_state(less, silent, State(silent, less.c))
+        assert stability(point).stable and stability(point, matrix_free=True).stable
+
+
+def test_a_drive_too_small_for_float32_is_at_rest():
+    with jax.enable_x64(False):
+        circuit = Circuit(np.eye(2, dtype="float32"), b=np.array([1e-34, 1.0]), sigma=1.0)
+        point = steady_state(circuit, np.ones(2, "float32"))
+        assert point.converged and stability(point).stable
+
+
+def test_a_few_eigenvalues_do_not_say_that_nothing_oscillates():
+    """The slowest modes do not; further to the left others ring."""
+    n = 60
+    pool = LowRank(np.ones((n, 1)), np.ones((n, 1)) / n)
+    circuit = Circuit(pool, sigma=np.geomspace(0.01, 0.3, n), b0=1.0, tau_y=20.0, tau_a=20.0)
+    point = steady_state(circuit, np.linspace(1.5, 3, n))
+    every, few = stability(point), stability(point, matrix_free=True)
+    assert every.leading_frequency > 5
+    assert np.isnan(few.leading_frequency) or np.isclose(
+        few.leading_frequency, every.leading_frequency, rtol=1e-3
+    )
+    assert "nan" not in str(few)

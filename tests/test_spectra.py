@@ -376,3 +376,32 @@ def test_a_correlation_time_is_one_positive_number(without_type_checks, tau_f):
     del without_type_checks
     with pytest.raises(ValueError, match="`tau_f` must be one finite number > 0"):
         Noise(1.0, tau_f=tau_f)
+
+
+def test_there_is_no_linear_theory_at_a_kink():
+    """Of two neurons without drive one reaches the third; the fourth is as without them."""
+    W_r = np.eye(4)
+    W_r[2, 0] = 0.2
+    circuit = Circuit(W=0.5 * np.eye(4), W_r=W_r, sigma=0.1, rectified=True)
+    point = steady_state(circuit, np.array([0.0, 0.0, 1.0, 1.0]))
+    noise = Noise(1e-3, 1e-3)
+    lost = np.array([1, 1, 1, 0, 0, 0, 1, 0], bool)
+    power = power_spectrum(point, F, noise)
+    np.testing.assert_array_equal(np.isnan(power), np.broadcast_to(lost, power.shape))
+    alone = Circuit(W=0.5 * np.eye(1), W_r=np.eye(1), sigma=0.1, rectified=True)
+    right = power_spectrum(steady_state(alone, np.ones(1)), F, noise)
+    np.testing.assert_allclose(power[:, [3, 7]], right, rtol=1e-12)
+    for pairs in (coherence(point, F, noise)[0], stationary_covariance(point, noise)):
+        np.testing.assert_array_equal(np.isnan(pairs), lost[:, None] | lost[None, :])
+    main = Circuit(W=0.5 * np.eye(4), W_r=W_r, sigma=0.1)
+    assert np.all(np.isfinite(power_spectrum(steady_state(main, point.z), F, noise)))
+
+
+def test_a_coherence_does_not_underflow():
+    """Powers of which the product is less than float32 holds."""
+    with jax.enable_x64(False):
+        circuit = Circuit(np.array([[1, 0.5], [0.5, 1]], "float32"), sigma=0.1)
+        point = steady_state(circuit, np.full(2, 1e-8, "float32"))
+        found = coherence(point, np.array([0.01], "float32"), Noise(additive_y=0.01))[0]
+    np.testing.assert_allclose(found[2:, 2:], [[1, 0.64], [0.64, 1]], rtol=1e-4)
+    np.testing.assert_allclose(found[0, 2], 0.8, rtol=1e-4)

@@ -12,6 +12,10 @@ ms; the density is two-sided in `f`, so its integral over all `f` is `P` (a one-
 twice as large); `S_ij = E[X_i X_j^*]` with `X(f)` the integral of `x(t) exp(-i w t)`.
 Multiplicative noise has the level that it has at the steady state. Correlated noise divides the
 source of each neuron by `1 + i w tau_f`; `P` is then the first block of that of `(x, u)`.
+
+In the rectified model, a neuron at `y_i = 0` (one without drive, for example) has two slopes, and
+no noise is so small that linear theory holds: the results are NaN for it, and for the neurons that
+it reaches.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,9 +30,12 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Real
 
 from organics.circuit.areas import joined, named
+from organics.circuit.circuit import Circuit
+from organics.circuit.hierarchy import Hierarchy
 from organics.circuit.values import as_real
 from organics.errors import NoSteadyState
 from organics.linear.jacobian import jacobian
+from organics.linear_stability.kinks import without_slope
 from organics.linear_stability.spectrum import linearize
 from organics.machine.memory import require_memory
 from organics.rest.point import OperatingPoint, require_any_point
@@ -58,7 +65,8 @@ def power_spectrum(
 
     Raises `ValueError` if an argument has the wrong shape or is not finite, or for more neurons
     than there is memory for, and `RuntimeError` if the point is not a stable steady state. For
-    traced values the result is NaN instead.
+    traced values the result is NaN instead. It is NaN, too, for neurons of the rectified model at
+    `y = 0`, where there is no linear theory, and for those that they reach.
     """
     return _spectra(point, frequencies, noise, _power)
 
@@ -221,13 +229,14 @@ def _doubling(J, Q):
 
 class _Linearized(NamedTuple):
     """Jacobian, noise amplitudes (diagonal of `L S`), correlation times of the noise, if it is not
-    white, and whether linear theory applies there."""
+    white, whether linear theory applies there, and the neurons to which it does not."""
 
     J: Float[Array, "m m"]
     amplitude: Float[Array, " m"]
     tau_f: Float[Array, " m"] | None
     abscissa: Float[Array, ""]
     valid: Bool[Array, ""]
+    lost: Bool[Array, " m"]
 
 
 def _linearize(point: OperatingPoint, noise: Levels) -> _Linearized:
@@ -253,7 +262,11 @@ def _linearized(point: OperatingPoint, noise: Levels) -> _Linearized:
     eigenvalues, stable = linearize(*fixed)
     amplitude = amplitudes(noise, circuit, state)
     tau_f = correlation_times(noise, circuit, state)
-    return _Linearized(jacobian(circuit, state), amplitude, tau_f, eigenvalues[0].real, stable)
+    lost = jnp.zeros(len(amplitude), bool)
+    if isinstance(circuit, Circuit | Hierarchy):
+        lost = without_slope(circuit, fixed[1], circuit.by_area(fixed[2]))
+    J = jacobian(circuit, state)
+    return _Linearized(J, amplitude, tau_f, eigenvalues[0].real, stable, lost)
 
 
 def _spectra(point: OperatingPoint, frequencies, noise: Levels, what: Callable) -> Array:
@@ -283,7 +296,8 @@ def _at(linear: _Linearized, frequencies: Float[Array, " f"], what: Callable) ->
 
     at_once = min(_BATCH, max(1, _NUMBERS // len(linear.J) ** 2))
     values = jax.lax.map(at_one, frequencies, batch_size=at_once)
-    return jnp.where(linear.valid, values, jnp.nan)
+    lost = linear.lost if values.ndim == 2 else _pairs(linear.lost)
+    return jnp.where(linear.valid & ~lost, values, jnp.nan)
 
 
 @jax.jit
@@ -294,7 +308,11 @@ def _covariance(linear: _Linearized) -> Float[Array, "m m"]:
         J = jnp.block([[J, jnp.diag(linear.amplitude)], [nothing, jnp.diag(-rate)]])
         Q = jnp.concatenate([jnp.zeros_like(rate), jnp.square(rate)])
     P = lyapunov(J, jnp.diag(Q))[:m, :m]
-    return jnp.where(linear.valid, (P + P.T) / 2, jnp.nan)
+    return jnp.where(linear.valid & ~_pairs(linear.lost), (P + P.T) / 2, jnp.nan)
+
+
+def _pairs(lost: Bool[Array, " m"]) -> Bool[Array, "m m"]:
+    return lost[:, None] | lost[None, :]
 
 
 def _power(X: Complex[Array, "m m"]) -> Float[Array, " m"]:
@@ -314,9 +332,12 @@ def _squared(X: Complex[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def _coherence(S: Complex[Array, "m m"]) -> Float[Array, "m m"]:
-    power = jnp.diagonal(S).real
-    product = power[:, None] * power[None, :]
-    return jnp.where(product > 0, _squared(S) / jnp.where(product > 0, product, 1), 0)
+    size = jnp.sqrt(jnp.diagonal(S).real)
+    some = (size[:, None] > 0) & (size[None, :] > 0)
+    size = jnp.where(size > 0, size, 1)
+    # one by one, as the product of two powers may underflow
+    parts = (part / size[:, None] / size[None, :] for part in (S.real, S.imag))
+    return jnp.where(some, sum(map(jnp.square, parts)), 0)
 
 
 _coherences = jax.jit(jax.vmap(_coherence))

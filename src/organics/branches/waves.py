@@ -20,6 +20,7 @@ from organics.errors import NoSteadyState
 from organics.linear_stability.dispersion import Dispersion, Wave, dispersion
 
 _WEIGHTS = "W", "W_r"
+_ASIDE = 1e-9  # of the range, from a kink
 
 
 class Onset(NamedTuple):
@@ -82,11 +83,18 @@ def wave_onsets(
     for value in values:
         found.append(_at(name, at, float(value), state))
         state = found[-1].point.state
+
+    def beside(k: int, aside: float) -> Dispersion:
+        """As found; at a kink, what the state is like in the interval."""
+        if not found[k].at_kink:
+            return found[k]
+        return _at(name, at, float(values[k]) + aside, found[k].point.state)
+
+    aside = _ASIDE * (high - low)
+    pairs = [(beside(k, aside), beside(k + 1, -aside)) for k in range(points - 1)]
     changes = [
         _between(name, at, ends, [one, other], 1e-10 * (high - low))
-        for ends, (one, other) in zip(
-            itertools.pairwise(values.tolist()), itertools.pairwise(found), strict=True
-        )
+        for ends, (one, other) in zip(itertools.pairwise(values.tolist()), pairs, strict=True)
         if (one.spectral_abscissa > 0) != (other.spectral_abscissa > 0)
     ]
     onsets = tuple(one for one in changes if isinstance(one, Onset))

@@ -458,7 +458,10 @@ class Convolution(Weights):
         product = (
             jnp.einsum("ijkl,jkl->ikl", kernel, waves) if self._hears_all else kernel[:, 0] * waves
         )
-        return jnp.fft.irfft2(product, grid)[:, : self.height, : self.width]
+        found = jnp.fft.irfft2(product, grid)[:, : self.height, : self.width]
+        # rounding may make a sum of nothing but positive products negative, as that of a pool
+        positive = jnp.all(self.kernel >= 0) & jnp.all(image >= 0)
+        return jnp.maximum(found, jnp.where(positive, 0, -jnp.inf).astype(found.dtype))
 
     def _with(self, kernel: Array) -> "Convolution":
         return eqx.tree_at(lambda weights: weights.kernel, self, kernel)

@@ -86,20 +86,25 @@ class Spectrum:
             names = list(chosen)
             every = np.asarray(spectra.power_spectrum(point, hertz / 1000, noise))
             values, draw = every[:, list(chosen.values())] / 1000, plots.power_spectra
-        places = {name: largest_peak(column) for name, column in zip(names, values.T, strict=True)}
+        lost = [name for name, column in zip(names, values.T, strict=True) if np.isnan(column[0])]
+        places = {
+            name: None if name in lost else largest_peak(column)
+            for name, column in zip(names, values.T, strict=True)
+        }
         peaks = {name: None if at is None else float(hertz[at]) for name, at in places.items()}
         # no power has no logarithm
         drawn = np.ones(len(names), bool) if self.coherence else np.any(values, axis=0)
         silent = [name for name, some in zip(names, drawn, strict=True) if not some]
+        drawn &= [name not in lost for name in names]
         pictures = [path for path in self.out if path.suffix.lower() in FIGURES]
         if pictures and not drawn.any():
             raise ValueError(
-                f"`out` must not be a figure here: no noise reaches {', '.join(silent)}."
+                f"`out` must not be a figure here: there is no power of {', '.join(names)}."
             )
         for path in self.out:
             if path in pictures:
                 shown = values[:, drawn] * (1 if self.coherence else 1000)
-                labels = [name for name in names if name not in silent]
+                labels = [name for name in names if name not in (*silent, *lost)]
                 plots.save_figure(draw(hertz / 1000, shown, labels=labels), path)
             else:
                 columns = dict(zip(names, values.T, strict=True))
@@ -118,7 +123,11 @@ class Spectrum:
         what = "coherence" if self.coherence else "power"
         text = [f"{self.file}: {describe(circuit)}"]
         for name, peak in peaks.items():
-            said = "no noise reaches it" if name in silent else f"{what} {_in_words(peak)}"
+            said = f"{what} {_in_words(peak)}"
+            if name in silent:
+                said = "no noise reaches it"
+            elif name in lost:
+                said = "it has no linear theory: it is at y = 0, or hears neurons that are"
             text.append(f"{name}: {said}")
         return Answer(document, text, wrote=self.out)
 

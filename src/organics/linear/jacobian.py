@@ -200,12 +200,29 @@ def _own_gain(circuit: Circuit, z: Float[Array, " n"], state: State) -> Float[Ar
     """`Circuit.own_gain` at a steady state: computed directly, or, if this has smaller terms, as
     the other terms in the equation of `y_i`, divided by `-y_i`."""
     y, a = state
-    q, own, g = circuit.rectify(y), circuit.own_recurrence, gate(a)
-    size = jnp.minimum(jnp.abs(own - 1) + jnp.abs(own) * root(a), 1 + jnp.abs(own * g))
-    heard = circuit.b * z + g * circuit.from_others(q)
-    terms = jnp.abs(circuit.b * z) + jnp.abs(g) * circuit.from_others(q, sizes=True)
-    better = (q != 0) & (terms < size * jnp.abs(q))
+    q = circuit.rectify(y)
+    better = _instead(circuit, z, state) < _directly(circuit, a)
+    heard = circuit.b * z + gate(a) * circuit.from_others(q)
     return jnp.where(better, -heard / jnp.where(better, y, 1), circuit.own_gain(a))
+
+
+def own_gain_size(circuit: Circuit, z: Float[Array, " n"], state: State) -> Float[Array, " n"]:
+    """The sum of the absolute values of the terms of which `rest_jacobian` computes `own_gain`."""
+    return jnp.minimum(_instead(circuit, z, state), _directly(circuit, state.a))
+
+
+def _directly(circuit: Circuit, a: Float[Array, " n"]) -> Float[Array, " n"]:
+    own = circuit.own_recurrence
+    beside = jnp.abs(own - 1) + jnp.abs(own) * root(a)
+    return jnp.minimum(beside, 1 + jnp.abs(own * gate(a)))
+
+
+def _instead(circuit: Circuit, z: Float[Array, " n"], state: State) -> Float[Array, " n"]:
+    """The terms of the other form, infinite for a silent neuron."""
+    y, a = state
+    q = jnp.abs(circuit.rectify(y))
+    terms = jnp.abs(circuit.b * z) + jnp.abs(gate(a)) * circuit.from_others(q, sizes=True)
+    return jnp.where(q > 0, terms / jnp.where(q > 0, q, 1), jnp.inf)
 
 
 def own_leak(circuit: Circuit, state: State) -> Float[Array, " n"]:

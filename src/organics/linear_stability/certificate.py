@@ -16,13 +16,14 @@ from jaxtyping import Array, Bool, Float
 
 from organics.circuit.circuit import Circuit, State
 from organics.circuit.weights import diagonal_of
+from organics.linear_stability.kinks import slopes_at_zero
 from organics.linear_stability.oscillator import (
     leak_and_rate,
     oscillator_at,
     with_identity_recurrence,
 )
 from organics.linear_stability.small_gain import small_gain
-from organics.linear_stability.spectrum import Stability, slopes_at_zero, stability
+from organics.linear_stability.spectrum import Stability, stability
 from organics.machine.memory import require_memory
 from organics.printing import Lines, in_html, in_words, numbers, verdict
 from organics.rest.point import OperatingPoint, area_points, require_any_point

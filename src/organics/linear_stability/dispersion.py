@@ -23,7 +23,7 @@ from organics.circuit.circuit import Circuit, State, as_drive
 from organics.circuit.values import Values
 from organics.circuit.weights import Convolution, Weights
 from organics.linear.jacobian import descending
-from organics.linear_stability.spectrum import of_open_sign
+from organics.linear_stability.kinks import of_open_sign
 from organics.printing import Lines, in_html, in_words, numbers, verdict
 from organics.rest.point import OperatingPoint
 from organics.rest.search import steady_state
@@ -92,9 +92,14 @@ class Dispersion(NamedTuple):
         """Whether the uniform state is a steady state and all waves decay. False where that is not
         known: if a channel of the rectified model is at `y = 0`, where the equations have a kink.
         """
+        decays = self.spectral_abscissa < 0 and not self.at_kink
+        return bool(self.point.converged) and decays
+
+    @property
+    def at_kink(self) -> bool:
+        """Whether a channel of the rectified model is at `y = 0`."""
         site, z, state = self.point.system, self.point.z, self.point.state
-        smooth = not site.rectified or not bool(np.any(of_open_sign(site, z, state)))
-        return bool(self.point.converged) and self.spectral_abscissa < 0 and smooth
+        return site.rectified and bool(np.any(of_open_sign(site, z, state)))
 
     @property
     def wavenumbers(self) -> Float[np.ndarray, "height width"]:

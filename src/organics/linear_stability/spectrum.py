@@ -10,14 +10,21 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Complex, Float
 
 from organics.circuit.areas import Areas
-from organics.circuit.circuit import Circuit, State, gate
-from organics.linear.jacobian import descending, jacobian, own_leak, rest_jacobian, spectrum
+from organics.circuit.circuit import Circuit, State
+from organics.circuit.hierarchy import Hierarchy
+from organics.linear.jacobian import (
+    descending,
+    jacobian,
+    own_gain_size,
+    own_leak,
+    rest_jacobian,
+    spectrum,
+)
+from organics.linear_stability.kinks import decays_at_zero, of_open_sign, slopes_at_zero
 from organics.linear_stability.oscillator import leak_and_rate
-from organics.machine.mesh import alike
 from organics.printing import Lines, in_html, in_words, numbers, verdict
 from organics.rest.point import OperatingPoint, require_any_point
 
-_MOST_OPEN = 6  # neurons of open sign: more would mean too many combinations
 _MOST_NEURONS = 1024  # of which all eigenvalues are computed unless asked for
 _TRUSTED = 1e-4  # residual, relative to the time constants, up to which an eigenvalue is believed
 
@@ -38,7 +45,7 @@ class Stability(NamedTuple):
         damping_ratios: `-Re/|.|` of each eigenvalue: 1 for a mode that decays without oscillating,
             negative for one that grows.
         leading_frequency: frequency of the least damped oscillating mode, in Hz (not kHz); 0 if no
-            mode oscillates.
+            mode oscillates, and NaN if none of those found with `matrix_free` does.
         residual: `None` if all eigenvalues were computed. Else, with `matrix_free`, there are only
             a few rightmost ones, k in place of 2n, and this is the first one's `|J v - l v|`, in
             1/ms, for the unit vector `v` found with it: `l` is an eigenvalue of a matrix that is so
@@ -63,12 +70,18 @@ class Stability(NamedTuple):
         """The result as a verdict and lines of text."""
         rows = (
             ("largest real part", numbers(self.spectral_abscissa, "1/ms")),
-            ("leading frequency", numbers(self.leading_frequency, "Hz")),
+            ("leading frequency", self._frequency_in_words()),
             ("eigenvalues", numbers(self.eigenvalues, "1/ms")),
         )
         if self.matrix_free:
             rows += (("matrix-free, residual", numbers(self.residual, "1/ms")),)
         return Lines(verdict(self.stable, "stable", "NOT stable"), rows + self.point.lines().rows)
+
+    def _frequency_in_words(self) -> str:
+        frequency = np.asarray(self.leading_frequency)
+        if frequency.ndim == 0 and np.isnan(frequency):
+            return "not known: none of these modes oscillates"
+        return numbers(frequency, "Hz")
 
     def __str__(self) -> str:
         return in_words(self)
@@ -94,7 +107,8 @@ def stability(point: OperatingPoint, *, matrix_free: bool | None = None) -> Stab
 
     In a hierarchy where feedback has no effect (a cascade, for example), the eigenvalues are those
     of its areas, and it is stable if they are: always, for identity recurrence. Otherwise they are
-    those of the whole Jacobian; `organics.jacobian` says what it is at `y_i = 0`.
+    those of the whole Jacobian; `organics.jacobian` says what it is at `y_i = 0`, and it is stable
+    only if such neurons decay, or if it is for each combination of slopes, as above.
 
     With `matrix_free`, no matrix is formed: a few rightmost eigenvalues are found by products with
     the weights, in time proportional to theirs, and `residual` tells how well. This is the default
@@ -153,7 +167,11 @@ def _of_products(
         values, stable = jax.lax.complex(rates, values.imag), point.converged
     else:
         fastest = 1 / jnp.minimum(jnp.min(circuit.tau_y), jnp.min(circuit.tau_a))
-        trusted = (residual <= _TRUSTED * fastest) & (residual < -values[0].real)
+        doubt = residual
+        if values.real.dtype == jnp.float32:
+            own = own_gain_size(circuit, point.z, state) / circuit.tau_y
+            doubt += 4 * float(jnp.finfo(jnp.float32).eps) * jnp.max(own)
+        trusted = (residual <= _TRUSTED * fastest) & (doubt < -values[0].real)
         stable = point.converged & trusted & smooth
     return _of_eigenvalues(point, values, stable, residual)
 
@@ -169,6 +187,8 @@ def _of_eigenvalues(
     frequencies = jnp.abs(eigenvalues.imag) / (2 * np.pi)
     # equal real eigenvalues may be computed as a pair that agrees in half of the digits only
     oscillates = jnp.abs(eigenvalues.imag) > 4 * np.sqrt(jnp.finfo(size.dtype).eps) * size
+    none = 0.0 if residual is None else jnp.nan  # others may, to the left
+    leading = jnp.where(oscillates[first := jnp.argmax(oscillates)], frequencies[first], none)
     return Stability(
         point=point,
         eigenvalues=eigenvalues,
@@ -176,7 +196,7 @@ def _of_eigenvalues(
         stable=stable,
         frequencies=frequencies,
         damping_ratios=-eigenvalues.real / jnp.where(size > 0, size, 1),
-        leading_frequency=1000 * jnp.where(oscillates, frequencies, 0)[jnp.argmax(oscillates)],
+        leading_frequency=1000 * leading,
         residual=residual,
     )
 
@@ -203,7 +223,10 @@ def linearize(
     def together():
         J = jacobian(system, state)
         eigenvalues = spectrum(J)
-        return eigenvalues, converged & _decaying(J, eigenvalues)
+        stable = converged & _decaying(J, jnp.abs(J), eigenvalues)
+        if isinstance(system, Hierarchy):
+            stable &= decays_at_zero(system, z, states)
+        return eigenvalues, stable
 
     if not system.separable:
         return together()
@@ -212,12 +235,14 @@ def linearize(
     return jax.lax.cond(system.is_inert(states), each, together)
 
 
-def _decaying(J: Float[Array, "m m"], eigenvalues: Complex[Array, " m"]) -> Bool[Array, ""]:
-    """Whether all eigenvalues are stable; in float32 for other roundings of `J`, too: products with
-    a large `1 - sqrt(a)` may cancel."""
+def _decaying(
+    J: Float[Array, "m m"], sizes: Float[Array, "m m"], eigenvalues: Complex[Array, " m"]
+) -> Bool[Array, ""]:
+    """Whether all eigenvalues are stable; in float32 for other roundings of `J`, too, whose entries
+    have terms of these sizes: products with a large `1 - sqrt(a)` may cancel."""
     stable = eigenvalues[0].real < 0
     if J.dtype == jnp.float32:
-        stable &= jnp.all(jax.vmap(spectrum)(_rounded(J))[:, 0].real < 0)
+        stable &= jnp.all(jax.vmap(spectrum)(_rounded(J, sizes))[:, 0].real < 0)
     return stable
 
 
@@ -229,17 +254,21 @@ def _of_circuit(
     J = jnp.where(converged, exact, jacobian(circuit, state, active))
     eigenvalues = spectrum(J)
     if not circuit.has_identity_recurrence:
-        return eigenvalues, converged & decays & _decaying(J, eigenvalues)
+        n = circuit.n
+        own = jnp.where(active > 0, own_gain_size(circuit, z, state) / circuit.tau_y, 0)
+        sizes = jnp.abs(J).at[jnp.arange(n), jnp.arange(n)].max(own)
+        return eigenvalues, converged & decays & _decaying(J, sizes, eigenvalues)
     bound = oscillator_bound(circuit, state)
     rates = jnp.where(converged, jnp.minimum(eigenvalues.real, bound), eigenvalues.real)
     return descending(jax.lax.complex(rates, eigenvalues.imag)), converged
 
 
-def _rounded(J: Float[Array, "m m"]) -> Float[Array, "2 m m"]:
-    """Two matrices that round to nearly the same one: its entries changed by single-precision
-    rounding."""
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], (2, *J.shape))
-    return J[None] * jnp.asarray(1 + 4 * float(jnp.finfo(J.dtype).eps) * signs, J.dtype)
+def _rounded(J: Float[Array, "m m"], sizes: Float[Array, "m m"]) -> Float[Array, "2 m m"]:
+    """Two matrices that round to nearly the same one: each entry changed by the single-precision
+    rounding of its terms, in one up and in the other down."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], J.shape)
+    rounding = jnp.asarray(4 * float(jnp.finfo(J.dtype).eps) * signs, J.dtype) * sizes
+    return jnp.stack([J + rounding, J - rounding])
 
 
 def oscillator_bound(circuit: Circuit, state: State) -> Float[Array, ""]:
@@ -259,81 +288,12 @@ def oscillator_bound(circuit: Circuit, state: State) -> Float[Array, ""]:
     return -jnp.min(r * least / (1 + least))
 
 
-@jax.jit
-def slopes_at_zero(
-    circuit: Circuit, z: Float[Array, " n"], state: State
-) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
-    """The derivative of `rectify` at each neuron, and whether activity at `y_i = 0` decays.
-
-    The sign of `y_i` is open if `y_i` is 0 to within the tolerance of its equation's terms. The
-    open neurons that receive neither drive nor input from active neurons form a threshold-linear
-    network, `tau y' = -y + M relu(y)`. Setting the negative off-diagonal entries of `M` to 0 can
-    only raise
-    `relu(y)`, and that network decays if `I - M` is then an M-matrix; if so, the derivative of
-    these neurons is 0. For the other open neurons it is that combination of 0 and 1 which has the
-    largest spectral abscissa. Activity always decays in the main model and, by the theorem, for
-    identity recurrence.
-    """
-    active = circuit.active(state.y)
-    if not circuit.rectified or circuit.has_identity_recurrence:
-        return active, jnp.bool_(True)
-    W_r = jax.lax.stop_gradient(circuit.recurrent.as_matrix())
-    circuit, z, (y, a) = jax.lax.stop_gradient((circuit, z, state))
-    open_sign = of_open_sign(circuit, z, state)
-    q = jnp.where(open_sign, 0, circuit.rectify(y))
-    unreached = open_sign & (circuit.b * z == 0) & (jnp.abs(W_r) @ q == 0)
-    others = open_sign & ~unreached
-    reached = jnp.abs(W_r) @ others.astype(y.dtype) > 0
-    others = jnp.where(jnp.any(unreached & reached), open_sign, others)
-    alone = (open_sign & ~others).astype(y.dtype)
-    M = gate(a)[:, None] * W_r * alone[:, None] * alone[None, :]
-    M = jnp.where(jnp.eye(circuit.n, dtype=bool), M, jax.nn.relu(M))
-    # positive if and only if `I - M` is a nonsingular M-matrix
-    grown = jnp.linalg.solve(jnp.eye(circuit.n, dtype=y.dtype) - M, jnp.ones_like(y))
-    decays = jnp.all(jnp.isfinite(grown) & (grown > 0))
-    seen = jnp.where(decays | (jnp.sum(open_sign) > _MOST_OPEN), others, open_sign)
-    few = jnp.sum(seen) <= _MOST_OPEN
-    return _least_stable(circuit, z, State(y, a), seen & few), decays & few
-
-
-@jax.jit
-def of_open_sign(circuit: Circuit, z: Float[Array, " n"], state: State) -> Bool[Array, " n"]:
-    """Where `y_i` is 0 to within the tolerance of its equation's terms."""
-    y, a = state
-    rounding = float(jnp.finfo(y.dtype).eps) ** 0.75
-    slope = jnp.maximum(jnp.abs(circuit.own_gain(a)), 1)
-    return jnp.abs(y) * slope <= rounding * circuit.terms(state, z).y
-
-
-def _least_stable(
-    circuit: Circuit, z: Float[Array, " n"], state: State, which: Bool[Array, " n"]
-) -> Float[Array, " n"]:
-    """The slopes, 0 or 1 at the chosen neurons, with the largest spectral abscissa."""
-    active = circuit.active(state.y)
-    rank = jnp.cumsum(which, dtype=jnp.int32) - 1
-    combinations = 2 ** jnp.sum(which, dtype=jnp.int32)
-
-    def slopes(i):
-        return jnp.where(which, ((i >> rank) & 1).astype(active.dtype), active)
-
-    def compare(carry):
-        i, worst, largest = carry
-        abscissa = spectrum(rest_jacobian(circuit, z, state, slopes(i)))[0].real
-        above = (abscissa > largest) | (i == 0)
-        return i + 1, jnp.where(above, i, worst), jnp.where(above, abscissa, largest)
-
-    # nearly always there is only one combination, and nothing to compare
-    begin = jnp.where(combinations > 1, 0, 1).astype(jnp.int32)
-    begin = alike((begin, jnp.int32(0), jnp.zeros((), active.dtype)))
-    *_, worst, _ = jax.lax.while_loop(lambda carry: carry[0] < combinations, compare, begin)
-    return slopes(worst)
-
-
 def largest_euler_step(eigenvalues: Complex[Array | np.ndarray, "*m"]) -> Float[Array, ""]:
     """Largest step, in ms, below which explicit Euler steps of the circuit are stable.
 
     `min(-2 Re / |.|^2)` over the eigenvalues (1/ms) of the Jacobian at a steady state: smaller
-    steps have `|1 + dt lambda| < 1` for all. It is positive only if the steady state is stable.
+    steps have `|1 + dt lambda| < 1` for all. It is positive only if the steady state is stable. It
+    needs all eigenvalues: with the few of a `matrix_free` stability it is too large.
 
     Raises `ValueError` unless `eigenvalues` has one axis and at least one entry.
     """

@@ -24,7 +24,8 @@ class Rhythm(NamedTuple):
 
     Attributes
         contrast: shape (c,).
-        hertz: frequency of the peak; NaN where the power has none within the range, shape (c,).
+        hertz: frequency of the peak; NaN where the power has none within the range, or is NaN (see
+            `power_spectrum`), shape (c,).
         power: at the peak, per kHz, two-sided; NaN where there is none, shape (c,).
     """
 

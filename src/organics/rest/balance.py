@@ -30,12 +30,13 @@ class Candidate(NamedTuple):
 
 @jax.jit  # traced once for all its uses
 def judge(system: System, x: Float[Array, " m"]) -> Candidate:
-    """Compare each equation's imbalance with the terms of its own row; one without terms
-    balances."""
+    """Compare each equation's imbalance with the terms of its own row; one whose terms are 0, or so
+    small that `without_underflow` leaves them out, balances."""
     x = system.without_underflow(x)
     imbalance, terms = system.imbalance(x), system.terms(x)
     in_range = jnp.all(jnp.isfinite(terms)) & system.contains(x)  # a sum may overflow
-    terms = jnp.where(terms > 0, terms, 1)
+    least = float(jnp.finfo(x.dtype).tiny / jnp.finfo(x.dtype).eps)
+    terms = jnp.where(terms > least, terms, 1)
     error = jnp.where(in_range, jnp.max(jnp.abs(imbalance) / terms), jnp.inf)
     # false, and of the same devices as the rest
     return Candidate(x, imbalance, terms, error, jnp.isnan(error) & ~jnp.isnan(error))
