@@ -91,3 +91,14 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(b"")
     remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"kept.tmp", ".kept"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
+def test_a_file_keeps_its_permissions_and_a_link_its_file(tmp_path):
+    private, link = tmp_path / "private", tmp_path / "link"
+    private.write_bytes(b"old")
+    private.chmod(0o600)
+    link.symlink_to(private)
+    write_atomically(link, b"new")
+    assert link.is_symlink() and private.read_bytes() == b"new"
+    assert private.stat().st_mode & 0o777 == 0o600

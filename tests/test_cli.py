@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -254,6 +255,21 @@ def test_several_files_in_one_call(capsys, tmp_path):
     (tmp_path / "bad.json").write_text("{}")
     code, out, err = call(capsys, "analyze", files[0], tmp_path / "bad.json")
     assert code == 2 and out == "" and "bad.json" in err
+
+
+def test_a_figure_shows_every_file_and_leaves_out_what_has_no_steady_state(capsys, tmp_path):
+    for folder, name in (("a", "figure1a"), ("b", "figure1b")):
+        (tmp_path / folder).mkdir()
+        shutil.copy(EXAMPLES / f"{name}.json", tmp_path / folder / "c.json")
+    files = [tmp_path / "a" / "c.json", tmp_path / "b" / "c.json"]
+    document(capsys, "analyze", *files, "--out", tmp_path / "both.svg")
+    drawn = (tmp_path / "both.svg").read_text()
+    assert all(f"{file}, drive 0" in drawn for file in files)
+    none = EXAMPLES / "no_steady_state.json"
+    found = document(capsys, "analyze", files[0], none, "--out", tmp_path / "one.svg")
+    assert not found["circuits"][1]["drives"][0]["converged"]
+    code, _, err = call(capsys, "analyze", none, "--out", tmp_path / "no.svg")
+    assert code == 2 and "`out` must not be given here" in err
 
 
 def test_an_identity_that_is_written_out_is_the_identity(capsys, tmp_path):

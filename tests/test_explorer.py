@@ -182,7 +182,7 @@ def test_trajectories_and_spectra_are_those_of_python(computed, rectified):
     y, a = (jnp.array([[point[name]] for _, point, _ in stable]) for name in "ya")
     at = [i for i, *_ in stable]
     want = spectra(stack([circuits[i] for i in at]), drives[np.array(at)], y, a)
-    got = np.stack([[power["y"], power["a"]] for *_, power in stable])
+    got = np.array([[power["y"], power["a"]] for *_, power in stable], float)  # null is NaN
     assert len(stable) > 20
     np.testing.assert_allclose(np.swapaxes(got, 1, 2), want, 1e-7)
 
@@ -353,6 +353,16 @@ def test_a_drive_that_does_not_fit_is_refused():
     for z in ([1.0], [1.0, np.nan]):
         with pytest.raises(ValueError, match="`z` must"):
             responses(RING, z, page.HERTZ / 1000, Noise(0.1))
+
+
+@needs_bokeh
+def test_one_neuron_has_one_drive():
+    one = Circuit([[1.0]], [[2.0]])
+    for z in (1.0, [1.0]):
+        assert page._parameters(one, np.atleast_1d(z))["z"] == [1.0]
+        assert '"z": [1.0]' in page.as_page(one, z) or '"z":[1.0]' in page.as_page(one, z)
+    with pytest.raises(ValueError, match="`z` must"):
+        page.as_page(one, [[1.0]])
 
 
 def test_without_bokeh_the_error_says_what_to_install(monkeypatch):

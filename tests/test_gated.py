@@ -84,3 +84,15 @@ def test_bad_arguments_are_refused_by_name(without_type_checks):
         GatedHierarchy(balanced(), floor=-1.0)
     with pytest.raises(ValueError, match="`hierarchy` must be a balanced"):
         GatedHierarchy(Hierarchy([Circuit(np.ones((1, 1)))], form="additive"))
+
+
+def test_without_a_floor_silent_neurons_have_no_feedback():
+    """Their trackers are 0, and the ratio of feedback to them is that at rest, 0."""
+    areas = [Circuit(np.eye(2)), Circuit(np.eye(2))]
+    gated = GatedHierarchy(Hierarchy(areas, [np.eye(2)], [0.2 * np.eye(2)]), floor=0.0)
+    z = np.array([1.0, -0.5])
+    point, other = steady_state(gated, z), steady_state(gated.hierarchy, z)
+    assert point.converged and not point.residual > 1e-10
+    np.testing.assert_allclose(point.state[0].y, other.state[0].y, rtol=1e-9)
+    end = simulate(gated, z, np.array([0.0, 500.0])).state[0].y[-1]
+    np.testing.assert_allclose(end, other.state[0].y, rtol=1e-4)

@@ -177,6 +177,11 @@ def test_figures_show_points_and_fits():
         (lambda: responses.with_gain(circuit(), 0.0), "`factor` must be > 0"),
         (lambda: responses.with_gain(circuit(), 2.0, [9]), "`neurons` must be from 0 to 3"),
         (lambda: responses.with_gain(circuit(), 2.0, [1, 1]), "`neurons` must be different"),
+        (lambda: responses.with_gain(circuit(), 2.0, [1.7]), "`neurons` must be a whole number"),
+        (
+            lambda: responses.with_gain(circuit(), 2.0, np.array([True, False])),
+            "`neurons` must be a whole number",
+        ),
         (
             lambda: responses.contrast_response(
                 circuit(), STIMULUS, CONTRASTS, other_contrasts=0.5

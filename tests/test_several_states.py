@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
 from circuits import seeds, wide_circuit
@@ -141,3 +143,17 @@ def test_two_stable_states_at_every_norm():
         states = steady_states(circuit, np.array(found["z"]), prove=True)
         assert states.outcome == "all, proved" and all(state.proved for state in states.states)
         assert [state.stable for state in states.states] == [True, False, True]
+
+
+def test_the_state_itself_is_not_another_one_in_float32():
+    """It is known to 1e-5 there, and the states that are found to much more."""
+    rng = np.random.default_rng(0)
+    drawn = [(float(rng.choice([1, 2.0])), rng.normal(size=4)) for _ in range(189)]
+    for i in (62, 68, 107, 188):  # where it once was
+        norm, z = drawn[i]
+        with jax.enable_x64(False):
+            circuit = Circuit.random(jr.key(i), 4, norm)
+            z = z.astype("float32")
+            point = steady_state(circuit, z / np.linalg.norm(z))
+            found = other_states(point)
+        assert point.converged and found.unique is not False and not found.points

@@ -73,6 +73,10 @@ def test_rates_fluctuate_as_twice_the_potential_and_silent_neurons_not_at_all():
     ("arguments", "said"),
     [
         ((np.ones((2, 3)), [0], [1]), "`covariance` must be a square"),
+        ((np.diag([1.0, np.nan, 1.0]), [0], [1]), "`covariance` must be finite"),
+        ((-np.eye(3), [0], [1]), "`covariance` must be symmetric, with variances"),
+        ((np.triu(np.ones((3, 3))), [0], [1]), "`covariance` must be symmetric"),
+        ((np.eye(3) + 2 * (1 - np.eye(3)), [0], [1]), "`covariance` must have correlations"),
         ((np.eye(3), [0, 1], [1]), "`targets` must not be among"),
         ((np.eye(3), [], [1]), "`sources` must be a list"),
         ((np.eye(3), [0], [3]), "`targets` must be from 0 to 2"),

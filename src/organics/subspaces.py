@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from organics.arguments import require_not_negative, require_whole
@@ -88,6 +89,8 @@ def rate_covariance(
     places = np.concatenate([start + np.arange(n) for start, n in zip(starts, sizes, strict=True)])
     slopes = jnp.concatenate([2 * jax.nn.relu(area.y) for area in states])
     C = slopes[:, None] * jnp.asarray(covariance)[places][:, places] * slopes[None, :]
+    # a silent neuron has no rate to first order, even where its potential has no linear theory
+    C = jnp.where((slopes[:, None] > 0) & (slopes[None, :] > 0), C, 0)
     own = jnp.diagonal(C)
     parts = jnp.split(own, np.cumsum(sizes)[:-1])
     added = jnp.concatenate([jnp.full_like(part, jnp.mean(part)) for part in parts])
@@ -102,7 +105,8 @@ def communication_subspace(
     """The subspace of the sources that predicts the targets. Can be jitted and mapped.
 
     `sources` and `targets` are the places of neurons in the covariance. Raises `ValueError` if they
-    overlap, are empty, repeated or do not exist, or if the covariance is not a square matrix.
+    overlap, are empty, repeated or do not exist, or if the covariance is not a square matrix,
+    finite and symmetric, with correlations from -1 to 1.
     """
     C, one, other = _checked(covariance, sources=sources, targets=targets)
     if np.isin(one, other).any():
@@ -148,6 +152,8 @@ def _checked(covariance: Any, **places: Any) -> tuple[Array, np.ndarray, np.ndar
     C = as_real("covariance", covariance, None)
     if C.ndim != 2 or C.shape[0] != C.shape[1]:
         raise ValueError(f"`covariance` must be a square matrix (n, n), not of shape {C.shape}.")
+    if not isinstance(C, Tracer):
+        _require_covariance(np.asarray(C))
     found = []
     for name, value in places.items():
         value = np.asarray(value)
@@ -160,6 +166,18 @@ def _checked(covariance: Any, **places: Any) -> tuple[Array, np.ndarray, np.ndar
         found.append(value)
     one, other = found
     return C, one, other
+
+
+def _require_covariance(C: np.ndarray) -> None:
+    own = np.diagonal(C)
+    if not np.all(np.isfinite(C)):
+        raise ValueError("`covariance` must be finite.")
+    sizes = np.sqrt(np.abs(own))
+    rounding = float(np.finfo(C.dtype).eps) ** 0.5 * np.outer(sizes, sizes)
+    if np.any(own < 0) or np.any(np.abs(C - C.T) > rounding):
+        raise ValueError("`covariance` must be symmetric, with variances >= 0 on its diagonal.")
+    if np.any(np.abs(C) > np.outer(sizes, sizes) + rounding):
+        raise ValueError("`covariance` must have correlations from -1 to 1.")
 
 
 @jax.jit

@@ -150,7 +150,8 @@ def build(
 ) -> "tuple[Circuit | Hierarchy | GatedHierarchy, Array]":
     """The circuit, or hierarchy, and the drives from what `read` returned.
 
-    Raises `CircuitFileError` if the values are too large for the type, or too small.
+    Values that are too small for the type become 0. Raises `CircuitFileError` if values are too
+    large for it, or no longer valid.
     """
     import jax.numpy as jnp
 

@@ -144,8 +144,7 @@ class GatedHierarchy(Areas):
     def _at_rest(self, state: Any, f: Float[Array, " n"]) -> GatedState:
         y, a = state
         t, s = self._tracked(y), root(a)
-        safe = jnp.where(t > 0, t, 1)
-        return GatedState(y, a, (jnp.where(t > 0, f / safe, 0) + s) / (1 - s), t)
+        return GatedState(y, a, (_ratio(f, t) + s) / (1 - s), t)
 
     def _tracked(self, y: Float[Array, " n"]) -> Float[Array, " n"]:
         return root(jnp.square(jax.nn.relu(y)) + self.floor)
@@ -179,8 +178,13 @@ class GatedHierarchy(Areas):
                 GatedState(
                     of(-y) + of(area.b * drive) + driven,
                     da,
-                    of(-p) + of(f / t) + s + of(p * s) + speed,
+                    of(-p) + of(_ratio(f, t)) + s + of(p * s) + speed,
                     of(-t) + self._tracked(y),
                 )
             )
         return tuple(found)
+
+
+def _ratio(f: Float[Array, " n"], t: Float[Array, " n"]) -> Float[Array, " n"]:
+    """`f / t`, and 0 where a silent neuron has `t = 0`."""
+    return jnp.where(t > 0, f / jnp.where(t > 0, t, 1), 0)

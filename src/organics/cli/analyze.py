@@ -52,14 +52,22 @@ class Analyze:
         import numpy as np
 
         documents, text, spectra, stable = [], [], {}, True
+        stems = [file.stem for file in self.files]
+        names = {file: file.stem if stems.count(file.stem) == 1 else file for file in self.files}
         for file, (circuit, drives) in circuits:
             results = [_of_one_drive(circuit, z) for z in np.asarray(drives)]
             documents.append(about(file, circuit) | {"drives": results})
             text.append(f"{file}: {describe(circuit)}")
             text += [_in_words(i, result) for i, result in enumerate(results)]
             stable = stable and all(result["stable"] for result in results)
-            name = f"{file.stem}, drive" if len(circuits) > 1 else "drive"
-            spectra |= {f"{name} {i}": one["eigenvalues"] for i, one in enumerate(results)}
+            name = f"{names[file]}, drive" if len(circuits) > 1 else "drive"
+            spectra |= {
+                f"{name} {i}": one["eigenvalues"]
+                for i, one in enumerate(results)
+                if one["converged"]
+            }
+        if self.out is not None and not spectra:
+            raise ValueError("`out` must not be given here: no drive has a steady state to draw.")
         if self.out is not None:
             from organics.plots import COLOURS, save_figure, spectrum_plane
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from organics.enumeration.reduced import Reduced
-from organics.enumeration.search import is_among
+from organics.enumeration.search import is_among, newton
 from organics.enumeration.states import MOST, steady_states
 from organics.rest.point import OperatingPoint, require_point
 
@@ -36,12 +36,17 @@ def other_states(point: OperatingPoint, *, seed: int = 0) -> Others:
         return Others(None, f"others may exist: they are searched for up to n = {MOST}", [])
     found = steady_states(circuit, z, seed=seed)
     system = Reduced.of(circuit, np.asarray(z))
-    own = system.unknowns(point.state)
+    given = system.unknowns(point.state)
+    own = np.stack([given, *_exactly(system, given, circuit.dtype)])
     points = [
-        state.point
-        for state in found.states
-        if not is_among(own, system.unknowns(state.state)[None])
+        state.point for state in found.states if not is_among(system.unknowns(state.state), own)
     ]
     if found.proved:
         return Others(not points, found.why, points)
     return Others(False if points else None, found.why, points)
+
+
+def _exactly(system: Reduced, given: np.ndarray, dtype: np.dtype) -> list[np.ndarray]:
+    """The states in float64 that are `given`, as `dtype` holds it."""
+    near = float(np.finfo(dtype).eps) ** 0.5 * np.linalg.norm(given)
+    return [one for one in newton(system, given[None]) if np.linalg.norm(one - given) <= near]

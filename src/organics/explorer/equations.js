@@ -130,6 +130,7 @@ const equations = (() => {
       eigenvalues: eigenvalues(J, discriminant),
       stable: kind.startsWith("stable"),
       kind,
+      atKink: root.silent && c.p === 0,
       jacobian: J,
     };
   }
@@ -267,7 +268,7 @@ const equations = (() => {
   // Spectra --------------------------------------------------------------------------------------
 
   // two-sided power spectral densities {y, a} per kHz at frequencies in kHz, about a stable fixed
-  // point, for additive noise of these levels in y and in a
+  // point, for additive noise of these levels in y and in a; there is no linear theory of y at a kink
   function power(c, point, frequencies, noise) {
     const { yy, ya, ay, aa } = point.jacobian;
     const qy = noise.y ** 2 / c.tau_y;
@@ -276,7 +277,7 @@ const equations = (() => {
     for (const f of frequencies) {
       const w = 2 * Math.PI * f;
       const size = (yy * aa - ya * ay - w * w) ** 2 + (w * (yy + aa)) ** 2; // |det(i w - J)|^2
-      density.y.push(((w * w + aa * aa) * qy + ya * ya * qa) / size);
+      density.y.push(point.atKink ? NaN : ((w * w + aa * aa) * qy + ya * ya * qa) / size);
       density.a.push((ay * ay * qy + (w * w + yy * yy) * qa) / size);
     }
     return density;

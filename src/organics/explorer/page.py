@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from organics.circuit.circuit import as_drive
 from organics.files.plain import as_plain
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def as_page(circuit: "Circuit", z: "Values", *, title: str = "", comment: str = 
     """
     if circuit.n > LARGEST:
         raise ValueError(f"`circuit` must have at most {LARGEST} neurons, not {circuit.n}.")
+    z = as_drive(circuit, np.atleast_1d(np.asarray(z)))
     if util.find_spec("bokeh") is None:
         raise ValueError("the page needs the package bokeh: pip install 'organics[explore]'.")
     from organics.explorer import figures

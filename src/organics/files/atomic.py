@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,7 +31,8 @@ def naming(path: str | Path, doing: str) -> Iterator[None]:
 
 def write_atomically(path: str | Path, data: bytes) -> None:
     """Write `data` to `path`; on any failure the file is the complete old one or the complete new
-    one.
+    one, which has the permissions of the old one. Where `path` is a link, the file behind it is
+    written.
 
     This holds even if the power fails: the data are on disk before the file is renamed, and the new
     name is on disk on return.
@@ -39,12 +41,15 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     written; both name it.
     """
     path = Path(path)
+    path = path.resolve() if path.is_symlink() else path
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist.")
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     with naming(path, "write"):
         try:
             with temporary.open("wb") as stream:
+                if path.exists():
+                    shutil.copymode(path, temporary)
                 _put_on_disk(stream, data)
             temporary.replace(path)
             _put_names_on_disk(path.parent)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from organics.arguments import require_positive
+from organics.arguments import require_positive, require_whole
 from organics.circuit.areas import Areas
 from organics.responses.contrast import NakaRushton
 
@@ -55,7 +55,8 @@ def with_gain(
     n = areas[area].n
     chosen = range(n) if neurons is None else neurons
     for i in chosen:
-        if not 0 <= i < n:
+        require_whole("neurons", i, 0)
+        if not i < n:
             raise ValueError(f"`neurons` must be from 0 to {n - 1}, not {i}.")
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"`neurons` must be different ones, not {list(chosen)}.")
