@@ -612,6 +612,19 @@ def test_measured_spectra_that_are_singular_are_refused():
         fit(recording)
 
 
+@pytest.mark.parametrize(
+    ("drives", "recurrence", "said"),
+    [
+        ([[0.5, 0.0], [0.5, 0.5]], "identity", "spectra at 'u' .*: y of B has neurons without"),
+        ([[0.5, 0.5], [0.0, 0.0]], "free", "spectra at 'v' .*: y of A has neurons without"),
+    ],
+)
+def test_spectra_of_rectified_neurons_without_drive_are_refused(drives, recurrence, said):
+    recording = of_two(BOTH, np.array(drives), spectra_of_noise(2, 2))
+    with pytest.raises(ValueError, match=f"`rectified` must be False, or the {said}"):
+        fit(recording, recurrence=recurrence, rectified=True)
+
+
 def test_why_no_start_can_be_used_is_said():
     recording = of_two(BOTH, np.full((2, 2), 0.5), spectra_of_noise(2, 2))
     given = problem(recording)

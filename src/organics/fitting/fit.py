@@ -173,7 +173,8 @@ def fit(
 
     Raises
         ValueError: naming the argument, if one is not as above; naming stimulus and channels, if
-            spectra are of channels that are multiples or sums of each other.
+            spectra are of channels that are multiples or sums of each other, or of rectified
+            neurons without drive, for which there is no linear theory.
         NoSteadyState: if no start has a stable steady state for each stimulus.
         Failed: if one has, but its spectra are singular or its time courses cannot be followed.
     """
@@ -182,6 +183,8 @@ def fit(
     if not isinstance(level, float) or not 0 < level < 1:
         raise ValueError(f"`level` must be a number in (0, 1), not {level!r}.")
     recording = resolved(recording, (recurrence,))
+    if rectified:
+        _require_no_kinks(recording, recurrence)
     with jax.enable_x64(True):
         problem = problem_of(
             recording, recurrence, rectified, fixed=fixed or {}, bounds=bounds or {}, ties=ties,
@@ -191,6 +194,23 @@ def fit(
             raise ValueError("`fixed` must leave something to be fitted.")
         found, agreeing = _best(problem, recording, starts, seed)
         return _concluded(recording, problem, found, (agreeing, starts), level)
+
+
+def _require_no_kinks(recording: Recording, recurrence: FittedRecurrence) -> None:
+    """Refuse spectra of rectified neurons that are at `y = 0`, where there is no linear theory."""
+    for spectra in recording.spectra:
+        for k in spectra.stimuli:
+            silent = np.asarray(recording.drives[k]) == 0
+            if recurrence != "identity":  # a neuron without drive may hear another one
+                silent &= silent.all()
+            for i in spectra.channels:
+                quantity, neuron, _ = recording.channels[i]
+                if quantity == "lfp" and silent.any() or quantity == "y" and silent[neuron]:
+                    raise ValueError(
+                        f"`rectified` must be False, or the spectra at {recording.stimuli[k]!r} be "
+                        f"left out: {recording.channel_name(i)} has neurons without drive, and at "
+                        "`y = 0` the rectified model has no linear theory."
+                    )
 
 
 def _best(problem: Problem, recording: Recording, starts: int, seed: int) -> tuple[Fitted, int]:
