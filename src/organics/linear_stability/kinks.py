@@ -102,14 +102,24 @@ def decays_at_zero(hierarchy: Hierarchy, z: Float[Array, " n"], states: tuple) -
     As for `slopes_at_zero`: open neurons that nothing else reaches decay if they would without the
     inhibition among them. Otherwise, all combinations of slopes must have decaying spectra.
     """
+    hierarchy, z, states = jax.lax.stop_gradient((hierarchy, z, states))
     open_sign = open_signs(hierarchy, z, states)
+    return jax.lax.cond(
+        jnp.any(open_sign),
+        lambda: _decay_on_all_sides(hierarchy, states, open_sign),
+        lambda: alike(jnp.bool_(True)),
+    )
+
+
+def _decay_on_all_sides(
+    hierarchy: Hierarchy, states: tuple, open_sign: Bool[Array, " m"]
+) -> Bool[Array, ""]:
     left, right = (_from_sides(hierarchy, states, open_sign, side) for side in (-1.0, 1.0))
     reached = jnp.any(_linked(left, right) & open_sign[:, None] & ~open_sign[None, :])
     identity = jnp.eye(len(left), dtype=left.dtype)
     M = identity + joined(hierarchy.time_constants)[:, None] * right
     M = jnp.where(open_sign[:, None] & open_sign[None, :], M, 0)
-    decays = ~reached & _decays(M)
-    alone = decays & (spectrum(left)[0].real < 0)
+    alone = ~reached & _decays(M) & (spectrum(left)[0].real < 0)
     count = jnp.sum(open_sign, dtype=jnp.int32)
     rank = jnp.cumsum(open_sign, dtype=jnp.int32) - 1
 
@@ -119,11 +129,11 @@ def decays_at_zero(hierarchy: Hierarchy, z: Float[Array, " n"], states: tuple) -
         J = _from_sides(hierarchy, states, open_sign, sides)
         return i + 1, spectrum(J)[0].real < 0
 
-    needed = (count > 0) & (count <= _MOST_OPEN) & ~alone
+    needed = (count <= _MOST_OPEN) & ~alone
     combinations = jnp.where(needed, 2**count, 0).astype(jnp.int32)
     begin = alike((jnp.int32(0), jnp.bool_(True)))
     _, each = jax.lax.while_loop(lambda c: (c[0] < combinations) & c[1], compare, begin)
-    return (count == 0) | alone | (needed & each)
+    return alone | (needed & each)
 
 
 def open_signs(
