@@ -575,6 +575,18 @@ def test_a_simulation_that_diverges_is_said_to(capsys, tmp_path, options):
     assert document(capsys, *command)["comes_to"] == "diverges"
 
 
+def test_a_spectrum_of_a_neuron_at_a_kink_is_null(capsys, tmp_path):
+    silent = Circuit(np.ones((2, 2)), sigma=0.1, rectified=True)
+    save_circuit(tmp_path / "c.json", silent, np.array([1.0, 0.0]))
+    options = ("spectrum", tmp_path / "c.json", "--points", 3)
+    found = document(capsys, *options)
+    assert found["power_per_hz"]["y2"] == [None] * 3 and None not in found["power_per_hz"]["y1"]
+    _, out, _ = call(capsys, *options)
+    assert "y2: no linear theory, as a neuron is at y = 0" in out
+    code, _, err = call(capsys, *options, "--neurons", "y2", "--out", tmp_path / "p.svg")
+    assert code == 2 and "there is no power of y2" in err
+
+
 def test_spectrum(capsys, tmp_path):
     """Equal to `power_spectrum`; the power between two frequencies equals that by hand."""
     ring = EXAMPLES / "orientation_ring.json"

@@ -127,7 +127,7 @@ class Spectrum:
             if name in silent:
                 said = "no noise reaches it"
             elif name in lost:
-                said = "it has no linear theory: it is at y = 0, or hears neurons that are"
+                said = "no linear theory, as a neuron is at y = 0"
             text.append(f"{name}: {said}")
         return Answer(document, text, wrote=self.out)
 
