@@ -53,14 +53,17 @@ class Analyze:
 
         documents, text, spectra, stable = [], [], {}, True
         stems = [file.stem for file in self.files]
-        names = {file: file.stem if stems.count(file.stem) == 1 else file for file in self.files}
-        for file, (circuit, drives) in circuits:
+        names = [
+            stem if stems.count(stem) == 1 else f"{stem} (file {i + 1})"
+            for i, stem in enumerate(stems)
+        ]
+        for known, (file, (circuit, drives)) in zip(names, circuits, strict=True):
             results = [_of_one_drive(circuit, z) for z in np.asarray(drives)]
             documents.append(about(file, circuit) | {"drives": results})
             text.append(f"{file}: {describe(circuit)}")
             text += [_in_words(i, result) for i, result in enumerate(results)]
             stable = stable and all(result["stable"] for result in results)
-            name = f"{names[file]}, drive" if len(circuits) > 1 else "drive"
+            name = f"{known}, drive" if len(circuits) > 1 else "drive"
             spectra |= {
                 f"{name} {i}": one["eigenvalues"]
                 for i, one in enumerate(results)
