@@ -84,9 +84,11 @@ def wave_onsets(
         found.append(_at(name, at, float(value), state))
         state = found[-1].point.state
 
+    kinks = [one.at_kink for one in found]
+
     def beside(k: int, aside: float) -> Dispersion:
         """As found; at a kink, what the state is like in the interval."""
-        if not found[k].at_kink:
+        if not kinks[k]:
             return found[k]
         return _at(name, at, float(values[k]) + aside, found[k].point.state)
 

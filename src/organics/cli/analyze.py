@@ -69,9 +69,9 @@ class Analyze:
                 for i, one in enumerate(results)
                 if one["converged"]
             }
-        if self.out is not None and not spectra:
-            raise ValueError("`out` must not be given here: no drive has a steady state to draw.")
         if self.out is not None:
+            if not spectra:
+                raise ValueError("`out` must not be given here: no drive has a steady state.")
             from organics.plots import COLOURS, save_figure, spectrum_plane
 
             # with more drives than colours it only shows which are stable

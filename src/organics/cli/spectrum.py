@@ -104,7 +104,7 @@ class Spectrum:
         for path in self.out:
             if path in pictures:
                 shown = values[:, drawn] * (1 if self.coherence else 1000)
-                labels = [name for name in names if name not in (*silent, *lost)]
+                labels = [name for name, some in zip(names, drawn, strict=True) if some]
                 plots.save_figure(draw(hertz / 1000, shown, labels=labels), path)
             else:
                 columns = dict(zip(names, values.T, strict=True))

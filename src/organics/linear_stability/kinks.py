@@ -160,6 +160,8 @@ def without_slope(
     """Which numbers of a joined state have no derivative by what came before: those of open sign,
     and all that these reach."""
     open_sign = open_signs(system, z, states)
+    if isinstance(system, Circuit) and not system.rectified:
+        return open_sign
     left, right = (_from_sides(system, states, open_sign, side) for side in (-1.0, 1.0))
     linked = _linked(left, right).astype(left.dtype)
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from organics.rest.system import System
+from organics.rest.system import System, smallest
 
 
 class Candidate(NamedTuple):
@@ -35,8 +35,7 @@ def judge(system: System, x: Float[Array, " m"]) -> Candidate:
     x = system.without_underflow(x)
     imbalance, terms = system.imbalance(x), system.terms(x)
     in_range = jnp.all(jnp.isfinite(terms)) & system.contains(x)  # a sum may overflow
-    least = float(jnp.finfo(x.dtype).tiny / jnp.finfo(x.dtype).eps)
-    terms = jnp.where(terms > least, terms, 1)
+    terms = jnp.where(terms > smallest(x.dtype), terms, 1)
     error = jnp.where(in_range, jnp.max(jnp.abs(imbalance) / terms), jnp.inf)
     # false, and of the same devices as the rest
     return Candidate(x, imbalance, terms, error, jnp.isnan(error) & ~jnp.isnan(error))

@@ -125,6 +125,11 @@ class System(eqx.Module):
         """Raise `ValueError`, naming the parameter, if one is out of its domain."""
 
 
+def smallest(dtype: jnp.dtype) -> float:
+    """Below this, numbers of the type have lost digits to underflow."""
+    return float(jnp.finfo(dtype).tiny / jnp.finfo(dtype).eps)
+
+
 class Driven(System):
     """A circuit or hierarchy under the input drive `z`; its numbers are `joined` states."""
 
@@ -157,7 +162,7 @@ class Driven(System):
 
     def without_underflow(self, x: Float[Array, " m"]) -> Float[Array, " m"]:
         """0 for such a `y`."""
-        least = float(jnp.finfo(x.dtype).tiny / jnp.finfo(x.dtype).eps)
+        least = smallest(x.dtype)
         shown = [at._replace(y=jnp.where(jnp.abs(at.y) < least, 0, at.y)) for at in self.states(x)]
         return joined(tuple(shown))
 
