@@ -245,6 +245,12 @@ class Circuit(Areas):
         s, own = root(a), self.own_recurrence
         return jnp.where(s < 0.5, (own - 1) - own * s, own * gate(a) - 1)
 
+    def own_gain_size(self, a: Float[Array, " n"]) -> Float[Array, " n"]:
+        """The sum of the absolute values of the terms of `own_gain`."""
+        own = self.own_recurrence
+        beside = jnp.abs(own - 1) + jnp.abs(own) * root(a)
+        return jnp.minimum(beside, 1 + jnp.abs(own * gate(a)))
+
     def from_others(self, q: Float[Array, " n"], *, sizes: bool = False) -> Float[Array, " n"]:
         """`W_r q` without the diagonal of `W_r`; with `sizes`, the same for the absolute values of
         both."""
@@ -265,9 +271,8 @@ class Circuit(Areas):
         up; where `a` is close to 1, at least so much that its rounding is below the tolerance of
         `steady_state`."""
         y, a = state
-        q, w = self.rectify(y), jnp.abs(self.own_recurrence)
-        beside = jnp.abs(self.own_recurrence - 1) + w * root(a)
-        own = jnp.minimum(beside, 1 + w * jnp.abs(gate(a))) * jnp.abs(q)
+        q = self.rectify(y)
+        own = self.own_gain_size(a) * jnp.abs(q)
         rounding = float(jnp.finfo(a.dtype).eps) ** 0.25 * root(a)
         others = jnp.maximum(jnp.abs(gate(a)), rounding) * self.from_others(q, sizes=True)
         return State(

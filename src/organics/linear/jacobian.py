@@ -201,20 +201,14 @@ def _own_gain(circuit: Circuit, z: Float[Array, " n"], state: State) -> Float[Ar
     the other terms in the equation of `y_i`, divided by `-y_i`."""
     y, a = state
     q = circuit.rectify(y)
-    better = _instead(circuit, z, state) < _directly(circuit, a)
+    better = _instead(circuit, z, state) < circuit.own_gain_size(a)
     heard = circuit.b * z + gate(a) * circuit.from_others(q)
     return jnp.where(better, -heard / jnp.where(better, y, 1), circuit.own_gain(a))
 
 
 def own_gain_size(circuit: Circuit, z: Float[Array, " n"], state: State) -> Float[Array, " n"]:
     """The sum of the absolute values of the terms of which `rest_jacobian` computes `own_gain`."""
-    return jnp.minimum(_instead(circuit, z, state), _directly(circuit, state.a))
-
-
-def _directly(circuit: Circuit, a: Float[Array, " n"]) -> Float[Array, " n"]:
-    own = circuit.own_recurrence
-    beside = jnp.abs(own - 1) + jnp.abs(own) * root(a)
-    return jnp.minimum(beside, 1 + jnp.abs(own * gate(a)))
+    return jnp.minimum(_instead(circuit, z, state), circuit.own_gain_size(state.a))
 
 
 def _instead(circuit: Circuit, z: Float[Array, " n"], state: State) -> Float[Array, " n"]:
