@@ -1,3 +1,7 @@
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from programs import untrained_report
 
@@ -7,7 +11,9 @@ from organics.studies.networks import tuned
 from organics.studies.networks.runs import Run
 from organics.studies.ours import shared_protocol
 from organics.studies.ours.shared_protocol import NETWORKS
+from organics.training.run_folder import RunFolder
 
+TRAINED = Path(__file__).parents[1] / "results" / "trained"
 ROWS = shared_protocol.Rows()
 CIRCUIT = "ORGaNICs, W_r = I"
 
@@ -48,6 +54,39 @@ def test_all_networks_have_the_same_effort(asked, tmp_path):
     shared = ("batch_size", "schedule", "optimizer", "weight_decay", "products", "epochs")
     assert set(shared) <= set(found["settings"])
     assert not {"task", "seed", "units", "model", "clip_norm"} & set(found["settings"])
+
+
+def test_every_network_has_its_first_seed_before_any_has_its_second(asked, tmp_path):
+    measured(tmp_path)
+    seeds = [one.seed for one in asked]
+    assert seeds == sorted(seeds)
+
+
+def test_a_complete_run_without_its_weights_is_not_trained_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(tuned, "run", None)
+    kept = TRAINED / "smnist-cornn-128-seed0"
+    setting = RunFolder.open(kept).config
+    name = f"coRNN-rate{setting.learning_rate:g}-epochs{setting.epochs}-seed{setting.seed}"
+    folder = tmp_path / "second" / "some_study" / name
+    folder.mkdir(parents=True)
+    for file in ("config.json", "report.json", "metrics.jsonl"):
+        shutil.copy(kept / file, folder)
+    job = Job(tmp_path, runs=(tmp_path / "first", tmp_path / "second"), processes=1)
+
+    def measured(setting):
+        settings = {"coRNN": replace(setting, learning_rate=1.0, seed=5)}  # both are replaced
+        rates, seeds = (kept_rate,), (kept_seed,)
+        return tuned.summary(tuned.tuned(settings, rates, seeds, job, "some_study")["coRNN"])
+
+    kept_rate, kept_seed = setting.learning_rate, setting.seed
+    found = measured(setting)
+    reported = RunFolder.open(kept).load_report()["test_accuracy"]
+    assert found["test_accuracy"] == [pytest.approx(reported, abs=1e-6)]
+    assert found["largest_gradient_norm"] == max(
+        line["gradient_norm_max"] for line in RunFolder.open(kept).lines("metrics.jsonl")
+    )
+    with pytest.raises(TypeError, match="NoneType"):  # it would be trained
+        measured(replace(setting, units=64))
 
 
 @pytest.mark.usefixtures("asked")

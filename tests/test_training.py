@@ -211,6 +211,7 @@ def test_other_optimizers_take_their_steps_at_a_rate_that_drops_after_epochs(opt
         ({"schedule": "drops"}, "drops"),
         ({"schedule": "drops", "drops": (3, 2)}, "drops"),
         ({"schedule": "drops", "drops": (0,)}, "drops"),
+        ({"drop_factor": 0.5}, "drop_factor"),
         ({"optimizer": "lion"}, "optimizer"),
     ],
 )

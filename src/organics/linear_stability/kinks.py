@@ -24,11 +24,10 @@ def slopes_at_zero(
     The sign of `y_i` is open if `y_i` is 0 to within the tolerance of its equation's terms. The
     open neurons that receive neither drive nor input from active neurons form a threshold-linear
     network, `tau y' = -y + M relu(y)`. Setting the negative off-diagonal entries of `M` to 0 can
-    only raise
-    `relu(y)`, and that network decays if `I - M` is then an M-matrix; if so, the derivative of
-    these neurons is 0. For the other open neurons it is that combination of 0 and 1 which has the
-    largest spectral abscissa. Activity always decays in the main model and, by the theorem, for
-    identity recurrence.
+    only raise `relu(y)`, and that network decays if `I - M` is then an M-matrix; if so, the
+    derivative of these neurons is 0. For the other open neurons it is that combination of 0 and 1
+    which has the largest spectral abscissa. Activity always decays in the main model and, by the
+    theorem, for identity recurrence.
     """
     active = circuit.active(state.y)
     if not circuit.rectified or circuit.has_identity_recurrence:

@@ -123,6 +123,11 @@ class Optimization(Settings):
                 "`drops` must be given for the schedule drops, and for no other, not "
                 f"{self.drops} for {self.schedule}."
             )
+        if self.drop_factor != type(self).drop_factor and self.schedule != "drops":
+            raise ValueError(
+                "`drop_factor` must only be given for the schedule drops, not "
+                f"{self.drop_factor:g} for {self.schedule}."
+            )
 
     @property
     def figure(self) -> str:

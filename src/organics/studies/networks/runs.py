@@ -25,6 +25,11 @@ class Run(NamedTuple):
             norm for line in lines(self.folder, "steps.jsonl") for norm in line["gradient_norm"]
         ]
 
+    def largest_gradient_norm(self) -> float:
+        """The largest of `gradient_norms`; 0 without a complete epoch."""
+        each = (line["gradient_norm_max"] for line in lines(self.folder, "metrics.jsonl"))
+        return max(each, default=0.0)
+
 
 def lines(folder: Path, file: str) -> list[dict[str, Any]]:
     """The lines of a run's `.jsonl` file; none if it has not begun, or diverged in its first epoch.
@@ -35,6 +40,23 @@ def lines(folder: Path, file: str) -> list[dict[str, Any]]:
         return RunFolder.open(folder).lines(file)
     except NoRun:
         return []
+
+
+def found(setting: SequenceConfig, folders: Iterable[Path]) -> Run | None:
+    """The complete run with these settings in one of the folders, weights or not; else None.
+
+    Raises `ValueError`, naming the file, if its report is damaged.
+    """
+    for folder in folders:
+        try:
+            there = RunFolder.open(folder)
+        except NoRun:
+            continue
+        if setting.differing(there.config) or (document := there.load_report()) is None:
+            continue
+        if isinstance(report := Report.from_document(document), Report):
+            return Run(setting, folder, report, None)
+    return None
 
 
 def run(setting: SequenceConfig, folder: Path) -> Run:

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from organics.machine.lapack import single_threaded_lapack
 from organics.machine.side_by_side import side_by_side
 from organics.studies.harness.target import Job
-from organics.studies.networks.runs import Run, accuracies, reports, run
+from organics.studies.networks.runs import Run, accuracies, found, reports, run
 from organics.training import SequenceConfig
 
 
@@ -36,72 +37,98 @@ def tuned(
     """Train each network at every rate with the first seed, and at the rate with the best
     validation accuracy with all seeds; without more seeds if it diverges at every rate.
 
+    All networks with the first seed come before any with the second. A complete run in any of the
+    job's folders is not trained again, even if its weights were removed.
+
     Arguments
         settings: all but the rate and the seed, by the name of the network.
-        study: the folder of its runs, in the first folder of the job's runs.
+        study: the folder of its runs; new ones go into the first folder of the job's runs.
         trial_epochs: of the runs that choose the rate; by default as many as of the others.
     """
     job.progress(0.0, f"{len(settings)} networks")
-    folder = (job.runs[0] / study).resolve()
-    found = side_by_side(
-        _tuned,
-        [(*one, rates, seeds, folder, trial_epochs) for one in settings.items()],
-        processes=job.processes,
-        cluster=job.cluster,
+    folders = [(runs / study).resolve() for runs in job.runs]
+    names = {network: re.sub(r"[^\w.]+", "-", network) for network in settings}
+    parallel = partial(side_by_side, processes=job.processes, cluster=job.cluster)
+    first = parallel(
+        _with_first_seed,
+        [
+            (folders, names[network], setting, rates, seeds[0], trial_epochs or setting.epochs)
+            for network, setting in settings.items()
+        ],
     )
-    return dict(zip(settings, found, strict=True))
+    result = dict(zip(settings, first, strict=True))
+    again = [
+        (network, seed)
+        for seed in seeds[1:]
+        for network, one in result.items()
+        if one.chosen[0].report is not None
+    ]
+    job.progress(len(settings) / (len(settings) + len(again)), "further seeds")
+    further = parallel(
+        _one,
+        [
+            (
+                folders,
+                names[network],
+                settings[network],
+                result[network].chosen[0].setting.learning_rate,
+                seed,
+                settings[network].epochs,
+            )
+            for network, seed in again
+        ],
+    )
+    for (network, _), one in zip(again, further, strict=True):
+        result[network].chosen.append(one)
+    return result
 
 
-def _tuned(
-    network: str,
+def _with_first_seed(
+    folders: list[Path],
+    name: str,
     setting: SequenceConfig,
     rates: Sequence[float],
-    seeds: Sequence[int],
-    folder: Path,
-    trial_epochs: int | None,
+    seed: int,
+    trial_epochs: int,
 ) -> Tuned:
-    name = re.sub(r"[^\w.]+", "-", network)
-    done: dict[Path, Run] = {}
+    """The runs at all rates, and the one at the best, if that does not diverge."""
+    tried = [_one(folders, name, setting, rate, seed, trial_epochs) for rate in rates]
+    best = max(tried, key=_validated)
+    if best.report is None or trial_epochs == setting.epochs:
+        return Tuned(tried, [best])
+    rate = best.setting.learning_rate
+    return Tuned(tried, [_one(folders, name, setting, rate, seed, setting.epochs)])
 
-    def one(rate: float, seed: int, epochs: int) -> Run:
-        its = folder / f"{name}-rate{rate:g}-epochs{epochs}-seed{seed}"
-        if its not in done:
-            this = replace(setting, learning_rate=rate, seed=seed, epochs=epochs)
-            done[its] = run(this, its)
-        return done[its]
 
+def _one(
+    folders: list[Path], name: str, setting: SequenceConfig, rate: float, seed: int, epochs: int
+) -> Run:
+    this = replace(setting, learning_rate=rate, seed=seed, epochs=epochs)
+    places = [folder / f"{name}-rate{rate:g}-epochs{epochs}-seed{seed}" for folder in folders]
     with single_threaded_lapack():
-        epochs = setting.epochs if trial_epochs is None else trial_epochs
-        tried = [one(rate, seeds[0], epochs) for rate in rates]
-        best = max(tried, key=_validated)
-        if best.report is None:
-            return Tuned(tried, [best])
-        rate = best.setting.learning_rate
-        return Tuned(tried, [one(rate, seed, setting.epochs) for seed in seeds])
+        return found(this, places) or run(this, places[0])
 
 
 def _validated(one: Run) -> float:
     return 0.0 if one.report is None else one.report.validation_accuracy
 
 
-def summary(found: Tuned) -> dict[str, Any]:
+def summary(network: Tuned) -> dict[str, Any]:
     """What was tried and chosen, and the accuracies and gradient norms of the chosen runs."""
-    complete = reports(found.chosen)
-    norms = [
-        norm for one in found.chosen if one.report is not None for norm in one.gradient_norms()
-    ]
+    complete = reports(network.chosen)
+    norms = [one.largest_gradient_norm() for one in network.chosen if one.report is not None]
     return {
         "tried": [
             {
                 "learning_rate": one.setting.learning_rate,
                 "validation_accuracy": None if one.report is None else round(_validated(one), 6),
             }
-            for one in found.tried
+            for one in network.tried
         ],
-        "learning_rate": found.chosen[0].setting.learning_rate,
+        "learning_rate": network.chosen[0].setting.learning_rate,
         "parameters": complete[0].parameters if complete else None,
         **accuracies(complete),
         "largest_gradient_norm": max(norms, default=None),
-        "diverged_at_step": [one.diverged_at_step for one in found.all()],
+        "diverged_at_step": [one.diverged_at_step for one in network.all()],
         "seconds_per_epoch": [round(report.seconds_per_epoch, 2) for report in complete],
     }
