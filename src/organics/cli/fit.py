@@ -201,6 +201,7 @@ def _as_document(command: FitData, found: "Fit", shown: "Prediction") -> dict[st
                 "predicted": course[k, :, i],
                 "measured": one.mean[k, :, i],
                 "se": one.error[k, :, i],
+                "correlated": None if one.correlated is None else one.correlated[k, i],
             }
             for one, course in zip(recording.courses, shown.courses, strict=True)
             for k, i, place in _places(found, one)

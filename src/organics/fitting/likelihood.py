@@ -42,7 +42,7 @@ class Spectra(eqx.Module):
 
 
 class Courses(eqx.Module):
-    """Measured time courses of some channels; as a recording has them, with weights `1/se`."""
+    """Measured time courses of some channels; as a recording has them."""
 
     stimuli: Int[Array, " k"]
     channels: tuple = eqx.field(static=True)

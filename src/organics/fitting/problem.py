@@ -168,7 +168,7 @@ def _assembled(recording: Recording, layout: Parameters, rectified: bool) -> Pro
                 channels=one.channels,
                 times=jnp.asarray(one.times),
                 mean=jnp.asarray(one.mean),
-                weight=1 / jnp.asarray(one.error),
+                weight=jnp.asarray(one.weight),
             )
             for one in recording.courses
         ),

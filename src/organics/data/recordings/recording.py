@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Complex, Float, Int
 
-from organics.arguments import require_entries
+from organics.arguments import is_positive, require_entries
 from organics.names import Quantity
 
 
@@ -56,6 +56,8 @@ class TimeCourses:
         channels: indices of the s channels.
         times: in ms, >= 0, increasing, shape (t,).
         mean, error: means and their standard errors, shape (k, t, s).
+        correlated: for each stimulus and channel, how many samples in a row count as one, as their
+            errors are alike, shape (k, s); by default every sample counts.
     """
 
     stimuli: Int[np.ndarray, " k"]
@@ -63,6 +65,21 @@ class TimeCourses:
     times: Float[np.ndarray, " t"]
     mean: Float[np.ndarray, "k t s"]
     error: Float[np.ndarray, "k t s"]
+    correlated: Float[np.ndarray, "k s"] | None = None
+
+    @property
+    def size(self) -> float:
+        """How many independent numbers are in it."""
+        if self.correlated is None:
+            return self.mean.size
+        return float(np.sum(len(self.times) / self.correlated))
+
+    @property
+    def weight(self) -> Float[np.ndarray, "k t s"]:
+        """1 over the standard errors that independent samples would have if, together, they
+        determined a smooth course as well."""
+        together = 1.0 if self.correlated is None else self.correlated[:, None, :]
+        return 1 / (self.error * np.sqrt(together))
 
 
 @dataclass(frozen=True)
@@ -79,8 +96,8 @@ class Recording:
         spectra: one for each session, or none.
         courses: one for each session, or none.
 
-    Raises `ValueError`, naming the field, if a standard error is not above 0, a value is not
-    finite, or nothing was recorded.
+    Raises `ValueError`, naming the field, if a value is not finite, a standard error or a power
+    spectrum not above 0, times of a course do not rise from 0 or later, or nothing was recorded.
     """
 
     neurons: tuple
@@ -95,16 +112,23 @@ class Recording:
     def __post_init__(self):
         require_entries("drives", self.drives, np.isfinite, "be finite")
         known = ~np.isnan(self.mean)
-        require_entries("error", self.error[known], lambda e: e > 0, "be > 0")
+        require_entries("mean", self.mean[known], np.isfinite, "be finite")
+        require_entries("error", self.error[known], is_positive, "be > 0 and finite")
         if not known.any() and not self.spectra and not self.courses:
             raise ValueError("`mean` must hold a response, as there are no spectra or courses.")
         for one in self.spectra:
             require_entries("spectra", np.abs(one.cross), np.isfinite, "be finite")
+            power = np.diagonal(one.cross, axis1=-2, axis2=-1)
+            require_entries("power", power.real, lambda S: S >= 0, "be at least 0")
             require_entries("frequencies", one.frequencies, lambda f: f > 0, "be > 0")
             require_entries("trials", one.trials, lambda K: K >= 1, "be at least 1")
         for one in self.courses:
             require_entries("courses", one.mean, np.isfinite, "be finite")
-            require_entries("error", one.error, lambda e: e > 0, "be > 0")
+            require_entries("error", one.error, is_positive, "be > 0 and finite")
+            require_entries("times", one.times, lambda t: t >= 0, "be at least 0")
+            require_entries("steps in `times`", np.diff(one.times), lambda t: t > 0, "be > 0")
+            if one.correlated is not None:
+                require_entries("correlated", one.correlated, lambda g: g >= 1, "be at least 1")
 
     @property
     def size(self) -> int:
@@ -112,7 +136,7 @@ class Recording:
         return (
             int(np.sum(~np.isnan(self.mean)))
             + sum(one.cross.size for one in self.spectra)
-            + sum(one.mean.size for one in self.courses)
+            + round(sum(one.size for one in self.courses))
         )
 
     def channel_name(self, index: int) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from organics.arguments import require_among, require_not_negative, require_positive
+from organics.data.recordings.correlated import samples_together
 from organics.data.recordings.recording import Channel, CrossSpectra, Recording, TimeCourses
 from organics.data.recordings.rows import Key, Signal, read_rows
 from organics.data.recordings.stimuli import MASK, Stimuli, read_stimuli
@@ -245,7 +246,7 @@ def _course(source: str, x: dict, times: np.ndarray) -> TimeCourses:
     after = times >= 0
     if not after.any() or times[after][-1] <= 0:
         raise ValueError(f"{source}: courses need times after the onset at 0.")
-    means, errors = [], []
+    means, errors, together = [], [], []
     for rows in x.values():
         rows = rows[:, :, after]
         if len(rows) < 2:
@@ -258,12 +259,14 @@ def _course(source: str, x: dict, times: np.ndarray) -> TimeCourses:
             )
         means.append(rows.mean(axis=0).T)
         errors.append(np.broadcast_to(spread, means[-1].shape))
+        together.append([samples_together(trials) for trials in rows.swapaxes(0, 1)])
     return TimeCourses(
         stimuli=np.array([stimulus for stimulus, _ in x]),
         channels=next(iter(x))[1],
         times=times[after],
         mean=np.stack(means),
         error=np.stack(errors),
+        correlated=np.array(together),
     )
 
 
