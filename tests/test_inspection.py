@@ -16,8 +16,9 @@ from organics import plots
 from organics.baselines import build
 from organics.cli import run
 from organics.inspection.fixed_points import fixed_points
-from organics.inspection.network import _abscissa, inspect
+from organics.inspection.network import _abscissa, _principal_plane, _within, inspect
 from organics.inspection.step_map import StepMap
+from organics.models.target import Marks
 from organics.nn import ORGaNICs, circuit_at
 from organics.proofs.balls import exact, exact_matrix, floats
 from organics.proofs.gated import BallGated, contracts, prove_attraction
@@ -239,3 +240,14 @@ def test_the_least_error_of_such_a_network_on_the_flip_flop():
     design = np.stack([np.ones(3), x], axis=1) * root[:, None]
     _, residual, *_ = np.linalg.lstsq(design, wanted * root, rcond=None)
     assert residual[0] == pytest.approx(p * (1 - p), abs=1e-12)
+
+
+def test_what_follows_the_end_of_a_trial_is_not_looked_at():
+    loss = np.array([[0.0, 1, 1, 0], [1, 0, 2, 0], [0, 0, 0, 1]])
+    within = _within(Marks(loss, loss > 1), loss.shape)
+    np.testing.assert_array_equal(within, [[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 1]])
+    assert _within(None, (2, 3)).all()
+    outputs = np.random.default_rng(0).normal(size=(within.sum(), 5))
+    plane = _principal_plane(outputs, within)
+    np.testing.assert_array_equal(np.isnan(plane.courses[..., 0]), ~within)
+    np.testing.assert_allclose(plane.courses[within], [plane.place(one) for one in outputs])

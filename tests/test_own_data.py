@@ -133,6 +133,23 @@ def test_codes_stay_what_they_are(tmp_path, texts, names, kind):
     ]
 
 
+def test_tables_in_two_files_have_one_type(tmp_path):
+    """What each by itself would be: three classes, of which the test rows have the numbers alone;
+    and classes of whole sequences."""
+    rows = [[i, ("1", "2", "3a")[i % 3]] for i in range(15)]
+    tests = [[i, ("1", "2")[i % 2]] for i in range(10)]
+    train = written(tmp_path / "a.csv", [["u", "y"], *rows])
+    meant = meaning(read(train, written(tmp_path / "b.csv", [["u", "y"], *tests])))
+    assert meant.names == ("1", "2", "3a")
+    np.testing.assert_array_equal(meant.test.y, [0, 1] * 5)
+    rows = [[i, t, t % 2] for i in range(4) for t in range(3)]
+    tests = [[i, t, i % 2] for i in range(2) for t in range(3)]
+    train = written(tmp_path / "c.csv", [["id", "u", "y"], *rows])
+    meant = meaning(read(train, written(tmp_path / "d.csv", [["id", "u", "y"], *tests])))
+    assert (meant.at, meant.names) == ("every", ("0", "1"))
+    np.testing.assert_array_equal(meant.test.y, [[0] * 3, [1] * 3])
+
+
 def test_numbers_may_be_written_in_several_ways(tmp_path):
     rows = [[i, ("1e1", "10", "2.0", "007.5")[i % 4]] for i in range(12)]
     meant = meaning(read(written(tmp_path / "a.csv", [["u", "y"], *rows])))
@@ -182,13 +199,14 @@ def test_classes_of_any_hashable_type_come_back():
         (np.array([0.1, 0.7] * 3, "float32"), "float32"), ([0.0, 1e19] * 3, "float"),
         (np.array([0, 2**64 - 1] * 3, "uint64"), "uint64"),
         (np.array([np.int64(3), np.int64(-1)] * 3, object), "int"),
+        ([2**70, 3] * 3, "text"),
     ):  # fmt: skip
         content = checked(Content("toy", Part(x, labels)))
         meant = meaning(content, "classes")
         back = Preparation((), (), meant.names, meant.label_type).labels(meant.train.y)
         assert meant.label_type == kind
         assert [str(label) for label in back] == [str(label) for label in content.train.y]
-        assert np.all(back == content.train.y)
+        assert kind == "text" or np.all(back == content.train.y)
     mixed = [("a", 1), int, "a"] * 2
     meant = meaning(checked(Content("toy", Part(x, mixed))))
     assert meant.outputs == 3 and meant.label_type == "text"
@@ -411,6 +429,10 @@ TABLES = {
     "missing": (changed(4, 2, " "), ["line 4", "`u` is missing"]),
     "infinite": (changed(5, 2, "-inf"), ["line 5", "`u`", "-inf"]),
     "no class": (changed(6, 3, ""), ["line 6", "`y` is missing"]),
+    "no number to learn": (
+        [["u", "y"], *[[i, "NA" if i == 7 else i + 0.5]
+                       for i in range(12)]],
+        ["line 9", "`y` is missing"]),
     "time goes back": (changed(3, 1, 0), ["line 3", "`t` must increase"]),
     "ragged": ([*GOOD, [1, 2]], ["line 14 has 2 values", "4 columns"]),
     "no names": (GOOD[1:], ["names of its columns in the first line"]),

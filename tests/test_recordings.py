@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from organics.data.recordings.nwb import _samples, _signals
+from organics.data.recordings.recording import Channel, CrossSpectra, Recording, TimeCourses
 from organics.data.recordings.summary import Settings, read_recording
 
 HEADER = "session,trial,stimulus,neuron,quantity,time_ms,value,unit"
@@ -99,6 +100,28 @@ def test_samples_in_seconds_give_what_samples_in_milliseconds_give(files):
     np.testing.assert_allclose(power, 2.0, rtol=0.25)
 
 
+def test_a_sample_at_the_settling_time_counts_in_either_unit(files):
+    """1000 times 1.001 s is a little less than 1001 ms."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(2, 64))
+    rows = {
+        unit: [
+            f"s1,{trial},low,a,y,{text.format(960 + k)},{x[trial, k]:.17g},1"
+            for trial in range(2)
+            for k in range(64)
+        ]
+        for unit, text in (("time_ms", "{}"), ("time_s", "{}e-3"))
+    }
+    settings = Settings(settled=1001.0)
+    of_ms, of_s = (
+        read_recording(*files(some, HEADER.replace("time_ms", unit)), settings=settings)
+        for unit, some in rows.items()
+    )
+    np.testing.assert_allclose(of_s.mean, of_ms.mean, rtol=1e-9)
+    np.testing.assert_allclose(of_ms.mean[0], x[:, 41:].mean(), rtol=1e-9)
+    np.testing.assert_allclose(of_s.spectra[0].frequencies, of_ms.spectra[0].frequencies)
+
+
 def test_courses_are_means_after_the_onset(files):
     rows, x = samples(np.random.default_rng(1), 1.0)
     found = read_recording(*files(rows), settings=Settings(samples="courses"))
@@ -107,6 +130,8 @@ def test_courses_are_means_after_the_onset(files):
     np.testing.assert_allclose(course.mean, x.mean(axis=1).swapaxes(1, 2), rtol=1e-12)
     spread = np.sqrt(x.var(axis=1, ddof=1).mean(axis=-1) / 3)
     np.testing.assert_allclose(course.error[:, 0], spread, rtol=1e-12)
+    assert course.correlated.shape == (2, 2) and np.all(course.correlated >= 1)
+    assert found.size == round(course.size) <= course.mean.size
 
 
 GOOD = "s1,1,low,a,rate,,5,1/s"
@@ -281,6 +306,62 @@ def test_timestamps_of_nwb_files_have_equal_intervals():
     series.timestamps = np.where(np.arange(400) < 90, stamps, stamps + 0.1)
     with pytest.raises(ValueError, match="a.nwb, trial 3: .*equal intervals, not from 5 to 105 ms"):
         _samples(Path("a.nwb"), series, 3, 0.25, 0.75)
+    series.timestamps = stamps + 0.4
+    for start, stop in ((0.25, 0.75), (2.0, 2.5), (5.0, 6.0)):
+        with pytest.raises(ValueError, match="a.nwb, trial 3: .* does not cover the trial"):
+            _samples(Path("a.nwb"), series, 3, start, stop)
+
+
+def test_spikes_of_nwb_files_in_any_order_and_stimuli_with_many_digits():
+    class Table(dict):
+        colnames = ("start_time", "stop_time", "stimulus", "spike_times")
+
+        def __len__(self):
+            return 2
+
+    trials = {"start_time": [0.0, 1.0], "stop_time": [1.0, 2.0]}
+    for stimuli, names in (
+        ([1000001.0, 1000002.0], ["1000001", "1000002"]),
+        ([0.1234567, 0.1], ["0.1234567", "0.1"]),
+        (np.array([0.1, 1.0], np.float32), ["0.1", "1"]),
+    ):
+        units = Table(spike_times=[[1.7, 0.1, 1.2, 0.3, 0.5, 0.9]])
+        units.id = np.array([7])
+        file = SimpleNamespace(
+            trials=Table(trials | {"stimulus": stimuli}), units=units, objects={}, identifier="one"
+        )
+        found = _signals(Path("a.nwb"), file)
+        assert [(key.stimulus, *signal.values) for key, signal in found.items()] == [
+            (names[0], 4.0), (names[1], 2.0)
+        ]  # fmt: skip
+
+
+def test_a_recording_refuses_what_is_not_finite_or_goes_back():
+    y, ok = np.array([[0.5]]), np.array([[0.1]])
+    rest = {"neurons": ("1",), "stimuli": ("on",), "drives": y, "channels": (Channel("y", 0),)}
+    Recording(**rest, mean=y, error=ok)
+
+    def course(times, **more):
+        shape = (1, len(times), 1)
+        return TimeCourses(
+            np.array([0]), (0,), np.array(times), np.zeros(shape), np.ones(shape), **more
+        )
+
+    def spectra(power):
+        cross = np.full((1, 1, 1, 1), power, complex)
+        return CrossSpectra(np.array([0]), (0,), np.array([0.01]), cross, np.array([5]))
+
+    blank = np.full((1, 1), np.nan)
+    for wrong, said in (
+        ({"mean": np.array([[np.inf]]), "error": ok}, "`mean` must be finite"),
+        ({"mean": y, "error": np.array([[np.inf]])}, "`error` must be > 0 and finite"),
+        ({"courses": (course([-1.0, 1.0]),)}, "`times` must be at least 0"),
+        ({"courses": (course([1.0, 1.0]),)}, "steps in `times`"),
+        ({"courses": (course([0.0, 1.0], correlated=np.zeros((1, 1))),)}, "`correlated` must be"),
+        ({"spectra": (spectra(-1.0),)}, "`power` must be at least 0"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Recording(**rest, **({"mean": blank, "error": blank} | wrong))
 
 
 def test_equal_trials_have_no_variance_of_their_own(tmp_path):

@@ -371,7 +371,8 @@ def _estimates(
     low = np.where(bounded, np.maximum(low, layout.low), low)
     high = np.where(bounded, np.minimum(high, layout.high), high)
     how[(how != "fixed") & ~identified] = "not identified"
-    slope = np.linalg.norm(D, axis=1)
+    with np.errstate(invalid="ignore"):  # bounds may be infinite
+        slope = np.linalg.norm(D, axis=1) / np.subtract(layout.high, layout.low)
     how[(how != "fixed") & bounded & (slope < 1e-3)] = "at its bound"
     without = np.isin(how, ("fixed", "not identified", "at its bound"))
     low, high = np.where(without, np.nan, low), np.where(without, np.nan, high)

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from organics.arguments import require_sizes
 from organics.circuit.circuit import State
@@ -17,6 +17,7 @@ from organics.inspection.fixed_points import FixedPoint, fixed_points
 from organics.inspection.step_map import StepMap, in_float64
 from organics.linear_stability.spectrum import stability
 from organics.machine.lapack import single_threaded_lapack
+from organics.models.target import Marks
 from organics.nn import ORGaNICs, circuit_at
 from organics.proofs.gated import Attraction, prove_attraction
 from organics.rest.search import given_state
@@ -60,7 +61,7 @@ class Plane(NamedTuple):
     Attributes
         mean, axes: the origin (n,), and the components (2, n).
         explained: the share of the variance along each, (2,).
-        courses: the trials in it, (trials, steps, 2).
+        courses: the trials in it, (trials, steps, 2); NaN after the end of a trial.
     """
 
     mean: Float[np.ndarray, " n"]
@@ -130,9 +131,10 @@ def inspect(
         steps = StepMap(model.layer)
         shown = batch(made, stream.key(), trials, np.float64)
         courses = np.asarray(_courses(steps, shown.inputs))
-        states = courses.reshape(-1, courses.shape[-1])
+        within = _within(shown.marks, courses.shape[:2])
+        states = courses[within]
         outputs = np.asarray(_outputs(steps, jnp.asarray(states)))
-        plane = _principal_plane(outputs, courses.shape[:2])
+        plane = _principal_plane(outputs, within)
         chosen = np.random.default_rng(seed).choice(len(states), min(starts, len(states)), False)
         rests = [
             Rest(
@@ -183,13 +185,24 @@ def _held(wanted: Any, found: list[AtRest]) -> list[tuple[np.ndarray, int | None
     return held
 
 
-def _principal_plane(outputs: Float[np.ndarray, "k n"], shape: tuple[int, int]) -> Plane:
+def _within(marks: Marks | None, shape: tuple[int, int]) -> Bool[np.ndarray, "trials steps"]:
+    """Which steps are before the end of their trial: those up to the last one that counts."""
+    if marks is None:
+        return np.ones(shape, bool)
+    counts = np.broadcast_to(np.asarray(marks.loss) > 0, shape)
+    return np.logical_or.accumulate(counts[:, ::-1], axis=1)[:, ::-1]
+
+
+def _principal_plane(
+    outputs: Float[np.ndarray, "k n"], within: Bool[np.ndarray, "trials steps"]
+) -> Plane:
     mean = outputs.mean(axis=0)
     _, sizes, axes = np.linalg.svd(outputs - mean, full_matrices=False)
     if len(axes) < 2:  # a layer of one unit
         axes, sizes = np.vstack([axes, np.zeros_like(axes)]), np.append(sizes, 0.0)
     total = max(float(np.sum(sizes**2)), np.finfo(float).tiny)
-    courses = ((outputs - mean) @ axes[:2].T).reshape(*shape, 2)
+    courses = np.full((*within.shape, 2), np.nan)
+    courses[within] = (outputs - mean) @ axes[:2].T
     return Plane(mean, axes[:2], sizes[:2] ** 2 / total, courses)
 
 

@@ -4,7 +4,7 @@ Every refusal names the file (or "the arrays"), the array and the row.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +40,8 @@ class Content(NamedTuple):
         target: whether `y` are classes or numbers, if the source says so.
         ambiguous: why `y` would be ambiguous as classes, if it would.
         place: where the row i of an array (given by its name) is, for messages.
+        texts: of a table, what the file says of `y` in each example of `train`, a tuple for each
+            step.
     """
 
     source: str
@@ -49,6 +51,7 @@ class Content(NamedTuple):
     target: TargetKind | None = None
     ambiguous: str | None = None
     place: Callable[[str, int], str] = lambda name, i: f"`{name}`, row {i}"
+    texts: Sequence[list[tuple[str, ...]]] = ()
 
 
 def checked(content: Content) -> Content:

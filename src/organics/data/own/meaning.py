@@ -174,6 +174,8 @@ def _labels(refuse: Any, y: np.ndarray) -> Any:
 def _type_of(labels: Any) -> str:
     if isinstance(labels, list):
         kinds = {type(label).__name__ for label in labels}
+        if kinds == {"int"} and not all(-(2**63) <= label < 2**63 for label in labels):
+            return "text"
         return kinds.pop() if len(kinds) == 1 and kinds <= {"int", "bool", "float"} else "text"
     if labels.dtype.name in LABEL_TYPES:
         return labels.dtype.name

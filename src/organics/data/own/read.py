@@ -8,7 +8,7 @@ from organics.arguments import nearest
 from organics.data.own.content import Content, checked
 from organics.data.own.npz import read_npz
 from organics.data.own.series import read_series
-from organics.data.own.table import read_table
+from organics.data.own.table import read_table, typed_together
 from organics.files.atomic import naming
 
 READERS: dict[str, Callable[[Path], Content]] = {
@@ -37,6 +37,8 @@ def read(path: Path, test: Path | None = None) -> Content:
             f"{test} has the features {', '.join(other.features)[:200]}; those of {path} are "
             f"{', '.join(content.features)[:200]}."
         )
+    if content.texts and other.texts:
+        content, other = typed_together(content, other)
     places = {"": content.place, "_test": other.place}
 
     def place(name: str, i: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from organics.data.own.content import Content, Part
-from organics.data.own.text import finite, word
+from organics.data.own.text import finite, is_missing, word
 from organics.files.atomic import naming
 from organics.machine.memory import require_memory
 
@@ -99,7 +99,9 @@ def _content(path: Path, reader: Any) -> Content:
         rows = lines["_test" if name.endswith("_test") else ""]
         return f"line {rows[i].first}"
 
-    (y, *y_test), ambiguous = _wanted([train, test] if test else [train])
+    _require_none_missing(path, columns, sequences)
+    texts = [[one.wanted for one in part] for part in (train, test) if part]
+    (y, *y_test), ambiguous = _typed(texts)
     return Content(
         source=str(path),
         train=_part(columns, train, y),
@@ -107,6 +109,16 @@ def _content(path: Path, reader: Any) -> Content:
         features=tuple(columns.names[i] for i in columns.features),
         ambiguous=ambiguous,
         place=place,
+        texts=texts[0],
+    )
+
+
+def typed_together(content: Content, other: Content) -> tuple[Content, Content]:
+    """Two tables with one type of `y`, which each by itself may suggest otherwise."""
+    (y, y_other), ambiguous = _typed([content.texts, other.texts])
+    return (
+        content._replace(train=content.train._replace(y=y), ambiguous=ambiguous),
+        other._replace(train=other.train._replace(y=y_other)),
     )
 
 
@@ -196,23 +208,39 @@ def _part(columns: _Columns, sequences: list[_Sequence], y: np.ndarray) -> Part:
     return Part(x, y, None if np.all(lengths == steps) else lengths)
 
 
-def _wanted(parts: list[list[_Sequence]]) -> tuple[list[np.ndarray], str | None]:
+_Texts = Sequence[list[tuple[str, ...]]]
+
+
+def _typed(parts: Sequence[_Texts]) -> tuple[list[np.ndarray], str | None]:
     """What is to be learned in each part, and what is ambiguous if it is classes. All parts have
     one type, and values for each step if any sequence has several."""
-    every = any(one.wanted != one.wanted[:1] * len(one.wanted) for part in parts for one in part)
-    texts = [_texts(part, every) for part in parts]
+    every = any(steps != steps[:1] * len(steps) for part in parts for steps in part)
+    texts = [_as_array(part, every) for part in parts]
     kind, ambiguous = _kind(np.unique(np.concatenate([some.ravel() for some in texts])), texts[0])
     return [some if kind is None else some.astype(kind) for some in texts], ambiguous
 
 
-def _texts(part: list[_Sequence], every: bool) -> np.ndarray:
+def _as_array(part: _Texts, every: bool) -> np.ndarray:
     """What is to be learned of each sequence, (count,), or (count, k) if it is several numbers; or
     of each step, (count, time, k)."""
     if every:
-        steps = max(len(one.wanted) for one in part)
-        return np.array([one.wanted + one.wanted[-1:] * (steps - len(one.wanted)) for one in part])
-    texts = np.array([one.wanted[0] for one in part])
+        most = max(map(len, part))
+        return np.array([steps + steps[-1:] * (most - len(steps)) for steps in part])
+    texts = np.array([steps[0] for steps in part])
     return texts[:, 0] if texts.shape[1] == 1 else texts
+
+
+def _require_none_missing(path: Path, columns: _Columns, sequences: list[_Sequence]) -> None:
+    """Refuse words for missing values among numbers, which they would turn into classes."""
+    for k, column in enumerate(columns.wanted):
+        words = {step[k] for one in sequences for step in one.wanted}
+        missing = {text for text in words if is_missing(text)}
+        if missing and all(map(_is_number, words - missing)) and words != missing:
+            one = next(one for one in sequences if any(step[k] in missing for step in one.wanted))
+            raise ValueError(
+                f"{path}, line {one.first}: `{columns.names[column]}` is missing; fill in or leave "
+                "out what is missing."
+            )
 
 
 def _kind(different: np.ndarray, texts: np.ndarray) -> tuple[type | None, str | None]:

@@ -14,9 +14,14 @@ def finite(text: str, what: str) -> float:
         value = math.nan
     if math.isfinite(value):
         return value
-    if text.strip().lower() in _MISSING:
+    if is_missing(text):
         raise ValueError(f"{what} is missing; fill in or leave out what is missing.")
     raise ValueError(f"{what} must be a finite number, not {text.strip()[:50]!r}.")
+
+
+def is_missing(text: str) -> bool:
+    """Whether a value is not there, or a word says so."""
+    return text.strip().lower() in _MISSING
 
 
 def word(text: str, what: str) -> str:

@@ -8,7 +8,7 @@ _GRID = 512  # frequencies at which its spectrum is looked at
 
 
 def samples_together(trials: Float[np.ndarray, "trials times"]) -> float:
-    """The number of samples in a row that count as one when a smooth course is fitted to their mean.
+    """How many samples in a row count as one when a smooth course is fitted to their mean.
 
     It is the peak of the spectrum of their fluctuations over that of independent ones with the same
     variance, by the autoregression that Akaike's criterion chooses; at least 1. Fluctuations with

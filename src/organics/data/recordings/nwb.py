@@ -84,8 +84,10 @@ def _make_even(trials: list[Signal]) -> None:
 
 
 def _name(stimulus: Any) -> str:
-    """A number in its shortest form."""
-    return f"{stimulus:g}" if isinstance(stimulus, float | np.floating) else str(stimulus)
+    """A number in its shortest form, such as 0.1 and 1."""
+    if isinstance(stimulus, float | np.floating):
+        return np.format_float_positional(stimulus, trim="-")
+    return str(stimulus)
 
 
 def _units(file: Any):
@@ -94,7 +96,7 @@ def _units(file: Any):
     limited = "obs_intervals" in file.units.colnames
     for row, unit in enumerate(file.units.id[:]):
         observed = file.units["obs_intervals"][row] if limited else []
-        spikes = np.asarray(file.units["spike_times"][row])
+        spikes = np.sort(file.units["spike_times"][row])
         yield str(unit), spikes, np.asarray(observed, float).reshape(-1, 2)
 
 
@@ -114,9 +116,11 @@ def _samples(path: Path, series: Any, trial: int, start: float, stop: float) -> 
     if series.rate is None:
         stamps = np.asarray(series.timestamps)
         first, last = np.searchsorted(stamps, [start, stop])
-        times = stamps[first:last] - stamps[min(first, len(stamps) - 1)]
+        times = stamps[first:last]
         steps = np.diff(times)
-        if len(steps) and np.ptp(steps) > 1e-3 * steps[0] + 1e-9:
+        covered = len(steps) and max(times[0] - start, stop - times[-1]) <= 1.001 * steps.max()
+        times = times - times[0] if covered else times[:0]
+        if covered and np.ptp(steps) > 1e-3 * steps[0] + 1e-9:
             raise ValueError(
                 f"{path}, trial {trial}: the timestamps of the field potential must have equal "
                 f"intervals, not from {1000 * steps.min():g} to {1000 * steps.max():g} ms."
@@ -125,7 +129,7 @@ def _samples(path: Path, series: Any, trial: int, start: float, stop: float) -> 
         rate, begin = float(series.rate), float(series.starting_time)
         first, last = (int(np.ceil((t - begin) * rate - 1e-6)) for t in (start, stop))
         times = np.arange(last - first) / rate
-    if first < 0 or last > len(series.data) or last - first < 2:
+    if first < 0 or last > len(series.data) or last - first < 2 or not len(times):
         raise ValueError(f"{path}, trial {trial}: the field potential does not cover the trial.")
     volts = np.asarray(series.data[first:last], float).reshape(last - first, -1)
     if series.channel_conversion is not None:

@@ -19,6 +19,7 @@ from organics.spectra import mean_periodogram
 
 _ENOUGH = 10  # trials, from which on the variance of each response is its own
 _HIGH = 0.25  # of the sampling rate
+_SAME = 1e-3  # ms: times that differ by less are the same
 _APART = 2  # frequencies of a Hann window: then they are nearly independent
 
 
@@ -100,7 +101,7 @@ def summarized(
         if settings.samples == "courses":
             courses.append(_course(source, x, times))
             continue
-        x = {key: rows[:, :, times >= settings.settled] for key, rows in x.items()}
+        x = {key: rows[:, :, times >= settings.settled - _SAME] for key, rows in x.items()}
         spectra.append(_spectrum(source, x, times, settings))
         for (stimulus, chosen), rows in x.items():
             for i, channel in enumerate(chosen):
@@ -181,7 +182,7 @@ def _stacked(source: str, trials: dict) -> tuple[dict, np.ndarray]:
             signal = by_channel[channel]
             if (
                 len(signal.times) != len(times)
-                or np.abs(np.array(signal.times) - times).max() > 1e-3
+                or np.abs(np.array(signal.times) - times).max() > _SAME
             ):
                 raise ValueError(
                     f"{source}, line {signal.line}: trial {trial[:50]!r} must have the times of "
@@ -195,7 +196,7 @@ def _stacked(source: str, trials: dict) -> tuple[dict, np.ndarray]:
 
 
 def _spectrum(source: str, x: dict, times: np.ndarray, settings: Settings) -> CrossSpectra:
-    times = times[times >= settings.settled]
+    times = times[times >= settings.settled - _SAME]
     if len(times) < 8:
         raise ValueError(
             f"{source}: a trial must have 8 samples or more after `settled`, {settings.settled:g} "
@@ -243,7 +244,7 @@ def chosen_frequencies(
 
 
 def _course(source: str, x: dict, times: np.ndarray) -> TimeCourses:
-    after = times >= 0
+    after = times >= -_SAME
     if not after.any() or times[after][-1] <= 0:
         raise ValueError(f"{source}: courses need times after the onset at 0.")
     means, errors, together = [], [], []
@@ -263,7 +264,7 @@ def _course(source: str, x: dict, times: np.ndarray) -> TimeCourses:
     return TimeCourses(
         stimuli=np.array([stimulus for stimulus, _ in x]),
         channels=next(iter(x))[1],
-        times=times[after],
+        times=np.maximum(times[after], 0),
         mean=np.stack(means),
         error=np.stack(errors),
         correlated=np.array(together),
