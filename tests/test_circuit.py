@@ -182,7 +182,9 @@ def test_parameters_out_of_their_domains_are_told_when_traced():
     valid = jax.jit(lambda circuit: circuit.valid)
     assert valid(circuit)
     for name in ("W", "b", "b0", "sigma", "tau_y", "tau_a"):
-        for value in (-1.0, np.nan):
+        for value in (-1.0, np.nan, np.inf):
             changed = getattr(circuit, name).at[0].set(value)
             wrong = eqx.tree_at(lambda c, name=name: getattr(c, name), circuit, changed)
             assert not valid(wrong), name
+    recurrent = Circuit(np.eye(2), np.eye(2))
+    assert not valid(eqx.tree_at(lambda c: c.W_r, recurrent, jnp.full((2, 2), np.nan)))

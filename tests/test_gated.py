@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from organics.circuit.areas import joined
-from organics.circuit.circuit import Circuit
+from organics.circuit.circuit import Circuit, State
 from organics.circuit.gated import GatedHierarchy, GatedState
 from organics.circuit.hierarchy import Hierarchy
 from organics.linear.jacobian import jacobian
-from organics.rest.search import steady_state
+from organics.linear_stability.spectrum import stability
+from organics.rest.search import given_state, steady_state
 from organics.simulation.noise import Noise
 from organics.simulation.ode import simulate
-from organics.spectra import power_spectrum
+from organics.spectra import power_spectrum, stationary_covariance
 
 Z = np.array([0.3, 0.5])
 
@@ -96,3 +97,44 @@ def test_without_a_floor_silent_neurons_have_no_feedback():
     np.testing.assert_allclose(point.state[0].y, other.state[0].y, rtol=1e-9)
     end = simulate(gated, z, np.array([0.0, 500.0])).state[0].y[-1]
     np.testing.assert_allclose(end, other.state[0].y, rtol=1e-4)
+
+
+@pytest.mark.parametrize("areas", [1, 2])
+@pytest.mark.parametrize("gain", [3.0, 0.5])
+def test_a_silent_neuron_that_sustains_itself_is_not_stable(areas, gain):
+    """To the left of `y = 0` it decays, to the right it grows if `W_r` is large enough."""
+    area = Circuit(np.ones((1, 1)), np.array([[gain]]), sigma=0.1, rectified=True)
+    between = [np.ones((1, 1))] * (areas - 1)
+    gated = GatedHierarchy(Hierarchy([area] * areas, between, between))
+    rest = gated.complete((State(jnp.zeros(1), jnp.array([0.0025])),) * areas)
+    point = given_state(gated, np.zeros(1), rest)
+    assert point.converged and stability(point).stable == (gain < 1)
+    step = jax.jit(lambda x: x + 0.01 * joined(gated.velocity(gated.split(x), jnp.zeros(1))))
+    x = joined(rest).at[0].set(1e-4)
+    for _ in range(1000):
+        x = step(x)
+    assert (float(x[0]) > 1e-3) == (gain > 1)
+
+
+def test_fluctuations_about_a_silent_neuron_have_no_linear_theory():
+    gated = GatedHierarchy(Hierarchy([Circuit(np.ones((2, 2)), sigma=0.1, rectified=True)]))
+    point = steady_state(gated, np.array([1.0, 0.0]))
+    noise = Noise(additive_y=1e-3)
+    power = power_spectrum(point, np.array([0.01]), noise)[0]
+    variance = np.diag(stationary_covariance(point, noise))
+    for found in (power, variance):
+        assert np.isfinite(found[0]) and np.isnan(found[1])
+
+
+def test_a_single_area_is_simulated_and_states_of_other_kinds_are_refused():
+    area = Circuit(np.ones((1, 1)))
+    gated = GatedHierarchy(Hierarchy([area]))
+    end = simulate(gated, np.ones(1), 300.0).state[0].y[-1]
+    np.testing.assert_allclose(end, steady_state(gated, np.ones(1)).state[0].y, rtol=1e-3)
+    full = GatedState(*[np.full(1, 0.1)] * 4)
+    for system, initial in ((area, full), (Hierarchy([area]), (full,))):
+        with pytest.raises(ValueError, match="`initial` must hold `State`s"):
+            simulate(system, np.ones(1), 5.0, initial)
+    at_1 = GatedHierarchy(Hierarchy([Circuit(np.ones((1, 1)), b0=1.0, sigma=1.0)]))
+    with pytest.raises(ValueError, match="`initial` must be given with its gates"):
+        simulate(at_1, np.ones(1), 5.0)

@@ -374,6 +374,22 @@ def test_gradient_against_finite_differences():
         np.testing.assert_allclose(np.sum(gradient[k] * along), difference, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("steps", [1536, 1537])
+def test_gradients_do_not_depend_on_the_drive_after_the_end(steps):
+    """Steps come in chunks, the last of which may end later."""
+    circuit = Circuit(np.ones((1, 1)), tau_y=2.0, tau_a=10.0)
+
+    def z(t):
+        return jnp.where(t <= steps * 0.1 + 1e-9, 1.0, jnp.nan) * jnp.ones(1)
+
+    def loss(level):
+        path = simulate_noisy(circuit, z, Noise(level), 0.1, steps, key=jr.key(0))
+        return jnp.mean(path.state.y**2)
+
+    slope = jax.jit(jax.grad(loss))(0.001)
+    assert np.isfinite(slope) and slope > 0
+
+
 def test_float32():
     circuit, z = example_circuit()
     single = jax.tree.map(lambda x: x.astype(jnp.float32), circuit)

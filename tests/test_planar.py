@@ -417,6 +417,9 @@ def test_refusals():
             nullclines(Circuit([[1.0]]), 1.0, limits, (0.0, 1.0))
         with pytest.raises(ValueError, match="`a_limits` must be finite and rising"):
             phase_plane(Circuit([[1.0]]), 1.0, (0.0, 1.0), limits)
+    for curves in (nullclines, phase_plane):
+        with pytest.raises(ValueError, match="`points` must be at least 2"):
+            curves(Circuit([[1.0]]), 1.0, *WINDOW, points=1)
 
 
 WINDOW = (-3.0, 3.0), (-1.0, 4.0)

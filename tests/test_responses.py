@@ -140,6 +140,16 @@ def test_the_peak_is_the_largest_local_maximum():
         assert largest_peak(level) is None
 
 
+def test_rates_without_contrast_are_not_fitted():
+    contrasts = np.array([0.0, 0.1, 0.2, 0.5, 1.0])
+    rates = np.stack([[5.0, 0, 0, 0, 0], [9.0, *contrasts[1:] ** 2 / (contrasts[1:] ** 2 + 0.04)]])
+    found = responses.fit_naka_rushton(contrasts, rates.T)
+    assert np.isnan(found.r_max[0]) and np.isnan(found.error[0])
+    np.testing.assert_allclose(
+        [found.r_max[1], found.c50[1], found.exponent[1]], [1, 0.2, 2], rtol=1e-6
+    )
+
+
 def test_figures_show_points_and_fits():
     c = circuit()
     found = responses.contrast_response(c, STIMULUS, CONTRASTS)
@@ -171,7 +181,19 @@ def test_figures_show_points_and_fits():
         (lambda: responses.naka_rushton(circuit(W_r=np.ones((N, N))), STIMULUS), "`circuit` must"),
         (
             lambda: responses.fit_naka_rushton(CONTRASTS[:1], np.ones((1, 1))),
-            "`contrasts` must be at lea",
+            "`contrasts` must be 4 or more",
+        ),
+        (
+            lambda: responses.fit_naka_rushton([0.5] * 4, np.ones((4, 1))),
+            "`contrasts` must be 4 or more different",
+        ),
+        (
+            lambda: responses.naka_rushton(circuit(), STIMULUS)(np.array([-0.1])),
+            "`contrast` must be >= 0",
+        ),
+        (
+            lambda: responses.contrast_response(circuit(), STIMULUS, CONTRASTS, other=MASK),
+            "`other_contrasts` must be given with `other`",
         ),
         (lambda: responses.fit_naka_rushton(CONTRASTS[:1], np.ones(1)), "`rates` must have shape"),
         (lambda: responses.with_gain(circuit(), 0.0), "`factor` must be > 0"),

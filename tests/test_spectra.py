@@ -336,6 +336,13 @@ def test_welch_refuses():
         welch(eqx.tree_at(lambda t: t.failure, good, jnp.asarray(1)))
     with pytest.raises(ValueError, match="equal intervals"):
         welch(eqx.tree_at(lambda t: t.t, good, good.t**1.1))
+    trials = jax.tree.map(lambda x: jnp.stack([x, x]), good)
+    welch(trials)
+    with pytest.raises(ValueError, match="equal intervals, the same in all trials"):
+        welch(eqx.tree_at(lambda t: t.t, trials, trials.t * jnp.array([[1.0], [2.0]])))
+    for wrong in ({"discard": -1.0}, {"discard": np.nan}, {"nperseg": 1}):
+        with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must"):
+            welch(good, **wrong)
 
 
 @pytest.mark.usefixtures("without_type_checks")

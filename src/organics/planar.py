@@ -28,6 +28,7 @@ import numpy as np
 from jaxtyping import Complex, Float
 from scipy.optimize import brentq
 
+from organics.arguments import require_whole
 from organics.circuit.circuit import Circuit, State
 from organics.circuit.values import Values
 
@@ -127,10 +128,11 @@ def nullclines(
     steep parts are both smooth, and it reaches the edge of the window.
 
     Raises `ValueError` and `ArithmeticError` for the arguments `fixed_points_2d` refuses, and
-    `ValueError` for an empty window.
+    `ValueError` for an empty window or fewer than two points.
     """
     planar = _planar(circuit, z)
     _check_window(y_limits, a_limits)
+    require_whole("points", points, 2)
     grid_y, grid_a = np.linspace(*y_limits, points), np.linspace(*a_limits, points)
     return Nullclines(
         y=tuple(_y_nullclines(planar, grid_y, grid_a)),
@@ -148,10 +150,11 @@ def phase_plane(
     """The velocity of a circuit with n = 1 on a grid of `points` by `points` states, per ms.
 
     Raises `ValueError` and `ArithmeticError` for the arguments `fixed_points_2d` refuses, and
-    `ValueError` for an empty window.
+    `ValueError` for an empty window or fewer than two points.
     """
     _planar(circuit, z)
     _check_window(y_limits, a_limits)
+    require_whole("points", points, 2)
     y, a = np.linspace(*y_limits, points), np.linspace(*a_limits, points)
     at_y, at_a = (jnp.asarray(grid.reshape(-1, 1), circuit.dtype) for grid in np.meshgrid(y, a))
     drive = jnp.asarray(z, circuit.dtype).reshape(1)
@@ -177,9 +180,11 @@ def portrait(
     planar = _planar(circuit, z)
     stable = [(point.y, point.a) for point in points if point.stable]
     centres = stable or [(point.y, point.a) for point in points] or [(planar.p, planar.k**2)]
-    y_limits = y_limits or _around([y for y, _ in centres], [p.y for p in points], 3.0, 3.0)
-    above = 3.0 if planar.rectified else 5.0
-    a_limits = a_limits or _around([a for _, a in centres], [p.a for p in points], 3.0, above)
+    if y_limits is None:
+        y_limits = _around([y for y, _ in centres], [p.y for p in points], 3.0, 3.0)
+    if a_limits is None:
+        above = 3.0 if planar.rectified else 5.0
+        a_limits = _around([a for _, a in centres], [p.a for p in points], 3.0, above)
     return Portrait(
         phase_plane(circuit, z, y_limits, a_limits),
         nullclines(circuit, z, y_limits, a_limits),

@@ -29,9 +29,8 @@ import scipy.signal
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Complex, Float, Real
 
+from organics.arguments import require_not_negative, require_whole
 from organics.circuit.areas import joined, named
-from organics.circuit.circuit import Circuit
-from organics.circuit.hierarchy import Hierarchy
 from organics.circuit.values import as_real
 from organics.errors import NoSteadyState
 from organics.linear.jacobian import jacobian
@@ -149,14 +148,17 @@ def welch(
         raise ValueError("`trajectory` must be `ok` in every trial.")
     parts = [values for _, values in named(trajectory.state)]
     x = np.concatenate(parts, axis=-1, dtype=np.float64)
-    t = np.asarray(trajectory.t, np.float64).reshape(-1, x.shape[-2])[0]
+    require_not_negative(discard=discard)
+    every = np.asarray(trajectory.t, np.float64).reshape(-1, x.shape[-2])
+    t = every[0]
     dt = (t[-1] - t[0]) / (len(t) - 1)
     # save times in float32 are rounded
-    if np.max(np.abs(np.diff(t) - dt)) > 1e-3 * dt + 4 * np.spacing(np.float32(t[-1])):
-        raise ValueError("`trajectory` must be sampled at equal intervals.")
+    if np.max(np.abs(np.diff(every) - dt)) > 1e-3 * dt + 4 * np.spacing(np.float32(every.max())):
+        raise ValueError("`trajectory` must be sampled at equal intervals, the same in all trials.")
     x = x.reshape(-1, *x.shape[-2:]).swapaxes(1, 2)[:, :, int(np.searchsorted(t, t[0] + discard)) :]
     length = x.shape[-1]
     size = length // 15 if nperseg is None else nperseg
+    require_whole("nperseg", size, 0)
     if not 2 <= size <= length:
         raise ValueError(
             f"`nperseg` must be from 2 to {length}, the number of samples kept, not {size}."
@@ -262,9 +264,7 @@ def _linearized(point: OperatingPoint, noise: Levels) -> _Linearized:
     eigenvalues, stable = linearize(*fixed)
     amplitude = amplitudes(noise, circuit, state)
     tau_f = correlation_times(noise, circuit, state)
-    lost = jnp.zeros(len(amplitude), bool)
-    if isinstance(circuit, Circuit | Hierarchy):
-        lost = without_slope(circuit, fixed[1], circuit.by_area(fixed[2]))
+    lost = without_slope(circuit, fixed[1], circuit.by_area(fixed[2]))
     J = jacobian(circuit, state)
     return _Linearized(J, amplitude, tau_f, eigenvalues[0].real, stable, lost)
 

@@ -209,9 +209,11 @@ class Circuit(Areas):
         which nothing else checks."""
         found = jnp.bool_(True)
         for entries in self.pool.entries():
-            found &= jnp.all(entries >= 0)
+            found &= jnp.all((entries >= 0) & jnp.isfinite(entries))
+        for entries in self.recurrent.entries():
+            found &= jnp.all(jnp.isfinite(entries))
         for positive in (self.b, self.b0, self.sigma, self.tau_y, self.tau_a):
-            found &= jnp.all(positive > 0)
+            found &= jnp.all((positive > 0) & jnp.isfinite(positive))
         return found
 
     def rectify(self, y: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -437,6 +439,8 @@ def _weights(name: str, value, n: int | None, dtype) -> Array | Weights:
             )
         for entries in value.entries():
             require_values(name, entries, np.isfinite, "be finite")
+        if isinstance(value, Dense):
+            require_square(name, value.matrix.shape, n)
         return value
     value = as_real(name, value, dtype)
     require_square(name, value.shape, n)

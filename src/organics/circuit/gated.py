@@ -157,6 +157,12 @@ class GatedHierarchy(Areas):
             found.append(jnp.zeros_like(states[k].y) if matrix is None else h.g[k] * matrix @ rate)
         return (*found, jnp.zeros_like(states[-1].y))
 
+    def hears_signs(self, k: int) -> Bool[Array, ""]:
+        """Whether the equations have a kink where a `y` of area k is 0: it is rectified, feeds
+        back, or has trackers without a floor."""
+        feeds_back = k > 0 and self.hierarchy.feedback[k - 1] is not None
+        return jnp.asarray(self.areas[k].rectified or feeds_back) | (self.floor == 0)
+
     def imbalance(self, states: tuple, z: Float[Array, " n"]) -> tuple:
         """Right-hand sides of all equations, before division by the time constants."""
         return self._each(states, z, lambda x: x, lambda area, at, z: area.imbalance(at, z).a)

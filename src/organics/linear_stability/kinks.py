@@ -8,9 +8,12 @@ from jaxtyping import Array, Bool, Float
 
 from organics.circuit.areas import joined
 from organics.circuit.circuit import Circuit, State, gate
+from organics.circuit.gated import GatedHierarchy
 from organics.circuit.hierarchy import Hierarchy
 from organics.linear.jacobian import jacobian, rest_jacobian, spectrum
 from organics.machine.mesh import alike
+
+_Several = Hierarchy | GatedHierarchy
 
 _MOST_OPEN = 6  # neurons of open sign: more would mean too many combinations
 
@@ -95,7 +98,7 @@ def _least_stable(
 
 
 @jax.jit
-def decays_at_zero(hierarchy: Hierarchy, z: Float[Array, " n"], states: tuple) -> Bool[Array, ""]:
+def decays_at_zero(hierarchy: _Several, z: Float[Array, " n"], states: tuple) -> Bool[Array, ""]:
     """Whether a hierarchy with acting feedback is stable whatever the slopes at `y_i = 0`.
 
     As for `slopes_at_zero`: open neurons that nothing else reaches decay if they would without the
@@ -111,7 +114,7 @@ def decays_at_zero(hierarchy: Hierarchy, z: Float[Array, " n"], states: tuple) -
 
 
 def _decay_on_all_sides(
-    hierarchy: Hierarchy, states: tuple, open_sign: Bool[Array, " m"]
+    hierarchy: _Several, states: tuple, open_sign: Bool[Array, " m"]
 ) -> Bool[Array, ""]:
     left, right = (_from_sides(hierarchy, states, open_sign, side) for side in (-1.0, 1.0))
     reached = jnp.any(_linked(left, right) & open_sign[:, None] & ~open_sign[None, :])
@@ -136,7 +139,7 @@ def _decay_on_all_sides(
 
 
 def open_signs(
-    system: Circuit | Hierarchy, z: Float[Array, " n"], states: tuple
+    system: Circuit | _Several, z: Float[Array, " n"], states: tuple
 ) -> Bool[Array, " m"]:
     """Which numbers of a joined state are a `y_i` of open sign, at which the equations have a
     kink."""
@@ -147,14 +150,14 @@ def open_signs(
         return jnp.concatenate([kinks, jnp.zeros_like(kinks)])
     terms = system.terms(states, z)
     for k, (area, state, size) in enumerate(zip(system.areas, states, terms, strict=True)):
-        kinks = _is_open(area, state, size.y) & system.hears_signs(k)
-        found += [kinks, jnp.zeros_like(kinks)]
+        kinks = _is_open(area, State(state.y, state.a), size.y) & system.hears_signs(k)
+        found += [kinks, *[jnp.zeros_like(kinks)] * (len(state) - 1)]
     return jnp.concatenate(found)
 
 
 @jax.jit
 def without_slope(
-    system: Circuit | Hierarchy, z: Float[Array, " n"], states: tuple
+    system: Circuit | _Several, z: Float[Array, " n"], states: tuple
 ) -> Bool[Array, " m"]:
     """Which numbers of a joined state have no derivative by what came before: those of open sign,
     and all that these reach."""
@@ -173,7 +176,7 @@ def without_slope(
 
 
 def _from_sides(
-    system: Circuit | Hierarchy, states: tuple, open_sign: Bool[Array, " m"], sides: Any
+    system: Circuit | _Several, states: tuple, open_sign: Bool[Array, " m"], sides: Any
 ) -> Float[Array, "m m"]:
     """The Jacobian where each number of open sign is a little below or above 0."""
     x = joined(states)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Complex, Float
 
 from organics.circuit.areas import Areas
 from organics.circuit.circuit import Circuit, State
+from organics.circuit.gated import GatedHierarchy
 from organics.circuit.hierarchy import Hierarchy
 from organics.linear.jacobian import (
     descending,
@@ -224,7 +225,7 @@ def linearize(
         J = jacobian(system, state)
         eigenvalues = spectrum(J)
         stable = converged & _decaying(J, jnp.abs(J), eigenvalues)
-        if isinstance(system, Hierarchy):
+        if isinstance(system, Hierarchy | GatedHierarchy):
             stable &= decays_at_zero(system, z, states)
         return eigenvalues, stable
 

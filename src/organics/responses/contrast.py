@@ -54,9 +54,11 @@ class NakaRushton(NamedTuple):
     def __call__(self, contrast: Float[np.ndarray, " c"]) -> Float[np.ndarray, "c m"]:
         """Rates at these contrasts.
 
-        Raises `ValueError` if an `r_max` is infinite, as of a neuron without pool.
+        Raises `ValueError` if an `r_max` is infinite, as of a neuron without pool, or a contrast is
+        below 0.
         """
         require_entries("r_max", self.r_max, lambda r: ~np.isinf(r), "be finite for rates")
+        require_entries("contrast", np.asarray(contrast), lambda C: ~(C < 0), "be >= 0")
         power = np.asarray(contrast)[:, None] ** self.exponent[None]
         return self.r_max[None] * power / (power + self.c50[None] ** self.exponent[None])
 
@@ -67,7 +69,7 @@ def contrast_response(
     contrasts: 'Float[ArrayLike, " c"]',
     *,
     other: 'Float[ArrayLike, " n"] | None' = None,
-    other_contrasts: 'Float[ArrayLike, "*c"]' = 0.0,
+    other_contrasts: 'Float[ArrayLike, "*c"] | None' = None,
 ) -> Responses:
     """Rates of a circuit or hierarchy for the drives `contrast z + other_contrast other`.
 
@@ -78,16 +80,19 @@ def contrast_response(
         z: drive of the stimulus at contrast 1, shape (n,).
         contrasts: >= 0, shape (c,).
         other: drive of a second stimulus at contrast 1, shape (n,).
-        other_contrasts: >= 0, one number or shape (c,).
+        other_contrasts: >= 0, one number or shape (c,); to be given with `other`.
 
     Raises `ValueError`, naming the argument, if one is not as above.
     """
     z = as_drive(system, z)
     second = jnp.zeros_like(z) if other is None else as_drive(system, other, "other")
-    if other is None and np.any(np.asarray(other_contrasts)):
+    if other is None and other_contrasts is not None:
         raise ValueError("`other_contrasts` must only be given with `other`.")
+    if other is not None and other_contrasts is None:
+        raise ValueError("`other_contrasts` must be given with `other`.")
     contrast = as_contrasts(contrasts, z.dtype)
-    others = as_real("other_contrasts", other_contrasts, z.dtype)
+    given = 0.0 if other_contrasts is None else other_contrasts
+    others = as_real("other_contrasts", given, z.dtype)
     if others.shape not in ((), contrast.shape):
         raise ValueError(
             f"`other_contrasts` must be one number or have shape {contrast.shape}, not "
@@ -157,10 +162,11 @@ def fit_naka_rushton(
 ) -> NakaRushton:
     """The Naka-Rushton function nearest to each neuron's rates, by least squares.
 
-    NaN for a neuron that does not respond.
+    Only contrasts above 0 are fitted and count in `error`: at 0 the function is 0. NaN for a neuron
+    that does not respond to any of them.
 
-    Raises `ValueError`, naming the argument, if there are fewer than four contrasts above 0, shapes
-    do not fit, or a rate is negative or not finite.
+    Raises `ValueError`, naming the argument, if there are fewer than four different contrasts above
+    0, shapes do not fit, or a rate is negative or not finite.
     """
     contrast, r = np.asarray(contrasts, float), np.asarray(rates, float)
     if contrast.ndim != 1 or r.shape[:1] != contrast.shape or r.ndim != 2:
@@ -169,17 +175,19 @@ def fit_naka_rushton(
         )
     require_entries("rates", r, lambda r: np.isfinite(r) & (r >= 0), "be finite and >= 0")
     require_entries("contrasts", contrast, lambda c: np.isfinite(c) & (c >= 0), "be finite, >= 0")
-    if np.sum(contrast > 0) < _LEAST:
-        raise ValueError(f"`contrasts` must be at least {_LEAST} above 0, not {contrast}.")
+    if len(np.unique(contrast[contrast > 0])) < _LEAST:
+        raise ValueError(
+            f"`contrasts` must be {_LEAST} or more different ones above 0, not {contrast}."
+        )
     return NakaRushton(*np.array([_nearest(contrast, column) for column in r.T]).T)
 
 
 def _nearest(contrast: np.ndarray, r: np.ndarray) -> tuple[float, float, float, float]:
     """`r_max`, `c50`, `exponent` and `error`."""
-    top = r.max()
+    known = contrast > 0
+    top = r[known].max()
     if top <= 0:
         return np.nan, np.nan, np.nan, np.nan
-    known = contrast > 0
     log_c = np.log(contrast[known])
 
     def difference(p):

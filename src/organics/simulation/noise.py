@@ -217,7 +217,8 @@ def simulate_noisy(
     `circuit`, `z` or `dt` is being traced, there is no warning, and the trajectory of unstable
     steps is not `ok`. Nothing is checked if no stable steady state is found.
 
-    Can be jitted, mapped (over keys for repeated trials) and differentiated. The noise is a
+    Can be jitted, mapped (over keys for repeated trials) and, in reverse mode, differentiated. The
+    noise is a
     function of `key` and the step, whatever `save_every`. Correlated noise begins at 0.
 
     Arguments
@@ -484,7 +485,9 @@ def _integrate(
     def chunk(x, index):
         first = index * steps_per_chunk
         look = first * looks + jnp.arange(steps_per_chunk * looks + 1)
-        z = jax.vmap(drive)(times[0] + dt / looks * look.astype(dt.dtype))
+        # the last chunk may be longer than what is left, where the drive need not be known
+        at = jnp.minimum(times[0] + dt / looks * look.astype(dt.dtype), times[-1])
+        z = jax.vmap(drive)(at)
         dB = jax.vmap(increments)(first + jnp.arange(steps_per_chunk))
         if correlated:
             dB = jnp.concatenate([jnp.zeros_like(dB), dB], axis=1)

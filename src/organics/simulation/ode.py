@@ -18,7 +18,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 from organics.arguments import require_among, require_whole
 from organics.circuit.areas import Areas, joined, modulators, named
 from organics.circuit.circuit import Circuit, State, as_drive, root
-from organics.circuit.gated import GatedState
+from organics.circuit.gated import GatedHierarchy, GatedState
 from organics.circuit.values import as_real
 from organics.errors import SimulationFailed
 from organics.machine.mesh import advising, concretely, require_unchecked
@@ -316,8 +316,9 @@ def initial_state(circuit: Areas, initial: Any) -> Any:
 
     Of a hierarchy, a state for each area.
 
-    Raises `ValueError` if a shape is not (n,) or a value is not finite; without `initial`, also if
-    `(b0 sigma)^2` is out of range: an `a` that starts at 0 would stay there.
+    Raises `ValueError` if a shape is not (n,) or a value is not finite, also of gates that are not
+    given; without `initial`, also if `(b0 sigma)^2` is out of range: an `a` that starts at 0 would
+    stay there.
     """
     given = (None,) * len(circuit.areas) if initial is None else circuit.by_area(initial)
     if len(given) != len(circuit.areas):
@@ -325,9 +326,22 @@ def initial_state(circuit: Areas, initial: Any) -> Any:
             f"`initial` must hold a `State` for each of {len(circuit.areas)} areas, not "
             f"{len(given)}."
         )
+    if not isinstance(circuit, GatedHierarchy):
+        for one in given:
+            if isinstance(one, GatedState):
+                raise ValueError(
+                    "`initial` must hold `State`s: gates and trackers are of a `GatedHierarchy` "
+                    "only."
+                )
     names = circuit.names_of_areas("initial")
     each = tuple(map(_initial_of_area, names, circuit.areas, given))
-    return circuit.complete(circuit.of_areas(each))
+    start = circuit.complete(circuit.of_areas(each))
+    if isinstance(circuit, GatedHierarchy) and known(jnp.all(jnp.isfinite(joined(start)))) is False:
+        raise ValueError(
+            "`initial` must be given with its gates: where `a` is 1, as it is by default with "
+            "`b0 sigma = 1`, they have no finite value at rest."
+        )
+    return start
 
 
 def _initial_of_area(name: str, circuit: Circuit, initial: Any) -> Any:

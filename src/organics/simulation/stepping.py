@@ -303,8 +303,9 @@ def _fastest(circuit: Areas, state: Any) -> Float[Array, ""]:
     in a row of its Jacobian, with `y` in units of the largest of its area and each `a` in units of
     itself."""
     states = circuit.by_area(state)
-    if len(states) == 1:  # where no matrix need be formed
-        return _fastest_of_one(circuit.areas[0], *states)
+    first = states[0]
+    if len(states) == 1 and isinstance(first, State):  # where no matrix need be formed
+        return _fastest_of_one(circuit.areas[0], first)
     units = []
     for area, (y, a, *more) in zip(circuit.areas, states, strict=True):
         largest = jnp.max(jnp.abs(y))
