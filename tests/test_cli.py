@@ -139,6 +139,11 @@ def test_every_command_has_help_with_an_example(capsys, name):
             ["`dt`", "memory"],
         ),
         (["simulate", EXAMPLES / "figure1a.json", "--duration", "nan"], ["`duration`", "nan"]),
+        (
+            ["simulate", EXAMPLES / "figure1a.json", "--noise", "1", "--method", "implicit"],
+            ["`method`", "left out with noise"],
+        ),
+        (["stability", "--identity", "--spectral-norm", "2"], ["`spectral_norm`", "identity"]),
         (["simulate", EXAMPLES / "figure1a.json", "--step", "5"], ["`step`", "TIME:FACTOR", "'5'"]),
         (["simulate", EXAMPLES / "figure1a.json", "--step", "101:2"], ["`step`", "100 ms"]),
         (["simulate", EXAMPLES / "figure1a.json", "--initial", "1"], ["`initial`", "2 numbers"]),
@@ -422,6 +427,29 @@ def test_the_reader_may_leave_early(words):
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     assert "Traceback" not in done.stderr and done.returncode == 0
+
+
+def test_a_negative_answer_is_not_lost_with_the_reader(tmp_path):
+    file = EXAMPLES / "no_steady_state.json"
+    shell = f"{sys.executable} -m organics analyze {file} --check | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", shell], capture_output=True, text=True, timeout=120, cwd=tmp_path,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["simulate", "continue", "spectrum"])
+def test_an_input_is_not_overwritten(command, tmp_path, capsys):
+    file = tmp_path / "one.npz"
+    save_circuit(file, Circuit(np.ones((1, 1))), np.ones(1))
+    before = file.read_bytes()
+    (tmp_path / "folder").mkdir()
+    other = tmp_path / "folder" / ".." / "one.npz"
+    options = ["--parameter", "z", "--from", "0", "--to", "1"] if command == "continue" else []
+    code, _, err = call(capsys, command, file, *options, "--out", other)
+    assert code == 2 and "`out` must not be an input" in err
+    assert file.read_bytes() == before
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is full")

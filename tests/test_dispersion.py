@@ -349,6 +349,7 @@ def test_the_command(capsys, tmp_path):
         (["orientation_ring.json"], "`W` must be a `Convolution`"),
         (["three_areas.json"], "must be of one circuit, not a hierarchy"),
         (["ring_of_waves.json", "--from", "1"], "need a `parameter`"),
+        (["ring_of_waves.json", "--points", "9"], "need a `parameter`"),
         (["ring_of_waves.json", "--parameter", "z", "--from", "1"], "needs `from` and `to`"),
         (["ring_of_waves.json", "--parameter", "z", "--from", "1", "--to", "0"], "must be below"),
         (["ring_of_waves.json", "--parameter", "b[1]", "--from", "1", "--to", "2"], "be the same"),

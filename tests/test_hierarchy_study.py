@@ -15,9 +15,12 @@ RESULT, SUBSPACES = OURS / "hierarchy.json", OURS / "hierarchy_subspaces.json"
 def test_a_finding_that_does_not_come_out_is_said_so():
     numbers = json.loads(RESULT.read_text())["numbers"]
     weaker = next(row for row in numbers["rows"] if row["gamma"] == 1 and row["contrast"] == 0.5)
-    weaker |= {"rate_1": 0.0, "stable": False, "peak_hz": 1.0}
-    checks = study.conclude(numbers).checks
-    assert [check.holds for check in checks] == [False, True, False, False, True, False, False]
+    weaker |= {"rate_1": 0.0, "stable": False, "peak_hz": 1.0, "coherence_peak_hz": 60.0}
+    held = [check.holds for check in study.conclude(numbers).checks]
+    assert held == [False, True, False, False, True, False, False, False]
+    for row in numbers["rows"]:
+        row["coherence_peak_hz"] = 0.25  # none
+    assert not study.conclude(numbers).checks[5].holds
 
 
 def test_the_ring_is_the_reference():

@@ -134,6 +134,14 @@ def test_courses_are_means_after_the_onset(files):
     assert found.size == round(course.size) <= course.mean.size
 
 
+@pytest.mark.parametrize(
+    "given", [{"settled": 5.0}, {"segment": 9.0}, {"low": 1.0}, {"high": 9.0}, {"filtered": True}]
+)
+def test_courses_have_no_settings_of_spectra(given):
+    with pytest.raises(ValueError, match=f"`{next(iter(given))}` must only be given for spectra"):
+        Settings(samples="courses", **given)
+
+
 GOOD = "s1,1,low,a,rate,,5,1/s"
 
 

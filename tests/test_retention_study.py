@@ -33,12 +33,15 @@ def test_the_verdict_is_from_the_numbers():
     network = row(recurrent="identity", time_constants="modulated", error=0.01, error_later=0.3)
     found = {"delay": 100, "longer": 1000, "by_hand": hand, "trained": [network]}
     outcome = memory.conclude(found)
-    assert [check.holds for check in outcome.checks] == [True, True, False]
+    assert [check.holds for check in outcome.checks] == [True, True, True, False]
     assert outcome.here == (
         "1 of 1 networks hold for the delay and longer; by: identity, modulated freeze"
     )
     hand[1]["by"], network["error"] = ["attract"], 0.2
-    assert [check.holds for check in memory.conclude(found).checks] == [False, False, False]
+    checks = memory.conclude(found).checks
+    assert [check.holds for check in checks] == [False, False, True, False]
+    for changed in ({"by": []}, {"steps": 50}):
+        assert not memory.conclude(found | {"trained": [network | changed]}).checks[2].holds
     assert outcome.table is not None
     assert outcome.table.rows[-1][:3] == ["identity, modulated", "1,000 or more", "freeze"]
     figure = memory.draw(outcome)

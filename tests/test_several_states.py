@@ -129,6 +129,9 @@ def test_the_study_counts_and_hunts(tmp_path):
     assert sum(state["spectral_abscissa"] < 0 for state in hunt["states"]) >= 2
     assert several_states.measure(sample, Job(tmp_path)) == found
     assert several_states.conclude(found).verdict == "holds"
+    hunt["states"] += [hunt["states"][-1] | {"spectral_abscissa": 1.0}] * 2
+    assert several_states.conclude(found).verdict == "does not hold"
+    del hunt["states"][-2:]
     hunt["states"][0]["proved"] = False
     assert several_states.conclude(found).verdict == "does not hold"
 

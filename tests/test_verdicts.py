@@ -17,6 +17,8 @@ def test_no_verdict_is_against_the_eigenvalues(tmp_path, monkeypatch):
     found = verdicts.measure(sample, Job(tmp_path))
     assert verdicts.measure(sample, Job(tmp_path)) == found and len(cleared) == 4
     assert [row["circuits"] for row in found["rows"]] == [650, 650]
+    # all but the first of each batch, whose largest abscissa is the other rate
+    assert [row["at_another_rate"] for row in found["rows"]] == [325, 325]
     total = found["total"]
     assert total["different"] == total["different_at_another_rate"] == 0
     decided = [total[f"by_{how}"] for how in ("logarithmic_norm", "powers", "eigenvalues")]
@@ -25,6 +27,8 @@ def test_no_verdict_is_against_the_eigenvalues(tmp_path, monkeypatch):
     assert verdicts.conclude(found).verdict == "holds"
     total["different"] = 1
     assert verdicts.conclude(found).verdict == "partly"
+    total["at_another_rate"] = 0
+    assert [check.holds for check in verdicts.conclude(found).checks] == [False, None]
 
 
 def test_a_verdict_against_the_eigenvalues_counts():

@@ -131,8 +131,12 @@ def _run(arguments: Sequence[str]) -> int:
     answer = command.run()
     if answer is None:  # another process answers
         return _DONE
-    show(answer, as_json=command.json)
-    return _DONE if answer.positive else _NEGATIVE
+    code = _DONE if answer.positive else _NEGATIVE
+    try:
+        show(answer, as_json=command.json)
+    except (BrokenPipeError, SystemExit):  # rich turns the former into the latter
+        sys.stderr.close()  # nobody reads on; Python would complain at exit
+    return code
 
 
 def _parse(name: str, rest: Sequence[str]) -> Any:

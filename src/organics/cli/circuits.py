@@ -1,5 +1,6 @@
 """Common parts of the commands on circuit files."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,14 +113,19 @@ def check_correlation_time(tau_f: float | None) -> None:
         raise ValueError(f"`tau_f` must be finite and > 0 ms, not {tau_f}.")
 
 
-def check_outputs(out: tuple[Path, ...], kinds: tuple[str, ...]) -> None:
-    """Refuse files that cannot be written, before any work starts."""
+def check_outputs(
+    out: tuple[Path, ...], kinds: tuple[str, ...], inputs: Iterable[Path | None] = ()
+) -> None:
+    """Refuse files that cannot be written, or that are inputs, before any work starts."""
+    read = {path.resolve() for path in inputs if path is not None}
     for path in out:
         if path.suffix.lower() not in kinds:
             *most, last = kinds
             raise ValueError(f"`out` must end in {', '.join(most)} or {last}, not {str(path)!r}.")
         if not path.parent.is_dir():
             raise ValueError(f"`out`: the folder {str(path.parent)!r} does not exist.")
+        if path.resolve() in read:
+            raise ValueError(f"`out` must not be an input of the command, {str(path)!r}.")
 
 
 def certificate_evidence(point: "OperatingPoint", linear: Any = None) -> dict[str, Any]:

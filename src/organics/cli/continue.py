@@ -65,7 +65,7 @@ class Continue:
     """One JSON document on standard output."""
 
     def run(self) -> Answer:
-        check_outputs(self.out, (*FIGURES, ".csv", ".npz", ".json"))
+        check_outputs(self.out, (*FIGURES, ".csv", ".npz", ".json"), [self.file])
         if not self.low < self.high:
             raise ValueError(f"`from` must be below `to`, not {self.low:g} and {self.high:g}.")
         second = None if self.second is None else _second(self.second)

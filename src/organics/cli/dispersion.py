@@ -11,6 +11,7 @@ from organics.cli.circuits import FIGURES, about, check_outputs, describe, load,
 from organics.printing import numbers
 
 _ROWS = 20  # of the table
+_POINTS = 41
 _KINDS = {
     "turing": "a still pattern (Turing)",
     "wave": "a pattern that oscillates (Hopf, at a finite wavelength)",
@@ -42,8 +43,8 @@ class Dispersion:
     """Smallest value of the parameter."""
     high: Annotated[float | None, tyro.conf.arg(name="to")] = None
     """Largest value of the parameter."""
-    points: int = 41
-    """Number of values of the parameter."""
+    points: int | None = None
+    """Number of values of the parameter; by default 41."""
     check: bool = False
     """Exit with 1 unless the uniform state is stable, at all values of the parameter."""
     out: tuple[Path, ...] = ()
@@ -102,7 +103,7 @@ class Dispersion:
         assert self.parameter is not None and self.low is not None and self.high is not None
         bounds = self.low, self.high
         self._require_line(circuit, z, bounds)
-        scan = wave_onsets(circuit, z, self.parameter, bounds, points=self.points)
+        scan = wave_onsets(circuit, z, self.parameter, bounds, points=self.points or _POINTS)
         rows = [
             {"value": value, "stable": one.stable, **_uniform(one), **_as_document(one.leading)}
             for value, one in zip(scan.values, scan.found, strict=True)
@@ -153,17 +154,17 @@ class Dispersion:
             raise ValueError(f"`from` must be >= 0 for a factor on `W`, not {bounds[0]:g}.")
 
     def _require(self) -> None:
-        check_outputs(self.out, (*FIGURES, ".csv", ".npz"))
+        check_outputs(self.out, (*FIGURES, ".csv", ".npz"), [self.file])
         given = self.low is not None, self.high is not None
         if self.parameter is None:
-            if any(given):
-                raise ValueError("`from` and `to` need a `parameter`, such as z.")
+            if any(given) or self.points is not None:
+                raise ValueError("`from`, `to` and `points` need a `parameter`, such as z.")
             return
         if self.low is None or self.high is None:
             raise ValueError(f"`parameter` {self.parameter} needs `from` and `to`.")
         if not self.low < self.high:
             raise ValueError(f"`from` must be below `to`, not {self.low:g} and {self.high:g}.")
-        if not 2 <= self.points <= 100_000:
+        if self.points is not None and not 2 <= self.points <= 100_000:
             raise ValueError(f"`points` must be from 2 to 100,000, not {self.points}.")
 
 

@@ -73,7 +73,7 @@ class FitData:
     """One JSON document on standard output."""
 
     def run(self) -> Answer:
-        check_outputs(self.out, (*_CIRCUITS, *FIGURES))
+        check_outputs(self.out, (*_CIRCUITS, *FIGURES), [self.data, self.stimuli])
         fixed = {name: _value(name, text) for name, text in _pairs("fix", self.fix)}
         bounds = {name: _bounds(name, text) for name, text in _pairs("bound", self.bound)}
         from organics.data.recordings.summary import Settings, read_recording

@@ -103,7 +103,7 @@ class Simulate:
         return self._answer(circuit, last, result, comes_to, constant)
 
     def _require(self) -> None:
-        check_outputs(self.out, (*FIGURES, ".csv", ".npz"))
+        check_outputs(self.out, (*FIGURES, ".csv", ".npz"), [self.file, self.drive_table])
         if not 0 < self.duration < float("inf"):
             raise ValueError(f"`duration` must be finite and > 0 ms, not {self.duration}.")
         if self.samples < 2:
@@ -112,6 +112,9 @@ class Simulate:
         check_correlation_time(self.tau_f)
         if self.tau_f is not None and not (self.noise or self.noise_a):
             raise ValueError(f"`tau_f` must be left out without noise, not {self.tau_f}.")
+        solver = self.method, self.max_steps
+        if (self.noise or self.noise_a) and solver != (Simulate.method, Simulate.max_steps):
+            raise ValueError("`method` and `max_steps` must be left out with noise.")
         if self.dt is not None and not 0 < self.dt < float("inf"):
             raise ValueError(f"`dt` must be finite and > 0 ms, not {self.dt}.")
         if self.dt is not None and not (self.noise or self.noise_a):

@@ -132,7 +132,7 @@ class Spectrum:
         return Answer(document, text, wrote=self.out)
 
     def _require(self) -> None:
-        check_outputs(self.out, (*FIGURES, ".csv", ".npz"))
+        check_outputs(self.out, (*FIGURES, ".csv", ".npz"), [self.file])
         check_noise(noise=self.noise, noise_a=self.noise_a)
         check_correlation_time(self.tau_f)
         if not self.noise and not self.noise_a:

@@ -45,6 +45,11 @@ class Stability:
         check_figure_path(self.out)
         if self.verdicts and self.out is not None:
             raise ValueError("`--out` draws what `--verdicts` leaves out: give one of them.")
+        if self.identity and self.spectral_norm != Stability.spectral_norm:
+            raise ValueError(
+                "`spectral_norm` must be left out with `identity`, which has norm 1, not "
+                f"{self.spectral_norm:g}."
+            )
         cluster = self.workers.cluster()
         in_double_precision()
         import numpy as np

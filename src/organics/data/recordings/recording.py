@@ -119,7 +119,7 @@ class Recording:
         for one in self.spectra:
             require_entries("spectra", np.abs(one.cross), np.isfinite, "be finite")
             power = np.diagonal(one.cross, axis1=-2, axis2=-1)
-            require_entries("power", power.real, lambda S: S >= 0, "be at least 0")
+            require_entries("power", np.real(power), lambda S: S >= 0, "be at least 0")
             require_entries("frequencies", one.frequencies, lambda f: f > 0, "be > 0")
             require_entries("trials", one.trials, lambda K: K >= 1, "be at least 1")
         for one in self.courses:

@@ -48,6 +48,10 @@ class Settings:
 
     def __post_init__(self):
         require_among("samples", self.samples, Samples)
+        if self.samples == "courses":
+            for name in ("settled", "segment", "low", "high", "filtered"):
+                if getattr(self, name) != getattr(Settings, name):
+                    raise ValueError(f"`{name}` must only be given for spectra, not for courses.")
         require_not_negative(settled=self.settled, low=self.low)
         if self.segment is not None:
             require_positive(segment=self.segment)

@@ -92,6 +92,12 @@ def quick_networks(job: Job) -> Networks:
     )
 
 
+def on_data(found: dict[str, Any]) -> str:
+    """The data set in words, if it is not the paper's."""
+    name = found["settings"]["dataset"]
+    return "" if name == "mnist" else f"on {name}, not on MNIST: "
+
+
 def percent(row: dict[str, Any]) -> str:
     """Mean and standard deviation of a row's test accuracy."""
     sd = row["sd_test_accuracy"]

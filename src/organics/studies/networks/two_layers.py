@@ -1,5 +1,6 @@
 """The static classifier with layers of 120 and 60 that Figures 5 and 6 share."""
 
+import hashlib
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,9 +87,12 @@ class TwoLayers:
 
     def spectrum(self, model: Any, inputs: int, name: str, keep: Path) -> Spectrum:
         """The spectra of a model's circuits at the first `inputs` test inputs (at most all), in
-        pieces kept in the folder `keep` under `name`."""
+        pieces kept in the folder `keep` under `name` and a digest of the model."""
         dataset = load_dataset(self.config)
         count = min(inputs, len(dataset.test_labels))
+        arrays = map(np.ascontiguousarray, jax.tree.leaves(eqx.filter(model, eqx.is_array)))
+        digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+        name = f"{name}-{digest[:16]}"
         pieces = []
         with jax.enable_x64(True), single_threaded_lapack():
             for start in range(0, count, _AT_ONCE):

@@ -142,6 +142,14 @@ def conclude(found: dict[str, Any]) -> Outcome:
 
     first, second = ratios("rate_1"), ratios("rate_2")
     peaks = {gamma: [by[c, gamma]["peak_hz"] for c in contrasts] for gamma in (low, middle)}
+    coherent = {
+        gamma: [
+            hertz
+            for c in contrasts
+            if (hertz := by[c, gamma]["coherence_peak_hz"]) > found["hertz"][0]
+        ]
+        for gamma in (low, middle)
+    }
     shared = [c for c in contrasts if c <= 0.1]
     within, between = (
         [one[f"{where}_dimension"] for one in found["subspaces"]] for where in ("within", "between")
@@ -165,6 +173,10 @@ def conclude(found: dict[str, Any]) -> Outcome:
               f"{by[weakest, high]['peak_hz']:g} Hz, after {by[weakest, middle]['peak_hz']:g}",
               by[weakest, high]["peak_hz"] == found["hertz"][0],
               tolerance="no peak above the lowest frequency"),
+        Check("the coherence of the areas peaks at higher frequencies with contrast",
+              "; ".join(f"gamma {g:g}: {listed(p)} Hz" for g, p in coherent.items()),
+              all(len(p) > 1 and np.all(np.diff(p) > 0) for p in coherent.values()),
+              tolerance="at each gamma, of the contrasts at which it has a peak"),
         Check("every state is found and stable", listed([r["abscissa"] for r in rows]) + " 1/ms",
               all(row["converged"] and row["stable"] for row in rows), tolerance="all"),
         Check("communication between areas has fewer dimensions than within",

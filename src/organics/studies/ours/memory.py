@@ -239,6 +239,12 @@ def conclude(found: dict[str, Any]) -> Outcome:
             tolerance="error below a tenth of that of a constant answer",
         ),
         Check(
+            f"they hold it for {found['delay']} steps and longer by a mechanism that does so alone",
+            _listed(trained, lambda row: f"{_steps(row['steps'], row)} by {_by(row)}"),
+            len(held) == len(trained) and all(row["by"] for row in trained),
+            tolerance="all",
+        ),
+        Check(
             f"they hold it for {found['longer']:,} steps",
             _listed(trained, lambda row: f"{row['error_later']:.2g}"),
             all(row["error_later"] < 0.1 for row in trained),

@@ -10,7 +10,14 @@ from typing import Any
 
 from organics.studies.harness.as_table import draw as draw
 from organics.studies.harness.target import Check, Job, Outcome, Table
-from organics.studies.networks.static import NEAR, Networks, percent, quick_networks, train_all
+from organics.studies.networks.static import (
+    NEAR,
+    Networks,
+    on_data,
+    percent,
+    quick_networks,
+    train_all,
+)
 
 
 def compute(job: Job) -> Outcome:
@@ -28,7 +35,7 @@ def conclude(found: dict[str, Any]) -> Outcome:
     """Checks of the trained networks; `found` is the result of `train_all`."""
     circuits = [row for row in found["rows"] if row["model"] == "organics"]
     checks = [check for row in circuits for check in _checks(row)]
-    here = "; ".join(f"{_label(row)} {percent(row)}" for row in circuits)
+    here = on_data(found) + "; ".join(f"{_label(row)} {percent(row)}" for row in circuits)
     columns = ("network", "parameters", "epochs, at most", "test accuracy", "paper",
                "test inputs at which all layers are stable")  # fmt: skip
     return Outcome(here, checks, found, Table(columns, [_cells(row) for row in found["rows"]]))

@@ -89,7 +89,7 @@ class Sample:
 
 
 def compute(job: Job) -> Outcome:
-    """Train missing runs in the folder `own_data` of the runs."""
+    """Train missing runs in the folder `own_data` of the runs, or `own_data-quick`."""
     sample = Sample(seeds=tuple(job.seed + i for i in range(3)))
     quick = Sample(("iris", "waves"), (job.seed,), epochs=2)
     return conclude(measure(quick if job.quick else sample, job))
@@ -97,7 +97,7 @@ def compute(job: Job) -> Outcome:
 
 def measure(sample: Sample, job: Job) -> dict[str, Any]:
     """The scores of all runs; complete runs are not repeated."""
-    folder = job.runs[0] / "own_data"
+    folder = job.runs[0] / ("own_data-quick" if job.quick else "own_data")
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     reports = []

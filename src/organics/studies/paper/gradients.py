@@ -92,7 +92,7 @@ def conclude(runs: list[dict[str, Any]]) -> Outcome:
     others = [name for name in names if name not in ours]
     checks = [
         Check(
-            f"no gradient of {name} is as large as the largest of the others",
+            f"no gradient of {name} is as large as the largest of each of the others",
             f"{_in_words(largest[name])}, "
             + ", ".join(f"{other} {_in_words(largest[other])}" for other in others),
             largest[name] < min(largest[other] for other in others),

@@ -17,7 +17,14 @@ from matplotlib.figure import Figure
 
 from organics.plots import BLUE, COLUMN, GREY, ORANGE, VERMILION, style
 from organics.studies.harness.target import Check, Job, Outcome, Table
-from organics.studies.networks.static import NEAR, Networks, percent, quick_networks, train_all
+from organics.studies.networks.static import (
+    NEAR,
+    Networks,
+    on_data,
+    percent,
+    quick_networks,
+    train_all,
+)
 
 PARAMETERS = {(50,): 671_824, (80,): 682_354, (120, 60): 723_054}
 """The paper's parameters of the circuits, which learn `W_r`."""
@@ -97,7 +104,9 @@ def conclude(found: dict[str, Any]) -> Outcome:
             decides=False,
         )
     )
-    here = "; ".join(f"{_label(row)} {percent(row)}" for row in (*supralinear, *circuits))
+    here = on_data(found) + "; ".join(
+        f"{_label(row)} {percent(row)}" for row in (*supralinear, *circuits)
+    )
     columns = ("network", "parameters", "epochs, at most", "test accuracy", "paper",
                "images lost in training", "inputs stable in test")  # fmt: skip
     return Outcome(here, checks, found, Table(columns, [_cells(row) for row in rows]))
