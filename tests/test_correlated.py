@@ -28,7 +28,8 @@ def test_samples_count_by_their_correlation_time(step):
 def test_independent_samples_count_each_and_ringing_ones_by_their_peak():
     rng = np.random.default_rng(1)
     assert samples_together(rng.normal(size=(40, 500))) == pytest.approx(1, abs=0.15)
-    assert samples_together(rng.normal(size=(2, 4))) >= 1
+    assert 1 <= samples_together(rng.normal(size=(2, 4))) <= 4
+    assert samples_together(rng.normal(size=(5, 1)) + 1e-3 * rng.normal(size=(5, 20))) <= 20
     turn = np.exp(-1 / 20 + 2j * np.pi / 12)
     new = np.sqrt(1 - abs(turn) ** 2) * (rng.normal(size=(2, 40, 600)) * [[[1]], [[1j]]]).sum(0)
     ringing = lfilter([1.0], [1.0, -turn], new, axis=1).real

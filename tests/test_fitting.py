@@ -482,6 +482,7 @@ def test_fixed_bounded_and_tied_numbers_stay_so():
         ({"ties": ("tau_y+tau_x",)}, "`ties` must name parameters"),
         ({"guess": {"W": -1.0}}, "`guess` must give 'W' values > 0"),
         ({"guess": {"V": 1.0}}, "`guess` must name parameters"),
+        ({"recurrence": "free", "guess": {"W_r": np.nan}}, "`guess` must give 'W_r' finite"),
         ({"fixed": {"W": [1.0, 2.0]}}, r"`fixed` must give 'W' one number or shape \(1, 1\)"),
         ({"fixed": {"W_r": 0.5}}, "`fixed` must not name 'W_r', which is I"),
         ({"recurrence": "half", "ties": ("W_r",)}, "`ties` must not name 'W_r', as"),

@@ -441,3 +441,12 @@ def test_a_silent_neuron_that_would_sustain_itself_makes_a_hierarchy_unstable(fo
         moved = eqx.tree_at(lambda s: s[0].y, point.state, point.state[0].y.at[1].add(1e-6))
         end = simulate(both, point.z, np.array([0.0, 100.0]), moved).state[0].y[-1, 1]
         assert (end < 1e-6) == stays
+
+
+def test_every_area_must_be_one_circuit():
+    area = Circuit(np.ones((1, 1)))
+    h = Hierarchy([area, area], [np.ones((1, 1))])
+    h.require_one()
+    stacked = eqx.tree_at(lambda h: h.areas[1].b, h, jnp.ones((3, 1)))
+    with pytest.raises(ValueError, match="`circuit` must be one circuit, not a stack"):
+        stacked.require_one()

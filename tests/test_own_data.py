@@ -25,6 +25,19 @@ LENGTHS = np.array([5, 3, 1, 4, 5, 2, 5, 5, 3, 4, 1, 2])
 WORDS = np.array(["b", "a", "ç"])[np.arange(N) % 3]
 
 
+class _Missing:
+    """As the missing value of Pandas: neither equal to itself nor not."""
+
+    def __eq__(self, other):
+        return self
+
+    def __bool__(self):
+        raise TypeError("it is neither")
+
+    def __hash__(self):
+        return 0
+
+
 def sequences(padding=np.nan):
     x = np.random.default_rng(0).normal(3, 10, (N, T, M))
     x[np.arange(T) >= LENGTHS[:, None]] = padding
@@ -401,6 +414,7 @@ def test_arrays_that_cannot_be_learned_from(tmp_path, case):
         ([[[1.0], [2.0]], [[1.0]]], [0, 1], ["`x`, row 1", "pad"]),
         (X, [[0], *[[0, 1]] * 11], ["`y`, row 1"]),
         (X, [{}] * 12, ["`y`, row 0", "cannot be a class"]),
+        (X, [*["a", "b"] * 5, _Missing(), "a"], ["`y`, row 10", "cannot be a class"]),
         (X, [0, None] * 6, ["`y`, row 1", "None"]),
         (X, 3, ["`y`"]),
         (X, Y + 1j, ["`y`", "complex"]),

@@ -444,6 +444,11 @@ def test_what_is_refused():
         (x, {"lengths": [4]}, r"`lengths` must have shape \(2,\), not \(1,\)"),
         (x, {"h0": (x, x)}, "`h0` must be a `State`"),
         (x, {"h0": layers.State(x, x, x, x)}, r"`h0.y` must have shape \(1, 2, 16\)"),
+        (
+            pack_sequence([x[:2, 0], x[:, 1]], enforce_sorted=False),
+            {"h0": layers.State(*[torch.ones(1, 3, 16, dtype=x.dtype)] * 4)},  # of three sequences
+            r"`h0.y` must have shape \(1, 2, 16\)",
+        ),
         (pack_sequence([x[:, 0]]), {"lengths": [4]}, "with a `PackedSequence`"),
         (pack_sequence([x[:, 0, :2]]), {}, "`input` must have 3 numbers a step, not 2"),
     ]:
@@ -455,6 +460,15 @@ def test_what_is_refused():
         layers.Normalization(5, 6, gain=2.0)
     with pytest.raises(ValueError, match=r"`layer` must be an `organics.nn.ORGaNICs`"):
         layers.ORGaNICs.from_jax(nn.Normalization(5, 6, key=jr.key(0)))
+
+
+def test_lengths_of_a_narrow_type_are_those_of_a_wide_one():
+    layer, x = layers.ORGaNICs(2, 4), torch.ones(300, 2, 2)
+    wanted = layer(x, lengths=torch.tensor([200, 100]))[0]
+    found = layer(x, lengths=torch.tensor([200, 100], dtype=torch.uint8))[0]
+    torch.testing.assert_close(found, wanted)
+    with pytest.raises(ValueError, match="`lengths` must be from 1 to 300"):
+        layer(x, lengths=torch.tensor([0, 100], dtype=torch.uint8))
 
 
 def test_jax_is_not_imported():

@@ -270,7 +270,8 @@ class Hierarchy(Areas):
                 "`hierarchy` must be one hierarchy, not a stack of them (`gamma` has shape "
                 f"{self.gamma.shape}): map over them."
             )
-        self.areas[0].require_one()
+        for area in self.areas:
+            area.require_one()
 
     def _each(self, states: tuple, z: Float[Array, " n"]):
         return zip(self.areas, states, self.drives(states, z), self.received(states), strict=True)

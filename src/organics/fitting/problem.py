@@ -66,6 +66,8 @@ def layout_of(
             np.isfinite(start[name]) & (start[name] > 0)
         ).all():
             raise ValueError(f"`guess` must give {name!r} values > 0, not {value!r}.")
+        if not np.isfinite(start[name]).all():
+            raise ValueError(f"`guess` must give {name!r} finite values, not {value!r}.")
     if recurrence == "half":
         start["W_r"] = unhalf(start["W_r"])
     whole = {}

@@ -92,7 +92,7 @@ class Exchanged(nn.Module, ABC):
             raise ValueError(f"{path} holds an `{name}`, not an `{cls.__name__}`.")
         try:
             return made(cls, stored | options, state)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no such layer: {error}") from None
 
 

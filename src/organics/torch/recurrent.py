@@ -395,6 +395,7 @@ class ORGaNICs(Exchanged, nn.Module):
             )
         x, ends = pad_packed_sequence(PackedSequence(data, sizes))
         if h0 is not None and order is not None:
+            self._states(h0, self._as_typed(x), True)  # of another shape it is refused as it is
             h0 = State(*(part.index_select(1, order) for part in h0))
         y, state = self._run(x, h0, ends.to(x.device), True, sequence)
         if back is not None:
@@ -486,6 +487,7 @@ def _as_lengths(lengths: Any, x: Tensor, batched: bool) -> Tensor | None:
     found = torch.as_tensor(lengths, device=x.device)
     if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
         raise ValueError(f"`lengths` must be whole numbers, not of type {found.dtype}.")
+    found = found.to(torch.int64)  # a narrow type cannot be compared with every number of steps
     shape = (batch,) if batched else ()
     if found.shape != shape:
         raise ValueError(f"`lengths` must have shape {shape}, not {tuple(found.shape)}.")

@@ -182,9 +182,17 @@ def _wanted(refuse: _Refusal, name: str, given: Any) -> np.ndarray:
         y = _of_objects(y.reshape(-1)).reshape(y.shape)
         each = y.size // len(y)
         for i, label in enumerate(y.flat):
-            if not _is_hashable(label) or label is None or label != label:
+            if not _is_hashable(label) or label is None or not _equals_itself(label):
                 raise refuse.at(name, i // each, f"{label!r:.60} cannot be a class.")
     return y
+
+
+def _equals_itself(label: Any) -> bool:
+    """Not so NaN, and the missing values of Pandas, which are neither equal nor not."""
+    try:
+        return bool(label == label)
+    except TypeError:
+        return False
 
 
 def _decoded(refuse: _Refusal, name: str, y: np.ndarray) -> np.ndarray:

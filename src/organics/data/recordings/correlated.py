@@ -11,9 +11,9 @@ def samples_together(trials: Float[np.ndarray, "trials times"]) -> float:
     """How many samples in a row count as one when a smooth course is fitted to their mean.
 
     It is the peak of the spectrum of their fluctuations over that of independent ones with the same
-    variance, by the autoregression that Akaike's criterion chooses; at least 1. Fluctuations with
-    the correlation time `tau`, sampled at intervals `dt`, have `2 tau / dt`. Fluctuations that ring
-    count by their peak, so that no course has too little error.
+    variance, by the autoregression that Akaike's criterion chooses; at least 1, and at most all.
+    Fluctuations with the correlation time `tau`, sampled at intervals `dt`, have `2 tau / dt`.
+    Fluctuations that ring count by their peak, so that no course has too little error.
     """
     count, size = trials.shape
     about = trials - trials.mean(axis=0)
@@ -21,7 +21,7 @@ def samples_together(trials: Float[np.ndarray, "trials times"]) -> float:
     lagged = np.array([np.mean(about[:, : size - k] * about[:, k:]) for k in range(most + 1)])
     phi, left = _autoregression(lagged / lagged[0], count * size)
     w = np.exp(-1j * np.outer(np.linspace(0, np.pi, _GRID), np.arange(1, len(phi) + 1)))
-    return max(1.0, left / float(np.min(np.abs(1 - w @ phi)) ** 2))
+    return float(np.clip(left / np.min(np.abs(1 - w @ phi)) ** 2, 1, size))
 
 
 def _autoregression(
