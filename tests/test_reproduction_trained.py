@@ -99,7 +99,8 @@ def test_table2(runs, tmp_path, monkeypatch):
 
     monkeypatch.setattr(table2, "mean_metrics", evaluated)
     monkeypatch.setattr(table2, "hours_of", lambda _: 1.5)
-    outcome = table2.compute(Job(tmp_path, runs=(runs,)))
+    make_run(tmp_path / "shared_protocol" / "better", 0.999, 0.999)  # by no recipe of a model
+    outcome = table2.compute(Job(tmp_path, runs=(runs, tmp_path)))
     assert asked == [60, 60, 60]
     assert outcome.verdict == "partly"
     by_name = {check.what.removesuffix(": test accuracy"): check for check in outcome.checks}

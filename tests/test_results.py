@@ -20,6 +20,7 @@ from organics.studies.ours import (
     identity,
     perturbed,
     perturbed_open,
+    shared_protocol,
 )
 from organics.training import evaluation, task
 from organics.training.run_folder import RunFolder
@@ -67,8 +68,23 @@ WHOLE = "psmnist14-organics-64-seed0"  # on all test images, which for the other
 def _trained():
     """The folders of runs. Of the shorter task, only the first seed of the permuted one."""
     folders = sorted(path.parent for path in (RESULTS / "trained").rglob("config.json"))
-    folders = [folder for folder in folders if folder.parent.name != "tasks"]
+    folders = [f for f in folders if f.parent.name not in ("tasks", "shared_protocol")]
     return [f for f in folders if f.parent.name != "short" or re.match("psmnist.*seed0", f.name)]
+
+
+def test_the_runs_of_the_shared_protocol_are_whole():
+    """Those of the first seed have their weights."""
+    folders = sorted((RESULTS / "trained" / "shared_protocol").iterdir())
+    for folder in folders:
+        run = RunFolder.open(folder)
+        assert run.load_report() is not None
+        if (folder / "model.safetensors").exists():
+            run.verify()
+    weights = {path.parent.name for path in (RESULTS / "trained").rglob("model.safetensors")}
+    finals = [
+        one for one in folders if one.name.endswith(f"-epochs{shared_protocol.Rows.epochs}-seed0")
+    ]
+    assert finals and {one.name for one in finals} <= weights
 
 
 _sequences = cache(load_sequences)
