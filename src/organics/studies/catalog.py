@@ -289,7 +289,7 @@ OURS: tuple[Target, ...] = (
         claim="On the full task, with the same tuning, epochs and batches for all, circuits are as "
         "accurate as every comparison model that reaches its published accuracy, without clipping.",
         source=_OURS,
-        minutes=150.0,
+        minutes=220.0,
         needs=("mnist",),
         alone=True,
         trains=True,
