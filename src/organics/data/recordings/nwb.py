@@ -119,17 +119,17 @@ def _samples(path: Path, series: Any, trial: int, start: float, stop: float) -> 
         times = stamps[first:last]
         steps = np.diff(times)
         covered = len(steps) and max(times[0] - start, stop - times[-1]) <= 1.001 * steps.max()
-        times = times - times[0] if covered else times[:0]
         if covered and np.ptp(steps) > 1e-3 * steps[0] + 1e-9:
             raise ValueError(
                 f"{path}, trial {trial}: the timestamps of the field potential must have equal "
                 f"intervals, not from {1000 * steps.min():g} to {1000 * steps.max():g} ms."
             )
+        times = times - times[:1]
     else:
         rate, begin = float(series.rate), float(series.starting_time)
         first, last = (int(np.ceil((t - begin) * rate - 1e-6)) for t in (start, stop))
-        times = np.arange(last - first) / rate
-    if first < 0 or last > len(series.data) or last - first < 2 or not len(times):
+        times, covered = np.arange(last - first) / rate, first >= 0
+    if not covered or last > len(series.data) or last - first < 2:
         raise ValueError(f"{path}, trial {trial}: the field potential does not cover the trial.")
     volts = np.asarray(series.data[first:last], float).reshape(last - first, -1)
     if series.channel_conversion is not None:

@@ -105,8 +105,9 @@ def summarized(
         if settings.samples == "courses":
             courses.append(_course(source, x, times))
             continue
-        x = {key: rows[:, :, times >= settings.settled - _SAME] for key, rows in x.items()}
-        spectra.append(_spectrum(source, x, times, settings))
+        settled = times >= settings.settled - _SAME
+        x = {key: rows[:, :, settled] for key, rows in x.items()}
+        spectra.append(_spectrum(source, x, times[settled], settings))
         for (stimulus, chosen), rows in x.items():
             for i, channel in enumerate(chosen):
                 if channels[channel].quantity != "lfp":  # recorded without its mean
@@ -200,7 +201,6 @@ def _stacked(source: str, trials: dict) -> tuple[dict, np.ndarray]:
 
 
 def _spectrum(source: str, x: dict, times: np.ndarray, settings: Settings) -> CrossSpectra:
-    times = times[times >= settings.settled - _SAME]
     if len(times) < 8:
         raise ValueError(
             f"{source}: a trial must have 8 samples or more after `settled`, {settings.settled:g} "
