@@ -3,6 +3,7 @@ import pytest
 
 from organics.plots import save_figure
 from organics.studies.harness.target import Job
+from organics.studies.networks import runs as networks
 from organics.studies.paper import gradients
 from organics.training import Diverged, SequenceConfig
 from organics.training.run_folder import RunFolder
@@ -35,7 +36,7 @@ def test_every_run_of_one_target_has_a_folder_of_its_own(tmp_path, monkeypatch):
             RunFolder.create(folder, config)
         raise Diverged("not finite at step 3", 3, None)
 
-    monkeypatch.setattr(gradients, "train", pretend)
+    monkeypatch.setattr(networks, "train", pretend)
     outcome = gradients.compute(Job(tmp_path / "kept", runs=(tmp_path / "runs",)))
     assert len(set(folders)) == len(folders) == 15
     assert outcome.checks[-1].holds is False  # as ORGaNICs diverged, too

@@ -74,7 +74,7 @@ def _trained():
 
 def test_the_runs_of_the_shared_protocol_are_whole():
     """Those of the first seed have their weights."""
-    folders = sorted((RESULTS / "trained" / "shared_protocol").iterdir())
+    folders = sorted((RESULTS / "trained" / "shared_protocol").glob("*/"))
     for folder in folders:
         run = RunFolder.open(folder)
         assert run.load_report() is not None

@@ -7,10 +7,11 @@ from programs import untrained_report
 
 from organics.plots import save_figure
 from organics.studies.harness.target import Job
-from organics.studies.networks import tuned
+from organics.studies.networks import runs, tuned
 from organics.studies.networks.runs import Run
 from organics.studies.ours import shared_protocol
 from organics.studies.ours.shared_protocol import NETWORKS
+from organics.training import Diverged, SequenceConfig
 from organics.training.run_folder import RunFolder
 
 TRAINED = Path(__file__).parents[1] / "results" / "trained"
@@ -87,6 +88,31 @@ def test_a_complete_run_without_its_weights_is_not_trained_again(monkeypatch, tm
     )
     with pytest.raises(TypeError, match="NoneType"):  # it would be trained
         measured(replace(setting, units=64))
+
+
+def test_a_run_that_diverged_is_not_trained_again(monkeypatch, tmp_path):
+    trained = []
+
+    def diverges(setting, _, **__):
+        trained.append(setting)
+        raise Diverged("not finite at step 5", 5, None)
+
+    monkeypatch.setattr(runs, "train", diverges)
+    setting = SequenceConfig(task="sdigits", units=4, epochs=1)
+    folder = tmp_path / "first" / "one"
+    assert runs.found(setting, [folder]) is None
+    for _ in range(2):
+        assert runs.run(setting, folder).diverged_at_step == 5
+    known = runs.found(setting, [tmp_path / "none", folder])
+    assert known == Run(setting, folder, None, 5) and len(trained) == 1
+    other = replace(setting, units=5)
+    assert runs.found(other, [folder]) is None
+    runs.run(other, folder)
+    assert trained == [setting, other]
+    record = folder.with_name("one.diverged.json")
+    record.write_text(record.read_text().replace('"step": 5', '"step": 6'))
+    with pytest.raises(ValueError, match="one.diverged.json is not the record"):
+        runs.found(other, [folder])
 
 
 @pytest.mark.usefixtures("asked")

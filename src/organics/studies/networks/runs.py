@@ -6,9 +6,13 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
+from organics.files.atomic import read_whole, write_atomically
+from organics.files.documents import parse_object, sealed, unsealed
 from organics.training import Diverged, NumbersReport, Report, SequenceConfig, train
-from organics.training.config import AnyConfig
+from organics.training.config import AnyConfig, read_config
 from organics.training.run_folder import NoRun, RunFolder
+
+_MOST_BYTES = 2**20  # of the record of a run that diverged
 
 
 class Run(NamedTuple):
@@ -43,11 +47,14 @@ def lines(folder: Path, file: str) -> list[dict[str, Any]]:
 
 
 def found(setting: SequenceConfig, folders: Iterable[Path]) -> Run | None:
-    """The complete run with these settings in one of the folders, weights or not; else None.
+    """The run with these settings in one of the folders, complete (weights or not) or diverged;
+    else None.
 
-    Raises `ValueError`, naming the file, if its report is damaged.
+    Raises `ValueError`, naming the file, if its report or the record of its divergence is damaged.
     """
     for folder in folders:
+        if (step := _diverged_at_step(setting, folder)) is not None:
+            return Run(setting, folder, None, step)
         try:
             there = RunFolder.open(folder)
         except NoRun:
@@ -60,11 +67,38 @@ def found(setting: SequenceConfig, folders: Iterable[Path]) -> Run | None:
 
 
 def run(setting: SequenceConfig, folder: Path) -> Run:
-    """Train, unless already done; an interrupted run continues from its last epoch."""
+    """Train, unless already done; an interrupted run continues from its last epoch.
+
+    That a run diverged, and at which step, is kept in a file beside its folder.
+    """
+    if (step := _diverged_at_step(setting, folder)) is not None:
+        return Run(setting, folder, None, step)
     try:
         return Run(setting, folder, train(setting, folder, resume=True, progress=False), None)
     except Diverged as error:
+        document = {"config": json.loads(setting.to_json()), "step": error.step}
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(sealed(document), indent=2) + "\n"
+        write_atomically(_record(folder), text.encode())
         return Run(setting, folder, None, error.step)
+
+
+def _record(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.diverged.json")
+
+
+def _diverged_at_step(setting: SequenceConfig, folder: Path) -> int | None:
+    """The step at which the run with these settings is known to diverge."""
+    path = _record(folder)
+    try:
+        document = unsealed(parse_object(read_whole(path, _MOST_BYTES)))
+        config = read_config(json.dumps(document["config"]))
+        step = int(document["step"])
+    except FileNotFoundError:
+        return None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not the record of a run that diverged: {error!r}") from None
+    return None if setting.differing(config) else step
 
 
 def reports(runs: Iterable[Run]) -> list[Report]:

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from organics.baselines import TUNED
 from organics.plots import BLUE, COLUMN, GREEN, ORANGE, SKY, VERMILION, style
 from organics.studies.harness.target import Check, Job, Outcome, Table
-from organics.training import Diverged, SequenceConfig, train
-from organics.training.run_folder import RunFolder
+from organics.studies.networks.runs import run
+from organics.training import SequenceConfig
 
 TASK = "sdigits"
 _LEARNING_RATE = TUNED["lstm", TASK].learning_rate
@@ -65,21 +65,14 @@ def _run(job: Job, name: str, seed: int) -> dict[str, Any]:
     )
     quick = "-quick" if job.quick else ""
     folder = job.runs[0] / "gradients" / f"{config.name}-{config.recurrent}{quick}"
-    diverged, accuracy = None, None
-    try:
-        accuracy = train(config, folder, resume=True, progress=False).test_accuracy
-    except Diverged as error:
-        diverged = error.step
-    # a run that diverges in its first epoch leaves its folder empty
-    kept = diverged is None or (folder / "config.json").exists()
-    lines = RunFolder.open(folder).lines("steps.jsonl") if kept else []
+    found = run(config, folder)
     return {
         "network": name,
         "seed": seed,
         "learning_rate": config.learning_rate,
-        "test_accuracy": accuracy,
-        "diverged_at_step": diverged,
-        "norms": [float(f"{norm:.4g}") for line in lines for norm in line["gradient_norm"]],
+        "test_accuracy": None if found.report is None else found.report.test_accuracy,
+        "diverged_at_step": found.diverged_at_step,
+        "norms": [float(f"{norm:.4g}") for norm in found.gradient_norms()],
     }
 
 
