@@ -19,6 +19,7 @@ from organics.cli.fit import FitData, _as_document
 from organics.data.recordings.recording import Channel, CrossSpectra, Recording, TimeCourses
 from organics.errors import Failed
 from organics.files.plain import as_plain
+from organics.fitting import comparison
 from organics.fitting.comparison import compare
 from organics.fitting.fit import _unusable, fit
 from organics.fitting.identifiability import identify
@@ -665,13 +666,33 @@ def test_models_are_compared_by_what_they_predict():
     slopes = np.stack([(curve(z, *(best + d)) - curve(z, *(best - d))) / 2e-6 for d in h], axis=1)
     covariance = np.linalg.inv(slopes[kept].T @ slopes[kept])
     assert one.uncertainty[2] == pytest.approx(slopes[2] @ covariance @ slopes[2], rel=1e-3)
-    assert not one.is_erratic
+    assert not one.is_erratic and one.not_converged == ()
     (few,) = compare(steady(z[:2], y[:2], 0.01), ("identity",), starts=2)
     assert np.isinf(few.uncertainty).all() and few.is_erratic  # one response, two parameters
     with pytest.raises(ValueError, match="`hold_out` needs two stimuli"):
         compare(steady(z[:1], y[:1], 0.01))
     with pytest.raises(ValueError, match="`bounds` must not name 'W_r', which is I"):
         compare(steady(z, y, 0.01), ("free", "identity"), bounds={"W_r": (0.0, 1.0)})
+
+
+def test_it_is_told_without_which_stimuli_a_fit_does_not_converge(monkeypatch, tmp_path, capsys):
+    searched = comparison.scoring
+
+    def interrupted(*arguments, **options):  # at the second of five stimuli
+        found = searched(*arguments, **options)
+        return found._replace(converged=found.converged & (jnp.arange(5) != 1))
+
+    monkeypatch.setattr(comparison, "scoring", interrupted)
+    data, stimuli = tmp_path / "d.csv", tmp_path / "s.csv"
+    z = (0.05, 0.1, 0.2, 0.4, 0.8)
+    rows = [f"1,1,{x:g},1,y,{x / np.sqrt(0.04 + 0.5 * x**2):.17g},0.01" for x in z]
+    data.write_text("\n".join(["session,trial,stimulus,neuron,quantity,value,se", *rows]))
+    stimuli.write_text("\n".join(["stimulus,neuron,z", *(f"{x:g},1,{x:.17g}" for x in z)]))
+    words = ["fit", str(data), "--stimuli", str(stimuli), "--starts", "2", "--compare", "identity"]
+    assert cli.run(words) == 0
+    assert "did not converge without one of the stimuli 0.1;" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_the_command_writes_a_circuit_that_others_read(tmp_path, capsys):

@@ -123,6 +123,7 @@ class FitData:
             if not several:
                 text.append("No stimulus was held out, as there is only one.")
             text += [_warning(one) for one in models if one.is_erratic]
+            text += [_lost(one) for one in models if one.not_converged]
         return Answer(document, text, wrote=self.out)
 
 
@@ -229,6 +230,7 @@ def _model(one: "Comparison") -> dict[str, Any]:
         "held_out": one.held_out,
         "held_out_uncertainty": one.uncertainty,
         "held_out_is_erratic": one.is_erratic,
+        "held_out_not_converged": [one.fit.recording.stimuli[k] for k in one.not_converged],
     }
 
 
@@ -237,6 +239,14 @@ def _warning(one: "Comparison") -> str:
         f"W_r {one.recurrence}: {one.fit.rank} parameters of {one.fit.recording.size} numbers are "
         "too many to be predicted from the other stimuli: its chi2 of held-out stimuli is erratic, "
         "whatever the circuit."
+    )
+
+
+def _lost(one: "Comparison") -> str:
+    names = ", ".join(one.fit.recording.stimuli[k] for k in one.not_converged)
+    return (
+        f"W_r {one.recurrence}: fits did not converge without one of the stimuli {names}; the chi2 "
+        "of held-out stimuli may be too large."
     )
 
 

@@ -28,12 +28,15 @@ class Comparison(NamedTuple):
         uncertainty: for each stimulus, the part of that deviance to be expected because the others
             do not determine the parameters better, were the model right: infinite if they leave
             open what is predicted; NaN without `hold_out`.
+        not_converged: the stimuli, by number, without which the fit did not converge: `held_out`
+            may be too large there.
     """
 
     recurrence: FittedRecurrence
     fit: Fit
     held_out: Float[np.ndarray, " k"]
     uncertainty: Float[np.ndarray, " k"]
+    not_converged: tuple[int, ...]
 
     @property
     def is_erratic(self) -> bool:
@@ -66,7 +69,7 @@ def compare(
         layout_of(recording, recurrence, **given)
     none = np.full(len(recording.stimuli), np.nan)
     found = [
-        Comparison(recurrence, one, *(_held_out(one) if hold_out else (none, none)))
+        Comparison(recurrence, one, *(_held_out(one) if hold_out else (none, none, ())))
         for recurrence in recurrences
         for one in [fit(recording, recurrence=recurrence, **options)]
     ]
@@ -74,7 +77,7 @@ def compare(
 
 
 def _held_out(of_all: Fit) -> tuple:
-    """`held_out` and `uncertainty`."""
+    """`held_out`, `uncertainty` and `not_converged`."""
     problem, k = of_all.problem, len(of_all.recording.stimuli)
     with jax.enable_x64(True):
         start = np.repeat(of_all.u[None], k, axis=0)
@@ -84,7 +87,9 @@ def _held_out(of_all: Fit) -> tuple:
         # no evaluations beyond the first: the likelihood of the stimulus that was held out
         there = scoring(problem, others.u, others.near.states, kept, np.eye(k), lanes, most=1)
     pairs = zip(np.asarray(there.near.fisher), np.asarray(others.near.fisher), strict=True)
-    return 2 * np.asarray(there.near.value), np.array([_share(*pair) for pair in pairs])
+    lost = np.flatnonzero(~np.asarray(others.converged))
+    shares = np.array([_share(*pair) for pair in pairs])
+    return 2 * np.asarray(there.near.value), shares, tuple(map(int, lost))
 
 
 def _share(held_out: Float[np.ndarray, "p p"], others: Float[np.ndarray, "p p"]) -> float:
