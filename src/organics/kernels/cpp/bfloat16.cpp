@@ -4,5 +4,5 @@
 #include "kernel.hpp"
 
 namespace organics {
-ORGANICS_KERNELS(Pair, float, kBfloat16_)
+ORGANICS_KERNELS(Rounded, float, kBfloat16_)
 }  // namespace organics

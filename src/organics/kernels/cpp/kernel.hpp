@@ -218,9 +218,9 @@ template <typename E, typename C>
 Index room_of_products(const Shape& s, bool backward) {
   static_assert(Index{C::kRecord} >= Index{C::kCotangents});
   const Index most = C::kRecord * s.hidden + s.inputs;
-  const Index paired = kPaired<E> ? kTile * (elements<E>(most) + 1) : 0;
+  const Index made = kMade<E> ? kTile * (elements<E>(most) + 1) : 0;
   const Index gradients = backward ? accumulating_room<E>(most) : 0;
-  return paired < gradients ? gradients : paired;
+  return made < gradients ? gradients : made;
 }
 
 template <typename E, typename C>

@@ -1,10 +1,9 @@
 // Matrix products on packed weights, tile by tile of registers, and copies of rows.
 //
-// E is what the factors of a product are made of: numbers of the type T of the sums, or pairs of
-// numbers in bfloat16, which are summed in float.
+// E is what the factors of a product are made of: numbers of the type T of the sums, or `Rounded`.
 #pragma once
 
-#include "simd.hpp"
+#include "rounded.hpp"
 
 namespace organics {
 namespace {
@@ -28,14 +27,16 @@ struct Element {
   static constexpr Index kNumbers = 1;
 };
 template <>
-struct Element<Pair> {
+struct Element<Rounded> {
   using Sum = float;
-  static constexpr Index kNumbers = 2;
+  static constexpr Index kNumbers = kTogether;
 };
 template <typename E>
 using Sum = typename Element<E>::Sum;
 template <typename E>
-constexpr bool kPaired = Element<E>::kNumbers == 2;
+constexpr bool kMade = false;  // whether factors are made from rows of numbers
+template <>
+constexpr bool kMade<Rounded> = true;
 template <typename E>
 using Elements = decltype(load(static_cast<const E*>(nullptr)));  // a vector of them
 
@@ -54,14 +55,14 @@ struct Factors {
   const E* packed = nullptr;
 };
 
-// Rows of `depth` numbers as factors. Pairs of them are made at `room`, which moves past them.
+// Rows of `depth` numbers as factors. If they are made, then at `room`, which moves past them.
 template <typename E>
 inline Factors<E> factors(Index rows, Index depth, const Sum<E>* from, Index stride,
                           const E* packed, E*& room) {
-  if constexpr (kPaired<E>) {
+  if constexpr (kMade<E>) {
     const Index count = elements<E>(depth);
     E* const made = room;
-    for (Index r = 0; r < rows; ++r) pair_neighbours(depth, from + r * stride, made + r * count);
+    for (Index r = 0; r < rows; ++r) round_row(depth, from + r * stride, made + r * count);
     room += rows * count;
     return {count, made, count, packed};
   } else {
@@ -181,27 +182,13 @@ void accumulate_rows(Index rows, Index samples, const E* x, Index stride_x, cons
   }
 }
 
-// Pairs of a number of one sample and that of the next, which is 0 after the last.
-inline void pair_samples(Index samples, Index count, const float* from, Index stride, Pair* to) {
-  for (Index s = 0; s < samples; s += 2, from += 2 * stride, to += count) {
-    const bool last = s + 1 == samples;
-    const float* const next = from + (last ? 0 : stride);
-    Index i = 0;
-    for (; i + kLanes<float> <= count; i += kLanes<float>) {
-      const Vector<float> second = last ? Vector<float>{} : load<float>(next + i);
-      store(to + i, pair(load<float>(from + i), second));
-    }
-    for (; i < count; ++i) to[i] = pair(from[i], last ? 0.0f : next[i]);
-  }
-}
-
 // Samples of which a panel of cotangents stays in the first cache.
 constexpr Index kSamples = 128;
 
 // How many elements `accumulate` needs room for, for so many rows.
 template <typename E>
 inline Index accumulating_room(Index rows) {
-  return elements<E>(kSamples) * (kPanel<Sum<E>> + (kPaired<E> ? rows : 0));
+  return elements<E>(kSamples) * (kPanel<Sum<E>> + (kMade<E> ? rows : 0));
 }
 
 // D[rows, columns] += x[samples, rows]^T g[samples, columns]
@@ -217,9 +204,9 @@ void accumulate(Index rows, Index columns, Index samples, const Sum<E>* x, Index
   const Index count = elements<E>(samples);
   E* const panel = room;
   const E* of_x;
-  if constexpr (kPaired<E>) {
+  if constexpr (kMade<E>) {
     of_x = room + count * kPanel<T>;
-    pair_samples(samples, rows, x, stride_x, room + count * kPanel<T>);
+    round_columns(samples, rows, x, stride_x, room + count * kPanel<T>);
     stride_x = rows;
   } else {
     of_x = x;
@@ -228,8 +215,8 @@ void accumulate(Index rows, Index columns, Index samples, const Sum<E>* x, Index
     const Index width = smaller(kPanel<T>, columns - n);
     const E* from = panel;
     Index stride = width;
-    if constexpr (kPaired<E>) {
-      pair_samples(samples, width, g + n, stride_g, panel);
+    if constexpr (kMade<E>) {
+      round_columns(samples, width, g + n, stride_g, panel);
     } else if (rows > kSums) {  // it is read several times
       for (Index s = 0; s < samples; ++s)
         for (Index i = 0; i < width; i += kLanes<T>)
@@ -255,8 +242,8 @@ E* pack_matrix(Index depth, Index columns, Index given, const Sum<E>* source, In
     for (Index k = 0; k < depth; k += Element<E>::kNumbers)
       for (Index j = n; j < n + width; ++j) {
         const T* const from = source + k * stride_k + j * stride_n;
-        if constexpr (kPaired<E>)
-          *packed++ = j < given ? pair(*from, k + 1 < depth ? from[stride_k] : 0.0f) : Pair{0};
+        if constexpr (kMade<E>)
+          *packed++ = j < given ? element(*from, k + 1 < depth ? from[stride_k] : 0.0f) : E{};
         else
           *packed++ = j < given ? *from : T(0);
       }

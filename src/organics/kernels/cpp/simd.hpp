@@ -39,14 +39,6 @@ using Vector = typename Simd<T>::Vector;
 template <typename T>
 constexpr Index kLanes = kVectorBytes / sizeof(T);
 
-
-// Two numbers in bfloat16, the upper half of a float: the first is the lower one. A product of pairs
-// is the sum of both products.
-struct Pair {
-  std::uint32_t bits;
-};
-typedef std::uint32_t Pairs __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
-
 template <typename T>
 inline Vector<T> load(const T* from) {
   return *reinterpret_cast<const Vector<T>*>(from);
@@ -55,8 +47,6 @@ template <typename T>
 inline void store(T* to, Vector<T> value) {
   *reinterpret_cast<Vector<T>*>(to) = value;
 }
-inline Pairs load(const Pair* from) { return *reinterpret_cast<const Pairs*>(from); }
-inline void store(Pair* to, Pairs value) { *reinterpret_cast<Pairs*>(to) = value; }
 
 inline Index round_up(Index n) { return (n + kMultiple - 1) / kMultiple * kMultiple; }
 inline Index smaller(Index a, Index b) { return a < b ? a : b; }
@@ -168,66 +158,16 @@ inline Vector<T> square_root(Vector<T> x) {
 #endif
 }
 
-// ---- numbers in bfloat16 -------------------------------------------------------------------------
-
-// The nearest number in bfloat16, the even one of two, in the upper half of the bits. NaN stays.
-inline Pairs rounded(Vector<float> x) {
-  const Pairs bits = reinterpret_cast<Pairs>(x);
-  return x == x ? bits + 0x7FFF + ((bits >> 16) & 1) : Pairs{} + 0x7FC00000;
-}
-inline std::uint32_t rounded(float x) {
-  std::uint32_t bits;
-  __builtin_memcpy(&bits, &x, sizeof(bits));
-  return x == x ? bits + 0x7FFF + ((bits >> 16) & 1) : 0x7FC00000;
-}
-inline Pair pair(float first, float second) {
-  return {rounded(first) >> 16 | (rounded(second) & 0xFFFF0000)};
-}
-
-// Pairs of a number of one vector and that of the other.
-inline Pairs pair(Vector<float> first, Vector<float> second) {
-#if defined(__AVX512BF16__)
-  const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(second, first);
-  const Pairs lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  return (Pairs)_mm512_permutexvar_epi16((__m512i)(lane | (lane + 16) << 16), both);
-#else
-  return rounded(first) >> 16 | (rounded(second) & 0xFFFF0000);
-#endif
-}
-
-// Pairs of neighbours.
-inline void pair_neighbours(Index count, const float* from, Pair* to) {
-#if defined(__AVX512BF16__)
-  for (; count >= 32; count -= 32, from += 32, to += 16)
-    store(to, (Pairs)_mm512_cvtne2ps_pbh(load<float>(from + 16), load<float>(from)));
-#endif
-  for (; count >= 2; count -= 2, from += 2) *to++ = pair(from[0], from[1]);
-  if (count > 0) *to = pair(from[0], 0.0f);
-}
-
-inline float number(std::uint32_t bits) {
-  float x;
-  __builtin_memcpy(&x, &bits, sizeof(x));
-  return x;
-}
-
 // sum += a w
 template <typename T>
 inline void add_product(Vector<T>& sum, T a, Vector<T> w) {
   sum += a * w;
-}
-inline void add_product(Vector<float>& sum, Pair a, Pairs w) {
-#if defined(__AVX512BF16__)
-  sum = _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(int(a.bits)), (__m512bh)w);
-#else
-  sum += number(a.bits << 16) * reinterpret_cast<Vector<float>>(w << 16);
-  sum += number(a.bits & 0xFFFF0000) * reinterpret_cast<Vector<float>>(w & 0xFFFF0000);
-#endif
 }
 
 template <typename T>
 inline Vector<T> relu(Vector<T> x) {
   return x < 0 ? Vector<T>{} : x;  // NaN stays
 }
+
 }  // namespace
 }  // namespace organics
