@@ -122,6 +122,27 @@ def test_the_first_lyapunov_coefficient_of_one_neuron(k, tau_y, drive, w, l1):
     assert ("stable cycle" in hopf.words) and (("an unstable" in hopf.words) == (l1 > 0))
 
 
+@pytest.mark.parametrize("kind, fast", [("saddle", 2.0), ("stable", 2.0), ("stable", 2e-8)])
+def test_a_hopf_point_beside_another_neuron(kind, fast):
+    """Of two neurons that share nothing, one is at rest in another state: at a saddle the cycle of
+    the first one is unstable. The second one may be much faster."""
+    alone = Circuit([[1.0]], [[2.0]], b=0.5, b0=0.5, sigma=0.1, tau_y=2.0, tau_a=2.0)
+    first = min(organics.fixed_points_2d(alone, [0.05]), key=lambda p: abs(p.eigenvalues[0].real))
+    other = next(p for p in organics.fixed_points_2d(alone, [1.0]) if p.kind.startswith(kind))
+    tau = np.array([2.0, fast])
+    both = Circuit(np.eye(2), 2 * np.eye(2), b=0.5, b0=0.5, sigma=0.1, tau_y=tau, tau_a=tau)
+    start = State(np.array([first.y, other.y]), np.array([first.a, other.a]))
+    found = organics.continuation(
+        both, [0.05, 1.0], "z[0]", (0.005, 0.1), switching=False, start=start
+    )
+    (hopf,) = found.events
+    assert hopf.kind == "hopf" and hopf.confirmed
+    np.testing.assert_allclose(hopf.parameter, 2 * 0.0101550868, rtol=1e-7)
+    np.testing.assert_allclose(hopf.first_lyapunov, -0.00635536, rtol=1e-4)
+    assert hopf.also_unstable == (kind == "saddle")
+    assert ("a stable cycle" in hopf.words) == (kind == "stable")
+
+
 def test_a_pitchfork_and_the_branch_that_is_born_there():
     k = np.array([1.2])
     circuit = single(2.0, k, w=0.7)

@@ -187,3 +187,21 @@ def test_a_sum_of_positive_products_is_not_negative():
     np.testing.assert_allclose(
         signed.apply(jnp.asarray(image.reshape(-1))), -right, atol=1e-5 * right.max()
     )
+
+
+@pytest.mark.parametrize("border", ["periodic", "zeros"])
+def test_the_derivative_of_a_product_by_frequencies_is_the_matrix(border):
+    """Also where the product is 0, or negative by rounding, and is kept from that."""
+    n = 15 * 20
+    i, j = np.mgrid[-4:5, -4:5]
+    bump = np.exp(-(i**2 + j**2) / 2.0)  # 81 weights, of which some are tiny
+    weights = Convolution(bump[None, None], 15, 20, border)
+    matrix = np.asarray(weights.as_matrix())
+    rng = np.random.default_rng(0)
+    one = np.zeros(n)
+    one[50] = 1
+    products = jax.jit(jax.jacfwd(weights.apply)), jax.jit(jax.jacrev(weights.apply))
+    for image in (np.zeros(n), one, np.maximum(rng.normal(size=n), 0)):
+        assert np.min(weights.apply(jnp.asarray(image))) >= 0
+        for derivative in products:
+            np.testing.assert_allclose(derivative(jnp.asarray(image)), matrix, atol=1e-5)

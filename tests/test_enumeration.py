@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flint import arb, arb_mat, ctx
+from scipy.optimize import brentq
 
 import organics
 from organics import Circuit, State, cli, steady_state, steady_states
 from organics.circuit.file import load_circuit
+from organics.circuit.weights import Convolution
 from organics.enumeration import contraction, native
 from organics.enumeration.bounds import Blocks, bound
 from organics.enumeration.contraction import EMPTY, ONE, Equations
@@ -405,6 +407,46 @@ def test_no_sets_of_many_rectified_neurons_are_gone_through():
     circuit, z = random_circuit(0, 30, rectified=True)
     found = enclosed(circuit, z, 1000)
     assert found.boxes <= 1000 and "up to n = 8" in found.why
+
+
+def test_one_pool_of_many_rectified_neurons_is_not_all():
+    """There are 2^9 sets of active neurons; here six are active, by a scalar equation."""
+    n = 9
+    z = np.array([-1.0] * 3 + [1.0] * 6)
+    circuit = Circuit(np.full((n, n), 0.1), 0.5 * np.eye(n), 1.0, 1.0, 0.5, rectified=True)
+    assert enclosed(circuit, z).outcome == "at least these, proved"
+    found = steady_states(circuit, z, prove=True)
+    assert not found.proved and "up to n = 8" in found.why
+    (only,) = found.states
+
+    def active(s):
+        return 1 / (1 - 0.5 * (1 - s))
+
+    s = brentq(lambda s: s**2 * (1 - 0.6 * active(s) ** 2) - 0.25, 0.3, 3)
+    np.testing.assert_allclose(only.state.a, s**2, rtol=1e-9)
+    np.testing.assert_allclose(only.state.y, np.where(z > 0, active(s), -1), rtol=1e-9)
+    assert only.stable and only.proved
+    assert enclosed(circuit, -np.ones(n)).outcome == "at least these, proved"
+
+
+def test_the_theorem_on_one_pool_is_quoted_only_where_it_holds():
+    """`W_r = diag(1, 0)` is singular, and there is no state (theory 7.4)."""
+    circuit = Circuit(5 * np.ones((2, 2)), np.diag([1.0, 0.0]), 1.0, 1.0, 0.5)
+    found = enclosed(circuit, np.array([0.6, 0.8]))
+    assert found.outcome == "all, proved" and len(found.v) == 0
+    assert "there is one steady state" not in found.why
+    regular = Circuit(5 * np.ones((2, 2)), np.diag([1.0, 0.1]), 1.0, 1.0, 0.5)
+    found = enclosed(regular, np.array([0.6, 0.8]))
+    assert len(found.v) == 1 and "there is one steady state" in found.why
+
+
+def test_no_boxes_where_entries_are_rounded_sums():
+    """The kernel goes round a torus: the weight of a neuron on itself is `1e17 + 1 - 1e17`."""
+    kernel = np.array([[[[1e17, 0.0, 1.0, 0.0, -1e17]]]])
+    W_r = Convolution(kernel, 1, 2, "periodic")
+    W = np.array([[5.0, 4.0], [4.0, 5.0]])
+    found = enclosed(Circuit(W, W_r, sigma=0.5), np.array([0.6, 0.8]))
+    assert found.outcome == "undecided" and "sums" in found.why
 
 
 @pytest.mark.usefixtures("without_type_checks")

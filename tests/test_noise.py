@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from organics.circuit.circuit import Circuit, State, random_drive
+from organics.simulation import noise as simulation_noise
 from organics.simulation.noise import Noise, simulate_increments, simulate_noisy
 from organics.simulation.ode import FAILURES, simulate
 
@@ -295,6 +296,14 @@ def test_steps_that_are_unstable_are_refused_with_those_that_would_do():
     traced = jax.jit(lambda dt: in_steps_of(dt, throw=False))
     assert FAILURES[int(traced(2.1).failure)] == "stability" and traced(2.1).end_time == 0
     assert traced(0.1).ok
+
+
+def test_of_large_circuits_no_eigenvalues_are_computed(monkeypatch):
+    monkeypatch.setattr(simulation_noise, "_MOST_JUDGED", 1)
+    circuit = Circuit(np.eye(2), sigma=0.1)
+    with pytest.warns(UserWarning, match="up to n = 1, not for 2 neurons"):
+        found = simulate_noisy(circuit, np.ones(2), Noise(0.01), 0.01, 10, key=jr.key(0))
+    assert found.ok
 
 
 def test_of_steps_that_change_the_variances_there_is_word():

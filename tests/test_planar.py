@@ -389,6 +389,9 @@ def test_out_of_range():
     flat = Circuit([[1.0]], [[1e-100]], b=1e-100, b0=1.0, sigma=1.0)
     with pytest.raises(ArithmeticError, match="range of floating point"):
         fixed_points_2d(flat, 1e-50)
+    faint = Circuit([[1e-100]], [[2.0]], sigma=0.1)  # sqrt(W) z is 0 in floating point
+    with pytest.raises(ArithmeticError, match=r"sqrt\(W\) \|b z\| = 0 is out of the range"):
+        fixed_points_2d(faint, 1e-300)
 
 
 @pytest.mark.parametrize("drive", [0.7, [0.7], np.array(0.7), jnp.array([0.7], jnp.float32)])

@@ -57,6 +57,16 @@ def test_an_unstable_state_is_found_to_be_so():
     assert found.leading_frequency == pytest.approx(1000 * known.leading.frequency, rel=1e-5)
 
 
+def test_a_state_of_silence_is_unstable_where_its_waves_grow():
+    """By hand: `Re = (0.9 * 1.6 - 1) / 2`. The kernel of 81 weights is applied by frequencies."""
+    kernel = np.full((1, 1, 9, 9), 1 / 81)
+    W, W_r = (Convolution(s * kernel, 12, 12, "periodic") for s in (0.5, 1.6))
+    circuit = Circuit(W, W_r, sigma=1.0, b0=0.1, tau_y=2.0, tau_a=2.0)
+    silent = State(jnp.zeros(144), jnp.full(144, 0.01))
+    found = stability(given_state(circuit, np.zeros(144), silent), matrix_free=True)
+    assert found.spectral_abscissa == pytest.approx(0.22, abs=1e-6) and not found.stable
+
+
 def test_single_precision_is_computed_in_double():
     wide, z = circuit_on_a_ring(0)
     state = steady_state(wide, z, matrix_free=True).state

@@ -108,6 +108,14 @@ def test_the_balls_hold_the_imbalance_and_its_derivative(n, seed, rectified, ide
         assert all(holds(J[i, j], value, 1e-12 * size) for j, value in enumerate(row))
 
 
+def test_what_is_the_identity_is_decided_by_exact_sums():
+    """The weight of each neuron on itself is `1e17 + 1 - 1e17`, which floats round to 0."""
+    kernel = np.array([[[[1e17, 0.0, 1.0, 0.0, -1e17]]]])
+    circuit = Circuit(5 * np.ones((2, 2)), Convolution(kernel, 1, 2, "periodic"), sigma=0.5)
+    balls = BallCircuit.of(circuit, jnp.array([0.6, 0.8]))
+    assert balls.W_r is None and balls.undriven == []
+
+
 # identity recurrence
 
 

@@ -357,6 +357,8 @@ def _crossing(at: Callable[[float], tuple[float, float, float]], drive: float, t
         gain, _, saturation = at(x)
         return gain * math.sqrt(saturation) / drive - 1
 
+    if drive < TINY:
+        raise ArithmeticError(f"sqrt(W) |b z| = {drive:g} is out of the range of floating point.")
     low, ratio = top, 1e-3
     while excess(low) > 0:
         low *= ratio

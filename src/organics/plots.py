@@ -471,7 +471,7 @@ def bifurcation_diagram(diagram: Diagram, *, neuron: int = 0, axes: Axes | None 
 @style()
 def event_plane(diagram: Diagram, *, axes: Axes | None = None) -> Figure:
     """Curves of folds and of Hopf points in the plane of two parameters, with the points where they
-    change. Hopf points at which an unstable cycle is born are dashed."""
+    change. Subcritical Hopf points are dashed."""
     axes = _axes(axes, height=2.8)
     named: set[str] = set()
     for curve in diagram.curves:

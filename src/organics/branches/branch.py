@@ -24,6 +24,8 @@ class Event(NamedTuple):
         error: that step; NaN at a multiple bifurcation, which no such equations define.
         frequency_hz: of the oscillation born at a Hopf point, in Hz; else `None`.
         first_lyapunov: of a Hopf point, in 1/ms; else `None`.
+        also_unstable: how many eigenvalues besides the pair have a positive real part at a Hopf
+            point; if any, the cycle is unstable whatever `first_lyapunov` is. Else `None`.
         speed: how fast the critical real part changes with the parameter there, in 1/ms; else
             `None`.
         coefficient: of the normal form of a fold, in 1/ms; else `None`.
@@ -42,6 +44,7 @@ class Event(NamedTuple):
     error: float
     frequency_hz: float | None = None
     first_lyapunov: float | None = None
+    also_unstable: int | None = None
     speed: float | None = None
     coefficient: float | None = None
     vector: Any = None
@@ -63,9 +66,15 @@ class Event(NamedTuple):
             return f"{self.kind}{who}{jump}{sure}"
         if self.kind != "hopf" or self.first_lyapunov is None:
             return f"{self.kind}{sure}"
-        born = "a stable" if self.first_lyapunov < 0 else "an unstable"
-        way = "supercritical" if self.first_lyapunov < 0 else "subcritical"
-        return f"hopf, {way} (l1 = {self.first_lyapunov:.4g}: {born} cycle is born){sure}"
+        attracts = self.first_lyapunov < 0
+        way = "supercritical" if attracts else "subcritical"
+        born = "a stable cycle is born" if attracts else "an unstable cycle is born"
+        if self.also_unstable:
+            many = "s are" if self.also_unstable > 1 else " is"
+            born = (
+                f"an unstable cycle is born, as {self.also_unstable} more eigenvalue{many} unstable"
+            )
+        return f"hopf, {way} (l1 = {self.first_lyapunov:.4g}: {born}){sure}"
 
 
 class Branch(NamedTuple):

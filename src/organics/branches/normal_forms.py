@@ -6,8 +6,8 @@ At a fold, with `J phi = 0`, `J^T p = 0`, `p^T phi = 1` and `|phi| = 1`, the coe
 
     l_1 = Re p^*[C(q, q, q') - 2 B(q, J^-1 B(q, q')) + B(q', (2 i w - J)^-1 B(q, q))] / (2 w),
 
-`q'` the conjugate of `q`; where it is negative a stable cycle is born. `B` and `C` are the second
-and third derivatives of the velocity.
+`q'` the conjugate of `q`; where it is negative a stable cycle is born, if all other eigenvalues are
+stable. `B` and `C` are the second and third derivatives of the velocity.
 
 Source: Kuznetsov, Elements of Applied Bifurcation Theory, sections 3.3 and 5.4.
 """

@@ -42,7 +42,7 @@ _FAR = 0.5  # a point where an event is confirmed may not be so far from where i
 _ALONG = 0.95  # cosine of two directions that count as one
 _MOST_IN_CORNER = 8  # numbers, for all ways out of it to be looked for
 _ROUNDING = 1e-12  # of an eigenvalue, relative to the largest, beyond which its sign is sure
-_COMPLEX = 1e-7  # imaginary part of a pair that is not two real ones, relative to the largest
+_COMPLEX = 1e-10  # imaginary part of a pair that is not two real ones, relative to the largest
 _MULTIPLE = "multiple bifurcation"
 _PER_MS = 1000 / (2 * np.pi)  # Hz for each rad/ms
 
@@ -208,15 +208,22 @@ def _unexplained(
         explained[crossing.path, crossing.step] += 2 if crossing.event.kind == "hopf" else 1
     where, counts = [], []
     for i, path in enumerate(paths):
-        values = path.points.kept
+        values, corners = path.points.kept, kinked(path)
         rounding = _ROUNDING * np.max(np.abs(values), axis=1, keepdims=True)
         least, most = (np.sum(np.real(values) > s * rounding, axis=1) for s in (1, -1))
-        crossed = np.maximum(least[1:] - most[:-1], least[:-1] - most[1:])
-        crossed[kinked(path)] = 0
-        for j in np.flatnonzero(crossed > 0):
-            if crossed[j] > explained[i, int(j)]:
-                where.append((i, int(j)))
-                counts.append((int(least[j]), int(least[j + 1])))
+        begin = 0
+        for j in range(1, len(values)):
+            if corners[j - 1]:
+                begin = j
+                continue
+            goes_on = j + 1 < len(values) and not corners[j]
+            if least[j] < most[j] and goes_on:
+                continue  # the next point at which all signs are sure decides
+            crossed = max(least[j] - most[begin], least[begin] - most[j])
+            if crossed > sum(explained[i, step] for step in range(begin, j)):
+                where.append((i, j - 1))
+                counts.append((int(least[begin]), int(least[j])))
+            begin = j
     if not where:
         return []
     before, after = _steps(paths, where)
@@ -283,11 +290,24 @@ def _smooth_crossings(curves: SteadyCurve, paths: list[Path]) -> list[tuple[floa
     return crossings
 
 
-def _is_pair(values: np.ndarray) -> bool:
-    """Whether the two eigenvalues that cancel each other are a complex pair."""
+def _cancelling(values: np.ndarray) -> tuple[int, int]:
+    """The two eigenvalues whose sum is nearest to 0."""
     i, j = np.triu_indices(len(values), 1)
     nearest = np.argmin(np.abs(values[i] + values[j]))
-    return bool(abs(np.imag(values[i[nearest]])) > _COMPLEX * np.max(np.abs(values)))
+    return int(i[nearest]), int(j[nearest])
+
+
+def _is_pair(values: np.ndarray) -> bool:
+    """Whether the two eigenvalues that cancel each other are a complex pair."""
+    one = values[_cancelling(values)[0]]
+    imaginary = abs(np.imag(one))
+    return bool(imaginary > _COMPLEX * np.max(np.abs(values)) and imaginary > abs(one) / 2)
+
+
+def _unstable_besides(values: np.ndarray) -> int:
+    """How many of the others have a positive real part."""
+    others = np.delete(values, _cancelling(values))
+    return int(np.sum(np.real(others) > _ROUNDING * np.max(np.abs(values))))
 
 
 def _confirmed(curves: SteadyCurve, points, Z, found, good):
@@ -330,6 +350,7 @@ def _hopfs(curves, points, good):
             size = {
                 "frequency_hz": float(hopf.w[i] * _PER_MS),
                 "first_lyapunov": float(form.first_lyapunov[i]),
+                "also_unstable": _unstable_besides(points.kept[i]),
                 "speed": float(form.speed[i]),
                 "vector": hopf.q[i],
             }

@@ -459,9 +459,11 @@ class Convolution(Weights):
             jnp.einsum("ijkl,jkl->ikl", kernel, waves) if self._hears_all else kernel[:, 0] * waves
         )
         found = jnp.fft.irfft2(product, grid)[:, : self.height, : self.width]
-        # rounding may make a sum of nothing but positive products negative, as that of a pool
+        # rounding may make a sum of nothing but positive products negative, as that of a pool; the
+        # derivatives are those of the product
         positive = jnp.all(self.kernel >= 0) & jnp.all(image >= 0)
-        return jnp.maximum(found, jnp.where(positive, 0, -jnp.inf).astype(found.dtype))
+        rounding = jnp.where(positive & (found < 0), -found, 0)
+        return found + jax.lax.stop_gradient(rounding)
 
     def _with(self, kernel: Array) -> "Convolution":
         return eqx.tree_at(lambda weights: weights.kernel, self, kernel)

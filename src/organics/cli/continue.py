@@ -190,6 +190,7 @@ def as_document(found: Any, circuit: Any) -> dict[str, Any]:
                     **state(event.x),
                     "frequency_hz": event.frequency_hz,
                     "first_lyapunov": event.first_lyapunov,
+                    "also_unstable": event.also_unstable,
                     "coefficient": event.coefficient,
                     "switched": event.switched,
                     "unstable": event.unstable,

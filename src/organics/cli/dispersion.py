@@ -240,10 +240,11 @@ def _table(waves: dict[str, Any]) -> Any:
 def _scan_table(name: str, rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False)
+    few = min(_ROWS, len(rows))
+    title = f"{few} of {len(rows)} values; --json has all" if few < len(rows) else None
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
     for column in (name, "uniform state", "fastest: rate (1/ms)", "wavelength", "frequency (Hz)"):
         table.add_column(column, justify="right")
-    few = min(_ROWS, len(rows))
     for row in (rows[i * (len(rows) - 1) // (few - 1)] for i in range(few)):
         length = "uniform" if row["wavelength"] is None else f"{row['wavelength']:.4g}"
         words = "stable" if row["stable"] else "NOT stable"

@@ -13,7 +13,6 @@ from flint import arb
 from jaxtyping import Float
 
 from organics.circuit.circuit import Circuit
-from organics.circuit.weights import LowRank
 from organics.enumeration.bounds import Blocks, NoBound, bound
 from organics.enumeration.contraction import Equations
 from organics.enumeration.degree import subsets
@@ -24,7 +23,7 @@ from organics.enumeration.native import contract
 from organics.enumeration.one_pool import enclose_one_pool, states_of_one_pool
 from organics.enumeration.reduced import Reduced
 from organics.enumeration.search import newton, random_starts
-from organics.proofs.balls import BallCircuit
+from organics.proofs.balls import BallCircuit, is_computed
 from organics.proofs.existence import NONE_EXISTS, absence
 
 MOST = 8
@@ -44,6 +43,8 @@ def enclose_all(
     every = circuit.rectified and task.n <= MOST  # there are 2^n sets
     patterns = subsets(task.n) if every else [list(range(task.n))]
     v, reasons, remaining, boxes, undecidable = [], [], [], 0, False
+    if circuit.rectified and not every:
+        reasons.append(f"sets of active neurons are examined up to n = {MOST}")
     for active in patterns:
         part = task.among(active, most_boxes - boxes)
         boxes += part.boxes
@@ -106,8 +107,9 @@ class _Task(NamedTuple):
             return _Part([zero for zero in zeros if self._may_be_active(zero)], 0, [], None, False)
         if len(active) > MOST:
             return _Part([], 0, [], f"boxes are examined up to n = {MOST}", False)
-        if any(isinstance(w, LowRank) for w in (self.circuit.pool, self.circuit.recurrent)):
-            return _Part([], 0, [], "boxes are not examined for factored weights", True)
+        if any(is_computed(w) for w in (self.circuit.pool, self.circuit.recurrent)):
+            why = "boxes are not examined for weights that are products or sums of others"
+            return _Part([], 0, [], why, True)
         try:
             most = bound(Blocks.of(self.balls, active))
         except NoBound as error:

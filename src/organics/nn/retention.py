@@ -32,7 +32,7 @@ class Holding(NamedTuple):
             at most as many as were computed.
         by: the fewest mechanisms with which it holds a quarter as long as with all; the best
             of several such sets. Empty if it holds as long without any, by time constants that are
-            always long.
+            always long, or nothing is held.
         alone: the same as `steps`, with these mechanisms only.
         kept: how much is there after every step, by the mechanisms left on, (steps,): the
             regression of what the cues differ by on what they differed by at the reference, over

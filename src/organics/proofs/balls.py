@@ -42,11 +42,16 @@ class BallCircuit(NamedTuple):
     @classmethod
     def of(cls, circuit: Circuit, z: Float[Array, " n"]) -> "BallCircuit":
         """The circuit with products rounded outwards to the working precision."""
-        recurrent = circuit.recurrent
+        recurrent, n = circuit.recurrent, circuit.n
         is_product = isinstance(recurrent, LowRank)
         # a zero row receives nothing; in a product of factors, a zero row of the left one
-        rows = np.asarray(_receivers(recurrent) if is_product else recurrent)
-        identity = not is_product and np.array_equal(rows, np.eye(circuit.n))
+        if is_product:
+            rows = _receivers(recurrent).tolist()
+        elif is_computed(recurrent):
+            rows = [rational_row(recurrent, i) for i in range(n)]
+        else:
+            rows = np.asarray(recurrent).tolist()
+        identity = not is_product and rows == [[int(i == j) for j in range(n)] for i in range(n)]
         gains = zip(exact(circuit.b0), exact(circuit.sigma), strict=True)
         return cls(
             W=weights_in_balls(circuit.pool),
@@ -56,7 +61,7 @@ class BallCircuit(NamedTuple):
             tau_y=exact(circuit.tau_y),
             tau_a=exact(circuit.tau_a),
             rectified=circuit.rectified,
-            undriven=[i for i, row in enumerate(rows) if not row.any()],
+            undriven=[i for i, row in enumerate(rows) if not any(row)],
         )
 
     @property
@@ -182,6 +187,11 @@ def weights_in_balls(weights: Weights) -> arb_mat:
         return sum(more, first)
     product = exact_matrix(weights.left) * exact_matrix(weights.right).transpose()
     return product if weights.own is None else product + exact_matrix(np.diag(weights.own))
+
+
+def is_computed(weights: Weights) -> bool:
+    """Whether the entries of the matrix are sums or products, which floats round."""
+    return isinstance(weights, LowRank) or len(_without_sums(weights)) > 1
 
 
 def _without_sums(weights: Weights) -> list[Weights]:

@@ -62,6 +62,9 @@ from organics.simulation.ode import (
 from organics.simulation.stepping import APART
 
 _BIAS = 0.1  # relative error of a variance due to the step size that gives no warning
+_MOST_JUDGED = (
+    1000  # neurons: the eigenvalues of more take many seconds, and their squares much room
+)
 
 # Steps whose noise is drawn at once. On a CPU a draw per step takes several times as long as the
 # step itself; from a few hundred steps on the time no longer falls, while the memory grows.
@@ -215,11 +218,11 @@ def simulate_noisy(
     `z`, and give a warning under a varying one or with `throw=False`. There is also a warning if
     the variance of a mode changes by more than 10 %. Each names a step that is short enough. If
     `circuit`, `z` or `dt` is being traced, there is no warning, and the trajectory of unstable
-    steps is not `ok`. Nothing is checked if no stable steady state is found.
+    steps is not `ok`. Nothing is checked if no stable steady state is found; nor, with a warning,
+    for more than 1,000 neurons.
 
     Can be jitted, mapped (over keys for repeated trials) and, in reverse mode, differentiated. The
-    noise is a
-    function of `key` and the step, whatever `save_every`. Correlated noise begins at 0.
+    noise is a function of `key` and the step, whatever `save_every`. Correlated noise begins at 0.
 
     Arguments
         z: input drive: constant, shape (n,); or sampled at the save times, shape
@@ -348,7 +351,16 @@ def _times(dt: Float[Array, ""], save_every: int, rows: int) -> Float[Array, " r
 
 def _modes(circuit: Areas, drive, times) -> Complex[Array, "drives m"]:
     """Eigenvalues under a constant drive, or under the weakest and the strongest value of a varying
-    one."""
+    one; NaN, with a warning, of a circuit so large that they take longer than the simulation."""
+    neurons = sum(circuit.sizes)
+    if neurons > _MOST_JUDGED:
+        warnings.warn(
+            f"whether `dt` is short enough is judged up to n = {_MOST_JUDGED:,}, not for "
+            f"{neurons:,} neurons: compare with shorter steps.",
+            stacklevel=5,
+        )
+        kind = np.result_type(circuit.dtype, np.complex64)
+        return jnp.full((1, 2 * neurons), jnp.nan, kind)
     if isinstance(drive, Constant):
         return modes(circuit, drive.value[None])
     return modes(circuit, _weakest_and_strongest(circuit.areas[0].b, drive, times))

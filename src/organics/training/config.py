@@ -300,7 +300,7 @@ class _RecurrentNetwork(Settings):
     """Largest ratio of step size to time constant for y in ORGaNICs; its inverse is about the reach
     of memory in steps. Default: the paper's 0.02; for fewer than 784 steps, 0.02 times 784 over the
     number of steps, at most 1, and four times that with identity recurrent weights. For faster
-    training with the identity see docs/layers.md."""
+    training with the identity see docs/how-to/steps.md."""
     dt_tau_max_a: AtMostOne | None = None
     """The same for a; the paper has 0.005."""
     dt_tau_max_gates: AtMostOne | None = None
