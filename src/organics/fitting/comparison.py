@@ -68,16 +68,15 @@ def compare(
     for recurrence in recurrences:  # before the work for any
         layout_of(recording, recurrence, **given)
     none = np.full(len(recording.stimuli), np.nan)
-    found = [
-        Comparison(recurrence, one, *(_held_out(one) if hold_out else (none, none, ())))
-        for recurrence in recurrences
-        for one in [fit(recording, recurrence=recurrence, **options)]
-    ]
+    found = []
+    for recurrence in recurrences:
+        one = fit(recording, recurrence=recurrence, **options)
+        alone = Comparison(recurrence, one, none, none, ())
+        found.append(_with_held_out(recurrence, one) if hold_out else alone)
     return tuple(sorted(found, key=lambda one: one.fit.aic))
 
 
-def _held_out(of_all: Fit) -> tuple:
-    """`held_out`, `uncertainty` and `not_converged`."""
+def _with_held_out(recurrence: FittedRecurrence, of_all: Fit) -> Comparison:
     problem, k = of_all.problem, len(of_all.recording.stimuli)
     with jax.enable_x64(True):
         start = np.repeat(of_all.u[None], k, axis=0)
@@ -89,7 +88,8 @@ def _held_out(of_all: Fit) -> tuple:
     pairs = zip(np.asarray(there.near.fisher), np.asarray(others.near.fisher), strict=True)
     lost = np.flatnonzero(~np.asarray(others.converged))
     shares = np.array([_share(*pair) for pair in pairs])
-    return 2 * np.asarray(there.near.value), shares, tuple(map(int, lost))
+    deviance = 2 * np.asarray(there.near.value)
+    return Comparison(recurrence, of_all, deviance, shares, tuple(map(int, lost)))
 
 
 def _share(held_out: Float[np.ndarray, "p p"], others: Float[np.ndarray, "p p"]) -> float:
