@@ -31,6 +31,7 @@ from organics.rest.system import Driven
 _BITS = 120
 _NEWTON = 6
 _INFLATIONS = 6
+_NEAR = 1e-6  # relative distance of the point that is proved from the one that was computed
 
 
 class EventProof(NamedTuple):
@@ -172,7 +173,7 @@ def _fold(equations: Equations, event: Event) -> EventProof:
     curvature = dot(p, [_coefficient(v, 1) for v in bend])
     push = dot(p, [_coefficient(v, 1) for v in by_value])
     evidence = (
-        exists, *equations.on_this_piece(x, value),
+        exists, _near(x, value, event), *equations.on_this_piece(x, value),
         _not_zero("p^T B(phi, phi)", curvature), _not_zero("p^T F_value", push),
     )  # fmt: skip
     return EventProof(all(bool(e.holds) for e in evidence), value, evidence)
@@ -204,6 +205,7 @@ def _hopf(equations: Equations, event: Event) -> EventProof:
     l1, speed = _hopf_form(equations, x, r, s, w, value, ell)
     evidence = (
         exists,
+        _near(x, value, event),
         *equations.on_this_piece(x, value),
         Inequality.positive("frequency > 0", w),
         _not_zero("first Lyapunov coefficient", l1),
@@ -266,6 +268,17 @@ def _hopf_form(equations: Equations, x, r, s, w, value, ell) -> tuple[arb, arb]:
     change_r, change_s = along(moved, 1, r, 1), along(moved, 1, s, 1)
     speed = dot(u, [acb(a, b) for a, b in zip(change_r, change_s, strict=True)]).real
     return l1, speed
+
+
+def _near(x: list[arb], value: arb, event: Event) -> Inequality:
+    """Whether the point is the event: Newton's method may have gone to another one."""
+    claimed = exact([*event.x, event.parameter])
+    floor = max(map(abs, claimed)) / 1000
+    margins = [
+        _NEAR * arb.max(abs(claim), floor) - abs(ball - claim)
+        for ball, claim in zip([*x, value], claimed, strict=True)
+    ]
+    return Inequality.positive("the point is near the computed one", least(margins))
 
 
 def _not_zero(name: str, value: arb) -> Inequality:
