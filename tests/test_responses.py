@@ -28,6 +28,15 @@ def circuit(**changed: Any):
 STIMULUS, MASK = np.array([0.7, 0.4, 0, 0]), np.array([0, 0, 0.5, 0.9])
 
 
+def test_the_naka_rushton_function_where_powers_vanish():
+    c50, exponent = np.array([0.1, 1e-3, 0.0]), np.array([2.0, 500.0, 2.0])
+    one = responses.NakaRushton(np.full(3, 2.0), c50, exponent, error=np.zeros(3))
+    rates = one(np.array([0.0, 1e-3, 0.1, 1.0]))
+    np.testing.assert_allclose(rates[:, 0], [0, 2 / 10001, 1, 200 / 101], rtol=1e-12)
+    np.testing.assert_allclose(rates[:, 1], [0, 1, 2, 2], rtol=1e-12)
+    np.testing.assert_allclose(rates[:, 2], [0, 2, 2, 2], rtol=1e-12)
+
+
 def test_identity_recurrence_has_the_naka_rushton_function_with_exponent_2():
     known = responses.naka_rushton(circuit(), STIMULUS)
     found = responses.contrast_response(circuit(), STIMULUS, CONTRASTS)

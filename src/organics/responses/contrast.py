@@ -59,8 +59,11 @@ class NakaRushton(NamedTuple):
         """
         require_entries("r_max", self.r_max, lambda r: ~np.isinf(r), "be finite for rates")
         require_entries("contrast", np.asarray(contrast), lambda C: ~(C < 0), "be >= 0")
-        power = np.asarray(contrast)[:, None] ** self.exponent[None]
-        return self.r_max[None] * power / (power + self.c50[None] ** self.exponent[None])
+        C = np.asarray(contrast)[:, None]
+        # in logarithms, as powers may vanish
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            share = 1 / (1 + np.exp(self.exponent[None] * (np.log(self.c50[None]) - np.log(C))))
+        return self.r_max[None] * np.where(C == 0, 0, share)
 
 
 def contrast_response(
