@@ -33,7 +33,7 @@ def test_a_circuit_rings_at_its_leading_frequency_while_it_decays():
     t = np.linspace(0, 200, 2001)
     found = settling(circuit, z, organics.simulate(circuit, z, t, near), tolerance=1e-9)
     assert found.kind == "decays"
-    np.testing.assert_allclose(found.frequency, linear.leading_frequency, rtol=0.05)
+    np.testing.assert_allclose(found.frequency_hz, linear.leading_frequency, rtol=0.05)
     rested = settling(circuit, z, organics.simulate(circuit, z, np.linspace(0, 900, 2001)))
     assert rested == Settling("rests", 0.0) and str(rested) == "at rest"
 
@@ -46,7 +46,7 @@ def test_a_circuit_without_a_stable_state_oscillates():
     spectrum = np.abs(np.fft.rfft(y - y.mean(), 1 << 16))
     peak = 1000 * np.argmax(spectrum) / ((1 << 16) * 0.5)
     assert found.kind == "oscillates" and str(found).startswith("oscillating, ")
-    np.testing.assert_allclose(found.frequency, peak, rtol=0.05)
+    np.testing.assert_allclose(found.frequency_hz, peak, rtol=0.05)
 
 
 def test_a_circuit_that_diverges():
@@ -69,7 +69,7 @@ def test_kinds(shape, kind, hertz):
     found = settling(ONE, REST, made_up(shape(t) / 2, t), tolerance=1e-9)
     if kind != "moves":
         assert found.kind == kind
-    np.testing.assert_allclose(found.frequency, hertz, rtol=0.02)
+    np.testing.assert_allclose(found.frequency_hz, hertz, rtol=0.02)
 
 
 def test_refusals():

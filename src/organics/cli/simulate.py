@@ -208,7 +208,7 @@ class Simulate:
             "residual": residual,
             "at_rest": at_rest,
             "comes_to": None if comes_to is None else comes_to.kind,
-            "frequency_hz": None if comes_to is None else comes_to.frequency,
+            "frequency_hz": None if comes_to is None else comes_to.frequency_hz,
         }
         state = comes_to or ("at rest" if at_rest else "moving")
         text = [

@@ -21,16 +21,16 @@ class Settling(NamedTuple):
     Attributes
         kind: "rests" at a steady state; "decays" towards one; "oscillates" steadily; "grows";
             "diverges" to infinity; or "moves", if the simulation is too short to tell.
-        frequency: of the cycles in the second half, in Hz; 0 if there are fewer than three.
+        frequency_hz: of the cycles in the second half; 0 if there are fewer than three.
     """
 
     kind: Kind
-    frequency: float
+    frequency_hz: float
 
     def __str__(self) -> str:
         words = {"rests": "at rest", "decays": "still decaying", "oscillates": "oscillating"}
         words |= {"grows": "growing", "moves": "moving", "diverges": "diverging"}
-        rhythm = f", {self.frequency:.3g} Hz" if self.frequency else ""
+        rhythm = f", {self.frequency_hz:.3g} Hz" if self.frequency_hz else ""
         return words[self.kind] + rhythm
 
 
