@@ -336,6 +336,8 @@ def test_welch_refuses():
         welch(eqx.tree_at(lambda t: t.failure, good, jnp.asarray(1)))
     with pytest.raises(ValueError, match="equal intervals"):
         welch(eqx.tree_at(lambda t: t.t, good, good.t**1.1))
+    with pytest.raises(ValueError, match="`trajectory` must have two samples or more, not 1"):
+        welch(recorded(np.zeros((2, 1))))
     trials = jax.tree.map(lambda x: jnp.stack([x, x]), good)
     welch(trials)
     with pytest.raises(ValueError, match="equal intervals, the same in all trials"):

@@ -150,6 +150,8 @@ def welch(
     x = np.concatenate(parts, axis=-1, dtype=np.float64)
     require_not_negative(discard=discard)
     every = np.asarray(trajectory.t, np.float64).reshape(-1, x.shape[-2])
+    if every.shape[1] < 2:
+        raise ValueError(f"`trajectory` must have two samples or more, not {every.shape[1]}.")
     t = every[0]
     dt = (t[-1] - t[0]) / (len(t) - 1)
     # save times in float32 are rounded
