@@ -570,8 +570,10 @@ def test_a_drive_from_a_table(capsys, tmp_path):
     expected, _ = simulated(circuit, drive, np.linspace(0, 100, 11))
     np.testing.assert_allclose(found["y"], expected, rtol=1e-4, atol=1e-6)
     # what follows a slow drive is not at rest, and a table may go on as it was
-    for last, rests in ((0.00001, False), (0.0, True)):
-        table.write_text(f"t,z\n0,0.5\n20,0.5\n200,{0.5 + last}\n")
+    after_it = "t,z\n0,0.5\n190,0.5\n200,3\n"  # the change is later than the end
+    same = [f"t,z\n0,0.5\n20,0.5\n200,{0.5 + last}\n" for last in (0.00001, 0.0)]
+    for text, rests in zip((*same, after_it), (False, True, True), strict=True):
+        table.write_text(text)
         words = ("--drive-table", table, "--duration", 180, "--samples", 11)
         found = document(capsys, "simulate", EXAMPLES / "figure3a.json", *words)
         assert found["residual"] < 1e-4 and found["at_rest"] is rests

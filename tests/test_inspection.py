@@ -136,6 +136,29 @@ def test_a_fixed_point_is_found_where_time_constants_follow_the_state(layers):
     np.testing.assert_allclose(after, point.state, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize("n", [2, 8])  # all sides are tried, or some
+def test_silence_that_grows_on_one_side_is_not_stable(n):
+    """A neuron excites itself by `1.5 relu(y)`: from `y > 0` it goes away, from `y < 0` it comes
+    back."""
+    layer = ORGaNICs(
+        1, n, key=jr.key(0), recurrent="free", sigma=0.1, initial_normalization=0.1,
+        dt_tau_max_y=0.1, dt_tau_max_a=0.9, dt_tau_max_gates=0.5, backend="scan",
+    )  # fmt: skip
+    layer = eqx.tree_at(lambda la: la.cells[0].W_r, layer, 1.5 * jnp.eye(n))
+    steps, x = StepMap(layer), np.zeros(1)
+    below = np.array(steps.settled(jnp.zeros(1), steps.start, 500))
+    below[:n] = -1e-3
+    found = fixed_points(steps, x, below[None])
+    silent = next(point for point in found if np.all(np.abs(point.state[:n]) < 1e-9))
+    assert not silent.stable and silent.unstable_directions >= 1
+    near = silent.state.copy()
+    near[:n] = 1e-6
+    away = np.asarray(steps.settled(jnp.zeros(1), jnp.asarray(near), 500))
+    assert np.max(np.abs(away[:n])) > 0.1
+    calm = eqx.tree_at(lambda la: la.cells[0].W_r, layer, 0.5 * jnp.eye(n))
+    assert fixed_points(StepMap(calm), x, below[None])[0].stable
+
+
 def test_the_abscissa_is_that_of_the_circuit_at_the_fixed_point():
     """Gains that no potential moves, so one circuit: `y = 0`, which repels, and two others."""
     layer = circuit_layer(rectified=False)

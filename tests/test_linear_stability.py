@@ -853,3 +853,27 @@ def test_a_few_eigenvalues_do_not_say_that_nothing_oscillates():
         few.leading_frequency, every.leading_frequency, rtol=1e-3
     )
     assert "nan" not in str(few)
+
+
+def test_a_check_in_single_precision_refuses_what_is_wrong():
+    """Two of 40 neurons excite each other at a saddle; and a state that is not at rest."""
+    n = 40
+    single = lambda x: np.asarray(x, np.float32)  # noqa: E731
+    W_r = single(np.eye(n))
+    W_r[:2, :2] = [[0, 3], [3, 0]]
+    W, y, a = single(0.5 * np.eye(n)), np.full(n, 0.5), np.full(n, 0.04)
+    sigma = single(np.sqrt(a - W @ (y**2 * a)))
+    z = single(y - (1 - np.sqrt(a)) * (W_r @ y))
+    circuit = Circuit(W, W_r, 1.0, 1.0, sigma, 2.0, 0.2)
+    saddle = given_state(circuit, z, State(single(y), single(a)))
+    assert saddle.converged
+    J = np.asarray(jacobian(circuit, saddle.state), float)
+    assert np.linalg.eigvals(J).real.max() > 0.5
+    assert "the stiffness is not diagonal" in verify(saddle, np.ones(n)).failures
+    rng = np.random.default_rng(0)
+    circuit = Circuit(single(rng.uniform(size=(n, n)) / n), sigma=np.float32(0.1))
+    point = steady_state(circuit, single(rng.normal(size=n)))
+    T = certify(point).T
+    assert verify(point, T).valid
+    moved = given_state(circuit, point.z, State(point.state.y * np.float32(1.1), point.state.a))
+    assert "the steady state has not converged" in verify(moved, T).failures

@@ -240,3 +240,23 @@ def test_bad_arguments_are_refused_by_name(without_type_checks, call, said):
     del without_type_checks
     with pytest.raises(ValueError, match=said):
         call()
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_one_area_takes_a_sequence_of_noise_and_a_circuit_does_not():
+    circuit = Circuit(np.eye(1))
+    h = Hierarchy([circuit])
+    levels = np.array([0.5])
+    one, several = (
+        responses.gamma_peak(system, [1.0], levels, noise)
+        for system, noise in ((circuit, Noise(0.1)), (h, [Noise(0.1)]))
+    )
+    np.testing.assert_allclose(one.power, several.power)
+    with pytest.raises(ValueError, match="`noise` must be an `organics.Noise`, not"):
+        responses.gamma_peak(circuit, [1.0], levels, [Noise(0.1)])
+    with pytest.raises(ValueError, match="`neuron` must be below 2, not 2"):
+        responses.gamma_peak(circuit, [1.0], levels, Noise(0.1), neuron=2)
+    with pytest.raises(ValueError, match="`area` must be"):
+        responses.with_gain(h, 2.0, area=0.5)
+    with pytest.raises(ValueError, match="`areas` must be a sequence of circuits"):
+        Hierarchy(circuit)

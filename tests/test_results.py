@@ -43,6 +43,7 @@ FIRST_ONES = {
     "psmnist-organics-fixed-64-seed0": (420, 0.432612),
     "smnist-organics-fixed-128-seed0": (494, 0.042689),
     "smnist-organics-fixed-64-seed0": (494, 0.040395),
+    "psmnist-organics-2x64-seed0": (439, 0.363118),
     "psmnist-antisymmetric-128-seed0": (463, 0.212001),
     "smnist-antisymmetric-128-seed0": (476, 0.154239),
     "smnist-cornn-128-seed0": (492, 0.043382),

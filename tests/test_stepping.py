@@ -143,3 +143,19 @@ def test_a_drive_of_traced_numbers_is_seen_too():
     assert value > 0.3
     difference = (height(1.0 + 1e-4, on)[0] - height(1.0 - 1e-4, on)[0]) / 2e-4
     np.testing.assert_allclose(slope, difference, rtol=1e-3)
+
+
+@pytest.mark.parametrize("end", [60e3, 600e3])
+def test_a_pulse_in_a_long_simulation_in_single_precision_is_not_passed_by(end):
+    circuit = Circuit([[1.0]])
+    circuit = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), circuit)
+
+    def drive(t):
+        return jnp.where((t >= 1000) & (t < 1005), 1, 0).astype(jnp.float32) * jnp.ones(
+            1, jnp.float32
+        )
+
+    times = np.array([0.0, 999.0, 1005.0, 1010.0, end], np.float32)
+    path = simulate(circuit, drive, times)
+    alone = simulate(circuit, jnp.ones(1, jnp.float32), np.array([0.0, 5.0], np.float32))
+    np.testing.assert_allclose(path.state.y[2], alone.state.y[1], rtol=1e-3)

@@ -91,6 +91,8 @@ class Hierarchy(Areas):
         form: FeedbackForm = "balanced",
     ):
         require_among("form", form, FeedbackForm)
+        if isinstance(areas, Circuit):
+            raise ValueError("`areas` must be a sequence of circuits, not one circuit.")
         self.form = form
         self.areas = tuple(_area(k, area) for k, area in enumerate(areas))
         if not self.areas:

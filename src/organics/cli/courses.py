@@ -31,11 +31,12 @@ class Course(NamedTuple):
         """Whether the drive never changes."""
         return len(self.times) == 1 and not len(self.steps)
 
-    @property
-    def last_change(self) -> float:
-        """The time from which on the drive is constant, in ms."""
-        changes = np.any(np.diff(self.values, axis=0) != 0, axis=1)
-        return float(max([*self.times[1:][changes], *self.steps, 0.0]))
+    def last_change(self, until: float) -> float:
+        """The time from which on the drive is constant up to the time `until`, in ms; above that if
+        the drive is changing then."""
+        changes = np.any(np.diff(self.values, axis=0) != 0, axis=1) & (self.times[:-1] < until)
+        jumps = self.steps[np.diff(self.factors, prepend=1.0) != 0]
+        return float(max([*self.times[1:][changes], *jumps[jumps <= until], 0.0]))
 
     def __call__(self, t: Any) -> Any:
         """The drive at a time, which JAX may trace."""

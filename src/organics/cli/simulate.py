@@ -99,7 +99,7 @@ class Simulate:
             result, comes_to = self._noisy(circuit, first if course.constant else course, start)
         else:
             result, comes_to = self._smooth(circuit, course, start)
-        constant = course.last_change <= self.duration
+        constant = course.last_change(self.duration) <= self.duration
         return self._answer(circuit, last, result, comes_to, constant)
 
     def _require(self) -> None:
@@ -176,7 +176,7 @@ class Simulate:
         result = simulate(circuit, drive, times, start, throw=False, **options)
         if int(result.failure) not in (NONE, DIVERGENCE):
             require_ok(result, reasons(result, self.method, self.max_steps))
-        since = course.last_change
+        since = course.last_change(self.duration)
         comes_to = None
         if int(result.failure) == DIVERGENCE:
             comes_to = Settling("diverges", 0.0)

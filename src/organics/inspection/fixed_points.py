@@ -1,5 +1,6 @@
 """Fixed points of the steps of a recurrent layer under a constant input."""
 
+from itertools import product
 from typing import NamedTuple
 
 import equinox as eqx
@@ -15,6 +16,8 @@ _NEWTON_STEPS = 60
 _SETTLING_STEPS = 3000
 _TOLERANCE = 1e-10  # of the residual, relative to the size of the state
 _SAME = 1e-6  # relative distance below which two fixed points are one
+_BESIDE = 1e-150  # how far from a kink, which leaves all else as it is
+_MOST_AT_KINKS = 6  # neurons of which all sides are tried
 _SHARES = 0.5 ** np.arange(0, 12, 2)  # of a Newton step that are tried
 
 
@@ -26,7 +29,9 @@ class FixedPoint(NamedTuple):
         output: of the layer, (n,).
         residual: largest imbalance of a number: its change in a step, in ORGaNICs over its step
             size.
-        eigenvalues: of the derivative of a step, (d,), the largest magnitude first.
+        eigenvalues: of the derivative of a step, (d,), the largest magnitude first. Where neurons
+            rest at `y = 0`, on the side where the first is largest: of all sides of up to six such
+            neurons, of more of those that a search tries.
         attracted: share of the settling runs that ended here.
     """
 
@@ -75,17 +80,43 @@ def fixed_points(
     if not kept:
         return []
     chosen = found[kept]
-    jacobians = np.asarray(_jacobians(steps, given[0], jnp.asarray(chosen)))
     outputs = np.asarray(_outputs(steps, jnp.asarray(chosen)))
     points = []
-    for i, state, J, output in zip(kept, chosen, jacobians, outputs, strict=True):
-        values = eigenvalues(J[None])[0]
+    for i, state, output in zip(kept, chosen, outputs, strict=True):
+        values = _least_stable(steps, given[0], state)
         near = [_distance(end, state) < 1e-3 for end in ends]
-        order = np.argsort(-np.abs(values), kind="stable")
-        points.append(
-            FixedPoint(state, output, float(residuals[i]), values[order], float(np.mean(near)))
-        )
+        points.append(FixedPoint(state, output, float(residuals[i]), values, float(np.mean(near))))
     return sorted(points, key=lambda point: point.radius)
+
+
+def _least_stable(
+    steps: StepMap, x: Array, state: Float[np.ndarray, " d"]
+) -> Complex[np.ndarray, " d"]:
+    """The `eigenvalues` of a fixed point."""
+    rounding = np.finfo(state.dtype).eps ** 0.75 * (1 + np.max(np.abs(state)))
+    at_kinks = np.flatnonzero(steps.kinks & (np.abs(state) <= rounding))
+
+    def on_side(above: np.ndarray) -> Complex[np.ndarray, " d"]:
+        beside = state.copy()
+        beside[at_kinks] = np.where(above, _BESIDE, -_BESIDE)
+        values = eigenvalues(np.asarray(_jacobian(steps, x, jnp.asarray(beside)))[None])[0]
+        return values[np.argsort(-np.abs(values), kind="stable")]
+
+    def radius(values: np.ndarray) -> float:
+        return float(np.abs(values[0]))
+
+    count = len(at_kinks)
+    if count <= _MOST_AT_KINKS:
+        sides = (np.array(above, bool) for above in product((False, True), repeat=count))
+        return max(map(on_side, sides), key=radius)
+    side = max(np.zeros(count, bool), np.ones(count, bool), key=lambda side: radius(on_side(side)))
+    worst = on_side(side)
+    for i in range(count):  # the other side of one neuron after the other
+        other = side.copy()
+        other[i] = ~other[i]
+        if radius(values := on_side(other)) > radius(worst):
+            side, worst = other, values
+    return worst
 
 
 def _distance(one: np.ndarray, other: np.ndarray) -> float:
@@ -104,8 +135,8 @@ def _residuals(steps: StepMap, x: Array, states: Float[Array, "k d"]) -> Float[A
 
 
 @eqx.filter_jit
-def _jacobians(steps: StepMap, x: Array, states: Float[Array, "k d"]) -> Float[Array, "k d d"]:
-    return jax.lax.map(lambda s: steps.jacobian(x, s), states)
+def _jacobian(steps: StepMap, x: Array, state: Float[Array, " d"]) -> Float[Array, "d d"]:
+    return steps.jacobian(x, state)
 
 
 @eqx.filter_jit

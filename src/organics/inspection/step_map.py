@@ -5,8 +5,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from organics.nn import ORGaNICs
 from organics.nn.dynamics import velocity_at
@@ -31,6 +32,16 @@ class StepMap(eqx.Module):
     def state(self, s: Float[Array, " d"]) -> Any:
         """The state as the layer has it."""
         return ravel_pytree(self.layer.initial_state())[1](s)
+
+    @property
+    def kinks(self) -> Bool[np.ndarray, " d"]:
+        """Which numbers have a kink of the step at 0: each `y` that is rectified."""
+        state = self.layer.initial_state()
+        if not (isinstance(self.layer, ORGaNICs) and self.layer.options.rectified):
+            return np.zeros(len(self.start), bool)
+        none = jax.tree.map(jnp.zeros_like, state)
+        marked = tuple(one._replace(y=jnp.ones_like(one.y)) for one in none)
+        return np.asarray(ravel_pytree(marked)[0]) > 0
 
     def __call__(self, x: Float[Array, " m"], s: Float[Array, " d"]) -> Float[Array, " d"]:
         """The state one step after `s`."""

@@ -5,6 +5,7 @@ Source: Rawat, Heeger & Martiniani 2024, section on the energy function.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from organics.circuit.circuit import Circuit, State, root
@@ -27,9 +28,9 @@ def energy(point: OperatingPoint, state: State) -> Float[Array, ""]:
     """
     circuit = with_identity_recurrence("energy", point)
     for name, value in zip(state._fields, state, strict=True):
-        if value.shape != (circuit.n,):
+        if np.shape(value) != (circuit.n,):
             raise ValueError(
-                f"`state.{name}` must have shape ({circuit.n},), not {value.shape}. "
+                f"`state.{name}` must have shape ({circuit.n},), not {np.shape(value)}. "
                 "For several states use `jax.vmap`."
             )
     return _energy(circuit, point.z, state, point.state)

@@ -1,6 +1,6 @@
 """An independent check of certificates."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,9 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from organics.circuit.circuit import Circuit, State
 from organics.rest.point import OperatingPoint, require_point
+
+_ROUNDINGS = 1e4  # times the number of neurons, that may add up
+_LARGEST = 0.01  # imbalance of a state in a type of few digits, relative to its terms
 
 
 class Verification(NamedTuple):
@@ -24,14 +27,13 @@ class Verification(NamedTuple):
 
 
 class _Linearization(NamedTuple):
-    """The Jacobian in blocks, in float64; which neurons respond; the tolerance."""
+    """The Jacobian in blocks, and which neurons respond."""
 
     A11: Float[np.ndarray, "n n"]
     A12: Float[np.ndarray, "n n"]
     A21: Float[np.ndarray, "n n"]
     A22: Float[np.ndarray, "n n"]
     on: Bool[np.ndarray, " n"]
-    tolerance: float
 
 
 def verify(point: OperatingPoint, T: 'Float[ArrayLike, "..."]') -> Verification:
@@ -40,8 +42,8 @@ def verify(point: OperatingPoint, T: 'Float[ArrayLike, "..."]') -> Verification:
     Automatic differentiation of the velocity gives the Jacobian. Eliminating the modulators from it
     gives the damping `B` and the stiffness `K` of the responding neurons. Then `T B + B^T T` must
     be positive definite, and `K` diagonal and positive. Neurons that do not respond must decay and
-    must not affect others. A `T` of another shape than (n,) counts as a failure. Computed by NumPy
-    in float64, on concrete values.
+    must not affect others. A `T` of another shape than (n,) counts as a failure, and so does a
+    `point` that has not converged. Computed in float64, on concrete values.
 
     Raises `ValueError` if `T` is `None`, as in a certificate of kind "one pool" or "spectral".
     """
@@ -54,6 +56,8 @@ def verify(point: OperatingPoint, T: 'Float[ArrayLike, "..."]') -> Verification:
     if not (np.all(np.isfinite(y)) and np.all(np.isfinite(a)) and np.all(a > 0)):
         return Verification(False, -np.inf, ("the steady state is not finite with a > 0",))
     linear, failures = _linearize(point, y, a)
+    if not np.all(np.asarray(point.converged)):
+        failures.append("the steady state has not converged")
     T = np.asarray(T, np.float64)
     if T.shape != (circuit.n,) or not np.all(np.isfinite(T)) or not np.all(T > 0):
         return Verification(False, -np.inf, (*failures, "`T` is not a positive vector"))
@@ -80,9 +84,12 @@ def _linearize(point: OperatingPoint, y, a) -> tuple[_Linearization, list[str]]:
     """The linearization about the state, and failures: the state must be steady, and neurons that
     do not respond must decay."""
     circuit, failures = point.system, []
-    J, imbalance = _differentiated(circuit, point.state, point.z)
-    A11, A12, A21, A22 = (np.asarray(m, np.float64) for row in J for m in row)
-    tolerance = 1e4 * circuit.n * float(jnp.finfo(circuit.dtype).eps)
+    with jax.enable_x64(True):
+        given = _in_float64((circuit, point.state, point.z))
+        J, imbalance = jax.tree.map(np.asarray, _differentiated(*given))
+    A11, A12, A21, A22 = (block for row in J for block in row)
+    # the state was rounded to its own type
+    tolerance = min(_ROUNDINGS * circuit.n * float(jnp.finfo(circuit.dtype).eps), _LARGEST)
     imbalance = np.abs(np.concatenate(imbalance))
     scale = np.concatenate([np.abs(y) + np.asarray(circuit.b) * np.abs(point.z), 2 * a])
     if not np.all(imbalance <= tolerance * np.maximum(scale, 1e-300)):
@@ -95,7 +102,7 @@ def _linearize(point: OperatingPoint, y, a) -> tuple[_Linearization, list[str]]:
         failures.append("a neuron at rest is not decoupled")
     if not (np.all(np.diag(A11)[~on] < 0) and np.all(np.diag(A22)[~on] < 0)):
         failures.append("a neuron at rest does not decay")
-    return _Linearization(A11, A12, A21, A22, on, tolerance), failures
+    return _Linearization(A11, A12, A21, A22, on), failures
 
 
 def _damping(linear: _Linearization, to_x) -> tuple[Float[np.ndarray, "m m"], list[str]]:
@@ -107,11 +114,16 @@ def _damping(linear: _Linearization, to_x) -> tuple[Float[np.ndarray, "m m"], li
     K_terms = passed @ A11, gain[:, None] * A21
     K = (K_terms[0] - K_terms[1]) * ratio
     K_size = (np.abs(K_terms[0]) + np.abs(K_terms[1])) * np.abs(ratio)
-    if np.any(np.abs(K - np.diag(np.diag(K))) > linear.tolerance * K_size):
+    tolerance = _ROUNDINGS * len(K) * np.finfo(K.dtype).eps
+    if np.any(np.abs(K - np.diag(np.diag(K))) > tolerance * K_size):
         failures.append("the stiffness is not diagonal")
     if not np.all(np.diag(K) > 0):
         failures.append("the stiffness is not positive")
     return -(A11 + passed) * ratio, failures
+
+
+def _in_float64(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
 
 
 @jax.jit

@@ -278,7 +278,7 @@ class _Driven(System):
 def _rest(driven: _Driven) -> Rest:
     """Where the network comes to rest; u is 0 if it does not."""
     u, found = _search(jax.lax.stop_gradient(driven))
-    return Rest(implicit(driven, jnp.where(found, u, 0)), found)
+    return Rest(jnp.where(found, implicit(driven, jnp.where(found, u, 0)), 0), found)
 
 
 @advising

@@ -50,6 +50,7 @@ def with_gain(
     """
     require_positive(factor=factor)
     areas = system.areas
+    require_whole("area", area, 0)
     if not 0 <= area < len(areas):
         raise ValueError(f"`area` must be from 0 to {len(areas) - 1}, not {area}.")
     n = areas[area].n

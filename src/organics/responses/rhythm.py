@@ -10,7 +10,7 @@ import scipy.signal
 from jaxtyping import ArrayLike, Float
 
 from organics.arguments import require_positive, require_whole
-from organics.circuit.areas import Areas
+from organics.circuit.areas import Areas, joined
 from organics.circuit.circuit import as_drive
 from organics.responses.contrast import as_contrasts
 from organics.rest.search import steady_state
@@ -64,12 +64,13 @@ def gamma_peak(
     require_whole("neuron", neuron, 0)
     z = as_drive(system, z)
     levels = np.asarray(as_contrasts(contrasts, z.dtype), float)
+    numbers = len(joined(system.time_constants))
+    if neuron >= numbers:
+        raise ValueError(f"`neuron` must be below {numbers}, not {neuron}.")
     hertz, found = np.geomspace(low, high, _GRID), []
     for contrast in levels:
         point = steady_state(system, contrast * z)
         power = np.asarray(power_spectrum(point, hertz / 1000, noise))
-        if neuron >= power.shape[1]:
-            raise ValueError(f"`neuron` must be below {power.shape[1]}, not {neuron}.")
         found.append(_peak(point, noise, neuron, hertz, power[:, neuron]))
     return Rhythm(levels, *np.array(found).reshape(-1, 2).T)
 

@@ -160,7 +160,7 @@ def by_area(noise: Any, system: Areas, state: Any) -> tuple:
     Raises `ValueError` if the noise is not of the kinds that `amplitudes` takes.
     """
     areas = len(system.areas)
-    if areas == 1 and not isinstance(noise, Noise):
+    if isinstance(system, Circuit) and not isinstance(noise, Noise):
         raise ValueError(f"`noise` must be an `organics.Noise`, not {noise!r}.")
     each = (noise,) * areas if isinstance(noise, Noise) else noise
     if not (

@@ -107,7 +107,7 @@ def survey(
         index, doublings = state
         t = start + apart * (index * looks + jnp.arange(looks + 1, dtype=jnp.int32)).astype(dtype)
         values = jax.lax.stop_gradient(jax.vmap(pull)(jnp.minimum(t, end)))
-        found = _smooth_doublings(values, apart, resolution(end), rtol, atol)
+        found = _smooth_doublings(values, apart, resolution(jnp.minimum(t[-1], end)), rtol, atol)
         return index + 1, jax.lax.dynamic_update_slice(doublings, found, (index * stretches,))
 
     def unfinished(state):
@@ -143,11 +143,13 @@ def _smooth_doublings(
 def _hidden_pulse(values: Float[Array, "looks *some n"], apart, blur) -> Float[Array, "*some n"]:
     """An upper bound on the height of a pulse on top of a polynomial through the values.
 
-    Rounding of the values, and of times uncertain by `blur`, does not count.
+    Rounding of the values, and of times uncertain by `blur`, does not count. What the latter does
+    is judged by the slopes in most places, as the edges of a pulse are steeper and would hide it.
     """
     pulses = _pulses(len(values) - 1)
     off = jnp.max(jnp.abs(jnp.tensordot(jnp.asarray(pulses, values.dtype), values, 1)), axis=0)
-    slope = jnp.max(jnp.abs(jnp.diff(values, axis=0)), axis=0) / apart
+    steps = jnp.abs(jnp.diff(values, axis=0))
+    slope = jnp.minimum(jnp.max(steps, axis=0), 4 * jnp.median(steps, axis=0)) / apart
     size = jnp.max(jnp.abs(values), axis=0)
     rounding = 8 * jnp.finfo(values.dtype).eps * size + slope * blur
     return jnp.maximum(off - float(np.max(pulses)) * rounding, 0)
