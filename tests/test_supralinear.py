@@ -239,3 +239,12 @@ def test_sizes_and_constants_must_be_positive():
         SSN(3, 2, 0, key=jr.key(0))
     with pytest.raises(ValueError, match="`tau_E` must be > 0"):
         SSN(3, 2, 1, key=jr.key(0), tau_E=-1.0)
+
+
+def test_without_rest_there_are_no_derivatives():
+    layer = SSN(2, 2, 1, key=jr.key(0), output="potentials", drive="one-to-one")
+    layer = eqx.tree_at(lambda one: one.log_W, layer, layer.log_W.at[:2, :2].add(3.0))
+    x = jnp.array([5.0, 3.0])
+    assert not layer.rest(x).found
+    for of in (lambda x: layer.rest(x).u, lambda x: layer.settle(x)[0]):
+        np.testing.assert_array_equal(jax.jacobian(of)(x), 0)
