@@ -14,8 +14,9 @@ class Inspect:
     """Fixed points of a trained network for each constant input of its task, and their stability.
 
     For a run of `organics train` on a task made on the fly. A fixed point is stable if all
-    eigenvalues of the derivative of a step, gates included, have a magnitude below 1. Others may
-    exist besides those that are found. For the flip-flop: which of the eight outputs are held.
+    eigenvalues of the derivative of a step, gates included, have a magnitude below 1, on both sides
+    of `y = 0` where a neuron rests there. Others may exist besides those that are found. For the
+    flip-flop: which of the eight outputs are held.
 
     Example: organics inspect runs/flip-flop-organics-32-seed0 --prove --out plane.png
     """

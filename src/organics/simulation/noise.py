@@ -62,9 +62,7 @@ from organics.simulation.ode import (
 from organics.simulation.stepping import APART
 
 _BIAS = 0.1  # relative error of a variance due to the step size that gives no warning
-_MOST_JUDGED = (
-    1000  # neurons: the eigenvalues of more take many seconds, and their squares much room
-)
+_MOST_JUDGED = 1000  # neurons: the eigenvalues of more take many seconds
 
 # Steps whose noise is drawn at once. On a CPU a draw per step takes several times as long as the
 # step itself; from a few hundred steps on the time no longer falls, while the memory grows.
