@@ -56,7 +56,7 @@ def verify(point: OperatingPoint, T: 'Float[ArrayLike, "..."]') -> Verification:
     if not (np.all(np.isfinite(y)) and np.all(np.isfinite(a)) and np.all(a > 0)):
         return Verification(False, -np.inf, ("the steady state is not finite with a > 0",))
     linear, failures = _linearize(point, y, a)
-    if not np.all(np.asarray(point.converged)):
+    if not np.all(point.found.converged):
         failures.append("the steady state has not converged")
     T = np.asarray(T, np.float64)
     if T.shape != (circuit.n,) or not np.all(np.isfinite(T)) or not np.all(T > 0):
