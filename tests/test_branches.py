@@ -283,9 +283,8 @@ def test_events_are_proved_and_wrong_ones_are_not(plane):
         proof = prove_event(circuit, np.ones(1), "z", event)
         assert float(abs(proof.parameter - event.parameter).abs_upper()) < 1e-12
         assert len(proof.evidence) >= 3
-        beside = event._replace(
-            parameter=event.parameter * (1 + 1e-4)
-        )  # Newton's method comes back
+        # from beside it Newton's method comes back
+        beside = event._replace(parameter=event.parameter * (1 + 1e-4))
         assert not prove_event(circuit, np.ones(1), "z", beside).proved
     fold, hopf = (next(e for e in found.events if e.kind == kind) for kind in ("fold", "hopf"))
     other = single(2.0, 0.55, 1.2)  # has neither, as k > s

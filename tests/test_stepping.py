@@ -151,9 +151,7 @@ def test_a_pulse_in_a_long_simulation_in_single_precision_is_not_passed_by(end):
     circuit = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), circuit)
 
     def drive(t):
-        return jnp.where((t >= 1000) & (t < 1005), 1, 0).astype(jnp.float32) * jnp.ones(
-            1, jnp.float32
-        )
+        return jnp.where((t >= 1000) & (t < 1005), jnp.ones(1, jnp.float32), 0)
 
     times = np.array([0.0, 999.0, 1005.0, 1010.0, end], np.float32)
     path = simulate(circuit, drive, times)

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike
+from jaxtyping import Array, ArrayLike, PyTree
 
 from organics.arguments import require_entries, require_float_type
 
@@ -49,3 +50,12 @@ def require_values(
     """
     if not isinstance(value, Tracer):
         require_entries(name, np.asarray(value), valid, what)
+
+
+def in_float64(tree: PyTree) -> PyTree:
+    """A tree with its floating-point arrays in float64, which must be switched on."""
+
+    def convert(leaf):
+        return leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf
+
+    return jax.tree.map(convert, tree)

@@ -230,7 +230,7 @@ def _model(one: "Comparison") -> dict[str, Any]:
         "held_out": one.held_out,
         "held_out_uncertainty": one.uncertainty,
         "held_out_is_erratic": one.is_erratic,
-        "held_out_not_converged": [one.fit.recording.stimuli[k] for k in one.not_converged],
+        "held_out_not_converged": one.not_converged,
     }
 
 
@@ -243,10 +243,9 @@ def _warning(one: "Comparison") -> str:
 
 
 def _lost(one: "Comparison") -> str:
-    names = ", ".join(one.fit.recording.stimuli[k] for k in one.not_converged)
     return (
-        f"W_r {one.recurrence}: fits did not converge without one of the stimuli {names}; the chi2 "
-        "of held-out stimuli may be too large."
+        f"W_r {one.recurrence}: fits did not converge without one of the stimuli "
+        f"{', '.join(one.not_converged)}; the chi2 of held-out stimuli may be too large."
     )
 
 

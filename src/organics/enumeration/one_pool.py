@@ -35,8 +35,8 @@ def enclose_one_pool(circuit: Circuit, z: Float[np.ndarray, " n"]) -> Enclosed |
     v = [[float((a.sqrt() * y).mid()) for y, a in zip(*box, strict=True)] for box in exact]
     W, W_r = (np.asarray(w, np.float64) for w in (circuit.pool, circuit.recurrent))
     why = f"these are the roots of a polynomial of degree {2 * n + 2}, isolated exactly"
-    singular = fmpq_mat(_among(circuit.recurrent, list(range(n)))).det() == 0
-    if not singular and np.all(W[0, 0] == W) and np.linalg.norm(2 * W_r - np.eye(n), 2) <= 1:
+    alike = np.all(W[0, 0] == W) and np.linalg.norm(2 * W_r - np.eye(n), 2) <= 1
+    if alike and fmpq_mat(_among(circuit.recurrent, list(range(n)))).det() != 0:
         why = "with one pool and |2 W_r - I| <= 1 there is one steady state"
     none = np.empty((0, 2, n))
     return Enclosed(ALL, why, "as a root", np.array(v).reshape(-1, n), 0, none)

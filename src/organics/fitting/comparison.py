@@ -28,7 +28,7 @@ class Comparison(NamedTuple):
         uncertainty: for each stimulus, the part of that deviance to be expected because the others
             do not determine the parameters better, were the model right: infinite if they leave
             open what is predicted; NaN without `hold_out`.
-        not_converged: the stimuli, by number, without which the fit did not converge: `held_out`
+        not_converged: the names of the stimuli without which the fit did not converge: `held_out`
             may be too large there.
     """
 
@@ -36,7 +36,7 @@ class Comparison(NamedTuple):
     fit: Fit
     held_out: Float[np.ndarray, " k"]
     uncertainty: Float[np.ndarray, " k"]
-    not_converged: tuple[int, ...]
+    not_converged: tuple[str, ...]
 
     @property
     def is_erratic(self) -> bool:
@@ -71,8 +71,10 @@ def compare(
     found = []
     for recurrence in recurrences:
         one = fit(recording, recurrence=recurrence, **options)
-        alone = Comparison(recurrence, one, none, none, ())
-        found.append(_with_held_out(recurrence, one) if hold_out else alone)
+        if hold_out:
+            found.append(_with_held_out(recurrence, one))
+        else:
+            found.append(Comparison(recurrence, one, none, none, ()))
     return tuple(sorted(found, key=lambda one: one.fit.aic))
 
 
@@ -86,10 +88,11 @@ def _with_held_out(recurrence: FittedRecurrence, of_all: Fit) -> Comparison:
         # no evaluations beyond the first: the likelihood of the stimulus that was held out
         there = scoring(problem, others.u, others.near.states, kept, np.eye(k), lanes, most=1)
     pairs = zip(np.asarray(there.near.fisher), np.asarray(others.near.fisher), strict=True)
-    lost = np.flatnonzero(~np.asarray(others.converged))
+    converged = zip(of_all.recording.stimuli, np.asarray(others.converged), strict=True)
+    lost = tuple(name for name, well in converged if not well)
     shares = np.array([_share(*pair) for pair in pairs])
     deviance = 2 * np.asarray(there.near.value)
-    return Comparison(recurrence, of_all, deviance, shares, tuple(map(int, lost)))
+    return Comparison(recurrence, of_all, deviance, shares, lost)
 
 
 def _share(held_out: Float[np.ndarray, "p p"], others: Float[np.ndarray, "p p"]) -> float:

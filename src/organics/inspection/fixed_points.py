@@ -109,8 +109,10 @@ def _least_stable(
     if count <= _MOST_AT_KINKS:
         sides = (np.array(above, bool) for above in product((False, True), repeat=count))
         return max(map(on_side, sides), key=radius)
-    side = max(np.zeros(count, bool), np.ones(count, bool), key=lambda side: radius(on_side(side)))
+    side, above = np.zeros(count, bool), np.ones(count, bool)
     worst = on_side(side)
+    if radius(values := on_side(above)) > radius(worst):
+        side, worst = above, values
     for i in range(count):  # the other side of one neuron after the other
         other = side.copy()
         other[i] = ~other[i]

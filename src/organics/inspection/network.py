@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float
 
 from organics.arguments import require_sizes
 from organics.circuit.circuit import State
+from organics.circuit.values import in_float64
 from organics.data.tasks import Condition, Stream, batch
 from organics.inspection.fixed_points import FixedPoint, fixed_points
-from organics.inspection.step_map import StepMap, in_float64
+from organics.inspection.step_map import StepMap
 from organics.linear_stability.spectrum import stability
 from organics.machine.lapack import single_threaded_lapack
 from organics.models.target import Marks

@@ -76,12 +76,3 @@ class StepMap(eqx.Module):
     def jacobian(self, x: Float[Array, " m"], s: Float[Array, " d"]) -> Float[Array, "d d"]:
         """The derivative of a step."""
         return jax.jacfwd(lambda s: self(x, s))(s)
-
-
-def in_float64(tree: Any) -> Any:
-    """A tree with its floating-point arrays in float64."""
-
-    def convert(leaf):
-        return leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf
-
-    return jax.tree.map(convert, tree)

@@ -5,7 +5,6 @@ Source: Rawat, Heeger & Martiniani 2024, section on the energy function.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from organics.circuit.circuit import Circuit, State, root
@@ -27,10 +26,11 @@ def energy(point: OperatingPoint, state: State) -> Float[Array, ""]:
     Source: Rawat et al. 2024, energy function; weights `T` from `certify`.
     """
     circuit = with_identity_recurrence("energy", point)
+    state = State(*map(jnp.asarray, state))
     for name, value in zip(state._fields, state, strict=True):
-        if np.shape(value) != (circuit.n,):
+        if value.shape != (circuit.n,):
             raise ValueError(
-                f"`state.{name}` must have shape ({circuit.n},), not {np.shape(value)}. "
+                f"`state.{name}` must have shape ({circuit.n},), not {value.shape}. "
                 "For several states use `jax.vmap`."
             )
     return _energy(circuit, point.z, state, point.state)

@@ -1,6 +1,6 @@
 """An independent check of certificates."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from organics.circuit.circuit import Circuit, State
+from organics.circuit.values import in_float64
 from organics.rest.point import OperatingPoint, require_point
 
 _ROUNDINGS = 1e4  # times the number of neurons, that may add up
@@ -85,7 +86,7 @@ def _linearize(point: OperatingPoint, y, a) -> tuple[_Linearization, list[str]]:
     do not respond must decay."""
     circuit, failures = point.system, []
     with jax.enable_x64(True):
-        given = _in_float64((circuit, point.state, point.z))
+        given = in_float64((circuit, point.state, point.z))
         J, imbalance = jax.tree.map(np.asarray, _differentiated(*given))
     A11, A12, A21, A22 = (block for row in J for block in row)
     # the state was rounded to its own type
@@ -120,10 +121,6 @@ def _damping(linear: _Linearization, to_x) -> tuple[Float[np.ndarray, "m m"], li
     if not np.all(np.diag(K) > 0):
         failures.append("the stiffness is not positive")
     return -(A11 + passed) * ratio, failures
-
-
-def _in_float64(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
 
 
 @jax.jit
