@@ -19,7 +19,7 @@ from organics.cli.fit import FitData, _as_document
 from organics.data.recordings.recording import Channel, CrossSpectra, Recording, TimeCourses
 from organics.errors import Failed
 from organics.files.plain import as_plain
-from organics.fitting import comparison
+from organics.fitting import comparison, profile
 from organics.fitting.comparison import compare
 from organics.fitting.fit import _unusable, fit
 from organics.fitting.identifiability import identify
@@ -426,6 +426,20 @@ def test_a_profile_is_that_of_a_grid():
             assert profiled(end) - lowest == pytest.approx(1.645**2, rel=0.08)
         else:
             assert profiled(one.value * np.exp(-4.9 if end == 0 else 4.9)) - lowest < 1.645**2
+
+
+def test_ends_of_a_profile_are_not_taken_from_searches_that_gave_up(monkeypatch):
+    z = np.array([0.05, 0.1, 0.2, 0.4, 0.8])
+    y = z / np.sqrt(0.04 + 0.5 * z**2) + 0.12 * np.random.default_rng(2).normal(size=5)
+    data = steady(z, y, 0.12)
+    whole = fit(data, starts=2)["sigma[1]"]
+    monkeypatch.setattr(profile, "_EVALUATIONS", 2)  # a search then needs several rounds
+    short = fit(data, starts=2)["sigma[1]"]
+    assert short.how == "profile"
+    assert (short.low, short.high) == pytest.approx((whole.low, whole.high), rel=0.05)
+    monkeypatch.setattr(profile, "_EVALUATIONS", 1)
+    lost = fit(data, starts=2)["sigma[1]"]
+    assert lost.how == "interval not converged" and np.isnan([lost.low, lost.high]).all()
 
 
 @pytest.mark.parametrize("bend", [0.3, -0.3])

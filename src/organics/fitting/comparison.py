@@ -24,7 +24,8 @@ class Comparison(NamedTuple):
         recurrence: of the model.
         fit: to all stimuli.
         held_out: for each stimulus, the deviance of its responses (as `chi2`) from the predictions
-            of a fit to all others; NaN without `hold_out`.
+            of a fit to all others; NaN without `hold_out`. Where spectra are of fewer trials than
+            channels, it is one only up to a number that is the same for all models.
         uncertainty: for each stimulus, the part of that deviance to be expected because the others
             do not determine the parameters better, were the model right: infinite if they leave
             open what is predicted; NaN without `hold_out`.

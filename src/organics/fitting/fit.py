@@ -37,6 +37,7 @@ from organics.simulation.noise import Noise
 _SPREAD = 0.7  # of the starts, in coordinates
 _LANES = 4  # few, as each waits for the slowest
 _SAME = 0.01  # starts end at the same place if their likelihoods differ by less
+_LOST = "interval not converged"
 
 
 class Estimate(NamedTuple):
@@ -47,7 +48,7 @@ class Estimate(NamedTuple):
         value: the estimate; where it is not identified only a convention.
         low, high: ends of the interval; NaN where there is none, 0 or infinite where it is open.
         how: "Fisher" or "profile", how the interval was found; or "fixed", "not identified", "at
-            its bound", without one.
+            its bound" or "interval not converged", without one.
         unit: "ms", or none.
     """
 
@@ -362,8 +363,9 @@ def _estimates(
             problem, u, states, value, known.covariance, np.flatnonzero(odd), width, lanes
         )
         for i, lowest, highest in zip(*(x.tolist() for x in ends), strict=True):
+            lost = np.isnan(lowest) or np.isnan(highest)
             for entry in groups[i]:
-                how[entry] = "profile"
+                how[entry] = _LOST if lost else "profile"
                 low[entry], high[entry] = (
                     _moved_to(layout, u, i, end)[entry] for end in (lowest, highest)
                 )
@@ -374,7 +376,7 @@ def _estimates(
     with np.errstate(invalid="ignore"):  # bounds may be infinite
         slope = np.linalg.norm(D, axis=1) / np.subtract(layout.high, layout.low)
     how[(how != "fixed") & bounded & (slope < 1e-3)] = "at its bound"
-    without = np.isin(how, ("fixed", "not identified", "at its bound"))
+    without = np.isin(how, ("fixed", "not identified", "at its bound", _LOST))
     low, high = np.where(without, np.nan, low), np.where(without, np.nan, high)
     as_values = lambda x: np.where(positive, np.exp(np.where(positive, x, 0)), x)  # noqa: E731
     columns = as_values(reported), as_values(low), as_values(high)

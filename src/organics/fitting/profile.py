@@ -20,7 +20,8 @@ _EVALUATIONS = 30  # of the likelihood, for each point of a profile
 
 
 class Profiles(NamedTuple):
-    """Ends of intervals in some coordinates, infinite where an interval is open.
+    """Ends of intervals in some coordinates: infinite where an interval is open, NaN where the
+    search did not find the end.
 
     Attributes
         coordinates: indices, shape (k,).
@@ -88,10 +89,15 @@ def profiles(
         rise = np.asarray(found.near.value) - value
         root = np.sqrt(2 * np.maximum(np.where(np.isfinite(rise), rise, np.inf), 0))
         below = root < width
-        warm = np.where((below & np.isfinite(root))[:, None], np.asarray(found.u), warm)
+        # at most so large where the others are not yet the best: not enough to be above
+        unsure = ~below & np.isfinite(root) & ~np.asarray(found.converged)
+        above = ~below & ~unsure
+        warm = np.where((below | unsure)[:, None], np.asarray(found.u), warm)
         inner, inner_root = np.where(below, place, inner), np.where(below, root, inner_root)
-        outer, outer_root = np.where(below, outer, place), np.where(below, outer_root, root)
-        done = (np.abs(root - width) < _CLOSE * width) | (inner >= _FAR)
+        outer, outer_root = np.where(above, place, outer), np.where(above, root, outer_root)
+        near_one = (np.abs(root - width) < _CLOSE * width) & ~unsure
+        # where the likelihood jumps, none is near
+        done = near_one | (inner >= _FAR) | (outer - inner < _CLOSE * outer)
         if done.all():
             break
         secant = (width - inner_root) / np.where(
@@ -101,6 +107,7 @@ def profiles(
         secant = np.clip(np.where(usable, secant, 0.5), 0.1, 0.9)
         between = inner + secant * np.where(np.isfinite(outer), outer - inner, 0)
         ahead = np.minimum(2 * place, _FAR)
-        place = np.where(done, place, np.where(np.isfinite(outer), between, ahead))
-    end = np.where(inner >= _FAR, np.inf, place)
+        moved = np.where(np.isfinite(outer), between, ahead)
+        place = np.where(done | unsure, place, moved)
+    end = np.where(inner >= _FAR, np.inf, np.where(done, place, np.nan))
     return Profiles(coordinates, u[coordinates] - end[k:], u[coordinates] + end[:k])
