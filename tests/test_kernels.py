@@ -245,6 +245,15 @@ def test_nan_in_the_last_input_is_in_the_final_state(backend):
 
 
 @backends
+def test_a_step_with_weights_of_nan_gives_nan(backend):
+    """Also by way of a modulator, which is NaN where only the pool has NaN."""
+    (weights, x, state), _ = problem(12, 4, 1, 3, 2)
+    weights = weights._replace(normalization=weights.normalization.at[0].set(jnp.nan))
+    final, _ = recurrence.run(Options(), weights, x[:2], state, sequence=False, backend=backend)
+    assert np.all(np.isnan(np.asarray(final)[:, [0, 4]]))
+
+
+@backends
 @pytest.mark.parametrize("steps, sequence", [(1, True), (9, True), (11, True), (11, False)])
 def test_less_memory_same_numbers(backend, steps, sequence):
     given = problem(1, 4, 1, steps, 3)
@@ -294,6 +303,38 @@ def test_native_under_vmap():
         alone(reference)(given[0][:, i], given[1][i], given[2][i], given[3][:, i]) for i in range(6)
     ]
     close(native_(*given), jax.tree.map(lambda *leaves: np.stack(leaves), *want))
+
+
+@needs_native
+@pytest.mark.parametrize("mapped", ["x", "weights"])
+@pytest.mark.parametrize("sequence", [True, False])
+def test_no_samples_under_vmap(sequence, mapped):
+    (weights, x, state), _ = problem(4, 4, 1, 5, 6)
+    bare = weights, x, state
+    given = (
+        (weights, x[None][:0], state)
+        if mapped == "x"
+        else (jax.tree.map(lambda leaf: leaf[None][:0], weights), x, state)
+    )
+    axes = (None, 0, None) if mapped == "x" else (0, None, None)
+    for backend in ("native", "scan"):
+        run = partial(recurrence.run, Options(), backend=backend, sequence=sequence)
+        found = jax.vmap(run, axes)(*given)
+        want = [(0, *array.shape) for array in run(*bare) if array is not None]
+        assert [array.shape for array in found if array is not None] == want
+
+
+@needs_native
+@pytest.mark.parametrize("batch, keeps", [(6, False), (3, True)])
+def test_under_vmap_products_are_kept_as_for_one_batch(batch, keeps, monkeypatch):
+    steps, width = 11, 4 * 16  # of the products; no other test has so many steps
+    monkeypatch.setattr(library, "_KEPT_ANYHOW", 4 * steps * width * 8)  # of four samples
+    (weights, x, state), _ = problem(4, 4, 1, steps, batch)
+    run = partial(recurrence.run, Options(), weights, backend="native")
+    mapped = jax.vmap(lambda x, state: run(x[:, None], state[None]), (1, 0))
+    for call in (run, mapped):
+        gradient = jax.grad(lambda x, call=call: jnp.sum(call(x, state)[1]))
+        assert (f"f64[{steps},{batch},{width}]" in str(jax.make_jaxpr(gradient)(x))) == keeps
 
 
 @backends
@@ -631,6 +672,15 @@ def test_the_scan_is_exported_for_any_number_of_steps_and_samples(memory):
 def test_native_is_not_exported_and_says_what_is(sizes):
     with pytest.raises(ValueError, match=r'recurrence of `organics.*exported.*`backend="scan"`'):
         exported("native", "more", *sizes)
+
+
+@needs_native
+def test_native_is_not_compiled_for_another_device():
+    (weights, x, state), _ = problem(14, 4, 2, 5, 3)
+    call = jax.jit(lambda x: recurrence.run(Options(), weights, x, state, backend="native")[0])
+    call.trace(x).lower(lowering_platforms=("cpu",))
+    with pytest.raises(ValueError, match='runs on CPUs alone, not on cuda.*`backend="scan"`'):
+        call.trace(x).lower(lowering_platforms=("cuda",))
 
 
 @backends

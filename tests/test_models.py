@@ -166,6 +166,16 @@ def test_what_is_lost_is_not_right():
         assert jax.jit(Target(size=2).loss)(logits, labels)[1]["accuracy"] == 2 / 4
 
 
+def test_classes_that_there_are_not_are_refused():
+    target, outputs = Target(size=3), jnp.zeros((2, 3))
+    for wanted in ([0, -1], [3, 0]):
+        with pytest.raises(ValueError, match="`wanted` must be from 0 to 2 for 3 classes, not"):
+            target.loss(outputs, jnp.array(wanted))
+        assert np.isnan(jax.jit(target.loss)(outputs, jnp.array(wanted))[0])
+    with pytest.raises(ValueError, match="`wanted` must be whole numbers for classes"):
+        target.loss(outputs, jnp.array([0.0, 2.0]))
+
+
 @pytest.mark.parametrize(
     ("target", "outputs", "wanted"),
     [

@@ -566,6 +566,8 @@ def test_the_trajectory_has_the_jacobian_of_the_theory():
         ({"layers": 0}, "layers"),
         ({"sigma": -1.0}, "sigma"),
         ({"sigma": np.inf}, "sigma"),
+        ({"sigma": 1e20, "dtype": "float32"}, "sigma"),
+        ({"sigma": 1e-160}, "sigma"),
         ({"dt_tau_max_a": 1.5}, "dt_tau_max_a"),
         ({"dtype": jnp.bfloat16}, "dtype"),
         ({"dtype": "float16"}, "dtype"),
@@ -640,6 +642,11 @@ def test_bad_inputs_are_refused():
             trajectory(layer, x)
     with pytest.raises(ValueError, match="`x` must be of the layer's type float64, not int32"):
         trajectory(layer, jnp.zeros((5, 2), jnp.int32))
+    for every in (0, 1.5, "2"):
+        with pytest.raises(ValueError, match="`every` must be"):
+            trajectory(layer, jnp.zeros((5, 2)), every)
+    with pytest.raises(ValueError, match=r"`x` must have shape \(batch, time, 2\), not"):
+        layer.diagnose(jnp.zeros((5, 2)))
     outside = random_layer(12, rectification="outside")
     with pytest.raises(ValueError, match="rectification='outside'"):
         circuit_at(outside, jnp.zeros(2), outside.initial_state())

@@ -1,5 +1,6 @@
 """Which of three mechanisms holds a value, by switching each off."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -37,6 +38,23 @@ def test_the_neurons_of_the_theory(freeze, close, by, kept):
     np.testing.assert_allclose(found.kept[NONE], plain.kept[NONE], atol=1e-9)
     if freeze and close:  # each of them alone would do
         assert found.alone[FREEZE] == found.alone[INTEGRATE] == 1000
+
+
+def test_without_integrating_b0_is_1_from_the_end_of_the_cues():
+    layer = ORGaNICs(2, 3, key=jr.key(1), recurrent="identity", dt_tau_max_a=1.0, dt_tau_max_y=0.5)
+    layer = eqx.tree_at(lambda layer: layer.cells[0].W_b0x, layer, replace_fn=lambda W: 8 * W)
+    cues = jax.device_put(np.random.default_rng(0).normal(size=(2, 6, 2)))
+    rest = jnp.array([0.1, -0.2])
+    found = holding(layer, cues, rest, 5).kept[FREEZE | ATTRACT]
+    _, states = layer(cues)
+    differences = lambda y: np.asarray(y) - np.asarray(y).mean(axis=0)  # noqa: E731
+    told = differences(states[0].y)
+    expected = []
+    for _ in range(5):
+        states = (states[0]._replace(b0=jnp.ones_like(states[0].b0)),)
+        states = layer.step(jnp.tile(rest, (2, 1)), states)
+        expected.append(np.sum(differences(states[0].y) * told) / np.sum(told**2))
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 def test_a_bit_is_held_by_an_attractor():

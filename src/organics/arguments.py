@@ -64,6 +64,14 @@ def require_positive(**values: Any) -> None:
         _require_finite(name, value)
 
 
+def require_squares(dtype: Any, **values: Any) -> None:
+    """Refuse, by name, numbers whose square would be infinite or 0 in numbers of this type."""
+    limits = np.finfo(dtype)
+    for name, value in values.items():
+        if not float(limits.tiny) <= float(value) ** 2 <= float(limits.max):
+            raise ValueError(f"`{name}` must have a square that {dtype} can hold, not {value}.")
+
+
 def require_share(**values: Any) -> None:
     """Refuse, by name, anything but numbers above 0 and at most 1."""
     for name, value in values.items():

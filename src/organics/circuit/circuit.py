@@ -57,9 +57,10 @@ class FiringRates(NamedTuple):
 
 
 def root(a: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """`sqrt(relu(a))`, with derivative 0 (not infinite, not NaN) where `a <= 0`."""
-    safe = jnp.where(a > 0, a, 1)  # both branches of a `where` are differentiated
-    return jnp.where(a > 0, jnp.sqrt(safe), 0)
+    """`sqrt(relu(a))`, with derivative 0 (not infinite, not NaN) where `a <= 0`; of NaN, NaN."""
+    closed = a <= 0
+    safe = jnp.where(closed, 1, a)  # both branches of a `where` are differentiated
+    return jnp.where(closed, 0, jnp.sqrt(safe))
 
 
 def gate(a: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

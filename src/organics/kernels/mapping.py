@@ -60,12 +60,17 @@ def _map(leaves, axes, *, function: Callable, tree, outputs: int):
     static = {"function": function, "tree": tree, "outputs": outputs}
     x, state, lengths, weights = jax.tree.unflatten(tree, leaves)
     of_x, of_state, of_lengths, _ = jax.tree.unflatten(tree, axes)
-    if any(axis is not None for axis in axes[len(axes) - len(jax.tree.leaves(weights)) :]):
-        found = jax.vmap(lambda *leaves: _compute(*leaves, **static), tuple(axes))(*leaves)
-        return found, (0,) * len(found)
     size = next(
         leaf.shape[axis] for leaf, axis in zip(leaves, axes, strict=True) if axis is not None
     )
+    if size == 0:  # nothing to compute, and the kernel refuses it
+        steps, batch, _ = _without(x.shape, of_x)
+        shapes = [_without(state.shape, of_state), (steps, batch, outputs)]
+        found = [jnp.zeros((0, *shape), x.dtype) for shape in shapes[: 2 if outputs else 1]]
+        return found, (0,) * len(found)
+    if any(axis is not None for axis in axes[len(axes) - len(jax.tree.leaves(weights)) :]):
+        found = jax.vmap(lambda *leaves: _compute(*leaves, **static), tuple(axes))(*leaves)
+        return found, (0,) * len(found)
 
     def fold(array, mapped, batch):
         """The mapped axis and the batch's, in that order, joined where the batch's was."""
@@ -87,6 +92,11 @@ def _map(leaves, axes, *, function: Callable, tree, outputs: int):
         for array, batch in zip(found, batches, strict=True)
     ]
     return [array.reshape(shape) for array, shape in zip(found, shapes, strict=True)], batches
+
+
+def _without(shape: tuple, axis: int | None) -> tuple:
+    """The shape without the mapped axis, if there is one."""
+    return shape if axis is None else (*shape[:axis], *shape[axis + 1 :])
 
 
 _recurrence = Primitive("organics_recurrence")

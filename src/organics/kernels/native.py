@@ -84,12 +84,7 @@ def run(
     Raises `ValueError` for products in bfloat16 of numbers that are not in float32.
     """
     require_rounded(cell.products, x.dtype)
-    H = parameters.vectors.shape[1]
-    extra = -H % library.MULTIPLE
     segment = library.SEGMENT if segment is None else segment
-    if keep_products is None:
-        size = cell.kept * (H + extra) * x.shape[0] * x.shape[1] * x.dtype.itemsize
-        keep_products = library.keeps(H, size)
     kernel = _Kernel(cell, sequence, segment, keep_products, threads)
     return _run(kernel, parameters, x, state, lengths)
 
@@ -164,7 +159,7 @@ class _Kernel:
     cell: Cell
     sequence: bool
     segment: int
-    keep_products: bool
+    keep_products: bool | None
     threads: int
 
     def call(self, target: str, results: list, *arguments: Array) -> Any:
@@ -194,7 +189,11 @@ class _Kernel:
         steps, batch, _ = x.shape
         kept = (-(-steps // min(self.segment, steps)) if keep else 0, *state.shape)
         H = weights.vectors.shape[1]
-        products = (steps if keep and self.keep_products else 0, batch, self.cell.kept * H)
+        keeps = self.keep_products
+        if keeps is None:  # here, where what `jax.vmap` maps is part of the batch
+            size = steps * batch * self.cell.kept * H * x.dtype.itemsize
+            keeps = library.keeps(H, size)
+        products = (steps if keep and keeps else 0, batch, self.cell.kept * H)
         outputs = (steps if self.sequence else 0, batch, H)
         results = [state.shape, kept, products, outputs]
         arguments = (x, state, _as_argument(lengths), *weights)

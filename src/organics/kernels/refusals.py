@@ -18,6 +18,7 @@ NOT_EXPORTED = (
     f"{_LAYER} cannot be exported: its library stays on this machine. {_REMEDY} `organics export` "
     "does so for a run."
 )
+_ONLY_ON_CPUS = f"{_LAYER} runs on CPUs alone, not on {{}}. {_REMEDY}"
 _NO_DERIVATIVE = (
     f"{_LAYER} has gradients of the first order (`jax.grad`, `jax.vjp`, `jax.jacrev`) and no other "
     f"derivatives, as of `jax.jvp`, `jax.linearize`, `jax.jacfwd` or `jax.hessian`. {_REMEDY}"
@@ -27,8 +28,8 @@ _NO_DERIVATIVE = (
 def guarded(tree: _Tree, *, gradients: bool) -> _Tree:
     """The arrays unchanged.
 
-    `ValueError` is raised when JAX exports or differentiates what is computed from them; with
-    `gradients`, reverse mode is allowed.
+    `ValueError` is raised when JAX exports or differentiates what is computed from them, or
+    compiles it for another device than a CPU; with `gradients`, reverse mode is allowed.
     """
     return jax.tree.map(lambda leaf: _value.bind(leaf, gradients=gradients), tree)
 
@@ -41,6 +42,8 @@ def _lower(ctx, value, *, gradients: bool):
     del gradients
     if ctx.module_context.lowering_parameters.for_export:
         raise ValueError(NOT_EXPORTED)
+    if others := [name for name in ctx.module_context.platforms if name != "cpu"]:
+        raise ValueError(_ONLY_ON_CPUS.format(", ".join(others)))
     return [value]
 
 

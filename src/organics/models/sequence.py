@@ -48,7 +48,12 @@ class SequenceClassifier(eqx.Module):
     def __call__(
         self, x: Float[Array, "batch time m"], lengths: Int[Array, " batch"] | None = None
     ) -> Float[Array, "batch *time outputs"]:
-        """Class scores, or numbers in standard units, of each sequence, or of each of its steps."""
+        """Class scores, or numbers in standard units, of each sequence, or of each of its steps.
+
+        Raises `ValueError` if `x` has another number of axes, and as the layer does.
+        """
+        if x.ndim != 3:
+            raise ValueError(f"`x` must have shape (batch, time, m), not {x.shape}.")
         if self.target.at == "every":
             outputs, _ = self.layer(x, **_if_any(lengths))
             return jax.vmap(jax.vmap(self.readout))(outputs)

@@ -128,8 +128,15 @@ class StaticClassifier(eqx.Module):
     def predict(
         self, inputs: Float[Array, "batch pixels"], lengths: Int[Array, " batch"] | None = None
     ) -> Float[Array, "batch outputs"]:
-        """Class scores, or numbers in standard units."""
+        """Class scores, or numbers in standard units.
+
+        Raises `ValueError` if `inputs` have another shape.
+        """
         del lengths  # there are no steps
+        size = self.encoder[0].weight.shape[1] if self.encoder else None
+        if inputs.ndim != 2 or (size is not None and inputs.shape[1] != size):
+            wanted = "input_size" if size is None else size
+            raise ValueError(f"`inputs` must have shape (batch, {wanted}), not {inputs.shape}.")
         return jax.vmap(self)(inputs).logits
 
     def loss(

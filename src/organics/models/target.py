@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from organics.arguments import require_among, require_sizes
@@ -63,8 +65,10 @@ class Target:
         averaged over the steps of each sequence: the first of its `lengths`, those that `marks`
         count, or all. Outputs that are not finite are never right.
 
-        Raises `ValueError` if `wanted` has another shape.
+        Raises `ValueError` if `wanted` has another shape, or has classes that are no whole numbers
+        or not from 0 to `size - 1`. Where it is traced, the loss of such a class is NaN.
         """
+        wanted = jnp.asarray(wanted)
         shape = outputs.shape if self.kind == "numbers" else outputs.shape[:-1]
         if wanted.shape != shape:
             raise ValueError(
@@ -78,8 +82,10 @@ class Target:
             outputs = jnp.where(goes[..., None], outputs, 0)
             wanted = jnp.where(goes if wanted.ndim == 2 else goes[..., None], wanted, 0)
         if self.kind == "classes":
+            _require_classes(wanted, self.size)
             scores = jax.nn.log_softmax(outputs)
-            loss = -jnp.take_along_axis(scores, wanted[..., None], axis=-1)[..., 0]
+            chosen = jnp.where(wanted < 0, self.size, wanted)[..., None]  # else from the end
+            loss = -jnp.take_along_axis(scores, chosen, axis=-1, mode="fill")[..., 0]
             right = jnp.argmax(outputs, axis=-1).astype(wanted.dtype) == wanted
             right = right & jnp.all(jnp.isfinite(outputs), axis=-1)  # of NaN, `argmax` is 0
             if self.at == "last":
@@ -90,6 +96,17 @@ class Target:
             name, measured = "squared_error", loss
         weights, counts = (goes, goes) if marks is None else marks
         return _mean(loss, weights), {name: _mean(measured, counts)}
+
+
+def _require_classes(wanted: Num[Array, "batch ..."], size: int) -> None:
+    if not jnp.issubdtype(wanted.dtype, jnp.integer):
+        raise ValueError(f"`wanted` must be whole numbers for classes, not of {wanted.dtype}.")
+    if isinstance(wanted, Tracer) or not wanted.is_fully_addressable:
+        return
+    found = np.asarray(wanted)
+    bad = found[(found < 0) | (found >= size)]
+    if bad.size:
+        raise ValueError(f"`wanted` must be from 0 to {size - 1} for {size} classes, not {bad[0]}.")
 
 
 def _mean(

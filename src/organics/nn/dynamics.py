@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from organics.arguments import require_sizes
 from organics.circuit.circuit import Circuit
 from organics.kernels.equations import products, project, velocity
 from organics.linear.jacobian import eigenvalues
@@ -110,11 +111,10 @@ def trajectory(layer: ORGaNICs, x: Float[Array, "time m"], every: int = 1) -> Tr
     """The layer's states along the sequence `x`, (time, m), and its spectrum, at every `every`-th
     step.
 
-    Raises `ValueError` if `every` is below 1, or `x` is not one finite sequence of the layer's
-    type.
+    Raises `ValueError` unless `every` is a whole number above 0 and `x` one finite sequence of the
+    layer's type.
     """
-    if every < 1:
-        raise ValueError(f"`every` must be at least 1, not {every}.")
+    require_sizes(every=every)
     x = as_input(x, ("time", layer.input_size), further="Give it one sequence at a time.")
     require_type("x", x, layer.cells[0].log_W.dtype)
     require_finite("x", x)

@@ -20,6 +20,7 @@ from organics.arguments import (
     require_positive,
     require_share,
     require_sizes,
+    require_squares,
 )
 from organics.circuit.constraints import (
     at_most_one,
@@ -44,6 +45,7 @@ from organics.names import (
 from organics.nn.arguments import (
     Built,
     as_built,
+    as_input,
     require_as_built,
     require_execution,
     require_state,
@@ -481,6 +483,7 @@ class ORGaNICs(eqx.Module):
         require_among("rectification", rectification, Rectification)
         require_among("drive", drive, Drive)
         kind = float_type(dtype)
+        require_squares(kind, sigma=sigma)
         execution = require_execution(backend, memory, products, kind)
         self.backend, self.memory, products = execution
         largest = {
@@ -490,7 +493,8 @@ class ORGaNICs(eqx.Module):
         }
         require_share(initial_normalization=initial_normalization, **largest)
         sizes = (input_size, *[hidden_size] * layers)
-        rates = (dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates, dt_tau_max_gates)
+        most_y, most_a, most_gates = map(float, largest.values())
+        rates = most_y, most_a, most_gates, most_gates
         spread = _as_spread(initial_time_constants, time_constants, largest)
         chosen = _Rates(rates, time_constants, spread)
         self.cells = tuple(
@@ -634,6 +638,7 @@ class ORGaNICs(eqx.Module):
         neurons, in steps, without modulation. Values that overflow are not finite. The first two
         are only a diagnostic: along a transient no stability follows from them.
         """
+        x = as_input(x, ("batch", "time", self.input_size), further="")
         affordable = x.shape[0] * x.shape[1] // (_STEPS_PER_NEURON * self.hidden_size)
         moments = max(1, min(affordable, _MOST_MOMENTS, len(x)))
         abscissae, radii = spectra(

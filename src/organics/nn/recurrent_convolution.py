@@ -14,6 +14,7 @@ from organics.arguments import (
     require_positive,
     require_share,
     require_sizes,
+    require_squares,
 )
 from organics.circuit.circuit import Circuit
 from organics.circuit.constraints import at_most_one
@@ -107,6 +108,7 @@ class ORGaNICsConv2d(eqx.Module):
             dt_tau_max_y=dt_tau_max_y, dt_tau_max_a=dt_tau_max_a, dt_tau_max_gates=dt_tau_max_gates
         )
         kind, c = float_type(dtype), out_channels
+        require_squares(kind, sigma=sigma)
         k_in, k_gates, k_pool, k_rates = jr.split(key, 4)
         fan_in, fan_gates = in_channels * kernel[0] * kernel[1], 2 * c * near[0] * near[1]
         self.k_input = uniform_fan_in(k_in, (3 * c, in_channels, *kernel), fan_in, kind)
@@ -116,7 +118,8 @@ class ORGaNICsConv2d(eqx.Module):
         self.raw_rates = jr.normal(k_rates, (4, c), kind)
         self.recurrent, self.rectified = recurrent, rectified
         self.sigma, self.dt = float(sigma), float(dt)
-        self.largest_rates = (dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates, dt_tau_max_gates)
+        most_y, most_a, most_gates = map(float, (dt_tau_max_y, dt_tau_max_a, dt_tau_max_gates))
+        self.largest_rates = (most_y, most_a, most_gates, most_gates)
         self.built = as_built(self)
 
     @property

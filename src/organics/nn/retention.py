@@ -158,15 +158,14 @@ def _held_states(
                 weights = jax.tree.map(
                     lambda on, off: jnp.where(attract, on, off), every[i], capped[i]
                 )
+                b0 = jnp.where(integrate, state[:, 2 * n : 3 * n], 1)
+                state = jnp.concatenate([state[:, : 2 * n], b0, state[:, 3 * n :]], axis=1)
                 found = products(options, weights, project(options, weights, cell.inputs(x)), state)
                 rates = jnp.broadcast_to(found.rates, state.shape)
                 rate_y = jnp.where(freeze, rates[:, :n], circuits[i].rates / time)
                 rates = jnp.concatenate([rate_y, rates[:, n:]], axis=1)
-                moved = state + rates * velocity(weights.offset, state, found)
-                b0 = jnp.where(integrate, moved[:, 2 * n : 3 * n], 1)
-                parts = [moved[:, : 2 * n], b0, moved[:, 3 * n :]]
-                after.append(jnp.concatenate(parts, axis=1))
-                x = moved[:, :n]
+                after.append(state + rates * velocity(weights.offset, state, found))
+                x = after[-1][:, :n]
             return tuple(after), _all_y(after, n)
 
         return jax.lax.scan(one, told_states, length=steps)[1]

@@ -45,9 +45,10 @@ def orthogonal(M: Tensor) -> Tensor:
 
 
 def root(a: Tensor) -> Tensor:
-    """`sqrt(relu(a))`, with derivative 0 where `a <= 0`."""
-    safe = torch.where(a > 0, a, 1)  # both branches of a `where` are differentiated
-    return torch.where(a > 0, torch.sqrt(safe), 0)
+    """`sqrt(relu(a))`, with derivative 0 where `a <= 0`; of NaN, NaN."""
+    closed = a <= 0
+    safe = torch.where(closed, 1, a)  # both branches of a `where` are differentiated
+    return torch.where(closed, 0, torch.sqrt(safe))
 
 
 def gate(a: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from organics.arguments import (
     require_rounded,
     require_share,
     require_sizes,
+    require_squares,
 )
 from organics.kernels import library
 from organics.names import (
@@ -294,7 +295,9 @@ class ORGaNICs(Exchanged, nn.Module):
             sums=sums,
             rounded=products == "bfloat16",
         )
-        require_rounded(products, torch.get_default_dtype() if dtype is None else dtype)
+        kind = torch.get_default_dtype() if dtype is None else dtype
+        require_rounded(products, kind)
+        require_squares("float64" if kind == torch.float64 else "float32", sigma=sigma)
         factory = {"device": device, "dtype": dtype}
         sizes = (input_size, *[hidden_size] * num_layers)
         self.cells = nn.ModuleList(
