@@ -38,6 +38,15 @@ def test_independent_samples_count_each_and_ringing_ones_by_their_peak():
     assert samples_together(ringing) == pytest.approx(20, rel=0.3)
 
 
+@pytest.mark.parametrize("noise", [0.0005, 0.005, 0.05])
+@pytest.mark.parametrize("decay", [np.inf, 20.0])
+def test_where_each_trial_has_a_gain_of_its_own_all_its_samples_count_as_one(decay, noise):
+    rng, t = np.random.default_rng(3), np.arange(200)
+    shape = np.ones(200) if decay == np.inf else 1 - np.exp(-t / decay)
+    trials = (1 + 0.3 * rng.normal(size=(20, 1))) * shape + noise * rng.normal(size=(20, 200))
+    assert 150 < samples_together(trials) <= 200
+
+
 def test_intervals_do_not_depend_on_the_sampling_rate():
     """One neuron, `y = 1 - exp(-t / tau_y)` for W = 0, whose fluctuations last 10 ms."""
     duration, tau, trials, scale = 60.0, 10.0, 20, 0.1

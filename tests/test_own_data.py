@@ -208,7 +208,7 @@ def test_classes_of_any_hashable_type_come_back():
     x = np.eye(6)
     for labels, kind in (
         ([3, -1] * 3, "int"), ([True, False] * 3, "bool"), ([0.5, 1.5] * 3, "float"),
-        (["b", "a"] * 3, "text"), (np.array([b"b", b"a"] * 3), "text"),
+        (["b", "a"] * 3, "text"), ([b"b", b"a"] * 3, "text"), (np.array([b"b", b"a"] * 3), "text"),
         (np.array([0.1, 0.7] * 3, "float32"), "float32"), ([0.0, 1e19] * 3, "float"),
         (np.array([0, 2**64 - 1] * 3, "uint64"), "uint64"),
         (np.array([np.int64(3), np.int64(-1)] * 3, object), "int"),
@@ -220,6 +220,9 @@ def test_classes_of_any_hashable_type_come_back():
         assert meant.label_type == kind
         assert [str(label) for label in back] == [str(label) for label in content.train.y]
         assert kind == "text" or np.all(back == content.train.y)
+    two = [Part(x, np.array(some * 3, object)) for some in (["a", "b"], ["a", 1])]
+    with pytest.raises(ValueError, match="`y_test`, row 1: the class '1' is only in the test set"):
+        meaning(checked(Content("toy", *two)))
     mixed = [("a", 1), int, "a"] * 2
     meant = meaning(checked(Content("toy", Part(x, mixed))))
     assert meant.outputs == 3 and meant.label_type == "text"
@@ -326,6 +329,17 @@ def test_what_comes_after_the_ends_changes_nothing():
             np.testing.assert_array_equal(one.y[ends], two.y[ends])
 
 
+@pytest.mark.parametrize("after", [None, np.nan, {}])
+def test_after_the_ends_there_may_be_no_classes(after):
+    x = np.zeros((3, 2, 1))
+    y = np.array([["a", "b"], ["b", after], ["b", "a"]], object)
+    meant = meaning(checked(Content("toy", Part(x, y, [2, 1, 2]))))
+    assert meant.names == ("a", "b") and meant.train.y.tolist() == [[0, 1], [1, 0], [1, 0]]
+    masked = np.ma.array([[0, 1], [1, 7], [1, 0]], mask=[[0, 0], [0, 1], [0, 0]])
+    meant = meaning(checked(Content("toy", Part(x, masked, [2, 1, 2]))))
+    assert meant.names == ("0", "1") and meant.train.y.tolist() == [[0, 1], [1, 0], [1, 0]]
+
+
 def test_numbers_come_back_in_their_units():
     y = 1000 + 7 * np.random.default_rng(2).normal(size=(40, 2))
     found = of(np.random.default_rng(3).normal(size=(40, 3)), y)
@@ -416,6 +430,9 @@ def test_arrays_that_cannot_be_learned_from(tmp_path, case):
         (X, [{}] * 12, ["`y`, row 0", "cannot be a class"]),
         (X, [*["a", "b"] * 5, _Missing(), "a"], ["`y`, row 10", "cannot be a class"]),
         (X, [0, None] * 6, ["`y`, row 1", "None"]),
+        (np.ma.masked_equal(X, X[4, 1]), Y, ["`x`, row 4", "x[4, 1]"]),
+        (X, np.ma.array(Y + 0.5, mask=np.arange(12) == 5), ["`y`, row 5", "not finite"]),
+        (X, np.ma.array(Y, mask=np.arange(12) == 5), ["`y`, row 5", "None cannot be a class"]),
         (X, 3, ["`y`"]),
         (X, Y + 1j, ["`y`", "complex"]),
         ("text", Y, ["`x`"]),
@@ -447,6 +464,11 @@ TABLES = {
         [["u", "y"], *[[i, "NA" if i == 7 else i + 0.5]
                        for i in range(12)]],
         ["line 9", "`y` is missing"]),
+    "a word for none": (
+        [["u", "y"], *[[i, "NULL" if i == 7 else i % 2] for i in range(12)]],
+        ["line 9", "`y` is missing"]),
+    "no id": (changed(4, 0, " "), ["line 4", "`id` is missing"]),
+    "an index": ([["", "u", "y"], *[[i, i, i % 2] for i in range(12)]], ["column 1 has no name"]),
     "time goes back": (changed(3, 1, 0), ["line 3", "`t` must increase"]),
     "ragged": ([*GOOD, [1, 2]], ["line 14 has 2 values", "4 columns"]),
     "no names": (GOOD[1:], ["names of its columns in the first line"]),
@@ -511,6 +533,7 @@ def test_series_that_cannot_be_learned_from(tmp_path, case):
         ("@classLabel true a b\n1,2:a\n", ["no line @data"]),
         ("@classLabel false\n@data\n1,2\n", ["nothing to be learned"]),
         ("@classLabel true a b\n@data\n", ["no cases"]),
+        ("@classLabel true\n@data\n1,2:a\n1,2:?\n", ["line 4", "the class is missing"]),
         ("@targetLabel true\n@data\n1,2:x\n", ["line 3", "number to be learned", "'x'"]),
         (
             "@equalLength True\n@classLabel true a b\n@data\n1,2:a\n1:b\n",

@@ -1,5 +1,6 @@
 """Tables of recordings: what is read, and what is refused."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +9,9 @@ import pytest
 
 from organics.data.recordings.nwb import _samples, _signals
 from organics.data.recordings.recording import Channel, CrossSpectra, Recording, TimeCourses
-from organics.data.recordings.summary import Settings, read_recording
+from organics.data.recordings.stimuli import Stimuli
+from organics.data.recordings.summary import Settings, read_recording, summarized
+from organics.spectra import mean_periodogram
 
 HEADER = "session,trial,stimulus,neuron,quantity,time_ms,value,unit"
 STIMULI = "stimulus,contrast,mask_contrast\nlow,0.1,0\nhigh,0.8,0\nmasked,0.8,0.5\n"
@@ -159,7 +162,7 @@ GOOD = "s1,1,low,a,rate,,5,1/s"
         ("s1,2,Low,a,rate,,5,1/s", "line 3: `stimulus` 'Low' is none of low, high, masked"),
         ("s1,2,low,,rate,,5,1/s", "line 3: `neuron` is missing"),
         ("s1,2,low,a,rate,,5", "line 3 has 7 values"),
-        ("s1,1,high,a,rate,,5,1/s", "the response to stimulus 'low' has no standard error"),
+        ("s1,1,high,a,rate,,5,1/s", "rate of 'a' for stimulus 'low' has no standard error"),
     ],
 )
 def test_rows_that_cannot_be_right_are_refused_with_their_line(files, row, said):
@@ -372,6 +375,65 @@ def test_a_recording_refuses_what_is_not_finite_or_goes_back():
             Recording(**rest, **({"mean": blank, "error": blank} | wrong))
 
 
+def test_a_silent_neuron_is_named(files):
+    rows = responses(np.random.default_rng(0))
+    rows += [row.replace("V1a", "dead").replace("s1", "s2") for row in rows]
+    rows = [re.sub(r"(dead,rate,,)[^,]*", r"\1 0", row) for row in rows]
+    with pytest.raises(ValueError, match="rate of 'dead' is the same in all trials .* leave it"):
+        read_recording(*files(rows))
+
+
+@pytest.mark.parametrize("level", [0.25, 0.3, -65.3])
+def test_a_channel_that_does_not_fluctuate_has_no_power(level):
+    """The mean of equal numbers may be rounded."""
+    _, power, _ = mean_periodogram(np.full((6, 1, 100), level), 1.0, 50, 50)
+    assert not power.any()
+
+
+def test_names_in_another_encoding_are_not_mixed_up(files):
+    rows = [f"s1,{trial},low,\xe4,rate,,{trial},1" for trial in range(4)]
+    rows += [f"s1,{trial},low,\xf6,rate,,{trial},1" for trial in range(4, 8)]
+    data, stimuli = files(rows)
+    assert read_recording(data, stimuli).neurons == ("\xe4", "\xf6", "mask")
+    data.write_text(data.read_text(), "latin-1")
+    with pytest.raises(ValueError, match="line 2: `neuron` is not in UTF-8"):
+        read_recording(data, stimuli)
+
+
+@pytest.mark.parametrize("unit", ["uV", "\u00b5V", "\u03bcV"])
+def test_micro_is_written_in_three_ways(files, unit):
+    rows = [f"s1,{i},low,a,y,,{i},{unit}" for i in range(4)]
+    assert read_recording(*files(rows)).mean[0, 0] == pytest.approx(1.5)
+
+
+def test_trials_of_nwb_files_that_cannot_be_right():
+    class Trials(dict):
+        colnames = ("start_time", "stop_time", "stimulus")
+
+        def __len__(self):
+            return 1
+
+    series = SimpleNamespace(
+        neurodata_type="ElectricalSeries", name="LFP", parent=None, rate=200.0, starting_time=0.0,
+        data=np.full(400, np.nan), conversion=1e-6, offset=0.0, channel_conversion=None,
+    )  # fmt: skip
+
+    def signals(start, stop):
+        trials = Trials(start_time=[start], stop_time=[stop], stimulus=["low"])
+        objects = {"a": series}
+        file = SimpleNamespace(trials=trials, units=None, objects=objects, identifier="one")
+        return _signals(Path("a.nwb"), file)
+
+    with pytest.raises(ValueError, match="a.nwb, trial 0: `stop_time` 1 must be after -inf"):
+        signals(-np.inf, 1.0)
+    with pytest.raises(ValueError, match="a.nwb, trial 0: the field potential must be finite"):
+        signals(0.5, 1.0)
+    series.data = np.arange(400.0)
+    stimuli = Stimuli(("high",), None, np.ones((1, 1)))
+    with pytest.raises(ValueError, match="a.nwb, trial 0: `stimulus` 'low' is none of high"):
+        summarized("a.nwb", signals(0.5, 1.0), stimuli, Settings())
+
+
 def test_equal_trials_have_no_variance_of_their_own(tmp_path):
     """The mean of twelve times 1/0.3 is rounded; the error is that of all trials."""
     rng = np.random.default_rng(0)
@@ -391,7 +453,7 @@ def test_equal_trials_have_no_variance_of_their_own(tmp_path):
     pooled = np.sqrt(np.sum((of_high - of_high.mean()) ** 2) / 22 / 12)
     own = np.std(of_high, ddof=1) / np.sqrt(12)
     np.testing.assert_allclose(found.error[:, 0], [pooled, own])
-    with pytest.raises(ValueError, match="all equal, which leaves no standard error"):
+    with pytest.raises(ValueError, match="is the same in all trials of a stimulus, and so has no"):
         recorded(
             [f"a,1,{s},rate,1/s,{v!r}" for s, v in (("low", 0.1), ("high", 0.7)) for _ in "123456"]
         )

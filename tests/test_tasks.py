@@ -118,6 +118,17 @@ def test_the_flip_flop_holds_the_last_pulse(probability):
     assert abs(x.mean()) < 0.02
 
 
+def test_the_larger_input_says_which_category_it_is():
+    found = trials("match-to-category")
+    assert found.marks is not None
+    larger = np.sign(found.inputs[..., 1] - found.inputs[..., 2])
+    at_test = found.marks.score > 0
+    at_sample = ~at_test & (np.abs(found.inputs[..., 1:].sum(axis=-1)) > 0.5)
+    votes = [np.sum(larger * where, axis=1) for where in (at_sample, at_test)]
+    answer = np.where(votes[0] * votes[1] > 0, 1, 2)
+    assert np.mean(answer == found.wanted[:, -1]) > 0.9
+
+
 def test_a_trial_is_a_function_of_seed_and_number_alone():
     task = small("match-to-sample")
     made = Made.of(task, Stream(5, 1), 12)

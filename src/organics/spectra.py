@@ -185,7 +185,10 @@ def mean_periodogram(
     cross = np.zeros((size // 2 + 1, x.shape[1], x.shape[1]), complex)
     for start in starts:
         segment = x[:, :, start : start + size]
-        X = np.fft.rfft((segment - segment.mean(axis=-1, keepdims=True)) * taper)
+        about = segment - segment.mean(axis=-1, keepdims=True)
+        # the mean of equal numbers may be rounded
+        about = np.where(np.ptp(segment, axis=-1, keepdims=True) > 0, about, 0)
+        X = np.fft.rfft(about * taper)
         cross += np.einsum("tif,tjf->fij", X, X.conj(), optimize=True)
     count = len(x) * len(starts)
     return np.fft.rfftfreq(size, dt), dt / np.sum(taper**2) / count * cross, count

@@ -3,6 +3,7 @@
 Check sums then decide whether the numbers are those of the data set, in its order.
 """
 
+import codecs
 import io
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
@@ -36,7 +37,7 @@ def from_npy(stream: io.BufferedReader, size: int | None, name: str, shapes: Sha
 
 def is_table(head: bytes) -> bool:
     """Whether a file beginning with `head` is a table: a line of values separated by commas."""
-    line, newline, _ = head.partition(b"\n")
+    line, newline, _ = head.removeprefix(codecs.BOM_UTF8).partition(b"\n")
     return bool(newline) and b"," in line and line.strip().isascii() and b"\0" not in line
 
 

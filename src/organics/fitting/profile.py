@@ -75,6 +75,7 @@ def profiles(
     ridge = covariance[at] / np.where(error > 0, error**2, 1)[:, None]
     inner, outer = np.zeros(ends), np.full(ends, np.inf)
     inner_root, outer_root = np.zeros(ends), np.full(ends, np.inf)
+    done = np.zeros(ends, bool)
     place = np.minimum(width * error, 1.0)
     warm = np.repeat(u[None], ends, axis=0)
     near = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], ends, axis=0), states)

@@ -112,15 +112,32 @@ def _checked_part(content: Content, part: Part, suffix: str) -> Part:
         raise refuse(f"`{y_name}` has {len(y)} rows, but `{x_name}` has {count}.")
     lengths = None if part.lengths is None else _lengths(refuse, lengths_name, part.lengths, x)
     _require_finite(refuse, x_name, x, lengths)
-    if y.dtype.kind == "f":
-        good = np.isfinite(y)
-        if lengths is not None and is_of_steps(y, x):
-            after = _after(lengths, x.shape[1])
-            good |= after.reshape(after.shape + (1,) * (y.ndim - 2))
-        if not np.all(good):
-            where = tuple(int(k) for k in np.argwhere(~good)[0])
-            raise refuse.at(y_name, where[0], f"`{y_name}{list(where)}` is {y[where]}, not finite.")
-    return Part(x, y, lengths)
+    return Part(x, _without_bad(refuse, y_name, y, x, lengths), lengths)
+
+
+def _without_bad(
+    refuse: "_Refusal", name: str, y: np.ndarray, x: np.ndarray, lengths: np.ndarray | None
+) -> np.ndarray:
+    """`y`, whose entries are numbers or can be classes; after the ends of sequences, anything."""
+    if y.dtype.kind not in "fO":
+        return y
+    of_objects = y.dtype.kind == "O"
+    good = np.vectorize(_can_be_a_class, otypes=[bool])(y) if of_objects else np.isfinite(y)
+    counted = np.ones(y.shape, bool)
+    if lengths is not None and is_of_steps(y, x):
+        after = _after(lengths, x.shape[1])
+        counted &= ~after.reshape(after.shape + (1,) * (y.ndim - 2))
+    if not np.all(good | ~counted):
+        where = tuple(int(k) for k in np.argwhere(~good & counted)[0])
+        what = f"{y[where]!r:.60} cannot be a class."
+        if not of_objects:
+            what = f"`{name}{list(where)}` is {y[where]}, not finite."
+        raise refuse.at(name, where[0], what)
+    if not of_objects:
+        return y
+    other = np.empty((), object)
+    other[()] = y[counted][0]
+    return np.where(good, y, other)
 
 
 def _require_finite(
@@ -169,30 +186,41 @@ def _wanted(refuse: _Refusal, name: str, given: Any) -> np.ndarray:
         y = _of_objects(given)  # NumPy would make text of mixed classes, and a table of tuples
     else:
         try:
-            y = np.asarray(given)
+            y = np.asarray(_unmasked(given, "f"))
         except ValueError:
             raise refuse.at(name, _first_other_row(given), _RAGGED.format(name=name)) from None
     if y.ndim == 0 or not y.size:
         raise refuse(f"`{name}` must have a class or numbers for each row of `x`; it has none.")
+    if y.dtype.kind == "O" and all(isinstance(label, bytes) for label in y.flat):
+        y = np.array(y.tolist())
     if y.dtype.kind == "S":
         y = _decoded(refuse, name, y)
     if y.dtype.kind not in "biufUO":
         raise refuse(f"`{name}` must be made of classes or numbers, not of {_words(y)}.")
     if y.dtype.kind == "O":
         y = _of_objects(y.reshape(-1)).reshape(y.shape)
-        each = y.size // len(y)
-        for i, label in enumerate(y.flat):
-            if not _is_hashable(label) or label is None or not _equals_itself(label):
-                raise refuse.at(name, i // each, f"{label!r:.60} cannot be a class.")
     return y
 
 
-def _equals_itself(label: Any) -> bool:
+def _can_be_a_class(label: Any) -> bool:
     """Not so NaN, and the missing values of Pandas, which are neither equal nor not."""
     try:
-        return bool(label == label)
+        hash(label)
+        return label is not None and bool(label == label)
     except TypeError:
         return False
+
+
+def _unmasked(given: Any, as_nan: str) -> Any:
+    """What is given, with NaN or None where an array of NumPy is masked: NaN for the kinds of type
+    in `as_nan`."""
+    if not np.ma.is_masked(given):
+        return given
+    if given.dtype.kind in as_nan:
+        return given.astype(np.float64).filled(np.nan)
+    found = np.array(given.data, object)
+    found[np.ma.getmaskarray(given)] = None
+    return found
 
 
 def _decoded(refuse: _Refusal, name: str, y: np.ndarray) -> np.ndarray:
@@ -216,17 +244,9 @@ def _of_objects(given: Any) -> np.ndarray:
     return found
 
 
-def _is_hashable(label: Any) -> bool:
-    try:
-        hash(label)
-    except TypeError:
-        return False
-    return True
-
-
 def _array(refuse: _Refusal, name: str, given: Any) -> np.ndarray:
     try:
-        array = np.asarray(given)
+        array = np.asarray(_unmasked(given, "biuf"))
     except ValueError:
         raise refuse.at(name, _first_other_row(given), _RAGGED.format(name=name)) from None
     if array.dtype.kind == "O":

@@ -189,7 +189,7 @@ def _names(labels: Any) -> tuple[str, ...]:
 
 def _numbered(content: Content, labels: Any, part: Part, y: np.ndarray, name: str) -> np.ndarray:
     """The number of each class among the `labels`; 0 after the ends of sequences."""
-    if isinstance(labels, list):
+    if isinstance(labels, list) or y.dtype.kind == "O":
         number = {label: i for i, label in enumerate(labels)}
         found = np.array([number.get(label, -1) for label in y.flat]).reshape(y.shape)
     else:

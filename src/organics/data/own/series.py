@@ -109,6 +109,8 @@ def _case(path: Path, number: int, line: str, target: TargetKind, classes: list[
     wanted = word(wanted, f"{where}: the class")
     if not dimensions:
         raise ValueError(f"{where} must be values, a colon and a label.")
+    if wanted in ("", "?"):
+        raise ValueError(f"{where}: the class is missing.")
     if target == "classes" and classes and wanted not in classes:
         raise ValueError(f"{where}: the class {wanted[:50]!r} is not announced in @classLabel.")
     if target == "numbers":

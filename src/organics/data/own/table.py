@@ -82,7 +82,10 @@ def _content(path: Path, reader: Any) -> Content:
         in_test = _is_test(path, columns, row, line)
         key = str(line)
         if columns.id is not None:
-            key = f"{in_test} {_word(path, columns, row, columns.id, line)}"
+            name = _word(path, columns, row, columns.id, line)
+            if not name:
+                raise ValueError(f"{path}, line {line}: `{columns.names[columns.id]}` is missing.")
+            key = f"{in_test} {name}"
         if key not in found:
             found[key] = _Sequence(line, in_test)
         _add(path, columns, found[key], row, line)
@@ -133,6 +136,11 @@ def _columns(path: Path, header: list[str]) -> _Columns:
         )
     if not names or all(_is_number(name) for name in names):
         raise ValueError(f"{path} must have the names of its columns in the first line.")
+    if "" in names:
+        raise ValueError(
+            f"{path}: column {names.index('') + 1} has no name. Name it, or leave it out: a number "
+            "of the row is no input."
+        )
     if double := next((name for i, name in enumerate(names) if name in names[:i]), None):
         raise ValueError(f"{path} has two columns {double[:50]!r}.")
 

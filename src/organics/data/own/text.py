@@ -2,7 +2,7 @@
 
 import math
 
-_MISSING = ("", "?", "nan", "na")
+_MISSING = ("", "?", "nan", "na", "n/a", "#n/a", "<na>", "nat", "null", "none", "missing", "\\n")
 
 
 def finite(text: str, what: str) -> float:

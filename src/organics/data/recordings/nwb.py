@@ -53,19 +53,19 @@ def _signals(path: Path, file: Any) -> dict[Key, Signal]:
             f"{', '.join(names) or 'none'}."
         )
     trials, found = file.trials, {}
-    series = _series(file)
+    series, units = _series(file), list(_units(file))
     for i in range(len(trials)):
         start, stop = float(trials["start_time"][i]), float(trials["stop_time"][i])
-        if not start < stop < np.inf:
+        if not -np.inf < start < stop < np.inf:
             raise ValueError(f"{path}, trial {i}: `stop_time` {stop:g} must be after {start:g}.")
         stimulus = _name(trials[column][i])
         key = Key(file.identifier, stimulus, str(i), "", "rate")
-        for unit, spikes, observed in _units(file):
+        for unit, spikes, observed in units:
             if len(observed) and not np.any((observed[:, 0] <= start) & (stop <= observed[:, 1])):
                 continue
             count = np.searchsorted(spikes, stop) - np.searchsorted(spikes, start)
             rate = array("d", [count / (stop - start)])
-            found[key._replace(neuron=unit)] = Signal(i, "1/s", values=rate)
+            found[key._replace(neuron=unit)] = Signal(i, "1/s", values=rate, noun="trial")
         if series is not None:
             found[key._replace(quantity="lfp")] = _samples(path, series, i, start, stop)
     if not found:
@@ -135,4 +135,6 @@ def _samples(path: Path, series: Any, trial: int, start: float, stop: float) -> 
     if series.channel_conversion is not None:
         volts = volts * np.asarray(series.channel_conversion, float)
     volts = (volts * series.conversion + series.offset).mean(axis=1)
-    return Signal(trial, "uV", array("d", 1000 * times), array("d", 1e6 * volts))
+    if not np.all(np.isfinite(volts)):
+        raise ValueError(f"{path}, trial {trial}: the field potential must be finite.")
+    return Signal(trial, "uV", array("d", 1000 * times), array("d", 1e6 * volts), noun="trial")

@@ -96,8 +96,8 @@ class Recording:
         spectra: one for each session, or none.
         courses: one for each session, or none.
 
-    Raises `ValueError`, naming the field, if a value is not finite, a standard error or a power
-    spectrum not above 0, times of a course do not rise from 0 or later, or nothing was recorded.
+    Raises `ValueError`, naming the field, if a value is not finite, a standard error not above 0, a
+    power spectrum below 0, times of a course do not rise from 0 or later, or nothing was recorded.
     """
 
     neurons: tuple

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 
 from organics.arguments import nearest
-from organics.data.own.text import finite
+from organics.data.own.text import finite, word
 from organics.files.atomic import naming
 from organics.machine.memory import require_memory
 from organics.names import Quantity
@@ -25,7 +25,9 @@ _UNITS = {
     "": ("1", 1.0), "1": ("1", 1.0),
     "1/s": ("1/s", 1.0), "hz": ("1/s", 1.0), "spikes/s": ("1/s", 1.0), "sp/s": ("1/s", 1.0),
     "1/ms": ("1/s", 1000.0), "khz": ("1/s", 1000.0),
-    "uv": ("uV", 1.0), "µv": ("uV", 1.0), "mv": ("uV", 1e3), "v": ("uV", 1e6),
+    # the sign for micro, and the letter mu
+    "uv": ("uV", 1.0), "\u00b5v": ("uV", 1.0), "\u03bcv": ("uV", 1.0),
+    "mv": ("uV", 1e3), "v": ("uV", 1e6),
 }  # fmt: skip
 _UNIT_OF = {"rate": "1/s", "y": "uV", "a": "uV", "lfp": "uV"}
 
@@ -45,18 +47,25 @@ class Signal:
     """The rows of one signal: a single value without time, or samples at equal intervals.
 
     Attributes
-        line: of its first row.
+        row: the line of its first row, or the trial.
         unit: "1", or a unit that the values are converted to.
         times: in ms; empty for a single value.
         values: as many, or one.
         error: the standard error of a single value, or NaN.
+        noun: what `row` is, "line" or "trial".
     """
 
-    line: int
+    row: int
     unit: str
     times: array = field(default_factory=lambda: array("d"))
     values: array = field(default_factory=lambda: array("d"))
     error: float = np.nan
+    noun: str = "line"
+
+    @property
+    def place(self) -> str:
+        """Where it is, in words."""
+        return f"{self.noun} {self.row}"
 
 
 def read_rows(path: Path) -> dict[Key, Signal]:
@@ -85,11 +94,11 @@ def read_rows(path: Path) -> dict[Key, Signal]:
             raise ValueError(f"{where}: `value` of a rate must be >= 0, not {value:g}.")
         signal = found.setdefault(key, Signal(line, unit))
         if signal.unit != unit:
-            raise ValueError(f"{where}: `unit` is another kind than in line {signal.line}.")
+            raise ValueError(f"{where}: `unit` is another kind than in line {signal.row}.")
         time = next((name for name in _TIMES if row.get(name)), None)
         if time is None:
             if signal.values:
-                raise ValueError(f"{where} repeats line {signal.line}: a trial has one value.")
+                raise ValueError(f"{where} repeats line {signal.row}: a trial has one value.")
         else:
             _add_time(signal, _TIMES[time] * finite(row[time], f"{where}: `{time}`"), time, where)
         signal.values.append(value)
@@ -113,7 +122,7 @@ def table(path: Path, needed: tuple, optional: tuple) -> Iterator[tuple[int, dic
         require_memory(3 * path.stat().st_size, str(path), "its rows")
         reader: Any = csv.reader(text, strict=True)
         try:
-            names = [name.strip().lower() for name in next(reader, [])]
+            names = [word(name, f"{path}, line 1: a name").lower() for name in next(reader, [])]
             _require_columns(path, names, needed, optional)
             empty = True
             for row in reader:
@@ -125,9 +134,11 @@ def table(path: Path, needed: tuple, optional: tuple) -> Iterator[tuple[int, dic
                         f"names {len(names)} columns."
                     )
                 empty = False
+                where = f"{path}, line {reader.line_num}"
+                cells = zip(names, row, strict=True)
                 yield (
                     reader.line_num,
-                    {name: value.strip() for name, value in zip(names, row, strict=True)},
+                    {name: word(value, f"{where}: `{name}`") for name, value in cells},
                 )
         except csv.Error as error:
             raise ValueError(
@@ -154,7 +165,8 @@ def _require_columns(path: Path, names: list[str], needed: tuple, optional: tupl
 def _unit(text: str, quantity: str, where: str) -> tuple[str, float]:
     found = _UNITS.get(text.lower())
     if found is None or found[0] not in ("1", _UNIT_OF[quantity]):
-        known = [name for name, (kind, _) in _UNITS.items() if kind == _UNIT_OF[quantity]]
+        kind = _UNIT_OF[quantity]
+        known = [name for name in _UNITS if _UNITS[name][0] == kind and name.isascii()]
         raise ValueError(
             f"{where}: `unit` of {quantity} must be 1 (that of the model) or one of "
             f"{', '.join(known)}, not {text[:50]!r}."
@@ -165,7 +177,7 @@ def _unit(text: str, quantity: str, where: str) -> tuple[str, float]:
 def _add_time(signal: Signal, time: float, name: str, where: str) -> None:
     times = signal.times
     if signal.values and not times:
-        raise ValueError(f"{where}: `{name}` must be empty, as in line {signal.line}.")
+        raise ValueError(f"{where}: `{name}` must be empty, as in line {signal.row}.")
     if times and time <= times[-1]:
         raise ValueError(
             f"{where}: `{name}` must increase; {time:g} ms comes after {times[-1]:g} ms."

@@ -20,6 +20,7 @@ from organics.spectra import mean_periodogram
 _ENOUGH = 10  # trials, from which on the variance of each response is its own
 _HIGH = 0.25  # of the sampling rate
 _SAME = 1e-3  # ms: times that differ by less are the same
+_SAME_IN_ALL = "is the same in all trials of a stimulus, and so has no standard error; leave it out"
 _APART = 2  # frequencies of a Hann window: then they are nearly independent
 
 
@@ -84,6 +85,9 @@ def summarized(
     neurons, drives = _drives(source, signals, stimuli)
     channels = _channels(source, signals, neurons)
     place = {(c.quantity, c.neuron): i for i, c in enumerate(channels)}
+    in_words = [
+        f"{q}" if neuron < 0 else f"{q} of {neurons[neuron]!r:.60}" for q, neuron, _ in channels
+    ]
     stimulus_of = {name: i for i, name in enumerate(stimuli.names)}
     values: dict[tuple[int, int], list[float]] = defaultdict(list)
     given: dict[tuple[int, int], float] = {}
@@ -95,7 +99,7 @@ def summarized(
             sampled[key.session][cell[0], key.trial][cell[1]] = signal
         else:
             if cell in given or (np.isfinite(signal.error) and values[cell]):
-                raise ValueError(f"{source}, line {signal.line}: a value with `se` must be alone.")
+                raise ValueError(f"{source}, {signal.place}: a value with `se` must be alone.")
             values[cell].append(signal.values[0])
             if np.isfinite(signal.error):
                 given[cell] = signal.error
@@ -103,7 +107,7 @@ def summarized(
     for trials in sampled.values():
         x, times = _stacked(source, trials)
         if settings.samples == "courses":
-            courses.append(_course(source, x, times))
+            courses.append(_course(source, x, times, in_words))
             continue
         settled = times >= settings.settled - _SAME
         x = {key: rows[:, :, settled] for key, rows in x.items()}
@@ -117,8 +121,7 @@ def summarized(
                             "both samples and a value with `se`."
                         )
                     values[stimulus, channel] += rows[:, i].mean(axis=1).tolist()
-    shape = (len(drives), len(channels))
-    mean, error = _means(source, values, given, shape, stimuli.names)
+    mean, error = _means(source, values, given, in_words, stimuli.names)
     return Recording(
         neurons=neurons,
         stimuli=stimuli.names,
@@ -136,12 +139,12 @@ def _drives(source: str, signals: Mapping[Key, Signal], stimuli: Stimuli) -> tup
     for key, signal in signals.items():
         if key.stimulus not in stimuli.names:
             raise ValueError(
-                f"{source}, line {signal.line}: `stimulus` {key.stimulus[:50]!r} is none of "
+                f"{source}, {signal.place}: `stimulus` {key.stimulus[:50]!r} is none of "
                 f"{', '.join(stimuli.names)[:200]}."
             )
         if stimuli.neurons is not None and key.neuron and key.neuron not in stimuli.neurons:
             raise ValueError(
-                f"{source}, line {signal.line}: `neuron` {key.neuron[:50]!r} is none of "
+                f"{source}, {signal.place}: `neuron` {key.neuron[:50]!r} is none of "
                 f"{', '.join(stimuli.neurons)[:200]}."
             )
     if stimuli.neurons is not None:
@@ -163,7 +166,7 @@ def _channels(source: str, signals: Mapping[Key, Signal], neurons: tuple) -> tup
         which = key.quantity, -1 if key.quantity == "lfp" else neurons.index(key.neuron)
         if found.setdefault(which, signal.unit == "1") != (signal.unit == "1"):
             raise ValueError(
-                f"{source}, line {signal.line}: `unit` of {key.quantity} of {key.neuron} must be "
+                f"{source}, {signal.place}: `unit` of {key.quantity} of {key.neuron} must be "
                 "the same in all rows."
             )
     return tuple(Channel(q, i, known) for (q, i), known in sorted(found.items()))  # pyright: ignore[reportArgumentType]
@@ -177,9 +180,9 @@ def _stacked(source: str, trials: dict) -> tuple[dict, np.ndarray]:
     found: dict[tuple[int, tuple], list] = defaultdict(list)
     for (stimulus, trial), by_channel in trials.items():
         if tuple(sorted(by_channel)) != chosen:
-            line = next(iter(by_channel.values())).line
+            place = next(iter(by_channel.values())).place
             raise ValueError(
-                f"{source}, line {line}: trial {trial[:50]!r} must have the signals of the first "
+                f"{source}, {place}: trial {trial[:50]!r} must have the signals of the first "
                 "one of its session."
             )
         rows = []
@@ -190,7 +193,7 @@ def _stacked(source: str, trials: dict) -> tuple[dict, np.ndarray]:
                 or np.abs(np.array(signal.times) - times).max() > _SAME
             ):
                 raise ValueError(
-                    f"{source}, line {signal.line}: trial {trial[:50]!r} must have the times of "
+                    f"{source}, {signal.place}: trial {trial[:50]!r} must have the times of "
                     "the first one of its session."
                 )
             rows.append(signal.values)
@@ -247,21 +250,20 @@ def chosen_frequencies(
     )
 
 
-def _course(source: str, x: dict, times: np.ndarray) -> TimeCourses:
+def _course(source: str, x: dict, times: np.ndarray, channels: list[str]) -> TimeCourses:
     after = times >= -_SAME
     if not after.any() or times[after][-1] <= 0:
         raise ValueError(f"{source}: courses need times after the onset at 0.")
     means, errors, together = [], [], []
-    for rows in x.values():
+    for (_, chosen), rows in x.items():
         rows = rows[:, :, after]
         if len(rows) < 2:
             raise ValueError(f"{source}: courses need two trials or more of each stimulus.")
         # one error for all times of a signal: those of few trials scatter
         spread = np.sqrt(np.mean(_variance(rows), axis=-1) / len(rows))
         if not spread.all():
-            raise ValueError(
-                f"{source}: the trials of a stimulus are all equal, which leaves no standard error."
-            )
+            silent = channels[chosen[int(np.argmin(spread))]]
+            raise ValueError(f"{source}: {silent} {_SAME_IN_ALL}.")
         means.append(rows.mean(axis=0).T)
         errors.append(np.broadcast_to(spread, means[-1].shape))
         together.append([samples_together(trials) for trials in rows.swapaxes(0, 1)])
@@ -281,10 +283,11 @@ def _variance(trials: np.ndarray) -> Any:
 
 
 def _means(
-    source: str, values: dict, given: dict, shape: tuple[int, int], names: tuple
+    source: str, values: dict, given: dict, channels: list[str], stimuli: tuple
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Means and standard errors. Responses of few trials, or without a variance of their
-    own, share that of their channel."""
+    """Means and standard errors, for these names. Responses of few trials, or without a variance of
+    their own, share that of their channel."""
+    shape = (len(stimuli), len(channels))
     mean, error = np.full(shape, np.nan), np.full(shape, np.nan)
     for channel in range(shape[1]):
         of_channel = {k: np.array(v) for (k, c), v in values.items() if c == channel and v}
@@ -297,15 +300,12 @@ def _means(
                 continue
             if not spare:
                 raise ValueError(
-                    f"{source}: the response to stimulus {names[k]!r} has no standard error: it "
-                    "needs several trials, or, for values without time, a column `se`."
+                    f"{source}: {channels[channel]} for stimulus {stimuli[k]!r} has no standard "
+                    "error: it needs several trials, or, for values without time, a column `se`."
                 )
             own = _variance(v) if len(v) >= _ENOUGH else 0.0
             # many trials may be equal, as without a spike
             error[k, channel] = np.sqrt((own or squares / spare) / len(v))
             if not error[k, channel] > 0:
-                raise ValueError(
-                    f"{source}: the trials of stimulus {names[k]!r} are all equal, which leaves no "
-                    "standard error."
-                )
+                raise ValueError(f"{source}: {channels[channel]} {_SAME_IN_ALL}.")
     return mean, error

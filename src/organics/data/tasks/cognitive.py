@@ -34,6 +34,7 @@ from organics.data.tasks.task import Condition, Trials, Trivial
 from organics.models.target import Marks, Target
 
 _PAIR = np.array([0.0, np.pi])  # the two directions of most tasks
+_MIDDLES = np.array([0.5, 1.5]) * np.pi  # of the halves of the circle
 
 
 class _Term(NamedTuple):
@@ -281,7 +282,11 @@ class MatchToSample(_Laboratory):
 
 @dataclass(frozen=True)
 class MatchToCategory(_Laboratory):
-    """Are sample and test directions in the same half of the circle? (Freedman & Assad 2006)"""
+    """Are sample and test directions in the same half of the circle? (Freedman & Assad 2006)
+
+    The two inputs prefer the middles of the halves. NeuroGym's prefer the directions between them,
+    which are alike for both: there no input says anything of the category.
+    """
 
     delay: float = 1000.0
     name: ClassVar[str] = "match-to-category"
@@ -300,8 +305,8 @@ class MatchToCategory(_Laboratory):
         return _Shown(
             [
                 _Term(0, ~decision),
-                *_during(line.within("sample"), 1, _bump(sample, _PAIR)),
-                *_during(line.within("test"), 1, _bump(test, _PAIR)),
+                *_during(line.within("sample"), 1, _bump(sample, _MIDDLES)),
+                *_during(line.within("test"), 1, _bump(test, _MIDDLES)),
             ],
             _decide(decision, 1 + differs),
             decision,
@@ -312,8 +317,9 @@ class MatchToCategory(_Laboratory):
     def conditions(self) -> tuple[Condition, ...]:
         return (
             _constant("delay", 1, 0, 0),
-            _constant("sample, first category", 1, 0.5, 0.5),
-            _constant("test", 0, 0.5, 0.5),
+            _constant("sample, first category", 1, 1, 0),
+            _constant("sample, second category", 1, 0, 1),
+            _constant("test, first category", 0, 1, 0),
         )
 
 
