@@ -469,6 +469,15 @@ def test_no_input_is_too_large_for_a_unit_drive(seed, size, recurrent, rectified
     same(z, plain / max(1, np.sqrt(np.sum(plain**2))), rtol=1e-12, atol=1e-300)
 
 
+def test_a_unit_drive_is_at_most_1_also_where_the_weights_take_most_away():
+    layer = ORGaNICs(64, 8, key=jr.key(0), drive="unit", dtype="float32")
+    W = np.asarray(layer.cells[0].W_zx)
+    V = np.linalg.svd(W)[2]
+    x = jax.device_put(np.float32(1e4) * V[-1] + np.float32(3) * V[0])
+    drive = W @ np.asarray(layer.cells[0].bounded_input(x))  # rounding leaves a thousandth of V[-1]
+    assert 0.9 < np.linalg.norm(drive) < 1.01
+
+
 def test_the_gradient_through_a_unit_drive():
     x = 3 * sequence_of(11, 4, 6, 2)  # some drives are scaled down, some are not
 

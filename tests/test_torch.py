@@ -15,6 +15,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 import safetensors.torch  # noqa: E402
+from torch.autograd import forward_ad  # noqa: E402
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence  # noqa: E402
 
 import organics.torch as layers  # noqa: E402
@@ -271,6 +272,110 @@ def test_derivatives_of_gradients_agree_with_finite_differences(kind):
     assert got == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-5)
 
 
+@pytest.mark.parametrize("size", [16, 24])
+def test_gradients_that_can_be_differentiated_count_no_path_twice(size):
+    """Where the state that a call begins with depends on the weights and on the input."""
+    layer = layers.ORGaNICs(3, size, dtype=torch.float64, **LARGE)
+    x = torch.tensor(numbers(4, 6, 2, 3), requires_grad=True)
+    _, state = layer(x[:3])
+    state = state._replace(y=state.y + x[-1].sum(-1, keepdim=True))
+    total = layer(x[3:], state)[0].square().sum()
+    parameters = [x, *layer.parameters()]
+    plain = torch.autograd.grad(total, parameters, retain_graph=True)
+    again = torch.autograd.grad(total, parameters, create_graph=True)
+    for got, want in zip(again, plain, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-12)
+
+
+@backends
+def test_under_autocast_products_of_weights_are_not_rounded_for_the_kernel(backend):
+    torch.manual_seed(0)
+    layer = layers.ORGaNICs(3, 16, recurrent="semidefinite", backend=backend, **LARGE)
+    x = torch.tensor(numbers(6, 9, 4, 3, dtype=np.float32))
+    y = layer(x)[0]
+    gradient = torch.autograd.grad(y.square().sum(), layer.cells[0].W_r)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = layer(x)[0]
+    again = torch.autograd.grad(low.square().sum(), layer.cells[0].W_r)[0]
+    within = {"rtol": 0, "atol": 0} if backend == "native" else {"rtol": 0.02, "atol": 0.02}
+    torch.testing.assert_close(low, y, **within)
+    torch.testing.assert_close(again, gradient, **within)
+
+
+@pytest.mark.parametrize("backend", ["auto", "scan"])
+def test_weights_of_two_types_are_refused(backend):
+    """Their memory must not be read as that of one type."""
+    layer = layers.ORGaNICs(3, 16, backend=backend)
+    layer.cells[0].W_r.data = layer.cells[0].W_r.data.double()
+    with pytest.raises(RuntimeError, match="dtype|same"):
+        layer(torch.ones(4, 2, 3))
+    if library.load().handle is not None and backend == "auto":
+        layer.backend = "native"
+        with pytest.raises(ValueError, match="`backend` must not be 'native' for tensors"):
+            layer(torch.ones(4, 2, 3))
+
+
+def test_the_search_for_rest_is_not_rounded_under_autocast():
+    torch.manual_seed(0)
+    layer = layers.Normalization(10, 8, recurrent="bounded")
+    with torch.no_grad():
+        layer.W_r.copy_(0.9 * torch.nn.init.orthogonal_(torch.empty(8, 8)))
+    x = torch.tensor(numbers(6, 40, 10, dtype=np.float32))
+    want = layer(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = layer(x)
+    assert want.isfinite().all()
+    torch.testing.assert_close(found, want, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "recurrent, rectified",
+    [("free", True), ("bounded", True), ("semidefinite", True), ("orthogonal", False)],
+)
+def test_layers_of_fewer_bits_can_be_made_and_kept(dtype, recurrent, rectified, tmp_path):
+    torch.manual_seed(1)
+    layer = layers.ORGaNICs(3, 8, recurrent=recurrent, rectified=rectified, dtype=dtype, **LARGE)
+    x = torch.tensor(numbers(6, 5, 2, 3, dtype=np.float32))
+    layer.save(tmp_path / "a.safetensors")
+    again = layers.ORGaNICs.load(tmp_path / "a.safetensors")
+    y = layer(x.to(dtype))[0]
+    torch.testing.assert_close(again(x.to(dtype))[0], y, rtol=0, atol=0)
+    full = layers.ORGaNICs.load(tmp_path / "a.safetensors", dtype=torch.float32)
+    torch.testing.assert_close(y.float(), full(x)[0], rtol=0.1, atol=0.05)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # PyTorch's own
+def test_derivatives_forward_are_those_backward():
+    layer = layers.ORGaNICs(3, 16, dtype=torch.float64, **LARGE)
+    x, v = (torch.tensor(numbers(seed, 5, 2, 3)) for seed in (4, 5))
+    with forward_ad.dual_level():
+        y = layer(forward_ad.make_dual(x, v))[0]
+        slope = forward_ad.unpack_dual(y).tangent.sum()
+    gradient = torch.autograd.grad(layer(x.requires_grad_())[0].sum(), x)[0]
+    torch.testing.assert_close(slope, (gradient * v).sum(), rtol=1e-9, atol=1e-12)
+
+
+def test_a_view_with_the_sign_turned_is_an_input_as_others_are():
+    layer = layers.ORGaNICs(3, 16, dtype=torch.float64, **LARGE)
+    turned = torch.complex(torch.zeros(4, 2, 3), torch.ones(4, 2, 3)).to(torch.complex128).conj()
+    assert turned.imag.is_neg()
+    torch.testing.assert_close(layer(turned.imag)[0], layer(turned.imag.clone())[0])
+    layer(torch.ones_like(turned.imag))[0].backward(turned.imag[:, :, :1].expand(-1, -1, 16))
+
+
+@pytest.mark.parametrize("backend", ["auto", "scan"])
+def test_a_unit_drive_is_at_most_1_also_where_the_weights_take_most_away(backend):
+    torch.manual_seed(0)
+    layer = layers.ORGaNICs(64, 8, drive="unit", backend=backend)
+    cell = layer.cells[0]
+    U, S, V = torch.linalg.svd(cell.W_zx.detach(), full_matrices=True)
+    del U, S
+    x = 1e4 * V[-1] + 3.0 * V[0]  # of the first, rounding leaves a thousandth
+    drive = cell.W_zx @ cell.inputs(x[None])[0, 64:]
+    assert 0.9 < torch.linalg.vector_norm(drive) < 1.01
+
+
 @backends
 @pytest.mark.usefixtures("without_type_checks")
 def test_compiled_and_under_autocast(backend):
@@ -318,6 +423,11 @@ def test_transformations_of_functions(options):
         return torch.func.functional_call(layer, parameters, (sequence,))[0].square().sum()
 
     own = {name: p.detach() for name, p in layer.named_parameters()}
+    whole = torch.func.grad(loss)(own, x)  # of a batch that is not transformed
+    layer.zero_grad()
+    layer(x)[0].square().sum().backward()
+    for name, p in layer.named_parameters():
+        torch.testing.assert_close(whole[name], p.grad, rtol=1e-8, atol=1e-12)
     each = torch.func.vmap(torch.func.grad(loss), (None, 1))(own, x)
     for i in range(x.shape[1]):
         layer.zero_grad()
@@ -419,7 +529,7 @@ def test_normalization_is_that_of_jax(options, tmp_path):
 
 
 @pytest.mark.usefixtures("without_type_checks")
-def test_what_is_refused():
+def test_what_is_refused(tmp_path):
     layer, x = made(), torch.zeros(4, 2, 3, dtype=torch.float64)
     for options, message in [
         ({"recurrent": "none"}, "`recurrent` must be one of"),
@@ -437,6 +547,7 @@ def test_what_is_refused():
             {},
             r"`input` must have shape \(time, batch, 3\) or \(time, 3\), not \(4, 2, 2",
         ),
+        (np.ones((4, 2, 3)), {}, "`input` must be a tensor, not ndarray"),
         (x.float(), {}, "`input` must be of the layer's type torch.float64, not torch.float32"),
         (x * torch.nan, {}, "`input` must be finite"),
         (x, {"lengths": [4, 5]}, r"`lengths` must be from 1 to 4, as `input` has, not \[4, 5\]"),
@@ -456,6 +567,9 @@ def test_what_is_refused():
             layer(given, **options)
     with pytest.raises(ValueError, match=r"`input` must have shape \(\.\.\., 5\), not \(4, 2, 3\)"):
         layers.Normalization(5, 6)(x)
+    layer.save(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="^`backend` must be one of"):
+        layers.ORGaNICs.load(tmp_path / "a.safetensors", backend="bogus")
     with pytest.raises(ValueError, match="`gain` must be 'input' or a number in"):
         layers.Normalization(5, 6, gain=2.0)
     with pytest.raises(ValueError, match=r"`layer` must be an `organics.nn.ORGaNICs`"):

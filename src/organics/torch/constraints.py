@@ -1,6 +1,8 @@
 """From free parameters to the values a circuit may have: `organics.circuit.constraints` in
 PyTorch."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -25,9 +27,21 @@ def unit_norm(x: Tensor) -> Tensor:
     return torch.where(nonzero, x / torch.linalg.vector_norm(x, dim=-1, keepdim=True), 0)
 
 
+def in_full(device: torch.device) -> AbstractContextManager:
+    """Within it, autocast rounds nothing."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+def at_least_single(dtype: torch.dtype) -> torch.dtype:
+    """The type, or float32, as PyTorch decomposes no matrices of fewer bits."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 def cap_spectral_norm(W: Tensor) -> Tensor:
     """`W`, scaled down to spectral norm 1 if its own is larger."""
-    norm = torch.linalg.svdvals(W).amax()
+    norm = torch.linalg.svdvals(W.to(at_least_single(W.dtype))).amax().to(W.dtype)
     exceeds = norm > 1
     return torch.where(exceeds, W / torch.where(exceeds, norm, 1), W)
 
@@ -40,8 +54,9 @@ def semidefinite(M: Tensor) -> Tensor:
 
 def orthogonal(M: Tensor) -> Tensor:
     """`(I + A)^-1 (I - A)` with `A = M - M^T`: orthogonal."""
-    A, eye = M - M.T, torch.eye(M.shape[0], dtype=M.dtype, device=M.device)
-    return torch.linalg.solve(eye + A, eye - A)
+    kind = at_least_single(M.dtype)
+    A, eye = (M - M.T).to(kind), torch.eye(M.shape[0], dtype=kind, device=M.device)
+    return torch.linalg.solve(eye + A, eye - A).to(M.dtype)
 
 
 def root(a: Tensor) -> Tensor:

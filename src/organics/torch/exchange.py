@@ -77,9 +77,10 @@ class Exchanged(nn.Module, ABC):
 
     @classmethod
     def load(cls: type[_Layer], path: str | Path, **options: Any) -> _Layer:
-        """The layer that `save` wrote, with `options` such as `batch_first` in place of its own.
+        """The layer that `save` wrote, with `options` such as `batch_first`, `backend` and `dtype`
+        in place of its own.
 
-        Raises `ValueError`, naming the file, if it does not hold one.
+        Raises `ValueError`, naming the file, if it does not hold one, or for other options.
         """
         try:
             with safetensors.safe_open(path, "pt") as file:
@@ -93,20 +94,30 @@ class Exchanged(nn.Module, ABC):
         try:
             return made(cls, stored | options, state)
         except (TypeError, ValueError) as error:
+            if options and _fits(cls, stored, state):
+                raise ValueError(str(error)) from None
             raise ValueError(f"{path} holds no such layer: {error}") from None
 
 
 def made(cls: type[_Layer], options: dict[str, Any], state: dict[str, torch.Tensor]) -> _Layer:
-    """A layer with these options and weights, in their type.
+    """A layer with these options and weights; by default in the type of the weights.
 
     Raises `ValueError` if they do not fit each other.
     """
-    layer = cls(**options, dtype=next(iter(state.values())).dtype)
+    layer = cls(**{"dtype": next(iter(state.values())).dtype} | options)
     try:
         layer.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"the weights do not fit the layer's options: {error}") from None
     return layer
+
+
+def _fits(cls: type[_Layer], options: dict[str, Any], state: dict[str, torch.Tensor]) -> bool:
+    try:
+        made(cls, options, state)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _time_constants(cell: Any) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from organics.kernels import library
 from organics.torch.equations import State, Variant, Weights
@@ -19,11 +20,14 @@ from organics.torch.equations import run as run_plain
 
 
 def available(*tensors: Tensor) -> bool:
-    """Whether the kernel can compute with these: of a CPU, in float32 or float64, with values."""
+    """Whether the kernel can compute with these: of a CPU, all in float32 or all in float64, with
+    values, and without derivatives forward."""
+    kind = tensors[0].dtype
     return _is_built() and all(
         tensor.device.type == "cpu"
-        and tensor.dtype in (torch.float32, torch.float64)
-        and (torch.compiler.is_compiling() or has_values(tensor))
+        and tensor.dtype == kind
+        and kind in (torch.float32, torch.float64)
+        and (torch.compiler.is_compiling() or (has_values(tensor) and not _is_dual(tensor)))
         for tensor in tensors
     )
 
@@ -31,10 +35,14 @@ def available(*tensors: Tensor) -> bool:
 def has_values(tensor: Tensor) -> bool:
     """Whether there are numbers to read: not within `torch.func.vmap`, `grad` and the like."""
     try:
-        tensor.data_ptr()
+        tensor.detach().data_ptr()  # there, this is no longer the tensor that was given
     except RuntimeError:
         return False
     return True
+
+
+def _is_dual(tensor: Tensor) -> bool:
+    return forward_ad.unpack_dual(tensor).tangent is not None
 
 
 @torch.compiler.assume_constant_result  # not to be traced
@@ -131,6 +139,8 @@ def _forward(x, state, lengths, recurrent, normalization, gates, input, vectors,
     x, state = _contiguous(x, state)
     cell = _cell(variant)
     weights = _contiguous(recurrent, normalization, gates, input, vectors)
+    if any(one is not None and one.dtype != x.dtype for one in (state, *weights)):
+        raise TypeError(f"all must be of the type of `x`, {x.dtype}.")  # memory is read as that
     results = _results(x, state, vectors, cell, segment, keep, keep_products, sequence)
     *parts, outputs, kept, products = results
     final = torch.empty_like(state)
@@ -191,7 +201,7 @@ def _backward(x, lengths, recurrent, normalization, gates, input, vectors, kept,
     d_final = torch.empty_like(found[1])
     into = np.split(d_final.numpy(), 4, axis=1)
     for part, given in zip(into, (d_y, d_a, d_b0, d_b), strict=True):
-        part[...] = 0 if given is None else given.detach().numpy()
+        part[...] = 0 if given is None else given.detach().resolve_neg().numpy()
     d_x, d_state, *d_weights = found
     library.backward(
         _cell(variant),
@@ -255,7 +265,9 @@ def _needed(ctx) -> tuple[bool, ...]:
 
 def _differentiable(ctx, weights, x, state, lengths, d_final, d_outputs):
     """The gradients by the plain equations, which can themselves be differentiated."""
-    given = x, state, *weights
+    # tensors of their own: one may be computed from another, as the state from the weights before
+    x, state, *own = (None if one is None else one.view_as(one) for one in (x, state, *weights))
+    weights, given = Weights(*own), (x, state, *own)
     final, outputs = run_plain(
         _variant(ctx.variant), weights, x, state, lengths, sequence=d_outputs is not None
     )
@@ -279,8 +291,8 @@ def _contiguous(*tensors: Tensor | None) -> tuple:
     """The same, as copies where they are not contiguous."""
     return tuple(
         one
-        if one is None or one.is_contiguous()
-        else torch.from_numpy(np.ascontiguousarray(one.detach().numpy()))
+        if one is None or (one.is_contiguous() and not one.is_neg())
+        else torch.from_numpy(np.ascontiguousarray(one.detach().resolve_neg().numpy()))
         for one in tensors
     )
 

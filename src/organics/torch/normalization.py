@@ -12,6 +12,7 @@ from organics.names import PoolWeights, StaticRecurrence
 from organics.torch.constraints import (
     at_most_one,
     cap_spectral_norm,
+    in_full,
     unit_interval,
     unit_norm,
 )
@@ -127,6 +128,12 @@ class Normalization(Exchanged, nn.Module):
         dtype = self.W_zx.dtype
         if input.dtype != dtype and not torch.is_autocast_enabled(input.device.type):
             raise ValueError(f"`input` must be of the layer's type {dtype}, not {input.dtype}.")
+        if self.W_r is None:
+            return self._rates(input)
+        with in_full(input.device):  # the search ends at an accuracy that bfloat16 has not
+            return self._rates(input.to(dtype))
+
+    def _rates(self, input: Tensor) -> Tensor:
         drive = unit_norm(input @ self.W_zx.T)
         b = self.gain if self.W_bx is None else unit_interval(input @ self.W_bx.T)
         d = b * drive

@@ -34,8 +34,10 @@ from organics.names import (
     TimeConstants,
 )
 from organics.torch.constraints import (
+    at_least_single,
     at_most_one,
     cap_spectral_norm,
+    in_full,
     orthogonal,
     semidefinite,
 )
@@ -111,11 +113,12 @@ class _Cell(nn.Module):
             uniform_fan_in(weight, m)
         for weight in (self.W_b0y, self.W_b0a, self.W_by, self.W_ba):
             uniform_fan_in(weight, n)
-        self.W_zx /= torch.linalg.matrix_norm(self.W_zx, 2)
+        self.W_zx /= torch.linalg.matrix_norm(self.W_zx.to(at_least_single(self.W_zx.dtype)), 2)
         if self.constraint == "orthogonal":
             self._draw_rotations()
         elif self.W_r is not None:
-            nn.init.orthogonal_(self.W_r)
+            drawn = torch.empty_like(self.W_r, dtype=at_least_single(self.W_r.dtype))
+            self.W_r.copy_(nn.init.orthogonal_(drawn))
         self.log_W.uniform_().clamp_(min=1e-8).log_().fill_diagonal_(0)
         self.log_W += math.log(self.initial_normalization)
         if self.raw_rates is not None:
@@ -161,7 +164,11 @@ class _Cell(nn.Module):
         # scaled by the largest entry first, so that the square does not overflow
         scale = x.detach().abs().amax(-1, keepdim=True).clamp(min=1)
         scaled = x / scale
-        square = ((scaled @ (self.W_zx.T @ self.W_zx)) * scaled).sum(-1, keepdim=True)
+        n, m = self.W_zx.shape
+        if m > n:
+            square = torch.square(scaled @ self.W_zx.T).sum(-1, keepdim=True)
+        else:  # by the small matrix of inner products, as there may be many steps
+            square = ((scaled @ (self.W_zx.T @ self.W_zx)) * scaled).sum(-1, keepdim=True)
         least = torch.square(1 / scale).clamp(min=torch.finfo(x.dtype).tiny)
         return torch.cat([x, scaled * torch.rsqrt(torch.maximum(square, least))], dim=-1)
 
@@ -370,6 +377,8 @@ class ORGaNICs(Exchanged, nn.Module):
         """
         if isinstance(input, PackedSequence):
             return self._packed(input, h0, lengths, sequence)
+        if not isinstance(input, Tensor):
+            raise ValueError(f"`input` must be a tensor, not {type(input).__name__}.")
         if input.ndim not in (2, 3) or input.shape[-1] != self.input_size or 0 in input.shape:
             axes = "batch, time" if self.batch_first else "time, batch"
             m = self.input_size
@@ -427,14 +436,14 @@ class ORGaNICs(Exchanged, nn.Module):
         return outputs if sequence else final[-1].y, state
 
     def _advance(self, cell, x: Tensor, state: Tensor, lengths: Tensor | None, sequence: bool):
-        weights, inputs = cell.weights(), cell.inputs(x)
         less = self.memory == "less"
-        if self._native(inputs, weights.vectors, state):
+        if self._native(x, state, *cell.parameters()):
             segment = math.isqrt(len(x) - 1) + 1 if less else None
-            return kernel.run(self._variant, weights, inputs, state, lengths, sequence=sequence,
-                              segment=segment)  # fmt: skip
-        return equations.run(self._variant, weights, inputs, state, lengths, sequence=sequence,
-                             less_memory=less)  # fmt: skip
+            with in_full(x.device):
+                return kernel.run(self._variant, cell.weights(), cell.inputs(x), state, lengths,
+                                  sequence=sequence, segment=segment)  # fmt: skip
+        return equations.run(self._variant, cell.weights(), cell.inputs(x), state, lengths,
+                             sequence=sequence, less_memory=less)  # fmt: skip
 
     def _native(self, *tensors: Tensor) -> bool:
         if self.backend == "scan" or torch.compiler.is_exporting():
@@ -443,8 +452,9 @@ class ORGaNICs(Exchanged, nn.Module):
         if self.backend == "native" and not works:
             raise ValueError(
                 "`backend` must not be 'native' for tensors of "
-                f"{tensors[0].device} and {tensors[0].dtype}: the kernel is for float32 and "
-                "float64 on a CPU, and not within the transformations of `torch.func`."
+                f"{tensors[0].device} and {tensors[0].dtype}: the kernel is for float32 or "
+                "float64 on a CPU, and not within the transformations of `torch.func` or with "
+                "derivatives forward."
             )
         return works
 
@@ -508,7 +518,7 @@ def _is_finite(value: Tensor) -> bool:
     if value.dtype not in (torch.float32, torch.float64):
         return bool(torch.isfinite(value).all())
     # by NumPy, for the reason in `organics.torch.kernel`
-    return bool(np.isfinite(value.detach().numpy()).all())
+    return bool(np.isfinite(value.detach().resolve_neg().numpy()).all())
 
 
 def _looked_at(value: Tensor) -> bool:
