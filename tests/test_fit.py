@@ -327,6 +327,20 @@ class Linear(eqx.Module):
         return self.weight @ (jnp.sum(jnp.where(goes, x, 0), axis=0) / length.astype(x.dtype))
 
 
+class Pair(eqx.Module):
+    weight: jax.Array
+
+    def __call__(self, x):
+        return self.weight @ x.astype(self.weight.dtype)
+
+
+class Named(eqx.Module):
+    p: dict
+
+    def __call__(self, x):
+        return self.p["a.b"] * x[:1]
+
+
 class Overflowing(eqx.Module):
     weight: jax.Array
 
@@ -357,6 +371,13 @@ def test_any_module_is_fitted_and_loaded_again(tmp_path):
     x[0, 0] += 1
     with pytest.raises(ValueError, match="is about other data, or they changed"):
         fit(module, x, labels, lengths=lengths, out=tmp_path / "run", resume=True, **settings)
+
+
+def test_a_module_of_few_bits_is_fitted():
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    module = models.Plain(Pair(jnp.zeros((1, 2), jnp.bfloat16)), models.Target("numbers", 1))
+    fitted = fit(module, x, x[:, 0], epochs=20, learning_rate=0.1, progress=False)
+    assert fitted.report.test_error < 0.2 < fitted.report.test_guessing
 
 
 def test_a_run_knows_the_constants_of_its_model(tmp_path):
@@ -407,6 +428,10 @@ def test_what_does_not_fit_is_refused_by_fit():
         ({"x_test": x, "y_test": y, "lengths": [1] * 6}, "`lengths_test` must be given, as"),
         ({"x_test": x, "y_test": y, "test_share": 0.5}, "`test_share` must not be given"),
         ({"model": jnp.sum}, "`model` must be an Equinox module"),
+        ({"model": Linear(jnp.zeros(1, jnp.complex64))}, "`model`: `weight` is complex; keep"),
+        ({"model": Linear(jnp.zeros(1, jnp.float8_e4m3fn))}, "`model`: `weight` is of type float8"),
+        ({"model": Linear(jnp.zeros(1, jnp.int32))}, "`model` has no parameters"),
+        ({"model": Named({"a.b": jnp.zeros(1), "a": {"b": jnp.ones(1)}})}, "the name `p.a.b`"),
         ({"outputs": 3, "model": Linear(jnp.zeros(1))}, "`outputs` must not be given"),
         ({"lengths": [1] * 6}, "`lengths` is of sequences"),
         ({"epoch": 3, "model": Linear(jnp.zeros(1))}, "no setting `epoch`; did you mean 'epochs'"),

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from organics.files.lock import NAME as LOCK
+
 SECONDS = float(os.environ.get("ORGANICS_FUZZ_SECONDS", "8"))
 EPOCHS = 12
 
@@ -39,7 +41,7 @@ def start(folder):
 def left(folder):
     """All that a run leaves, except its times."""
     found = {path.name: path.read_bytes() for path in folder.iterdir()}
-    found.pop(".lock", None)  # there, and nobody's, if it was killed after its report
+    found.pop(LOCK, None)  # there, and nobody's, if it was killed after its report
     lines = [json.loads(line) for line in found["metrics.jsonl"].splitlines()]
     report = json.loads(found["report.json"])
     for document in (*lines, report):

@@ -10,6 +10,8 @@ import struct
 import subprocess
 import sys
 import warnings
+from pathlib import Path
+from unittest import mock
 
 import equinox as eqx
 import jax
@@ -23,6 +25,7 @@ from hypothesis import strategies as st
 from programs import Silent
 
 from organics import data, load_run
+from organics.files.lock import NAME as LOCK
 from organics.files.lock import alone_in
 from organics.linear_stability.spectrum import stability
 from organics.models import build
@@ -56,6 +59,7 @@ from organics.training.step import (
     metric_dtypes,
 )
 
+LEFTOVER = f".{'0123' * 8}.tmp"  # as a killed process leaves
 SMALL = TrainConfig(
     dataset="digits", layers=(6,), encoder=(16, 8), epochs=3, batch_size=450, learning_rate=0.01
 )
@@ -164,7 +168,7 @@ def by_sgd(gradient, w, memory):
 def by_adagrad(gradient, w, memory):
     gradient = gradient + 0.3 * w
     memory = memory + gradient**2
-    return gradient / (np.sqrt(memory + 1e-10)), memory
+    return gradient / (np.sqrt(memory) + 1e-10), memory
 
 
 def by_adamw(gradient, w, memory):
@@ -201,6 +205,17 @@ def test_other_optimizers_take_their_steps_at_a_rate_that_drops_after_epochs(opt
         assert learning_rate(config, 6)(t) == pytest.approx(rate)
         np.testing.assert_allclose(change, -rate * direction, rtol=1e-9)
         w = w + np.asarray(change)
+
+
+def test_adagrad_takes_whole_steps_for_small_gradients():
+    config = TrainConfig(
+        optimizer="adagrad", learning_rate=0.1, schedule="constant", weight_decay=0.0
+    )
+    optimizer = make_optimizer(config, 6)
+    w = jnp.zeros(4, jnp.float32)
+    small = jnp.array([1e-4, -1e-5, 1e-6, 1e-7], jnp.float32)
+    change, _ = optimizer.update(small, optimizer.init(w), w)
+    np.testing.assert_allclose(change, -0.1 * np.sign(small), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -396,13 +411,13 @@ def test_an_interrupted_run_resumes_to_the_same_bits(complete, tmp_path, interru
     assert len(lines(tmp_path / "run")) == 2
     with (tmp_path / "run" / "metrics.jsonl").open("a") as stream:
         stream.write('{"epoch": 3, "lo')  # a line that was being written
-    (tmp_path / "run" / ".0123.tmp").write_bytes(b"and a file")
+    (tmp_path / "run" / LEFTOVER).write_bytes(b"and a file")
     resumed = quiet(SMALL, tmp_path / "run", resume=True)
     assert lines(tmp_path / "run") == lines(folder)
     assert lines(tmp_path / "run", "steps.jsonl") == lines(folder, "steps.jsonl")
     assert same_bytes(tmp_path / "run", folder)
     assert resumed.test_loss == report.test_loss
-    assert not (tmp_path / "run" / ".0123.tmp").exists()
+    assert not (tmp_path / "run" / LEFTOVER).exists()
 
 
 def test_every_epoch_is_told_also_across_an_interruption(complete, tmp_path, interrupt_after):
@@ -615,6 +630,21 @@ def test_a_bit_of_a_checkpoint_is_passed_over_for_the_one_before(complete, copie
     assert lines(folder) == lines(complete[0]) and same_bytes(folder, complete[0])
 
 
+def test_a_copy_of_a_checkpoint_stays(tmp_path):
+    copied = []
+
+    def copy(epoch, model):
+        del model
+        if epoch == 2:
+            path = tmp_path / "checkpoint-000001.safetensors"
+            copied.append(shutil.copy(path, path.with_name("checkpoint-000001-kept.safetensors")))
+
+    quiet(dataclasses.replace(SMALL, epochs=4), tmp_path, on_epoch=copy)
+    assert Path(copied[0]).exists()
+    names = sorted(path.name for path in RunFolder.open(tmp_path).checkpoints())
+    assert names == ["checkpoint-000003.safetensors", "checkpoint-000004.safetensors"]
+
+
 def test_a_checkpoint_that_was_to_be_removed_goes_when_the_run_is_resumed(complete, copied):
     """As if the process was killed after the last checkpoint, before the first of three goes."""
     folder = copied("just before the report")
@@ -692,11 +722,24 @@ def test_more_than_memory_holds_is_refused_before_there_is_a_folder(tmp_path, mo
         with pytest.raises(ValueError, match=f"`{name}` asks for too much memory"):
             quiet(config, tmp_path / "run")
         assert not (tmp_path / "run").exists()
+    size = 4 * 10**6  # of the weights of a layer of 1,000 x 1,000
+    monkeypatch.setattr("organics.machine.memory.available", lambda: 3 * size)
+    large = TrainConfig(dataset="digits", model="mlp", layers=(1000,), encoder=(1000,), epochs=1)
+    with pytest.raises(ValueError, match="`layers` asks for too much memory"):
+        quiet(large, tmp_path / "run")
+    monkeypatch.setattr("organics.training.loop.load_task", mock.Mock(side_effect=Loaded))
+    with pytest.raises(Loaded):  # descent without momentum keeps nothing
+        quiet(dataclasses.replace(large, optimizer="sgd"), tmp_path / "run")
+    monkeypatch.undo()
     monkeypatch.setattr("organics.machine.memory.available", lambda: 10**7)
     wide = SequenceConfig(task="sdigits", units=60, batch_size=10**12)
     with pytest.raises(ValueError, match="`batch_size` asks for .* a batch of 1350 needs 0.1 GB"):
         quiet(wide, tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
+
+
+class Loaded(Exception):
+    """The work begins."""
 
 
 # --- folders, settings, files ---------------------------------------------------------------------
@@ -713,6 +756,15 @@ def test_a_folder_is_neither_overwritten_nor_mistaken(complete, tmp_path):
     assert quiet(SMALL, folder, resume=True) == report  # complete: nothing is done again
     with pytest.raises(ValueError, match="is not the folder of a run"):
         evaluate(tmp_path)
+    drafts = tmp_path / "drafts"
+    drafts.mkdir()
+    for name in (".lock", ".draft.tmp", "text"):
+        (drafts / name).write_text("kept")
+    for options, words in (({}, "is not empty"), ({"resume": True}, "is not the folder of a run")):
+        with pytest.raises(ValueError, match=words):
+            quiet(SMALL, drafts, **options)
+        assert {path.read_text() for path in drafts.iterdir()} == {"kept"}
+        assert len(list(drafts.iterdir())) == 3
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(ValueError, match="`out` must be a folder"):
@@ -740,12 +792,13 @@ def test_two_processes_do_not_train_in_one_folder(complete):
     with alone_in(folder), refused:
         quiet(SMALL, folder, resume=True)
     assert quiet(SMALL, folder, resume=True) == report
-    assert not (folder / ".lock").exists()
+    assert not (folder / LOCK).exists()
 
 
 STARTS = """
 import fcntl, os, random, sys, time
 from pathlib import Path
+from unittest import mock
 from organics.training.config import TrainConfig
 from organics.training.run_folder import RunFolder
 
@@ -876,6 +929,13 @@ def test_values_do_not_depend_on_the_order_in_memory(tmp_path, name):
     for found in loaded.values():
         assert found.dtype == native.dtype and found.shape == array.shape
         assert found.tolist() == array.tolist()
+
+
+def test_two_arrays_of_one_name_are_refused(tmp_path):
+    tree = {"a.b": jnp.zeros(2), "a": {"b": jnp.ones(2)}}
+    with pytest.raises(ValueError, match=r"two arrays have the name `a\.b`"):
+        save_tree(tmp_path / "tree.safetensors", tree)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_type_that_a_file_cannot_hold_is_refused_by_name(tmp_path):

@@ -95,9 +95,9 @@ def one_drive(drives: Any, index: int) -> Any:
 FIGURES = (".png", ".svg", ".pdf")
 
 
-def check_figure_path(out: Path | None) -> None:
+def check_figure_path(out: Path | None, option: str = "out") -> None:
     """Refuse a figure that cannot be written, before any work starts."""
-    check_outputs(() if out is None else (out,), FIGURES)
+    check_outputs(() if out is None else (out,), FIGURES, option=option)
 
 
 def check_noise(**levels: float) -> None:
@@ -114,18 +114,22 @@ def check_correlation_time(tau_f: float | None) -> None:
 
 
 def check_outputs(
-    out: tuple[Path, ...], kinds: tuple[str, ...], inputs: Iterable[Path | None] = ()
+    out: tuple[Path, ...],
+    kinds: tuple[str, ...],
+    inputs: Iterable[Path | None] = (),
+    option: str = "out",
 ) -> None:
     """Refuse files that cannot be written, or that are inputs, before any work starts."""
     read = {path.resolve() for path in inputs if path is not None}
     for path in out:
         if path.suffix.lower() not in kinds:
             *most, last = kinds
-            raise ValueError(f"`out` must end in {', '.join(most)} or {last}, not {str(path)!r}.")
+            endings = f"{', '.join(most)} or {last}"
+            raise ValueError(f"`{option}` must end in {endings}, not {str(path)!r}.")
         if not path.parent.is_dir():
-            raise ValueError(f"`out`: the folder {str(path.parent)!r} does not exist.")
+            raise ValueError(f"`{option}`: the folder {str(path.parent)!r} does not exist.")
         if path.resolve() in read:
-            raise ValueError(f"`out` must not be an input of the command, {str(path)!r}.")
+            raise ValueError(f"`{option}` must not be an input of the command, {str(path)!r}.")
 
 
 def certificate_evidence(point: "OperatingPoint", linear: Any = None) -> dict[str, Any]:

@@ -194,7 +194,7 @@ def _train_task(task: Any, options: _Options) -> Answer | None:
     from organics.cli.circuits import check_figure_path
     from organics.training.loop import run
 
-    check_figure_path(options.figure)
+    check_figure_path(options.figure, "figure")
     sharing = options.sharing
     out = Path("runs") / task.config.name if options.out is None else options.out
     with only_answers_on_standard_output(sharing.coordinator is not None):

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-LEFTOVERS = ".*.tmp"
+LEFTOVERS = f".{'[0-9a-f]' * 32}.tmp"
 """Pattern of the temporary files that a killed process leaves behind."""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from organics.files.atomic import naming
 
-NAME = ".lock"
+NAME = ".organics.lock"
 """Name of the lock file. The file alone does not mean that the folder is locked."""
 
 

@@ -37,8 +37,8 @@ def save_tree(path: Path, tree: PyTree, notes: dict[str, Any] | None = None) -> 
     """Write the arrays of `tree` (JAX or NumPy), named by their path in it, and `notes` (JSON
     values). The memory layout of arrays does not matter. Returns the check sum.
 
-    Raises `ValueError`, naming the array, for a type that the file format lacks, and `OSError`,
-    naming the file, if it cannot be written.
+    Raises `ValueError`, naming the array, for a type that the file format lacks, or if two have one
+    name, and `OSError`, naming the file, if it cannot be written.
     """
     arrays = {name: _in_order(name, leaf) for name, leaf in _named_arrays(tree)}
     notes = notes or {}
@@ -47,6 +47,12 @@ def save_tree(path: Path, tree: PyTree, notes: dict[str, Any] | None = None) -> 
     data = safetensors.numpy.save(arrays, {_ENTRY: json.dumps({_NOTES: notes, _SUM: total})})
     write_atomically(path, data)
     return total
+
+
+def require_storable(tree: PyTree) -> None:
+    """Refuse a tree that `save_tree` does, before there is anything to lose."""
+    for name, leaf in _named_arrays(tree):
+        _require_type(name, leaf.dtype)
 
 
 def load_tree(path: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
@@ -111,9 +117,13 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], str]
 def _in_order(name: str, leaf: Any) -> np.ndarray:
     """The array as stored in a file: row-major, in the byte order of this machine."""
     array = np.asarray(leaf, order="C")
-    if array.dtype.name not in _TYPES.values():
-        raise ValueError(f"`{name}` is of type {array.dtype}, which a file cannot hold.")
+    _require_type(name, array.dtype)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _require_type(name: str, dtype: Any) -> None:
+    if dtype.name not in _TYPES.values():
+        raise ValueError(f"`{name}` is of type {dtype}, which a file cannot hold.")
 
 
 def _sum_of(arrays: dict[str, np.ndarray], notes: dict[str, Any]) -> str:
@@ -137,7 +147,12 @@ def _draw_starts(stored: dict[str, Any], expected: dict[str, Any]) -> None:
 
 def _named_arrays(tree: PyTree) -> list[tuple[str, Any]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [(_name(where), leaf) for where, leaf in leaves if _is_array(leaf)]
+    found = [(_name(where), leaf) for where, leaf in leaves if _is_array(leaf)]
+    names = [name for name, _ in found]
+    if len(set(names)) < len(names):
+        double = next(name for i, name in enumerate(names) if name in names[:i])
+        raise ValueError(f"two arrays have the name `{double}`: a file could hold only one.")
+    return found
 
 
 def _name(where) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
@@ -17,6 +19,7 @@ from organics.data.own.preparation import Preparation
 from organics.models import Model, Plain, Predictor, SequenceClassifier, Target
 from organics.names import ReadAt, TargetKind
 from organics.nn.protocols import SequenceLayer
+from organics.training.checkpoint import require_storable
 from organics.training.choices import chosen_for, facts_of, require_no_share, with_settings
 from organics.training.config import AnyConfig, GivenConfig
 from organics.training.constants import constants
@@ -191,6 +194,7 @@ def fit(
     """
     if not isinstance(model, eqx.Module):
         raise ValueError(f"`model` must be an Equinox module, not {model!r:.100}.")
+    _require_trainable(model)
     test = None
     if x_test is not None or y_test is not None:
         if x_test is None or y_test is None:
@@ -235,6 +239,21 @@ def _as_model(model: Any, target: Target, seed: int) -> Predictor:
         kind = np.dtype(floating_dtype(model)).type
         return SequenceClassifier(model, target=target, key=jr.key(seed), dtype=kind)
     return Plain(model, target)
+
+
+def _require_trainable(model: eqx.Module) -> None:
+    """Refuse parameters that cannot be trained or kept."""
+    try:
+        require_storable(model)
+    except ValueError as error:
+        raise ValueError(f"`model`: {error}") from None
+    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(model, eqx.is_inexact_array))
+    if not leaves:
+        raise ValueError("`model` has no parameters: no array in it is of floating-point numbers.")
+    for where, leaf in leaves:
+        if jnp.iscomplexobj(leaf):
+            name = jax.tree_util.keystr(where, simple=True, separator=".")
+            raise ValueError(f"`model`: `{name}` is complex; keep its real and imaginary parts.")
 
 
 def _require_alike(model: Any, config: GivenConfig, path: Path) -> None:

@@ -367,6 +367,7 @@ class _Run:
             document = None if prepared is None else prepared.to_document()
             folder.save_model(state.evaluated, self.done, document)
         step = int(state.step)
+        record = {name: np.asarray(values, np.float64) for name, values in record.items()}
         means = {
             name: float(np.average(values, weights=weights))
             for name, values in record.items()

@@ -11,13 +11,15 @@ _MOST_STEPS = 2**31 - 1  # the step is a whole number of 32 bits
 
 
 def require_room_for_model(task: Task) -> None:
-    """Refuse a model if its parameters, their gradient and Adam's two moments do not fit into
-    memory.
+    """Refuse a model if its parameters, their gradient and what the optimizer keeps of it do not
+    fit into memory.
 
     Raises `ValueError`, naming the setting, without allocating anything of that size.
     """
     model = eqx.filter_eval_shape(task.build)
-    copies = 4 if task.config.averaging == 0 else 5
+    config = task.config
+    moments = {"sgd": int(config.momentum > 0), "adagrad": 1}.get(config.optimizer, 2)
+    copies = 2 + moments + (config.averaging > 0)
     size, name = copies * bytes_of(model), task.setting_of_size(model)
     require_memory(size, name, "a model of this size in training")
 

@@ -47,6 +47,7 @@ from organics.training.report import Report
 
 _CONFIG, _MODEL, _REPORT = "config.json", "model.safetensors", "report.json"
 _PREPARATION = "preparation"  # in the notes of the model
+_CHECKPOINTS = f"checkpoint-{'[0-9]' * 6}.safetensors"
 _CHECKPOINTS_KEPT = 2
 _MOST_BYTES = 2**20  # of settings or of a report
 
@@ -95,6 +96,10 @@ class RunFolder:
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise ValueError(f"`out` must be a folder; {path} is a file.")
+        if path.exists() and _CONFIG not in (files := _files(path)) and files:
+            if resume:
+                cls.open(path)
+            raise _not_empty(path)  # before anything there is touched
         with ExitStack() as stack:
             try:
                 stack.enter_context(alone_in(path))
@@ -105,7 +110,7 @@ class RunFolder:
             try:
                 yield folder
             finally:
-                if folder._files() == {_CONFIG}:
+                if _files(path) == {_CONFIG}:
                     (path / _CONFIG).unlink()
 
     @classmethod
@@ -119,14 +124,12 @@ class RunFolder:
         path = new.path
         with naming(path, "make"):
             path.mkdir(parents=True, exist_ok=True)
-        if not new._files():
+        if not _files(path):
             text = json.dumps(sealed(json.loads(config.to_json())), indent=2) + "\n"
             write_atomically(path / _CONFIG, text.encode())
             return new
         if not resume:
-            raise ValueError(
-                f"`out`: the folder {path} is not empty. Resume the run in it, or name another."
-            )
+            raise _not_empty(path)
         begun = cls.open(path)
         differing = config.differing(begun.config)
         if now_and_then := differing.get("data_sha256"):
@@ -215,7 +218,7 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """The existing checkpoints, oldest first."""
-        return sorted(self.path.glob("checkpoint-*.safetensors"))
+        return sorted(self.path.glob(_CHECKPOINTS))
 
     def save_model(
         self, model: PyTree, epoch: int, preparation: dict[str, Any] | None = None
@@ -330,10 +333,17 @@ class RunFolder:
     def _sum_of_model(self) -> str:
         return read_arrays(self.path / _MODEL)[2]
 
-    def _files(self) -> set[str]:
-        """The names of the files, without temporary ones."""
-        passing = {path.name for path in self.path.glob(LEFTOVERS)} | {LOCK}
-        return {path.name for path in self.path.iterdir()} - passing
-
     def _checkpoint(self, epoch: int) -> Path:
         return self.path / f"checkpoint-{epoch:06d}.safetensors"
+
+
+def _files(folder: Path) -> set[str]:
+    """The names of the files, without temporary ones."""
+    passing = {path.name for path in folder.glob(LEFTOVERS)} | {LOCK}
+    return {path.name for path in folder.iterdir()} - passing
+
+
+def _not_empty(folder: Path) -> ValueError:
+    return ValueError(
+        f"`out`: the folder {folder} is not empty. Resume the run in it, or name another."
+    )

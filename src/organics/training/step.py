@@ -169,8 +169,8 @@ def _optimizer(
         steps = optax.adam(rate)
     elif name == "sgd":
         steps = optax.sgd(rate, momentum or None)
-    else:  # as its authors and PyTorch have it, from no gradients seen
-        steps = optax.adagrad(rate, initial_accumulator_value=0.0, eps=1e-10)
+    else:  # as its authors and PyTorch have it, from no gradients seen; here `eps` is in the root
+        steps = optax.adagrad(rate, initial_accumulator_value=0.0, eps=1e-20)
     return optax.chain(*clip, optax.add_decayed_weights(decay), steps)
 
 
