@@ -14,7 +14,7 @@ import pytest
 from benchmarks.tasks import TASKS as ENVIRONMENTS
 
 from organics.cli import run
-from organics.data.tasks import Marks, Stream, Task, batch, build, cognitive
+from organics.data.tasks import Marks, Stream, Task, batch, build, laboratory
 from organics.data.tasks.catalog import TASKS
 from organics.models import Target, build_sequence
 from organics.training import SequenceConfig, TaskConfig, TaskReport, evaluate, train
@@ -442,7 +442,7 @@ def test_runs_of_equal_steps_add_up_to_the_product_with_patterns(name, monkeypat
     task = build(name)
     found = []
     for least in (0, 10**9):  # always in runs, never
-        monkeypatch.setattr(cognitive, "_MANY_ENTRIES", least)
+        monkeypatch.setattr(laboratory, "_MANY_ENTRIES", least)
         found.append(jax.jit(lambda key: task.trial(key, np.float64).inputs)(jr.key(1)))
     np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-12)
     assert np.ptp(found[0]) > 0.5

@@ -6,24 +6,25 @@ from typing import Any
 
 from organics.arguments import require_among, require_flag
 from organics.data.tasks.algorithmic import Adding, Copy, FlipFlop
-from organics.data.tasks.cognitive import (
+from organics.data.tasks.constant import WithConstant
+from organics.data.tasks.deciding import (
     AntiReach,
     ContextDecision,
     DelayedDecision,
-    DualMatch,
     GoNoGo,
-    IntervalDiscrimination,
-    MatchToCategory,
-    MatchToSample,
     Multisensory,
-    PairedAssociation,
-    Parametric,
     PerceptualDecision,
     PulseDecision,
-    ReadySetGo,
 )
-from organics.data.tasks.constant import WithConstant
+from organics.data.tasks.matching import (
+    DualMatch,
+    MatchToCategory,
+    MatchToSample,
+    PairedAssociation,
+    Parametric,
+)
 from organics.data.tasks.task import Task
+from organics.data.tasks.timing import IntervalDiscrimination, ReadySetGo
 from organics.names import MadeTaskName
 
 _KINDS: tuple[Any, ...] = (
