@@ -51,6 +51,7 @@ FIRST_ONES = {
     "psmnist-lipschitz-128-seed0": (474, 0.153253),
     "psmnist-cornn-128-seed0": (460, 0.265017),
     "psmnist-lstm-128-seed0": (452, 0.385015),
+    "smnist-lstm-128-seed0": (191, 1.659946),
     "smnist-rows-pad1000-cornn-32-seed0": (364, 0.749874),
     "smnist-rows-pad1000-organics-32-seed0": (475, 0.172609),
     "psmnist14-antisymmetric-64-seed0": (421, 0.506841),
