@@ -144,6 +144,9 @@ def test_networks_of_tasks_have_the_score_that_their_report_says(folder, monkeyp
 
 @pytest.mark.parametrize("path", sorted(RESULTS.rglob("*.json")), ids=_name)
 def test_every_result_says_how_it_was_made(path):
+    if path.name.endswith(".diverged.json"):
+        assert {"config", "versions", "platform"} <= json.loads(path.read_text()).keys()
+        return
     if "trained" in path.parts:
         assert (path.parent / "config.json").exists()
         return

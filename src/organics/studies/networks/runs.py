@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from organics.files.atomic import read_whole, write_atomically
 from organics.files.documents import parse_object, sealed, unsealed
+from organics.machine.provenance import system, versions
 from organics.training import Diverged, NumbersReport, Report, SequenceConfig, train
 from organics.training.config import AnyConfig, read_config
 from organics.training.run_folder import NoRun, RunFolder
@@ -76,7 +77,8 @@ def run(setting: SequenceConfig, folder: Path) -> Run:
     try:
         return Run(setting, folder, train(setting, folder, resume=True, progress=False), None)
     except Diverged as error:
-        document = {"config": json.loads(setting.to_json()), "step": error.step}
+        made = {"versions": versions(), "platform": system()}
+        document = {"config": json.loads(setting.to_json()), "step": error.step, **made}
         folder.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(sealed(document), indent=2) + "\n"
         write_atomically(_record(folder), text.encode())
