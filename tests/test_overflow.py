@@ -40,6 +40,33 @@ def test_a_frozen_value_above_one_makes_a_grow_without_bound():
     assert not np.isfinite(state[0].a)
 
 
+def test_without_rectification_learned_time_constants_and_a_unit_drive_are_not_enough():
+    """The gate of b0 closes, `a` falls, y adds up its drive past `W y^2 = 1`, and `a` explodes."""
+    x = jnp.zeros((60, 2), np.float32).at[:, 1].set(1).at[20:, 0].set(1)
+    largest = {}
+    for rectified in (False, True):
+        layer = ORGaNICs(
+            2, 1, key=jr.key(0), recurrent="identity", drive="unit", rectified=rectified,
+            dt_tau_max_y=1.0, dt_tau_max_a=1.0, dt_tau_max_gates=1.0, dtype="float32",
+            backend="scan",
+        )  # fmt: skip
+        cell = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), layer.cells[0])
+        set_by_hand = {
+            "W_zx": [[1.0, 0.0]], "W_b0x": [[0.0, -20.0]], "W_bx": [[0.0, 20.0]],
+            "raw_rates": [[20.0]] * 4,
+        }  # fmt: skip
+        cell = eqx.tree_at(
+            lambda c: [getattr(c, name) for name in set_by_hand],
+            cell,
+            [jnp.array(value, np.float32) for value in set_by_hand.values()],
+        )
+        start = (CellState(*(jnp.full(1, v, np.float32) for v in (0.0, 1.0, 1.0, 0.5))),)
+        layer = eqx.tree_at(lambda la: la.cells, layer, (cell,))
+        y, _ = eqx.filter_jit(lambda la, x, s: la(x, s))(layer, x, start)
+        largest[rectified] = float(np.abs(np.asarray(y)).max())
+    assert not np.isfinite(largest[False]) and largest[True] < 20
+
+
 def test_a_neuron_that_freezes_as_a_whole_keeps_its_state():
     """The same weights, but `a` freezes with y, so that it cannot grow; b0 and b neither."""
     layer, start = frozen(1.1, kind="modulated-together")

@@ -410,7 +410,7 @@ OURS: tuple[Target, ...] = (
         name="overflow",
         title="Gradients that overflow",
         claim="With a unit drive, identity or semidefinite `W_r` and step sizes of at most 1, no "
-        "gradient overflows, whatever the initial weights and rates.",
+        "gradient overflows at random initial weights and rates.",
         source=_OURS,
         minutes=10.0,
         room="ours",
