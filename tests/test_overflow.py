@@ -51,14 +51,11 @@ def test_without_rectification_learned_time_constants_and_a_unit_drive_are_not_e
             backend="scan",
         )  # fmt: skip
         cell = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), layer.cells[0])
-        set_by_hand = {
-            "W_zx": [[1.0, 0.0]], "W_b0x": [[0.0, -20.0]], "W_bx": [[0.0, 20.0]],
-            "raw_rates": [[20.0]] * 4,
-        }  # fmt: skip
+        by_hand = [[1.0, 0.0]], [[0.0, -20.0]], [[0.0, 20.0]], [[20.0]] * 4
         cell = eqx.tree_at(
-            lambda c: [getattr(c, name) for name in set_by_hand],
+            lambda c: (c.W_zx, c.W_b0x, c.W_bx, c.raw_rates),
             cell,
-            [jnp.array(value, np.float32) for value in set_by_hand.values()],
+            [jnp.array(value, np.float32) for value in by_hand],
         )
         start = (CellState(*(jnp.full(1, v, np.float32) for v in (0.0, 1.0, 1.0, 0.5))),)
         layer = eqx.tree_at(lambda la: la.cells, layer, (cell,))

@@ -43,10 +43,11 @@ class Certificate(NamedTuple):
         kind: "diagonal Lyapunov" is a proof (up to rounding) from the structure of circuits with
             identity recurrence; "one pool" is a proof (up to rounding) for the principal state of a
             circuit with a symmetric `W_r` whose neurons share one pool of equal weights, `b0 sigma`
-            and time constants, also that it is the only such state; "spectral" is only the computed eigenvalues: for a general `W_r` no other
-            certificate is known. Of a hierarchy, "area by area" is the proof for each
-            area, where feedback has no effect; "small gain" says that no loop between areas
-            amplifies a fluctuation of any frequency, by numbers without rounding bounds.
+            and time constants, also that it is the only such state; "spectral" is only the computed
+            eigenvalues: for a general `W_r` no other certificate is known. Of a hierarchy, "area by
+            area" is the proof for each area, where feedback has no effect; "small gain" says that
+            no loop between areas amplifies a fluctuation of any frequency, by numbers without
+            rounding bounds.
         holds: whether every check below passed.
         spectral_abscissa: largest real part of the Jacobian's eigenvalues, in 1/ms.
         residual: of the steady state, see `SteadyState`.
