@@ -22,7 +22,7 @@ from organics.files.plain import as_plain
 from organics.fitting import comparison, profile
 from organics.fitting.comparison import compare
 from organics.fitting.fit import _unusable, fit
-from organics.fitting.identifiability import identify
+from organics.fitting.identifiability import _units, identify
 from organics.fitting.likelihood import Predicted, residuals
 from organics.fitting.model import AtRest, circuit_of, linear_response, noise_of
 from organics.fitting.parameters import Entry, half, unhalf
@@ -501,6 +501,11 @@ def test_fixed_bounded_and_tied_numbers_stay_so():
         ({"fixed": {"W": [1.0, 2.0]}}, r"`fixed` must give 'W' one number or shape \(1, 1\)"),
         ({"fixed": {"W_r": 0.5}}, "`fixed` must not name 'W_r', which is I"),
         ({"recurrence": "half", "ties": ("W_r",)}, "`ties` must not name 'W_r', as"),
+        ({"bounds": {"sigma": (1.0, 2.0, 3.0)}}, "`bounds` of 'sigma' must be two numbers"),
+        ({"bounds": {"sigma": 1.0}}, "`bounds` of 'sigma' must be two numbers, not 1.0"),
+        ({"fixed": {"sigma": "a"}}, "`fixed` must give 'sigma' numbers, not 'a'"),
+        ({"seed": -1}, "`seed` must be at least 0"),
+        ({"seed": 1.5}, "`seed` must be a whole number"),
         ({"level": 1.0}, "`level` must be a number in"),
         ({"starts": 0}, "`starts` must be at least 1"),
         ({"recurrence": "half", "guess": {"W_r": 3.0}}, r"`W_r` must be \(I \+ K\) / 2"),
@@ -511,6 +516,46 @@ def test_bad_arguments_are_refused_by_name(without_type_checks, options, said):
     z = np.array([0.1, 0.4])
     with pytest.raises(ValueError, match=said):
         fit(steady(z, z, 0.01), **options)
+
+
+def test_a_fitted_circuit_is_in_the_type_that_jax_is_set_to():
+    z = np.array([0.05, 0.1, 0.2, 0.4, 0.8])
+    y = z / np.sqrt(0.04 + 0.5 * z**2)
+    for wide in (True, False):
+        with jax.enable_x64(wide):
+            found = fit(steady(z, y, 0.01), starts=1)
+            kind = np.float64 if wide else np.float32
+            assert {leaf.dtype for leaf in jax.tree.leaves((found.circuit, found.noise))} == {
+                np.dtype(kind)
+            }
+            assert steady_state(found.circuit, jnp.array([0.4], kind)).converged
+
+
+def test_a_tie_of_a_bounded_number_and_one_that_is_not_is_refused():
+    """Also where the bounds are the limits that numbers without bounds are stored with."""
+    bounds = {"W_r[1,2]": (0.0, 1.0)}
+    given = {"fixed": {}, "ties": ("W_r[1,2]+W_r[2,1]",), "guess": {}, "bounds": bounds}
+    with pytest.raises(ValueError, match="`ties` must be of numbers with the same bounds"):
+        layout_of(recorded(), "free", **given)
+
+
+@pytest.mark.parametrize("quantity", ["y", "rate", "lfp"])
+def test_what_the_unit_of_y_leaves_is_what_is_said(quantity):
+    """The words of the direction, evaluated along it."""
+    arrays = {name: np.array([1.3, 0.7]) for name in ("b", "noise_y")}
+    arrays |= {"W": np.array([[1.0, 2.0], [3.0, 4.0]]), "W_r": np.array([[0.5, 0.2], [0.1, 0.4]])}
+    channel = Channel(quantity, -1 if quantity == "lfp" else 0, False)
+    _, words, change = _units(0, arrays, (channel,))
+    assert "W_ij b_j^2" in words and "noise_y / b" in words and "W_r_ij b_j / b_i" in words
+    of = lambda group, *index: change(group, index)  # noqa: E731  # of logarithms
+    for i in range(2):
+        assert of("noise_y", i) == of("b", i)
+        for j in range(2):
+            assert of("W", i, j) + 2 * of("b", j) == 0
+            relative = of("W_r", i, j) / arrays["W_r"][i, j]
+            assert relative + of("b", j) - of("b", i) == pytest.approx(0)
+    if quantity != "lfp":
+        assert of("gain", 0) + (2 if quantity == "rate" else 1) * of("b", 0) == 0
 
 
 def test_responses_in_time_are_those_of_scipy():

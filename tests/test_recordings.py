@@ -375,6 +375,42 @@ def test_a_recording_refuses_what_is_not_finite_or_goes_back():
             Recording(**rest, **({"mean": blank, "error": blank} | wrong))
 
 
+def test_a_recording_refuses_indices_and_shapes_that_do_not_fit(without_type_checks):
+    del without_type_checks
+    good = {
+        "neurons": ("1", "2"), "stimuli": ("a", "b", "c"), "drives": np.ones((3, 2)),
+        "channels": (Channel("y", 0),), "mean": np.ones((3, 1)), "error": np.ones((3, 1)),
+    }  # fmt: skip
+    times = np.arange(4.0)
+
+    def course(stimulus=0, channel=0, shape=(1, 4, 1)):
+        return TimeCourses(np.array([stimulus]), (channel,), times, np.ones(shape), np.ones(shape))
+
+    def spectra(interval=2.0, frequencies=(0.05, 0.1)):
+        cross = np.ones((1, 2, 1, 1), complex)
+        return CrossSpectra(
+            np.array([0]), (0,), np.array(frequencies), cross, np.array([9]), interval
+        )
+
+    Recording(**good, courses=(course(),), spectra=(spectra(), spectra(None, (5.0, 9.0))))
+    for wrong, said in (
+        ({"drives": np.ones((2, 2))}, r"`drives` must have shape \(3, 2\), not \(2, 2\)"),
+        ({"drives": np.ones((3, 1))}, r"`drives` must have shape \(3, 2\)"),
+        ({"error": np.ones((3, 2))}, r"`error` must have shape \(3, 1\)"),
+        ({"channels": (Channel("foo", 0),)}, "`channels` must be one of 'y'"),
+        ({"channels": (Channel("y", 2),)}, "`channels` must be indices of the 2 neurons, from 0, "),
+        ({"channels": (Channel("y", -1),)}, "`channels` must be indices of the 2 neurons"),
+        ({"courses": (course(stimulus=3),)}, "`stimuli` must be indices of the 3 stimuli, from 0"),
+        ({"courses": (course(channel=1),)}, "`channels` must be indices of the 1 channels"),
+        ({"courses": (course(shape=(1, 4, 2)),)}, r"`mean` must have shape \(1, 4, 1\)"),
+        ({"spectra": (spectra(0.0),)}, "`interval` must be > 0"),
+        ({"spectra": (spectra(-2.0),)}, "`interval` must be > 0"),
+        ({"spectra": (spectra(2.0, (0.1, 0.25)),)}, "`frequencies` must be below 0.25 kHz, half"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Recording(**(good | wrong))
+
+
 def test_a_silent_neuron_is_named(files):
     rows = responses(np.random.default_rng(0))
     rows += [row.replace("V1a", "dead").replace("s1", "s2") for row in rows]

@@ -49,6 +49,14 @@ def test_identity_recurrence_has_the_naka_rushton_function_with_exponent_2():
     assert np.isnan(fitted.exponent[2:]).all() and (known.r_max[2:] == 0).all()
 
 
+@pytest.mark.parametrize("scale", [1e20, 1e-25])
+def test_drives_whose_square_float32_does_not_hold_have_a_contrast_response(scale):
+    circuit = Circuit(W=np.ones((2, 2), np.float32), b=1.0, b0=1.0, sigma=0.5, tau_y=1.0, tau_a=1.0)
+    found = responses.naka_rushton(circuit, np.full(2, scale, np.float32))
+    np.testing.assert_allclose(found.r_max, 0.5, rtol=1e-6)
+    np.testing.assert_allclose(found.c50 * scale, 0.5 / np.sqrt(2), rtol=1e-6)
+
+
 def test_a_mask_shifts_c50_alone():
     """Theory 21.1: `c50^2 + m^2 (W b^2 h^2) / (W b^2 g^2)`."""
     c = circuit()
@@ -168,6 +176,13 @@ def test_figures_show_points_and_fits():
     points, line = figure.axes[0].get_lines()
     np.testing.assert_allclose(np.asarray(points.get_xdata()), 100 * CONTRASTS)
     np.testing.assert_allclose(np.asarray(line.get_ydata())[-1], found.rates[-1, 0], rtol=1e-9)
+    W = np.array([[1.0, 1.0], [0.0, 0.0]])  # the second neuron has no pool
+    alone = Circuit(W=W, b=1.0, b0=1.0, sigma=0.5, tau_y=1.0, tau_a=1.0)
+    found, fits = (f(alone, np.ones(2), *more) for f, more in (
+        (responses.contrast_response, (CONTRASTS,)), (responses.naka_rushton, ())
+    ))  # fmt: skip
+    assert np.isinf(fits.r_max[1])
+    assert len(responses.draw_contrast([found], [fits]).axes[0].get_lines()) == 2
     rhythm = responses.Rhythm(CONTRASTS, 10 * CONTRASTS, CONTRASTS)
     assert len(responses.draw_rhythm(rhythm).axes[0].get_lines()) == 1
 
@@ -230,6 +245,7 @@ def test_figures_show_points_and_fits():
             "`r_max` must be finite",
         ),
         (lambda: responses.onset_response(circuit(), STIMULUS, -1.0), "`duration` must be > 0"),
+        (lambda: responses.with_gain(circuit(), 1e308 * 1e3**0.5), "`factor` must"),
         (
             lambda: responses.gamma_peak(circuit(), STIMULUS, CONTRASTS, Noise(1.0), low=300.0),
             "`high` must be above",

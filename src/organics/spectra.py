@@ -159,6 +159,8 @@ def welch(
         raise ValueError("`trajectory` must be sampled at equal intervals, the same in all trials.")
     x = x.reshape(-1, *x.shape[-2:]).swapaxes(1, 2)[:, :, int(np.searchsorted(t, t[0] + discard)) :]
     length = x.shape[-1]
+    if length < 2:
+        raise ValueError(f"`discard` must leave two samples or more, not {length}.")
     size = length // 15 if nperseg is None else nperseg
     require_whole("nperseg", size, 0)
     if not 2 <= size <= length:

@@ -65,7 +65,7 @@ class Fit:
     """A fitted circuit, and how far the data determine it.
 
     Attributes
-        circuit, noise: with the estimates as their parameters.
+        circuit, noise: with the estimates as their parameters, in the type that JAX is set to.
         estimates: of all parameters, see `Estimate`.
         undetermined: directions along which no response changes, see
             `organics.fitting.Direction`.
@@ -180,6 +180,7 @@ def fit(
         Failed: if one has, but its spectra are singular or its time courses cannot be followed.
     """
     require_whole("starts", starts)
+    require_whole("seed", seed, 0)
     require_flag("rectified", rectified)
     if not isinstance(level, float) or not 0 < level < 1:
         raise ValueError(f"`level` must be a number in (0, 1), not {level!r}.")
@@ -194,7 +195,12 @@ def fit(
         if not problem.model.parameters.free:
             raise ValueError("`fixed` must leave something to be fitted.")
         found, agreeing = _best(problem, recording, starts, seed)
-        return _concluded(recording, problem, found, (agreeing, starts), level)
+        result = _concluded(recording, problem, found, (agreeing, starts), level)
+    # in the precision that JAX is set to, as those of a caller are
+    circuit, noise = jax.tree.map(
+        lambda leaf: jnp.asarray(np.asarray(leaf)), (result.circuit, result.noise)
+    )
+    return replace(result, circuit=circuit, noise=noise)
 
 
 def _require_no_kinks(recording: Recording, recurrence: FittedRecurrence) -> None:

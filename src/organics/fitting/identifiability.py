@@ -218,7 +218,7 @@ def _units(i: int, arrays: dict, channels):
 
     return (
         "unit of y",
-        "gain b, W / b^2, gain noise_y, in the units of the recording",
+        "gain b (of rates gain b^2), W_ij b_j^2, W_r_ij b_j / b_i, noise_y / b",
         change,
     )
 

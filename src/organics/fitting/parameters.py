@@ -168,7 +168,8 @@ def parameters(
             raise ValueError(f"`fixed` must give {name!r} a value in its domain, not {value!r}.")
         values[at], free[at] = given, False
     low, high = np.full(len(entries), -np.inf), np.full(len(entries), np.inf)
-    for name, (lowest, highest) in bounds.items():
+    for name, pair in bounds.items():
+        lowest, highest = _pair(name, pair)
         at = [i for i in _matching("bounds", name, entries) if free[i]]
         if not at:
             raise ValueError(
@@ -191,7 +192,7 @@ def parameters(
     low, high = np.where(bounded, low, 0), np.where(bounded, high, 1)
     share = np.clip((coordinates - low) / (high - low), 0.02, 0.98)
     base = np.where(bounded, np.log(share / (1 - share)), coordinates)
-    spread = _spread(entries, free, _tied(ties, entries, free, positive, low, high))
+    spread = _spread(entries, free, _tied(ties, entries, free, bounded, positive, low, high))
     base = np.where(free & (spread.sum(axis=1) > 0), _common(base, spread), base)
     as_array = lambda x: jnp.asarray(x, float)  # noqa: E731
     return Parameters(
@@ -219,9 +220,20 @@ def _require_no_recurrence(recurrence: FittedRecurrence, **names: Iterable[str])
                 raise ValueError(f"`{argument}` must not name {name!r}, {why[recurrence]}.")
 
 
+def _pair(name: str, given: Any) -> tuple[float, float]:
+    try:
+        lowest, highest = map(float, given)
+    except (TypeError, ValueError):
+        raise ValueError(f"`bounds` of {name!r} must be two numbers, not {given!r}.") from None
+    return lowest, highest
+
+
 def broadcast(argument: str, name: str, value: Any, shape: tuple) -> np.ndarray:
     """A value for each number of an array. Raises `ValueError` if the shapes differ."""
-    given = np.asarray(value, float)
+    try:
+        given = np.asarray(value, float)
+    except (TypeError, ValueError):
+        raise ValueError(f"`{argument}` must give {name!r} numbers, not {value!r}.") from None
     if given.shape not in ((), shape):
         raise ValueError(
             f"`{argument}` must give {name!r} one number or shape {shape}, not {given.shape}."
@@ -246,13 +258,13 @@ def _matching(argument: str, name: str, entries: Sequence[Entry]) -> list[int]:
     return found
 
 
-def _tied(ties, entries, free, positive, low, high) -> Iterator[list[int]]:
+def _tied(ties, entries, free, *kinds) -> Iterator[list[int]]:
     """The indices of the entries of each tie."""
     for tie in ties:
         at = sorted({i for name in re.split(r"\+", tie) for i in _matching("ties", name, entries)})
         if not all(free[i] for i in at):
             raise ValueError(f"`ties` must not name fixed numbers, as {tie!r} does.")
-        alike = {(bool(positive[i]), float(low[i]), float(high[i])) for i in at}
+        alike = {tuple(float(kind[i]) for kind in kinds) for i in at}
         if len(alike) > 1:
             raise ValueError(f"`ties` must be of numbers with the same bounds, not {tie!r}.")
         yield at

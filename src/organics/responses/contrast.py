@@ -152,18 +152,21 @@ def naka_rushton(circuit: Circuit, z: 'Float[ArrayLike, " n"]') -> NakaRushton:
         )
     d = np.asarray(circuit.b * as_drive(circuit, z), float)
     d = np.maximum(d, 0) if circuit.rectified else d
+    scale = np.abs(d).max() or 1.0  # whose square the circuit's type may not hold
+    d = d / scale
     pooled = np.asarray(circuit.pool.apply(jnp.asarray(d**2, circuit.dtype)), float)
     driven = np.maximum(d, 0) ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
         r_max = np.where(driven > 0, driven / pooled, 0)
-        c50 = np.asarray(circuit.b0 * circuit.sigma, float) / np.sqrt(pooled)
+        c50 = np.asarray(circuit.b0 * circuit.sigma, float) / np.sqrt(pooled) / scale
     return NakaRushton(r_max, c50, np.full(len(d), 2.0), np.zeros(len(d)))
 
 
 def fit_naka_rushton(
     contrasts: 'Float[ArrayLike, " c"]', rates: 'Float[ArrayLike, "c m"]'
 ) -> NakaRushton:
-    """The Naka-Rushton function nearest to each neuron's rates, by least squares.
+    """The Naka-Rushton function nearest to each neuron's rates, by least squares from three starts;
+    of rates that jump, it may be the nearest only among similar ones.
 
     Only contrasts above 0 are fitted and count in `error`: at 0 the function is 0. NaN for a neuron
     that does not respond to any of them.
@@ -182,7 +185,8 @@ def fit_naka_rushton(
         raise ValueError(
             f"`contrasts` must be {_LEAST} or more different ones above 0, not {contrast}."
         )
-    return NakaRushton(*np.array([_nearest(contrast, column) for column in r.T]).T)
+    found = [_nearest(contrast, column) for column in r.T]
+    return NakaRushton(*np.reshape(found, (-1, len(NakaRushton._fields))).T)
 
 
 def _nearest(contrast: np.ndarray, r: np.ndarray) -> tuple[float, float, float, float]:

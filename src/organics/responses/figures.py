@@ -40,7 +40,8 @@ def draw_contrast(
         fit = fits[k] if k < len(fits) else None
         if fit is not None:
             fine = np.geomspace(contrast[shown].min(), contrast[shown].max(), 100)
-            axes.plot(100 * fine, fit(fine)[:, neuron], color=colour)
+            alone = NakaRushton(*(np.asarray(values)[[neuron]] for values in fit))
+            axes.plot(100 * fine, alone(fine)[:, 0], color=colour)
     axes.set(xscale="log", xlabel="contrast (%)", ylabel="firing rate (relative)")
     if labels:
         axes.legend()

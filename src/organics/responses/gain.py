@@ -6,9 +6,10 @@ from typing import NamedTuple, TypeVar
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float
 
-from organics.arguments import require_positive, require_whole
+from organics.arguments import is_positive, require_positive, require_whole
 from organics.circuit.areas import Areas
 from organics.responses.contrast import NakaRushton
 
@@ -62,6 +63,8 @@ def with_gain(
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"`neurons` must be different ones, not {list(chosen)}.")
     b = areas[area].b.at[jnp.array(list(chosen), int)].multiply(factor)
+    if not isinstance(b, Tracer) and not np.all(is_positive(np.asarray(b))):
+        raise ValueError(f"`factor` must leave `b` positive and finite in {b.dtype}, not {factor}.")
     return eqx.tree_at(lambda s: s.areas[area].b, system, b)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Complex, Float, Int
 
-from organics.arguments import is_positive, require_entries
+from organics.arguments import is_positive, require_among, require_entries, require_positive
 from organics.names import Quantity
 
 
@@ -96,7 +96,8 @@ class Recording:
         spectra: one for each session, or none.
         courses: one for each session, or none.
 
-    Raises `ValueError`, naming the field, if a value is not finite, a standard error not above 0, a
+    Raises `ValueError`, naming the field, for shapes or indices that do not fit, if a value is not
+    finite, a standard error not above 0, a
     power spectrum below 0, times of a course do not rise from 0 or later, or nothing was recorded.
     """
 
@@ -110,6 +111,7 @@ class Recording:
     courses: tuple = ()
 
     def __post_init__(self):
+        self._require_shapes()
         require_entries("drives", self.drives, np.isfinite, "be finite")
         known = ~np.isnan(self.mean)
         require_entries("mean", self.mean[known], np.isfinite, "be finite")
@@ -121,6 +123,11 @@ class Recording:
             power = np.diagonal(one.cross, axis1=-2, axis2=-1)
             require_entries("power", np.real(power), lambda S: S >= 0, "be at least 0")
             require_entries("frequencies", one.frequencies, lambda f: f > 0, "be > 0")
+            if one.interval is not None:
+                require_positive(interval=one.interval)
+                most = 0.5 / one.interval
+                what = f"be below {most:g} kHz, half of the sampling rate"
+                require_entries("frequencies", one.frequencies, lambda f, most=most: f < most, what)
             require_entries("trials", one.trials, lambda K: K >= 1, "be at least 1")
         for one in self.courses:
             require_entries("courses", one.mean, np.isfinite, "be finite")
@@ -129,6 +136,29 @@ class Recording:
             require_entries("steps in `times`", np.diff(one.times), lambda t: t > 0, "be > 0")
             if one.correlated is not None:
                 require_entries("correlated", one.correlated, lambda g: g >= 1, "be at least 1")
+
+    def _require_shapes(self) -> None:
+        n, k, p = len(self.neurons), len(self.stimuli), len(self.channels)
+        for name, size in (("drives", n), ("mean", p), ("error", p)):
+            _require_shape(name, getattr(self, name), (k, size))
+        for quantity, neuron, _ in self.channels:
+            require_among("channels", quantity, Quantity)
+            _require_index("channels", neuron, n, "neurons", least=-1 if quantity == "lfp" else 0)
+        for one in (*self.spectra, *self.courses):
+            for i in np.asarray(one.stimuli).tolist():
+                _require_index("stimuli", i, k, "stimuli")
+            for i in one.channels:
+                _require_index("channels", i, p, "channels")
+        for one in self.spectra:
+            s, shown = len(one.channels), (len(one.stimuli), len(one.frequencies))
+            _require_shape("cross", one.cross, (*shown, s, s))
+            _require_shape("trials", one.trials, shown[:1])
+        for one in self.courses:
+            shape = len(one.stimuli), len(one.times), len(one.channels)
+            _require_shape("mean", one.mean, shape)
+            _require_shape("error", one.error, shape)
+            if one.correlated is not None:
+                _require_shape("correlated", one.correlated, shape[::2])
 
     @property
     def size(self) -> int:
@@ -143,3 +173,13 @@ class Recording:
         """A channel in words, such as "rate of 3"."""
         quantity, neuron, _ = self.channels[index]
         return quantity if neuron < 0 else f"{quantity} of {self.neurons[neuron]}"
+
+
+def _require_shape(name: str, array: np.ndarray, shape: tuple) -> None:
+    if np.shape(array) != shape:
+        raise ValueError(f"`{name}` must have shape {shape}, not {np.shape(array)}.")
+
+
+def _require_index(name: str, index: int, count: int, of: str, least: int = 0) -> None:
+    if not least <= index < count:
+        raise ValueError(f"`{name}` must be indices of the {count} {of}, from 0, not {index}.")
