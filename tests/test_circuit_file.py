@@ -241,6 +241,7 @@ def test_a_file_that_is_not_there(tmp_path):
         ({"rectified": None}, ["`rectified`", "true or false", "null"]),
         ({"rectified": "false"}, ["`rectified`", "true or false", "'false'"]),
         ({"z": []}, ["`z`", "(2,)", "(0,)"]),
+        ({"z": [[], []]}, ["`z`", "not of shape (2, 0)."]),
         ({"z": [1.0]}, ["`z`", "(2,)", "(1,)"]),
         ({"z": [[1.0], [2.0], [3.0]]}, ["`z`", "(k, 2)", "(3, 1)"]),
         ({"z": [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]}, ["`z`", "(k, 2)", "(2, 3)", "transpose"]),

@@ -133,7 +133,16 @@ def test_every_command_has_help_with_an_example(capsys, name):
         (["stability", "--trials", "9" * 13], ["`trials`", "memory"]),
         (["stability", "--spectral-norm", "inf"], ["`spectral_norm`", "finite", "inf"]),
         (["stability", "--seed", "9" * 30], ["`seed`", "64 bits"]),
-        (["simulate", EXAMPLES / "figure1a.json", "--samples", "9" * 13], ["`samples`", "memory"]),
+        (
+            ["simulate", EXAMPLES / "figure1a.json", "--samples", "9" * 8],
+            ["`samples`", "10,000,000"],
+        ),
+        (
+            ["simulate", EXAMPLES / "figure1a.json", "--initial", "1e200", "1", "--out", "x.csv"],
+            ["first step overflows", "`initial`"],
+        ),
+        (["spectrum", EXAMPLES / "figure3a.json", "--noise", "1e200"], ["`noise`", "square"]),
+        (["spectrum", EXAMPLES / "figure3a.json", "--noise", "1e-200"], ["`noise`", "square"]),
         (
             ["simulate", EXAMPLES / "figure1a.json", "--noise", "1", "--dt", "1e-300"],
             ["`dt`", "memory"],
@@ -577,10 +586,17 @@ def test_a_drive_from_a_table(capsys, tmp_path):
         words = ("--drive-table", table, "--duration", 180, "--samples", 11)
         found = document(capsys, "simulate", EXAMPLES / "figure3a.json", *words)
         assert found["residual"] < 1e-4 and found["at_rest"] is rests
-    for text, words in {"t,z\n": "no line", "0,1\n0,2": "increase", "0,nan": "finite"}.items():
+    refused = {
+        "t,z\n": "no line", "t,z\n# of a day\n": "no line", "0,1\n0,2": "increase",
+        "0,nan": "finite", "0,1O\n50,2\n60,2\n": "1O",
+    }  # fmt: skip
+    for text, words in refused.items():
         table.write_text(text)
         code, _, err = call(capsys, "simulate", EXAMPLES / "figure3a.json", "--drive-table", table)
         assert code == 2 and words in err and "drive.csv" in err
+        assert len(err.splitlines()) == 1
+    table.write_bytes(b"t,z\r0,0.5\r20,0.5\r")
+    assert call(capsys, "simulate", EXAMPLES / "figure3a.json", "--drive-table", table)[0] == 0
 
 
 def test_simulate_says_what_it_comes_to(capsys):

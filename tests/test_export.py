@@ -175,6 +175,14 @@ def test_outputs_that_are_no_numbers_at_one_length_are_not_written(tmp_path, mon
     assert len(calls) == 2 and not (tmp_path / "network").exists()
 
 
+def test_numbers_in_small_units_are_compared_by_their_deviation():
+    prepared = Preparation((0.0,), (1.0,), target_mean=(3e-9,), target_scale=(1e-9,))
+    want = np.array([[2e-9], [4e-9]], np.float32)
+    assert export._difference(lambda x: x, want, want, prepared) == 0
+    wrong = export._difference(lambda x: 1.01 * x, want, want, prepared)
+    assert wrong == pytest.approx(0.04 / 2, rel=1e-3)
+
+
 def test_what_is_refused(tmp_path, capsys, monkeypatch):
     def said(*words):
         assert cli.run(["export", *map(str, words), "--out", str(tmp_path / "network")]) == 2

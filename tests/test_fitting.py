@@ -773,6 +773,14 @@ def test_the_command_writes_a_circuit_that_others_read(tmp_path, capsys):
         assert values[one.name] == pytest.approx(one.value, rel=1e-6)
     assert values["W[1,1]"] == pytest.approx(0.5, rel=1e-3)
     assert found["undetermined"][0]["name"] == "no response depends on these"
+    for option, value, said in (
+        ("--fix", "q=1", "`fix` must name parameters"),
+        ("--tie", "q", "`tie` must name parameters"),
+        ("--bound", "b=1:2", "`bound` must not name fixed numbers"),
+    ):
+        assert cli.run([*words, option, value]) == 2
+        refusal = capsys.readouterr()
+        assert not refusal.out and len(refusal.err.splitlines()) == 1 and said in refusal.err
     assert found["converged"] and figure.stat().st_size > 1000
     circuit, drives = load_circuit(out)
     np.testing.assert_allclose(drives[:, 0], z)
@@ -792,7 +800,7 @@ def test_the_command_writes_a_circuit_that_others_read(tmp_path, capsys):
         (["--fix", "tau_y"], "`fix` must be NAME=VALUE"),
         (["--fix", "tau_y=fast"], "`fix` of tau_y must be a finite number"),
         (["--bound", "W=1"], "`bound` of W must be LOWEST:HIGHEST"),
-        (["--tie", "tau_z"], "`ties` must name parameters"),
+        (["--tie", "tau_z"], "`tie` must name parameters"),
         (["--high", "-1"], "`high` must be above `low`"),
     ):
         assert cli.run([*words, "--out", str(out), *wrong]) == 2

@@ -380,7 +380,7 @@ def _drives(z: np.ndarray, n: int, name: str) -> np.ndarray:
     z = z if len(z.shape) == 2 and n in z.shape[1:] else _vector(z, n)
     drives = np.full((1, n), z) if z.ndim == 0 else np.atleast_2d(z)
     if drives.ndim != 2 or drives.shape[1] != n or not len(drives):
-        transposed = " Its transpose is." if drives.ndim == 2 and len(drives) == n else ""
+        transposed = " Its transpose is." if drives.size and len(drives) == n else ""
         raise ValueError(
             f"`{name}` must be one input drive, shape ({n},), or a list of k >= 1 of them, shape "
             f"(k, {n}), not of shape {z.shape}.{transposed}"

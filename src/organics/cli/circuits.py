@@ -101,10 +101,12 @@ def check_figure_path(out: Path | None, option: str = "out") -> None:
 
 
 def check_noise(**levels: float) -> None:
-    """Refuse levels of noise, by name, that are not finite and >= 0."""
+    """Refuse levels of noise, by name, that are not finite and >= 0, or whose square is not."""
     for name, level in levels.items():
         if not 0 <= level < float("inf"):
             raise ValueError(f"`{name}` must be finite and >= 0, not {level}.")
+        if level and not 0 < level * level < float("inf"):
+            raise ValueError(f"`{name}` must have a square above 0 and finite, not {level}.")
 
 
 def check_correlation_time(tau_f: float | None) -> None:

@@ -77,11 +77,11 @@ def table(path: Path, n: int) -> tuple[np.ndarray, np.ndarray]:
     Raises `CircuitFileError` if it is not such a table, `OSError` if it cannot be read.
     """
     try:
-        text = read_whole(path, _MOST_BYTES).decode("utf-8-sig")
+        text = "\n".join(read_whole(path, _MOST_BYTES).decode("utf-8-sig").splitlines())
         head, _, rest = text.lstrip().partition("\n")
-        named = any(_is_word(cell) for cell in head.split(","))
-        lines = rest if named else text
-        if not lines.strip():
+        # where the time is a number, so should be the rest
+        lines = rest if _is_word(head.split(",")[0]) else text
+        if not any(line.partition("#")[0].strip() for line in lines.splitlines()):
             raise ValueError("has no line of numbers.")
         values = np.loadtxt(io.StringIO(lines), delimiter=",", ndmin=2)
         if values.shape[1] != n + 1:

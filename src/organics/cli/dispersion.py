@@ -105,7 +105,13 @@ class Dispersion:
         self._require_line(circuit, z, bounds)
         scan = wave_onsets(circuit, z, self.parameter, bounds, points=self.points or _POINTS)
         rows = [
-            {"value": value, "stable": one.stable, **_uniform(one), **_as_document(one.leading)}
+            {
+                "value": value,
+                "stable": one.stable,
+                **_uniform(one),
+                **_as_document(one.leading),
+                "travels": one.travels,
+            }
             for value, one in zip(scan.values, scan.found, strict=True)
         ]
         rates = np.array([np.real(one.eigenvalues[:, :, 0]) for one in scan.found])

@@ -100,6 +100,7 @@ class FitData:
         }
         every = tuple(dict.fromkeys((self.recurrence, *self.compare)))
         silent = left_out(recording, every)
+        _require_options(recording, every, fixed, bounds, self.tie)
         note("fitting: the first time, programs are compiled for up to a minute.")
         models: tuple[Comparison, ...] = ()
         several = len(recording.stimuli) > 1
@@ -240,6 +241,20 @@ def _warning(one: "Comparison") -> str:
         "too many to be predicted from the other stimuli: its chi2 of held-out stimuli is erratic, "
         "whatever the circuit."
     )
+
+
+def _require_options(recording: Any, recurrences: tuple, fixed: Any, bounds: Any, ties: Any):
+    """Refuse names and values in the words of the command line, before any work."""
+    from organics.fitting.problem import layout_of
+
+    for recurrence in recurrences:
+        try:
+            layout_of(recording, recurrence, fixed=fixed, bounds=bounds, ties=ties, guess={})
+        except ValueError as error:
+            words = str(error)
+            for name, option in (("fixed", "fix"), ("bounds", "bound"), ("ties", "tie")):
+                words = words.replace(f"`{name}`", f"`{option}`")
+            raise ValueError(words) from None
 
 
 def _lost(one: "Comparison") -> str:

@@ -25,6 +25,8 @@ from organics.printing import numbers
 from organics.settings import Needs
 
 _STEP = 0.02  # ms, with noise
+_MOST_SAMPLES = 10_000_000
+_BYTES = 170  # for each number of an answer in JSON; as text it takes a quarter
 _FINEST = 20_001  # most times used to detect a rhythm
 
 
@@ -106,8 +108,8 @@ class Simulate:
         check_outputs(self.out, (*FIGURES, ".csv", ".npz"), [self.file, self.drive_table])
         if not 0 < self.duration < float("inf"):
             raise ValueError(f"`duration` must be finite and > 0 ms, not {self.duration}.")
-        if self.samples < 2:
-            raise ValueError(f"`samples` must be at least 2, not {self.samples}.")
+        if not 2 <= self.samples <= _MOST_SAMPLES:
+            raise ValueError(f"`samples` must be from 2 to {_MOST_SAMPLES:,}, not {self.samples}.")
         check_noise(noise=self.noise, noise_a=self.noise_a)
         check_correlation_time(self.tau_f)
         if self.tau_f is not None and not (self.noise or self.noise_a):
@@ -129,7 +131,7 @@ class Simulate:
 
     def _require_memory(self, m: int) -> None:
         samples = f"a trajectory of {self.samples:,} samples"
-        require_memory(8 * self.samples * (1 + m), "samples", samples)
+        require_memory(_BYTES * self.samples * (1 + m), "samples", samples)
         if self.noise or self.noise_a:
             steps = self.duration / self._longest
             require_memory(8 * steps * m, "dt", f"the noise of {steps:.3g} steps")
@@ -192,6 +194,8 @@ class Simulate:
 
         t, values = np.asarray(result.t), {k: np.asarray(x) for k, x in named(result.state)}
         good = np.all([np.all(np.isfinite(x), axis=1) for x in values.values()], axis=0)
+        if not good.any():
+            raise ArithmeticError("the first step overflows; try a smaller `initial` or drive.")
         t, values = t[good], {name: x[good] for name, x in values.items()}
         for path in self.out:
             _write(path, t, values)

@@ -26,6 +26,7 @@ from organics.training.run_folder import RunFolder
 TOLERANCE = 1e-5
 _SAMPLES = 5  # for the comparison; another number than the formats are made with
 _FILLED = 0.2
+_LARGEST_PIXEL = 255
 _HELD = 1e-3  # largest step between numbers in float32, in standard deviations
 
 
@@ -107,8 +108,10 @@ def export_run(path: str | Path, format: ExportFormat, out: str | Path) -> Expor
         shapes, differences = [], []
         for shape in _shapes(network):
             inputs = _inputs(shape, network.preparation)
+            if getattr(folder.config, "raw_pixels", False):
+                inputs = _LARGEST_PIXEL * inputs
             want = np.asarray(eqx.filter_jit(Network.__call__)(network, jnp.asarray(inputs)))
-            differences.append(_difference(run, inputs, want))
+            differences.append(_difference(run, inputs, want, network.preparation))
             shapes.append(want.shape)
     if not (difference := float(np.max(differences))) <= TOLERANCE:  # NaN, too
         raise ExportFailed(
@@ -187,11 +190,19 @@ def _network(folder: RunFolder) -> Network:
 
 
 def _difference(
-    run: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray, want: np.ndarray
+    run: Callable[[np.ndarray], np.ndarray],
+    inputs: np.ndarray,
+    want: np.ndarray,
+    preparation: Preparation | None,
 ) -> float:
+    """The largest difference, relative to 1 plus the largest output; of numbers to be learned, in
+    standard deviations."""
     got = run(inputs)
     if got.shape != want.shape:
         return float("inf")
+    if preparation is not None and not preparation.classes:
+        scale, mean = np.array(preparation.target_scale), np.array(preparation.target_mean)
+        got, want = (got - mean) / scale, (want - mean) / scale
     return float(np.max(np.abs(got - want)) / (1 + np.max(np.abs(want))))
 
 

@@ -19,6 +19,8 @@ def as_plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     array = np.asarray(value)
+    if array.dtype.kind in "biu" or (array.dtype.kind == "f" and np.all(np.isfinite(array))):
+        return array.tolist()
     if array.ndim:
         return [as_plain(item) for item in array]
     item = array.item()

@@ -42,7 +42,8 @@ class Wave(NamedTuple):
         frequency: with which it oscillates at a place, in kHz.
         speed: of its crests, in neurons per ms, positive towards larger positions along `periods`;
             0 if it does not oscillate, or for the uniform state. On symmetric weights the wave in
-            the opposite direction grows as fast, and both may add up to a standing one.
+            the opposite direction grows as fast, and both may add up to a standing one; the speed
+            is then positive.
     """
 
     periods: tuple[int, int]
@@ -132,8 +133,19 @@ class Dispersion(NamedTuple):
             wavelength=1 / per_neuron if per_neuron else float("inf"),
             rate=rate,
             frequency=abs(turns),
-            speed=-turns / per_neuron if turns and per_neuron else 0.0,
+            speed=self._speed(self.eigenvalues[row, column], turns, per_neuron),
         )
+
+    def _speed(self, here: Complex[np.ndarray, " two_c"], turns: float, per_neuron: float) -> float:
+        """Of a wave with these eigenvalues; of two that mirror each other, that of either."""
+        if not turns or not per_neuron:
+            return 0.0
+        return (abs(turns) if self._is_mirrored(here) else -turns) / per_neuron
+
+    def _is_mirrored(self, here: Complex[np.ndarray, " two_c"]) -> bool:
+        """Whether the wave in the opposite direction grows as fast, up to rounding."""
+        apart = np.min(np.abs(here - here[0].conj()))
+        return bool(apart <= _rounding(self.point.system) * np.max(np.abs(here)))
 
     @property
     def travels(self) -> bool:
@@ -144,8 +156,7 @@ class Dispersion(NamedTuple):
             return False
         height, width, _ = self.eigenvalues.shape
         here = self.eigenvalues[wave.periods[0] % height, wave.periods[1] % width]
-        apart = np.min(np.abs(here - here[0].conj()))
-        return bool(apart > _rounding(self.point.system) * np.max(np.abs(here)))
+        return not self._is_mirrored(here)
 
     def lines(self) -> Lines:
         """The result as a verdict and lines of text."""
