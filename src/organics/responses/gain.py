@@ -6,11 +6,11 @@ from typing import NamedTuple, TypeVar
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Float
 
 from organics.arguments import is_positive, require_positive, require_whole
 from organics.circuit.areas import Areas
+from organics.circuit.values import require_values
 from organics.responses.contrast import NakaRushton
 
 
@@ -63,8 +63,7 @@ def with_gain(
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"`neurons` must be different ones, not {list(chosen)}.")
     b = areas[area].b.at[jnp.array(list(chosen), int)].multiply(factor)
-    if not isinstance(b, Tracer) and not np.all(is_positive(np.asarray(b))):
-        raise ValueError(f"`factor` must leave `b` positive and finite in {b.dtype}, not {factor}.")
+    require_values("factor", b, is_positive, f"leave `b` positive and finite in {b.dtype}")
     return eqx.tree_at(lambda s: s.areas[area].b, system, b)
 
 

@@ -97,8 +97,8 @@ class Recording:
         courses: one for each session, or none.
 
     Raises `ValueError`, naming the field, for shapes or indices that do not fit, if a value is not
-    finite, a standard error not above 0, a
-    power spectrum below 0, times of a course do not rise from 0 or later, or nothing was recorded.
+    finite, a standard error not above 0, a power spectrum below 0, a frequency above half of the
+    sampling rate, times of a course do not rise from 0 or later, or nothing was recorded.
     """
 
     neurons: tuple

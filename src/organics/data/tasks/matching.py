@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
 from organics.data.tasks.draws import (
     Duration,
@@ -31,6 +31,28 @@ _MIDDLES = np.array([0.5, 1.5]) * np.pi  # of the halves of the circle
 _PAIRS = np.array([(18, 10), (22, 14), (26, 18), (30, 22), (34, 26)], float)
 
 
+def _compared(
+    line: Timeline,
+    period: str,
+    differs: Int[Array, ""],
+    sample: Float[Array, " k"],
+    test: Float[Array, " k"],
+) -> Shown:
+    """The inputs of a sample and a test, and in a period whether these differ."""
+    decision = line.within(period)
+    return Shown(
+        [
+            Term(0, ~decision),
+            *during(line.within("sample"), 1, sample),
+            *during(line.within("test"), 1, test),
+        ],
+        decide(decision, 1 + differs),
+        decision,
+        line.within("sample", "test"),
+        line.whole(),
+    )
+
+
 @dataclass(frozen=True)
 class MatchToSample(Laboratory):
     """Is the test, after a delay of `delay` ms, the sample? (Miller, Erickson & Desimone 1996)"""
@@ -50,18 +72,7 @@ class MatchToSample(Laboratory):
         differs, direction = among(u[0], 2), among(u[1], 2)
         sample = direction.astype(u.dtype) * np.pi
         test = ((direction + differs) % 2).astype(u.dtype) * np.pi
-        decision = line.within("decision")
-        return Shown(
-            [
-                Term(0, ~decision),
-                *during(line.within("sample"), 1, bump(sample, PAIR)),
-                *during(line.within("test"), 1, bump(test, PAIR)),
-            ],
-            decide(decision, 1 + differs),
-            decision,
-            line.within("sample", "test"),
-            line.whole(),
-        )
+        return _compared(line, "decision", differs, bump(sample, PAIR), bump(test, PAIR))
 
     def conditions(self) -> tuple[Condition, ...]:
         return (
@@ -93,18 +104,7 @@ class MatchToCategory(Laboratory):
         differs, category = among(u[0], 2), among(u[1], 2)
         sample = (category.astype(u.dtype) + u[2]) * np.pi
         test = (((category + differs) % 2).astype(u.dtype) + u[3]) * np.pi
-        decision = line.within("test")
-        return Shown(
-            [
-                Term(0, ~decision),
-                *during(line.within("sample"), 1, bump(sample, _MIDDLES)),
-                *during(line.within("test"), 1, bump(test, _MIDDLES)),
-            ],
-            decide(decision, 1 + differs),
-            decision,
-            line.within("sample", "test"),
-            line.whole(),
-        )
+        return _compared(line, "test", differs, bump(sample, _MIDDLES), bump(test, _MIDDLES))
 
     def conditions(self) -> tuple[Condition, ...]:
         return (
