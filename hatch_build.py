@@ -35,8 +35,11 @@ SOURCES = {"sequence": KERNEL, "bfloat16": KERNEL, "contraction": INTERVALS}
 AVX2 = ["-mavx2", "-mfma", "-mbmi", "-mbmi2"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl"]
 ALL_AVX512 = [*AVX2, *AVX512, "-mprefer-vector-width=512"]
-X86 = {"avx2": AVX2, "avx512": ALL_AVX512, "avx512bf16": [*ALL_AVX512, "-mavx512bf16"]}
-ONLY = {"avx512bf16": ["bfloat16"]}  # the other sources gain nothing from these instructions
+PAIRS = [*ALL_AVX512, "-mavx512bf16"]
+TILES = [*PAIRS, "-mamx-tile", "-mamx-bf16"]
+X86 = {"avx2": AVX2, "avx512": ALL_AVX512, "avx512bf16": PAIRS, "amx": TILES}
+# the other sources gain nothing from these instructions
+ONLY = {"avx512bf16": ["bfloat16"], "amx": ["bfloat16"]}
 
 
 class CustomBuildHook(BuildHookInterface):

@@ -4,7 +4,7 @@
 
 *Speed*: one training step is a forward and backward pass over whole sequences of one number a step,
 with the gradient of every weight; *inference* is the forward pass. *Emulated* are the same products
-by the instructions of processors without them.
+by the instructions of processors without them, *pairs* by AVX512-BF16 on processors with AMX.
 
 *Errors* are those of trained networks on images of the test set, relative to float64: the norm of
 the difference over the norm, of the outputs after the last step and of the gradient of the loss for
@@ -42,7 +42,8 @@ STEPS = {1: 784, 3: 20, 32: 196, 256: 50}
 BATCHES = (1, 32, 256)
 ROUNDS = 7
 KINDS: tuple[ProductType, ...] = ("full", "bfloat16")
-EMULATED = "avx512"
+OLDER = {"emulated": "avx512", "pairs": "avx512bf16"}
+"""Instructions that are also tried on processors with newer ones."""
 TRAINED = Path("results/trained")
 RUNS = (
     "smnist-organics-identity-64-seed0",
@@ -123,8 +124,8 @@ def _speed(agenda: Agenda, model: Any, n: int, batch: int) -> dict[str, Any]:
     for what in ("training", "inference"):
         made = {kind: _function(model, n, batch, kind, what == "training") for kind in KINDS}
         functions |= {f"{what} {kind}": one for kind, one in made.items()}
-        if native.instruction_set() == "avx512bf16":
-            functions[f"{what} emulated"] = _emulated(made["bfloat16"])
+        for name, instructions in _older().items():
+            functions[f"{what} {name}"] = _by(instructions, made["bfloat16"])
     time_in_turn(functions, range(1))  # compiles
     seconds = time_in_turn(functions, agenda.rounds())
     row: dict[str, Any] = {"model": model, "units": n, "batch": batch, "steps": STEPS[batch]}
@@ -152,17 +153,25 @@ def _function(model: Any, n: int, batch: int, kind: ProductType, training: bool)
     return lambda: jax.block_until_ready(compiled(layer, x))
 
 
-def _emulated(function: Callable) -> Callable:
-    """The same by the instructions of processors that have no such products."""
-    handle = library.load().handle
-    assert handle is not None
+def _older() -> dict[str, str]:
+    """Those of `OLDER` that are older than the instructions in use."""
+    order = library.INSTRUCTION_SETS
+    used = native.instruction_set()
+    newest = order.index(used) if used else 0
+    return {name: one for name, one in OLDER.items() if order.index(one) < newest}
+
+
+def _by(instructions: str, function: Callable) -> Callable:
+    """The same by older instructions."""
+    handle, used = library.load().handle, native.instruction_set()
+    assert handle is not None and used is not None
 
     def call():
-        handle.organics_use(EMULATED.encode())
+        handle.organics_use(instructions.encode())
         try:
             return function()
         finally:
-            handle.organics_use(b"avx512bf16")
+            handle.organics_use(used.encode())
 
     return call
 

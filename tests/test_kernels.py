@@ -410,7 +410,8 @@ def test_the_best_instructions_are_used_or_those_named(pinned, chosen, monkeypat
     if pinned is not None:
         monkeypatch.setenv(library.PIN, pinned)
     used = []
-    assert library.choose(lambda name: "avx512" not in name and not used.append(name)) == chosen
+    here = "base", "avx2"
+    assert library.choose(lambda name: name in here and not used.append(name)) == chosen
     assert used[-1] == chosen
 
 

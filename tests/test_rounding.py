@@ -126,7 +126,7 @@ def test_native_rounds_what_the_scan_rounds_in_one_short_sequence(name):
 
 
 @needs_native
-@pytest.mark.parametrize("batch", [1, 5, 70])
+@pytest.mark.parametrize("batch", [1, 5, 50, 70])
 def test_native_gives_the_same_numbers_by_every_instruction_set(batch):
     """Whether the processor has such products, or they are made of those in float32; and bit by bit
     for any number of threads."""

@@ -17,9 +17,9 @@ LIBRARY = Path(
     # another build of it, such as one with sanitizers
     os.environ.get("ORGANICS_LIBRARY") or Path(__file__).parent / "cpp" / "liborganics.so"
 )
-INSTRUCTION_SETS = ("base", "avx2", "avx512", "avx512bf16")
+INSTRUCTION_SETS = ("base", "avx2", "avx512", "avx512bf16", "amx")
 """The kernel is compiled for those that the compiler knows. Each needs a newer processor. The last
-has products of numbers in bfloat16; the others multiply such numbers as float32."""
+two have products of numbers in bfloat16; the others multiply such numbers as float32."""
 PIN = "ORGANICS_ISA"
 """An environment variable that may name one of them, for tests. It is read once."""
 MULTIPLE = 16
@@ -80,9 +80,15 @@ def gated_cell(
     return Cell(name, 4, kept, tuple(map(float, options)), products)
 
 
-def keeps(H: int, size: int) -> bool:
-    """Whether to keep the products of so many neurons, which are so many bytes."""
-    return size <= (_KEPT_AT_MOST if H >= _KEEP_PRODUCTS else _KEPT_ANYHOW)
+def keeps(H: int, size: int, tiled: bool) -> bool:
+    """Whether to keep the products of so many neurons, which are so many bytes. By tiles it is
+    quicker to compute them again than to write and read them."""
+    return not tiled and size <= (_KEPT_AT_MOST if H >= _KEEP_PRODUCTS else _KEPT_ANYHOW)
+
+
+def tiled(products: ProductType) -> bool:
+    """Whether such products are computed by tile registers."""
+    return products == "bfloat16" and load().instructions == "amx"
 
 
 # ---- the file ------------------------------------------------------------------------------------

@@ -437,8 +437,8 @@ class ORGaNICs(eqx.Module):
         products: "full", or "bfloat16", for float32 only: the factors of all matrix products,
             weights and what they multiply, are rounded to 8 bits, also on the way back; sums,
             states and the weights that are trained stay in float32. Quicker where the processor
-            has such products (`organics info`: avx512bf16), the same numbers up to the rounding of
-            sums everywhere. What is linearized is not rounded. See docs/speed.md.
+            has such products (`organics info`: amx or avx512bf16), the same numbers up to the
+            rounding of sums everywhere. What is linearized is not rounded. See docs/speed.md.
         dtype: of the parameters; JAX's default float if not given.
 
     Raises `ValueError`, naming the argument, for a value other than these.

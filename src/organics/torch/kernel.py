@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from organics.kernels import library
+from organics.names import ProductType
 from organics.torch.equations import State, Variant, Weights
 from organics.torch.equations import run as run_plain
 
@@ -50,6 +51,11 @@ def _is_built() -> bool:
     return library.load().handle is not None
 
 
+@torch.compiler.assume_constant_result
+def _tiled(products: ProductType) -> bool:
+    return library.tiled(products)
+
+
 def run(
     variant: Variant,
     weights: Weights,
@@ -76,7 +82,7 @@ def run(
         [int(one) for one in variant],
         library.SEGMENT if segment is None else segment,
         training,
-        training and segment is None and library.keeps(H, size),
+        training and segment is None and library.keeps(H, size, _tiled(cell.products)),
         sequence,
     )
     if extra:

@@ -81,6 +81,8 @@ Form form(const Settings& settings) {
 
 // Few enough samples that a segment of records stays in the cache next to the weights.
 constexpr Index kTile = 32;
+// So many samples that their products by tiles are quicker.
+constexpr Index kEnough = 4;
 
 // All there is of a call, for one cell.
 template <typename E, typename C>
@@ -94,6 +96,7 @@ struct Call {
   const Packed<E> p;
   E* const room;  // of a product
   const Index h, m, record, cotangent;
+  const bool tiles;  // not by the number of rows at hand, which is that of threads, too
   Receiver receivers[4];
 
   Call(const Shape& shape, const Settings& settings, const Weights<T>& weights, const void* packed,
@@ -106,7 +109,8 @@ struct Call {
         h(shape.hidden),
         m(shape.inputs),
         record(C::kRecord * h),
-        cotangent(C::kCotangents * h) {
+        cotangent(C::kCotangents * h),
+        tiles(kTiled<E> && s.batch >= kEnough) {
     for (int i = 0; i < cell.receivers(); ++i) receivers[i] = cell.receiver(i);
   }
 
@@ -138,7 +142,7 @@ struct Call {
       if (r.matrix >= 0)
         sources = factors(rows, r.sources * h, records + r.source * h, record, p.of[i].forward, free);
       if (takes_input<C>(r)) input = factors(rows, m, x, m, p.of[i].input, free);
-      multiply(rows, r.parts * h, sources, input, records + r.part * h, record, false);
+      multiply(rows, r.parts * h, sources, input, records + r.part * h, record, false, tiles);
     }
     for (Index r = 0; r < rows; ++r) {
       for (Index i = 0; i < h; i += kLanes<T>) {
@@ -185,7 +189,7 @@ struct Call {
       E* free = room;
       const Factors<E> from = factors(rows, r.parts * h, cotangents + r.cotangent * h, cotangent,
                                       p.of[i].back, free);
-      multiply<E>(rows, r.sources * h, from, {}, d + r.back * h, kBoth * h, r.back < kState);
+      multiply<E>(rows, r.sources * h, from, {}, d + r.back * h, kBoth * h, r.back < kState, tiles);
     }
     if constexpr (number > 0)
       pull_back<number - 1>(gradient, lengths, t, rows, records, cotangents, d);
@@ -237,6 +241,7 @@ void forward(const Shape& s, const Settings& settings, const Weights<Sum<E>>& w,
              const Forward<Sum<E>>& f, Index first, Index last, Sum<E>* scratch) {
   using T = Sum<E>;
   const Index h = s.hidden, record = C::kRecord * h, state = C::kState * h;
+  const Tiles tiles;
   const Call<E, C> call(s, settings, w, packed, reinterpret_cast<E*>(scratch + 2 * kTile * record));
   const Index count = call.cell.kept() * h;
   for (Index start = first; start < last; start += kTile) {
@@ -279,6 +284,7 @@ void backward(const Shape& s, const Settings& settings, const Weights<Sum<E>>& w
   T* const d = inputs + kTile * s.segment * m;
   T* const d_input = d + kTile * both;
   E* const room = reinterpret_cast<E*>(d_input + kTile * round_up(m));
+  const Tiles tiles;
   const Call<E, C> call(s, settings, w, packed, room);
   const Index count = call.cell.kept() * h;
   const Index segments = (s.steps + s.segment - 1) / s.segment;
@@ -311,7 +317,7 @@ void backward(const Shape& s, const Settings& settings, const Weights<Sum<E>>& w
           E* free = room;
           const Factors<E> from = factors(rows, C::kInputs * h, g + C::kCInput * h, cotangent,
                                           call.p.input_back, free);
-          multiply<E>(rows, wide, from, {}, d_input, wide, false);
+          multiply<E>(rows, wide, from, {}, d_input, wide, false, call.tiles);
           copy_rows(rows, m, d_input, wide, f.d_x + at * m, m);
         }
       }

@@ -18,8 +18,11 @@
 #if defined(__linux__)
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 #if defined(__SSE2__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -53,14 +56,30 @@ extern const Contract kContract_avx512;
 #define ORGANICS_PAIRS
 extern const Kernel<float> kBfloat16_avx512bf16[kCellCount];
 #endif
+#if defined(ORGANICS_PAIRS) && defined(ORGANICS_AMX) && defined(__linux__)
+#define ORGANICS_TILES
+extern const Kernel<float> kBfloat16_amx[kCellCount];
+#endif
 
 namespace {
 
 namespace ffi = xla::ffi;
 
-enum class Isa { kBase, kAvx2, kAvx512, kAvx512Bf16 };
+enum class Isa { kBase, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 
-constexpr const char* kNames[] = {"base", "avx2", "avx512", "avx512bf16"};
+constexpr const char* kNames[] = {"base", "avx2", "avx512", "avx512bf16", "amx"};
+
+#if defined(ORGANICS_TILES)
+// Whether the processor has tile registers and products of them, and the system lets this process
+// use them, which it has to be asked.
+bool tiles_allowed() {
+  constexpr unsigned kBfloat16 = 1u << 22, kTile = 1u << 24;
+  constexpr long kAsk = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, of <asm/prctl.h>
+  unsigned a, b, c, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & kBfloat16) && (d & kTile) &&
+         syscall(SYS_arch_prctl, kAsk, kTileData) == 0;
+}
+#endif
 
 // Whether the library has it and the processor can run it.
 bool supported(Isa isa) {
@@ -80,7 +99,11 @@ bool supported(Isa isa) {
   has |= isa == Isa::kAvx512 && avx512;
 #endif
 #if defined(ORGANICS_PAIRS)
-  has |= isa == Isa::kAvx512Bf16 && avx512 && __builtin_cpu_supports("avx512bf16");
+  const bool pairs = avx512 && __builtin_cpu_supports("avx512bf16");
+  has |= isa == Isa::kAvx512Bf16 && pairs;
+#endif
+#if defined(ORGANICS_TILES)
+  has |= isa == Isa::kAmx && pairs && tiles_allowed();
 #endif
   return has;
 }
@@ -115,8 +138,11 @@ const Kernel<double>* kernels() {
 
 // The same with products of numbers in bfloat16.
 const Kernel<float>* bfloat16_kernels() {
+#if defined(ORGANICS_TILES)
+  if (isa() == Isa::kAmx) return kBfloat16_amx;
+#endif
 #if defined(ORGANICS_PAIRS)
-  if (isa() == Isa::kAvx512Bf16) return kBfloat16_avx512bf16;
+  if (isa() >= Isa::kAvx512Bf16) return kBfloat16_avx512bf16;
 #endif
 #if defined(ORGANICS_AVX512)
   if (isa() >= Isa::kAvx512) return kBfloat16_avx512;
@@ -774,7 +800,7 @@ extern "C" ORGANICS_EXPORT const char* organics_plain_backward(
 // they are the base ones.
 extern "C" ORGANICS_EXPORT bool organics_use(const char* name) {
   using organics::Isa;
-  for (const Isa isa : {Isa::kBase, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16}) {
+  for (const Isa isa : {Isa::kBase, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx}) {
     if (std::string(name) != organics::kNames[static_cast<int>(isa)]) continue;
     if (!organics::supported(isa)) return false;
     organics::chosen = isa;

@@ -1,78 +1,23 @@
-// Matrix products on packed weights, tile by tile of registers, and copies of rows.
-//
-// E is what the factors of a product are made of: numbers of the type T of the sums, or `Rounded`.
+// Matrix products on packed weights, block by block of registers, and copies of rows.
 #pragma once
 
-#include "rounded.hpp"
+#include "tiles.hpp"
 
 namespace organics {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int kRows = 8;  // of a register tile, which is two vectors wide
+constexpr int kRows = 8;  // of a block, which is two vectors wide
 constexpr int kSums = 12;  // the same, of gradients
 #elif defined(__AVX__)
 constexpr int kRows = 6, kSums = 6;
 #else
 constexpr int kRows = 4, kSums = 4;
 #endif
-template <typename T>
-constexpr Index kPanel = 2 * kLanes<T>;  // columns of a packed panel
-
-static_assert(kMultiple % kLanes<float> == 0, "a panel is one or two vectors wide");
-
-template <typename E>
-struct Element {
-  using Sum = E;
-  static constexpr Index kNumbers = 1;
-};
-template <>
-struct Element<Rounded> {
-  using Sum = float;
-  static constexpr Index kNumbers = kTogether;
-};
-template <typename E>
-using Sum = typename Element<E>::Sum;
-template <typename E>
-constexpr bool kMade = false;  // whether factors are made from rows of numbers
-template <>
-constexpr bool kMade<Rounded> = true;
-template <typename E>
-using Elements = decltype(load(static_cast<const E*>(nullptr)));  // a vector of them
-
-// How many elements so many numbers are.
-template <typename E>
-inline Index elements(Index numbers) {
-  return (numbers + Element<E>::kNumbers - 1) / Element<E>::kNumbers;
-}
-
-// The two factors of a product: rows of elements, and packed weights. Without depth there are none.
-template <typename E>
-struct Factors {
-  Index depth = 0;
-  const E* rows = nullptr;
-  Index stride = 0;
-  const E* packed = nullptr;
-};
-
-// Rows of `depth` numbers as factors. If they are made, then at `room`, which moves past them.
-template <typename E>
-inline Factors<E> factors(Index rows, Index depth, const Sum<E>* from, Index stride,
-                          const E* packed, E*& room) {
-  if constexpr (kMade<E>) {
-    const Index count = elements<E>(depth);
-    E* const made = room;
-    for (Index r = 0; r < rows; ++r) round_row(depth, from + r * stride, made + r * count);
-    room += rows * count;
-    return {count, made, count, packed};
-  } else {
-    return {depth, from, stride, packed};
-  }
-}
 
 // C[rows, V vectors] (+)= the sum of two products with one panel each.
 template <typename E, int M, int V>
-inline void multiply_tile(const Factors<E>& one, const Factors<E>& other, Sum<E>* c, Index stride_c,
+inline void multiply_block(const Factors<E>& one, const Factors<E>& other, Sum<E>* c, Index stride_c,
                           bool add) {
   using T = Sum<E>;
   Vector<T> sum[M][V];
@@ -99,12 +44,28 @@ template <typename E, int M, int V>
 void multiply_rows(Index rows, Factors<E> one, Factors<E> other, Sum<E>* c, Index stride_c, bool add) {
   if constexpr (M > 0) {
     for (; rows >= M; rows -= M, c += M * stride_c) {
-      multiply_tile<E, M, V>(one, other, c, stride_c, add);
+      multiply_block<E, M, V>(one, other, c, stride_c, add);
       one.rows += M * one.stride;
       other.rows += M * other.stride;
     }
     if (rows > 0) multiply_rows<E, M - 1, V>(rows, one, other, c, stride_c, add);
   }
+}
+
+// C[rows, V vectors] (+)= the sum of two products with one panel each, by tiles if there are such and
+// they are asked for, as far as they are filled.
+template <typename E, int V>
+void multiply_panel(Index rows, const Factors<E>& one, const Factors<E>& other, Sum<E>* c,
+                    Index stride_c, bool add, [[maybe_unused]] bool tiles) {
+  if constexpr (kTiled<E>) {
+    if (tiles && (one.depth >= kSide || other.depth >= kSide)) {
+      const Factors<E> rest_of_one = rest<V>(one), rest_of_other = rest<V>(other);
+      const bool more = rest_of_one.depth + rest_of_other.depth > 0;
+      if (more) multiply_rows<E, kRows, V>(rows, rest_of_one, rest_of_other, c, stride_c, add);
+      return multiply_rows_of_tiles<V>(rows, one, other, c, stride_c, add || more);
+    }
+  }
+  multiply_rows<E, kRows, V>(rows, one, other, c, stride_c, add);
 }
 
 // One row of C (+)= the sum of two products with so many panels at once: one panel alone would wait
@@ -129,23 +90,25 @@ inline void multiply_row(const Factors<E>& one, const Factors<E>& other, Sum<E>*
     for (int v = 0; v < 2; ++v) store<T>(c + (2 * p + v) * kLanes<T>, sum[p][v]);
 }
 
-// C[rows, columns] (+)= the sum of two products; columns is a multiple of kMultiple.
+// C[rows, columns] (+)= the sum of two products; columns is a multiple of kMultiple. Sums by tiles
+// round otherwise.
 template <typename E>
 void multiply(Index rows, Index columns, Factors<E> one, Factors<E> other, Sum<E>* c, Index stride_c,
-              bool add) {
+              bool add, bool tiles) {
   using T = Sum<E>;
   for (Index n = 0; n < columns;) {
+    const Index left = columns - n;
     Index panels = 1;
-    if (rows == 1 && columns - n >= 4 * kPanel<T>) {
+    if (rows == 1 && !tiles && left >= 4 * kPanel<T>) {
       multiply_row<E, 4>(one, other, c + n, add);
       panels = 4;
-    } else if (rows == 1 && columns - n >= 2 * kPanel<T>) {
+    } else if (rows == 1 && !tiles && left >= 2 * kPanel<T>) {
       multiply_row<E, 2>(one, other, c + n, add);
       panels = 2;
-    } else if (columns - n >= kPanel<T>) {
-      multiply_rows<E, kRows, 2>(rows, one, other, c + n, stride_c, add);
+    } else if (left >= kPanel<T>) {
+      multiply_panel<E, 2>(rows, one, other, c + n, stride_c, add, tiles);
     } else {
-      multiply_rows<E, kRows, 1>(rows, one, other, c + n, stride_c, add);
+      multiply_panel<E, 1>(rows, one, other, c + n, stride_c, add, tiles);
     }
     n += panels * kPanel<T>;
     one.packed += panels * one.depth * kPanel<T>;
@@ -155,7 +118,7 @@ void multiply(Index rows, Index columns, Factors<E> one, Factors<E> other, Sum<E
 
 // D[M, V vectors] += sum over samples of x[sample, M] g[sample, V vectors].
 template <typename E, int M, int V>
-inline void accumulate_tile(Index samples, const E* __restrict x, Index stride_x,
+inline void accumulate_block(Index samples, const E* __restrict x, Index stride_x,
                             const E* __restrict g, Index stride_g, Sum<E>* __restrict d,
                             Index stride_d) {
   using T = Sum<E>;
@@ -177,9 +140,28 @@ void accumulate_rows(Index rows, Index samples, const E* x, Index stride_x, cons
                      Index stride_g, Sum<E>* d, Index stride_d) {
   if constexpr (M > 0) {
     for (; rows >= M; rows -= M, x += M, d += M * stride_d)
-      accumulate_tile<E, M, V>(samples, x, stride_x, g, stride_g, d, stride_d);
+      accumulate_block<E, M, V>(samples, x, stride_x, g, stride_g, d, stride_d);
     if (rows > 0) accumulate_rows<E, M - 1, V>(rows, samples, x, stride_x, g, stride_g, d, stride_d);
   }
+}
+
+// The same for any number of rows, by tiles as far as there are such and they are filled: `turned` has
+// what fills tiles of `x`, transposed.
+template <typename E, int V>
+void accumulate_panel(Index rows, Index samples, const E* x, Index stride_x, const E* g,
+                      Index stride_g, Sum<E>* d, Index stride_d, [[maybe_unused]] const E* turned) {
+  if constexpr (kTiled<E>) {
+    const Index tiled = rows - rows % kSide, whole = samples - samples % kSide;
+    const Factors<E> of_tiles{whole, turned, whole, g};
+    multiply_rows_of_tiles<V>(tiled, of_tiles, Factors<E>{}, d, stride_d, true);
+    if (samples > whole)
+      accumulate_rows<E, kSums, V>(tiled, samples - whole, x + whole * stride_x, stride_x,
+                                   g + whole * stride_g, stride_g, d, stride_d);
+    rows -= tiled;
+    x += tiled;
+    d += tiled * stride_d;
+  }
+  accumulate_rows<E, kSums, V>(rows, samples, x, stride_x, g, stride_g, d, stride_d);
 }
 
 // Samples of which a panel of cotangents stays in the first cache.
@@ -188,7 +170,7 @@ constexpr Index kSamples = 128;
 // How many elements `accumulate` needs room for, for so many rows.
 template <typename E>
 inline Index accumulating_room(Index rows) {
-  return elements<E>(kSamples) * (kPanel<Sum<E>> + (kMade<E> ? rows : 0));
+  return elements<E>(kSamples) * (kPanel<Sum<E>> + (kMade<E> ? rows : 0) + (kTiled<E> ? rows : 0));
 }
 
 // D[rows, columns] += x[samples, rows]^T g[samples, columns]
@@ -205,12 +187,16 @@ void accumulate(Index rows, Index columns, Index samples, const Sum<E>* x, Index
   E* const panel = room;
   const E* of_x;
   if constexpr (kMade<E>) {
-    of_x = room + count * kPanel<T>;
-    round_columns(samples, rows, x, stride_x, room + count * kPanel<T>);
+    E* const made = room + count * kPanel<T>;
+    round_columns(samples, rows, x, stride_x, made);
+    of_x = made;
     stride_x = rows;
   } else {
     of_x = x;
   }
+  E* const turned = room + count * (kPanel<T> + rows);
+  if constexpr (kTiled<E>)
+    transpose(count - count % kSide, rows - rows % kSide, of_x, rows, turned);
   for (Index n = 0; n < columns; n += kPanel<T>) {
     const Index width = smaller(kPanel<T>, columns - n);
     const E* from = panel;
@@ -226,9 +212,9 @@ void accumulate(Index rows, Index columns, Index samples, const Sum<E>* x, Index
       stride = stride_g;
     }
     if (width == kPanel<T>)
-      accumulate_rows<E, kSums, 2>(rows, count, of_x, stride_x, from, stride, d + n, columns);
+      accumulate_panel<E, 2>(rows, count, of_x, stride_x, from, stride, d + n, columns, turned);
     else
-      accumulate_rows<E, kSums, 1>(rows, count, of_x, stride_x, from, stride, d + n, columns);
+      accumulate_panel<E, 1>(rows, count, of_x, stride_x, from, stride, d + n, columns, turned);
   }
 }
 
