@@ -112,7 +112,9 @@ def _scoring(problem: Problem, most, tolerance, start, near, kept) -> Fitted:
             4 * jnp.maximum(loop.damping, 1e-3),
         )
         damping = jnp.where(iterations > 0, jnp.maximum(damping, _LEAST_DAMPING), loop.damping)
-        converged = better & (iterations > 0) & (expected < tolerance + rounding)
+        # a step that is damped much expects little anywhere
+        enough = expected * (1 + loop.damping) < tolerance + rounding
+        converged = better & (iterations > 0) & enough
         new = Fitted(
             jnp.where(better, u + move, u),
             jax.tree.map(lambda new, old: jnp.where(better, new, old), there, near),
