@@ -33,6 +33,7 @@ _KEEP_PRODUCTS = 128
 # 1.5 s instead of 1.9 for 128 neurons, whose products are 1.6 GB, and 6.3 instead of 8.3 for 256.
 _KEPT_AT_MOST = 2**30
 _KEPT_ANYHOW = 2**26  # bytes up to which fewer neurons gain, too, about a tenth
+_TILED_FROM = 4  # `kEnough` of kernel.hpp: fewer sequences are not multiplied by tiles
 
 
 class Cell(NamedTuple):
@@ -80,10 +81,11 @@ def gated_cell(
     return Cell(name, 4, kept, tuple(map(float, options)), products)
 
 
-def keeps(H: int, size: int, tiled: bool) -> bool:
-    """Whether to keep the products of so many neurons, which are so many bytes. By tiles it is
-    quicker to compute them again than to write and read them."""
-    return not tiled and size <= (_KEPT_AT_MOST if H >= _KEEP_PRODUCTS else _KEPT_ANYHOW)
+def keeps(H: int, batch: int, size: int, tiled: bool) -> bool:
+    """Whether to keep the products of so many neurons and sequences, which are so many bytes. By
+    tiles it is quicker to compute them again than to write and read them."""
+    again = tiled and batch >= _TILED_FROM
+    return not again and size <= (_KEPT_AT_MOST if H >= _KEEP_PRODUCTS else _KEPT_ANYHOW)
 
 
 def tiled(products: ProductType) -> bool:

@@ -192,7 +192,7 @@ class _Kernel:
         keeps = self.keep_products
         if keeps is None:  # here, where what `jax.vmap` maps is part of the batch
             size = steps * batch * self.cell.kept * H * x.dtype.itemsize
-            keeps = library.keeps(H, size, library.tiled(self.cell.products))
+            keeps = library.keeps(H, batch, size, library.tiled(self.cell.products))
         products = (steps if keep and keeps else 0, batch, self.cell.kept * H)
         outputs = (steps if self.sequence else 0, batch, H)
         results = [state.shape, kept, products, outputs]

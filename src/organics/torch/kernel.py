@@ -71,7 +71,8 @@ def run(
     H = weights.vectors.shape[1]
     extra = -H % library.MULTIPLE
     cell = _cell(variant)
-    size = cell.kept * (H + extra) * x.shape[0] * x.shape[1] * x.element_size()
+    steps, batch, _ = x.shape
+    size = cell.kept * (H + extra) * steps * batch * x.element_size()
     differentiated = (x, state, *(weight for weight in weights if weight is not None))
     training = torch.is_grad_enabled() and any(one.requires_grad for one in differentiated)
     *final, outputs, _, _ = _forward(
@@ -82,7 +83,7 @@ def run(
         [int(one) for one in variant],
         library.SEGMENT if segment is None else segment,
         training,
-        training and segment is None and library.keeps(H, size, _tiled(cell.products)),
+        training and segment is None and library.keeps(H, batch, size, _tiled(cell.products)),
         sequence,
     )
     if extra:
