@@ -497,6 +497,11 @@ def test_fixed_bounded_and_tied_numbers_stay_so():
         ({"ties": ("tau_y+tau_x",)}, "`ties` must name parameters"),
         ({"guess": {"W": -1.0}}, "`guess` must give 'W' values > 0"),
         ({"guess": {"V": 1.0}}, "`guess` must name parameters"),
+        (
+            {"guess": {"b0": 2.0}},
+            r"not 'b0', which is 1.0 by convention; `fixed={'b0': None}` frees",
+        ),
+        ({"fixed": {"W": 0.5}, "guess": {"W": 0.4}}, "not 'W', which is 0.5 by `fixed`"),
         ({"recurrence": "free", "guess": {"W_r": np.nan}}, "`guess` must give 'W_r' finite"),
         ({"fixed": {"W": [1.0, 2.0]}}, r"`fixed` must give 'W' one number or shape \(1, 1\)"),
         ({"fixed": {"W_r": 0.5}}, "`fixed` must not name 'W_r', which is I"),

@@ -39,6 +39,7 @@ def problem_of(
         )
         return _assembled(recording, layout, rectified)
 
+    _require_free(guess, fixed, _conventions(recording, recurrence))
     return from_guess(_levels(from_guess(guess), recording, fixed) | dict(guess))
 
 
@@ -58,6 +59,8 @@ def layout_of(
     conventions = _conventions(recording, recurrence)
     start = _guess(recording, recurrence, conventions)
     labels = labels_of(recording)
+    if recurrence == "identity" and "W_r" in guess:
+        raise ValueError("`guess` must not name 'W_r', which is I.")
     for name, value in guess.items():
         if name not in start:
             raise ValueError(f"`guess` must name parameters ({', '.join(start)}), not {name!r}.")
@@ -78,6 +81,19 @@ def layout_of(
     given = {k: v for k, v in conventions.items() if k.partition("[")[0] not in fixed}
     fixed = whole | given | dict(fixed)
     return parameters(start, labels, recurrence, fixed=fixed, bounds=bounds, ties=ties)
+
+
+def _require_free(
+    guess: Mapping[str, Any], fixed: Mapping[str, Any], conventions: Mapping[str, Any]
+) -> None:
+    """Refuse a guess of what is not searched for."""
+    for name in guess:
+        value = fixed.get(name, conventions.get(name))
+        if value is not None:
+            why = "`fixed`" if name in fixed else f"convention; `fixed={{{name!r}: None}}` frees it"
+            raise ValueError(
+                f"`guess` must name what is fitted, not {name!r}, which is {value} by {why}."
+            )
 
 
 def _between_neurons(value: Any, shape: tuple[int, ...]) -> Any:
