@@ -502,6 +502,7 @@ def test_fixed_bounded_and_tied_numbers_stay_so():
             r"not 'b0', which is 1.0 by convention; `fixed={'b0': None}` frees",
         ),
         ({"fixed": {"W": 0.5}, "guess": {"W": 0.4}}, "not 'W', which is 0.5 by `fixed`"),
+        ({"guess": {"W_r": 1.0}}, "`guess` must not name 'W_r', which is I"),
         ({"recurrence": "free", "guess": {"W_r": np.nan}}, "`guess` must give 'W_r' finite"),
         ({"fixed": {"W": [1.0, 2.0]}}, r"`fixed` must give 'W' one number or shape \(1, 1\)"),
         ({"fixed": {"W_r": 0.5}}, "`fixed` must not name 'W_r', which is I"),
