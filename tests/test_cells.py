@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from functools import partial
-from unittest import mock
 
 import equinox as eqx
 import jax
@@ -13,6 +12,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from programs import equations_in
+from test_kernels import keeping
 
 from organics.baselines import build
 from organics.kernels import library, native
@@ -46,8 +46,7 @@ def pulled_back(layer, x, state, lengths=None, *, sequence=True, keep=None):
         outputs, final = layer(x, state, sequence=sequence, lengths=lengths)
         return jnp.sum(jnp.sin(outputs)) + jnp.sum(jnp.cos(final)), (outputs, final)
 
-    keeps = library.keeps if keep is None else lambda *_: keep
-    with mock.patch.object(library, "keeps", keeps):
+    with keeping(keep):
         gradients, found = eqx.filter_grad(value, has_aux=True)((layer, x, state))
     return found, jax.tree.leaves(gradients)
 

@@ -1,5 +1,6 @@
 """The recurrence in three ways: values and gradients agree for all options."""
 
+import contextlib
 import itertools
 import os
 import subprocess
@@ -53,6 +54,13 @@ def problem(seed, H, m, steps, batch, *, identity=False, dtype=np.float64):
     return jax.device_put((arrays, (normal(batch, 4 * H), normal(steps, batch, H))))
 
 
+def keeping(keep):
+    """Has the native kernels keep the products of every step, or not; `None` as they do else."""
+    if keep is None:
+        return contextlib.nullcontext()
+    return mock.patch.object(native, "run", partial(native.run, keep_products=keep))
+
+
 @partial(jax.jit, static_argnames=("options", "sequence", "backend", "memory", "keep"))
 def pulled_back(
     options, arrays, cotangents, lengths=None, *, sequence, backend, memory="more", keep=None
@@ -72,8 +80,7 @@ def pulled_back(
             total = total + jnp.sum(outputs * d_outputs)
         return total, (final, outputs)
 
-    keeps = library.keeps if keep is None else lambda *_: keep
-    with mock.patch.object(library, "keeps", keeps):
+    with keeping(keep):
         gradients, results = jax.grad(value, argnums=(0, 1, 2), has_aux=True)(*arrays)
     return results, gradients
 

@@ -1,7 +1,6 @@
 """Products of numbers in bfloat16: what they are, and that the native kernels have the same."""
 
 from functools import partial
-from unittest import mock
 
 import equinox as eqx
 import jax
@@ -11,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from test_cells import NAMES, layer_of, numbers
-from test_kernels import needs_native, problem
+from test_kernels import keeping, needs_native, problem
 from test_library import pulled_back as by_addresses
 
 from organics.baselines import build
@@ -80,7 +79,7 @@ def pulled_back(layers, x, state, lengths):
     found = []
     for layer in layers:
         for keep in (True, False) if layer.backend == "native" else (False,):
-            with mock.patch.object(library, "keeps", lambda *_, keep=keep: keep):
+            with keeping(keep):
                 arrays, static = eqx.partition(layer, eqx.is_array)
                 found.append(jax.grad(value, has_aux=True)((arrays, x), static))
     return found

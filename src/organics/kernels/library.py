@@ -140,11 +140,13 @@ def left_out() -> str | None:
 def choose(use: Callable[[str], bool]) -> str:
     """The instructions for the kernel: the best, or those that the variable names."""
     pinned = os.environ.get(PIN)
+    if pinned and use(pinned):
+        return pinned
     usable = [name for name in INSTRUCTION_SETS if use(name)]
-    if pinned and not use(pinned):
+    if pinned:
         names = " or ".join(map(repr, usable))
         raise ValueError(f"the variable {PIN} must be {names} here, not {pinned!r}.")
-    return pinned or usable[-1]
+    return usable[-1]
 
 
 # ---- calls ---------------------------------------------------------------------------------------

@@ -85,7 +85,8 @@ def run(
     """
     require_rounded(cell.products, x.dtype)
     segment = library.SEGMENT if segment is None else segment
-    kernel = _Kernel(cell, sequence, segment, keep_products, threads)
+    tiled = library.tiled(cell.products)
+    kernel = _Kernel(cell, sequence, segment, keep_products, threads, tiled)
     return _run(kernel, parameters, x, state, lengths)
 
 
@@ -154,13 +155,15 @@ def _blocks(array: Array, axis: int, count: int, extra: int) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class _Kernel:
-    """A native recurrence for one set of static arguments, with its backward pass."""
+    """A native recurrence for one set of static arguments, with its backward pass. By them JAX
+    finds what it has traced."""
 
     cell: Cell
     sequence: bool
     segment: int
     keep_products: bool | None
     threads: int
+    tiled: bool
 
     def call(self, target: str, results: list, *arguments: Array) -> Any:
         """The kernel's answer: arrays of the shapes `results`."""
@@ -192,7 +195,7 @@ class _Kernel:
         keeps = self.keep_products
         if keeps is None:  # here, where what `jax.vmap` maps is part of the batch
             size = steps * batch * self.cell.kept * H * x.dtype.itemsize
-            keeps = library.keeps(H, batch, size, library.tiled(self.cell.products))
+            keeps = library.keeps(H, batch, size, self.tiled)
         products = (steps if keep and keeps else 0, batch, self.cell.kept * H)
         outputs = (steps if self.sequence else 0, batch, H)
         results = [state.shape, kept, products, outputs]

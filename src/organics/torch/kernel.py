@@ -83,7 +83,9 @@ def run(
         [int(one) for one in variant],
         library.SEGMENT if segment is None else segment,
         training,
-        training and segment is None and library.keeps(H, batch, size, _tiled(cell.products)),
+        training
+        and segment is None
+        and library.keeps(H + extra, batch, size, _tiled(cell.products)),
         sequence,
     )
     if extra:
