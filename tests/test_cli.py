@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.integrate
 from programs import simulated
 
 from organics import cli
 from organics.circuit.circuit import Circuit
 from organics.circuit.file import load_circuit, save_circuit
-from organics.cli import compiled
+from organics.cli import compiled, simulate
 from organics.cli.answer import Answer, show
 from organics.cli.reproduce import _BRIEF
 from organics.data.store import places
@@ -588,7 +589,7 @@ def test_a_drive_from_a_table(capsys, tmp_path):
         assert found["residual"] < 1e-4 and found["at_rest"] is rests
     refused = {
         "t,z\n": "no line", "t,z\n# of a day\n": "no line", "0,1\n0,2": "increase",
-        "0,nan": "finite", "0,1O\n50,2\n60,2\n": "1O",
+        "0,1,2\n1,2": "as many columns", "0,nan": "finite", "0,1O\n50,2\n60,2\n": "1O",
     }  # fmt: skip
     for text, words in refused.items():
         table.write_text(text)
@@ -597,6 +598,48 @@ def test_a_drive_from_a_table(capsys, tmp_path):
         assert len(err.splitlines()) == 1
     table.write_bytes(b"t,z\r0,0.5\r20,0.5\r")
     assert call(capsys, "simulate", EXAMPLES / "figure3a.json", "--drive-table", table)[0] == 0
+
+
+@pytest.mark.parametrize("way", ["steps", "table", "noise"])
+def test_a_brief_pulse_is_not_missed(capsys, tmp_path, way):
+    """Of 0.3 ms, by solving the equations of one neuron piece by piece."""
+    file, table = tmp_path / "one.json", tmp_path / "pulse.csv"
+    one = {"W": [[1.0]], "z": [1.0], "b": 0.5, "b0": 0.5, "sigma": 0.1, "tau_y": 2, "tau_a": 10}
+    file.write_text(json.dumps(one))
+    table.write_text("0,1\n50.1,1\n50.1001,50\n50.4,50\n50.4001,1\n")
+    pulse = ("--step", "50.1:50", "50.4:1")
+    options = {"steps": pulse, "table": ("--drive-table", table),
+               "noise": (*pulse, "--noise", 1e-9, "--dt", 1.0)}[way]  # fmt: skip
+    given = ("--initial", "steady", "--duration", 60, "--samples", 3)
+    found = document(capsys, "simulate", file, *given, *options)
+
+    def slope(_, x, z):
+        y, a = x
+        return [(-y + 0.5 * z + (1 - np.sqrt(a)) * y) / 2, (-a + 0.0025 + y * y * a) / 10]
+
+    state = [found["y"][0][0], found["a"][0][0]]
+    np.testing.assert_allclose(slope(0, state, 1.0), 0, atol=1e-6)
+    for begin, end, z in ((50.1, 50.4, 50.0), (50.4, 60.0, 1.0)):
+        solved = scipy.integrate.solve_ivp(slope, (begin, end), state, args=(z,), rtol=1e-9)
+        state = solved.y[:, -1]
+    tolerance = 0.1 if way == "noise" else 1e-3  # Euler's method
+    np.testing.assert_allclose([found["y"][-1][0], found["a"][-1][0]], state, rtol=tolerance)
+    assert not found["at_rest"]
+
+
+def test_a_rhythm_is_not_aliased_in_a_long_simulation(capsys, tmp_path, monkeypatch):
+    """Two neurons that rotate by exactly 0.5 rad/ms, at times 12 ms apart."""
+    monkeypatch.setattr(simulate, "_FINEST", 501)
+    file = tmp_path / "ring.json"
+    ring = {"W": [[1, 1], [1, 1]], "W_r": [[2, -2], [2, 2]], "z": [0, 0], "b": 1, "b0": 0.5,
+            "sigma": 0.1, "tau_y": 2, "tau_a": 2}  # fmt: skip
+    file.write_text(json.dumps(ring))
+    start = ("--initial", 0.1, 0, 0.0025, 0.0025)
+    for samples in (2, 61, 501):
+        found = document(capsys, "simulate", file, *start, "--duration", 6000, "--samples", samples)
+        assert found["comes_to"] == "oscillates"
+        np.testing.assert_allclose(found["frequency_hz"], 1000 * 0.5 / (2 * np.pi), rtol=1e-3)
+        np.testing.assert_array_equal(found["t"], np.linspace(0, 6000, samples))
 
 
 def test_simulate_says_what_it_comes_to(capsys):
@@ -644,8 +687,10 @@ def test_spectrum(capsys, tmp_path):
     assert hertz[0] == 1 and hertz[-1] == 200 and list(found["power_per_hz"]) == ["a6", "y1"]
     expected = power_spectrum(steady_state(circuit, drives[2]), hertz / 1000, Noise(0.1, 0.01))
     np.testing.assert_allclose(found["power_per_hz"]["a6"], expected[:, 15] / 1000, rtol=1e-9)
-    peak = hertz[np.argmax(expected[:, 15])]
-    np.testing.assert_allclose(found["peaks_hz"]["a6"], peak)
+    peak = hertz[np.argmax(expected[:, 15])]  # of the grid, and of a finer one around it
+    close = np.linspace(0.98 * peak, 1.02 * peak, 2001)
+    power = power_spectrum(steady_state(circuit, drives[2]), close / 1000, Noise(0.1, 0.01))[:, 15]
+    np.testing.assert_allclose(found["peaks_hz"]["a6"], close[np.argmax(power)], rtol=3e-5)
     assert found["peaks_hz"]["y1"] is None and "frequency (Hz)" in figure.read_text()
     with np.load(table) as archive:
         assert archive.files == ["frequency_hz", "a6", "y1"]

@@ -250,15 +250,15 @@ def _columns(found: Any, circuit: Any) -> dict[str, Any]:
     branches = found.branches
     x = np.concatenate([branch.x for branch in branches])
     states = circuit.by_area(circuit.split(x))
-    numbers = [f"_{k + 1}" for k in range(len(states))] if is_hierarchy(circuit) else [""]
+    areas = [f"area{k + 1}_" for k in range(len(states))] if is_hierarchy(circuit) else [""]
     which = [np.full(len(branch.parameter), i) for i, branch in enumerate(branches)]
     return {
         "branch": np.concatenate(which),
         "parameter": np.concatenate([branch.parameter for branch in branches]),
         "stable": np.concatenate([branch.stable for branch in branches]).astype(int),
         **{
-            f"{name}{k}": values
-            for k, state in zip(numbers, states, strict=True)
+            f"{area}{name}": values
+            for area, state in zip(areas, states, strict=True)
             for name, values in state._asdict().items()
         },
     }

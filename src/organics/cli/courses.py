@@ -11,6 +11,7 @@ from organics.circuit.file import CircuitFileError
 from organics.files.atomic import read_whole
 
 _MOST_BYTES = 32 * 2**20  # of a table
+_BRIEFEST = 1e-4  # ms: of events; what is shorter may be an error of rounding
 
 
 class Course(NamedTuple):
@@ -37,6 +38,15 @@ class Course(NamedTuple):
         changes = np.any(np.diff(self.values, axis=0) != 0, axis=1) & (self.times[:-1] < until)
         jumps = self.steps[np.diff(self.factors, prepend=1.0) != 0]
         return float(max([*self.times[1:][changes], *jumps[jumps <= until], 0.0]))
+
+    @property
+    def shortest(self) -> float:
+        """How long, in ms, the shortest event lasts after which the drive may be what it was, such
+        as a pulse or a peak; infinite if there is none. A jump is two changes of slope at once."""
+        times = self.times if len(self.times) > 1 else ()
+        jumps = np.unique(self.steps)
+        changes = np.sort(np.concatenate([np.setdiff1d(times, jumps), jumps, jumps]))
+        return max(_BRIEFEST, float(np.min(changes[2:] - changes[:-2], initial=np.inf)))
 
     def __call__(self, t: Any) -> Any:
         """The drive at a time, which JAX may trace."""
@@ -83,6 +93,9 @@ def table(path: Path, n: int) -> tuple[np.ndarray, np.ndarray]:
         lines = rest if _is_word(head.split(",")[0]) else text
         if not any(line.partition("#")[0].strip() for line in lines.splitlines()):
             raise ValueError("has no line of numbers.")
+        rows = [line.partition("#")[0] for line in lines.splitlines()]
+        if len({row.count(",") for row in rows if row.strip()}) > 1:
+            raise ValueError("must have as many columns in every line.")
         values = np.loadtxt(io.StringIO(lines), delimiter=",", ndmin=2)
         if values.shape[1] != n + 1:
             raise ValueError(

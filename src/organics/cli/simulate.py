@@ -27,7 +27,8 @@ from organics.settings import Needs
 _STEP = 0.02  # ms, with noise
 _MOST_SAMPLES = 10_000_000
 _BYTES = 170  # for each number of an answer in JSON; as text it takes a quarter
-_FINEST = 20_001  # most times used to detect a rhythm
+_FINEST = 20_001  # times used to detect a rhythm
+_SEEN = 1.0  # ms: changes of the drive that far apart are not missed, see `simulate`
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Simulate:
 
         from organics.circuit.areas import joined
 
-        self._require_memory(len(joined(circuit.time_constants)))
+        self._require_memory(len(joined(circuit.time_constants)), self._longest)
         drive = np.asarray(one_drive(drives, self.drive))[None]
         over_time = (np.zeros(1), drive)
         if self.drive_table is not None:
@@ -98,7 +99,10 @@ class Simulate:
         first, last = course(0.0), course(self.duration)
         start = _start(circuit, first, self.initial)
         if self.noise or self.noise_a:
-            result, comes_to = self._noisy(circuit, first if course.constant else course, start)
+            longest = min(self._longest, course.shortest)
+            self._require_memory(len(joined(circuit.time_constants)), longest)
+            drive = first if course.constant else course
+            result, comes_to = self._noisy(circuit, drive, start, longest)
         else:
             result, comes_to = self._smooth(circuit, course, start)
         constant = course.last_change(self.duration) <= self.duration
@@ -117,6 +121,8 @@ class Simulate:
         solver = self.method, self.max_steps
         if (self.noise or self.noise_a) and solver != (Simulate.method, Simulate.max_steps):
             raise ValueError("`method` and `max_steps` must be left out with noise.")
+        if self.drive_table is not None and self.drive != Simulate.drive:
+            raise ValueError(f"`drive` must be left out with a table, not {self.drive}.")
         if self.dt is not None and not 0 < self.dt < float("inf"):
             raise ValueError(f"`dt` must be finite and > 0 ms, not {self.dt}.")
         if self.dt is not None and not (self.noise or self.noise_a):
@@ -129,14 +135,14 @@ class Simulate:
     def _longest(self) -> float:
         return _STEP if self.dt is None else self.dt
 
-    def _require_memory(self, m: int) -> None:
+    def _require_memory(self, m: int, longest: float) -> None:
         samples = f"a trajectory of {self.samples:,} samples"
         require_memory(_BYTES * self.samples * (1 + m), "samples", samples)
         if self.noise or self.noise_a:
-            steps = self.duration / self._longest
+            steps = self.duration / longest
             require_memory(8 * steps * m, "dt", f"the noise of {steps:.3g} steps")
 
-    def _noisy(self, circuit, drive, start):
+    def _noisy(self, circuit, drive, start, longest: float):
         import warnings
 
         import jax.random as jr
@@ -144,7 +150,7 @@ class Simulate:
         from organics.simulation.noise import Noise, simulate_noisy
 
         interval = self.duration / (self.samples - 1)
-        save_every = math.ceil(interval / self._longest)
+        save_every = math.ceil(interval / longest)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             result = simulate_noisy(
@@ -169,22 +175,29 @@ class Simulate:
         from organics.simulation.ode import DIVERGENCE, NONE, reasons, require_ok, simulate
         from organics.simulation.settling import Settling, settling
 
-        interval = self.duration / (self.samples - 1)
         fastest = float(joined(circuit.time_constants).min()) / 2
-        finer = min(math.ceil(interval / fastest), max(_FINEST // (self.samples - 1), 1))
-        times = np.linspace(0, self.duration, finer * (self.samples - 1) + 1)
+        times = _Times(self.duration, self.samples, fastest)
         drive = course(0.0) if course.constant else course
-        options = {"method": self.method, "max_steps": self.max_steps}
-        result = simulate(circuit, drive, times, start, throw=False, **options)
+        options: dict[str, Any] = {"method": self.method, "max_steps": self.max_steps}
+        if course.shortest < _SEEN:
+            options["max_step"] = course.shortest
+        result = simulate(circuit, drive, times.all, start, throw=False, **options)
         if int(result.failure) not in (NONE, DIVERGENCE):
             require_ok(result, reasons(result, self.method, self.max_steps))
         since = course.last_change(self.duration)
         comes_to = None
         if int(result.failure) == DIVERGENCE:
             comes_to = Settling("diverges", 0.0)
-        elif np.sum(times >= since) >= 8 and not is_hierarchy(circuit):
-            comes_to = settling(circuit, course(self.duration), result, since=since)
-        return _every(result, finer), comes_to
+        elif np.sum(times.all[times.even] >= since) >= 8 and not is_hierarchy(circuit):
+            end = course(self.duration)
+            comes_to = settling(circuit, end, _rows(result, times.even), since=since)
+            if len(times.fine) and comes_to.kind != "rests":
+                rhythm = settling(circuit, end, _rows(result, times.fine), since=since)
+                kind = comes_to.kind
+                if kind in ("oscillates", "moves"):
+                    kind = "oscillates" if rhythm.frequency_hz else "moves"
+                comes_to = Settling(kind, rhythm.frequency_hz)
+        return _rows(result, times.reported), comes_to
 
     def _answer(self, circuit, z, result, comes_to, constant) -> Answer:
         import jax
@@ -250,12 +263,41 @@ def _start(circuit, z, words: tuple[str, ...]) -> Any:
     return circuit.split(jnp.asarray(values))
 
 
-def _every(result, step: int) -> Any:
-    """A trajectory with every `step`-th row."""
+class _Times:
+    """Times at which a simulation is saved, and places among them.
+
+    Attributes
+        all: the times, in ms.
+        reported: those that are reported.
+        even: places of evenly spaced times, at most `_FINEST` unless more are reported.
+        fine: of the last ones, close enough for any rhythm; none if the even ones are.
+    """
+
+    def __init__(self, duration: float, samples: int, close: float):
+        import numpy as np
+
+        interval = duration / (samples - 1)
+        each = min(math.ceil(interval / close), max(_FINEST // (samples - 1), 1))
+        even = np.linspace(0, duration, each * (samples - 1) + 1)
+        parts = math.ceil(interval / each / close)
+        last = min(max(_FINEST // parts, 8), len(even) - 1) if parts > 1 else 0
+        first = len(even) - 1 - last
+        self.all = np.concatenate(
+            [even[:first], np.linspace(even[first], duration, last * parts + 1)]
+        )
+        at = np.arange(len(even))
+        self.even = np.where(at < first, at, first + (at - first) * parts)
+        self.all[self.even] = even
+        self.reported = self.even[::each]
+        self.fine = np.arange(first, len(self.all)) if last else np.arange(0)
+
+
+def _rows(result, places) -> Any:
+    """A trajectory at some of its times."""
     import equinox as eqx
     import jax
 
-    fewer = jax.tree.map(lambda x: x[::step], (result.t, result.state))
+    fewer = jax.tree.map(lambda x: x[places], (result.t, result.state))
     return eqx.tree_at(lambda path: (path.t, path.state), result, fewer)
 
 

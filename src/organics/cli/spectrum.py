@@ -1,6 +1,7 @@
 """`organics spectrum`"""
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,11 +64,12 @@ class Spectrum:
     def run(self) -> Answer:
         self._require()
         ((circuit, drives),) = load(self.file)
+        import equinox as eqx
         import numpy as np
 
         from organics import plots, spectra
         from organics.cli.tables import write_table
-        from organics.responses.rhythm import largest_peak
+        from organics.responses.rhythm import largest_peak, refined_peak
         from organics.rest.search import steady_state
         from organics.simulation.noise import Noise
 
@@ -79,19 +81,31 @@ class Spectrum:
         if self.coherence:
             pairs = list(combinations(chosen, 2))
             names = [f"{one} and {other}" for one, other in pairs]
-            every = np.asarray(spectra.coherence(point, hertz / 1000, noise))
-            values = np.stack([every[:, chosen[i], chosen[j]] for i, j in pairs], axis=1)
-            draw = plots.coherences
+            columns: Any = tuple(
+                np.array([(chosen[i], chosen[j]) for i, j in pairs], int).reshape(-1, 2).T
+            )
+            spectrum, scale, draw = spectra.coherence, 1, plots.coherences
         else:
             names = list(chosen)
-            every = np.asarray(spectra.power_spectrum(point, hertz / 1000, noise))
-            values, draw = every[:, list(chosen.values())] / 1000, plots.power_spectra
+            columns = (list(chosen.values()),)
+            spectrum, scale, draw = spectra.power_spectrum, 1000, plots.power_spectra
+
+        def at(frequencies, spectrum=spectrum):
+            found = np.asarray(spectrum(point, np.asarray(frequencies) / 1000, noise))
+            return found[:, *columns] / scale
+
+        values, quick = at(hertz), partial(at, spectrum=eqx.filter_jit(spectrum))
         lost = [name for name, column in zip(names, values.T, strict=True) if np.isnan(column[0])]
         places = {
             name: None if name in lost else largest_peak(column)
             for name, column in zip(names, values.T, strict=True)
         }
-        peaks = {name: None if at is None else float(hertz[at]) for name, at in places.items()}
+        peaks = {
+            name: None
+            if place is None
+            else refined_peak(lambda f, k=k: float(quick([f])[0, k]), hertz, place)[0]
+            for k, (name, place) in enumerate(places.items())
+        }
         # no power has no logarithm
         drawn = np.ones(len(names), bool) if self.coherence else np.any(values, axis=0)
         silent = [name for name, some in zip(names, drawn, strict=True) if not some]

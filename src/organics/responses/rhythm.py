@@ -1,5 +1,6 @@
 """The frequency of a rhythm against contrast."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -88,11 +89,18 @@ def _peak(point, noise, neuron: int, hertz: np.ndarray, power: np.ndarray) -> tu
     if at is None:
         return np.nan, np.nan
 
-    def less(f: float) -> float:
-        return -float(_power(point, jnp.asarray([f / 1000], point.z.dtype), noise)[0, neuron])
+    def curve(f: float) -> float:
+        return float(_power(point, jnp.asarray([f / 1000], point.z.dtype), noise)[0, neuron])
 
+    return refined_peak(curve, hertz, at)
+
+
+def refined_peak(
+    curve: Callable[[float], float], hertz: Float[np.ndarray, " f"], at: int
+) -> tuple[float, float]:
+    """Where a curve is largest between the neighbours of a place of a grid, and its value there."""
     bounds = (hertz[at - 1], hertz[at + 1])
-    best = scipy.optimize.minimize_scalar(less, bounds=bounds, method="bounded")
+    best = scipy.optimize.minimize_scalar(lambda f: -curve(f), bounds=bounds, method="bounded")
     return float(best.x), -float(best.fun)
 
 
