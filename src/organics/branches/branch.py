@@ -123,7 +123,8 @@ class CycleBranch(NamedTuple):
         parameter: values of the parameter, (k,).
         period: in ms, (k,).
         x: a state of each cycle, (k, m).
-        low, high: the extremes of each number over a period, (k, m).
+        low, high: the extremes of each number over a period, (k, m), by parabolas through steps of
+            the flow, and so less precise than the cycle.
         multipliers: the Floquet multipliers by falling size, (k, m).
         events: those on it, in order.
         end: how it ends.
