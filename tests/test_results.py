@@ -41,7 +41,7 @@ FIRST_ONES = {
     "smnist-organics-identity-64-seed0": (495, 0.031828),
     "psmnist-organics-fixed-128-seed0": (444, 0.354112),
     "psmnist-organics-fixed-64-seed0": (420, 0.432612),
-    "smnist-organics-fixed-128-seed0": (494, 0.042689),
+    "smnist-organics-fixed-128-seed0": (493, 0.04628),
     "smnist-organics-fixed-64-seed0": (494, 0.040395),
     "psmnist-organics-2x64-seed0": (439, 0.363118),
     "psmnist-antisymmetric-128-seed0": (463, 0.212001),
