@@ -90,17 +90,16 @@ class Simulate:
 
         from organics.circuit.areas import joined
 
-        self._require_memory(len(joined(circuit.time_constants)), self._longest)
         drive = np.asarray(one_drive(drives, self.drive))[None]
         over_time = (np.zeros(1), drive)
         if self.drive_table is not None:
             over_time = table(self.drive_table, circuit.n)
         course = Course(*over_time, *changes)
+        longest = min(self._longest, course.shortest)
+        self._require_memory(len(joined(circuit.time_constants)), longest)
         first, last = course(0.0), course(self.duration)
         start = _start(circuit, first, self.initial)
         if self.noise or self.noise_a:
-            longest = min(self._longest, course.shortest)
-            self._require_memory(len(joined(circuit.time_constants)), longest)
             drive = first if course.constant else course
             result, comes_to = self._noisy(circuit, drive, start, longest)
         else:
@@ -268,7 +267,7 @@ class _Times:
 
     Attributes
         all: the times, in ms.
-        reported: those that are reported.
+        reported: places of those that are reported.
         even: places of evenly spaced times, at most `_FINEST` unless more are reported.
         fine: of the last ones, close enough for any rhythm; none if the even ones are.
     """
