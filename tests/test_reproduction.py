@@ -1,6 +1,7 @@
 """Running toy targets, the page of results, and the table of claims."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -224,6 +225,7 @@ def test_the_table_of_claims_follows_the_results(tmp_path, monkeypatch):
         "| `toy` | That <all> is \\| well. | 98 % | 3 of 3 | partly; but not: it is > 1 |" in text
     )
     assert "Not run here" in text and "- the rest, about 1.5 h: `organics train it`" in text
+    assert re.search(r"they took \d+ minutes together, on \d+ cores of ", text)
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     monkeypatch.setattr(claims, "TARGETS", (TOY, replace(TOY, name="own", room="ours")))
     run()

@@ -55,6 +55,17 @@ def _verdict(document: dict[str, Any]) -> str:
     return verdict_in_words(document) + (f"; {failed}" if failed else "")
 
 
+def duration(results: Path, targets: Sequence[Target]) -> str:
+    """A sentence on the minutes that the targets took; empty if there are no results."""
+    found = [document for target in targets if (document := _read(target, results)) is not None]
+    if not found:
+        return ""
+    minutes = sum(document["seconds"] or 0 for document in found) / 60
+    machines = [document["machine"] for document in found]
+    each = sorted({f"{one['cores']} cores of {one['processor']}" for one in machines})
+    return f"By their files they took {minutes:.0f} minutes together, on {' or '.join(each)}."
+
+
 def not_run(results: Path) -> str:
     """A Markdown list of what was not run, with the command and the hours it would take."""
     lines = []
@@ -75,7 +86,10 @@ def replaced(text: str, results: Path) -> str:
         raise ValueError(f"`file` must have each of the markers {BEGIN!r} and {END!r} once.")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    parts = [BEGIN, table(results, [target for target in TARGETS if target.room == "paper"])]
+    paper = [target for target in TARGETS if target.room == "paper"]
+    parts = [BEGIN, table(results, paper)]
+    if took := duration(results, paper):
+        parts += [took]
     if left := not_run(results):
         parts += ["Not run here, and what it would take on 2 cores:", left]
     if ours := [target for target in TARGETS if target.room == "ours"]:
