@@ -21,13 +21,14 @@ from organics.errors import Failed
 from organics.files.plain import as_plain
 from organics.fitting import comparison, profile
 from organics.fitting.comparison import compare
+from organics.fitting.conventions import conventions
 from organics.fitting.fit import _unusable, fit
 from organics.fitting.identifiability import _units, identify
 from organics.fitting.likelihood import Predicted, residuals
 from organics.fitting.model import AtRest, circuit_of, linear_response, noise_of
 from organics.fitting.parameters import Entry, half, unhalf
 from organics.fitting.prediction import draw, predict
-from organics.fitting.problem import _folded, layout_of, problem_of
+from organics.fitting.problem import _folded, labels_of, layout_of, problem_of
 from organics.fitting.resolved import left_out, resolved
 from organics.names import FittedRecurrence
 from organics.rest.search import steady_state
@@ -811,3 +812,112 @@ def test_the_command_writes_a_circuit_that_others_read(tmp_path, capsys):
     ):
         assert cli.run([*words, "--out", str(out), *wrong]) == 2
         assert said in capsys.readouterr().err and not out.exists()
+
+
+Y, A, LFP = Channel("y", 0), Channel("a", 0), Channel("lfp", -1)
+UNKNOWN = (Channel("y", 0, False), Channel("y", 1, False), Channel("lfp", -1, False))
+RATE = Channel("rate", 1, False)
+
+
+@pytest.mark.parametrize(
+    ("recurrence", "channels", "by_convention"),
+    [
+        ("identity", BOTH, {"b"}),
+        ("identity", (*BOTH, A), {"b[2]"}),
+        ("identity", (*BOTH, A, Channel("a", 1)), set()),
+        ("identity", (*BOTH, Channel("a", 0, False)), {"b"}),
+        ("identity", UNKNOWN[:2], {"b", "gain[y of 1]", "gain[y of 2]"}),
+        ("identity", UNKNOWN, {"b", "gain[y of 1]"}),
+        ("identity", (*UNKNOWN[:2], LFP), {"b"}),
+        ("free", (*BOTH, UNKNOWN[2]), set()),
+        ("free", (Y, RATE), {"b[2]"}),
+        ("free", UNKNOWN[:2], {"b"}),
+        ("free", UNKNOWN, {"b[1]"}),
+    ],
+)
+def test_a_convention_fixes_only_what_no_data_tell(recurrence, channels, by_convention):
+    """Counted by the rank of the derivative of all responses at some generic parameters: fixing
+    what is 1 by convention loses none, and fixing any further number of `b` or a gain does."""
+    rng = np.random.default_rng(3)
+    drives = 0.5 + rng.random((14, 2))
+    shown = 1 + rng.random((len(drives), len(channels)))
+    recording = Recording(
+        neurons=("1", "2"),
+        stimuli=tuple(map(str, range(len(drives)))),
+        drives=drives,
+        channels=channels,
+        mean=shown,
+        error=np.ones_like(shown),
+    )
+    found = conventions(recording, recurrence, labels_of(recording), fixed={}, ties=())
+    assert set(found) - {"b0"} == by_convention and set(found.values()) == {1.0}
+    freed = {"b", "b0"} | ({"gain"} if any(not one.gain_known for one in channels) else set())
+    every = problem(recording, recurrence, fixed=dict.fromkeys(freed))
+    model = every.model
+    u = jnp.asarray(0.1 * rng.normal(size=model.parameters.free))
+    states, settled = model.from_rest(u)
+    assert settled
+    R = np.asarray(jax.jacfwd(lambda u: model.at_rest(u, states)[0].mean.ravel())(u))
+    names = [model.parameters.entries[at[0]].name for at in model.parameters.groups()]
+    groups = [model.parameters.entries[at[0]].group for at in model.parameters.groups()]
+    free = np.array(
+        [not {name, group} & set(found) for name, group in zip(names, groups, strict=True)]
+    )
+
+    def rank(columns):
+        sizes = np.linalg.svd(R[:, columns], compute_uv=False)
+        return int(np.sum(sizes > 1e-9 * sizes[0]))
+
+    assert rank(free) == rank(np.ones_like(free))
+    for i in np.flatnonzero(free & np.isin(groups, ("b", "gain"))):
+        assert rank(free & (np.arange(len(free)) != i)) < rank(free), names[i]
+
+
+@pytest.mark.parametrize(
+    ("fixed", "ties", "by_convention"),
+    [
+        ({}, (), {"b0", "b"}),
+        ({"b": None}, (), {"b0", "b"}),  # freed afterwards
+        ({"tau_y": 10.0}, (), {"b0"}),
+        ({"tau_y[1]": 10.0}, (), {"b0", "b[2]"}),
+        ({}, ("tau_y",), {"b0", "b[1]"}),
+        ({}, ("tau_a",), {"b0", "b"}),
+        ({"noise_a[2]": 0.1}, (), {"b0", "b[1]"}),
+        ({"W[1,2]": 0.0}, (), {"b0", "b"}),
+        ({"W[1,2]": 0.3}, (), {"b0", "b[1]"}),
+        ({"b": [0.5, 0.6]}, (), {"b0"}),
+    ],
+)
+def test_what_is_fixed_or_tied_is_no_longer_a_matter_of_convention(fixed, ties, by_convention):
+    """The scale of the modulators moves the time constants that spectra of `y` tell."""
+    recording = recorded()
+    labels = labels_of(recording)
+    assert (
+        conventions(recording, "identity", labels, fixed=fixed, ties=ties).keys() == by_convention
+    )
+    steady = replace(recording, spectra=())
+    at_rest = conventions(steady, "identity", labels, fixed={"tau_y": 10.0}, ties=())
+    assert at_rest.keys() == {"b0", "b"}
+
+
+def test_an_input_gain_that_the_modulator_tells_is_fitted():
+    """`y` and `a` of one neuron: `a y^2 = (b z)^2`."""
+    W, b, c, error = 0.8, 0.5, 0.01, 1e-3
+    z = np.array([0.1, 0.3, 0.6, 1.0, 2.0])
+    a = c + W * (b * z) ** 2
+    shown = np.stack([b * z / np.sqrt(a), a], axis=1)
+    drawn = np.random.default_rng(0).normal(size=shown.shape)
+    recording = Recording(
+        neurons=("1",),
+        stimuli=tuple("abcde"),
+        drives=z[:, None],
+        channels=(Y, A),
+        mean=shown + error * drawn,
+        error=np.full(shown.shape, error),
+    )
+    found = fit(recording, starts=2)
+    assert found.converged and found.chi2 < 30
+    for name, truth in (("W[1,1]", W), ("b[1]", b), ("sigma[1]", c**0.5)):
+        one = found[name]
+        width = np.log(one.high / one.low) / 2 / 1.645
+        assert one.how in ("Fisher", "profile") and abs(np.log(one.value / truth)) < 5 * width

@@ -26,8 +26,8 @@ class FitData:
     lfp), value, and optionally time_ms or time_s, unit and se; or an NWB file. The stimuli are a
     table of stimulus, neuron, z, or of stimulus, contrast, mask_contrast.
 
-    What the data cannot tell is named, and has no interval. Where b or b0 is "fixed" at 1 that is a
-    convention: only ratios to it can be known.
+    What the data cannot tell is named, and has no interval. Where b, b0 or a gain is "fixed" at 1
+    that is a convention: these data tell only ratios to it.
 
     Example: organics fit examples/contrast_responses.csv --stimuli examples/contrasts.csv
     """

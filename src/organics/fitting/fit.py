@@ -148,8 +148,9 @@ def fit(
     The parameters are `W`, `b`, `b0`, `sigma`, `tau_y`, `tau_a`, the levels of additive noise
     `noise_y` and `noise_a`, `W_r`, and a `gain` for each channel in units other than the model's.
     Names such as "tau_y" mean all entries, names such as "tau_y[2]" one, by the name of the neuron.
-    By convention `b0` is 1, since only `b0 sigma` matters; for identity recurrence, or with unknown
-    gains, `b` is 1, too, since only ratios to it matter.
+    By convention `b0` is 1, since only `b0 sigma` matters. So is `b` of a neuron, or a `gain`, if
+    these data tell only ratios to it: for identity recurrence if the unit of `a` is unknown and no
+    time constant of `y` is given, otherwise if the unit of `y` is unknown.
 
     Parameters that the data do not determine have no interval; `undetermined` says why. Intervals
     come from the Fisher matrix, or from the profile of the likelihood where that is far from

@@ -146,11 +146,7 @@ def parameters(
     """
     require_among("recurrence", recurrence, FittedRecurrence)
     _require_no_recurrence(recurrence, fixed=fixed, bounds=bounds, ties="+".join(ties).split("+"))
-    entries = tuple(
-        Entry(name, index, _named(name, labels[name], index))
-        for name, array in start.items()
-        for index in np.ndindex(array.shape)
-    )  # fmt: skip
+    entries = entries_of({name: array.shape for name, array in start.items()}, labels)
     values = np.array([start[e.group][e.place] for e in entries], float)
     positive = np.array([e.group != "W_r" or recurrence == "feedback" for e in entries])
     free = np.ones(len(entries), bool)
@@ -205,6 +201,17 @@ def parameters(
         bounded=jnp.asarray(bounded),
         low=as_array(low),
         high=as_array(high),
+    )
+
+
+def entries_of(
+    shapes: Mapping[str, tuple[int, ...]], labels: Mapping[str, Sequence]
+) -> tuple[Entry, ...]:
+    """All numbers of arrays of these shapes."""
+    return tuple(
+        Entry(name, index, _named(name, labels[name], index))
+        for name, shape in shapes.items()
+        for index in np.ndindex(*shape)
     )
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from organics.circuit.circuit import State
 from organics.data.recordings.recording import CrossSpectra, Recording
+from organics.fitting.conventions import conventions
 from organics.fitting.likelihood import Courses, Problem, Spectra
 from organics.fitting.model import AtRest, Model, linear_response
 from organics.fitting.parameters import Parameters, broadcast, parameters, unhalf
@@ -39,7 +40,7 @@ def problem_of(
         )
         return _assembled(recording, layout, rectified)
 
-    _require_free(guess, fixed, _conventions(recording, recurrence))
+    _require_free(guess, fixed, _conventions(recording, recurrence, fixed, ties))
     return from_guess(_levels(from_guess(guess), recording, fixed) | dict(guess))
 
 
@@ -56,8 +57,8 @@ def layout_of(
 
     Raises `ValueError` as `parameters` does.
     """
-    conventions = _conventions(recording, recurrence)
-    start = _guess(recording, recurrence, conventions)
+    conventional = _conventions(recording, recurrence, fixed, ties)
+    start = _guess(recording, recurrence, conventional)
     labels = labels_of(recording)
     if recurrence == "identity" and "W_r" in guess:
         raise ValueError("`guess` must not name 'W_r', which is I.")
@@ -78,17 +79,17 @@ def layout_of(
         fixed = dict(fixed)
         whole["W_r"] = _between_neurons(fixed.pop("W_r"), start["W_r"].shape)
     # where a user names all of an array, that says more than a convention about one of it
-    given = {k: v for k, v in conventions.items() if k.partition("[")[0] not in fixed}
+    given = {k: v for k, v in conventional.items() if k.partition("[")[0] not in fixed}
     fixed = whole | given | dict(fixed)
     return parameters(start, labels, recurrence, fixed=fixed, bounds=bounds, ties=ties)
 
 
 def _require_free(
-    guess: Mapping[str, Any], fixed: Mapping[str, Any], conventions: Mapping[str, Any]
+    guess: Mapping[str, Any], fixed: Mapping[str, Any], conventional: Mapping[str, Any]
 ) -> None:
     """Refuse a guess of what is not searched for."""
     for name in guess:
-        value = fixed.get(name, conventions.get(name))
+        value = fixed.get(name, conventional.get(name))
         if value is not None:
             why = "`fixed`" if name in fixed else f"convention; `fixed={{{name!r}: None}}` frees it"
             raise ValueError(
@@ -107,23 +108,13 @@ def _between_neurons(value: Any, shape: tuple[int, ...]) -> Any:
     return value
 
 
-def _conventions(recording: Recording, recurrence: FittedRecurrence) -> dict[str, Any]:
-    """Values for what enters only in combination with others, see `identifiability`."""
-    unknown = [i for i, channel in enumerate(recording.channels) if not channel.gain_known]
-    if recurrence != "identity":
-        own = {f"W_r[{name},{name}]": 1.0 for name in recording.neurons}
-        given = {"b0": 1.0} | ({"b": 1.0} if unknown else {})
-        return given | (own if recurrence == "feedback" else {})
-    found = {"b0": 1.0, "b": 1.0}
-    scaled = {c.neuron for c in recording.channels if c.gain_known and c.quantity != "a"}
-    for i in unknown:
-        quantity, neuron, _ = recording.channels[i]
-        if quantity in ("y", "rate") and neuron not in scaled:
-            found[f"gain[{recording.channel_name(i)}]"] = 1.0
-            scaled.add(neuron)
-    if not scaled and any(recording.channels[i].quantity == "lfp" for i in unknown):
-        found["gain[lfp]"] = 1.0
-    return found
+def _conventions(
+    recording: Recording,
+    recurrence: FittedRecurrence,
+    fixed: Mapping[str, Any],
+    ties: Sequence[str],
+) -> dict[str, float]:
+    return conventions(recording, recurrence, labels_of(recording), fixed=fixed, ties=ties)
 
 
 def labels_of(recording: Recording) -> dict[str, tuple]:
@@ -137,14 +128,14 @@ def labels_of(recording: Recording) -> dict[str, tuple]:
 
 
 def _guess(
-    recording: Recording, recurrence: FittedRecurrence, conventions: Mapping[str, Any]
+    recording: Recording, recurrence: FittedRecurrence, conventional: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Parameters of a circuit that responds about as strongly as the recorded one."""
     n, z = len(recording.neurons), recording.drives
     a = np.ones(n)  # at the strongest response of each neuron
     for column, (quantity, i, gain_known) in enumerate(recording.channels):
         shown = recording.mean[:, column]
-        known = gain_known or f"gain[{recording.channel_name(column)}]" in conventions
+        known = gain_known or f"gain[{recording.channel_name(column)}]" in conventional
         if quantity not in ("y", "rate") or not known or np.isnan(shown).all():
             continue
         k = int(np.nanargmax(np.abs(shown)))
