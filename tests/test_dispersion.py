@@ -327,6 +327,11 @@ def test_the_command(capsys, tmp_path):
     for place in np.ndindex(1, 32):
         rate = found.eigenvalues[place][0].real
         assert rates[tuple(found.periods[place].astype(int))] == pytest.approx(rate, abs=1e-12)
+    where = [tuple(k) for k in found.periods.reshape(-1, 2).astype(int)]
+    for name, factors in (("turing_factor", found.turing), ("hopf_factor", found.hopf)):
+        assert factors is not None
+        each = dict(zip(map(tuple, said["waves"]["periods"]), said["waves"][name], strict=True))
+        np.testing.assert_allclose([each[k] for k in where], factors.ravel(), rtol=1e-9)
     assert "periods per neuron" in figure.read_text()
     with np.load(values) as archive:
         assert archive["rate"].max() == pytest.approx(found.spectral_abscissa)
@@ -375,3 +380,20 @@ def test_a_kink_at_the_end_of_a_scan_is_no_lost_state():
         (onset,) = scan.onsets
         assert not scan.ends
         assert onset.wave.periods == (0, 4) and 1 < onset.value < 1.5
+
+
+def test_symmetric_rings_are_symmetric_in_float32_too():
+    """While JAX computes in float64; transfers of 45 places are rounded to float32."""
+    near, far = np.array([0.1, 0.7, 0.3, 0.9, 0.3, 0.7, 0.1]), np.exp(-(np.arange(-4, 5) ** 2) / 8)
+    found = []
+    for dtype in (np.float64, np.float32):
+        pool, W_r = (
+            Convolution(row[None, None, None].astype(dtype), 1, 45, "periodic")
+            for row in (far / far.sum(), 2.5 * near / near.sum())
+        )
+        ring = Circuit(pool, W_r, 1.0, 1.0, 0.1, 2.0, 10.0)
+        found.append(dispersion(ring, np.full(45, 0.6, dtype)))
+    for one in found:
+        assert one.turing is not None and one.hopf is not None
+    assert np.array_equal(found[0].oscillates, found[1].oscillates)
+    np.testing.assert_allclose(found[0].hopf, found[1].hopf, rtol=1e-4)

@@ -71,7 +71,7 @@ class Dispersion:
             raise NoSteadyState(
                 f"no uniform steady state was found (best residual {residual:.2e})."
             )
-        waves = _waves(found)
+        waves, order = _waves(found)
         for path in self.out:
             if path.suffix.lower() in FIGURES:
                 drawn = plots.dispersion_curves(found.wavenumbers, found.eigenvalues)
@@ -86,8 +86,8 @@ class Dispersion:
             "leading": _as_document(found.leading) | {"travels": found.travels},
             "waves": waves
             | {
-                "turing_factor": None if found.turing is None else found.turing.ravel(),
-                "hopf_factor": None if found.hopf is None else found.hopf.ravel(),
+                "turing_factor": None if found.turing is None else found.turing.ravel()[order],
+                "hopf_factor": None if found.hopf is None else found.hopf.ravel()[order],
             },
         }
         text = [f"{self.file}: {describe(circuit)}", _state_in_words(found), _table(waves)]
@@ -174,20 +174,22 @@ class Dispersion:
             raise ValueError(f"`points` must be from 2 to 100,000, not {self.points}.")
 
 
-def _waves(found: Any) -> dict[str, Any]:
-    """All waves, from the longest to the shortest, with the eigenvalue that grows fastest."""
+def _waves(found: Any) -> tuple[dict[str, Any], Any]:
+    """All waves, from the longest to the shortest, with the eigenvalue that grows fastest; and
+    which they are."""
     import numpy as np
 
     wavenumbers = found.wavenumbers.ravel()
     order = np.argsort(wavenumbers, kind="stable")
     fastest = found.eigenvalues[:, :, 0].ravel()[order]
     oscillates = found.oscillates.ravel()[order]
-    return {
+    columns = {
         "periods": found.periods.reshape(-1, 2)[order].astype(int),
         "wavenumber": wavenumbers[order],
         "rate": fastest.real,
         "frequency_hz": 1000 * np.where(oscillates, np.abs(fastest.imag), 0) / (2 * np.pi),
     }
+    return columns, order
 
 
 def _write(path: Path, columns: dict[str, Any]) -> None:

@@ -199,8 +199,8 @@ def dispersion(
     drive = _of_site("z", as_drive(circuit, z), sites)
     transfers = [_transfer(name, w, image) for name, w in _weights(circuit)]
     one = Circuit(
-        W=transfers[0][0, 0].real,
-        W_r=None if len(transfers) == 1 else transfers[1][0, 0].real,
+        W=transfers[0][0, 0].real.astype(circuit.dtype),
+        W_r=None if len(transfers) == 1 else transfers[1][0, 0].real.astype(circuit.dtype),
         rectified=circuit.rectified,
         **{
             name: _of_site(name, getattr(circuit, name), sites)
