@@ -157,6 +157,7 @@ def test_blank_image_float32_and_batches():
         ({"out_channels": 0}, "`out_channels` must be at least 1"),
         ({"sigma": -1.0}, "`sigma` must be > 0"),
         ({"dtype": jnp.bfloat16}, "`dtype` must be float32 or float64, not bfloat16"),
+        ({"sigma": 1e-23, "dtype": jnp.float32}, "`sigma` must have a square that"),
     ],
 )
 def test_refusals_name_the_argument(wrong, message):

@@ -2,7 +2,9 @@
 
 import json
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -46,6 +48,10 @@ def test_a_file_is_read_back_as_it_was_written(tmp_path):
     assert jax.tree.structure(h) == jax.tree.structure(again)
     with pytest.raises(ValueError, match="`path` must end in .json for a hierarchy"):
         save_circuit(tmp_path / "areas.npz", h, drives)
+    wrong = eqx.tree_at(lambda h: h.gamma, h, -1 - jnp.abs(h.gamma))
+    with pytest.raises(ValueError, match="`gamma` must be finite and >= 0"):
+        save_circuit(path, wrong, drives)  # it could not be read back
+    load_circuit(path)  # nor is the other one lost
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,7 @@ def test_float32_gives_what_float64_gives(recurrent):
         ({"gain": 1.5}, "`gain`"),
         ({"dtype": jnp.bfloat16}, "`dtype` must be float32 or float64, not bfloat16"),
         ({"dtype": jnp.int32}, "`dtype` must be float32 or float64, not int32"),
+        ({"sigma": 1e-200}, "`sigma` must have a square that"),
     ],
 )
 def test_refusals_name_the_argument(wrong, message):

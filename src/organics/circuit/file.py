@@ -216,8 +216,8 @@ def save_circuit(path: str | Path, circuit: Any, drives: "Values") -> None:
     """Write a circuit, or hierarchy, and its input drives, shape (n,) or (drives, n), to a file.
 
     `path` ends in `.json` or, for a circuit, `.npz`. `load_circuit` reads every value back exactly
-    in the same type; `Weights` come back as they are from JSON, as a matrix from `.npz`. The file
-    is written whole or not at all.
+    in the same type; `Convolution`, `LowRank` and `Diagonal` come back as they are from JSON, other
+    weights, and all from `.npz`, as a matrix. The file is written whole or not at all.
 
     Raises
         `ValueError` for another suffix, for a stack of circuits or one with an invalid parameter,
@@ -233,6 +233,7 @@ def save_circuit(path: str | Path, circuit: Any, drives: "Values") -> None:
         if path.suffix.lower() == ".npz":
             raise ValueError(f"`path` must end in .json for a hierarchy of areas: {path}.")
         values = _parameters_of_areas(circuit)
+        circuit.require_valid()
     else:
         values = _parameters_of(circuit)
         if path.suffix.lower() == ".npz":

@@ -16,6 +16,7 @@ from organics.arguments import (
     require_flag,
     require_positive,
     require_sizes,
+    require_squares,
 )
 from organics.circuit.circuit import Circuit
 from organics.circuit.constraints import positive, unit_interval
@@ -95,6 +96,7 @@ class NormalizationConv2d(eqx.Module):
         require_among("recurrent", recurrent, StaticRecurrence)
         k_in, k_gain, k_pool = jr.split(key, 3)
         kind = float_type(dtype)
+        require_squares(kind, sigma=sigma)
         shape = (out_channels, in_channels, *kernel)
         fan_in = in_channels * kernel[0] * kernel[1]
         self.k_in = uniform_fan_in(k_in, shape, fan_in, kind)

@@ -16,6 +16,7 @@ from organics.arguments import (
     require_flag,
     require_positive,
     require_sizes,
+    require_squares,
 )
 from organics.circuit.circuit import Circuit
 from organics.circuit.constraints import (
@@ -99,6 +100,7 @@ class Normalization(eqx.Module):
         require_among("pool", pool, PoolWeights)
         learned = gain == "input"
         kind = float_type(dtype)
+        require_squares(kind, sigma=sigma)
         self.W_zx, W_bx, W_r, self.log_W, self.beta = _draw(key, input_size, size, kind)
         self.W_bx = W_bx if learned else None
         self.gain = 1.0 if learned else fixed_gain(gain)
