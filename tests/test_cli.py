@@ -369,13 +369,14 @@ def test_train_then_evaluate(capsys, tmp_path, monkeypatch):
            "--batch-size", 450, "--learning-rate", 0.01, "--quiet")  # fmt: skip
     trained = document(capsys, *run, "--figure", "curves.png")
     assert trained["run"] == str(Path("runs") / "digits-organics-6-seed0")
-    assert Path("curves.png").exists()
+    assert Path("curves.png").exists() and trained.pop("wrote") == ["curves.png"]
     code, _, err = call(capsys, *run)
     assert code == 2 and "not empty" in err
     assert document(capsys, *run, "--resume") == trained
     found = document(capsys, "evaluate", trained["run"], "--out", "histogram.svg")
     assert found["accuracy"] == pytest.approx(trained["test_accuracy"], abs=1e-6)
     assert found["stability"][0]["stable"] == 1 and Path("histogram.svg").exists()
+    assert found["wrote"] == ["histogram.svg"]
     assert "stability" not in document(capsys, "evaluate", trained["run"], "--no-stability")
     for wanted in (["--check"], ["--out", "histogram.png"]):
         code, _, err = call(capsys, "evaluate", trained["run"], "--no-stability", *wanted)

@@ -125,6 +125,40 @@ def test_numbers_at_every_step_and_several_at_once(tmp_path):
     np.testing.assert_allclose(last, meant.train.y[np.arange(N), LENGTHS - 1])
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("changes", [False, True])
+def test_several_columns_are_numbers_even_whole_ones(tmp_path, steps, changes):
+    """Also if there are as many as steps."""
+    values = [[i % 3 + 1 + changes * t, i // 3 % 3 + 4] for i in range(60) for t in range(steps)]
+    rows = [[i // steps, i, *two] for i, two in enumerate(values)]
+    content = read(written(tmp_path / "a.csv", [["id", "u", "y1", "y2"], *rows]))
+    each = np.reshape(values, (60, steps, 2))
+    every = changes and steps > 1
+    meant = meaning(content)
+    assert meant[:5] == ("numbers", "every" if every else "last", steps, 1, 2)
+    np.testing.assert_array_equal(meant.train.y, each if every else each[:, -1])
+    np.testing.assert_array_equal(meaning(content, at="last").train.y, each[:, -1])
+    np.testing.assert_array_equal(meaning(content, at="every").train.y, each)
+    if not every:
+        with pytest.raises(ValueError, match=r"`y` of shape \(60, 2\) does not have a class"):
+            meaning(content, "classes")
+
+
+def test_several_columns_of_vectors_are_numbers(tmp_path):
+    rows = [[i, i % 3 + 1, i // 3 % 3 + 4] for i in range(60)]
+    train = written(tmp_path / "a.csv", [["u", "y1", "y2"], *rows])
+    for test in (None, written(tmp_path / "b.csv", [["u", "y1", "y2"], *rows[:9]])):
+        meant = meaning(read(train, test))
+        assert meant[:5] == ("numbers", "last", 0, 1, 2)
+        np.testing.assert_array_equal(meant.train.y, np.array(rows)[:, 1:])
+
+
+def test_none_may_be_a_class(tmp_path):
+    rows = [[i, ("left", "none", "null")[i % 3]] for i in range(12)]
+    meant = meaning(read(written(tmp_path / "a.csv", [["u", "y"], *rows])))
+    assert meant.names == ("left", "none", "null")
+
+
 @pytest.mark.parametrize(
     ("texts", "names", "kind"),
     [
@@ -173,7 +207,7 @@ def test_numbers_may_be_written_in_several_ways(tmp_path):
 def test_a_test_set_in_a_table_is_of_the_kind_of_the_others(tmp_path):
     """Its sequences happen to have one class each, and to be longer."""
     rows = [[i, t, t % 2, "train"] for i in range(4) for t in range(3)]
-    rows += [[i, t, i % 2, "test"] for i in range(2) for t in range(5)]
+    rows += [[i, t, i % 2, "test"] for i in (4, 5) for t in range(5)]
     meant = meaning(read(written(tmp_path / "a.csv", [["id", "u", "y", "set"], *rows])))
     assert (meant.at, meant.names) == ("every", ("0", "1"))
     np.testing.assert_array_equal(meant.test.y, [[0] * 5, [1] * 5])
@@ -329,6 +363,16 @@ def test_what_comes_after_the_ends_changes_nothing():
             np.testing.assert_array_equal(one.y[ends], two.y[ends])
 
 
+@pytest.mark.parametrize(("steps", "lengths"), [((5, 3), None), ((3, 5), None), ((4, 4), [2, 3])])
+def test_parts_have_lengths_both_or_none(steps, lengths):
+    y = [0, 1]
+    train, test = (np.ones((2, count, 1)) for count in steps)
+    content = checked(Content("toy", Part(train, y), Part(test, y, lengths)))
+    assert content.train.lengths.tolist() == [steps[0]] * 2
+    assert content.test.lengths.tolist() == (lengths or [steps[1]] * 2)
+    assert checked(Content("toy", Part(train, y), Part(train, y))).test.lengths is None
+
+
 @pytest.mark.parametrize("after", [None, np.nan, {}])
 def test_after_the_ends_there_may_be_no_classes(after):
     x = np.zeros((3, 2, 1))
@@ -467,6 +511,16 @@ TABLES = {
     "a word for none": (
         [["u", "y"], *[[i, "NULL" if i == 7 else i % 2] for i in range(12)]],
         ["line 9", "`y` is missing"]),
+    **{
+        f"a class {word}": (
+            [["u", "y"], *[[i, word if i == 7 else "ab"[i % 2]] for i in range(12)]],
+            ["line 9", "`y` is missing; fill in"])
+        for word in ("?", "nan", "NaN", "n/a", "#N/A", "<na>", "NA")
+    },
+    "an id in both sets": (
+        [["id", "u", "y", "set"], *[[i // 2, i, i % 4 // 2, "test" if i == 9 else "train"]
+                                    for i in range(12)]],
+        ["line 11", "the id '4' is in both train and test"]),
     "no id": (changed(4, 0, " "), ["line 4", "`id` is missing"]),
     "an index": ([["", "u", "y"], *[[i, i, i % 2] for i in range(12)]], ["column 1 has no name"]),
     "time goes back": (changed(3, 1, 0), ["line 3", "`t` must increase"]),

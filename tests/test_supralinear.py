@@ -205,6 +205,8 @@ def test_a_lost_input_teaches_nothing_and_spoils_nothing():
     np.testing.assert_allclose(both, (lost + good) / 2, rtol=1e-12)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(of_lost))
     jax.tree.map(lambda b, g: np.testing.assert_allclose(2 * b, g, rtol=1e-10), of_both, of_good)
+    scores = eqx.filter_jit(lambda model, inputs: model.predict(inputs))(model, inputs)
+    assert np.isnan(scores[0]).all() and np.isfinite(scores[1]).all()
 
 
 @pytest.mark.usefixtures("standard_promotion")

@@ -28,11 +28,13 @@ from organics import data, load_run
 from organics.files.lock import NAME as LOCK
 from organics.files.lock import alone_in
 from organics.linear_stability.spectrum import stability
-from organics.models import build
+from organics.models import Plain, StaticClassifier, Target, build
+from organics.nn.protocols import Settled
 from organics.rest.search import steady_state
 from organics.training import (
     BadCheckpoint,
     Diverged,
+    FileConfig,
     SequenceConfig,
     TrainConfig,
     evaluate,
@@ -993,3 +995,117 @@ def test_a_tree_of_another_kind_is_refused_by_name(tmp_path):
         load_tree(path, {**TREE, "w": jnp.zeros(3)})
     with pytest.raises(BadCheckpoint, match="holds 'w' as float64.*float32"):
         load_tree(path, {**TREE, "w": jnp.zeros((2, 3), np.float32)})
+
+
+class Losing(eqx.Module):
+    """Comes to rest for codes above 1/2 alone."""
+
+    weight: jax.Array
+    may_be_lost = True
+    units = None
+
+    def __call__(self, x):
+        return self.settle(x).rates
+
+    def settle(self, x):
+        return Settled(self.weight * x, x[0] > 0.5)
+
+    def circuit(self, _):
+        return None
+
+    def linearize(self, _):
+        return None
+
+
+@pytest.mark.parametrize("kind", ["classes", "numbers"])
+def test_what_is_lost_is_no_answer(tmp_path, kind):
+    x = np.concatenate([np.eye(2)[[0] * 15], np.eye(2)[[1] * 5]])  # the last five are lost
+    y = np.arange(20) % 2 + (kind == "numbers") * np.arange(20) / 64
+    size, seeds = (2, 1)[kind == "numbers"], jr.split(jr.key(0))
+    layer = Losing(jnp.ones(1, jnp.float32))
+    model = StaticClassifier(
+        2, [layer], (1,), target=Target(kind, size), decoder=False, key=seeds[0], dtype=np.float32
+    )
+    model = eqx.tree_at(lambda m: m.encoder[0].weight, model, jnp.array([[9.0, -9.0]], np.float32))
+    settings = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3, "standardize": False}
+    with jax.numpy_dtype_promotion("standard"):
+        found = fit(model, x, y, x_test=x, y_test=y, progress=False, out=tmp_path, **settings)
+        assert len(found.predict(x[:15])) == 15
+        with pytest.raises(ValueError, match=r"`x`, row 13: .* are not finite \(5 of 18 rows\)"):
+            found.predict(x[2:])
+    report = load_run(tmp_path, model).report
+    if kind == "numbers":
+        assert np.isnan(report.test_error) and np.isfinite(report.test_loss)
+    else:
+        by_class = [report.classes[str(int(label))] for label in y]
+        np.testing.assert_allclose(report.test_accuracy, np.mean(by_class), rtol=1e-6)
+
+
+class Mean(eqx.Module):
+    """Called with one input."""
+
+    weight: jax.Array
+
+    def __call__(self, x):
+        return self.weight @ jnp.mean(x, axis=0)
+
+
+class MeanOfSome(eqx.Module):
+    """Called with the number of steps, too."""
+
+    weight: jax.Array
+
+    def __call__(self, x, length):
+        goes = jnp.arange(len(x), dtype=jnp.int32)[:, None] < length
+        return self.weight @ (jnp.sum(jnp.where(goes, x, 0), axis=0) / length.astype(x.dtype))
+
+
+def of_steps(count, steps):
+    y = np.arange(count) % 2
+    return np.random.default_rng(0).normal(size=(count, steps, 2)) + y[:, None, None], y
+
+
+@pytest.mark.parametrize(
+    ("steps", "lengths", "lengths_test", "words"),
+    [
+        (3, None, None, "`x_test` must have as many steps as `x`, 5, not 3: .* one input"),
+        (8, None, None, "`x_test` must have as many steps as `x`, 5, not 8: .* one input"),
+        (5, None, [4] * 8, "`lengths` must be given, as `lengths_test` are"),
+        (5, [4] * 24, None, "`lengths_test` must be given, as `lengths` are"),
+        (5, [4] * 24, [4] * 8, "`lengths` must not be given: `model` is called with one input"),
+    ],
+)
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_module_is_called_as_it_can_be_or_not_at_all(steps, lengths, lengths_test, words, plain):
+    def never(*_):
+        raise AssertionError("it must be refused before it is trained")
+
+    module = Mean(jnp.zeros((2, 2), jnp.float32))
+    (x, y), (x_test, y_test) = of_steps(24, 5), of_steps(8, steps)
+    with pytest.raises(ValueError, match=words):
+        fit(
+            Plain(module, Target(size=2)) if plain else module, x, y, lengths=lengths,
+            x_test=x_test, y_test=y_test, lengths_test=lengths_test, epochs=1, progress=False,
+            on_epoch=never,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("steps", [3, 5, 8])
+def test_sequences_without_lengths_have_full_length(steps):
+    module = MeanOfSome(jnp.zeros((2, 2), jnp.float32))
+    (x, y), (x_test, y_test) = of_steps(24, 5), of_steps(8, steps)
+    settings = {"epochs": 1, "batch_size": 4, "learning_rate": 0.1, "progress": False}
+    found = fit(module, x, y, x_test=x_test, y_test=y_test, **settings)
+    whole = found.probabilities(x, np.full(24, 5))
+    np.testing.assert_allclose(found.probabilities(x), whole, rtol=1e-5)
+    other = fit(Mean(jnp.zeros((2, 2), jnp.float32)), x, y, **settings)
+    with pytest.raises(ValueError, match="`lengths` must not be given: .* one input"):
+        other.predict(x, np.full(24, 5))
+
+
+def test_widths_of_an_encoder_are_sizes():
+    for wrong in ((0,), (4, -1), (1_000_001,)):
+        with pytest.raises(ValueError, match="`encoder` must be sizes from 1 to 1,000,000, not"):
+            FileConfig(features=2, outputs=3, encoder=wrong)
+    with pytest.raises(ValueError, match="`encoder` must be at most 100 sizes"):
+        FileConfig(features=2, outputs=3, encoder=(1,) * 101)

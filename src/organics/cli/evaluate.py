@@ -86,7 +86,8 @@ class Evaluate:
                 f"largest real part along the way {largest:.4g} 1/ms, of a step {radius:.4g} "
                 "(each with the input held, a diagnostic: above 0 or 1 is not yet unstable)"
             )
-        return Answer({"run": self.run_folder, **result}, text, positive=stable or not self.check)
+        wrote = () if self.out is None else (self.out,)
+        return Answer({"run": self.run_folder, **result}, text, stable or not self.check, wrote)
 
 
 COMMANDS = Evaluate

@@ -213,7 +213,8 @@ def _train_task(task: Any, options: _Options) -> Answer | None:
         f"{report.parameters:,} parameters, {report.seconds_per_epoch:.2f} s per epoch",
         f"everything about it is in {out}",
     ]
-    return Answer(document, text)
+    wrote = () if options.figure is None else (options.figure,)
+    return Answer(document, text, wrote=wrote)
 
 
 def _tested(report: Any) -> list[str]:

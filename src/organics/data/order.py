@@ -55,8 +55,9 @@ def stratified_split(
     """Indices of examples that are kept and of a `share` of them, from above 0 to 1/2, that are
     taken, each in ascending order.
 
-    Of each class a share is taken that differs by less than one example. Classes of one example are
-    kept. For numbers, `labels` are all equal. Raises `ValueError` if nothing is taken.
+    What is taken of each class differs from its share by at most one and a half examples. Classes
+    of one example are kept. For numbers, `labels` are all equal. Raises `ValueError` if nothing is
+    taken.
     """
     if not 0 < share <= 0.5:
         raise ValueError(f"`share` must be above 0 and at most 1/2, not {share}.")

@@ -1,9 +1,11 @@
 """Any Equinox module as a model that the trainer takes."""
 
+import inspect
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
 from organics.models.target import Target
@@ -26,7 +28,14 @@ class Plain(eqx.Module):
     def predict(
         self, inputs: Float[Array, "batch ..."], lengths: Int[Array, " batch"] | None = None
     ) -> Float[Array, "batch ..."]:
-        """The outputs for each input."""
+        """The outputs for each input. Sequences without `lengths` have full length.
+
+        Raises `ValueError` if there are `lengths`, but the module is called with one input.
+        """
+        if lengths is None and inputs.ndim == 3 and not takes(self.module, 1):
+            lengths = jnp.full(len(inputs), inputs.shape[1], jnp.int32)
+        if lengths is not None and not takes(self.module, 2):
+            raise ValueError("`lengths` must not be given: the module is called with one input.")
         given = (inputs,) if lengths is None else (inputs, lengths)
         return jax.vmap(lambda *one: self.module(*one))(*given)
 
@@ -58,3 +67,16 @@ class Plain(eqx.Module):
         """Empty."""
         del x
         return []
+
+
+def takes(module: Any, count: int) -> bool:
+    """Whether a module can be called with so many values; true if there is no telling."""
+    try:
+        signature = inspect.signature(module)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True

@@ -128,7 +128,7 @@ class StaticClassifier(eqx.Module):
     def predict(
         self, inputs: Float[Array, "batch pixels"], lengths: Int[Array, " batch"] | None = None
     ) -> Float[Array, "batch outputs"]:
-        """Class scores, or numbers in standard units.
+        """Class scores, or numbers in standard units; NaN for an input that is lost.
 
         Raises `ValueError` if `inputs` have another shape.
         """
@@ -137,7 +137,8 @@ class StaticClassifier(eqx.Module):
         if inputs.ndim != 2 or (size is not None and inputs.shape[1] != size):
             wanted = "input_size" if size is None else size
             raise ValueError(f"`inputs` must have shape (batch, {wanted}), not {inputs.shape}.")
-        return jax.vmap(self)(inputs).logits
+        logits, _, lost = jax.vmap(self)(inputs)
+        return jnp.where(lost[:, None], jnp.nan, logits)
 
     def loss(
         self,

@@ -550,7 +550,9 @@ class FileConfig(_OwnExamples, Optimization, _RecurrentNetwork):
     recurrent: Recurrence = "identity"
     schedule: Schedule = "warmup-cosine"
     encoder: Annotated[
-        tuple[Size, ...], Needs("at most 100 sizes", lambda value: len(value) <= 100)
+        tuple[Size, ...],
+        Needs("sizes from 1 to 1,000,000"),
+        Needs("at most 100 sizes", lambda value: len(value) <= 100),
     ] = ()
     """Widths of the encoder, for inputs that are not sequences."""
 

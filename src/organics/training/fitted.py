@@ -17,6 +17,7 @@ from organics.data.own.content import Content, Part, checked, checked_inputs
 from organics.data.own.meaning import meaning
 from organics.data.own.preparation import Preparation
 from organics.models import Model, Plain, Predictor, SequenceClassifier, Target
+from organics.models.plain import takes
 from organics.names import ReadAt, TargetKind
 from organics.nn.protocols import SequenceLayer
 from organics.training.checkpoint import require_storable
@@ -61,21 +62,24 @@ class Fitted:
         """The classes, or numbers in the units of `y`, of raw inputs.
 
         `x` has shape (count, m) or, for sequences, (count, time, m) with any number of steps;
-        `lengths` is the number of steps of each sequence, (count,), and later ones may be anything.
-        The result has shape (count,) for classes and (count, k) for numbers, with an axis of time
-        in the middle if they are read at every step.
+        `lengths` is the number of steps of each sequence, (count,), and later ones may be anything;
+        without it, all have full length. The result has shape (count,) for classes and (count, k)
+        for numbers, with an axis of time in the middle if they are read at every step.
 
         Raises `ValueError`, naming the argument and the row, for inputs of another shape or type,
-        or that are not finite; and if the scores of classes are not finite.
+        or that are not finite; and if the model's outputs are not finite, as those of inputs that
+        are lost in a layer that `may_be_lost`.
         """
         outputs = self._outputs(x, lengths)
-        if self.model.target.kind == "classes":
-            lost = np.array([not np.all(np.isfinite(one)) for one in outputs])
-            if np.any(lost):
-                raise ValueError(
-                    f"`x`, row {np.argmax(lost)}: the model's scores of the classes are not finite "
-                    f"({np.sum(lost)} of {len(lost)} rows)."
-                )
+        of_classes = self.model.target.kind == "classes"
+        lost = np.array([not np.all(np.isfinite(one)) for one in outputs])
+        if np.any(lost):
+            what = "scores of the classes" if of_classes else "numbers"
+            raise ValueError(
+                f"`x`, row {np.argmax(lost)}: the model's {what} are not finite "
+                f"({np.sum(lost)} of {len(lost)} rows)."
+            )
+        if of_classes:
             return self._labels(np.argmax(outputs, axis=-1))
         return outputs if self.preparation is None else self.preparation.numbers(outputs)
 
@@ -181,7 +185,9 @@ def fit(
         y: classes, of any hashable type, or real numbers, (count,) or (count, k), for each example,
             or with an axis of time after the first for each step.
         lengths: number of steps of each sequence, (count,); later ones, even NaN, change nothing.
-        x_test, y_test, lengths_test: the test set; by default a share of the examples.
+            Not for a module that is called with one input.
+        x_test, y_test, lengths_test: the test set; by default a share of the examples. Without
+            lengths it may have another number of steps, but not for such a module.
         target, at: "classes" or "numbers"; "last" or "every" step. By default what the model's
             `target` says, or else what `y` looks like.
         out: folder for the files of the run, as in `train`; by default nothing is kept.
@@ -201,11 +207,14 @@ def fit(
             raise ValueError("`x_test` and `y_test` must be given together.")
         if lengths is not None and lengths_test is None:
             raise ValueError("`lengths_test` must be given, as `lengths` are.")
+        if lengths is None and lengths_test is not None:
+            raise ValueError("`lengths` must be given, as `lengths_test` are.")
         test = Part(x_test, y_test, lengths_test)
     elif lengths_test is not None:
         raise ValueError("`lengths_test` must be given with `x_test`.")
     content = checked(Content(_ARRAYS, Part(x, y, lengths), test))
     require_no_share(content, settings)
+    _require_called_so(model, content, lengths is not None)
     own: Target | None = model.target if isinstance(model, Predictor) else None
     target = target or (own and own.kind)
     at = at or (own and own.at)
@@ -239,6 +248,22 @@ def _as_model(model: Any, target: Target, seed: int) -> Predictor:
         kind = np.dtype(floating_dtype(model)).type
         return SequenceClassifier(model, target=target, key=jr.key(seed), dtype=kind)
     return Plain(model, target)
+
+
+def _require_called_so(model: eqx.Module, content: Content, given: bool) -> None:
+    """Refuse lengths, whether they are `given` or those of parts with other numbers of steps, for a
+    module that is called with one input."""
+    module = model.module if isinstance(model, Plain) else model
+    has_methods = module is model and isinstance(model, Predictor | SequenceLayer)
+    if content.train.lengths is None or has_methods or takes(module, 2):
+        return
+    if given:
+        raise ValueError("`lengths` must not be given: `model` is called with one input.")
+    assert content.test is not None
+    raise ValueError(
+        f"`x_test` must have as many steps as `x`, {content.train.lengths[0]}, not "
+        f"{content.test.lengths[0]}: `model` is called with one input, without `lengths`."
+    )
 
 
 def _require_trainable(model: eqx.Module) -> None:

@@ -16,7 +16,8 @@ class Outcome:
     All is of the epoch with the best validation accuracy (among equals, the least validation loss),
     or, for a user's data and for trials made on the fly, with the least validation loss. The test
     set is used once, after this choice. `epochs` is how many were trained. `test_loss` is NaN, null
-    in the file, if the model overflows on a test input. `seconds_per_epoch` is the median over the
+    in the file, if the model overflows on a test input; so are errors if an input is lost in a
+    layer that `may_be_lost`. `seconds_per_epoch` is the median over the
     epochs, without validation. `dataset` is the task, for sequences of pixels and for trials made
     on the fly. `devices` is the number of devices that shared the work.
     """
@@ -45,7 +46,7 @@ class Outcome:
         """The report from the result of `to_document`. Raises `ValueError` if it is invalid."""
         marks = {"test_error": NumbersReport, "test_score": TaskReport}
         kind = next((kind for mark, kind in marks.items() if mark in document), Report)
-        may_overflow = ("test_loss", "test_error", "test_score")
+        may_overflow = ("test_loss", "validation_error", "test_error", "test_score")
         overflowed = [name for name in may_overflow if document.get(name, 0.0) is None]
         # reports of earlier versions are of images
         given = (_OF_IMAGES if kind is Report else {}) | document

@@ -38,6 +38,7 @@ class Content(NamedTuple):
         test: the examples to test with; None if the source has none of its own.
         features: names of the m inputs; empty if they have none.
         target: whether `y` are classes or numbers, if the source says so.
+        once: whether `y` is surely given once for each example, not for each step.
         ambiguous: why `y` would be ambiguous as classes, if it would.
         place: where the row i of an array (given by its name) is, for messages.
         texts: of a table, what the file says of `y` in each example of `train`, a tuple for each
@@ -49,6 +50,7 @@ class Content(NamedTuple):
     test: Part | None = None
     features: tuple[str, ...] = ()
     target: TargetKind | None = None
+    once: bool = False
     ambiguous: str | None = None
     place: Callable[[str, int], str] = lambda name, i: f"`{name}`, row {i}"
     texts: Sequence[list[tuple[str, ...]]] = ()
@@ -87,6 +89,8 @@ def checked(content: Content) -> Content:
     if len(here) == 3 and here[1] != there[1]:
         of_steps = all(is_of_steps(part.y, part.x) for part in (train, test))
         train, test = (_padded(part, steps, of_steps) for part in (train, test))
+    if (train.lengths is None) != (test.lengths is None):  # a model is called alike with both
+        train, test = (_with_lengths(part) for part in (train, test))
     return content._replace(train=train, test=test)
 
 
@@ -124,7 +128,7 @@ def _without_bad(
     of_objects = y.dtype.kind == "O"
     good = np.vectorize(_can_be_a_class, otypes=[bool])(y) if of_objects else np.isfinite(y)
     counted = np.ones(y.shape, bool)
-    if lengths is not None and is_of_steps(y, x):
+    if lengths is not None and is_of_steps(y, x) and not refuse.content.once:
         after = _after(lengths, x.shape[1])
         counted &= ~after.reshape(after.shape + (1,) * (y.ndim - 2))
     if not np.all(good | ~counted):
@@ -309,14 +313,19 @@ def _padded(part: Part, steps: int, of_steps: bool) -> Part:
     more = steps - part.x.shape[1]
     if not more:
         return part
-    lengths = part.lengths
-    if lengths is None:
-        lengths = np.full(len(part.x), part.x.shape[1], np.int32)
+    lengths = _with_lengths(part).lengths
     x = np.pad(part.x, ((0, 0), (0, more), (0, 0)))
     y = part.y
     if of_steps:
         y = np.pad(y, ((0, 0), (0, more), *((0, 0),) * (y.ndim - 2)), "edge")
     return Part(x, y, lengths)
+
+
+def _with_lengths(part: Part) -> Part:
+    """The same sequences; their lengths are full if there were none."""
+    if part.lengths is not None:
+        return part
+    return part._replace(lengths=np.full(len(part.x), part.x.shape[1], np.int32))
 
 
 def _words(array: np.ndarray) -> str:

@@ -61,7 +61,7 @@ def meaning(
         raise refuse(f"`y` is text, such as {str(train.y.flat[0])[:50]!r}: it holds no numbers.")
     if kind == "classes" and content.ambiguous:
         raise refuse(f"the classes in `y` are ambiguous: {content.ambiguous}")
-    of_steps = _has_steps(refuse, train.y, steps, kind, at)
+    of_steps = _has_steps(refuse, content, steps, kind, at)
     reading: ReadAt = at or ("every" if of_steps else "last")
     y, *others = (
         _shaped(refuse, part, steps, kind, of_steps, reading, name)
@@ -104,18 +104,21 @@ def _kind(refuse: Any, y: np.ndarray) -> TargetKind:
     )
 
 
-def _has_steps(refuse: Any, y: np.ndarray, steps: int, kind: TargetKind, at: ReadAt | None) -> bool:
+def _has_steps(
+    refuse: Any, content: Content, steps: int, kind: TargetKind, at: ReadAt | None
+) -> bool:
     """Whether `y` has an axis of time."""
+    y = content.train.y
     if y.ndim == 3 or (y.ndim == 2 and kind == "classes" and y.shape[1] > 1):
         what = "a class" if kind == "classes" else "numbers"
-        if y.shape[1] != steps:
+        if content.once or y.shape[1] != steps:
             several = " (for one-hot classes give their `argmax`)" if kind == "classes" else ""
             raise refuse(
                 f"`y` of shape {y.shape} does not have {what} for each row, or for each of the "
                 f"{steps or 'no'} steps of `x`{several}."
             )
         return True
-    if y.ndim == 2 and 1 < y.shape[1] == steps:
+    if y.ndim == 2 and 1 < y.shape[1] == steps and not content.once:
         if at is None:
             raise refuse(
                 f"`y` of shape {y.shape} may be {steps} numbers for each sequence or one for each "

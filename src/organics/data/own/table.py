@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from organics.data.own.content import Content, Part
-from organics.data.own.text import finite, is_missing, word
+from organics.data.own.text import finite, is_missing, is_surely_missing, word
 from organics.files.atomic import naming
 from organics.machine.memory import require_memory
 
@@ -85,7 +85,12 @@ def _content(path: Path, reader: Any) -> Content:
             name = _word(path, columns, row, columns.id, line)
             if not name:
                 raise ValueError(f"{path}, line {line}: `{columns.names[columns.id]}` is missing.")
-            key = f"{in_test} {name}"
+            if name in found and found[name].in_test != in_test:
+                raise ValueError(
+                    f"{path}, line {line}: the {columns.names[columns.id]} {name[:50]!r} is in "
+                    "both train and test; a sequence must be in one of them."
+                )
+            key = name
         if key not in found:
             found[key] = _Sequence(line, in_test)
         _add(path, columns, found[key], row, line)
@@ -104,12 +109,14 @@ def _content(path: Path, reader: Any) -> Content:
 
     _require_none_missing(path, columns, sequences)
     texts = [[one.wanted for one in part] for part in (train, test) if part]
-    (y, *y_test), ambiguous = _typed(texts)
+    (y, *y_test), once, ambiguous = _typed(texts)
     return Content(
         source=str(path),
         train=_part(columns, train, y),
         test=_part(columns, test, *y_test) if test else None,
         features=tuple(columns.names[i] for i in columns.features),
+        target="numbers" if len(columns.wanted) > 1 else None,
+        once=once,
         ambiguous=ambiguous,
         place=place,
         texts=texts[0],
@@ -118,10 +125,10 @@ def _content(path: Path, reader: Any) -> Content:
 
 def typed_together(content: Content, other: Content) -> tuple[Content, Content]:
     """Two tables with one type of `y`, which each by itself may suggest otherwise."""
-    (y, y_other), ambiguous = _typed([content.texts, other.texts])
+    (y, y_other), once, ambiguous = _typed([content.texts, other.texts])
     return (
-        content._replace(train=content.train._replace(y=y), ambiguous=ambiguous),
-        other._replace(train=other.train._replace(y=y_other)),
+        content._replace(train=content.train._replace(y=y), once=once, ambiguous=ambiguous),
+        other._replace(train=other.train._replace(y=y_other), once=once),
     )
 
 
@@ -182,8 +189,11 @@ def _add(path: Path, columns: _Columns, to: _Sequence, row: list[str], line: int
     for i in columns.features:
         to.numbers.append(_number(path, columns, row, i, line))
     for i in columns.wanted:
-        if not row[i].strip():
-            raise ValueError(f"{path}, line {line}: `{columns.names[i]}` is missing.")
+        if is_surely_missing(row[i]):
+            raise ValueError(
+                f"{path}, line {line}: `{columns.names[i]}` is missing; fill in or leave out what "
+                "is missing."
+            )
     if columns.time is not None:
         time = _number(path, columns, row, columns.time, line)
         if time <= to.time:
@@ -219,13 +229,14 @@ def _part(columns: _Columns, sequences: list[_Sequence], y: np.ndarray) -> Part:
 _Texts = Sequence[list[tuple[str, ...]]]
 
 
-def _typed(parts: Sequence[_Texts]) -> tuple[list[np.ndarray], str | None]:
-    """What is to be learned in each part, and what is ambiguous if it is classes. All parts have
-    one type, and values for each step if any sequence has several."""
+def _typed(parts: Sequence[_Texts]) -> tuple[list[np.ndarray], bool, str | None]:
+    """What is to be learned in each part, whether it is given once for each example, and what is
+    ambiguous if it is classes. All parts have one type, and values for each step if any sequence
+    has several."""
     every = any(steps != steps[:1] * len(steps) for part in parts for steps in part)
     texts = [_as_array(part, every) for part in parts]
     kind, ambiguous = _kind(np.unique(np.concatenate([some.ravel() for some in texts])), texts[0])
-    return [some if kind is None else some.astype(kind) for some in texts], ambiguous
+    return [some if kind is None else some.astype(kind) for some in texts], not every, ambiguous
 
 
 def _as_array(part: _Texts, every: bool) -> np.ndarray:

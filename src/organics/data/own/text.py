@@ -2,7 +2,8 @@
 
 import math
 
-_MISSING = ("", "?", "nan", "na", "n/a", "#n/a", "<na>", "nat", "null", "none", "missing", "\\n")
+_SURELY = ("", "?", "nan", "na", "n/a", "#n/a", "<na>")
+_MISSING = (*_SURELY, "nat", "null", "none", "missing", "\\n")
 
 
 def finite(text: str, what: str) -> float:
@@ -22,6 +23,12 @@ def finite(text: str, what: str) -> float:
 def is_missing(text: str) -> bool:
     """Whether a value is not there, or a word says so."""
     return text.strip().lower() in _MISSING
+
+
+def is_surely_missing(text: str) -> bool:
+    """Whether a value is not there, or a word says so that is no name of a class, as "none" may
+    be."""
+    return text.strip().lower() in _SURELY
 
 
 def word(text: str, what: str) -> str:
