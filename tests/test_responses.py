@@ -216,6 +216,16 @@ def test_figures_show_points_and_fits():
             "`contrast` must be >= 0",
         ),
         (
+            lambda: responses.naka_rushton(circuit(), STIMULUS)(0.5),
+            r"`contrast` must have shape \(c,\), not \(\)",
+        ),
+        (
+            lambda: responses.draw_contrast(
+                [responses.contrast_response(circuit(), STIMULUS, CONTRASTS)], neuron=9
+            ),
+            "`neuron` must be from 0 to 3, not 9",
+        ),
+        (
             lambda: responses.contrast_response(circuit(), STIMULUS, CONTRASTS, other=MASK),
             "`other_contrasts` must be given with `other`",
         ),

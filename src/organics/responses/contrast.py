@@ -54,9 +54,11 @@ class NakaRushton(NamedTuple):
     def __call__(self, contrast: Float[np.ndarray, " c"]) -> Float[np.ndarray, "c m"]:
         """Rates at these contrasts.
 
-        Raises `ValueError` if an `r_max` is infinite, as of a neuron without pool, or a contrast is
-        below 0.
+        Raises `ValueError` if an `r_max` is infinite, as of a neuron without pool, if a contrast is
+        below 0, or if there is no list of contrasts.
         """
+        if np.ndim(contrast) != 1:
+            raise ValueError(f"`contrast` must have shape (c,), not {np.shape(contrast)}.")
         require_entries("r_max", self.r_max, lambda r: ~np.isinf(r), "be finite for rates")
         require_entries("contrast", np.asarray(contrast), lambda C: ~(C < 0), "be >= 0")
         C = np.asarray(contrast)[:, None]

@@ -12,6 +12,11 @@ from organics.responses.onset import Onset
 from organics.responses.rhythm import Rhythm
 
 
+def _require_neuron(neuron: int, n: int) -> None:
+    if not 0 <= neuron < n:
+        raise ValueError(f"`neuron` must be from 0 to {n - 1}, not {neuron}.")
+
+
 def _axes(axes: Axes | None) -> Axes:
     return Figure(figsize=(COLUMN, 2.4)).add_subplot() if axes is None else axes
 
@@ -26,7 +31,12 @@ def draw_contrast(
     axes: Axes | None = None,
 ) -> Figure:
     """Rates of one neuron against contrast, on a logarithmic scale: points, and their fits as
-    lines."""
+    lines.
+
+    Raises `ValueError` if there is no such neuron.
+    """
+    for one in responses:
+        _require_neuron(neuron, one.rates.shape[1])
     axes = _axes(axes)
     for k, one in enumerate(responses):
         colour = COLOURS[k % len(COLOURS)]
@@ -56,7 +66,12 @@ def draw_onset(
     labels: Sequence[str] = (),
     axes: Axes | None = None,
 ) -> Figure:
-    """Rates of one neuron after the onset, with the times at which half of the peak is reached."""
+    """Rates of one neuron after the onset, with the times at which half of the peak is reached.
+
+    Raises `ValueError` if there is no such neuron.
+    """
+    for one in onsets:
+        _require_neuron(neuron, one.rates.shape[1])
     axes = _axes(axes)
     for k, one in enumerate(onsets):
         colour = COLOURS[k % len(COLOURS)]
