@@ -287,9 +287,50 @@ def test_events_are_proved_and_wrong_ones_are_not(plane):
         beside = event._replace(parameter=event.parameter * (1 + 1e-4))
         assert not prove_event(circuit, np.ones(1), "z", beside).proved
     fold, hopf = (next(e for e in found.events if e.kind == kind) for kind in ("fold", "hopf"))
+    # another kind of Hopf point, or another frequency, is not what is there
+    for wrong in (
+        hopf._replace(first_lyapunov=-hopf.first_lyapunov),
+        hopf._replace(frequency_hz=1.001 * hopf.frequency_hz),
+    ):
+        proof = prove_event(circuit, np.ones(1), "z", wrong)
+        assert not proof.proved and [bool(e.holds) for e in proof.evidence].count(False) == 1
     other = single(2.0, 0.55, 1.2)  # has neither, as k > s
     for event in (fold, hopf):
         assert not prove_event(other, np.ones(1), "z", event).proved
+
+
+def test_special_points_are_in_the_range_that_was_asked_for():
+    """The last step of this curve of folds goes beyond it, over a Bogdanov-Takens point."""
+    circuit = Circuit(W=[[1.0]], W_r=[[2.0]], b=0.5, b0=0.5, sigma=0.1, tau_y=2.0, tau_a=2.0)
+    start = [found.point for found in organics.steady_states(circuit, np.ones(1)).states]
+    for low, count in ((0.7, 1), (0.72, 0)):
+        found = organics.continuation(
+            circuit, [1.0], "z", (low, 2.0), second=("sigma", (0.02, 1.2)), start=start
+        )
+        (curve,) = found.curves
+        assert curve.kind == "fold" and len(curve.points) == count
+        for point in curve.points:
+            np.testing.assert_allclose(point.values[0], np.sqrt(0.5), rtol=1e-9)
+
+
+def test_where_a_third_eigenvalue_is_zero_there_is_no_generalized_hopf_point():
+    """The first Lyapunov coefficient has a pole there, at which it changes its sign."""
+    circuit = Circuit(W=[[1.0, 0.1], [0.05, 1.0]], W_r=[[2.0, 0.0], [0.0, 2.0]], b=1.0, b0=1.0,
+                      sigma=0.05, tau_y=2.0, tau_a=2.0)  # fmt: skip
+    drive = np.array([0.05, 0.4])
+    (start,) = [
+        found.point
+        for found in organics.steady_states(circuit, drive).states
+        if found.state.y[0] > 0 and found.state.y[1] < -0.8
+    ]
+    found = organics.continuation(
+        circuit, drive, "z[0]", (-0.3, 0.3), second=("z[1]", (0.2, 0.9)), start=start,
+        switching=False,
+    )  # fmt: skip
+    (curve,) = found.curves
+    l1 = curve.first_lyapunov
+    (turn,) = np.flatnonzero(l1[1:] * l1[:-1] < 0)
+    assert np.max(np.abs(l1[turn : turn + 2])) > 1 and curve.points == []
 
 
 def test_the_figures_show_what_was_found(plane, ring):
@@ -339,6 +380,16 @@ class Circle(System):
         return -2 * x[:, None]
 
 
+@pytest.mark.parametrize("z", [1e-2, 1e-3, 1e-5])
+def test_a_branch_does_not_jump_where_a_pitchfork_is_imperfect(z):
+    """With `z = 0` two branches leave `y = 0` where `b0 sigma = 1/2`; with some drive the upper one
+    belongs to the branch from above, and the lower one turns."""
+    found = organics.continuation(single(2.0, 1.5), [z], "sigma", (0.1, 1.5))
+    (branch,) = found.branches
+    low = np.argmin(branch.parameter)
+    assert branch.events == [] and branch.stable.all() and branch.x[low, 0] > 0.9
+
+
 def test_a_closed_branch_ends_where_it_began():
     system = Circle(jnp.array([0.6]))
     found = organics.continuation(system, None, "p", (-2.0, 2.0), start=np.array([0.8]))
@@ -370,6 +421,33 @@ def test_ctrl_c_leaves_what_was_found(monkeypatch, capsys):
         == 130
     )
     assert json.loads(capsys.readouterr().out)["interrupted"]
+
+
+@pytest.mark.parametrize("many", [0, 1])
+def test_ctrl_c_between_proofs_leaves_what_was_found(monkeypatch, capsys, tmp_path, many):
+    done = []
+
+    def prove(*arguments):
+        if len(done) == many:
+            raise KeyboardInterrupt
+        done.append(arguments)
+        return prove_event(*arguments)
+
+    monkeypatch.setattr("organics.proofs.bifurcations.prove_event", prove)
+    words = ["continue", "examples/figure1b.json", "--from", "-2", "--to", "2", "--prove", "--json"]
+    assert cli.run([*words, "--out", str(tmp_path / "found.json")]) == 130
+    document = json.loads(capsys.readouterr().out)
+    assert document["interrupted"]
+    (branch,) = document["branches"]
+    proved = [event["proved"] for event in branch["events"]]
+    assert len(proved) >= 2 and proved == [True] * many + [None] * (len(proved) - many)
+    assert json.loads((tmp_path / "found.json").read_text())["branches"] == [branch]
+
+
+def test_after_ctrl_c_nothing_is_proved(plane):
+    circuit, found = plane
+    proved = prove_events(circuit, np.ones(1), "z", found._replace(interrupted=True)).events
+    assert [event.proved for event in proved] == [None] * 4
 
 
 @pytest.mark.parametrize("where", ["search.find_crossings", "continuation.switch"])

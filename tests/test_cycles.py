@@ -12,6 +12,7 @@ from organics.branches import arclength, cycle_search
 from organics.branches.branch import Event
 from organics.branches.continuation import as_system
 from organics.branches.cycle_search import cycles_from
+from organics.branches.cycles import torus_test
 from organics.branches.family import as_family
 from organics.branches.steady import SteadyCurve
 from organics.rest.system import System
@@ -107,6 +108,25 @@ def test_a_torus_is_where_the_closed_form_says():
     np.testing.assert_allclose(event.parameter, 0.3, rtol=1e-6)
     np.testing.assert_array_equal(cycles.stable, cycles.parameter < 0.3)
     assert cycles_of(-0.3, -1.0, 0.7, 0.0).events == []
+
+
+@pytest.mark.parametrize(("m", "turn", "doubling"), [(-0.3, 1.1, 0.4), (-0.1, 1.2, 0.2)])
+def test_real_multipliers_that_become_a_complex_pair_are_no_torus(m, turn, doubling):
+    """Across the plane the multipliers are `-exp(T (m +- sqrt(twist^2 p - (turn - 1)^2)))`: a pair
+    where the root is imaginary, inside the unit circle."""
+    cycles = cycles_of(m, 0.0, turn, 0.5)
+    (event,) = cycles.events
+    assert event.kind == "period doubling"
+    np.testing.assert_allclose(event.parameter, doubling, rtol=1e-6)
+
+
+def test_the_test_of_a_torus_has_its_sign_however_large_the_multipliers_are():
+    def sign(*multipliers):
+        return float(jnp.sign(torus_test(jnp.array(multipliers, complex))))
+
+    assert sign(0.9 + 0.1j, 0.9 - 0.1j, 0.0) == 1 and sign(0.9 + 0.9j, 0.9 - 0.9j, 0.0) == -1
+    assert sign(-0.5, -0.6) == 1 == sign(-0.5 + 0.1j, -0.5 - 0.1j)
+    assert sign(1e200 + 1e200j, 1e200 - 1e200j) == -1 and sign(2.0) == 1
 
 
 def test_what_decays_fast_is_seen_to_do_so(monkeypatch):

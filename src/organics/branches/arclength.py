@@ -131,9 +131,9 @@ class Curve(eqx.Module):
         del before
         return jnp.where(jnp.max(jnp.abs(after.X[:-1])) > 1e12, INFINITE, GOING)
 
-    def separates(self, before: "Point", after: "Point") -> Bool[Array, ""]:
-        """Whether the tests tell all that happens between two points."""
-        del before, after
+    def separates(self, before: "Point", after: "Point", h: Float[Array, ""]) -> Bool[Array, ""]:
+        """Whether the tests tell all that happens between two points, a step of length `h`."""
+        del before, after, h
         return jnp.bool_(True)
 
 
@@ -349,7 +349,7 @@ def _attempt(curve: Curve, bounds: Float[Array, " 2"], walk: Walk) -> tuple[Walk
     angle = jnp.arccos(jnp.clip(cosine, -1, 1))
     finite = jnp.all(jnp.isfinite(point.t)) & jnp.all(jnp.isfinite(point.tests))
     good = ~failed & finite
-    good &= ((angle < _MOST_TURN) & curve.separates(at, point)) | (h < _APART)
+    good &= ((angle < _MOST_TURN) & curve.separates(at, point, h)) | (h < _APART)
     good &= going
 
     on_bound = cut & (border == len(X) - 1)

@@ -25,6 +25,7 @@ from organics.branches.steady import SteadyCurve
 
 _STEPS = (24, 96, 384)  # of the flow; more where fewer do not suffice
 _FIRST = (0.1, 0.02, 0.004)  # sizes of the first cycle that are tried, in units
+_ONE = 1e-3  # how far the product of a pair on the unit circle may be from 1
 _WORDS = {
     ELSEWHERE: "shrinks to a steady state",
     INFINITE: "its period goes to infinity",
@@ -117,8 +118,9 @@ def _events(curve: CycleCurve, path: Path) -> list[CycleEvent]:
 
 
 def _is_pair(multipliers: np.ndarray) -> bool:
-    """Whether the two multipliers whose product is 1 are a complex pair."""
+    """Whether there are two multipliers whose product is 1, and these are a complex pair."""
     others = multipliers[np.argsort(np.abs(multipliers - 1))][1:]
     i, j = np.triu_indices(len(others), 1)
-    nearest = np.argmin(np.abs(others[i] * others[j] - 1))
-    return bool(abs(np.imag(others[i[nearest]])) > 0)
+    off = np.abs(others[i] * others[j] - 1)
+    nearest = np.argmin(off)
+    return bool(off[nearest] < _ONE and abs(np.imag(others[i[nearest]])) > 0)

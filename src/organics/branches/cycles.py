@@ -21,7 +21,7 @@ from scipy.integrate import DOP853
 
 from organics.branches.arclength import ELSEWHERE, GOING, INACCURATE, INFINITE, Curve, Point
 from organics.branches.family import Family
-from organics.branches.steady import determinant, pair_test, rates, units
+from organics.branches.steady import determinant, least_with_sign, rates, units
 
 KINDS = ("fold of cycles", "branch point of cycles", "period doubling", "torus")
 FOLD, BRANCH, DOUBLING, TORUS = range(len(KINDS))
@@ -114,7 +114,7 @@ class CycleCurve(Curve):
         multipliers = multipliers[jnp.argsort(-jnp.abs(multipliers))]
         doubling = determinant(flowed.by_x + jnp.eye(len(x)))
         others = multipliers[jnp.argsort(jnp.abs(multipliers - 1))][1:]  # without the trivial one
-        torus = pair_test(jnp.log(jnp.where(others == 0, 1e-300, others)))
+        torus = torus_test(others)
         system = self.family.at(X[-1])
         f = system.imbalance(x) / system.time_constants()
         closed = jnp.min(jnp.abs(multipliers - 1)) <= ACCURACY
@@ -131,6 +131,14 @@ class CycleCurve(Curve):
         return jnp.select(
             [~after.kept.accurate, shrunk, slow], [INACCURATE, ELSEWHERE, INFINITE], GOING
         )
+
+
+def torus_test(others: Complex[Array, " m"]) -> Float[Array, ""]:
+    """0 where the product of two multipliers is 1: `1 - mu_i mu_j` of all pairs, each divided by
+    the larger of 1 and `|mu|` for both, so that nothing overflows."""
+    part = 1 / jnp.maximum(1, jnp.abs(others)).astype(others.dtype)
+    i, j = np.triu_indices(len(others), 1)
+    return least_with_sign(part[i] * part[j] - (others * part)[i] * (others * part)[j])
 
 
 class Flow(NamedTuple):

@@ -19,6 +19,7 @@ from organics.linear.jacobian import unsorted_spectrum
 from organics.rest.system import System
 
 FOLD, BRANCH, HOPF = range(3)
+_SHORT = 1e-3  # a step over a branch point, in units
 
 
 class SteadyCurve(Curve):
@@ -65,12 +66,15 @@ class SteadyCurve(Curve):
         values = unsorted_spectrum(rates(self.family.at(X[-1]), X[:-1]))
         return jnp.stack([t[-1], determinant(M), pair_test(values)]), values
 
-    def separates(self, before: Point, after: Point) -> Bool[Array, ""]:
-        """Whether the number of unstable eigenvalues changes as the tests say."""
+    def separates(self, before: Point, after: Point, h: Float[Array, ""]) -> Bool[Array, ""]:
+        """Whether the number of unstable eigenvalues changes as the tests say. Only a short step
+        tells a branch point, where one crosses 0, from a jump onto another branch nearby."""
         flips = (jnp.sign(before.tests) != jnp.sign(after.tests)).astype(int)
         unstable = [jnp.sum(jnp.real(point.kept) > 0) for point in (before, after)]
         explained = flips[FOLD] + flips[BRANCH] + 2 * flips[HOPF]
-        return jnp.abs(unstable[1] - unstable[0]) <= explained
+        change = jnp.abs(unstable[1] - unstable[0])
+        sure = (flips[BRANCH] == 0) | (change > 1) | (h < _SHORT)
+        return sure & (change <= explained)
 
 
 def rates(system: System, x: Float[Array, " m"]) -> Float[Array, "m m"]:
@@ -91,12 +95,15 @@ def determinant(M: Float[Array, "k k"]) -> Float[Array, ""]:
 
 def pair_test(values: Complex[Array, " m"]) -> Float[Array, ""]:
     """The sign of the product of the sums of any two eigenvalues, times the smallest such sum."""
-    m = len(values)
-    i, j = np.triu_indices(m, 1)
-    if not len(i):
+    i, j = np.triu_indices(len(values), 1)
+    return least_with_sign(values[i] + values[j])
+
+
+def least_with_sign(values: Complex[Array, " pairs"]) -> Float[Array, ""]:
+    """The sign of the product, which is real, times the smallest size; 1 if there are none."""
+    if not len(values):
         return jnp.ones((), values.real.dtype)
-    sums = values[i] + values[j]
-    size = jnp.abs(sums)
-    unit = jnp.where(size > 0, size, 1).astype(sums.dtype)
-    sign = jnp.sign(jnp.real(jnp.prod(sums / unit)))
+    size = jnp.abs(values)
+    unit = jnp.where(size > 0, size, 1).astype(values.dtype)
+    sign = jnp.sign(jnp.real(jnp.prod(values / unit)))
     return sign * jnp.min(size)

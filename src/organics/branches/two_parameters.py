@@ -19,6 +19,7 @@ from organics.branches.arclength import (
     CLOSED,
     ELSEWHERE,
     ENDS,
+    GOING,
     KINK,
     OUTSIDE,
     TOUCH,
@@ -40,6 +41,7 @@ from organics.branches.search import stacked
 _CUSP, _TAKENS, _BAUTIN = "cusp", "bogdanov-takens", "generalized hopf"
 _FREQUENCY = 1  # the test on a curve of Hopf points that ends it
 _WORDS = {ELSEWHERE: "ends in a bogdanov-takens point"}
+_ZERO, _ROUNDING = 1e-3, 1e-9  # of the smaller and the larger test at the ends of a step
 _PER_MS = 1000 / (2 * np.pi)  # Hz for each rad/ms
 
 
@@ -199,10 +201,26 @@ def _special(curve: Curve, path: Path, kind: str) -> list[EventPoint]:
     points, good = in_batches(locate, stacked(curve, len(step)), before, after, test)
     names = (_CUSP, _TAKENS) if kind == "fold" else (_BAUTIN,)
     m = (points.X.shape[1] - 2) // (2 if kind == "fold" else 3)
+    many = np.arange(len(step))
+    good = good & _are_zeros(*(p.tests[many, test] for p in (before, points, after)))
     return [
         EventPoint(names[test[i]], tuple(map(float, X[-2:])), X[:m])
-        for i, X in enumerate(points.X) if good[i]
+        for i, X in enumerate(points.X) if good[i] and _within(curve, X)
     ]  # fmt: skip
+
+
+def _are_zeros(before: np.ndarray, at: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Whether tests that change their sign are 0 between: at a pole, as the first Lyapunov
+    coefficient has where an eigenvalue is 0, too, they are smallest at the ends of the step."""
+    before, at, after = map(np.abs, (before, at, after))
+    small = np.maximum(_ZERO * np.minimum(before, after), _ROUNDING * np.maximum(before, after))
+    return at <= small
+
+
+@jax.jit
+def _within(curve: Any, X: Any) -> Any:
+    """Whether a point is in the range of the first parameter and before the kink."""
+    return _end(curve, X, jnp.int32(GOING)) == GOING
 
 
 @jax.jit

@@ -6,8 +6,9 @@ Krawczyk's operator is applied to the equations whose regular zero it is. A fold
 `(F, J q_r + w q_i, J q_i - w q_r, l^T q_r - 1, l^T q_i)` in `(x, q_r, q_i, w, value)`, with
 `J = F_x / tau`. If the operator maps a box into its interior, the box holds exactly one zero. The
 point is nondegenerate if balls exclude 0: at a fold those of `p^T B(phi, phi)` and `p^T F_value`,
-at a Hopf point those of the first Lyapunov coefficient and of the speed at which the pair crosses
-the axis. That no other eigenvalue lies on the axis is not shown.
+at a Hopf point those of the first Lyapunov coefficient, whose sign has to be the computed one, and
+of the speed at which the pair crosses the axis. That no other eigenvalue lies on the axis is not
+shown.
 
 Source: Krawczyk 1969 (existence); Kuznetsov, sections 3.3 and 5.4 (nondegeneracy).
 """
@@ -76,17 +77,19 @@ def prove_event(circuit: Areas, z: Any, parameter: Parameter, event: Event) -> E
 
 
 def prove_events(circuit: Areas, z: Any, parameter: Parameter, found: Diagram) -> Diagram:
-    """The diagram, in which each fold and Hopf point says whether it is proved."""
-    branches = [
-        branch._replace(
-            events=[
-                event._replace(proved=prove_event(circuit, z, parameter, event).proved)
-                if event.kind in ("fold", "hopf") else event
-                for event in branch.events
-            ]
-        )
-        for branch in found.branches
-    ]  # fmt: skip
+    """The diagram, in which each fold and Hopf point says whether it is proved. After Ctrl-C,
+    now or while the branches were followed, the others say `None`."""
+    if found.interrupted:
+        return found
+    branches = [branch._replace(events=list(branch.events)) for branch in found.branches]
+    try:
+        for branch in branches:
+            for i, event in enumerate(branch.events):
+                if event.kind in ("fold", "hopf"):
+                    proved = prove_event(circuit, z, parameter, event).proved
+                    branch.events[i] = event._replace(proved=proved)
+    except KeyboardInterrupt:
+        found = found._replace(interrupted=True)
     return found._replace(branches=branches)
 
 
@@ -208,7 +211,8 @@ def _hopf(equations: Equations, event: Event) -> EventProof:
         _near(x, value, event),
         *equations.on_this_piece(x, value),
         Inequality.positive("frequency > 0", w),
-        _not_zero("first Lyapunov coefficient", l1),
+        Inequality.positive("the frequency is near the computed one", _NEAR * w0 - abs(w - w0)),
+        _signed("first Lyapunov coefficient", l1, event.first_lyapunov),
         _not_zero("speed of the crossing", speed),
     )
     return EventProof(all(bool(e.holds) for e in evidence), value, evidence)
@@ -279,6 +283,13 @@ def _near(x: list[arb], value: arb, event: Event) -> Inequality:
         for ball, claim in zip([*x, value], claimed, strict=True)
     ]
     return Inequality.positive("the point is near the computed one", least(margins))
+
+
+def _signed(name: str, value: arb, computed: float | None) -> Inequality:
+    """Whether a number has the sign of the computed one, if there is one, and is not 0."""
+    if computed is None:
+        return _not_zero(name, value)
+    return Inequality.positive(f"{name} has the computed sign", value * int(np.sign(computed)))
 
 
 def _not_zero(name: str, value: arb) -> Inequality:
