@@ -13,17 +13,11 @@ import numpy as np
 from jaxtyping import Float
 
 from organics.data.recordings.recording import Recording
+from organics.fitting.identifiability import FAMILIES
 from organics.fitting.parameters import Entry, broadcast, entries_of
 from organics.names import FittedRecurrence
 
 _ZERO = 1e-9
-
-_SCALE = {"b": 0.5, "b0": 0.5, "tau_y": 0.5, "noise_y": 0.25, "noise_a": 1.0}
-_UNIT = {"b": 1.0, "noise_y": 1.0}
-_PRODUCT = {"b0": 1.0, "sigma": -1.0}
-_GAINS = ({"a": -1.0}, {"y": -1.0, "rate": -2.0}, {})
-"""By which power a number of neuron i, or the gain of a channel of it, changes with the scale of
-`a_i`, the unit of `y_i`, and `b0_i`."""
 
 
 def conventions(
@@ -71,24 +65,14 @@ def _changes(
     """How the logarithms of all numbers change with each symmetry: of every neuron the scale of
     `a`, then the units of `y`, then the products of `b0` and `sigma`."""
     n = len(recording.neurons)
-    unknown = [channel for channel in recording.channels if not channel.gain_known]
-    found = np.zeros((len(entries), 3, n))
-    for row, (group, place, _) in zip(found, entries, strict=True):
+    arrays = {"b": np.ones(n), "W_r": np.ones((n, n))}  # any in which all neurons hear each other
+    found = np.zeros((len(entries), len(FAMILIES), n))
+    for k, family in enumerate(FAMILIES):
+        if family is FAMILIES[0] and recurrence != "identity":
+            continue  # the 1 in `1 - sqrt(a)` fixes the scale
         for i in range(n):
-            if group == "W":
-                row[:, i] = float(place[0] == i) - float(place[1] == i), -2.0 * (place[1] == i), 0
-            elif group == "W_r":
-                row[1, i] = float(place[0] == i) - float(place[1] == i)
-            elif group == "gain":
-                quantity, neuron, _ = unknown[place[0]]
-                if quantity == "lfp":
-                    row[1, i] = -1 / n
-                elif neuron == i:
-                    row[:, i] = [powers.get(quantity, 0.0) for powers in _GAINS]
-            elif place == (i,):
-                row[:, i] = [powers.get(group, 0.0) for powers in (_SCALE, _UNIT, _PRODUCT)]
-    if recurrence != "identity":
-        found[:, 0] = 0  # the 1 in `1 - sqrt(a)` fixes the scale
+            _, _, change = family(i, arrays, recording.channels)
+            found[:, k, i] = [change(entry.group, entry.place) for entry in entries]
     return found.reshape(len(entries), -1)
 
 

@@ -122,7 +122,7 @@ def _named(undetermined: np.ndarray, entries, arrays, neurons, channels):
     W_r = arrays.get("W_r", alone)
     symmetries = [
         (family, i)
-        for family in (_modulators, _units, _products)
+        for family in FAMILIES
         for i in range(len(neurons))
         if family is not _modulators or np.array_equal(W_r[i], alone[i])
     ]
@@ -221,6 +221,11 @@ def _units(i: int, arrays: dict, channels):
         "gain b (of rates gain b^2), W_ij b_j^2, W_r_ij b_j / b_i, noise_y / b",
         change,
     )
+
+
+FAMILIES = (_modulators, _units, _products)
+"""The exact symmetries. Each gives, for a neuron, its name, what it leaves as it is, and by how
+much it changes an entry of an array, in logarithms where positive."""
 
 
 def _count(arrays: dict) -> int:
