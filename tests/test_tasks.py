@@ -14,14 +14,15 @@ import pytest
 from benchmarks.tasks import TASKS as ENVIRONMENTS
 
 from organics.cli import run
+from organics.data import sequences
 from organics.data.tasks import Marks, Stream, Task, batch, build, laboratory
 from organics.data.tasks.catalog import TASKS
 from organics.models import Target, build_sequence
-from organics.training import SequenceConfig, TaskConfig, TaskReport, evaluate, train
+from organics.training import SequenceConfig, TaskConfig, TaskReport, TrainConfig, evaluate, train
 from organics.training.made import Made, Noisy, Padded
 from organics.training.run_folder import RunFolder
 from organics.training.step import Examples
-from organics.training.task import task_of, with_noise
+from organics.training.task import task_of, varied
 
 COUNT = 2000
 SMALL = {"adding": {"steps": 11}, "copy": {"steps": 3}, "flip-flop": {"steps": 9}}
@@ -417,11 +418,67 @@ def test_noise_on_inputs_is_another_every_time_and_nothing_else():
 def test_noise_is_added_to_what_every_task_trains_on(config):
     task = task_of(config)
     clean = task.sets(task.load()).training
-    noisy = with_noise(clean, config)
+    noisy = varied(clean, config)
     numbers = jnp.asarray(noisy.order(0, 3)[:4])
     there, here = (source.take(numbers, np.float32)[0] for source in (noisy, clean))
     assert 0.4 < np.std(there - here) < 0.6
-    assert with_noise(clean, dataclasses.replace(config, input_noise=0.0)) is clean
+    assert varied(clean, dataclasses.replace(config, input_noise=0.0)) is clean
+
+
+def _moved(image, dy, dx):
+    """An image moved down and to the right, by NumPy."""
+    height, width, *_ = image.shape
+    padded = np.pad(image, [(height, height), (width, width), *[(0, 0)] * (image.ndim - 2)])
+    return padded[height - dy : 2 * height - dy, width - dx : 2 * width - dx]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrainConfig(dataset="digits", shift=1),
+        SequenceConfig(task="sdigits", shift=2),
+        SequenceConfig(task="sdigits", resize=4, rows=True, shift=1),
+        SequenceConfig(task="sdigits", pad_to=70, shift=1, input_noise=0.5),
+        SequenceConfig(task="psmnist", shift=1),
+    ],
+)
+def test_images_that_train_are_moved_another_way_every_time(config, monkeypatch):
+    monkeypatch.setitem(sequences.TASKS, "psmnist", sequences.Task("digits", True))
+    plain = dataclasses.replace(config, input_noise=0.0)
+    task = task_of(plain)
+    clean = task.sets(task.load()).training
+    moved, side = varied(clean, plain), 4 if getattr(config, "resize", None) else 8
+    images = config.kind == "images"
+    order = range(64) if images else sequences.pixel_order(config.task, config.resize)
+    assert (moved.size, moved.input_shape) == (clean.size, clean.input_shape)
+    shifts, both = range(-config.shift, config.shift + 1), []
+    for epoch in (1, 2):
+        numbers = jnp.asarray(moved.order(0, epoch))[:300]
+        given, seen = (np.asarray(source.take(numbers, np.float64)[0]) for source in (clean, moved))
+        found = []
+        for before, after in zip(given, seen, strict=True):
+            image = np.zeros(side * side)
+            image[list(order)] = before.ravel()[: side**2]
+            wanted = [_moved(image.reshape(side, side), dy, dx).ravel()[list(order)]
+                      for dy in shifts for dx in shifts]  # fmt: skip
+            found.append([np.array_equal(after.ravel()[: side**2], one) for one in wanted])
+            np.testing.assert_array_equal(after.ravel()[side**2 :], before.ravel()[side**2 :])
+        assert np.all(np.any(found, axis=1)) and np.all(np.any(found, axis=0))
+        both.append(found)
+        # of a part of the whole, with noise on top
+        noisy = varied(clean, dataclasses.replace(config, input_noise=1e-9))
+        some = noisy.part(1, 301).take(numbers[:3] % 300, np.float64)[0]
+        whole = moved.take(numbers[:3] % 300 + 1, np.float64)[0]
+        np.testing.assert_allclose(some, whole, atol=1e-6)
+    assert both[0] != both[1]
+
+
+def test_a_shift_that_leaves_no_image_is_refused():
+    for config in (TrainConfig(dataset="digits", shift=8), SequenceConfig(task="sdigits", shift=8)):
+        with pytest.raises(ValueError, match="`shift` must be below 8, the side of images, not 8"):
+            task_of(config).input_shape()
+    with pytest.raises(ValueError, match="`shift` must be a whole number >= 0, not -1"):
+        TrainConfig(shift=-1)
 
 
 def test_padded_images_are_a_setting_of_the_sequence_tasks():

@@ -2,7 +2,7 @@
 
 from organics.data.datasets import Dataset, Listing, add, image_shape, list_datasets, load, path
 from organics.data.order import epoch_order, split, torch_randperm
-from organics.data.sequences import load_sequences, sequence_shape
+from organics.data.sequences import load_sequences, pixel_order, sequence_shape
 from organics.errors import DataUnavailable
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "load",
     "load_sequences",
     "path",
+    "pixel_order",
     "sequence_shape",
     "split",
     "torch_randperm",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt, UInt8
+from jaxtyping import Int, UInt, UInt8
 
 from organics.arguments import require_among
 from organics.data.datasets import Dataset, image_shape, load
@@ -47,6 +47,16 @@ def sequence_shape(task: str, resize: int | None = None, rows: bool = False) -> 
         side = resize
     each = math.prod(colours)
     return (side, side * each) if rows else (side * side, each)
+
+
+def pixel_order(task: str, resize: int | None = None) -> Int[np.ndarray, " pixels"]:
+    """The number of the pixel, row by row, at each place of the sequences of a task. With rows,
+    several places are one step.
+
+    Raises `ValueError` as `load_sequences` does.
+    """
+    pixels, _ = sequence_shape(task, resize)
+    return torch_randperm(pixels) if TASKS[task].permuted else np.arange(pixels)
 
 
 def load_sequences(

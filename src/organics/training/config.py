@@ -141,6 +141,15 @@ class Optimization(Settings):
 
 
 @dataclass(frozen=True)
+class _Images(Settings):
+    """Images that train."""
+
+    shift: Annotated[int, Needs(">= 0", lambda value: value >= 0)] = 0
+    """Move each image that trains by up to so many pixels, up or down and to a side, another way
+    every time, against overfitting. Not in the paper."""
+
+
+@dataclass(frozen=True)
 class _StaticNetwork(Settings):
     """A network for images, and its data set."""
 
@@ -160,7 +169,7 @@ class _StaticNetwork(Settings):
 
 
 @dataclass(frozen=True)
-class TrainConfig(Optimization, _StaticNetwork):  # the fields of the last come first
+class TrainConfig(Optimization, _Images, _StaticNetwork):  # the fields of the last come first
     """Settings of a training run. The defaults are the paper's for one layer of 50 on MNIST, except
     `recurrent` (the paper learns `W_r`) and the number of epochs (up to 200 in the paper).
 
@@ -391,7 +400,7 @@ class _RecurrentNetwork(Settings):
 
 
 @dataclass(frozen=True)
-class SequenceConfig(Optimization, _RecurrentNetwork, _Pixels):  # the last's fields come first
+class SequenceConfig(Optimization, _Images, _RecurrentNetwork, _Pixels):  # the last's come first
     """Settings of a training run on sequences; the defaults are the paper's, for 64 neurons.
 
     Raises `ValueError`, naming the field, for a value out of its range or one that the model does
@@ -647,7 +656,7 @@ AnyConfig = TrainConfig | SequenceConfig | TaskConfig | OwnConfig
 
 _LATER = (
     "optimizer", "momentum", "drops", "drop_factor", "raw_pixels", "patience",
-    "initial_time_constants", "pad_to", "noise", "products", "input_noise", "sigma",
+    "initial_time_constants", "pad_to", "noise", "products", "input_noise", "shift", "sigma",
     "initial_normalization", "constants",
 )  # fmt: skip
 """What settings of earlier versions lack: they were trained with the defaults."""

@@ -39,7 +39,7 @@ from organics.training.step import (
     make_optimizer,
     metric_dtypes,
 )
-from organics.training.task import Sets, Task, task_of, with_noise
+from organics.training.task import Sets, Task, task_of, varied
 
 _PIECES = 20  # parts of an epoch, after each of which progress is shown and divergence checked
 _DIAGNOSED = 0.02  # largest fraction of the training examples in a diagnosis: bounds its time
@@ -197,7 +197,7 @@ class _Run:
         self.folder = folder
         self.on_epoch = on_epoch
         self.group = group
-        self.source = with_noise(sets.training, config)
+        self.source = varied(sets.training, config)
         self.training = group.replicate(self.source)
         self.validation = group.replicate(sets.validation)
         self.count = sets.training.size

@@ -53,7 +53,7 @@ class Made(eqx.Module):
 
     def trials(self, indices: Int[Array, " batch"], dtype) -> Trials:
         """The trials with these numbers."""
-        keys = _keys(self.key, self.first + indices)
+        keys = keys_of(self.key, self.first + indices)
         return jax.vmap(lambda key: self.task.trial(key, dtype))(keys)
 
 
@@ -158,10 +158,10 @@ class Noisy(eqx.Module):
 
 def _noise(key: Array, numbers: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     """Normal numbers of this shape, a function of the key and the number, for each number."""
-    return jax.vmap(lambda k: normal(k, shape, dtype))(_keys(key, numbers))
+    return jax.vmap(lambda k: normal(k, shape, dtype))(keys_of(key, numbers))
 
 
-def _keys(key: Array, numbers: Array) -> Array:
+def keys_of(key: Array, numbers: Array) -> Array:
     """The keys of the numbers, of the stream whose key has these data."""
     whole = jr.wrap_key_data(key, impl=Stream.generator)
     return jax.vmap(lambda i: jr.fold_in(whole, i))(numbers)

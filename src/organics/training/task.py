@@ -33,9 +33,11 @@ from organics.training.config import (
     TrainConfig,
 )
 from organics.training.made import Made, Noisy, Padded
+from organics.training.shifted import Layout, Shifted
 from organics.training.step import Examples, Source
 
-_ONCE, _NOISE = 3, 4  # streams of noise after all images, and on inputs; those below are of trials
+# streams of noise after all images, of noise on inputs, and of shifts; those below are of trials
+_ONCE, _NOISE, _SHIFT = 3, 4, 5
 
 
 class Sets(NamedTuple):
@@ -58,11 +60,32 @@ class Sets(NamedTuple):
     trivial: Trivial | None = None
 
 
-def with_noise(examples: Source, config: AnyConfig) -> Source:
-    """The examples that train, with noise on their inputs if the settings ask for it."""
-    if not config.input_noise:
-        return examples
-    return Noisy.of(examples, Stream(config.seed, _NOISE), config.input_noise)
+def varied(examples: Source, config: AnyConfig) -> Source:
+    """The examples that train, with noise on their inputs and moved if the settings ask for it."""
+    if isinstance(config, TrainConfig | SequenceConfig) and config.shift:
+        stream = Stream(config.seed, _SHIFT)
+        examples = Shifted.of(examples, stream, _layout(config), config.shift)
+    if config.input_noise:
+        examples = Noisy.of(examples, Stream(config.seed, _NOISE), config.input_noise)
+    return examples
+
+
+def _layout(config: TrainConfig | SequenceConfig) -> Layout:
+    """Where the pixels of images are in the inputs."""
+    if isinstance(config, TrainConfig):
+        height, width, *colours = data.image_shape(config.dataset)
+        order, steps = np.arange(height * width), height * width * math.prod(colours)
+    else:
+        order = data.pixel_order(config.task, config.resize)
+        width = math.isqrt(len(order))
+        steps, _ = data.sequence_shape(config.task, config.resize, config.rows)
+    return Layout(width, order, steps)
+
+
+def _require_shift(config: TrainConfig | SequenceConfig, side: int) -> None:
+    """Refuse a shift that leaves nothing of an image."""
+    if config.shift >= side:
+        raise ValueError(f"`shift` must be below {side}, the side of images, not {config.shift}.")
 
 
 @runtime_checkable
@@ -118,7 +141,9 @@ class Images:
         return _of_images(dataset, self.input_shape())
 
     def input_shape(self) -> tuple[int, ...]:
-        return (math.prod(data.image_shape(self.config.dataset)),)
+        shape = data.image_shape(self.config.dataset)
+        _require_shift(self.config, min(shape[:2]))
+        return (math.prod(shape),)
 
     def build(self) -> models.Model:
         config = self.config
@@ -171,6 +196,8 @@ class Sequences:
         shape, steps = self._image_shape(), self.config.pad_to
         if steps is not None and steps <= shape[0]:
             raise ValueError(f"`pad_to` must be more than the {shape[0]} steps of an image.")
+        pixels, _ = data.sequence_shape(self.config.task, self.config.resize)
+        _require_shift(self.config, math.isqrt(pixels))
         return shape if steps is None else (steps, shape[1])
 
     def _image_shape(self) -> tuple[int, int]:
