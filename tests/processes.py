@@ -15,6 +15,14 @@ def leave(folder: Path, name: str) -> None:
     (folder / name).write_text(f"{os.getpid()} {len(processors)}")
 
 
+def refuse_soon(folder: Path, name: str) -> None:
+    """Fail for the name "bad"; take half a second for others."""
+    (folder / name).write_text("")
+    if name == "bad":
+        raise ValueError("this one is bad")
+    time.sleep(0.5)
+
+
 def refuse(folder: Path, name: str) -> None:
     """Fail for the name "bad"; run on for a minute for others."""
     (folder / name).write_text("")

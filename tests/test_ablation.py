@@ -14,7 +14,7 @@ ROWS = ablation.Rows()
 
 
 def job(folder):
-    return Job(folder, runs=(folder,), processes=1)
+    return Job(folder, runs=(folder,))
 
 
 @pytest.fixture

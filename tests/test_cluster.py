@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -137,9 +138,11 @@ def test_networks_trained_by_a_cluster_are_those_trained_here(dask, tmp_path):
             stability=None,
         )
         cluster = Cluster("dask", dask.address) if backend == "dask" else None
+        connected = cluster.connected() if cluster else nullcontext()
         # as the workers have it
-        with jax.enable_x64(False), dask.one_killed(partial(begun, networks, backend)):
-            rows = train_all(networks, processes=1, cluster=cluster)["rows"]
+        killed = dask.one_killed(partial(begun, networks, backend))
+        with jax.enable_x64(False), connected as submit, killed:
+            rows = train_all(networks, submit=submit)["rows"]
         for row in rows:
             del row["seconds_per_epoch"]
         found.append(rows)

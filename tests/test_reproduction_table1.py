@@ -63,7 +63,7 @@ def test_more_seeds_and_networks_at_toy_size(made):
         batch_size=135,
         averaging=0.9,
     )
-    found = static.train_all(networks, processes=1)
+    found = static.train_all(networks)
     circuit, control, other = found["rows"]
     assert [row["model"] for row in found["rows"]] == ["organics", "mlp", "ssn"]
     mean = np.mean(circuit["test_accuracy"])  # each to six digits
@@ -73,7 +73,7 @@ def test_more_seeds_and_networks_at_toy_size(made):
     assert other["stability"][0]["n"] == 10 and other["steps"] == [40, 40]
     assert other["test_accuracy"][:1] == outcome.numbers["rows"][0]["test_accuracy"]
     assert all(0 <= lost <= 1 for lost in other["lost_in_training"])
-    assert static.train_all(networks, processes=1) == found
+    assert static.train_all(networks) == found
 
 
 def test_the_verdict_on_identity_recurrence_is_that_of_its_numbers():

@@ -34,7 +34,7 @@ def asked(monkeypatch):
 
 
 def measured(tmp_path, rows=ROWS):
-    return shared_protocol.measure(rows, Job(tmp_path, runs=(tmp_path,), processes=1))
+    return shared_protocol.measure(rows, Job(tmp_path, runs=(tmp_path,)))
 
 
 def test_all_networks_have_the_same_effort(asked, tmp_path):
@@ -72,7 +72,7 @@ def test_a_complete_run_without_its_weights_is_not_trained_again(monkeypatch, tm
     folder.mkdir(parents=True)
     for file in ("config.json", "report.json", "metrics.jsonl"):
         shutil.copy(kept / file, folder)
-    job = Job(tmp_path, runs=(tmp_path / "first", tmp_path / "second"), processes=1)
+    job = Job(tmp_path, runs=(tmp_path / "first", tmp_path / "second"))
 
     def measured(setting):
         settings = {"coRNN": replace(setting, learning_rate=1.0, seed=5)}  # both are replaced

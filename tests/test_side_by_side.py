@@ -5,15 +5,17 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 import jax
 import pytest
-from processes import leave, refuse, running, wait_for
+from processes import deadly, leave, refuse, refuse_soon, running, slowly, wait_for
 
 from organics.machine.processors import available
-from organics.machine.side_by_side import apart, side_by_side
+from organics.machine.side_by_side import apart, call_each, side_by_side, workers
 from organics.studies.harness.runner import reproduce
 from organics.studies.networks.static import Networks, train_all
 from organics.training.run_folder import RunFolder
@@ -56,6 +58,26 @@ def test_a_failure_stops_the_others_and_is_told(tmp_path):
     assert not (tmp_path / "neither").exists()
 
 
+def test_calls_of_several_studies_share_the_workers(tmp_path):
+    with workers(2) as submit:
+        beside = submit(slowly, tmp_path, 7)
+        with pytest.raises(ValueError, match="this one is bad"):
+            call_each(refuse_soon, [(tmp_path, name) for name in ("bad", *"0123456789")], submit)
+        call_each(slowly, [(tmp_path, i) for i in range(3)], submit)
+        beside.result(30)
+    written = {path.name for path in tmp_path.glob("*.txt")}
+    assert written == {"0.txt", "1.txt", "2.txt", "7.txt"}
+    assert not (tmp_path / "9").exists()  # the failure cancelled it
+
+
+def test_a_process_that_dies_is_replaced_for_later_calls(tmp_path):
+    with workers(1) as submit:
+        with pytest.raises(BrokenProcessPool):
+            call_each(deadly, [(tmp_path, 1), (tmp_path, 2)], submit)
+        call_each(slowly, [(tmp_path, 3)], submit)
+    assert (tmp_path / "3.txt").read_text() == "9"
+
+
 def test_a_call_apart_returns_or_raises_what_it_does():
     assert apart(os.getpid) != os.getpid()
     assert apart(available) == available()
@@ -96,9 +118,10 @@ def test_networks_trained_side_by_side_are_those_trained_one_after_another(tmp_p
             stability=None,
         )
         told = []
-        with jax.enable_x64(False):  # as the other processes have it
+        begun = workers(processes) if processes > 1 else nullcontext()
+        with jax.enable_x64(False), begun as submit:  # as the other processes have it
             tell = lambda *what, told=told: told.append(what)  # noqa: E731
-            rows = train_all(networks, tell, processes)["rows"]
+            rows = train_all(networks, tell, submit)["rows"]
         for row in rows:
             del row["seconds_per_epoch"]
         found.append(rows)

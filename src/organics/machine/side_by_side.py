@@ -13,7 +13,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from itertools import cycle, islice
 from typing import Any
 
@@ -26,7 +27,8 @@ from organics.machine.processors import available
 MOST = 8
 """Most processes at once: each holds JAX and its compiled programs in memory."""
 
-_GLANCE = 1.0  # s between two calls of `watch`
+GLANCE = 1.0
+"""Seconds between two looks at what runs elsewhere."""
 
 # "spawn", as JAX's threads do not survive a fork
 _CONTEXT = multiprocessing.get_context("spawn")
@@ -73,22 +75,74 @@ def side_by_side(
     fails or this process is interrupted, its exception is raised, running calls are stopped, and no
     more begin.
     """
-    watch = watch or _nothing
+    count = min(how_many(processes), len(calls))
+    if cluster is None and count <= 1:
+        return call_each(function, calls, watch=watch)
+    with workers(count, cluster) as submit:
+        return call_each(function, calls, submit, watch=watch)
+
+
+@contextmanager
+def workers(processes: int, cluster: Cluster | None = None) -> Iterator[Submit]:
+    """New processes of this machine, or the workers of a cluster, for a `with` block.
+
+    Its calls begin in the order in which they are submitted. If an exception leaves the block,
+    running calls are stopped, and no more begin. If a process dies, so do all calls submitted by
+    then; later ones get new processes.
+
+    Raises `ValueError` if the cluster cannot be reached.
+    """
     if cluster is not None:
         with cluster.connected() as submit:
-            return _hand_out(function, calls, submit, watch)
-    count = min(how_many(processes), len(calls))
-    if count <= 1:
-        results = []
-        for arguments in calls:
-            watch()
-            results.append(function(*arguments))
-        return results
-    processors = _CONTEXT.Queue()
-    for processor in islice(cycle(available()), count):
-        processors.put(processor)
-    with _processes(count, _on_one_processor, processors) as pool:
-        return _hand_out(function, calls, pool.submit, watch)
+            yield submit
+        return
+    with ExitStack() as pools:
+
+        def begin() -> ProcessPoolExecutor:
+            processors = _CONTEXT.Queue()
+            for processor in islice(cycle(available()), processes):
+                processors.put(processor)
+            return pools.enter_context(_processes(processes, _on_one_processor, processors))
+
+        pool = begin()
+
+        def submit_here(function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
+            nonlocal pool
+            try:
+                return pool.submit(function, *arguments)
+            except BrokenProcessPool:
+                pool = begin()
+                return pool.submit(function, *arguments)
+
+        yield submit_here
+
+
+def call_each(
+    function: Callable[..., Any],
+    calls: Sequence[tuple[Any, ...]],
+    submit: Submit | None = None,
+    *,
+    watch: Callable[[], None] | None = None,
+) -> list[Any]:
+    """`side_by_side` with `workers`, by their `submit`; without, one after another in this process.
+
+    If a call fails, those that have not begun are cancelled, and its exception is raised.
+    """
+    watch = watch or _nothing
+    if submit is not None:
+        futures = _Futures(submit, watch)
+        # each worker takes the next as soon as it is free
+        parallel = Parallel(backend=futures, pre_dispatch="all")
+        try:
+            return list(parallel(delayed(function)(*arguments) for arguments in calls))
+        except BaseException:
+            futures.cancel()
+            raise
+    results = []
+    for arguments in calls:
+        watch()
+        results.append(function(*arguments))
+    return results
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -101,17 +155,6 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
     """
     with _processes(1, _with_the_first) as pool:
         return pool.submit(function, *arguments).result()
-
-
-def _hand_out(
-    function: Callable[..., Any],
-    calls: Sequence[tuple[Any, ...]],
-    submit: Submit,
-    watch: Callable[[], None],
-) -> list[Any]:
-    """Submit all calls at once; each process takes the next as soon as it is free."""
-    parallel = Parallel(backend=_Futures(submit, watch), pre_dispatch="all")
-    return list(parallel(delayed(function)(*arguments) for arguments in calls))
 
 
 class _Futures(ParallelBackendBase):
@@ -137,10 +180,15 @@ class _Futures(ParallelBackendBase):
         del timeout  # none is set
         while out in self._running:
             self._watch()
-            done, self._running = wait(self._running, _GLANCE, FIRST_EXCEPTION)
+            done, self._running = wait(self._running, GLANCE, FIRST_EXCEPTION)
             for future in done:
                 future.result()
         return out.result()
+
+    def cancel(self) -> None:
+        """Cancel the calls that have not begun."""
+        for future in self._running:
+            future.cancel()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ writes a table of the paper's claims, and one of ours, between the two markers i
 `--check` it changes nothing; the exit code says whether the tables are those of the results.
 """
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,15 +56,14 @@ def _verdict(document: dict[str, Any]) -> str:
     return verdict_in_words(document) + (f"; {failed}" if failed else "")
 
 
-def duration(results: Path, targets: Sequence[Target]) -> str:
-    """A sentence on the minutes that the targets took; empty if there are no results."""
-    found = [document for target in targets if (document := _read(target, results)) is not None]
-    if not found:
+def duration(results: Path) -> str:
+    """A sentence on how long one run of everything took; empty if none was timed."""
+    path = results / "reproduction.json"
+    if not path.exists():
         return ""
-    minutes = sum(document["seconds"] or 0 for document in found) / 60
-    machines = [document["machine"] for document in found]
-    each = sorted({f"{one['cores']} cores of {one['processor']}" for one in machines})
-    return f"By their files they took {minutes:.0f} minutes together, on {' or '.join(each)}."
+    timed = json.loads(path.read_text())
+    machine = f"{timed['machine']['cores']} cores of {timed['machine']['processor']}"
+    return f"One run of all of them took {timed['minutes']:.0f} minutes on {machine}."
 
 
 def not_run(results: Path) -> str:
@@ -88,7 +88,7 @@ def replaced(text: str, results: Path) -> str:
     _, after = rest.split(END)
     paper = [target for target in TARGETS if target.room == "paper"]
     parts = [BEGIN, table(results, paper)]
-    if took := duration(results, paper):
+    if took := duration(results):
         parts += [took]
     if left := not_run(results):
         parts += ["Not run here, and what it would take on 2 cores:", left]

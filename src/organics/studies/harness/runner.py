@@ -5,6 +5,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +15,7 @@ from organics.files.atomic import write_atomically
 from organics.files.plain import as_plain
 from organics.machine.cluster import Cluster
 from organics.machine.provenance import machine, versions
-from organics.machine.side_by_side import how_many, side_by_side
+from organics.machine.side_by_side import GLANCE, how_many, workers
 from organics.plots import save_figure
 from organics.studies.harness.pieces import seconds_spent
 from organics.studies.harness.target import Job, Outcome, Target, Verdict
@@ -64,10 +65,10 @@ def reproduce(
     Trained runs are never repeated: to do so, remove their folder. A failed target is reported, and
     the others go on.
 
-    With several `processes`, targets run in parallel, each in a process with a processor of its
-    own; those marked `alone` follow one after another. `None` is the default of
-    `organics.machine.side_by_side`. A `cluster` runs the targets instead, and the pieces of those
-    marked `alone`.
+    With several `processes`, targets, and the pieces of those that have some, run in parallel, each
+    in a process with a processor of its own; those marked `alone` follow one after another. `None`
+    is the default of `organics.machine.side_by_side`. A `cluster` instead of processes runs all but
+    those marked `alone`.
 
     Raises `ValueError` if `processes` is less than 1, or the `cluster` cannot be reached.
     """
@@ -95,16 +96,13 @@ def reproduce(
             seed=seed,
             runs=tuple(runs),
             out=out,
-            processes=at_once if target.alone and not quick else 1,
-            cluster=cluster if target.alone and not quick else None,
             progress=_tell(target, on_progress),
         )
         if force:
             shutil.rmtree(job.folder, ignore_errors=True)
         todo.append((target, job))
     if at_once > 1 or cluster is not None:
-        beside = [one for one in todo if quick or not one[0].alone]
-        _make_at_once(beside, at_once, cluster, settle)
+        _make_at_once(todo, at_once, cluster, settle)
     for target, job in todo:
         if target.name not in results:
             settle(_attempt(target, job))
@@ -165,16 +163,21 @@ def _make_at_once(
 ) -> None:
     """Run targets in other processes; those that share a network run in the same one.
 
-    None if one process of this machine is enough: then the caller runs them and sees their
-    progress.
+    Those with pieces hand these out from here, to run beside the others. Left to the caller, who
+    sees their progress: targets marked `alone`, and one without pieces if it is the only one.
     """
-    waiting = {target.name: (target, job) for target, job in todo}
+    waiting: dict[str, tuple[Target, Job]] = {}
     groups: dict[str, list[tuple[Target, Job]]] = {}
+    in_pieces = []
     for target, job in todo:
-        _note_file(job).unlink(missing_ok=True)
-        silent = replace(job, progress=Job.progress)  # the progress function cannot be sent
-        groups.setdefault(target.network or target.name, []).append((target, silent))
-    if len(groups) < 2 and cluster is None:
+        if not job.quick and target.in_pieces:
+            in_pieces.append((target, job))
+        elif job.quick or not target.alone:
+            waiting[target.name] = target, job
+            _note_file(job).unlink(missing_ok=True)
+            silent = replace(job, progress=Job.progress)  # the progress function cannot be sent
+            groups.setdefault(target.network or target.name, []).append((target, silent))
+    if len(groups) < 2 and not in_pieces and cluster is None:
         return
 
     def look() -> None:
@@ -189,14 +192,24 @@ def _make_at_once(
                 job.progress(note.fraction, note.what)
 
     longest_first = sorted(groups.values(), key=lambda group: -sum(t.minutes for t, _ in group))
-    side_by_side(
-        _make,
-        [(group,) for group in longest_first],
-        processes=processes,
-        cluster=cluster,
-        watch=look,
-    )
-    look()
+    with workers(processes, cluster) as submit:
+        running = {submit(_make, group): group for group in longest_first}
+        for target, job in in_pieces:
+
+            def progress(fraction: float, what: str = "", *, job: Job = job) -> None:
+                look()
+                job.progress(fraction, what)
+
+            settle(_attempt(target, replace(job, submit=submit, progress=progress)))
+        while running:
+            look()
+            done, _ = wait(running, GLANCE, FIRST_COMPLETED)
+            for future in done:
+                group, error = running.pop(future), future.exception()
+                look()
+                for target, _ in group if error else ():
+                    if waiting.pop(target.name, None):
+                        settle(Result(target, None, f"{type(error).__name__}: {error}"))
 
 
 def _make(group: Sequence[tuple[Target, Job]]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from organics.machine.cluster import Cluster
+from organics.machine.cluster import Submit
 
 Verdict = Literal["holds", "partly", "does not hold", "not run", "undecided"]
 
@@ -28,8 +28,9 @@ class Target:
             the claim.
         network: name of the network that it trains and examines, if it shares that with other
             targets.
-        alone: whether no other target may run beside it, because it uses all processors for long or
-            measures time.
+        in_pieces: whether it hands its longest work to the `submit` of its job.
+        alone: whether no other target may run beside it, because it uses all processors or measures
+            time.
         room: "paper", or "ours" if it goes beyond the paper: the folder of its module, and of its
             stored result.
     """
@@ -44,6 +45,7 @@ class Target:
     looks_for_runs: bool = False
     trains: bool = False
     network: str | None = None
+    in_pieces: bool = False
     alone: bool = False
     room: Literal["paper", "ours"] = "paper"
 
@@ -63,8 +65,8 @@ class Job:
             is kept afterwards.
         runs: folders with trained runs; new runs go into the first.
         out: folder of the results, for further files besides pictures and numbers.
-        processes: how many of its pieces run in parallel, as in `organics.machine.side_by_side`.
-        cluster: runs the pieces instead, if given.
+        submit: runs its pieces in other processes (see `organics.machine.side_by_side.workers`); by
+            default they run in this one.
         progress: call it now and then with the fraction done and, if that changes, the current
             activity.
     """
@@ -74,8 +76,7 @@ class Job:
     seed: int = 0
     runs: tuple[Path, ...] = (Path("runs"),)
     out: Path = Path("reproduction")
-    processes: int = 1
-    cluster: Cluster | None = None
+    submit: Submit | None = None
     progress: Callable[..., None] = _ignore
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from organics.machine.cluster import Cluster
-from organics.machine.side_by_side import side_by_side
+from organics.machine.cluster import Submit
+from organics.machine.side_by_side import call_each
 from organics.names import DatasetName, ModelName, StaticRecurrence
 from organics.settings import Settings
 from organics.studies.harness.pieces import kept_document
@@ -108,27 +108,23 @@ def percent(row: dict[str, Any]) -> str:
 def train_all(
     networks: Networks,
     tell: Callable[[float, str], None] | None = None,
-    processes: int | None = None,
-    cluster: Cluster | None = None,
+    submit: Submit | None = None,
 ) -> dict[str, Any]:
     """Train and evaluate the runs that are not complete, and return the results.
 
-    `tell` is called now and then with the fraction done and a word on the networks done. For
-    `processes` and `cluster` see `organics.machine.side_by_side`.
-
-    Raises `ValueError` if the cluster cannot be reached.
+    `tell` is called now and then with the fraction done and a word on the networks done; for
+    `submit` see `organics.machine.side_by_side.call_each`.
     """
-    if cluster is not None:  # workers have another working directory
+    if submit is not None:  # workers of a cluster have another working directory
         networks = replace(networks, out=networks.out.resolve())
     settings = [setting for model in networks.models for setting in _settings(networks, model)]
     sizes = dict.fromkeys((setting.model, setting.layers) for setting in settings)
     todo = [[s for s in settings if (s.model, s.layers) == size] for size in sizes]
     todo.sort(key=lambda group: -sum(map(_work, group)))
-    side_by_side(
+    call_each(
         _complete,
         [(networks, group) for group in todo],  # each group compiles its program once
-        processes=processes,
-        cluster=cluster,
+        submit,
         watch=None if tell is None else partial(_watch, networks, settings, tell),
     )
     return _summary(networks, [_outcome(networks, setting) for setting in settings])

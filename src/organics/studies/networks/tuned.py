@@ -3,12 +3,11 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from organics.machine.lapack import single_threaded_lapack
-from organics.machine.side_by_side import side_by_side
+from organics.machine.side_by_side import call_each
 from organics.studies.harness.target import Job
 from organics.studies.networks.runs import Run, accuracies, found, reports, run
 from organics.training import SequenceConfig
@@ -48,13 +47,13 @@ def tuned(
     job.progress(0.0, f"{len(settings)} networks")
     folders = [(runs / study).resolve() for runs in job.runs]
     names = {network: re.sub(r"[^\w.]+", "-", network) for network in settings}
-    parallel = partial(side_by_side, processes=job.processes, cluster=job.cluster)
-    first = parallel(
+    first = call_each(
         _with_first_seed,
         [
             (folders, names[network], setting, rates, seeds[0], trial_epochs or setting.epochs)
             for network, setting in settings.items()
         ],
+        job.submit,
     )
     result = dict(zip(settings, first, strict=True))
     again = [
@@ -64,7 +63,7 @@ def tuned(
         if one.chosen[0].report is not None
     ]
     job.progress(len(settings) / (len(settings) + len(again)), "further seeds")
-    further = parallel(
+    further = call_each(
         _one,
         [
             (
@@ -77,6 +76,7 @@ def tuned(
             )
             for network, seed in again
         ],
+        job.submit,
     )
     for (network, _), one in zip(again, further, strict=True):
         result[network].chosen.append(one)

@@ -30,7 +30,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics import data
 from organics.machine.lapack import single_threaded_lapack
-from organics.machine.side_by_side import side_by_side
+from organics.machine.side_by_side import call_each
 from organics.models import StaticClassifier
 from organics.models.static import Dense
 from organics.names import DatasetName
@@ -96,12 +96,8 @@ def measure(trainings: Trainings, job: Job) -> dict[str, Any]:
     folder = job.runs[0] / ("frozen_code-quick" if job.quick else "frozen_code")
     code(trainings, folder)
     job.progress(0.1, "networks")
-    groups = side_by_side(
-        _group,
-        [(trainings, name, folder.resolve()) for name in LAYERS],
-        processes=job.processes,
-        cluster=job.cluster,
-    )
+    calls = [(trainings, name, folder.resolve()) for name in LAYERS]
+    groups = call_each(_group, calls, job.submit)
     rows = [_row(name, folder, group) for name, group in zip(LAYERS, groups, strict=True)]
     return {
         "settings": asdict(trainings),

@@ -23,7 +23,7 @@ from organics.studies.networks.static import (
 def compute(job: Job) -> Outcome:
     """Train missing runs in the folder `mnist_static` of the runs."""
     networks = quick_networks(job) if job.quick else _whole(job)
-    return conclude(train_all(networks, job.progress, job.processes, job.cluster))
+    return conclude(train_all(networks, job.progress, job.submit))
 
 
 def _whole(job: Job) -> Networks:

@@ -29,7 +29,7 @@ from organics.circuit.circuit import Circuit, State
 from organics.circuit.file import save_circuit
 from organics.files.plain import rounded
 from organics.machine.lapack import single_threaded_lapack
-from organics.machine.side_by_side import side_by_side
+from organics.machine.side_by_side import call_each
 from organics.plots import BLACK, COLOURS, COLUMN, GREY, letter, style
 from organics.proofs.existence import NONE_EXISTS, NONE_STABLE
 from organics.proofs.proof import prove
@@ -92,15 +92,14 @@ def compute(job: Job) -> Outcome:
     names = [work.name for work in (*hunts, *trials)]
     # so that hosts sharing the folder seldom compute the same piece
     order = random.Random(os.getpid())
-    side_by_side(
+    call_each(
         _make,
         [
             (job.folder, job.seed, work)
             for group in (hunts, trials)  # the longer ones first
             for work in order.sample(group, len(group))
         ],
-        processes=job.processes,
-        cluster=job.cluster,
+        job.submit,
         watch=lambda: job.progress(
             0.9 * count_kept(job.folder, names) / len(names), "hunts, and random circuits"
         ),

@@ -38,7 +38,7 @@ def compute(job: Job) -> Outcome:
     """Train missing runs in the folder `mnist_static` of the runs."""
     quick = replace(quick_networks(job), models=("ssn", "organics"), recurrent="bounded")
     networks = quick if job.quick else _whole(job)
-    return conclude(train_all(networks, job.progress, job.processes, job.cluster))
+    return conclude(train_all(networks, job.progress, job.submit))
 
 
 def _whole(job: Job) -> Networks:
