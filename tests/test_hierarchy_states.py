@@ -76,6 +76,8 @@ def test_between_the_folds_there_are_three_states_each_of_which_is_proved():
     again = steady_state(h, DRIVE, start=near)
     assert again.converged
     np.testing.assert_allclose(joined(again.state), joined(state), rtol=1e-8)
+    with pytest.raises(ValueError, match="`start` must hold a `State` for each area, not 5"):
+        steady_state(h, DRIVE, start=5)
 
 
 def test_where_feedback_changes_nothing_the_only_state_is_proved_area_by_area():

@@ -225,11 +225,14 @@ def test_float32_gives_what_float64_gives(recurrent):
         ({"tau": -2.0}, "`tau` must be > 0"),
         ({"gain": 0.0}, r"`gain` must be 'input' or a number in \(0, 1\], not 0.0"),
         ({"gain": 1.5}, "`gain`"),
+        ({"gain": None}, "`gain` must be 'input' or a number"),
+        ({"sigma": None}, "`sigma` must be one number, not None"),
         ({"dtype": jnp.bfloat16}, "`dtype` must be float32 or float64, not bfloat16"),
         ({"dtype": jnp.int32}, "`dtype` must be float32 or float64, not int32"),
         ({"sigma": 1e-200}, "`sigma` must have a square that"),
     ],
 )
+@pytest.mark.usefixtures("without_type_checks")
 def test_refusals_name_the_argument(wrong, message):
     with pytest.raises(ValueError, match=message):
         Normalization(**({"input_size": m, "size": n, "key": jr.key(0)} | wrong))

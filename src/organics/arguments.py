@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from numbers import Real
 from typing import Any, get_args
 
 import numpy as np
@@ -89,8 +90,13 @@ def require_not_negative(**values: Any) -> None:
         _require_finite(name, value)
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is one real number, of Python or an array without axes, traced or not."""
+    return isinstance(value, Real) or (hasattr(value, "dtype") and not np.ndim(value))
+
+
 def _require_number(name: str, value: Any) -> None:
-    if isinstance(value, str) or np.ndim(value):
+    if not is_number(value):
         raise ValueError(f"`{name}` must be one number, not {value!r}.")
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.arguments import (
     float_type,
+    is_number,
     require_among,
     require_flag,
     require_positive,
@@ -192,6 +193,6 @@ def uniform_fan_in(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, dtype
 
 def fixed_gain(gain: float | str) -> float:
     """`gain` as a number in (0, 1]."""
-    if isinstance(gain, str) or not 0 < gain <= 1:
+    if not is_number(gain) or not 0 < gain <= 1:
         raise ValueError(f"`gain` must be 'input' or a number in (0, 1], not {gain!r}.")
     return float(gain)

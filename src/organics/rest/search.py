@@ -21,6 +21,7 @@ without a factorization are checked in this way in small circuits only. A steady
 unstable: `organics.linear_stability` answers that.
 """
 
+from collections.abc import Sequence
 from functools import partial, singledispatch
 from typing import Any, NamedTuple
 
@@ -195,6 +196,8 @@ def given_state(
 
 def _require_state(name: str, circuit: Areas, state: Any) -> Any:
     """The state in the circuit's type, checked."""
+    if not isinstance(circuit, Circuit) and not isinstance(state, Sequence):
+        raise ValueError(f"`{name}` must hold a `State` for each area, not {state!r}.")
     states = circuit.by_area(state)
     if len(states) != len(circuit.areas):
         raise ValueError(

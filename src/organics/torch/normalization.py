@@ -7,7 +7,13 @@ import torch
 from torch import Tensor, nn
 
 import organics.torch.authors as authors
-from organics.arguments import require_among, require_flag, require_positive, require_sizes
+from organics.arguments import (
+    is_number,
+    require_among,
+    require_flag,
+    require_positive,
+    require_sizes,
+)
 from organics.names import PoolWeights, StaticRecurrence
 from organics.torch.constraints import (
     at_most_one,
@@ -60,7 +66,7 @@ class Normalization(Exchanged, nn.Module):
         require_flag("rectified", rectified)
         require_among("recurrent", recurrent, StaticRecurrence)
         require_among("pool", pool, PoolWeights)
-        if gain != "input" and (isinstance(gain, str) or not 0 < gain <= 1):
+        if gain != "input" and (not is_number(gain) or not 0 < gain <= 1):
             raise ValueError(f"`gain` must be 'input' or a number in (0, 1], not {gain!r}.")
         self.input_size, self.size = input_size, size
         self.rectified, self.sigma, self.tau = bool(rectified), float(sigma), float(tau)
