@@ -400,6 +400,78 @@ def test_a_closed_branch_ends_where_it_began():
     assert branch.stable.mean() == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.parametrize("apart", [2e-5, 2e-7])
+def test_of_two_hopf_points_side_by_side_neither_is_lost(apart):
+    """Two neurons that share nothing, one with a little more drive: its Hopf point is at so much
+    less of the factor, for each value of the second parameter."""
+    alone = Circuit([[1.0]], [[2.0]], b=0.5, b0=0.5, sigma=0.1, tau_y=2.0, tau_a=2.0)
+    z = 0.0195 * np.array([1.0, 1 + apart])
+    each = [
+        min(organics.fixed_points_2d(alone, [x]), key=lambda p: abs(p.eigenvalues[0].real))
+        for x in z
+    ]
+    start = State(np.array([p.y for p in each]), np.array([p.a for p in each]))
+    both = Circuit(np.eye(2), 2 * np.eye(2), b=0.5, b0=0.5, sigma=0.1, tau_y=2.0, tau_a=2.0)
+    found = organics.continuation(
+        both, z, "z", (0.95, 1.15), switching=False, start=start, second=("tau_y", (1.9, 2.1))
+    )
+    hopf = 2 * 0.0101550868 / z
+    np.testing.assert_allclose(of_kind(found, "hopf"), np.sort(hopf), rtol=1e-8)
+    assert len(found.curves) == 2
+    factors = []
+    for curve in found.curves:
+        # no curve passes from one neuron to the other
+        neuron = np.argmin(np.abs(hopf - np.interp(2.0, curve.values[:, 1], curve.values[:, 0])))
+        factors.append(neuron)
+        x = np.sqrt(curve.x[:, 2 + neuron])
+        ratio = 2 * (0.5 - x) * x**2 / 0.05**2
+        np.testing.assert_allclose(2 * ratio, curve.values[:, 1], rtol=1e-6)
+    assert sorted(factors) == [0, 1]
+
+
+def test_a_branch_that_meets_another_twice_is_listed_once():
+    """With `W_r = 5 s` and `sigma = s`, `(1 - s) 5 s = 1` at two pitchforks, which a closed branch
+    joins."""
+    way = {"W_r": [[5.0]], "sigma": [1.0]}
+    circuit = single(2.5, 0.5, w=0.7)
+    found = organics.continuation(
+        circuit, [0.0], way, (-0.4, 0.4), start=State([0.0], np.array([0.25]))
+    )
+    trivial, loop = found.branches
+    forks = 0.5 + np.array([-1, 1]) * np.sqrt(0.05) - 0.5
+    np.testing.assert_allclose(of_kind(found, "pitchfork"), np.repeat(forks, 2), rtol=1e-9)
+    assert set(loop.ends) == {"returned to its beginning"} and np.all(trivial.x[:, 0] == 0)
+    assert loop.x[:, 0].min() < -0.1 and loop.x[:, 0].max() > 0.1
+
+
+class Hollow(System):
+    """One number with `p = x^2 / (1 + x^2)` at rest: from p = 1 both ways to infinity."""
+
+    p: Array
+
+    def time_constants(self):
+        return jnp.ones(1)
+
+    def imbalance(self, x):
+        return self.p * (1 + x**2) - x**2
+
+    def terms(self, x):
+        return self.p * (1 + x**2) + x**2
+
+    def jacobian(self, x):
+        return (2 * (self.p - 1) * x)[:, None]
+
+
+def test_a_branch_that_goes_to_infinity_is_listed_once():
+    starts = [np.array([x]) for x in (1.0, -1.0)]
+    for start in (starts, starts[::-1]):
+        found = organics.continuation(Hollow(jnp.array([0.5])), None, "p", (-1.0, 2.0), start=start)
+        (branch,) = found.branches
+        assert branch.ends == ("goes to infinity",) * 2
+        (fold,) = [event for event in branch.events if event.confirmed]  # far out all is rounding
+        assert fold.kind == "fold" and abs(fold.parameter) < 1e-12
+
+
 class Interrupted(ThreadPoolExecutor):
     """Threads before whose work Ctrl-C comes."""
 

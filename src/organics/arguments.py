@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from numbers import Real
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
 import numpy as np
 
@@ -90,7 +90,7 @@ def require_not_negative(**values: Any) -> None:
         _require_finite(name, value)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value is one real number, of Python or an array without axes, traced or not."""
     return isinstance(value, Real) or (hasattr(value, "dtype") and not np.ndim(value))
 

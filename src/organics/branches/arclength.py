@@ -56,6 +56,7 @@ _ATTEMPTS = 8  # in one call of a compiled program
 _WIDTHS = (4, 32)  # how many curves one program follows: few sizes, as each is compiled
 _NARROWINGS = 24  # evaluations of a test, in search of its zero
 _SAME = 1e-5  # distance of two equal points, in units
+EXACT = 1e-6  # of two that Newton's method has found, each to rounding
 ONCE = {"xla_backend_optimization_level": 0}  # an option that every XLA knows
 """Of programs that take longer to compile than to run."""
 
@@ -439,6 +440,11 @@ def rows(tree: Any, index: Any) -> Any:
     return jax.tree.map(lambda leaf: np.asarray(np.asarray(leaf)[index]), tree)
 
 
+def stacked(tree: Any, count: int) -> Any:
+    """Copies of one tree, stacked."""
+    return jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[None], count, axis=0), tree)
+
+
 def in_batches(function: Callable, *trees: Any) -> Any:
     """A mapped function of stacked values, called on few different numbers of rows."""
     count = len(jax.tree.leaves(trees)[0])
@@ -449,6 +455,45 @@ def in_batches(function: Callable, *trees: Any) -> Any:
         found = function(*rows(trees, index))
         parts.append(rows(found, np.arange(min(width, count - start))))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def passes(
+    curve: Curve,
+    X: Float[np.ndarray, "points k1"],
+    point: Float[np.ndarray, " k1"],
+    compared: Int[np.ndarray, " numbers"],
+) -> bool:
+    """Whether a curve, of which points in order are given, goes through a point, by some of its
+    numbers: at the parameter of that point it is found between those beside it."""
+    U = np.asarray(_lengths(curve, point))
+    scaled, want = (X / U)[:, compared], (point / U)[compared]
+    side = np.sign(X[:, -1] - point[-1])
+    step = np.flatnonzero(side[1:] * side[:-1] <= 0)
+    whole = X[step + 1] - X[step]
+    part = (point[-1] - X[step, -1]) / np.where(whole[:, -1] == 0, 1, whole[:, -1])
+    guess = X[step] + part[:, None] * whole
+    guess[:, -1] = point[-1]
+    off = np.linalg.norm((guess / U)[:, compared] - want, axis=1)
+    near = off <= np.linalg.norm(scaled[step + 1] - scaled[step], axis=1)
+    if not near.any():
+        return False
+    found, good = in_batches(_at_parameter, stacked(curve, int(near.sum())), guess[near])
+    off = np.linalg.norm((found / U)[:, compared] - want, axis=1)
+    return bool(np.any(good & (off < EXACT)))
+
+
+@jax.jit
+def _lengths(curve: Curve, X: Float[Array, " k1"]) -> Float[Array, " k1"]:
+    return curve.lengths(X)
+
+
+@Mapped
+def _at_parameter(
+    curve: Curve, X: Float[Array, " k1"]
+) -> tuple[Float[Array, " k1"], Bool[Array, ""]]:
+    """The point of the curve near `X` with its parameter, and whether it was found."""
+    found = correct(curve, X, jnp.zeros_like(X).at[-1].set(1), curve.lengths(X))
+    return found.X, ~found.failed
 
 
 def follow(

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Float
 
 from organics.arguments import require_whole
-from organics.branches.arclength import CLOSED, ENDS, ONCE, rows
-from organics.branches.branch import Branch, CycleBranch, Diagram, Event
+from organics.branches.arclength import ONCE, rows, stacked
+from organics.branches.branch import CycleBranch, Diagram, Event
 from organics.branches.cycle_search import cycles_from
 from organics.branches.family import Family, Line, Parameter, as_family
-from organics.branches.search import Traced, curves_of, stacked, switch, through
+from organics.branches.search import curves_of, switch, through, without_twins
 from organics.branches.two_parameters import curves_through
 from organics.circuit.areas import Areas
 from organics.circuit.circuit import Circuit, State, as_drive
@@ -84,7 +84,7 @@ def continuation(
     starts = _starts(system, family, line, bounds, start)
     curve = curves_of(stacked(family, 1), bounds[1] - bounds[0], 1)
     one = rows(curve, 0)
-    traced = _without_twins(through(stacked(one, len(starts)), starts, bounds, most))
+    traced = without_twins(one, through(stacked(one, len(starts)), starts, bounds, most))
     found = Diagram(line.name, bounds, traced.branches, [], traced.interrupted)
     try:
         if switching:
@@ -315,31 +315,3 @@ def _as_vector(start: Any, m: int) -> Float[np.ndarray, " m"]:
     if x.shape != (m,) or not np.all(np.isfinite(x)):
         raise ValueError(f"`start` must be finite and of shape ({m},), not {x.shape}.")
     return x
-
-
-def _without_twins(traced: Traced) -> Traced:
-    """Each branch once, if several starts lie on it."""
-    kept: list[int] = []
-    for i, branch in enumerate(traced.branches):
-        if not any(_same(traced.branches[j], branch) for j in kept):
-            kept.append(i)
-    return traced._replace(
-        branches=[traced.branches[i] for i in kept], crossings=[traced.crossings[i] for i in kept]
-    )
-
-
-def _same(one: Branch, other: Branch) -> bool:
-    """Whether two branches have the same ends, or, if they are closed, the same events."""
-    if {*one.ends, *other.ends} == {ENDS[CLOSED]}:
-        a, b = (
-            np.array(sorted([e.parameter, *e.x] for e in branch.events)) for branch in (one, other)
-        )
-        return a.shape == b.shape and a.size > 0 and np.allclose(a, b, rtol=1e-6, atol=1e-9)
-
-    def ends(branch):
-        return np.stack([np.append(branch.x[i], branch.parameter[i]) for i in (0, -1)])
-
-    a, b = ends(one), ends(other)
-    scale = 1e-6 * (np.abs(a) + np.abs(b) + 1e-6)
-    close = [np.all(np.abs(a - c) < scale) for c in (b, b[::-1])]
-    return any(close)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from organics.branches.arclength import (
     ENDS,
+    EXACT,
     TOUCH,
     Path,
     Walk,
@@ -21,7 +22,9 @@ from organics.branches.arclength import (
     kinked,
     locate,
     pairs,
+    passes,
     rows,
+    stacked,
 )
 from organics.branches.branch import Branch, Event
 from organics.branches.defining import (
@@ -71,11 +74,6 @@ class Traced(NamedTuple):
 def curves_of(family: Family, width: float, count: int) -> SteadyCurve:
     """Stacked curves of a stack of families."""
     return SteadyCurve(family, np.full(count, width))
-
-
-def stacked(tree: Any, count: int) -> Any:
-    """Copies of one tree, stacked."""
-    return jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[None], count, axis=0), tree)
 
 
 def through(
@@ -163,15 +161,21 @@ def _once(crossings: list[Crossing]) -> list[Crossing]:
     kept: list[Crossing] = []
     for crossing in sorted(crossings, key=_rank):
         near = [c for c in kept if _distance(c, crossing) < _SAME]
-        kind = crossing.event.kind, crossing.event.switched
         if not any(
-            (c.event.kind, c.event.switched) == kind
+            _is_one(c, crossing)
             or (c.directions is not None and c.event.confirmed)
             or (c.event.kind == _MULTIPLE and not crossing.event.confirmed)
             for c in near
         ):
             kept.append(crossing)
     return [crossing for crossing in crossings if any(crossing is k for k in kept)]
+
+
+def _is_one(one: Crossing, other: Crossing) -> bool:
+    """Whether two finds nearby, of one kind, are one: two that are confirmed may be apart."""
+    kinds = [(c.event.kind, c.event.switched) for c in (one, other)]
+    sure = one.event.confirmed and other.event.confirmed
+    return kinds[0] == kinds[1] and not (sure and _distance(one, other) > EXACT)
 
 
 def _rank(crossing: Crossing) -> tuple[bool, bool]:
@@ -388,15 +392,39 @@ def switch(curve: SteadyCurve, traced: Traced, bounds: tuple, most: int) -> Trac
             _switched(curve, new, known, bounds, most),
             _out_of_corners(curve, new, corners, bounds, most),
         ]
-        fresh = [group for more in found for group in more.crossings]
-        traced = Traced(
-            traced.branches + [branch for more in found for branch in more.branches],
-            traced.crossings + fresh,
-            any(more.interrupted for more in found),
+        before = len(traced.branches)
+        traced = without_twins(
+            curve,
+            Traced(
+                traced.branches + [branch for more in found for branch in more.branches],
+                traced.crossings + [group for more in found for group in more.crossings],
+                any(more.interrupted for more in found),
+            ),
         )
+        fresh = traced.crossings[before:]
         if not fresh:
             break
     return traced
+
+
+def without_twins(curve: SteadyCurve, traced: Traced) -> Traced:
+    """Each branch once, if several starts lie on it, or it meets others at several points."""
+    kept: list[int] = []
+    for i, branch in enumerate(traced.branches):
+        if not any(_are_one(curve, traced.branches[j], branch) for j in kept):
+            kept.append(i)
+    return traced._replace(
+        branches=[traced.branches[i] for i in kept], crossings=[traced.crossings[i] for i in kept]
+    )
+
+
+def _are_one(curve: SteadyCurve, one: Branch, other: Branch) -> bool:
+    """Whether a branch goes through two points of another: where they meet it goes through one."""
+    X, Z = (np.column_stack([branch.x, branch.parameter]) for branch in (one, other))
+    change = np.abs(np.diff(Z[:, -1]))
+    halves = np.array_split(np.arange(len(change)), 2)
+    steep = [half[np.argmax(change[half])] for half in halves if len(half)]
+    return all(passes(curve, X, Z[i], np.arange(X.shape[1])) for i in steep)
 
 
 def _switched(curve: SteadyCurve, fresh: list[Crossing], known: list, bounds: tuple, most: int):

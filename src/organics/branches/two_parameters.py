@@ -30,13 +30,14 @@ from organics.branches.arclength import (
     in_batches,
     locate,
     pairs,
+    passes,
     rows,
+    stacked,
 )
 from organics.branches.branch import Event, EventCurve, EventPoint
 from organics.branches.defining import FoldSystem, HopfSystem, fold_system, hopf_system
 from organics.branches.family import Family
 from organics.branches.normal_forms import lyapunov
-from organics.branches.search import stacked
 
 _CUSP, _TAKENS, _BAUTIN = "cusp", "bogdanov-takens", "generalized hopf"
 _FREQUENCY = 1  # the test on a curve of Hopf points that ends it
@@ -116,15 +117,19 @@ def curves_through(
     parameter; each curve once. `bounds` are those of both parameters. And whether Ctrl-C came."""
     curves: list[EventCurve] = []
     for kind in ("fold", "hopf"):
+        followed: list[tuple[Curve, Any]] = []
         for event in events:
             if event.kind != kind or not event.confirmed:
                 continue
             curve, X = _begin_at(family, event, own, bounds)
-            U = np.asarray(_lengths(curve, X))
-            if any(_passes(other, event, own, U) for other in curves if other.kind == kind):
+            m = len(event.x)
+            compared = np.r_[:m, (2 if kind == "fold" else 3) * m : len(X)]  # not the vectors
+            if any(passes(other, along, np.asarray(X), compared) for other, along in followed):
                 continue
             found, interrupted = _follow(curve, X, kind, bounds[1], most)
-            curves += found
+            if found is not None:
+                curves.append(found[0])
+                followed.append((curve, found[1]))
             if interrupted:
                 return curves, True
     return curves, False
@@ -159,13 +164,14 @@ def _by_parameter(curves, X, heading):
 
 
 def _follow(curve: Curve, X: Any, kind: str, bounds: tuple, most: int):
-    """Both ways from a point."""
+    """Both ways from a point: the curve, and its points with all their numbers; and whether Ctrl-C
+    came."""
     twice = stacked(curve, 2)
     heading = np.zeros((2, len(X)))
     heading[:, -1] = -1, 1
     walks, good = in_batches(_by_parameter, twice, np.stack([X, X]), heading)
     if not good.all():
-        return [], False
+        return None, False
     paths, interrupted = follow(twice, walks, bounds, most)
     points = [_special(curve, path, kind) for path in paths]
     back, forth = (_inside(path) for path in paths)
@@ -177,12 +183,11 @@ def _follow(curve: Curve, X: Any, kind: str, bounds: tuple, most: int):
     m = (X.shape[1] - 2) // (2 if kind == "fold" else 3)
     hopf = kind == "hopf"
     ends = tuple(_WORDS.get(path.end, ENDS[path.end]) for path in paths)
-    return [
-        EventCurve(
-            kind, X[:, -2:], X[:, :m], X[:, -3] * _PER_MS if hopf else None,
-            kept if hopf else None, special, ends,
-        )
-    ], interrupted  # fmt: skip
+    found = EventCurve(
+        kind, X[:, -2:], X[:, :m], X[:, -3] * _PER_MS if hopf else None,
+        kept if hopf else None, special, ends,
+    )  # fmt: skip
+    return (found, X), interrupted
 
 
 def _inside(path: Path) -> Any:
@@ -221,23 +226,3 @@ def _are_zeros(before: np.ndarray, at: np.ndarray, after: np.ndarray) -> np.ndar
 def _within(curve: Any, X: Any) -> Any:
     """Whether a point is in the range of the first parameter and before the kink."""
     return _end(curve, X, jnp.int32(GOING)) == GOING
-
-
-@jax.jit
-def _lengths(curve: Curve, X: Any) -> Any:
-    return curve.lengths(X)
-
-
-def _passes(curve: EventCurve, event: Event, own: float, U: np.ndarray) -> bool:
-    """Whether a curve goes through an event; `U` are the units of the numbers there."""
-    scale = np.concatenate([U[: len(event.x)], U[-2:]])
-    Z = np.concatenate([curve.x, curve.values], axis=1) / scale
-    want = np.concatenate([event.x, [event.parameter, own]]) / scale
-    side = np.sign(Z[:, -1] - want[-1])
-    for i in np.flatnonzero(side[1:] * side[:-1] <= 0):
-        whole = Z[i + 1] - Z[i]
-        part = (want[-1] - Z[i, -1]) / whole[-1] if whole[-1] else 0.0
-        off = np.linalg.norm(Z[i] + part * whole - want)
-        if off <= 0.2 * np.linalg.norm(whole) or off <= 1e-6:
-            return True
-    return False
