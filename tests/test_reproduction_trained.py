@@ -100,6 +100,7 @@ def test_table2(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(table2, "mean_metrics", evaluated)
     monkeypatch.setattr(table2, "hours_of", lambda _: 1.5)
     make_run(tmp_path / "shared_protocol" / "better", 0.999, 0.999)  # by no recipe of a model
+    make_run(tmp_path / "moved", 0.999, 0.999, shift=1)  # nor of the images of the data set
     outcome = table2.compute(Job(tmp_path, runs=(runs, tmp_path)))
     assert asked == [60, 60, 60]
     assert outcome.verdict == "partly"

@@ -63,8 +63,12 @@ class _Cell(NamedTuple):
 
 def compute(job: Job) -> Outcome:
     """Parameters of every row, and the accuracy of the existing runs."""
-    # those of `shared_protocol` are of a few epochs, and not by the recipes of the models
-    runs = [one for one in trained(job.runs) if one.folder.path.parent.name != "shared_protocol"]
+    # those of `shared_protocol` are of a few epochs, and not by the recipes of the models; and no
+    # recipe has other images than those of the data set
+    runs = [
+        one for one in trained(job.runs)
+        if one.folder.path.parent.name != "shared_protocol" and not one.config.shift
+    ]  # fmt: skip
     rows, checks, numbers, not_there = [], [], [], {}
     hours: dict[tuple[str, int], float | None] = {}
     by_name: dict[str, dict[str, Any]] = {}  # the shorter task's runs, of the row with 64 units
