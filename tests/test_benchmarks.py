@@ -15,6 +15,7 @@ from pathlib import Path
 
 import benchmarks.__main__ as everything
 import pytest
+from benchmarks import reproduction
 from benchmarks.__main__ import Estimate, main, share
 from benchmarks._agenda import LEAST, Agenda, Measurement
 from benchmarks._clock import Clock
@@ -418,3 +419,28 @@ def test_a_gpu_is_asked_for_and_products_on_a_cpu_are_of_float32():
     found = json.loads(ran.stdout)
     assert not found["default_is_rounded"]
     assert all(1e-9 < error < 1e-6 for error in found["errors"].values())
+
+
+def test_the_time_of_all_targets_is_noted_with_their_verdicts(tmp_path, monkeypatch):
+    said = []
+
+    def command(words, **options):
+        del options
+        said.append(words)
+        out = Path(words[words.index("--out") + 1])
+        out.mkdir(parents=True)
+        document = {"name": "fig1", "seconds": 2.0, "verdict": "holds", "here": "1", "more": 0}
+        (out / "fig1.json").write_text(json.dumps(document))
+        answer = json.dumps({"targets": [{"name": "fig1"}]})
+        return subprocess.CompletedProcess(words, len(said) - 1, stdout=answer)
+
+    monkeypatch.setattr(subprocess, "run", command)
+    file = tmp_path / "reproduction.json"
+    found = reproduction.run(file, quick=True, trained=tmp_path, folder=tmp_path / "new")
+    assert said[0][2:7] == ["organics", "reproduce", "--all", "--json", "--quick"]
+    assert found["made"] == [{"name": "fig1", "seconds": 2.0, "verdict": "holds", "here": "1"}]
+    assert json.loads(file.read_text())["minutes"] == found["minutes"] < 1
+    with pytest.raises(ValueError, match="`folder` must be new"):
+        reproduction.run(folder=tmp_path / "new")
+    with pytest.raises(ValueError, match=r"`organics reproduce --all .* failed with exit code 1"):
+        reproduction.run(file)
