@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from organics.circuit import file as circuit_file
 from organics.circuit.circuit import Circuit
 from organics.circuit.file import KEYS, CircuitFileError, load_circuit, read, save_circuit
+from organics.circuit.weights import Convolution
 
 SUFFIXES = (".json", ".npz")
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -549,6 +550,19 @@ def test_save_refuses(tmp_path):
         replaced = eqx.tree_at(lambda c: c.b, circuit, value)
         with pytest.raises(ValueError, match=words):
             save_circuit(path, replaced, np.zeros(2))
+    assert not path.exists()
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_structured_weights_that_cannot_be_read_back_are_not_saved(tmp_path):
+    kernel = Convolution(np.ones((1, 1, 3, 3)), 4, 4)
+    path = tmp_path / "c.json"
+    for name in ("W", "W_r"):
+        circuit = Circuit(**{"W": np.eye(16)} | {name: kernel})
+        where = lambda c, name=name: getattr(c, name).kernel  # noqa: E731
+        even = eqx.tree_at(where, circuit, np.ones((1, 1, 2, 2)))
+        with pytest.raises(ValueError, match=f"`{name}`: `kernel` must be of odd height and width"):
+            save_circuit(path, even, np.zeros(16))
     assert not path.exists()
 
 

@@ -265,9 +265,11 @@ def _parameters_of(circuit: "Circuit") -> Content:
             f"{circuit.b.shape} and type {circuit.dtype}."
         )
     values: Content = {key: np.asarray(getattr(circuit, key)) for key in VECTORS}
-    values["W"] = file_weights.as_plain(circuit.pool)
+    with _within("W"):
+        values["W"] = file_weights.as_plain(circuit.pool)
     identity = circuit.has_identity_recurrence
-    values["W_r"] = None if identity else file_weights.as_plain(circuit.recurrent)
+    with _within("W_r"):
+        values["W_r"] = None if identity else file_weights.as_plain(circuit.recurrent)
     values["rectified"] = circuit.rectified
     return {key: values[key] for key in _PARAMETERS}
 

@@ -15,7 +15,8 @@ Plain = dict[str, Any]
 
 
 def as_plain(weights: Any) -> "Plain | np.ndarray":
-    """Weights as arrays, numbers and words by name; the matrix of any others."""
+    """Weights as arrays, numbers and words by name; the matrix of any others. Raises `ValueError`
+    as they do."""
     from organics.circuit.weights import Convolution, Diagonal, LowRank
 
     if isinstance(weights, Convolution):
@@ -27,7 +28,9 @@ def as_plain(weights: Any) -> "Plain | np.ndarray":
     else:
         return np.asarray(weights)
     values = {name: getattr(weights, name) for name in names}
-    return {k: v if isinstance(v, int | str) else np.asarray(v) for k, v in values.items()}
+    plain = {k: v if isinstance(v, int | str) else np.asarray(v) for k, v in values.items()}
+    as_weights(plain)  # else they could not be read back, as after an array was replaced
+    return plain
 
 
 def checked(values: Plain) -> Plain:
