@@ -314,6 +314,11 @@ def test_single_precision_stays_single(name):
         ("lem", {"backend": "cuda"}, "backend"),
         ("lstm", {"memory": "none"}, "memory"),
         ("lstm", {"forget_bias": np.nan}, "forget_bias"),
+        ("lstm", {"forget_bias": None}, "forget_bias"),
+        ("lstm", {"forget_bias": [1.0, 2.0]}, "forget_bias"),
+        ("lstm", {"forget_bias": 1e39, "dtype": np.float32}, "forget_bias"),
+        ("lipschitz", {"beta": None}, "beta"),
+        ("lipschitz", {"beta": [0.1, 0.2]}, "beta"),
     ],
 )
 @pytest.mark.usefixtures("without_type_checks")

@@ -746,3 +746,19 @@ def test_a_user_without_a_home_has_no_cache_and_no_other_trouble(tmp_path, monke
     monkeypatch.setenv("ORGANICS_DATA", "~nobody-of-this-name/data")
     with pytest.raises(ValueError, match="~nobody-of-this-name/data: no such user"):
         places(None)
+
+
+def test_where_the_search_from_rest_fails_the_other_states_are_listed(tmp_path, capsys):
+    circuit = {
+        "W": [[0.0467, 0.0167], [0.2467, 0.8613]], "W_r": [[-0.5696, -0.4026], [0.6727, -0.126]],
+        "b": [0.331, 0.7517], "b0": [0.3995, 0.2525], "sigma": [0.1559, 0.4229],
+        "tau_y": [6.518, 7.039], "tau_a": [5.985, 4.018], "rectified": True,
+        "z": [0.2499, 1.8769],
+    }  # fmt: skip
+    file = tmp_path / "two_unstable.json"
+    file.write_text(json.dumps(circuit))
+    for command in ("analyze", "certify"):
+        code, text, _ = call(capsys, command, file, "--check")
+        assert code == 1 and "none found from rest" in text and "2, 0 of them stable" in text
+    (one,) = document(capsys, "analyze", file)["circuits"][0]["drives"]
+    assert not one["converged"] and len(one["others"]["states"]) == 2

@@ -51,6 +51,17 @@ def test_unit_norm(seed, scale):
     np.testing.assert_allclose(jnp.linalg.norm(unit_norm(x)), 1, rtol=1e-13)
 
 
+@pytest.mark.rounding
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.9, 1.0])
+def test_unit_norm_of_numbers_at_both_ends_of_the_range(dtype, part):
+    limits = np.finfo(dtype)
+    for largest in (part * limits.max, 4 * limits.tiny / part):
+        x = np.array([0.5, -1.0, 0.25]) * dtype(largest)
+        found = jax.jit(unit_norm)(jnp.asarray(x, dtype))
+        np.testing.assert_allclose(found, np.array([2, -4, 1]) / np.sqrt(21), rtol=1e-6)
+
+
 def test_unit_norm_gradient():
     check_grads(jax.jit(unit_norm), (jnp.asarray(normal(0, 5)),), order=2)
     np.testing.assert_array_equal(unit_norm(jnp.array([1.0, jnp.nan])), [jnp.nan, jnp.nan])

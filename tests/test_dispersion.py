@@ -228,6 +228,16 @@ def test_a_factor_on_the_weights_is_scanned():
         assert (np.linalg.eigvals(J).real.max() > 0) == (factor > 1)
 
 
+@pytest.mark.parametrize("high", [2.0, 1e4, 1e7])
+def test_an_onset_is_found_however_wide_the_range(high):
+    circuit, z = at_onset("hopf", 1.05 * HOPF)
+    (want,) = wave_onsets(circuit, z, "W_r", (0.0, 1.5), points=4).onsets
+    scan = wave_onsets(circuit, z, "W_r", (0.0, high), points=2)
+    (onset,) = scan.onsets
+    assert scan.ends == () and onset.value == pytest.approx(want.value, rel=1e-8)
+    assert onset.rising and onset.wave.kind == "wave"
+
+
 def test_uniform_waves_are_named():
     wave = dispersion(*at_onset("hopf", 1.01 * HOPF)).leading
     endless = wave._replace(wavelength=float("inf"), speed=0.0)
@@ -246,8 +256,11 @@ def test_uniform_waves_are_named():
         ({"parameter": "tau_b"}, "tau_a"),
         ({"bounds": (1.0, 0.0)}, "`bounds`"),
         ({"points": 1}, "`points` must be"),
+        ({"points": "11"}, "`points` must be"),
+        ({"points": 200_000}, "`points` must be from 2 to 100,000"),
     ],
 )
+@pytest.mark.usefixtures("without_type_checks")
 def test_a_scan_refuses_by_name(options, words):
     circuit, z = at_onset("hopf", 1.0)
     circuit = options.pop("circuit", lambda c: c)(circuit)

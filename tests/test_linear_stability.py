@@ -877,3 +877,16 @@ def test_a_check_in_single_precision_refuses_what_is_wrong():
     assert verify(point, T).valid
     moved = given_state(circuit, point.z, State(point.state.y * np.float32(1.1), point.state.a))
     assert "the steady state has not converged" in verify(moved, T).failures
+
+
+def test_a_nearly_defective_jacobian_is_not_certified_beyond_rounding():
+    """Of `W_r` with one Jordan block an eigenvalue moves by the sixth root of the rounding; the
+    computed one may be on the wrong side. Moved away from there, the circuit is certified."""
+    n, rng = 6, np.random.default_rng(7)
+    Q, _ = np.linalg.qr(rng.normal(size=(n, n)))
+    for eigenvalue, stable in ((1.998404622298949, False), (1.9, True)):
+        W_r = Q @ (eigenvalue * np.eye(n) + np.diag(np.ones(n - 1), 1)) @ Q.T
+        circuit = Circuit(np.full((n, n), 0.1), W_r, 1.0, 1.0, 0.5, 2.0, 2.0)
+        point = given_state(circuit, np.zeros(n), State(jnp.zeros(n), circuit.c))
+        found = certify(point)
+        assert found.holds == found.checks["stable beyond rounding"] == stable

@@ -692,3 +692,44 @@ def test_derivatives_forward_and_of_second_order_by_the_scan():
     up, down = (np.asarray(gradient(x + h * direction)) for h in (1e-5, -1e-5))
     differences = (up - down) / 2e-5
     np.testing.assert_allclose(curved, differences, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_norms_of_small_and_large_weights_are_those_of_others_scaled(dtype):
+    limits = np.finfo(dtype)
+    W = np.random.default_rng(0).normal(size=(4, 4))
+    W[0] = 0.0  # a radius that is not the norm
+    radius, norm = np.max(np.abs(np.linalg.eigvals(W))), np.linalg.norm(W, 2)
+    layer = random_layer(0, dtype=dtype)
+    for scale in (limits.tiny**0.9, 1e-20, 1e-3, 1.0, 1e18, limits.max**0.9):
+        scaled = eqx.tree_at(
+            lambda layer: layer.cells[0].W_r, layer, jnp.asarray(W * dtype(scale), dtype)
+        )
+        found = monitor(scaled)
+        np.testing.assert_allclose(found["recurrent_spectral_radius"] / scale, radius, rtol=2e-3)
+        np.testing.assert_allclose(found["recurrent_spectral_norm"] / scale, norm, rtol=2e-3)
+
+
+def test_a_time_constant_that_is_the_shortest_after_rounding_is_refused():
+    for least, dtype in ((10.0000001, np.float32), (10.0, np.float64)):
+        with pytest.raises(
+            ValueError, match="`initial_time_constants` must be two .* above 1 / dt"
+        ):
+            random_layer(0, dt_tau_max_y=0.1, initial_time_constants=(least, 20.0), dtype=dtype)
+    layer = random_layer(
+        0, dt_tau_max_y=0.1, initial_time_constants=(10.0001, 20.0), dtype=np.float32
+    )
+    assert np.all(np.isfinite(layer.cells[0].raw_rates))
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_what_is_no_state_is_named():
+    layer, x = random_layer(0), sequence_of(0, 3, 2)
+    for state in (3, layer.initial_state()[0]):
+        with pytest.raises(ValueError, match="`state` must be a tuple with one `CellState`"):
+            layer(x, state)
+    for index in (None, 0.0, 1):
+        with pytest.raises(ValueError, match="`index` must be from -1 to 0"):
+            circuit_at(layer, x[0], layer.initial_state(), index)
+    with pytest.raises(ValueError, match="`recurrent` must be one of"):
+        random_layer(0, recurrent=np.array(["free", "identity"]))

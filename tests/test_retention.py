@@ -88,6 +88,26 @@ def test_of_a_stack_all_circuits_are_looked_at_and_the_rest_is_the_layers_own_st
     np.testing.assert_allclose(found.kept[FREEZE | INTEGRATE | ATTRACT], expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("reference", [1500, 2500])
+def test_what_fades_is_not_held_however_late_it_is_asked(reference):
+    layer = ORGaNICs(
+        2, 3, key=jr.key(0), dt_tau_max_y=0.5, dt_tau_max_a=0.3, dt_tau_max_gates=0.9,
+    )  # fmt: skip
+    cues = jax.device_put(np.random.default_rng(0).normal(size=(3, 4, 2)))
+    found = holding(layer, cues, jnp.zeros(2), 3000, reference=reference)
+    assert reference <= found.steps < reference + 50
+    assert all(np.all(np.isfinite(kept)) for kept in found.kept.values())
+
+
+@pytest.mark.parametrize("count", [3, 5, 6, 7, 11])
+def test_equal_cues_are_refused_however_many(count):
+    layer = ORGaNICs(2, 3, key=jr.key(0))
+    cues = jax.device_put(np.random.default_rng(0).normal(size=(1, 4, 2)).repeat(count, axis=0))
+    for reference, when in ((0, ""), (5, " 5 steps after they end")):
+        with pytest.raises(ValueError, match=f"leave the layer in different states{when}; they do"):
+            holding(layer, cues, jnp.zeros(2), 20, reference=reference)
+
+
 @pytest.mark.parametrize(
     "cues, rest, message",
     [

@@ -38,6 +38,28 @@ def test_a_circuit_rings_at_its_leading_frequency_while_it_decays():
     assert rested == Settling("rests", 0.0) and str(rested) == "at rest"
 
 
+@pytest.mark.parametrize("drive, sigma, early", [(1e-4, 1e-3, 2.0), (1e-3, 1.0, 70.0)])
+def test_a_faint_drive_does_not_count_as_rest(drive, sigma, early):
+    """`y` is still far from `b z / sqrt(c + (b z)^2)` where the imbalance is only 1e-4."""
+    circuit, z = (
+        Circuit([[1.0]], b=0.1, b0=1.0, sigma=sigma, tau_y=20.0, tau_a=20.0),
+        np.array([drive]),
+    )
+    end = 0.1 * drive / np.hypot(sigma, 0.1 * drive)
+    for duration, kind in ((early, "moves"), (400_000.0, "rests")):
+        trajectory = organics.simulate(circuit, z, np.linspace(0, duration, 41))
+        found = settling(circuit, z, trajectory)
+        near = abs(float(trajectory.state.y[-1, 0]) / end - 1) < 1e-3
+        assert near == (kind == "rests") == (found.kind == "rests")
+
+
+def test_a_circuit_without_drive_comes_to_rest():
+    circuit = Circuit([[1.0]], tau_y=2.0, tau_a=2.0)
+    start = State(jnp.array([0.5]), circuit.c)
+    trajectory = organics.simulate(circuit, np.zeros(1), np.linspace(0, 2000, 41), start)
+    assert settling(circuit, np.zeros(1), trajectory).kind == "rests"
+
+
 def test_a_circuit_without_a_stable_state_oscillates():
     circuit, (z,) = organics.load_circuit(EXAMPLES / "no_stable_state_semidefinite.json")
     trajectory = organics.simulate(circuit, z, np.linspace(0, 2000, 4001))

@@ -183,6 +183,11 @@ def test_among_all_states_the_principal_one_is_named():
     (i,) = [i for i in range(3) if np.isclose(found.states[i].state.a[0], principal.state.a[0])]
     assert f"; state {i} is the principal one, and stable" in found.why
     assert found.states[i].stable and organics.certify(principal).kind == "one pool"
+    # among the others it has no number
+    for at in found.states:
+        words = "this state" if at is found.states[i] else "the state with y = "
+        why = organics.other_states(at.point).why
+        assert f"; {words}" in why and "is the principal one, and stable" in why
 
 
 def test_what_has_no_reduction_is_refused():

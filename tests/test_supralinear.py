@@ -159,6 +159,15 @@ def runaway():
     )
 
 
+def test_where_it_rests_depends_on_the_ratio_of_the_time_constants_alone():
+    x = jax.device_put(3 * np.random.default_rng(0).normal(size=3))
+    rates = [
+        SSN(3, 4, 2, key=jr.key(0), tau_E=tau, tau_I=tau / 2)(x) for tau in (0.02, 20.0, 200.0, 1e4)
+    ]
+    assert np.all(np.isfinite(rates))
+    np.testing.assert_allclose(rates, np.tile(rates[1], (4, 1)), rtol=1e-8)
+
+
 def test_runaway_excitation_is_not_taken_for_rest():
     layer = runaway()
     rest = layer.rest(jnp.ones(1))

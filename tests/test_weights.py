@@ -368,3 +368,23 @@ def test_derivative_of_capped_weights_of_deficient_rank():
 def test_known_weights_are_a_matrix_of_numpy_while_a_program_is_traced():
     W = Dense(jnp.arange(9.0).reshape(3, 3))
     assert float(jax.jit(lambda x: x + np.asarray(W).sum())(1.0)) == 37
+
+
+def test_the_norm_of_zeros_has_a_derivative():
+    zeros = jnp.zeros((1, 1, 1, 3))
+    for border in ("zeros", "periodic"):
+        gradient = jax.grad(lambda k, b=border: Convolution(k, 1, 5, b).norm())(zeros)
+        np.testing.assert_array_equal(gradient, zeros)
+    none = jnp.zeros((3, 1))
+    gradient = jax.grad(lambda own: LowRank(none, none, own).norm())(jnp.zeros(3))
+    np.testing.assert_array_equal(gradient, np.zeros(3))
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_a_convolution_takes_numbers_of_any_type():
+    x = np.arange(25)
+    for kernel in (np.ones((1, 1, 3, 3)), np.ones((1, 1, 9, 9))):
+        weights = Convolution(kernel / 16, 5, 5)
+        want = np.asarray(weights.as_matrix()) @ x
+        for kind in (np.float32, np.float64):
+            np.testing.assert_allclose(weights.apply(jnp.asarray(x, kind)), want, rtol=1e-6)

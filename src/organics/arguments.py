@@ -114,7 +114,7 @@ def require_flag(name: str, value: Any) -> None:
 def require_among(name: str, value: Any, words: Any) -> None:
     """Refuse a value that is not one of the words of a `Literal`."""
     choices = get_args(words)
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         known = ", ".join(map(repr, choices))
         raise ValueError(f"`{name}` must be one of {known}, not {value!r}.")
 

@@ -6,7 +6,13 @@ import jax.random as jr
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from organics.arguments import float_type, require_not_negative, require_positive, require_sizes
+from organics.arguments import (
+    float_type,
+    is_number,
+    require_not_negative,
+    require_positive,
+    require_sizes,
+)
 from organics.baselines.layer import RecurrentLayer
 from organics.kernels.cells import Cell, Parameters
 from organics.names import Backend, Memory, ProductType
@@ -61,8 +67,8 @@ class LipschitzRNN(RecurrentLayer):
         require_sizes(input_size=input_size, hidden_size=hidden_size)
         require_positive(epsilon=epsilon, spread=spread)
         require_not_negative(gamma=gamma)
-        if not 0 <= beta <= 1:
-            raise ValueError(f"`beta` must be in [0, 1], not {beta}.")
+        if not is_number(beta) or not 0 <= beta <= 1:
+            raise ValueError(f"`beta` must be one number in [0, 1], not {beta!r}.")
         n, m, kind = hidden_size, input_size, float_type(dtype)
         k_M, k_V, k_bias = jr.split(key, 3)
         self.M = jr.normal(k_M, (2, n, n), kind) * (spread / n)

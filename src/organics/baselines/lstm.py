@@ -3,14 +3,15 @@
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from organics.arguments import float_type, require_sizes
+from organics.arguments import float_type, is_number, require_sizes
 from organics.baselines.layer import RecurrentLayer
 from organics.kernels.cells import Cell
 from organics.names import Backend, Memory, ProductType
-from organics.nn.arguments import as_built, require_execution, require_finite
+from organics.nn.arguments import as_built, require_execution
 from organics.nn.normalization import uniform_fan_in
 
 
@@ -50,11 +51,14 @@ class LSTM(RecurrentLayer):
         dtype: DTypeLike | None = None,
     ):
         require_sizes(input_size=input_size, hidden_size=hidden_size)
-        require_finite("forget_bias", forget_bias)
         n, kind = hidden_size, float_type(dtype)
         k_W, k_V = jr.split(key)
         self.W = uniform_fan_in(k_W, (4 * n, n), n, kind)
         self.V = uniform_fan_in(k_V, (4 * n, input_size), n, kind)
+        if not is_number(forget_bias) or not abs(forget_bias) <= float(np.finfo(kind).max):
+            raise ValueError(
+                f"`forget_bias` must be one finite number in {kind}, not {forget_bias!r}."
+            )
         self.bias = jnp.zeros(4 * n, kind).at[n : 2 * n].set(forget_bias)
         self.hidden_size = n
         execution = require_execution(backend, memory, products, kind)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from organics.arguments import require_whole
 from organics.branches.continuation import as_system, require_bounds, require_valid_range
 from organics.branches.family import as_line
 from organics.circuit.circuit import Circuit, State
@@ -20,6 +21,7 @@ from organics.errors import NoSteadyState
 from organics.linear_stability.dispersion import Dispersion, Wave, dispersion
 
 _WEIGHTS = "W", "W_r"
+_DIGITS = 1e-10
 _ASIDE = 1e-9  # of the range, from a kink
 
 
@@ -65,7 +67,7 @@ def wave_onsets(
     points: int = 41,
 ) -> WaveOnsets:
     """The dispersion relation at evenly spaced values of a parameter, and the onsets between them,
-    by bisection to 1e-10 of the range.
+    by bisection to ten digits.
 
     The parameter is a factor on the drive ("z") or on the weights ("W", "W_r"), or an array of
     equal entries ("tau_a"). The uniform state is searched for at each value from the one
@@ -75,7 +77,8 @@ def wave_onsets(
     `NoSteadyState` where no uniform state is found.
     """
     low, high = require_bounds(bounds)
-    if not 2 <= points <= 100_000:
+    require_whole("points", points, 2)
+    if points > 100_000:
         raise ValueError(f"`points` must be from 2 to 100,000, not {points}.")
     name, at = _family(circuit, z, parameter, (low, high))
     values = np.linspace(low, high, points)
@@ -95,7 +98,7 @@ def wave_onsets(
     aside = _ASIDE * (high - low)
     pairs = [(beside(k, aside), beside(k + 1, -aside)) for k in range(points - 1)]
     changes = [
-        _between(name, at, ends, [one, other], 1e-10 * (high - low))
+        _between(name, at, ends, [one, other], 1e-16 * (high - low))
         for ends, (one, other) in zip(itertools.pairwise(values.tolist()), pairs, strict=True)
         if (one.spectral_abscissa > 0) != (other.spectral_abscissa > 0)
     ]
@@ -141,12 +144,15 @@ def _at(name: str, at: Any, value: float, state: State | None) -> Dispersion:
 def _between(
     name: str, at: Any, ends: tuple[float, float], known: list[Dispersion], least: float
 ) -> Onset | float:
-    """By bisection between two values, with what is known there, to `least`: the onset, or the
-    value at which the state is lost and the other one is another."""
+    """By bisection between two values, with what is known there, to ten digits or to `least`: the
+    onset, or the value at which the state is lost and the other one is another."""
     low, high = ends
     below, above = known
     rising = above.spectral_abscissa > 0
-    while high - low > least and low < (middle := (low + high) / 2) < high:
+    while (
+        high - low > max(least, _DIGITS * max(abs(low), abs(high)))
+        and low < (middle := (low + high) / 2) < high
+    ):
         try:
             one = _at(name, at, middle, below.point.state)
         except NoSteadyState:

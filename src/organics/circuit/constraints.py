@@ -37,7 +37,9 @@ def unit_norm(x: Float[Array, " n"]) -> Float[Array, " n"]:
     # divide by the largest entry first, so that squares neither overflow nor vanish
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x)))
     nonzero = largest != 0  # true for NaN, which stays NaN
-    x = jnp.where(nonzero, x / jnp.where(nonzero, largest, 1), 1)
+    # the compiler may multiply by `1 / largest`, which must not vanish either
+    factor = jnp.where(largest > 1, 2.0**-8, 1)
+    x = jnp.where(nonzero, x * factor / jnp.where(nonzero, largest * factor, 1), 1)
     return jnp.where(nonzero, x / jnp.linalg.norm(x), 0)
 
 

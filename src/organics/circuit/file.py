@@ -28,7 +28,7 @@ keys                                class
 ==================================  ==============================================================
 `kernel`, `height`, `width`,        `Convolution`; `kernel` is channels x heard x height x width, or
 `border`                            height x width for one channel; `border` may be left out
-`left`, `right`, `own`              `LowRank`; `own` may be left out
+`left`, `right`, `own`              `LowRank`; `own` may be left out; of `W`, none is negative
 `own`                               `Diagonal`
 ==================================  ==============================================================
 
@@ -328,8 +328,9 @@ def _shaped_circuit(values: Content) -> Content:
         W = {"W": numbers["W"]}
     else:
         W = file_weights.arrays(structured["W"])
-    for entries in W.values():
-        require_entries("W", entries, lambda entries: entries >= 0, "be >= 0")
+    for name, entries in W.items():
+        which = "W" if name == "W" else f"{name}` of `W"
+        require_entries(which, entries, lambda entries: entries >= 0, "be >= 0")
     n = file_weights.neurons(structured.get("W", numbers.get("W")))
     if "W_r" in structured and file_weights.neurons(structured["W_r"]) != n:
         raise ValueError(

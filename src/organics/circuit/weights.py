@@ -348,7 +348,8 @@ class Convolution(Weights):
     def apply(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
         """The convolution of `x` with the kernel."""
         _, heard, kh, kw = self.kernel.shape
-        image = x.reshape(self.channels, self.height, self.width)
+        kind = jnp.result_type(x, self.kernel)
+        image = x.astype(kind).reshape(self.channels, self.height, self.width)
         wraps = kh > self.height or kw > self.width
         most = _DIRECT_IN_ROW if 1 in (kh, kw) else _DIRECT
         if kh * kw > most or (self.border == "periodic" and wraps):
@@ -358,7 +359,7 @@ class Convolution(Weights):
             image, around = jnp.pad(image, ((0, 0), *around), mode="wrap"), "VALID"
         convolved = jax.lax.conv_general_dilated(
             image[None],
-            self.kernel,
+            self.kernel.astype(kind),
             (1, 1),
             around,
             feature_group_count=1 if heard == self.channels else self.channels,
@@ -605,11 +606,17 @@ def _by_power_method(weights: Weights) -> Float[Array, ""]:
     def step(_, x):
         product, pull_back = jax.vjp(weights.apply, x)
         (back,) = pull_back(product)
-        size = jnp.linalg.norm(back)
+        size = _length(back)
         return back / jnp.where(size > 0, size, 1)
 
     x = jax.lax.fori_loop(0, _POWER_STEPS, step, x / jnp.linalg.norm(x))
-    return jnp.linalg.norm(weights.apply(x))
+    return _length(weights.apply(x))
+
+
+def _length(x: Float[Array, " n"]) -> Float[Array, ""]:
+    """The Euclidean norm; of zeros with derivative 0."""
+    nonzero = jnp.any(x != 0)
+    return jnp.where(nonzero, jnp.linalg.norm(jnp.where(nonzero, x, 1)), 0)
 
 
 def _number(name: str, value: "ScalarLike", dtype) -> Array:

@@ -15,6 +15,7 @@ from organics.cli.circuits import (
     describe,
     is_hierarchy,
     load,
+    not_found,
     others_in_words,
     state_as_document,
     states_by_name,
@@ -110,7 +111,8 @@ def _of_one_drive(circuit, z) -> dict[str, Any]:
         "stable": False,
     }
     if not result["converged"]:  # there is nothing to linearize about
-        return result | {"others": None, "certificate": None}
+        others = {} if is_hierarchy(circuit) else {"others": others_evidence(point)}
+        return result | {"certificate": None} | others
     linear = stability(point)
     result |= {
         "eigenvalues": np.asarray(linear.eigenvalues),
@@ -135,7 +137,8 @@ def _in_words(index: int, result: dict[str, Any]) -> Any:
     table = Table(title=f"drive {index}", title_justify="left", show_header=False, box=None)
     table.add_row("z", numbers(result["z"]))
     if not result["converged"]:
-        table.add_row("steady state", f"none found (best residual {float(result['residual']):.2e})")
+        table.add_row("steady state", not_found(result["residual"]))
+        _add_others(table, result)
         return table
     for name, state in states_by_name(result):
         for kind in "yapt":
@@ -155,8 +158,13 @@ def _in_words(index: int, result: dict[str, Any]) -> Any:
         )
     if result["certificate"] is not None:
         table.add_row("certificate", certificate_in_words(result["certificate"]))
+    _add_others(table, result)
+    return table
+
+
+def _add_others(table: Any, result: dict[str, Any]) -> None:
     if "others" not in result:  # they are not searched for in a hierarchy
-        return table
+        return
     others = result["others"]
     table.add_row("other states", others_in_words(others))
     for state in others["states"][:_SHOWN]:
@@ -164,7 +172,6 @@ def _in_words(index: int, result: dict[str, Any]) -> Any:
         table.add_row("", f"y {numbers(state['y'])}, a {numbers(state['a'])}: {words}")
     if len(others["states"]) > _SHOWN:
         table.add_row("", f"and {len(others['states']) - _SHOWN} more: --json has them")
-    return table
 
 
 COMMANDS = Analyze

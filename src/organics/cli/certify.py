@@ -15,6 +15,7 @@ from organics.cli.circuits import (
     describe,
     is_hierarchy,
     load,
+    not_found,
     others_evidence,
     others_in_words,
 )
@@ -82,12 +83,11 @@ def _float(circuit, z) -> _Found:
     document = {"z": z, "converged": bool(point.converged), "residual": point.residual}
     rows = [("z", numbers(z))]
     if not point.converged:
-        words = f"none found (best residual {float(point.residual):.2e})"
-        return _Found(
-            document | {"certificate": None} | ({} if areas else {"others": None}),
-            [*rows, ("steady state", words)],
-            False,
-        )
+        rows += [("steady state", not_found(point.residual))]
+        if not areas:
+            others = document["others"] = others_evidence(point)
+            rows += [("other states", others_in_words(others))]
+        return _Found(document | {"certificate": None}, rows, False)
     evidence = document["certificate"] = certificate_evidence(point)
     rows += point.lines().rows[:-2]
     rows += [("certificate", certificate_in_words(evidence))]

@@ -224,6 +224,11 @@ def others_evidence(point: "OperatingPoint") -> dict[str, Any]:
     return {"unique": found.unique, "why": found.why, "states": states}
 
 
+def not_found(residual: Any) -> str:
+    """In place of a steady state."""
+    return f"none found from rest (best residual {float(residual):.2e})"
+
+
 def others_in_words(evidence: dict[str, Any]) -> str:
     """One line about the outcome of `others_evidence`."""
     if not evidence["states"]:

@@ -6,7 +6,8 @@ import numpy as np
 
 from organics.enumeration.reduced import Reduced
 from organics.enumeration.search import is_among, newton
-from organics.enumeration.states import MOST, steady_states
+from organics.enumeration.states import MOST, of_the_principal_state, principal, steady_states
+from organics.printing import numbers
 from organics.rest.point import OperatingPoint, require_point
 
 
@@ -41,9 +42,16 @@ def other_states(point: OperatingPoint, *, seed: int = 0) -> Others:
     points = [
         state.point for state in found.states if not is_among(system.unknowns(state.state), own)
     ]
+    why = found.why
+    if (i := principal(found.states)) is not None:  # not by its number, as others are left out
+        state = found.states[i].state
+        here = is_among(system.unknowns(state), own)
+        which = "this state" if here else f"the state with y = {numbers(state.y)}"
+        why = why.removesuffix(of_the_principal_state(found.states))
+        why += f"; {which} is the principal one, and stable by the theorem on one pool"
     if found.proved:
-        return Others(not points, found.why, points)
-    return Others(False if points else None, found.why, points)
+        return Others(not points, why, points)
+    return Others(False if points else None, why, points)
 
 
 def _exactly(system: Reduced, given: np.ndarray, dtype: np.dtype) -> list[np.ndarray]:

@@ -314,26 +314,34 @@ def _degree(
 
 def _result(states, degree: Degree, outcome: str, why: str, boxes: int, remaining) -> SteadyStates:
     states = sorted(states, key=lambda found: float(np.linalg.norm(modulators(found.state))))
-    why += _of_the_principal_state(states)
+    why += of_the_principal_state(states)
     agrees = degree.expected is not None and degree.expected == degree.found
     proved = outcome == ALL
     complete = proved or (agrees and outcome != UNDECIDED)
     return SteadyStates(tuple(states), degree, complete, proved, outcome, why, boxes, remaining)
 
 
-def _of_the_principal_state(states) -> str:
+def of_the_principal_state(states) -> str:
     """What the theorem on one pool says of one of the states, if anything."""
+    i = principal(states)
+    if i is None:
+        return ""
+    return f"; state {i} is the principal one, and stable by the theorem on one pool"
+
+
+def principal(states) -> int | None:
+    """The number of the principal state, if the theorem on one pool applies and it is there."""
     circuit = states[0].point.system if states else None
     if not isinstance(circuit, Circuit) or circuit.has_identity_recurrence or why_not(circuit):
-        return ""
+        return None
     omega = np.linalg.eigvalsh(np.asarray(circuit.recurrent, np.float64))
     if omega[0] < 0:
-        return ""
+        return None
     for i, found in enumerate(states):
         s = np.sqrt(float(found.state.a[0]))
         if np.all(1 - (1 - s) * omega > 0):
-            return f"; state {i} is the principal one, and stable by the theorem on one pool"
-    return ""
+            return i
+    return None
 
 
 def _no_boxes(circuit: Areas) -> Float[np.ndarray, "0 2 n"]:

@@ -23,7 +23,7 @@ from organics.linear_stability.oscillator import (
     with_identity_recurrence,
 )
 from organics.linear_stability.small_gain import small_gain
-from organics.linear_stability.spectrum import Stability, stability
+from organics.linear_stability.spectrum import Stability, linearize, stability
 from organics.machine.memory import require_memory
 from organics.printing import Lines, in_html, in_words, numbers, verdict
 from organics.rest.point import OperatingPoint, area_points, require_any_point
@@ -174,7 +174,8 @@ def _certificate(linear: Stability, inert: bool):
         "spectral abscissa < 0": linear.spectral_abscissa < 0,
     }
     if not (inert and system.has_identity_recurrence):
-        checks["stable beyond rounding"] = linear.stable
+        _, stable = linearize(system, point.z, point.state, point.converged, beyond_rounding=True)
+        checks["stable beyond rounding"] = linear.stable & stable
     Ts, margins = [], []
     for k, area in enumerate(area_points(point) if inert else ()):
         more: dict[str, Any] = {}

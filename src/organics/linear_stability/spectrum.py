@@ -207,24 +207,30 @@ def linearize(
     z: Float[Array, " n"],
     state: Any,
     converged: Bool[Array, ""],
+    *,
+    beyond_rounding: bool = False,
 ) -> tuple[Complex[Array, " m"], Bool[Array, ""]]:
     """`eigenvalues` and `stable` of `Stability` at a state, which is a steady state if `converged`.
 
-    Only `W_r=None` counts as identity recurrence here.
+    Only `W_r=None` counts as identity recurrence here. With `beyond_rounding`, a state is stable
+    only if it is for other roundings of the Jacobian, too; in float32 that is always so.
     """
     states = system.by_area(state)
 
     def each():
         drives = system.drives(states, z)
         areas = zip(system.areas, drives, states, strict=True)
-        found = [_of_circuit(area, drive, State(*at), converged) for area, drive, at in areas]
+        found = [
+            _of_circuit(area, drive, State(*at), converged, beyond_rounding)
+            for area, drive, at in areas
+        ]
         values = jnp.concatenate([values for values, _ in found])
         return descending(values), jnp.all(jnp.stack([stable for _, stable in found]))
 
     def together():
         J = jacobian(system, state)
         eigenvalues = spectrum(J)
-        stable = converged & _decaying(J, jnp.abs(J), eigenvalues)
+        stable = converged & _decaying(J, jnp.abs(J), eigenvalues, beyond_rounding)
         if isinstance(system, Hierarchy | GatedHierarchy):
             stable &= decays_at_zero(system, z, states)
         return eigenvalues, stable
@@ -237,18 +243,26 @@ def linearize(
 
 
 def _decaying(
-    J: Float[Array, "m m"], sizes: Float[Array, "m m"], eigenvalues: Complex[Array, " m"]
+    J: Float[Array, "m m"],
+    sizes: Float[Array, "m m"],
+    eigenvalues: Complex[Array, " m"],
+    beyond_rounding: bool,
 ) -> Bool[Array, ""]:
-    """Whether all eigenvalues are stable; in float32 for other roundings of `J`, too, whose entries
-    have terms of these sizes: products with a large `1 - sqrt(a)` may cancel."""
+    """Whether all eigenvalues are stable; in float32, or with `beyond_rounding`, for other
+    roundings of `J`, too, whose entries have terms of these sizes: products with a large `1 -
+    sqrt(a)` may cancel."""
     stable = eigenvalues[0].real < 0
-    if J.dtype == jnp.float32:
+    if beyond_rounding or J.dtype == jnp.float32:
         stable &= jnp.all(jax.vmap(spectrum)(_rounded(J, sizes))[:, 0].real < 0)
     return stable
 
 
 def _of_circuit(
-    circuit: Circuit, z: Float[Array, " n"], state: State, converged: Bool[Array, ""]
+    circuit: Circuit,
+    z: Float[Array, " n"],
+    state: State,
+    converged: Bool[Array, ""],
+    beyond_rounding: bool,
 ) -> tuple[Complex[Array, " two_n"], Bool[Array, ""]]:
     active, decays = slopes_at_zero(circuit, z, state)
     exact = rest_jacobian(circuit, z, state, active)
@@ -258,15 +272,16 @@ def _of_circuit(
         n = circuit.n
         own = jnp.where(active > 0, own_gain_size(circuit, z, state) / circuit.tau_y, 0)
         sizes = jnp.abs(J).at[jnp.arange(n), jnp.arange(n)].max(own)
-        return eigenvalues, converged & decays & _decaying(J, sizes, eigenvalues)
+        stable = _decaying(J, sizes, eigenvalues, beyond_rounding)
+        return eigenvalues, converged & decays & stable
     bound = oscillator_bound(circuit, state)
     rates = jnp.where(converged, jnp.minimum(eigenvalues.real, bound), eigenvalues.real)
     return descending(jax.lax.complex(rates, eigenvalues.imag)), converged
 
 
 def _rounded(J: Float[Array, "m m"], sizes: Float[Array, "m m"]) -> Float[Array, "2 m m"]:
-    """Two matrices that round to nearly the same one: each entry changed by the single-precision
-    rounding of its terms, in one up and in the other down."""
+    """Two matrices that round to nearly the same one: each entry changed by the rounding of its
+    terms, in one up and in the other down."""
     signs = np.random.default_rng(0).choice([-1.0, 1.0], J.shape)
     rounding = jnp.asarray(4 * float(jnp.finfo(J.dtype).eps) * signs, J.dtype) * sizes
     return jnp.stack([J + rounding, J - rounding])

@@ -38,7 +38,7 @@ def circuit_at(
             "`Circuit`, which has W_r relu(y)."
         )
     count = len(layer.cells)
-    if not -count <= index < count:
+    if not isinstance(index, int | np.integer) or not -count <= index < count:
         raise ValueError(f"`index` must be from {-count} to {count - 1}, not {index}.")
     x = as_input(x, (layer.input_size,))
     chosen = range(count)[index]

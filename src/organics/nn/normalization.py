@@ -99,7 +99,7 @@ class Normalization(eqx.Module):
         require_flag("rectified", rectified)
         require_among("recurrent", recurrent, StaticRecurrence)
         require_among("pool", pool, PoolWeights)
-        learned = gain == "input"
+        learned = isinstance(gain, str) and gain == "input"
         kind = float_type(dtype)
         require_squares(kind, sigma=sigma)
         self.W_zx, W_bx, W_r, self.log_W, self.beta = _draw(key, input_size, size, kind)

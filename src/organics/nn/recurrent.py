@@ -497,7 +497,7 @@ class ORGaNICs(eqx.Module):
         sizes = (input_size, *[hidden_size] * layers)
         most_y, most_a, most_gates = map(float, largest.values())
         rates = most_y, most_a, most_gates, most_gates
-        spread = _as_spread(initial_time_constants, time_constants, largest)
+        spread = _as_spread(initial_time_constants, time_constants, largest, kind)
         chosen = _Rates(rates, time_constants, spread)
         self.cells = tuple(
             Cell(
@@ -664,6 +664,11 @@ class ORGaNICs(eqx.Module):
     ) -> list[Float[Array, "batch four_n"]]:
         """The state of each circuit as the kernels take it; the initial state by default."""
         state = self.initial_state() if state is None else state
+        if not isinstance(state, tuple | list) or isinstance(state, CellState):
+            raise ValueError(
+                "`state` must be a tuple with one `CellState` for each circuit, not one of type "
+                f"{type(state).__name__}."
+            )
         if len(state) != len(self.cells):
             raise ValueError(
                 f"`state` must have one part for each of the {len(self.cells)} circuits, "
@@ -684,7 +689,10 @@ class ORGaNICs(eqx.Module):
 
 
 def _as_spread(
-    given: tuple[float, float] | None, time_constants: TimeConstants, largest: dict[str, float]
+    given: tuple[float, float] | None,
+    time_constants: TimeConstants,
+    largest: dict[str, float],
+    dtype: np.dtype,
 ) -> tuple[float, float] | None:
     """`initial_time_constants`, checked."""
     name = "`initial_time_constants`"
@@ -697,10 +705,11 @@ def _as_spread(
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be two numbers of steps, not {given!r}.") from None
     shortest = 1 / largest["dt_tau_max_y"]
-    if not shortest < least <= most < math.inf:
+    further = dtype.type(largest["dt_tau_max_y"] * least) > 1  # in the layer's type, too
+    if not (shortest < least <= most < math.inf and further):
         raise ValueError(
             f"{name} must be two numbers of steps, the first above 1 / dt_tau_max_y = "
-            f"{shortest:g} and at most the second, not {given}."
+            f"{shortest:g} in {dtype} and at most the second, not {given}."
         )
     for other in ("dt_tau_max_a", "dt_tau_max_gates"):
         if not largest[other] > _SHORTEST / _LONGEST:
@@ -716,7 +725,8 @@ def _unpack(packed: Float[Array, "batch four_n"], batched: bool) -> CellState:
 
 
 def _spectral_norm(W: Float[Array, "n m"]) -> Float[Array, ""]:
-    return jnp.sqrt(_spectral_radius(W.T @ W if W.shape[1] < W.shape[0] else W @ W.T))
+    W, largest = _scaled(W)
+    return largest * jnp.sqrt(_spectral_radius(W.T @ W if W.shape[1] < W.shape[0] else W @ W.T))
 
 
 _SQUARINGS = 12
@@ -724,8 +734,8 @@ _SQUARINGS = 12
 
 def _spectral_radius(W: Float[Array, "n n"]) -> Float[Array, ""]:
     """By the norms of the powers 2^11 and 2^12, whose ratio grows with the radius alone; scaled at
-    each squaring so that nothing overflows."""
-    W = jax.lax.stop_gradient(W)
+    first and at each squaring so that nothing overflows."""
+    W, largest = _scaled(jax.lax.stop_gradient(W))
     tiny = jnp.asarray(np.finfo(W.dtype).tiny, W.dtype)
 
     def square(carry, _):
@@ -736,4 +746,11 @@ def _spectral_radius(W: Float[Array, "n n"]) -> Float[Array, ""]:
 
     start = W, jnp.zeros((), W.dtype)
     _, logs = jax.lax.scan(square, start, length=_SQUARINGS + 1)
-    return jnp.exp((logs[-1] - logs[-2]) / 2 ** (_SQUARINGS - 1))
+    return largest * jnp.exp((logs[-1] - logs[-2]) / 2 ** (_SQUARINGS - 1))
+
+
+def _scaled(W: Float[Array, "n m"]) -> tuple[Float[Array, "n m"], Float[Array, ""]]:
+    """A matrix over its largest entry, and that; 1 for a matrix of zeros."""
+    largest = jnp.max(jnp.abs(W))
+    largest = jnp.where(largest > 0, largest, 1)
+    return W / largest, largest

@@ -84,10 +84,14 @@ def holding(
     y = np.asarray(_held_states(layer, cues, rest, jax.device_put(switches), steps), np.float64)
     if not np.all(np.isfinite(y)):
         raise ValueError("`layer` must have finite states; they overflow while it holds `cues`.")
-    differences = y - y.mean(axis=2, keepdims=True)
+    differences = y - y[:, :, :1]  # exactly 0 where states are equal
+    differences -= differences.mean(axis=2, keepdims=True)
     told = differences[-1, reference]
-    if not np.any(told):
-        raise ValueError("`cues` must leave the layer in different states; they do not.")
+    largest = np.max(np.abs(told))
+    if not largest:
+        when = f" {reference} steps after they end" if reference else ""
+        raise ValueError(f"`cues` must leave the layer in different states{when}; they do not.")
+    told, differences = told / largest, differences / largest  # whose squares do not vanish
     found = np.einsum("csqn,qn->cs", differences, told) / np.sum(np.square(told))
     kept = {on: row[1:] for on, row in zip(_ALL, found, strict=True)}
     alone = {on: _steps(row, reference) for on, row in kept.items()}

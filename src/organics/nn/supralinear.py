@@ -24,7 +24,7 @@ from organics.rest.newton import newton, newton_krylov
 from organics.rest.relaxation import relax
 from organics.rest.system import System
 
-_RELAXATION_TIME = 2000.0  # ms; a hundred times the slower time constant
+_RELAXATION_TIME = 100.0  # in units of the slower time constant
 _RELAXATION_STEPS = 500
 _CLOSE = 1e-3  # relative imbalance below which Newton takes over; error of a step
 
@@ -297,7 +297,7 @@ def _search(driven: _Driven) -> tuple[Array, Array]:
         lambda judged: judged.error <= _CLOSE,
         jnp.zeros_like(driven.h),
         step=0.1 * jnp.min(driven.tau),
-        longest=_RELAXATION_TIME,
+        longest=_RELAXATION_TIME * jnp.max(driven.tau),
         most=_RELAXATION_STEPS,
         accuracy=_CLOSE,
         shortest=1e-6 * jnp.min(driven.tau),

@@ -100,7 +100,10 @@ def refined_peak(
 ) -> tuple[float, float]:
     """Where a curve is largest between the neighbours of a place of a grid, and its value there."""
     bounds = (hertz[at - 1], hertz[at + 1])
-    best = scipy.optimize.minimize_scalar(lambda f: -curve(f), bounds=bounds, method="bounded")
+    options = {"xatol": min(1e-5, 1e-6 * hertz[at])}  # the default is absolute
+    best = scipy.optimize.minimize_scalar(
+        lambda f: -curve(f), bounds=bounds, method="bounded", options=options
+    )
     return float(best.x), -float(best.fun)
 
 

@@ -6,11 +6,18 @@ import jax
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
+from organics.circuit.areas import joined
 from organics.circuit.circuit import Circuit, State, as_drive
+from organics.rest.system import Driven, driven_by
 from organics.simulation.ode import DIVERGENCE, NONE, Trajectory
 
 Kind = Literal["rests", "decays", "oscillates", "grows", "moves", "diverges"]
 
+TOLERANCE = 1e-4
+"""Imbalance, relative to the terms, of a state that counts as at rest."""
+
+_FLOOR = 0.01  # of the lengths
+_RESOLVED = 1e-4  # with the default tolerances
 _STEADY = 0.8  # least ratio of speeds, last quarter to the one before, of lasting activity
 _CYCLES = 3  # least number of cycles for a rhythm
 
@@ -35,6 +42,16 @@ class Settling(NamedTuple):
 
 
 @jax.jit
+def unrest(system: Driven, x: Float[jax.Array, " m"]) -> Float[jax.Array, ""]:
+    """How far a state is from rest: the largest imbalance of an equation relative to its terms.
+    Terms count as at least a hundredth of the system's lengths, and as what a simulation resolves.
+    """
+    imbalance, terms = jax.numpy.abs(system.imbalance(x)), system.terms(x)
+    least = jax.numpy.maximum(_FLOOR * system.lengths(x), _RESOLVED)
+    return jax.numpy.max(imbalance / jax.numpy.maximum(terms, least))
+
+
+@jax.jit
 def _speeds(circuit: Circuit, z, states: State) -> Float[jax.Array, "t two_n"]:
     imbalance = jax.vmap(circuit.imbalance, (0, None))(states, z)
     return jax.numpy.concatenate(imbalance, axis=1)
@@ -46,13 +63,14 @@ def settling(
     trajectory: Trajectory,
     *,
     since: float = -np.inf,
-    tolerance: float = 1e-4,
+    tolerance: float = TOLERANCE,
 ) -> Settling:
     """Where a trajectory ends whose drive is constant, `z`, from the time `since` (ms) on.
 
-    It rests if the Euclidean norm of `circuit.imbalance`, the velocity scaled by the time
-    constants, is at most `tolerance` at the end. Otherwise the largest norm in the last quarter of
-    that time is compared with that in the quarter before. Each cycle needs a few save times.
+    It rests if each equation's imbalance (`circuit.imbalance`, the velocity scaled by the time
+    constants) is at most `tolerance` of its terms at the end. Otherwise the largest Euclidean norm
+    of the imbalance in the last quarter of that time is compared with that in the quarter before.
+    Each cycle needs a few save times. A trajectory that begins beside an unstable state may rest.
 
     Needs concrete values, and no noise. Raises `ValueError` if the trajectory failed in another way
     than by diverging, has fewer than 8 save times after `since`, or none in the last quarter but
@@ -69,7 +87,8 @@ def settling(
     t, states = t[after], jax.tree.map(lambda x: np.asarray(x)[after], trajectory.state)
     velocity = np.asarray(_speeds(circuit, as_drive(circuit, z), states))
     speed = np.linalg.norm(velocity, axis=1)
-    if speed[-1] <= tolerance:
+    last = jax.tree.map(lambda x: x[-1], states)
+    if float(unrest(driven_by(circuit, as_drive(circuit, z)), joined(last))) <= tolerance:
         return Settling("rests", 0.0)
     half = t >= (t[0] + t[-1]) / 2
     last = t >= (t[0] + 3 * t[-1]) / 4
