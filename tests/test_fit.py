@@ -19,6 +19,7 @@ from organics.models import SequenceClassifier, Target
 from organics.studies.harness.target import Job
 from organics.studies.ours import own_data
 from organics.training import FileConfig, GivenConfig, evaluate, file_config, fit, train
+from organics.training.choices import task_of_file
 from organics.training.run_folder import RunFolder
 
 # as many examples to validate as to test, and whole batches: fewer shapes to compile
@@ -493,3 +494,27 @@ def test_the_study_of_the_defaults_at_toy_size(tmp_path, monkeypatch):
     ):
         arrays = make()
         assert arrays["x"].shape[:2] == (len(arrays["y"]), steps) == (len(arrays["lengths"]), steps)
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (1, 2), (2,)])
+def test_a_module_with_another_number_of_outputs_is_refused(shape):
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    model = Pair(jnp.zeros(shape, jnp.float32))
+    for y, what in (
+        (np.arange(60) % 2, "2 scores, one for each class,"),
+        (x @ x[:2].T, "2 numbers,"),
+    ):
+        with pytest.raises(ValueError, match=f"`model` must return {what} of shape"):
+            fit(model, x, y, epochs=1, progress=False)
+
+
+def test_classes_are_told_apart_however_large_and_features_however_far_from_0(tmp_path):
+    large = ["18446744073709551615", "18446744073709551614", "1"]
+    file = tmp_path / "large.csv"
+    file.write_text("u,y\n" + "".join(f"{i},{large[i % 3]}\n" for i in range(60)))
+    assert set(task_of_file(file).load().preparation.classes) == set(large)
+    rng = np.random.default_rng(0)
+    x = np.stack([1.7e9 + 1e-3 * rng.normal(size=80), np.full(80, 0.1 + 0.2)], axis=1)
+    np.savez(tmp_path / "far.npz", x=x, y=np.arange(80) % 2)
+    dataset = task_of_file(tmp_path / "far.npz").load()
+    np.testing.assert_allclose(dataset.training.x.std(axis=0), [1, 0], atol=0.02)

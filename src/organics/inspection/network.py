@@ -117,7 +117,8 @@ def inspect(
     config = folder.config
     if not isinstance(config, TaskConfig):
         raise ValueError(
-            f"`path` must be of a run on trials made on the fly; that in {path} is not."
+            f"the run in {path} must be on trials made on the fly, such as the flip-flop; it is "
+            "not."
         )
     folder.verify()
     task = Trials(dataclasses.replace(config, backend="scan", memory="more", products="full"))

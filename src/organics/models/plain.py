@@ -45,8 +45,16 @@ class Plain(eqx.Module):
         labels: Num[Array, "batch ..."],
         lengths: Int[Array, " batch"] | None = None,
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The loss of the target."""
-        return self.target.loss(self.predict(inputs, lengths), labels, lengths)
+        """The loss of the target. Raises `ValueError` if the module returns something else."""
+        outputs, target = self.predict(inputs, lengths), self.target
+        steps = inputs.shape[1:2] if target.at == "every" else ()
+        if outputs.shape[1:] != (*steps, target.size):
+            what = "scores, one for each class" if target.kind == "classes" else "numbers"
+            raise ValueError(
+                f"`model` must return {target.size} {what}, of shape {(*steps, target.size)} for "
+                f"an input of shape {inputs.shape[1:]}, not {outputs.shape[1:]}."
+            )
+        return target.loss(outputs, labels, lengths)
 
     def monitor(self) -> dict[str, Float[Array, ""]]:
         """Empty."""

@@ -131,9 +131,11 @@ def _moments(
         square = sum(np.sum((piece - mean) ** 2, axis=0) for piece in pieces())
         deviation = np.sqrt(np.asarray(square) / count)
     if not np.all(np.isfinite(deviation)):
-        raise ValueError(f"{source}: `{name}` has numbers too large to be standardised.")
+        raise ValueError(
+            f"{source}: `{name}` has numbers too large to be standardised, or NaN where they count."
+        )
     # what differs by rounding alone is constant
-    constant = deviation <= 1e-12 * np.abs(mean)
+    constant = deviation <= 16 * np.finfo(float).eps * np.abs(mean)
     return tuple(mean.tolist()), tuple(np.where(constant, 1.0, deviation).tolist())
 
 

@@ -271,7 +271,7 @@ def _kind(different: np.ndarray, texts: np.ndarray) -> tuple[type | None, str | 
     codes = r"[+-]?0\d+|.*_.*" if single else r".*_.*"
     if any(re.fullmatch(codes, text) for text in different.tolist()):
         return None, None
-    for kind in (np.int64, np.float64):
+    for kind in (np.int64, np.uint64, np.float64):
         try:
             numbers = different.astype(kind)
         except (ValueError, OverflowError):
