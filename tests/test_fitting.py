@@ -921,3 +921,16 @@ def test_an_input_gain_that_the_modulator_tells_is_fitted():
         one = found[name]
         width = np.log(one.high / one.low) / 2 / 1.645
         assert one.how in ("Fisher", "profile") and abs(np.log(one.value / truth)) < 5 * width
+
+
+def test_a_perfect_fit_has_converged(tmp_path, capsys):
+    """One mean for one number: its chi2 is 0, and every further step changes it by rounding."""
+    rates = (25.672082, 25.813364, 25.588056, 26.854748, 26.238284, 25.711939)
+    rows = [f"1,{i},s3,A,rate,{rate},Hz" for i, rate in enumerate(rates)]
+    recording, stimuli = tmp_path / "one.csv", tmp_path / "stimuli.csv"
+    recording.write_text("\n".join(["session,trial,stimulus,neuron,quantity,value,unit", *rows]))
+    stimuli.write_text("stimulus,contrast\ns3,0.4\n")
+    words = ["fit", recording, "--stimuli", stimuli, "--starts", 2, "--json"]
+    assert cli.run([*map(str, words)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["converged"] and found["chi2"] < 1e-12

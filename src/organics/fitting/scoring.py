@@ -104,7 +104,8 @@ def _scoring(problem: Problem, most, tolerance, start, near, kept) -> Fitted:
         expected = score @ move - move @ fisher @ move / 2
         there = quadratic(problem, u + move, near.states)
         gain = near.value - there.value
-        rounding = 1e-13 * jnp.abs(there.value)
+        # at a perfect fit the value is rounding alone
+        rounding = jnp.maximum(1e-13 * jnp.abs(there.value), 1e-3 * tolerance)
         better = gain > -rounding  # not for infinite values
         damping = jnp.where(
             better,
