@@ -1,5 +1,6 @@
 """Examples that are made within the compiled step, and never stored: trials, noise."""
 
+from abc import abstractmethod
 from typing import Any
 
 import equinox as eqx
@@ -111,24 +112,17 @@ class Padded(eqx.Module):
         return jnp.concatenate([inputs, noise], axis=1), labels
 
 
-class Noisy(eqx.Module):
-    """Examples with normal noise added to their inputs; see `organics.training.step.Source`.
+class Varied(eqx.Module):
+    """Examples whose inputs are changed, another way every time: a `step.Source`.
 
     Attributes
-        examples: what it is added to.
-        key, first: as those of `Made`, of the noise.
-        deviation: its standard deviation.
+        examples: what is changed.
+        key, first: as those of `Made`, of the changes.
     """
 
     examples: Source
     key: UInt32[Array, " words"]
     first: Int[Array, ""]
-    deviation: float = eqx.field(static=True)
-
-    @staticmethod
-    def of(examples: Source, stream: Stream, deviation: float) -> "Noisy":
-        """Examples with the noise of a stream."""
-        return Noisy(examples, jr.key_data(stream.key()), jnp.int32(0), deviation)
 
     @property
     def size(self) -> int:
@@ -141,13 +135,32 @@ class Noisy(eqx.Module):
         return self.examples.input_shape
 
     def order(self, seed: int, epoch: int) -> Int[np.ndarray, " size"]:
-        """The numbers of the examples, and of their noise."""
+        """The numbers of the examples, and of their changes."""
         return self.examples.order(seed, epoch)
 
-    def part(self, start: int, stop: int) -> "Noisy":
+    def part(self, start: int, stop: int) -> "Varied":
         """Those from `start` to before `stop`."""
         some = self.examples.part(start, stop)
-        return Noisy(some, self.key, self.first + start, self.deviation)
+        return eqx.tree_at(lambda s: (s.examples, s.first), self, (some, self.first + start))
+
+    @abstractmethod
+    def take(self, indices: Int[Array, " batch"], dtype) -> tuple[Any, ...]:
+        """As that of the examples, with changed inputs."""
+
+
+class Noisy(Varied):
+    """Examples with normal noise added to their inputs.
+
+    Attributes
+        deviation: the standard deviation of the noise.
+    """
+
+    deviation: float = eqx.field(static=True)
+
+    @staticmethod
+    def of(examples: Source, stream: Stream, deviation: float) -> "Noisy":
+        """Examples with the noise of a stream."""
+        return Noisy(examples, jr.key_data(stream.key()), jnp.int32(0), deviation)
 
     def take(self, indices: Int[Array, " batch"], dtype) -> tuple[Any, ...]:
         """As that of the examples."""

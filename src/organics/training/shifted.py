@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Int, UInt32
+from jaxtyping import Array, Int
 
 from organics.data.tasks import Stream
-from organics.training.made import keys_of
+from organics.training.made import Varied, keys_of
 from organics.training.step import Source
 
 
@@ -24,21 +24,16 @@ class Layout(NamedTuple):
     steps: int
 
 
-class Shifted(eqx.Module):
-    """Examples whose images are moved by up to `most` pixels, up or down and to a side; what comes
-    in from outside is 0. See `organics.training.step.Source`.
+class Shifted(Varied):
+    """Images moved by up to `most` pixels, up or down and to a side; what comes in from outside is
+    0.
 
     Attributes
-        examples: the images.
-        key, first: as those of `organics.training.made.Made`, of the shifts.
         pixels: the number of the pixel at each place, row by row.
         places: the place of each pixel.
         width, steps: of `Layout`.
     """
 
-    examples: Source
-    key: UInt32[Array, " words"]
-    first: Int[Array, ""]
     pixels: Int[Array, " pixels"]
     places: Int[Array, " pixels"]
     width: int = eqx.field(static=True)
@@ -53,25 +48,6 @@ class Shifted(eqx.Module):
         key = jr.key_data(stream.key())
         sizes = layout.width, layout.steps, most
         return Shifted(examples, key, jnp.int32(0), pixels, places, *sizes)
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-        return self.examples.size
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The shape of one input."""
-        return self.examples.input_shape
-
-    def order(self, seed: int, epoch: int) -> Int[np.ndarray, " size"]:
-        """The numbers of the examples, and of their shifts."""
-        return self.examples.order(seed, epoch)
-
-    def part(self, start: int, stop: int) -> "Shifted":
-        """Those from `start` to before `stop`."""
-        some = self.examples.part(start, stop)
-        return eqx.tree_at(lambda s: (s.examples, s.first), self, (some, self.first + start))
 
     def take(self, indices: Int[Array, " batch"], dtype) -> tuple[Any, ...]:
         """As that of the examples."""
