@@ -55,6 +55,8 @@ FIRST_ONES = {
     "smnist-lstm-128-seed0": (191, 1.659946),
     "smnist-rows-pad1000-cornn-32-seed0": (364, 0.749874),
     "smnist-rows-pad1000-organics-32-seed0": (475, 0.172609),
+    "smnist-rows-pad1000-organics-32-seed1": (482, 0.154147),
+    "smnist-rows-pad1000-organics-32-seed2": (477, 0.172774),
     "psmnist14-antisymmetric-64-seed0": (421, 0.506841),
     "psmnist14-cornn-64-seed0": (419, 0.491043),
     "psmnist14-lipschitz-clipped-64-seed0": (418, 0.514818),
