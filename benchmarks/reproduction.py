@@ -3,8 +3,8 @@
     python -m benchmarks.reproduction [--quick] [--trained FOLDER] [--folder NEW] [--out FILE]
 
 The wall time of the command, once; the time that each target's file notes, which includes that of
-others beside it; and its verdict. Not among the
-benchmarks that `python -m benchmarks` runs; the result that is kept is `results/reproduction.json`.
+others beside it; and its verdict. Not among the benchmarks that `python -m benchmarks` runs; the
+result that is kept is `results/reproduction.json`.
 """
 
 import json

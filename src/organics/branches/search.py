@@ -400,6 +400,7 @@ def switch(curve: SteadyCurve, traced: Traced, bounds: tuple, most: int) -> Trac
                 traced.crossings + [group for more in found for group in more.crossings],
                 any(more.interrupted for more in found),
             ),
+            before,
         )
         fresh = traced.crossings[before:]
         if not fresh:
@@ -407,10 +408,11 @@ def switch(curve: SteadyCurve, traced: Traced, bounds: tuple, most: int) -> Trac
     return traced
 
 
-def without_twins(curve: SteadyCurve, traced: Traced) -> Traced:
-    """Each branch once, if several starts lie on it, or it meets others at several points."""
-    kept: list[int] = []
-    for i, branch in enumerate(traced.branches):
+def without_twins(curve: SteadyCurve, traced: Traced, distinct: int = 0) -> Traced:
+    """Each branch once, if several starts lie on it, or it meets others at several points; the
+    first `distinct` are known to be distinct."""
+    kept = list(range(distinct))
+    for i, branch in enumerate(traced.branches[distinct:], distinct):
         if not any(_are_one(curve, traced.branches[j], branch) for j in kept):
             kept.append(i)
     return traced._replace(
