@@ -701,6 +701,14 @@ def test_spectrum(capsys, tmp_path):
     both = coherence(steady_state(circuit, drives[2]), hertz / 1000, Noise(0.1))[:, 0, 11]
     assert len(found["coherence"]) == 15
     np.testing.assert_allclose(found["coherence"]["y1 and a2"], both, rtol=1e-9)
+    n, levels = circuit.n, np.linspace(0.05, 0.2, circuit.n)
+    options = ("--drive", 2, "--neurons", "y3", "--points", 2, "--noise", *levels, "--noise-a", 0)
+    found = document(capsys, "spectrum", ring, *options)
+    hertz = np.array(found["frequencies_hz"])
+    each = power_spectrum(steady_state(circuit, drives[2]), hertz / 1000, Noise(levels))[:, 2]
+    np.testing.assert_allclose(found["power_per_hz"]["y3"], each / 1000, rtol=1e-9)
+    code, _, said = call(capsys, "spectrum", ring, "--noise", 1, 2)
+    assert code == 2 and f"`noise` must be one number, or one for each of {n}, not 2" in said
     # without drive no noise of y reaches a, and a logarithmic axis cannot show that
     still = tmp_path / "still.json"
     still.write_text('{"W": [[1.0]], "z": [0.0]}')

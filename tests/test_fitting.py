@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.optimize
+import scipy.signal
 from programs import simulated
 
 from organics import cli
@@ -28,8 +30,10 @@ from organics.fitting.likelihood import Predicted, residuals
 from organics.fitting.model import AtRest, circuit_of, linear_response, noise_of
 from organics.fitting.parameters import Entry, half, unhalf
 from organics.fitting.prediction import draw, predict
-from organics.fitting.problem import _folded, labels_of, layout_of, problem_of
+from organics.fitting.problem import labels_of, layout_of, problem_of
 from organics.fitting.resolved import left_out, resolved
+from organics.fitting.sampling import blurred, folded
+from organics.linear.jacobian import jacobian
 from organics.names import FittedRecurrence
 from organics.rest.search import steady_state
 from organics.spectra import cross_spectrum
@@ -371,14 +375,90 @@ def test_folded_power_is_that_of_all_frequencies_that_samples_confuse():
     interval, f = 0.05, np.array([5.0])
     rest = AtRest(*map(jnp.asarray, (np.zeros((1, 2)), np.eye(2)[None], J[None], Q[None])))
     none = AtRest(*(jnp.zeros((*x.shape, 0)) for x in rest))
-    folded = jnp.asarray(_folded(f, interval))
-    S, _ = jax.jit(linear_response)(rest, none, jnp.asarray(f), folded)
+    added = jnp.asarray(folded(f, interval))
+    S, _ = jax.jit(linear_response)(rest, none, jnp.asarray(f), added)
     w = 2 * np.pi * (f + np.arange(-20_000, 20_001) / interval)[:, None, None]
     H = np.linalg.inv(1j * w * np.eye(2) - J)
     every = (H * Q) @ H.conj().swapaxes(1, 2)
     alone = every[20_000]
     # what is added is 23 % of the power; the rest of it is of a higher order
     np.testing.assert_allclose(S[0, 0], every.sum(axis=0), atol=2e-3 * np.abs(alone).max())
+
+
+def mean_periodograms(J, Q, size, j):
+    """The expected cross-periodograms, at frequencies j / size, of pieces of `size` samples of
+    fluctuations, one in each ms, from the covariances of all pairs of samples."""
+    P = scipy.linalg.solve_continuous_lyapunov(J, -np.diag(Q))
+    lagged = np.stack([scipy.linalg.expm(J * lag) @ P for lag in range(size)])
+    lag = np.subtract.outer(np.arange(size), np.arange(size))
+    both = np.where(lag[..., None, None] >= 0, lagged[np.abs(lag)], lagged[np.abs(lag)].mT)
+    taper = scipy.signal.get_window("hann", size)
+    waves = taper * np.exp(-2j * np.pi * np.outer(j, np.arange(size)) / size)
+    waves = waves - waves.mean(axis=1, keepdims=True)  # as the mean of a piece is subtracted
+    return np.einsum("ft,tsab,fs->fab", waves, both, waves.conj()) / np.sum(taper**2)
+
+
+@pytest.mark.parametrize(("size", "rtol"), [(32, 4e-3), (64, 2e-3), (256, 2e-3)])
+def test_a_window_blurs_spectra_as_it_does_periodograms(size, rtol):
+    J, Q = np.array([[-0.14, -0.03], [0.1, -0.04]]), np.array([1e-4, 6e-6])
+    j = np.arange(2, size // 8 + 1, 2)
+    expected = mean_periodograms(J, Q, size, j)
+    nodes, blur = blurred(j / size, float(size), 1.0)
+    assert blur is not None and (np.diff(nodes) > 0).all() and len(nodes) <= 4 * len(j) + 11
+    rest = AtRest(*map(jnp.asarray, (np.zeros((1, 2)), np.eye(2)[None], J[None], Q[None])))
+    none = AtRest(*(jnp.zeros((*x.shape, 0)) for x in rest))
+    S, _ = jax.jit(linear_response)(rest, none, *map(jnp.asarray, (nodes, folded(nodes, 1.0))))
+    found = np.asarray(blur.of(S))[0]
+    scale = np.sqrt(np.einsum("fii->fi", expected).real)
+    assert np.abs((found - expected) / (scale[:, :, None] * scale[:, None])).max() < rtol
+    if size < 256:  # without the window it would be quite another
+        at_the_point = np.asarray(S)[0][np.abs(nodes - j[0] / size).argmin()]
+        assert np.abs(at_the_point / expected[0] - 1).max() > 0.1
+
+
+def test_short_pieces_tell_the_time_constants():
+    """Without noise in the data; unless the window is accounted for, tau_a would be a hundred times
+    too long."""
+    with jax.enable_x64(True):
+        circuit = Circuit([[1.2]], b=1.0, b0=1.0, sigma=0.3, tau_y=8.0, tau_a=16.0)
+        size, drives, level = 64, np.array([[0.15], [0.4], [1.0]]), np.array([0.03, 0.01])
+        j, Q = np.arange(2, size // 4 + 1, 2), level**2 / [8, 16]
+        states = [steady_state(circuit, z).state for z in drives]
+        J = [np.asarray(jacobian(circuit, state)) for state in states]
+    cross = np.stack([mean_periodograms(one, Q, size, j)[:, :1, :1] for one in J])
+    mean = np.array([state.y for state in states])
+    found = fit(
+        Recording(
+            neurons=("1",),
+            stimuli=tuple("abc"),
+            drives=drives,
+            channels=(Channel("y", 0),),
+            mean=mean,
+            error=np.full(mean.shape, 1e-4),
+            spectra=(
+                CrossSpectra(
+                    np.arange(3), (0,), j / size, cross, np.full(3, 10**4), 1.0, float(size)
+                ),
+            ),
+        ),
+        starts=2,
+    )
+    truth = {"tau_y[1]": 8, "tau_a[1]": 16, "noise_y[1]": 0.03, "noise_a[1]": 0.01}
+    for name, value in truth.items():
+        assert found[name].value == pytest.approx(value, rel=0.1), name
+
+
+def test_a_window_at_the_ends_of_the_frequencies_keeps_spectra_real_there():
+    """At 0 and at half of the sampling rate cross-spectra of real samples are real, and a flat
+    spectrum stays flat."""
+    f = np.array([0.0, 0.1, 0.5])
+    nodes, blur = blurred(f, 20.0, 1.0)
+    assert blur is not None and nodes.min() == 0 and nodes.max() <= 0.5
+    S = jnp.asarray((1 + 1j * np.sin(2 * np.pi * nodes))[None, :, None, None])
+    found = np.asarray(blur.of(S))[0, :, 0, 0]
+    np.testing.assert_allclose(found.real, 1, rtol=1e-12)
+    np.testing.assert_allclose(found.imag[[0, 2]], 0, atol=1e-12)
+    assert found.imag[1] > 0.4
 
 
 def test_half_is_a_bijection_to_norms_below_one():
@@ -510,10 +590,16 @@ def test_fixed_bounded_and_tied_numbers_stay_so():
         ({"recurrence": "half", "ties": ("W_r",)}, "`ties` must not name 'W_r', as"),
         ({"bounds": {"sigma": (1.0, 2.0, 3.0)}}, "`bounds` of 'sigma' must be two numbers"),
         ({"bounds": {"sigma": 1.0}}, "`bounds` of 'sigma' must be two numbers, not 1.0"),
+        ({"bounds": {"sigma": "12"}}, "`bounds` of 'sigma' must be two numbers, not '12'"),
+        (
+            {"ties": "tau_y"},
+            r"`ties` must be a sequence of names, such as \('tau_y',\), not 'tau_y'",
+        ),
         ({"fixed": {"sigma": "a"}}, "`fixed` must give 'sigma' numbers, not 'a'"),
         ({"seed": -1}, "`seed` must be at least 0"),
         ({"seed": 1.5}, "`seed` must be a whole number"),
         ({"level": 1.0}, "`level` must be a number in"),
+        ({"level": "0.9"}, "`level` must be a number in"),
         ({"starts": 0}, "`starts` must be at least 1"),
         ({"recurrence": "half", "guess": {"W_r": 3.0}}, r"`W_r` must be \(I \+ K\) / 2"),
     ],
@@ -523,6 +609,17 @@ def test_bad_arguments_are_refused_by_name(without_type_checks, options, said):
     z = np.array([0.1, 0.4])
     with pytest.raises(ValueError, match=said):
         fit(steady(z, z, 0.01), **options)
+
+
+def test_what_is_no_recording_and_no_list_of_models_is_refused(without_type_checks):
+    del without_type_checks
+    wrong: Any = {"mean": [1.0]}
+    with pytest.raises(ValueError, match="`recording` must be a `Recording`, .* not dict"):
+        fit(wrong)
+    z = np.array([0.1, 0.4])
+    for recurrences in ("free", ()):
+        with pytest.raises(ValueError, match="`recurrences` must be several words, not"):
+            compare(steady(z, z, 0.01), recurrences)
 
 
 def test_a_fitted_circuit_is_in_the_type_that_jax_is_set_to():
@@ -805,6 +902,7 @@ def test_the_command_writes_a_circuit_that_others_read(tmp_path, capsys):
         (["--fix", "sigma=1", "sigma=2"], "`fix` must give each name once, not 'sigma' again"),
         (["--bound", "W=1:2", "W=1:3"], "`bound` must give each name once, not 'W' again"),
         (["--fix", "tau_y"], "`fix` must be NAME=VALUE"),
+        (["--level", "90"], "`level` must be a number in (0, 1), not 90.0"),
         (["--fix", "tau_y=fast"], "`fix` of tau_y must be a finite number"),
         (["--bound", "W=1"], "`bound` of W must be LOWEST:HIGHEST"),
         (["--tie", "tau_z"], "`tie` must name parameters"),

@@ -175,6 +175,9 @@ def test_rows_that_cannot_be_right_are_refused_with_their_line(files, row, said)
     [
         ((0, 1, 1), "line 4: `time_ms` must increase"),
         ((0, 1, 3), "line 4: `time_ms` must have equal intervals, of 1 ms"),
+        ((0, 1, 2.05), "line 4: `time_ms` must have equal intervals, of 1 ms"),
+        ((0, 0.667, 1.333, 2.0, 2.667, 3.333, 4.0, 4.667, 7.0), "equal intervals, of 0.6667"),
+        ((0, 0.667, 1.333, 2.0, 2.667, 3.333, 4.0), "a trial must have 8 samples or more"),
         ((0, 1, 2), "a trial must have 8 samples or more"),
     ],
 )
@@ -358,18 +361,24 @@ def test_a_recording_refuses_what_is_not_finite_or_goes_back():
             np.array([0]), (0,), np.array(times), np.zeros(shape), np.ones(shape), **more
         )
 
-    def spectra(power):
-        cross = np.full((1, 1, 1, 1), power, complex)
-        return CrossSpectra(np.array([0]), (0,), np.array([0.01]), cross, np.array([5]))
+    def spectra(power, frequencies=(0.01,), segment=None):
+        cross = np.full((1, len(frequencies), 1, 1), power, complex)
+        given = np.array([0]), (0,), np.array(frequencies), cross, np.array([5])
+        return CrossSpectra(*given, segment=segment)
 
     blank = np.full((1, 1), np.nan)
     for wrong, said in (
         ({"mean": np.array([[np.inf]]), "error": ok}, "`mean` must be finite"),
         ({"mean": y, "error": np.array([[np.inf]])}, "`error` must be > 0 and finite"),
         ({"courses": (course([-1.0, 1.0]),)}, "`times` must be at least 0"),
-        ({"courses": (course([1.0, 1.0]),)}, "steps in `times`"),
+        ({"courses": (course([1.0, 1.0]),)}, "steps of times"),
         ({"courses": (course([0.0, 1.0], correlated=np.zeros((1, 1))),)}, "`correlated` must be"),
         ({"spectra": (spectra(-1.0),)}, "`power` must be at least 0"),
+        ({"spectra": (spectra(1 + 1j),)}, "`cross` must be Hermitian"),
+        ({"spectra": (spectra(1.0, [0.01, 0.01]),)}, "`steps of frequencies` must be > 0"),
+        ({"spectra": (spectra(1.0, [0.01], 150.0),)}, "2 / `segment`, 0.0133333 kHz, or more"),
+        ({"spectra": (spectra(1.0, [0.02, 0.03], 150.0),)}, "2 / `segment`, .*; entry .1. is 0.0"),
+        ({"spectra": (spectra(1.0, [0.02], -1.0),)}, "`segment` must be > 0"),
     ):
         with pytest.raises(ValueError, match=said):
             Recording(**rest, **({"mean": blank, "error": blank} | wrong))
@@ -393,7 +402,16 @@ def test_a_recording_refuses_indices_and_shapes_that_do_not_fit(without_type_che
         )
 
     Recording(**good, courses=(course(),), spectra=(spectra(), spectra(None, (5.0, 9.0))))
+    lists = Recording(**(good | {"mean": [[1], [2], [3]]}))
+    assert lists.mean.dtype == float
+    with pytest.raises(ValueError, match=r"`channels` must be different, not \('y', 0\) twice"):
+        both = (Channel("y", 0), Channel("y", 0, False))
+        Recording(**(good | {"channels": both, "mean": np.ones((3, 2)), "error": np.ones((3, 2))}))
     for wrong, said in (
+        ({"stimuli": ("a", "b", "a")}, "`stimuli` must be different, not 'a' twice"),
+        ({"neurons": ("1", "1")}, "`neurons` must be different, not '1' twice"),
+        ({"drives": [["x"]]}, "`drives` must be numbers, not"),
+        ({"channels": (Channel("rate", 0),), "mean": -np.ones((3, 1))}, "at least 0 for a rate"),
         ({"drives": np.ones((2, 2))}, r"`drives` must have shape \(3, 2\), not \(2, 2\)"),
         ({"drives": np.ones((3, 1))}, r"`drives` must have shape \(3, 2\)"),
         ({"error": np.ones((3, 2))}, r"`error` must have shape \(3, 1\)"),

@@ -656,6 +656,8 @@ def test_bad_inputs_are_refused():
             trajectory(layer, jnp.zeros((5, 2)), every)
     with pytest.raises(ValueError, match=r"`x` must have shape \(batch, time, 2\), not"):
         layer.diagnose(jnp.zeros((5, 2)))
+    with pytest.raises(ValueError, match=r"`lengths` must be from 1 to 5, as `x` has, not 6"):
+        layer.diagnose(jnp.zeros((2, 5, 2)), jnp.array([5, 6]))
     outside = random_layer(12, rectification="outside")
     with pytest.raises(ValueError, match="rectification='outside'"):
         circuit_at(outside, jnp.zeros(2), outside.initial_state())

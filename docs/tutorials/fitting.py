@@ -72,5 +72,6 @@ axes.set(xscale="log", xlabel="contrast (%)", ylabel="spikes/s")
 axes.legend()
 
 # %%
-# The circuit is one like any other: it can be saved, analysed, certified.
+# The circuit is one like any other: it can be saved, analysed, certified. Its file holds no
+# noise: that is `fit.noise`.
 organics.certify(organics.steady_state(fit.circuit, recording.drives[5]))

@@ -100,13 +100,30 @@ def check_figure_path(out: Path | None, option: str = "out") -> None:
     check_outputs(() if out is None else (out,), FIGURES, option=option)
 
 
-def check_noise(**levels: float) -> None:
+def check_noise(**levels: float | tuple[float, ...]) -> None:
     """Refuse levels of noise, by name, that are not finite and >= 0, or whose square is not."""
-    for name, level in levels.items():
-        if not 0 <= level < float("inf"):
-            raise ValueError(f"`{name}` must be finite and >= 0, not {level}.")
-        if level and not 0 < level * level < float("inf"):
-            raise ValueError(f"`{name}` must have a square above 0 and finite, not {level}.")
+    for name, given in levels.items():
+        for level in given if isinstance(given, tuple) else (given,):
+            _check_level(name, level)
+
+
+def levels_of(name: str, given: tuple[float, ...], circuit: Any) -> Any:
+    """Levels of noise as `Noise` takes them. Raises `ValueError` unless there is one, or one for
+    each neuron of a circuit."""
+    import numpy as np
+
+    n = 1 if is_hierarchy(circuit) else circuit.n
+    if len(given) not in (1, n):
+        several = " in a hierarchy" if is_hierarchy(circuit) else f", or one for each of {n}"
+        raise ValueError(f"`{name}` must be one number{several}, not {len(given)}.")
+    return given[0] if len(given) == 1 else np.array(given)
+
+
+def _check_level(name: str, level: float) -> None:
+    if not 0 <= level < float("inf"):
+        raise ValueError(f"`{name}` must be finite and >= 0, not {level}.")
+    if level and not 0 < level * level < float("inf"):
+        raise ValueError(f"`{name}` must have a square above 0 and finite, not {level}.")
 
 
 def check_correlation_time(tau_f: float | None) -> None:

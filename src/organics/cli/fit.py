@@ -74,6 +74,7 @@ class FitData:
 
     def run(self) -> Answer:
         check_outputs(self.out, (*_CIRCUITS, *FIGURES), [self.data, self.stimuli])
+        _require_search(self)
         fixed = {name: _value(name, text) for name, text in _pairs("fix", self.fix)}
         bounds = {name: _bounds(name, text) for name, text in _pairs("bound", self.bound)}
         from organics.data.recordings.summary import Settings, read_recording
@@ -116,6 +117,8 @@ class FitData:
                 save_circuit(path, found.circuit, recording.drives)
         document = _as_document(self, found, predict(found)) | {"spectra_left_out": silent}
         text = [f"{self.data}: {describe(found.circuit)}", str(found)]
+        if found.recording.spectra and any(p.suffix.lower() in _CIRCUITS for p in self.out):
+            text.append(_without_noise(found))
         if silent:
             text.append(f"spectra left out, as there are no fluctuations: {', '.join(silent)}")
         if models:
@@ -126,6 +129,12 @@ class FitData:
             text += [_warning(one) for one in models if one.is_erratic]
             text += [_lost(one) for one in models if one.not_converged]
         return Answer(document, text, wrote=self.out)
+
+
+def _require_search(command: FitData) -> None:
+    from organics.fitting.fit import require_search
+
+    require_search(command.starts, command.seed, command.level)
 
 
 def _pairs(argument: str, words: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -218,6 +227,16 @@ def _places(found: "Fit", one: "CrossSpectra | TimeCourses") -> Iterator[tuple[i
         for i, channel in enumerate(one.channels):
             name = recording.channel_name(channel)
             yield k, i, {"stimulus": recording.stimuli[stimulus], "channel": name}
+
+
+def _without_noise(found: "Fit") -> str:
+    """What a circuit file lacks of a fit."""
+    levels = {
+        option: " ".join(f"{one.value:.6g}" for one in found.estimates if one.name.startswith(name))
+        for option, name in (("noise", "noise_y["), ("noise-a", "noise_a["))
+    }
+    options = " ".join(f"--{option} {values}" for option, values in levels.items())
+    return f"The file of the circuit has no noise and no gains; for `organics spectrum`: {options}"
 
 
 def _model(one: "Comparison") -> dict[str, Any]:

@@ -16,6 +16,7 @@ from organics.cli.circuits import (
     check_noise,
     check_outputs,
     describe,
+    levels_of,
     load,
     one_drive,
 )
@@ -39,10 +40,10 @@ class Spectrum:
     """Circuit file, .json or .npz."""
     drive: int = 0
     """Which of the file's input drives, from 0."""
-    noise: float = 0.1
-    """Level of additive noise in the principal neurons."""
-    noise_a: float = 0.0
-    """Level of additive noise in the modulator neurons."""
+    noise: tuple[float, ...] = (0.1,)
+    """Level of additive noise in the principal neurons, or one for each of them."""
+    noise_a: tuple[float, ...] = (0.0,)
+    """Level of additive noise in the modulator neurons, or one for each of them."""
     tau_f: float | None = None
     """Correlation time of the noise in ms: it is low-pass filtered; white by default."""
     neurons: tuple[str, ...] = ()
@@ -76,7 +77,9 @@ class Spectrum:
         z = one_drive(drives, self.drive)
         chosen = _chosen(self.neurons, circuit.by_area(circuit.time_constants))
         hertz = np.geomspace(self.low, self.high, self.points)
-        noise = Noise(self.noise, self.noise_a, tau_f=self.tau_f)
+        level_y = levels_of("noise", self.noise, circuit)
+        level_a = levels_of("noise_a", self.noise_a, circuit)
+        noise = Noise(level_y, level_a, tau_f=self.tau_f)
         point = steady_state(circuit, z)
         if self.coherence:
             pairs = list(combinations(chosen, 2))
@@ -125,8 +128,8 @@ class Spectrum:
                 write_table(path, {"frequency_hz": hertz} | columns)
         document = about(self.file, circuit) | {
             "z": z,
-            "noise": self.noise,
-            "noise_a": self.noise_a,
+            "noise": level_y,
+            "noise_a": level_a,
             "tau_f_ms": self.tau_f,
             "frequencies_hz": hertz,
             "coherence" if self.coherence else "power_per_hz": dict(
@@ -149,7 +152,7 @@ class Spectrum:
         check_outputs(self.out, (*FIGURES, ".csv", ".npz"), [self.file])
         check_noise(noise=self.noise, noise_a=self.noise_a)
         check_correlation_time(self.tau_f)
-        if not self.noise and not self.noise_a:
+        if not any(self.noise) and not any(self.noise_a):
             raise ValueError(
                 "`noise` or `noise_a` must be above 0: without noise there is no power."
             )

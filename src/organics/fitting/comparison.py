@@ -59,6 +59,8 @@ def compare(
     With `hold_out`, each is also fitted to all stimuli but one, for each of them, from the fit to
     all. Raises as `fit` does.
     """
+    if isinstance(recurrences, str) or not recurrences:
+        raise ValueError(f"`recurrences` must be several words, not {recurrences!r}.")
     for recurrence in recurrences:
         require_among("recurrences", recurrence, FittedRecurrence)
     if len(recording.stimuli) < 2 and hold_out:

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Float
 
-from organics.arguments import require_flag, require_whole
+from organics.arguments import is_number, require_flag, require_whole
 from organics.circuit.circuit import Circuit, State
 from organics.data.recordings.recording import Recording
 from organics.errors import Failed, NoSteadyState
@@ -130,6 +130,14 @@ class Fit:
         return in_html(self)
 
 
+def require_search(starts: Any, seed: Any, level: Any) -> None:
+    """Raise `ValueError`, naming the argument, if the search cannot be done in this way."""
+    require_whole("starts", starts)
+    require_whole("seed", seed, 0)
+    if not is_number(level) or not 0 < level < 1:
+        raise ValueError(f"`level` must be a number in (0, 1), not {level!r}.")
+
+
 def fit(
     recording: Recording,
     *,
@@ -180,11 +188,8 @@ def fit(
         NoSteadyState: if no start has a stable steady state for each stimulus.
         Failed: if one has, but its spectra are singular or its time courses cannot be followed.
     """
-    require_whole("starts", starts)
-    require_whole("seed", seed, 0)
+    require_search(starts, seed, level)
     require_flag("rectified", rectified)
-    if not isinstance(level, float) or not 0 < level < 1:
-        raise ValueError(f"`level` must be a number in (0, 1), not {level!r}.")
     recording = resolved(recording, (recurrence,))
     if rectified:
         _require_no_kinks(recording, recurrence)

@@ -23,19 +23,23 @@ from jaxtyping import Array, Complex, Float, Int
 from organics.circuit.circuit import State
 from organics.fitting.courses import responses_in_time
 from organics.fitting.model import AtRest, Model, linear_response
+from organics.fitting.sampling import Blur
 
 
 class Spectra(eqx.Module):
     """Measured cross-spectra of s channels; as a recording has them.
 
-    `folded` is as for `linear_response`; `saturated` is the sum over frequencies of `log det I + s`
+    The model's are computed at the `nodes`, where `folded` is as for `linear_response`, and `blur`
+    makes of them what a window shows. `saturated` is the sum over frequencies of `log det I + s`
     for each stimulus, or 0.
     """
 
     stimuli: Int[Array, " k"]
     channels: tuple = eqx.field(static=True)
     frequencies: Float[Array, " f"]
-    folded: Float[Array, " f"]
+    nodes: Float[Array, " g"]
+    folded: Float[Array, " g"]
+    blur: Blur | None
     cross: Complex[Array, "k f s s"]
     trials: Float[Array, " k"]
     saturated: Float[Array, " k"]
@@ -159,13 +163,14 @@ def quadratic(problem: Problem, u: Float[Array, " p"], near: State) -> Quadratic
 
 
 def _response(one: Spectra, rest: AtRest, change: AtRest):
-    """`linear_response` for what was measured."""
+    """`linear_response` for what was measured, as the window shows it."""
 
     def of_these(part: AtRest) -> AtRest:
         part = jax.tree.map(lambda x: x[one.stimuli], part)
         return part._replace(seen=part.seen[:, jnp.array(one.channels)])
 
-    return linear_response(of_these(rest), of_these(change), one.frequencies, one.folded)
+    found = linear_response(of_these(rest), of_these(change), one.nodes, one.folded)
+    return found if one.blur is None else tuple(map(one.blur.of, found))
 
 
 def _whittle(one: Spectra, rest: AtRest, change: AtRest, share: Float[Array, " k"]):

@@ -145,6 +145,8 @@ def parameters(
     unlike ones.
     """
     require_among("recurrence", recurrence, FittedRecurrence)
+    if isinstance(ties, str):
+        raise ValueError(f"`ties` must be a sequence of names, such as ({ties!r},), not {ties!r}.")
     _require_no_recurrence(recurrence, fixed=fixed, bounds=bounds, ties="+".join(ties).split("+"))
     entries = entries_of({name: array.shape for name, array in start.items()}, labels)
     values = np.array([start[e.group][e.place] for e in entries], float)
@@ -229,6 +231,8 @@ def _require_no_recurrence(recurrence: FittedRecurrence, **names: Iterable[str])
 
 def _pair(name: str, given: Any) -> tuple[float, float]:
     try:
+        if isinstance(given, str):
+            raise TypeError
         lowest, highest = map(float, given)
     except (TypeError, ValueError):
         raise ValueError(f"`bounds` of {name!r} must be two numbers, not {given!r}.") from None

@@ -14,6 +14,7 @@ from organics.fitting.conventions import conventions
 from organics.fitting.likelihood import Courses, Problem, Spectra
 from organics.fitting.model import AtRest, Model, linear_response
 from organics.fitting.parameters import Parameters, broadcast, parameters, unhalf
+from organics.fitting.sampling import blurred, folded
 from organics.fitting.scoring import settled
 from organics.names import FittedRecurrence
 
@@ -188,26 +189,18 @@ def _spectra(one: CrossSpectra) -> Spectra:
     channels = len(one.channels)
     whole = one.trials >= channels
     size = np.linalg.slogdet(np.where(whole[:, None, None, None], one.cross, np.eye(channels)))[1]
+    nodes, blur = blurred(one.frequencies, one.segment, one.interval)
     return Spectra(
         stimuli=jnp.asarray(one.stimuli),
         channels=one.channels,
         frequencies=jnp.asarray(one.frequencies),
-        folded=jnp.asarray(_folded(one.frequencies, one.interval)),
+        nodes=jnp.asarray(nodes),
+        folded=jnp.asarray(folded(nodes, one.interval)),
+        blur=blur,
         cross=jnp.asarray(one.cross),
         trials=jnp.asarray(one.trials, float),
         saturated=jnp.asarray(np.where(whole, np.sum(size + channels, axis=1), 0.0)),
     )
-
-
-def _folded(
-    frequencies: Float[np.ndarray, " f"], interval: float | None
-) -> Float[np.ndarray, " f"]:
-    """The sum of `1 / w^2` over all frequencies that samples at intervals do not tell from each of
-    these, without these themselves."""
-    if interval is None:
-        return np.zeros(len(frequencies))
-    w = 2 * np.pi * frequencies
-    return (interval / 2) ** 2 / np.sin(w * interval / 2) ** 2 - 1 / w**2
 
 
 @jax.jit
@@ -217,9 +210,8 @@ def _linearized(model: Model, states: State) -> AtRest:
 
 @jax.jit
 def _power(rest: AtRest, Q, frequencies):
-    folded = jnp.zeros_like(frequencies)
     none = jax.tree.map(lambda x: jnp.zeros((*x.shape, 0)), rest)
-    S = linear_response(rest._replace(Q=Q), none, frequencies, folded)[0]
+    S = linear_response(rest._replace(Q=Q), none, frequencies, jnp.zeros_like(frequencies))[0]
     return jnp.diagonal(S, axis1=-2, axis2=-1).real
 
 

@@ -19,9 +19,14 @@ _SINGULAR = 1e-12  # an eigenvalue of coherences, or a singular value of readout
 def resolved(recording: Recording, recurrences: Sequence[FittedRecurrence]) -> Recording:
     """The recording without the spectra of channels that are `silent` for a stimulus.
 
-    Raises `ValueError`, naming stimulus and channels, if others are multiples or sums of each
-    other.
+    Raises `ValueError` if it is no recording, and, naming stimulus and channels, if others are
+    multiples or sums of each other.
     """
+    if not isinstance(recording, Recording):
+        raise ValueError(
+            f"`recording` must be a `Recording`, as `read_recording` makes it, not "
+            f"{type(recording).__name__}."
+        )
     parts = [part for one in recording.spectra for part in _parts(recording, one, recurrences)]
     for one in parts:
         _require_independent(recording, one)

@@ -52,7 +52,7 @@ from organics.nn.arguments import (
 )
 from organics.nn.moments import spectra
 from organics.nn.normalization import uniform_fan_in
-from organics.nn.sequences import Lengths, as_rows, as_sequences
+from organics.nn.sequences import Lengths, as_lengths, as_rows, as_sequences
 
 _MOST_MOMENTS = 64
 # Computing the eigenvalues at a moment takes as long as training on this many time steps, times the
@@ -641,6 +641,7 @@ class ORGaNICs(eqx.Module):
         are only a diagnostic: along a transient no stability follows from them.
         """
         x = as_input(x, ("batch", "time", self.input_size), further="")
+        lengths = as_lengths(lengths, x.shape[:-1])
         affordable = x.shape[0] * x.shape[1] // (_STEPS_PER_NEURON * self.hidden_size)
         moments = max(1, min(affordable, _MOST_MOMENTS, len(x)))
         abscissae, radii = spectra(

@@ -63,7 +63,7 @@ def as_sequences(
     if lengths is None:
         require_finite("x", x)
     steps = jnp.moveaxis(x, 0, 1) if batched else x[:, None]
-    given = Sequences(steps, _as_lengths(lengths, x.shape[:-1]), batched)
+    given = Sequences(steps, as_lengths(lengths, x.shape[:-1]), batched)
     if lengths is not None:
         given = given._replace(steps=blank(given.goes, steps))
         require_finite("x", given.as_called(given.steps))
@@ -84,8 +84,11 @@ def as_rows(
     return (x, True) if batched else (x[None], False)
 
 
-def _as_lengths(lengths: Lengths | None, shape: tuple[int, ...]) -> Int32[Array, " batch"] | None:
-    """The lengths of one sequence, (time,), or of several, (batch, time)."""
+def as_lengths(lengths: Lengths | None, shape: tuple[int, ...]) -> Int32[Array, " batch"] | None:
+    """The lengths of one sequence, (time,), or of several, (batch, time).
+
+    Raises `ValueError` for impossible lengths.
+    """
     if lengths is None:
         return None
     try:

@@ -1,13 +1,17 @@
 """What a fit needs of a recording: means, spectra and time courses, for each stimulus."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Complex, Float, Int
 
 from organics.arguments import is_positive, require_among, require_entries, require_positive
 from organics.names import Quantity
+
+_HERMITIAN = 1e-6  # relative to the powers
+APART = 2  # over the length of a piece with a Hann window: then frequencies are nearly independent
 
 
 class Channel(NamedTuple):
@@ -37,6 +41,8 @@ class CrossSpectra:
         trials: number of independent periodograms behind each mean, shape (k,).
         interval: between samples, in ms: power from above the Nyquist frequency is folded back to
             below. None if a filter removed it before.
+        segment: length of the pieces, in ms, each with a Hann window, which blurs spectra. None if
+            they are not blurred.
     """
 
     stimuli: Int[np.ndarray, " k"]
@@ -45,6 +51,7 @@ class CrossSpectra:
     cross: Complex[np.ndarray, "k f s s"]
     trials: Int[np.ndarray, " k"]
     interval: float | None = None
+    segment: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,9 +103,11 @@ class Recording:
         spectra: one for each session, or none.
         courses: one for each session, or none.
 
-    Raises `ValueError`, naming the field, for shapes or indices that do not fit, if a value is not
-    finite, a standard error not above 0, a power spectrum below 0, a frequency above half of the
-    sampling rate, times of a course do not rise from 0 or later, or nothing was recorded.
+    Raises `ValueError`, naming the field, for shapes or indices that do not fit, if a name or a
+    channel is there twice, a value is not finite, a rate is negative, a standard error not above 0,
+    a matrix of cross-spectra not Hermitian or a power below 0, if frequencies do not rise, are
+    above half of the sampling rate, or nearer to each other or to 0 than 2 / `segment`, if times of
+    a course do not rise from 0 or later, or if nothing was recorded.
     """
 
     neurons: tuple
@@ -111,29 +120,27 @@ class Recording:
     courses: tuple = ()
 
     def __post_init__(self):
+        for name in ("drives", "mean", "error"):
+            object.__setattr__(self, name, _as_array(name, getattr(self, name)))
         self._require_shapes()
+        _require_different("neurons", self.neurons)
+        _require_different("stimuli", self.stimuli)
+        _require_different("channels", [channel[:2] for channel in self.channels])
         require_entries("drives", self.drives, np.isfinite, "be finite")
         known = ~np.isnan(self.mean)
         require_entries("mean", self.mean[known], np.isfinite, "be finite")
         require_entries("error", self.error[known], is_positive, "be > 0 and finite")
+        rates = self.mean[:, [quantity == "rate" for quantity, *_ in self.channels]]
+        require_entries("mean", rates, lambda r: ~(r < 0), "be at least 0 for a rate")
         if not known.any() and not self.spectra and not self.courses:
             raise ValueError("`mean` must hold a response, as there are no spectra or courses.")
         for one in self.spectra:
-            require_entries("spectra", np.abs(one.cross), np.isfinite, "be finite")
-            power = np.diagonal(one.cross, axis1=-2, axis2=-1)
-            require_entries("power", np.real(power), lambda S: S >= 0, "be at least 0")
-            require_entries("frequencies", one.frequencies, lambda f: f > 0, "be > 0")
-            if one.interval is not None:
-                require_positive(interval=one.interval)
-                most = 0.5 / one.interval
-                what = f"be below {most:g} kHz, half of the sampling rate"
-                require_entries("frequencies", one.frequencies, lambda f, most=most: f < most, what)
-            require_entries("trials", one.trials, lambda K: K >= 1, "be at least 1")
+            _require_spectra(one)
         for one in self.courses:
             require_entries("courses", one.mean, np.isfinite, "be finite")
             require_entries("error", one.error, is_positive, "be > 0 and finite")
             require_entries("times", one.times, lambda t: t >= 0, "be at least 0")
-            require_entries("steps in `times`", np.diff(one.times), lambda t: t > 0, "be > 0")
+            require_entries("steps of times", np.diff(one.times), lambda t: t > 0, "be > 0")
             if one.correlated is not None:
                 require_entries("correlated", one.correlated, lambda g: g >= 1, "be at least 1")
 
@@ -173,6 +180,43 @@ class Recording:
         """A channel in words, such as "rate of 3"."""
         quantity, neuron, _ = self.channels[index]
         return quantity if neuron < 0 else f"{quantity} of {self.neurons[neuron]}"
+
+
+def _require_spectra(one: CrossSpectra) -> None:
+    require_entries("spectra", np.abs(one.cross), np.isfinite, "be finite")
+    power = np.diagonal(one.cross, axis1=-2, axis2=-1)
+    require_entries("power", np.real(power), lambda S: S >= 0, "be at least 0")
+    size = np.sqrt(np.real(power))
+    uneven = np.abs(one.cross - one.cross.conj().swapaxes(-1, -2))
+    allowed = _HERMITIAN * size[..., :, None] * size[..., None, :]
+    require_entries("cross", uneven, lambda u: u <= allowed, "be Hermitian, S_ij = conj(S_ji)")
+    require_entries("frequencies", one.frequencies, lambda f: f > 0, "be > 0")
+    require_entries("steps of frequencies", np.diff(one.frequencies), lambda d: d > 0, "be > 0")
+    if one.segment is not None:
+        require_positive(segment=one.segment)
+        apart = np.diff(one.frequencies, prepend=0)
+        least = APART / one.segment
+        what = f"be {APART} / `segment`, {least:g} kHz, or more, also from 0"
+        require_entries("steps of frequencies", apart, lambda d: d >= 0.999 * least, what)
+    if one.interval is not None:
+        require_positive(interval=one.interval)
+        most = 0.5 / one.interval
+        what = f"be below {most:g} kHz, half of the sampling rate"
+        require_entries("frequencies", one.frequencies, lambda f: f < most, what)
+    require_entries("trials", one.trials, lambda K: K >= 1, "be at least 1")
+
+
+def _as_array(name: str, values: Any) -> Float[np.ndarray, "k p"]:
+    try:
+        return np.asarray(values, float)
+    except (TypeError, ValueError):
+        raise ValueError(f"`{name}` must be numbers, not {values!r:.100}.") from None
+
+
+def _require_different(name: str, words: Sequence) -> None:
+    for i, word in enumerate(words):
+        if word in words[:i]:
+            raise ValueError(f"`{name}` must be different, not {word!r} twice.")
 
 
 def _require_shape(name: str, array: np.ndarray, shape: tuple) -> None:

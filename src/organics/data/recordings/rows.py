@@ -17,6 +17,8 @@ from organics.names import Quantity
 
 _COLUMNS = ("session", "trial", "stimulus", "neuron", "quantity", "value", "unit")
 _TIMES = {"time_ms": 1.0, "time_s": 1000.0}
+_UNEQUAL = 0.01  # by how much of the interval a time may be off, ...
+_ROUNDED = 2e-3  # ... and how many ms more, as it may be rounded
 _ERROR = "se"
 _NEVER_NEGATIVE = ("rate",)
 
@@ -151,7 +153,8 @@ def table(path: Path, needed: tuple, optional: tuple) -> Iterator[tuple[int, dic
 def _require_columns(path: Path, names: list[str], needed: tuple, optional: tuple) -> None:
     for name in needed:
         if name not in names:
-            raise ValueError(f"{path} needs a column {name}; it has {', '.join(names)[:200]}.")
+            has = ", ".join(names)[:200] or "none"
+            raise ValueError(f"{path} needs a column {name}; it has {has}.")
     for i, name in enumerate(names):
         if name in names[:i]:
             raise ValueError(f"{path} has two columns {name[:50]!r}.")
@@ -183,8 +186,8 @@ def _add_time(signal: Signal, time: float, name: str, where: str) -> None:
             f"{where}: `{name}` must increase; {time:g} ms comes after {times[-1]:g} ms."
         )
     if len(times) > 1:
-        step = times[1] - times[0]
-        if abs(time - times[-1] - step) > 1e-3 * step + 1e-6:
+        step = (times[-1] - times[0]) / (len(times) - 1)
+        if abs(time - times[0] - len(times) * step) > _UNEQUAL * step + _ROUNDED:
             raise ValueError(
                 f"{where}: `{name}` must have equal intervals, of {step:g} ms as before, not "
                 f"{time - times[-1]:g} ms."

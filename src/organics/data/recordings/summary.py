@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 
 from organics.arguments import require_among, require_not_negative, require_positive
 from organics.data.recordings.correlated import samples_together
-from organics.data.recordings.recording import Channel, CrossSpectra, Recording, TimeCourses
+from organics.data.recordings.recording import APART, Channel, CrossSpectra, Recording, TimeCourses
 from organics.data.recordings.rows import Key, Signal, read_rows
 from organics.data.recordings.stimuli import MASK, Stimuli, read_stimuli
 from organics.names import Samples
@@ -19,9 +19,8 @@ from organics.spectra import mean_periodogram
 
 _ENOUGH = 10  # trials, from which on the variance of each response is its own
 _HIGH = 0.25  # of the sampling rate
-_SAME = 1e-3  # ms: times that differ by less are the same
+_SAME = 2e-3  # ms: times that differ by less are the same, as they may be rounded
 _SAME_IN_ALL = "is the same in all trials of a stimulus, and so has no standard error; leave it out"
-_APART = 2  # frequencies of a Hann window: then they are nearly independent
 
 
 @dataclass(frozen=True)
@@ -230,6 +229,7 @@ def _spectrum(source: str, x: dict, times: np.ndarray, settings: Settings) -> Cr
         cross=np.stack([cross[chosen] for _, cross, _ in found]),
         trials=np.array([trials for _, _, trials in found]),
         interval=None if settings.filtered else float(dt),
+        segment=float(size * dt),
     )
 
 
@@ -244,7 +244,7 @@ def chosen_frequencies(
     # at 0 the mean is missing, and at the Nyquist frequency there is no phase
     return (
         chosen
-        & (np.arange(len(frequencies)) % _APART == 0)
+        & (np.arange(len(frequencies)) % APART == 0)
         & (frequencies > 0)
         & (frequencies < 0.999 * nyquist)
     )
