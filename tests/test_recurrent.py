@@ -478,6 +478,16 @@ def test_a_unit_drive_is_at_most_1_also_where_the_weights_take_most_away():
     assert 0.9 < np.linalg.norm(drive) < 1.01
 
 
+def test_a_unit_drive_is_at_most_1_also_where_columns_are_nearly_equal():
+    layer = ORGaNICs(2, 8, key=jr.key(0), drive="unit", dtype="float32")
+    w, e = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 2)))[0].T
+    W = (np.stack([w + 1e-5 * e, w - 1e-5 * e], axis=1) / np.sqrt(2)).astype(np.float32)
+    layer = eqx.tree_at(lambda one: one.cells[0].W_zx, layer, jnp.asarray(W))
+    bounded = layer.cells[0].bounded_input(jnp.array([1e6, -1e6], jnp.float32))
+    drive = W.astype(float) @ np.asarray(bounded, float)
+    assert 0.9 < np.linalg.norm(drive) < 1.01
+
+
 def test_the_gradient_through_a_unit_drive():
     x = 3 * sequence_of(11, 4, 6, 2)  # some drives are scaled down, some are not
 

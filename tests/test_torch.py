@@ -4,6 +4,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -376,6 +377,28 @@ def test_a_unit_drive_is_at_most_1_also_where_the_weights_take_most_away(backend
     assert 0.9 < torch.linalg.vector_norm(drive) < 1.01
 
 
+def test_a_unit_drive_is_at_most_1_also_where_columns_are_nearly_equal():
+    layer = layers.ORGaNICs(2, 8, drive="unit")
+    w, e = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 2)))[0].T
+    W = torch.tensor(np.stack([w + 1e-5 * e, w - 1e-5 * e], axis=1) / np.sqrt(2)).float()
+    with torch.no_grad():
+        layer.cells[0].W_zx.copy_(W)
+    bounded = layer.cells[0].inputs(torch.tensor([[1e6, -1e6]]))[0, 2:]
+    assert 0.9 < torch.linalg.vector_norm(W.double() @ bounded.double()) < 1.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_search_in_few_bits_ends_where_that_in_many_does(dtype):
+    torch.manual_seed(1)
+    layer = layers.Normalization(4, 6, recurrent="bounded", dtype=dtype)
+    x = torch.randn(5, 4).to(dtype)
+    rates = layer(x)
+    rates.sum().backward()
+    assert rates.dtype == dtype and layer.W_r.grad.isfinite().all()
+    wide = layer.double()(x.double())
+    torch.testing.assert_close(rates.double(), wide, rtol=0.1, atol=0.02)
+
+
 @backends
 @pytest.mark.usefixtures("without_type_checks")
 def test_compiled_and_under_autocast(backend):
@@ -463,7 +486,7 @@ def test_worker_processes_compute_beside_it():
     data = Computing(layer)
     want = torch.stack([data[i] for i in range(4)])
     loader = torch.utils.data.DataLoader(
-        data, batch_size=4, num_workers=2, multiprocessing_context="fork", timeout=60
+        data, batch_size=4, num_workers=1, multiprocessing_context="fork", timeout=60
     )
     torch.testing.assert_close(next(iter(loader)), want)
 
@@ -538,6 +561,10 @@ def test_what_is_refused(tmp_path):
         ({"dt_tau_max_y": 2.0}, r"`dt_tau_max_y` must be in \(0, 1\], not 2.0"),
         ({"sigma": 0.0}, "`sigma` must be > 0"),
         ({"backend": "cuda"}, "`backend` must be one of"),
+        ({"sigma": 1e-30}, "`sigma` must have a square that float32 can hold, not 1e-30"),
+        ({"sigma": 1e3, "dtype": torch.float16}, "a square that float16 can hold, not 1000.0"),
+        ({"dtype": torch.int32}, "`dtype` must be a floating-point type of torch, not torch.int32"),
+        ({"dtype": "float32"}, "`dtype` must be a floating-point type of torch, not 'float32'"),
     ]:
         with pytest.raises(ValueError, match=message):
             layers.ORGaNICs(3, 16, **options)
@@ -552,6 +579,11 @@ def test_what_is_refused(tmp_path):
         (x * torch.nan, {}, "`input` must be finite"),
         (x, {"lengths": [4, 5]}, r"`lengths` must be from 1 to 4, as `input` has, not \[4, 5\]"),
         (x, {"lengths": [4.0, 5.0]}, "`lengths` must be whole numbers"),
+        (x, {"lengths": "abc"}, "`lengths` must be whole numbers, not 'abc'"),
+        (x, {"lengths": [None, 3]}, r"`lengths` must be whole numbers, not \[None, 3\]"),
+        (x, {"sequence": "no"}, "`sequence` must be"),
+        (x, {"h0": (None,) * 4}, "`h0.y` must be a tensor, not NoneType"),
+        (x, {"h0": [x] * 4}, r"`h0` must be a `State`, four tensors .*, not of type list"),
         (x, {"lengths": [4]}, r"`lengths` must have shape \(2,\), not \(1,\)"),
         (x, {"h0": (x, x)}, "`h0` must be a `State`"),
         (x, {"h0": layers.State(x, x, x, x)}, r"`h0.y` must have shape \(1, 2, 16\)"),
@@ -570,6 +602,12 @@ def test_what_is_refused(tmp_path):
     layer.save(tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="^`backend` must be one of"):
         layers.ORGaNICs.load(tmp_path / "a.safetensors", backend="bogus")
+    for sigma, dtype in ((1e-30, None), (1e3, torch.float16)):
+        with pytest.raises(ValueError, match="`sigma` must have a square that float"):
+            layers.Normalization(5, 6, sigma=sigma, dtype=dtype)
+    wrong: Any = [1.0] * 5
+    with pytest.raises(ValueError, match="`input` must be a tensor, not list"):
+        layers.Normalization(5, 6)(wrong)
     with pytest.raises(ValueError, match="`gain` must be 'input' or a number in"):
         layers.Normalization(5, 6, gain=2.0)
     with pytest.raises(ValueError, match=r"`layer` must be an `organics.nn.ORGaNICs`"):

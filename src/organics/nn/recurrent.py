@@ -302,10 +302,8 @@ class Cell(eqx.Module):
         scale = jnp.maximum(jnp.max(jnp.abs(x), axis=-1, keepdims=True), 1)
         scale = jax.lax.stop_gradient(scale)
         x = x / scale
-        if x.shape[-1] > self.size:
-            square = jnp.sum(jnp.square(x @ self.W_zx.T), axis=-1, keepdims=True)
-        else:  # by the small matrix of inner products, as there may be many steps
-            square = jnp.sum((x @ (self.W_zx.T @ self.W_zx)) * x, axis=-1, keepdims=True)
+        # not by W_zx^T W_zx, though it is small: of nearly equal columns it has lost the rest
+        square = jnp.sum(jnp.square(x @ self.W_zx.T), axis=-1, keepdims=True)
         least = jnp.maximum(jnp.square(1 / scale), jnp.finfo(x.dtype).tiny)
         return x * jax.lax.rsqrt(jnp.maximum(square, least))
 

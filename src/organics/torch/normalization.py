@@ -15,7 +15,9 @@ from organics.arguments import (
     require_sizes,
 )
 from organics.names import PoolWeights, StaticRecurrence
+from organics.torch.arguments import as_type, require_held_squares, require_tensor
 from organics.torch.constraints import (
+    at_least_single,
     at_most_one,
     cap_spectral_norm,
     in_full,
@@ -63,6 +65,7 @@ class Normalization(Exchanged, nn.Module):
         super().__init__()
         require_sizes(input_size=input_size, size=size)
         require_positive(sigma=sigma, tau=tau)
+        require_held_squares(as_type(dtype), sigma=sigma)
         require_flag("rectified", rectified)
         require_among("recurrent", recurrent, StaticRecurrence)
         require_among("pool", pool, PoolWeights)
@@ -129,6 +132,7 @@ class Normalization(Exchanged, nn.Module):
 
         Raises `ValueError` for another shape or type.
         """
+        require_tensor("input", input)
         if not input.ndim or input.shape[-1] != self.input_size:
             m = self.input_size
             raise ValueError(f"`input` must have shape (..., {m}), not {tuple(input.shape)}.")
@@ -148,8 +152,9 @@ class Normalization(Exchanged, nn.Module):
         W = at_most_one(log_W) if self.pool == "bounded" else torch.exp(log_W)
         c = torch.square(unit_interval(self.beta) * self.sigma)
         if self.W_r is not None:
-            circuits = Circuits(W, cap_spectral_norm(self.W_r), c, self.rectified)
-            y = steady_y(circuits, d.reshape(-1, self.size)).reshape(d.shape)
-            return torch.square(torch.relu(y))
+            kind = at_least_single(d.dtype)  # as the search solves linear systems
+            values = (v.to(kind) for v in (W, cap_spectral_norm(self.W_r), c))
+            y = steady_y(Circuits(*values, self.rectified), d.to(kind).reshape(-1, self.size))
+            return torch.square(torch.relu(y.to(d.dtype).reshape(d.shape)))
         q = torch.relu(d) if self.rectified else d
         return torch.square(torch.relu(d)) / (c + torch.square(q) @ W.T)

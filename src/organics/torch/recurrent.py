@@ -19,7 +19,6 @@ from organics.arguments import (
     require_rounded,
     require_share,
     require_sizes,
-    require_squares,
 )
 from organics.kernels import library
 from organics.names import (
@@ -33,6 +32,7 @@ from organics.names import (
     Recurrence,
     TimeConstants,
 )
+from organics.torch.arguments import as_type, require_held_squares, require_tensor
 from organics.torch.constraints import (
     at_least_single,
     at_most_one,
@@ -164,11 +164,8 @@ class _Cell(nn.Module):
         # scaled by the largest entry first, so that the square does not overflow
         scale = x.detach().abs().amax(-1, keepdim=True).clamp(min=1)
         scaled = x / scale
-        n, m = self.W_zx.shape
-        if m > n:
-            square = torch.square(scaled @ self.W_zx.T).sum(-1, keepdim=True)
-        else:  # by the small matrix of inner products, as there may be many steps
-            square = ((scaled @ (self.W_zx.T @ self.W_zx)) * scaled).sum(-1, keepdim=True)
+        # not by W_zx^T W_zx, though it is small: of nearly equal columns it has lost the rest
+        square = torch.square(scaled @ self.W_zx.T).sum(-1, keepdim=True)
         least = torch.square(1 / scale).clamp(min=torch.finfo(x.dtype).tiny)
         return torch.cat([x, scaled * torch.rsqrt(torch.maximum(square, least))], dim=-1)
 
@@ -268,6 +265,9 @@ class ORGaNICs(Exchanged, nn.Module):
         require_among("memory", memory, Memory)
         require_among("products", products, ProductType)
         require_positive(sigma=sigma, dt=dt)
+        kind = as_type(dtype)
+        require_rounded(products, kind)
+        require_held_squares(kind, sigma=sigma)
         largest = {
             "dt_tau_max_y": dt_tau_max_y,
             "dt_tau_max_a": dt_tau_max_a,
@@ -302,9 +302,6 @@ class ORGaNICs(Exchanged, nn.Module):
             sums=sums,
             rounded=products == "bfloat16",
         )
-        kind = torch.get_default_dtype() if dtype is None else dtype
-        require_rounded(products, kind)
-        require_squares("float64" if kind == torch.float64 else "float32", sigma=sigma)
         factory = {"device": device, "dtype": dtype}
         sizes = (input_size, *[hidden_size] * num_layers)
         self.cells = nn.ModuleList(
@@ -375,10 +372,10 @@ class ORGaNICs(Exchanged, nn.Module):
         Raises `ValueError` for a wrong shape, type or length, and, on a CPU, for numbers that are
         not finite.
         """
+        require_flag("sequence", sequence)
         if isinstance(input, PackedSequence):
             return self._packed(input, h0, lengths, sequence)
-        if not isinstance(input, Tensor):
-            raise ValueError(f"`input` must be a tensor, not {type(input).__name__}.")
+        require_tensor("input", input)
         if input.ndim not in (2, 3) or input.shape[-1] != self.input_size or 0 in input.shape:
             axes = "batch, time" if self.batch_first else "time, batch"
             m = self.input_size
@@ -475,8 +472,11 @@ class ORGaNICs(Exchanged, nn.Module):
             return [cell.start.packed().expand(batch, -1) for cell in self.cells]
         shape = (count, batch, n) if batched else (count, n)
         if not isinstance(h0, tuple) or len(h0) != 4:
-            raise ValueError(f"`h0` must be a `State`, four tensors {shape}.")
+            raise ValueError(
+                f"`h0` must be a `State`, four tensors {shape}, not of type {type(h0).__name__}."
+            )
         for name, part in zip(State._fields, h0, strict=True):
+            require_tensor(f"h0.{name}", part)
             if part.shape != shape or part.dtype != x.dtype:
                 raise ValueError(
                     f"`h0.{name}` must have shape {shape} and type {x.dtype}, not "
@@ -497,7 +497,10 @@ def _as_lengths(lengths: Any, x: Tensor, batched: bool) -> Tensor | None:
     if lengths is None:
         return None
     steps, batch, _ = x.shape
-    found = torch.as_tensor(lengths, device=x.device)
+    try:
+        found = torch.as_tensor(lengths, device=x.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"`lengths` must be whole numbers, not {lengths!r:.100}.") from error
     if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
         raise ValueError(f"`lengths` must be whole numbers, not of type {found.dtype}.")
     found = found.to(torch.int64)  # a narrow type cannot be compared with every number of steps
