@@ -251,6 +251,32 @@ def test_where_symmetry_makes_several_eigenvalues_cross_at_once(n, tau_a):
     assert event.kind in axes.get_legend_handles_labels()[1]
 
 
+@pytest.mark.parametrize("ratio", [1.0001, 1.0003, 1.003])
+def test_of_two_neurons_that_are_nearly_equal_each_has_its_own_events(ratio):
+    """They do not act on each other, so that their folds and Hopf points are those of one neuron,
+    the second one's at drives that are smaller by the ratio. Between two folds the branch is near
+    another, onto which it must not jump; and both of a pair's Hopf points may lie in one step."""
+    one = Circuit([[1.0]], [[2.0]], b=0.5, b0=1.0, sigma=0.05)
+    two = Circuit(np.eye(2), 2 * np.eye(2), b=0.5, b0=1.0, sigma=0.05)
+    alone = organics.continuation(one, [1.0], "z", (-1.9, 1.9)).events
+    found = organics.continuation(two, [1.0, ratio], "z", (-1.9, 1.9))
+    assert len(found.branches) == 1
+    assert all(event.confirmed for event in found.events) and len(found.events) == 20
+    for kind in ("fold", "hopf"):
+        values = [event.parameter for event in alone if event.kind == kind]
+        expected = np.array(values + [value / ratio for value in values])
+        where = [event.parameter for event in found.events if event.kind == kind]
+        for value in where:
+            assert np.min(np.abs(expected - value)) < 1e-9
+
+
+def test_folds_of_two_equal_neurons_at_once_are_no_pitchfork():
+    two = Circuit(np.eye(2), 2 * np.eye(2), b=0.5, b0=1.0, sigma=0.05)
+    events = organics.continuation(two, [1.0, 1.0], "z", (-1.9, 1.9)).events
+    assert {event.kind for event in events} == {"multiple bifurcation"}
+    assert [event.unstable for event in events] == [(0, 4), (4, 2), (2, 4), (4, 0)]
+
+
 def test_the_bogdanov_takens_points_of_one_neuron(plane):
     _, found = plane
     k, s = 0.2, 0.5

@@ -242,6 +242,41 @@ def test_one_pool_is_the_zeros_of_a_polynomial():
         assert same(search(system).v, np.array(v))
 
 
+def scalar_states(weight, w_r, squared, c):
+    """The roots `s` of `(s^2 - c) (1 - (1 - s) w_r)^2 = weight s^2 squared`, for states along the
+    drive."""
+    s = np.polynomial.Polynomial([0, 1])
+    roots = ((s**2 - c) * (1 - (1 - s) * w_r) ** 2 - weight * squared * s**2).roots()
+    return np.sort(roots[(np.abs(roots.imag) < 1e-9) & (roots.real > 0)].real)
+
+
+@pytest.mark.parametrize("n", [2, 9])
+def test_one_pool_of_equal_modes_is_proved(n):
+    """All of `W_r = 2 I` are. The states are along the drive."""
+    z = np.linspace(0.1, 0.5, n)
+    found = organics.steady_states(
+        Circuit(np.ones((n, n)), 2 * np.eye(n), b=0.5, b0=0.5, sigma=0.1), z
+    )
+    expected = scalar_states(1.0, 2.0, np.sum((z / 2) ** 2), 0.0025)
+    s = np.sqrt([float(one.state.a[0]) for one in found.states])
+    np.testing.assert_allclose(np.sort(s), expected, rtol=1e-9)
+    assert found.proved and len(expected) in (1, 3)
+
+
+@pytest.mark.parametrize(("drive", "proved"), [(1.0, True), (0.2, False)])
+def test_one_pool_with_modes_that_nothing_drives(drive, proved):
+    """Of four neurons on a ring two equal modes have the eigenvalue 3/2; under a weak drive they
+    have a circle of states, and under a strong one none."""
+    W_r = np.array([[1.0, 0, -0.5, 0], [0, 1, 0, -0.5], [-0.5, 0, 1, 0], [0, -0.5, 0, 1]])
+    assert np.isclose(np.linalg.eigvalsh(W_r), [0.5, 0.5, 1.5, 1.5]).all()
+    circuit = Circuit(np.ones((4, 4)), W_r, b=0.5, b0=0.5, sigma=0.1)
+    exact = states_of_one_pool(circuit, np.full(4, drive), list(range(4)))
+    assert (exact is not None) == proved
+    if exact is not None:
+        s = [float(box.a[0].sqrt().mid()) for box in exact]
+        np.testing.assert_allclose(s, scalar_states(1.0, 0.5, drive**2, 0.0025), rtol=1e-9)
+
+
 def test_one_neuron_has_the_fixed_points_of_the_plane():
     for seed in range(6):
         circuit, z = random_circuit(seed, 1, 2.5)

@@ -132,9 +132,16 @@ class Curve(eqx.Module):
         del before
         return jnp.where(jnp.max(jnp.abs(after.X[:-1])) > 1e12, INFINITE, GOING)
 
-    def separates(self, before: "Point", after: "Point", h: Float[Array, ""]) -> Bool[Array, ""]:
-        """Whether the tests tell all that happens between two points, a step of length `h`."""
-        del before, after, h
+    def separates(
+        self,
+        before: "Point",
+        after: "Point",
+        h: Float[Array, ""],
+        slopes: Float[Array, " tests"],
+    ) -> Bool[Array, ""]:
+        """Whether the tests tell all that happens between two points, a step of length `h`; in the
+        step before they changed by the `slopes` per length."""
+        del before, after, h, slopes
         return jnp.bool_(True)
 
 
@@ -150,10 +157,12 @@ class Point(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """Where a walk along a curve is: its point, the length of its next step, its first point, the
-    number of its points after that, and its end, an index into `ENDS`."""
+    """Where a walk along a curve is: its point, the slopes of the tests in its last step, 0 before
+    there is one, the length of its next step, its first point, the number of its points after that,
+    and its end, an index into `ENDS`."""
 
     point: Point
+    slopes: Float[Array, "*batch tests"]
     h: Float[Array, "*batch"]
     first: Point
     steps: Int[Array, "*batch"]
@@ -273,8 +282,12 @@ def _begin(
     near = jnp.any(jnp.abs(found.X[curve.kinks()]) <= TOUCH * U[curve.kinks()])
     point = as_point(curve, found.X, row, positive)
     h = jnp.full((), _FIRST, X.dtype)
-    walk = Walk(point, h, point, jnp.int32(0), jnp.int32(GOING))
-    return walk, ~found.failed, row, near
+    return _first(point, h), ~found.failed, row, near
+
+
+def _first(point: Point, h: Float[Array, ""]) -> Walk:
+    """The walk that begins at a point."""
+    return Walk(point, jnp.zeros_like(point.tests), h, point, jnp.int32(0), jnp.int32(GOING))
 
 
 def tangent(curve: Curve, X: Float[Array, " k1"]) -> Float[Array, " k1"]:
@@ -350,7 +363,8 @@ def _attempt(curve: Curve, bounds: Float[Array, " 2"], walk: Walk) -> tuple[Walk
     angle = jnp.arccos(jnp.clip(cosine, -1, 1))
     finite = jnp.all(jnp.isfinite(point.t)) & jnp.all(jnp.isfinite(point.tests))
     good = ~failed & finite
-    good &= ((angle < _MOST_TURN) & curve.separates(at, point, h)) | (h < _APART)
+    separated = curve.separates(at, point, h, walk.slopes)
+    good &= ((angle < _MOST_TURN) & separated) | (h < _APART)
     good &= going
 
     on_bound = cut & (border == len(X) - 1)
@@ -366,9 +380,10 @@ def _attempt(curve: Curve, bounds: Float[Array, " 2"], walk: Walk) -> tuple[Walk
     # as if the last step had been taken, too
     tries = found.tries + (found.size > _ACCURACY).astype(jnp.int32)
     grow = jnp.where(tries > 4, 0.5, jnp.where(tries > 3, jnp.minimum(grow, 1), grow))
+    slopes = jnp.where(good, (point.tests - at.tests) / h, walk.slopes)
     h = jnp.where(good, jnp.minimum(_LONGEST, h * grow), h / 2)
     point = jax.tree.map(partial(jnp.where, good), point, at)
-    return Walk(point, h, first, walk.steps + good.astype(jnp.int32), end), good
+    return Walk(point, slopes, h, first, walk.steps + good.astype(jnp.int32), end), good
 
 
 def _left(curve: Curve, at: Point, X: Float[Array, " k1"]) -> Bool[Array, " kinks"]:
@@ -398,8 +413,7 @@ def _begin_on(
     t = jnp.where(forth, t, -t)
     point = as_point(curve, X, t, positive)
     h = jnp.full((), _FIRST, X.dtype)
-    walk = Walk(point, h, point, jnp.int32(0), jnp.int32(GOING))
-    return walk, forth | back
+    return _first(point, h), forth | back
 
 
 @Mapped
@@ -414,7 +428,8 @@ def _pass_kink(curve: Curve, walk: Walk, beginning: Bool[Array, ""]) -> Walk:
     back &= jnp.all(positive == walk.first.positive) & (jnp.dot(point.t, walk.first.t) > 0)
     end = jnp.select([~known, back & ~beginning], [KINK, CLOSED], GOING).astype(jnp.int32)
     first = jax.tree.map(partial(jnp.where, beginning), point, walk.first)
-    return Walk(point, walk.h, first, walk.steps + (~beginning).astype(jnp.int32), end)
+    steps = walk.steps + (~beginning).astype(jnp.int32)
+    return Walk(point, jnp.zeros_like(point.tests), walk.h, first, steps, end)
 
 
 @Mapped

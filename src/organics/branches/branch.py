@@ -23,7 +23,7 @@ class Event(NamedTuple):
             with a last step below 1e-10 in units of the state.
         error: that step; NaN at a multiple bifurcation, which no such equations define.
         frequency_hz: of the oscillation born at a Hopf point, in Hz; else `None`.
-        first_lyapunov: of a Hopf point, in 1/ms; else `None`.
+        first_lyapunov: of a Hopf point, per squared unit of the state; else `None`.
         also_unstable: how many eigenvalues besides the pair have a positive real part at a Hopf
             point; if any, the cycle is unstable whatever `first_lyapunov` is. Else `None`.
         speed: how fast the critical real part changes with the parameter there, in 1/ms; else
@@ -74,7 +74,8 @@ class Event(NamedTuple):
             born = (
                 f"an unstable cycle is born, as {self.also_unstable} more eigenvalue{many} unstable"
             )
-        return f"hopf, {way} (l1 = {self.first_lyapunov:.4g}: {born}){sure}"
+        hertz = "" if self.frequency_hz is None else f", {self.frequency_hz:.4g} Hz"
+        return f"hopf, {way}{hertz} (l1 = {self.first_lyapunov:.4g}: {born}){sure}"
 
 
 class Branch(NamedTuple):

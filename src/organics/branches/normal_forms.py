@@ -26,8 +26,8 @@ from organics.rest.system import System
 
 
 class HopfForm(NamedTuple):
-    """The first Lyapunov coefficient, and how fast the real part of the pair changes with the
-    parameter, in 1/ms."""
+    """The first Lyapunov coefficient, without a unit of time, and how fast the real part of the
+    pair changes with the parameter, in 1/ms."""
 
     first_lyapunov: Float[Array, ""]
     speed: Float[Array, ""]

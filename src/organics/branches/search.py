@@ -45,6 +45,7 @@ _FAR = 0.5  # a point where an event is confirmed may not be so far from where i
 _ALONG = 0.95  # cosine of two directions that count as one
 _MOST_IN_CORNER = 8  # numbers, for all ways out of it to be looked for
 _ROUNDING = 1e-12  # of an eigenvalue, relative to the largest, beyond which its sign is sure
+_FLAT = 1e-6  # of a direction along the parameter
 _COMPLEX = 1e-10  # imaginary part of a pair that is not two real ones, relative to the largest
 _MULTIPLE = "multiple bifurcation"
 _PER_MS = 1000 / (2 * np.pi)  # Hz for each rad/ms
@@ -157,10 +158,16 @@ def _turned(crossing: Crossing) -> Crossing:
 
 def _once(crossings: list[Crossing]) -> list[Crossing]:
     """Each event once: one where two steps meet counts in both, a pitchfork as a fold of one of its
-    branches, and a multiple bifurcation as others that are not confirmed."""
+    branches, and a multiple bifurcation as others of its step that are not confirmed."""
     kept: list[Crossing] = []
     for crossing in sorted(crossings, key=_rank):
-        near = [c for c in kept if _distance(c, crossing) < _SAME]
+        step = crossing.path, crossing.step
+        near = [
+            c
+            for c in kept
+            if _distance(c, crossing) < _SAME
+            or (c.event.kind == _MULTIPLE and (c.path, c.step) == step)
+        ]
         if not any(
             _is_one(c, crossing)
             or (c.directions is not None and c.event.confirmed)
@@ -234,7 +241,12 @@ def _unexplained(
     test = np.full(len(where), HOPF)  # two real eigenvalues that change their signs change it twice
     those = rows(curves, [i for i, _ in where])
     points, good = in_batches(locate, those, before, after, test)
-    X = np.where(good[:, None], points.X, after.X)
+    # where several eigenvalues are 0 no point can be corrected, but on a line they all are
+    left, from_, to = (p.tests[:, HOPF] for p in (points, before, after))
+    worse = ~good | (np.abs(left) > 0.1 * np.minimum(np.abs(from_), np.abs(to)))
+    part = (from_ / np.where(from_ == to, 1, from_ - to))[:, None]
+    on_line = before.X + np.clip(part, 0, 1) * (after.X - before.X)
+    X = np.where(worse[:, None], on_line, points.X)
     along, U = np.linalg.norm(X - before.X, axis=1), np.asarray(_lengths(those, X))
     crossings = []
     for i in range(len(where)):
@@ -290,7 +302,8 @@ def _smooth_crossings(curves: SteadyCurve, paths: list[Path]) -> list[tuple[floa
         piece = rows(curves, path[chosen]).piece(before.positive[chosen])
         found = find(piece, rows(points, chosen), good[chosen])
         crossings += [(float(along[i]), Crossing(event, int(path[i]), int(step[i]), *rest))
-                      for i, (event, *rest) in zip(chosen, found, strict=True)]  # fmt: skip
+                      for i, (event, *rest) in zip(chosen, found, strict=True)
+                      if event is not None]  # fmt: skip
     return crossings
 
 
@@ -372,8 +385,11 @@ def _branch_points(curves, points, good):
         both = ways[i]
         if abs(both[1] @ points.t[i]) > abs(both[0] @ points.t[i]):
             both = both[::-1]
-        flat = bool(two[i]) and np.min(np.abs(both[:, -1])) < 1e-6
-        kind = "pitchfork" if flat else "branch point"
+        flat = np.abs(both[:, -1]) < _FLAT
+        if two[i] and flat.all():  # folds of both: two eigenvalues are 0, as `_unexplained` says
+            yield None, X[i], U[i], None
+            continue
+        kind = "pitchfork" if two[i] and flat.any() else "branch point"
         event = Event(
             kind, float(X[i, -1]), X[i, :-1], bool(sure[i] and two[i]), float(found.error[i])
         )

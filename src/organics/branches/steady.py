@@ -19,7 +19,8 @@ from organics.linear.jacobian import unsorted_spectrum
 from organics.rest.system import System
 
 FOLD, BRANCH, HOPF = range(3)
-_SHORT = 1e-3  # a step over a branch point, in units
+_SHORT = 1e-3  # a step over a branch point or several events, in units
+_NARROW = 0.02  # two events nearer to each other, in units, may be missed
 
 
 class SteadyCurve(Curve):
@@ -66,15 +67,20 @@ class SteadyCurve(Curve):
         values = unsorted_spectrum(rates(self.family.at(X[-1]), X[:-1]))
         return jnp.stack([t[-1], determinant(M), pair_test(values)]), values
 
-    def separates(self, before: Point, after: Point, h: Float[Array, ""]) -> Bool[Array, ""]:
+    def separates(
+        self, before: Point, after: Point, h: Float[Array, ""], slopes: Float[Array, " 3"]
+    ) -> Bool[Array, ""]:
         """Whether the number of unstable eigenvalues changes as the tests say. Only a short step
-        tells a branch point, where one crosses 0, from a jump onto another branch nearby."""
+        tells a branch point, or several events, from a jump onto another branch nearby; or shows
+        that nothing happens where the slopes foretell a zero of a test: there may be two."""
         flips = (jnp.sign(before.tests) != jnp.sign(after.tests)).astype(int)
         unstable = [jnp.sum(jnp.real(point.kept) > 0) for point in (before, after)]
         explained = flips[FOLD] + flips[BRANCH] + 2 * flips[HOPF]
         change = jnp.abs(unstable[1] - unstable[0])
-        sure = (flips[BRANCH] == 0) | (change > 1) | (h < _SHORT)
-        return sure & (change <= explained)
+        sure = ((flips[BRANCH] == 0) & (flips[FOLD] + flips[HOPF] < 2)) | (h < _SHORT)
+        foretold = (before.tests + h * slopes) * before.tests < 0
+        twice = jnp.any((foretold & (flips == 0))[jnp.array([BRANCH, HOPF])])
+        return sure & (~twice | (h < _NARROW)) & (change <= explained)
 
 
 def rates(system: System, x: Float[Array, " m"]) -> Float[Array, "m m"]:

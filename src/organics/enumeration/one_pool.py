@@ -8,6 +8,12 @@ coefficients,
     (s^2 - c) D^2 = s^2 sum_j w_j N_j^2,
 
 at which `D` is not 0. One neuron alone is such a circuit.
+
+Where an eigenvalue of `W_r` is repeated, or nothing drives its mode, `D` and all `N_j` have a root
+`s` in common, and are divided by it. With a singular `I - t W_r` there may be other states, of any
+size along its null vectors `v`. If `W_r` is symmetric and all `w_j` are equal, `v` adds `w |v|^2`
+to the pool, so there are none if the equation's left side, after the division, is below its right
+side at that root.
 """
 
 from typing import Any
@@ -34,7 +40,7 @@ def enclose_one_pool(circuit: Circuit, z: Float[np.ndarray, " n"]) -> Enclosed |
         return None
     v = [[float((a.sqrt() * y).mid()) for y, a in zip(*box, strict=True)] for box in exact]
     W, W_r = (np.asarray(w, np.float64) for w in (circuit.pool, circuit.recurrent))
-    why = f"these are the roots of a polynomial of degree {2 * n + 2}, isolated exactly"
+    why = f"these are the roots of a polynomial of degree {2 * n + 2} or less, isolated exactly"
     alike = np.all(W[0, 0] == W) and np.linalg.norm(2 * W_r - np.eye(n), 2) <= 1
     if alike and fmpq_mat(_among(circuit.recurrent, list(range(n)))).det() != 0:
         why = "with one pool and |2 W_r - I| <= 1 there is one steady state"
@@ -47,7 +53,8 @@ def states_of_one_pool(
 ) -> list[Box] | None:
     """All steady states among the active neurons, if they have one pool, of the main model.
 
-    `None` if they do not have one pool, if `D` is 0 at a root, or if two roots are too close.
+    `None` if they do not have one pool, if two roots are too close, or if there may be states where
+    `D` is 0.
     """
     b, b0, sigma, drive = (
         rational(np.asarray(v)[active]) for v in (circuit.b, circuit.b0, circuit.sigma, z)
@@ -59,9 +66,16 @@ def states_of_one_pool(
     W_r = fmpq_mat(_among(circuit.recurrent, active))
     d = [gain * value for gain, value in zip(b, drive, strict=True)]
     D, N = _determinant_and_numerators(W_r, d)
+    shared = D
+    for p in N:
+        shared = shared.gcd(p)
+    D, N = D // shared, [p // shared for p in N]
     pooled = sum((w * p * p for w, p in zip(rows[0], N, strict=True)), fmpq_poly([0]))
     equation = fmpq_poly([-c[0], 0, 1]) * D * D - fmpq_poly([0, 0, 1]) * pooled
     if equation == 0 or _have_a_positive_root_in_common(equation, D):
+        return None
+    simple = W_r == W_r.transpose() and len(set(map(str, rows[0]))) == 1
+    if not _is_negative_at_roots(equation, shared, simple):
         return None
     bits = _FIRST_BITS
     while bits <= _MOST_BITS:
@@ -106,6 +120,14 @@ def _determinant_and_numerators(A: fmpq_mat, d: list[fmpq]) -> tuple[fmpq_poly, 
     t = fmpq_poly([1, -1])
     N = [fmpq_poly([power[i, 0] for power in powers])(t) for i in range(n)]
     return fmpq_poly(reverse)(t), N
+
+
+def _is_negative_at_roots(equation: fmpq_poly, shared: fmpq_poly, simple: bool) -> bool:
+    """Whether the equation is below 0 at each positive root of `shared`, if it tells anything."""
+    with precision(2 * _FIRST_BITS):
+        roots = positive_roots(shared, _FIRST_BITS)
+        values: Any = arb_poly(equation)
+        return roots == [] or (simple and roots is not None and all(values(s) < 0 for s in roots))
 
 
 def _have_a_positive_root_in_common(p: fmpq_poly, q: fmpq_poly) -> bool:

@@ -159,8 +159,8 @@ def steady_states(
     semidefinite, `why` says which one is the principal state, which a theorem calls unique and
     stable: see `organics.principal_state`. If all neurons have the same pool (equal rows of `W`,
     equal `b0 sigma`), as one neuron alone has, the states of the main model are found exactly and
-    are proved to be all. Otherwise they are searched for; `complete` then says whether their signs
-    add up as they must.
+    are proved to be all, unless modes that are equal or not driven may have others. Otherwise they
+    are searched for; `complete` then says whether their signs add up as they must.
 
     A hierarchy has one if feedback never acts (`Hierarchy.never_acts`) and all recurrence is the
     identity. Otherwise states are searched for from the closed form, along `gamma`, and from random
