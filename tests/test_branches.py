@@ -563,6 +563,21 @@ def test_ctrl_c_between_walks_leaves_the_branches(monkeypatch, where):
     )
 
 
+def test_a_branch_begins_at_a_state_that_is_not_found_from_rest():
+    """Inhibition of itself: the circuit oscillates, and the search from rest ends nowhere."""
+    circuit = Circuit([[1.0]], [[-1.75758]], b=0.7, b0=0.8, sigma=1.3, tau_y=2.0, tau_a=7.0)
+    z = np.array([0.5])
+    assert not organics.steady_state(circuit, z).converged
+    (branch,) = organics.continuation(circuit, z, "z", (0.8, 1.2)).branches
+    assert branch.ends == ("reached the lower bound", "reached the upper bound")
+    (y, a) = (
+        np.interp(1.0, branch.parameter[::s], x[::s])
+        for s, x in zip([-1 if branch.parameter[0] > 1 else 1] * 2, branch.x.T, strict=True)
+    )
+    assert abs(0.35 - 1.75758 * (1 - np.sqrt(a)) * y - y) < 1e-3
+    assert abs((0.8 * 1.3) ** 2 + a * y**2 - a) < 1e-3
+
+
 @pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize(
     "options, words",
@@ -581,6 +596,11 @@ def test_ctrl_c_between_walks_leaves_the_branches(monkeypatch, where):
         ({"bounds": (2.0, 3.0), "start": State(np.ones(1), np.ones(1))}, "must include 1"),
         ({"z": [0.0]}, "is a factor on the drive, which is 0 here"),
         ({"parameter": {"nu": 1.0}}, "`parameter` must be a direction by names of"),
+        ({"parameter": {"W_r": "a"}}, r"`parameter\['W_r'\]` must be numbers, not 'a'"),
+        ({"parameter": {"W_r": 0.0}}, "`parameter` must be a direction that is not 0"),
+        ({"parameter": 3}, "`parameter` must be a name, or arrays by name, not 3"),
+        ({"second": (3, (0, 1))}, "`second` must be a name, or arrays by name, not 3"),
+        ({"z": [[1.0], [2.0]]}, "Several drives are for several calls"),
         ({"most": 0}, "`most` must be at least 1"),
     ],
 )

@@ -648,7 +648,11 @@ def test_simulate_says_what_it_comes_to(capsys):
     code, out, _ = call(capsys, "simulate", rhythm, "--duration", 2000, "--check")
     assert code == 1 and "after 2000 ms: oscillating, 16.9 Hz" in out
     code, out, _ = call(capsys, "simulate", EXAMPLES / "no_stable_state.json")
-    assert code == 0 and "after 13 ms: diverging" in out
+    assert code == 0 and "diverging: beyond all bounds by 13.5 ms" in out
+    few = ("simulate", EXAMPLES / "no_stable_state.json", "--samples", 3)
+    assert "by 50 ms; the sample at 0 ms is" in call(capsys, *few)[1]
+    found = document(capsys, *few)
+    assert (found["diverges_by_ms"], found["frequency_hz"]) == (50, None)
 
 
 @pytest.mark.parametrize("options", [(), ("--step", "399:1")])

@@ -366,7 +366,8 @@ def test_the_example_of_the_message_is_the_npm_archive():
 @pytest.mark.parametrize("call", [data.load, data.path, lambda name: data.add(name, ".")])
 def test_unknown_names_are_refused(call):
     with pytest.raises(
-        ValueError, match="one of 'digits', 'mnist', 'fashion-mnist', 'cifar-10', not 'minst'"
+        ValueError,
+        match="one of 'mnist', 'fashion-mnist', 'cifar-10', or to load 'digits', not 'minst'; did",
     ):
         call("minst")
 

@@ -165,7 +165,7 @@ def test_crests_move_the_way_the_speed_says():
             lambda W: (Circuit(np.ones((3, *W.shape[3:]))), np.ones(3)),
             "`W` must be a `Convolution`",
         ),
-        (lambda W: (Circuit(Convolution(W, 2, 3)), np.ones(6)), 'with `border="zeros"`'),
+        (lambda W: (Circuit(Convolution(W, 2, 3)), np.ones(6)), 'not `border="zeros"`'),
         (lambda W: (Circuit(Convolution(W, 2, 3, "periodic")), np.arange(6.0)), "`z` must be the"),
         (
             lambda W: (
@@ -254,6 +254,9 @@ def test_uniform_waves_are_named():
         ({"parameter": "W_r", "circuit": lambda c: eqx.tree_at(lambda c: c.W_r, c, None)}, "W_r"),
         ({"parameter": "W", "bounds": (-1.0, 1.0)}, "factor on `W` must be >= 0"),
         ({"parameter": "tau_b"}, "tau_a"),
+        ({"parameter": "Wr"}, "must be one of z, W, W_r, .*, not 'Wr'; did you mean"),
+        ({"parameter": "z[0]"}, "`parameter` must be one of z, W"),
+        ({"parameter": 3}, "`parameter` must be one of z, W, .*, not 3"),
         ({"bounds": (1.0, 0.0)}, "`bounds`"),
         ({"points": 1}, "`points` must be"),
         ({"points": "11"}, "`points` must be"),
@@ -371,7 +374,10 @@ def test_the_command(capsys, tmp_path):
         (["ring_of_waves.json", "--points", "9"], "need a `parameter`"),
         (["ring_of_waves.json", "--parameter", "z", "--from", "1"], "needs `from` and `to`"),
         (["ring_of_waves.json", "--parameter", "z", "--from", "1", "--to", "0"], "must be below"),
-        (["ring_of_waves.json", "--parameter", "b[1]", "--from", "1", "--to", "2"], "be the same"),
+        (
+            ["ring_of_waves.json", "--parameter", "b[1]", "--from", "1", "--to", "2"],
+            "must be one of z, W",
+        ),
         (["ring_of_waves.json", "--parameter", "tau_a", "--from", "-1", "--to", "2"], "`from` and"),
         (["ring_of_waves.json", "--parameter", "W", "--from", "-1", "--to", "2"], "`from` must be"),
     ],

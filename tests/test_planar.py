@@ -410,7 +410,7 @@ def test_float32_circuits_and_forms_of_the_drive(drive):
 def test_refusals():
     with pytest.raises(ValueError, match="`circuit` must have one principal neuron"):
         fixed_points_2d(Circuit(np.eye(2)), 1.0)
-    with pytest.raises(ValueError, match="`W_r` must be >= 0.*-0.5"):
+    with pytest.raises(ValueError, match="must have `W_r` >= 0 to be drawn in a plane, not -0.5"):
         fixed_points_2d(Circuit([[1.0]], [[-0.5]]), 1.0)
     for z in (np.nan, [1.0, 2.0], []):
         with pytest.raises(ValueError, match="`z` must be one finite number"):

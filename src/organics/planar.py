@@ -227,7 +227,7 @@ def _planar(circuit: Circuit, z: Values) -> _Planar:
     if circuit.n != 1:
         raise ValueError(
             f"`circuit` must have one principal neuron (n = 1), not {circuit.n}. For larger "
-            "circuits use `steady_state`."
+            "circuits use `steady_states`, or `organics states`."
         )
     circuit.require_valid()
     drive = np.asarray(z, float)
@@ -235,7 +235,10 @@ def _planar(circuit: Circuit, z: Values) -> _Planar:
         raise ValueError(f"`z` must be one finite number for a circuit with n = 1, not {z!r}.")
     w_r = np.asarray(circuit.recurrent).item()
     if w_r < 0:
-        raise ValueError(f"`W_r` must be >= 0 for a circuit with n = 1, not {w_r}.")
+        raise ValueError(
+            f"`circuit` must have `W_r` >= 0 to be drawn in a plane, not {w_r}: use "
+            "`steady_states`, or `organics states`."
+        )
     p = float(circuit.b[0]) * float(drive.reshape(()))
     k = float(circuit.b0[0]) * float(circuit.sigma[0])
     if not (math.isfinite(p) and np.finfo(float).tiny <= k * k < math.inf):

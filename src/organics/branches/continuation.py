@@ -13,7 +13,7 @@ from organics.arguments import require_whole
 from organics.branches.arclength import ONCE, rows, stacked
 from organics.branches.branch import CycleBranch, Diagram, Event
 from organics.branches.cycle_search import cycles_from
-from organics.branches.family import Family, Line, Parameter, as_family
+from organics.branches.family import NAMES, Family, Line, Parameter, as_family, require_parameter
 from organics.branches.search import curves_of, switch, through, without_twins
 from organics.branches.two_parameters import curves_through
 from organics.circuit.areas import Areas
@@ -218,6 +218,8 @@ def as_system(system: Any, z: Any, *parameters: Parameter) -> System:
             "`jax.config.update('jax_enable_x64', True)`."
         )
     if isinstance(system, Areas):
+        for name, one in zip(NAMES, parameters, strict=False):
+            require_parameter(name, one)
         names = [name for p in parameters for name in ([p] if isinstance(p, str) else p)]
         system = driven_by(system, as_drive(system, z)).with_matrices(*map(str, names))
     elif not isinstance(system, System) or z is not None:
@@ -272,9 +274,11 @@ def _starts(system: System, family: Family, line: Line, bounds: tuple, start: An
         at: Any = family.at(value)
         point = steady_state(at.circuit, at.z)
         if not point.converged:
+            point = _any_state(at.circuit, at.z)
+        if point is None:
             raise NoSteadyState(
-                f"no steady state was found at {line.name} = {value:g} to start from: give a "
-                "`start`, or other `bounds`."
+                f"no steady state was found at {line.name} = {value:g} to start from, by "
+                "`steady_states` neither: give a `start`, or other `bounds`."
             )
         return np.append(_as_vector(point, _size(system)), value)[None]
     if not bounds[0] <= line.value <= bounds[1]:
@@ -296,6 +300,17 @@ def _starts(system: System, family: Family, line: Line, bounds: tuple, start: An
                 f"by {float(judged.error):.2g} of their terms. `steady_state` finds one."
             )
     return np.stack([np.append(x, line.value) for x in states])
+
+
+def _any_state(circuit: Areas, z: Any) -> OperatingPoint | None:
+    """A steady state that is not found from rest; a stable one, if there is one."""
+    from organics.enumeration.states import MOST, steady_states  # proofs are slow to import
+
+    if len(z) > MOST:
+        return None
+    found = steady_states(circuit, z).states
+    chosen = next((one for one in found if one.stable), found[0] if found else None)
+    return None if chosen is None else chosen.point
 
 
 def _size(system: System) -> int:

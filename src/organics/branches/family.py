@@ -17,7 +17,7 @@ Parameter = str | Mapping[str, Any]
 """A drive's name (`z`: a factor on it), an entry (`W_r[0,1]`), an array whose entries are all equal
 (`tau_a`), or a direction: arrays by name, of which the parameter's multiple is added."""
 
-_NAMES = "parameter", "second"
+NAMES = "parameter", "second"
 _INDEX = r"(?:\[\s*(\d+)\s*(?:,\s*(\d+)\s*)?\])?"
 
 
@@ -66,7 +66,7 @@ class Line(NamedTuple):
     value: float
 
 
-def as_line(system: System, parameter: Parameter, said: str = _NAMES[0]) -> Line:
+def as_line(system: System, parameter: Parameter, said: str = NAMES[0]) -> Line:
     """The line of systems that a parameter makes of one, whose arrays are NumPy's. Errors name it
     `said`.
 
@@ -101,6 +101,12 @@ def as_line(system: System, parameter: Parameter, said: str = _NAMES[0]) -> Line
     return Line(name, base, _at(where, nothing, np.ones_like(array)), value)
 
 
+def require_parameter(said: str, parameter: Any) -> None:
+    """Refuse what is neither a word nor arrays by name."""
+    if not isinstance(parameter, str | Mapping):
+        raise ValueError(f"`{said}` must be a name, or arrays by name, not {parameter!r}.")
+
+
 def _name_and_index(parameter: Any, names: list[str], said: str) -> tuple[str, tuple[int, ...]]:
     """The array that a parameter names, whose own name may end in a bracket, and the entry."""
     words = parameter.strip() if isinstance(parameter, str) else ""
@@ -121,7 +127,7 @@ def as_family(system: System, parameters: tuple[Parameter, ...]) -> tuple[Family
 
     Raises `ValueError` as `as_line` does, and if two parameters change the same numbers.
     """
-    lines = [as_line(system, one, name) for one, name in zip(parameters, _NAMES, strict=False)]
+    lines = [as_line(system, one, name) for one, name in zip(parameters, NAMES, strict=False)]
     if len(lines) == 2:
         touched = (
             jax.tree.map(lambda a, b: np.any(np.asarray(a) * np.asarray(b)), *(
@@ -148,12 +154,17 @@ def _direction(system: System, nothing: System, parameter: Mapping[str, Any], sa
     slope = nothing
     for name, value in parameter.items():
         array = arrays[name](system)
-        value = np.asarray(value, np.float64)
+        try:
+            value = np.asarray(value, np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(f"`{said}[{name!r}]` must be numbers, not {value!r}.") from None
         if value.shape not in ((), array.shape) or not np.all(np.isfinite(value)):
             raise ValueError(
                 f"`{said}[{name!r}]` must be finite and of shape {array.shape}, not {value.shape}."
             )
         slope = _at(arrays[name], slope, np.array(np.broadcast_to(value, array.shape)))
+    if not any(map(np.any, jax.tree.leaves(slope))):
+        raise ValueError(f"`{said}` must be a direction that is not 0, not {dict(parameter)!r}.")
     return Line("+".join(parameter), system, slope, 0.0)
 
 

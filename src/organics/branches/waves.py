@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from organics.arguments import require_whole
+from organics.arguments import nearest, require_whole
 from organics.branches.continuation import as_system, require_bounds, require_valid_range
 from organics.branches.family import as_line
 from organics.circuit.circuit import Circuit, State
@@ -21,6 +21,7 @@ from organics.errors import NoSteadyState
 from organics.linear_stability.dispersion import Dispersion, Wave, dispersion
 
 _WEIGHTS = "W", "W_r"
+_PARAMETERS = "z", *_WEIGHTS, "b", "b0", "sigma", "tau_y", "tau_a"
 _DIGITS = 1e-10
 _ASIDE = 1e-9  # of the range, from a kink
 
@@ -107,8 +108,18 @@ def wave_onsets(
     return WaveOnsets(name, values, tuple(found), onsets, lost)
 
 
+def require_wave_parameter(parameter: Any) -> None:
+    """Refuse what is not the same everywhere, such as an entry."""
+    if not isinstance(parameter, str) or parameter.strip() not in _PARAMETERS:
+        like = nearest(parameter, _PARAMETERS) if isinstance(parameter, str) else ""
+        raise ValueError(
+            f"`parameter` must be one of {', '.join(_PARAMETERS)}, not {parameter!r}{like or '.'}"
+        )
+
+
 def _family(circuit: Circuit, z: Values, parameter: str, bounds: tuple[float, float]) -> Any:
     """The parameter's name, and the circuit and drive at a value of it."""
+    require_wave_parameter(parameter)
     if parameter in _WEIGHTS:
         weights = circuit.pool if parameter == "W" else circuit.recurrent
         if not isinstance(weights, Convolution):

@@ -408,7 +408,7 @@ def as_drive(circuit: Areas, z: Values, name: str = "z") -> Float[Array, " n"]:
     if z.shape != (circuit.n,):
         raise ValueError(
             f"`{name}` must have shape ({circuit.n},), one input drive per neuron, not {z.shape}. "
-            "For several drives use `jax.vmap`."
+            "Several drives are for several calls, or for `jax.vmap` of a function that traces."
         )
     require_values(name, z, np.isfinite, "be finite")
     return z

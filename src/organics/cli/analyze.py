@@ -8,6 +8,7 @@ import tyro
 
 from organics.cli.answer import Answer
 from organics.cli.circuits import (
+    OTHERWISE,
     about,
     certificate_evidence,
     certificate_in_words,
@@ -166,7 +167,8 @@ def _add_others(table: Any, result: dict[str, Any]) -> None:
     if "others" not in result:  # they are not searched for in a hierarchy
         return
     others = result["others"]
-    table.add_row("other states", others_in_words(others))
+    name = "other states" if result["converged"] else OTHERWISE
+    table.add_row(name, others_in_words(others))
     for state in others["states"][:_SHOWN]:
         words = "stable" if state["stable"] else "not stable"
         table.add_row("", f"y {numbers(state['y'])}, a {numbers(state['a'])}: {words}")

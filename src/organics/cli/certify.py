@@ -9,6 +9,7 @@ import tyro
 
 from organics.cli.answer import Answer
 from organics.cli.circuits import (
+    OTHERWISE,
     about,
     certificate_evidence,
     certificate_in_words,
@@ -18,6 +19,7 @@ from organics.cli.circuits import (
     not_found,
     others_evidence,
     others_in_words,
+    state_as_document,
 )
 from organics.printing import numbers
 
@@ -86,8 +88,9 @@ def _float(circuit, z) -> _Found:
         rows += [("steady state", not_found(point.residual))]
         if not areas:
             others = document["others"] = others_evidence(point)
-            rows += [("other states", others_in_words(others))]
+            rows += [(OTHERWISE, others_in_words(others))]
         return _Found(document | {"certificate": None}, rows, False)
+    document |= state_as_document(point.state)
     evidence = document["certificate"] = certificate_evidence(point)
     rows += point.lines().rows[:-2]
     rows += [("certificate", certificate_in_words(evidence))]

@@ -1,6 +1,7 @@
 """Common parts of the commands on circuit files."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -223,7 +224,8 @@ def certificate_in_words(evidence: dict[str, Any]) -> str:
 
 
 def others_evidence(point: "OperatingPoint") -> dict[str, Any]:
-    """The result of `other_states` at a steady state."""
+    """The result of `other_states` at a steady state; where the search for one ended, if it failed,
+    and `unique` is then `None`."""
     from organics.enumeration.others import other_states
     from organics.linear_stability.spectrum import stability
 
@@ -238,7 +240,21 @@ def others_evidence(point: "OperatingPoint") -> dict[str, Any]:
         for other in found.points
         for linear in [stability(other)]
     ]
-    return {"unique": found.unique, "why": found.why, "states": states}
+    unique = found.unique if bool(point.converged) else None
+    return {"unique": unique, "why": found.why, "states": states}
+
+
+@contextmanager
+def naming_file(file: Path | None) -> Iterator[None]:
+    """Errors about the circuit of a file, with its name."""
+    try:
+        yield
+    except ValueError as error:
+        raise error if file is None else ValueError(f"{file}: {error}") from None
+
+
+OTHERWISE = "states found otherwise"
+"""What others are called where the search from rest finds none."""
 
 
 def not_found(residual: Any) -> str:

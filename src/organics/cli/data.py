@@ -32,7 +32,8 @@ class List:
             place = row.where if row.folder is None else f"{row.where}: {row.folder}"
             table.add_row(row.name, size, training, str(row.n_validation), str(row.n_test), place)
         problems = [problem for row in listings for problem in row.problems]
-        return Answer({"datasets": [row._asdict() for row in listings]}, [table, *problems])
+        rows = [row._asdict() | {"n_train": row.n_train - row.n_validation} for row in listings]
+        return Answer({"datasets": rows}, [table, *problems])
 
 
 @dataclass(frozen=True)

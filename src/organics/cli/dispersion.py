@@ -7,7 +7,15 @@ from typing import Annotated, Any
 import tyro
 
 from organics.cli.answer import Answer
-from organics.cli.circuits import FIGURES, about, check_outputs, describe, load, one_drive
+from organics.cli.circuits import (
+    FIGURES,
+    about,
+    check_outputs,
+    describe,
+    load,
+    naming_file,
+    one_drive,
+)
 from organics.printing import numbers
 
 _ROWS = 20  # of the table
@@ -65,7 +73,8 @@ class Dispersion:
         from organics.errors import NoSteadyState
         from organics.linear_stability.dispersion import dispersion
 
-        found = dispersion(circuit, z)
+        with naming_file(self.file):
+            found = dispersion(circuit, z)
         if not found.point.converged:
             residual = float(found.point.residual)
             raise NoSteadyState(
@@ -151,7 +160,9 @@ class Dispersion:
         """Refuse, in the words of the command line, bounds that do not fit."""
         from organics.branches.continuation import as_system, require_valid_range
         from organics.branches.family import as_line
+        from organics.branches.waves import require_wave_parameter
 
+        require_wave_parameter(self.parameter)
         assert self.parameter is not None
         if self.parameter not in ("W", "W_r"):
             line = as_line(as_system(circuit, z, self.parameter), self.parameter)

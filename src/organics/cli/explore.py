@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from organics.cli.answer import Answer
-from organics.cli.circuits import about, check_outputs, describe, load, one_drive
+from organics.cli.circuits import about, check_outputs, describe, load, naming_file, one_drive
 
 _WHY = "the page draws one circuit"
 
@@ -39,7 +39,8 @@ class Explore:
         from organics.explorer.page import as_page
         from organics.files.atomic import write_atomically
 
-        page = as_page(circuit, z, **texts).encode()
+        with naming_file(self.file):
+            page = as_page(circuit, z, **texts).encode()
         write_atomically(self.out, page)
         document = about(self.file, circuit) | {"z": z, "out": self.out, "bytes": len(page)}
         name = "Figure 1b" if self.file is None else self.file

@@ -133,6 +133,7 @@ def _document(rest: Any) -> dict[str, Any]:
                 "unstable_directions": one.point.unstable_directions,
                 "attracted": one.point.attracted,
                 "circuit_abscissa": one.circuit_abscissa,
+                "proved": None if one.attraction is None else one.attraction.attracts,
                 "proof": None if one.attraction is None else one.attraction.statement,
             }
             for one in rest.found

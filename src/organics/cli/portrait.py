@@ -7,12 +7,12 @@ from typing import Annotated
 import tyro
 
 from organics.cli.answer import Answer
-from organics.cli.circuits import check_figure_path, load, one_drive
+from organics.cli.circuits import check_figure_path, load, naming_file, one_drive
 
 
 @dataclass(frozen=True)
 class Portrait:
-    """All fixed points of a circuit with n = 1, stable or not, and its phase portrait.
+    """All fixed points of a circuit with n = 1 and W_r >= 0, stable or not, and its phase portrait.
 
     Example: organics portrait examples/figure1b.json --out portrait.png
     """
@@ -35,7 +35,8 @@ class Portrait:
         z = one_drive(drives, self.drive)
         from organics.planar import fixed_points_2d
 
-        points = fixed_points_2d(circuit, z)
+        with naming_file(self.file):
+            points = fixed_points_2d(circuit, z)
         if self.out is not None:
             from organics.planar import portrait
             from organics.plots import phase_portrait, save_figure

@@ -211,6 +211,7 @@ class Simulate:
         good = np.all([np.all(np.isfinite(x), axis=1) for x in values.values()], axis=0)
         if not good.any():
             raise ArithmeticError("the first step overflows; try a smaller `initial` or drive.")
+        beyond = t[np.argmin(good)] if not good.all() else None
         t, values = t[good], {name: x[good] for name, x in values.items()}
         for path in self.out:
             _write(path, t, values)
@@ -228,12 +229,16 @@ class Simulate:
             "residual": residual,
             "at_rest": at_rest,
             "comes_to": None if comes_to is None else comes_to.kind,
-            "frequency_hz": None if comes_to is None else comes_to.frequency_hz,
+            "frequency_hz": comes_to.frequency_hz if comes_to and beyond is None else None,
+            "diverges_by_ms": beyond,
         }
         state = comes_to or ("at rest" if at_rest else "moving")
+        line = f"after {t[-1]:g} ms: {state} (residual {residual:.2e})"
+        if beyond is not None:
+            line = f"{state}: beyond all bounds by {beyond:g} ms; the sample at {t[-1]:g} ms is"
         text = [
             f"{self.file}: {describe(circuit)}",
-            f"after {t[-1]:g} ms: {state} (residual {residual:.2e})",
+            line,
             *(f"{name} = {numbers(x[-1])}" for name, x in values.items()),
         ]
         return Answer(document, text, at_rest or not self.check, self.out)

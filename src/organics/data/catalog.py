@@ -9,12 +9,11 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from organics.arguments import require_among
+from organics.arguments import nearest
 from organics.data.archive import Wanted
 from organics.data.idx import decode, encode, header_size, unpack
 from organics.data.records import IMAGE, RECORD, Records, images_and_labels
 from organics.errors import DataUnavailable
-from organics.names import DatasetName
 
 DIGITS = "digits"
 ENVIRONMENT_VARIABLE = "ORGANICS_DATA"
@@ -326,5 +325,10 @@ def file_dataset(name: str) -> KnownDataset:
     """The data set of files called `name`; `ValueError` if there is none."""
     if name == DIGITS:
         raise ValueError(f"`name`: {DIGITS!r} is embedded in scikit-learn and has no files.")
-    require_among("name", name, DatasetName)
+    if name not in FILE_DATASETS:
+        known = ", ".join(map(repr, FILE_DATASETS))
+        raise ValueError(
+            f"`name` must be one of {known}, or to load {DIGITS!r}, not {name!r}"
+            f"{nearest(name, FILE_DATASETS) or '.'}"
+        )
     return FILE_DATASETS[name]

@@ -235,8 +235,10 @@ def _image(circuit: Circuit) -> Convolution:
         if not isinstance(weights, Convolution) or weights.border != "periodic":
             raise ValueError(
                 f'`{name}` must be a `Convolution` with `border="periodic"`, so that the circuit '
-                f"is the same everywhere, not {type(weights).__name__}"
-                + (' with `border="zeros"`.' if isinstance(weights, Convolution) else ".")
+                "is the same everywhere, not "
+                + {"Convolution": '`border="zeros"`.', "Dense": "a matrix."}.get(
+                    type(weights).__name__, f"{type(weights).__name__}."
+                )
             )
     assert isinstance(circuit.W, Convolution)
     return circuit.W
@@ -261,7 +263,7 @@ def _of_site(name: str, values: Values, sites: int) -> np.ndarray:
     if np.any(differs > 1e-6 * np.abs(each[:, 0])):
         raise ValueError(
             f"`{name}` must be the same at all positions of a channel, as waves interact "
-            "otherwise: use `stability`."
+            "otherwise: use `stability`, or `organics analyze`."
         )
     return np.asarray(values).reshape(-1, sites)[:, 0]
 
