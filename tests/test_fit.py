@@ -406,6 +406,37 @@ def test_a_run_knows_the_constants_of_its_model(tmp_path):
         fit(layer(sigma=0.5), arrays["x"], arrays["y"], resume=True, **settings)
 
 
+class Always(eqx.Module):
+    """Says the first class at every step."""
+
+    scores: jax.Array
+
+    def __call__(self, x, steps):
+        del steps
+        return jnp.broadcast_to(self.scores, (len(x), 2))
+
+
+def test_guessing_is_measured_as_the_accuracy_is():
+    """A model that always says the commonest class is as right as guessing, although that has most
+    of the steps, and half of the sequences."""
+    long = np.arange(100) % 2 == 0
+    lengths, words = np.where(long, 20, 1), np.where(long, "a long one", "short")
+    x, y = np.zeros((100, 20, 1)), np.repeat(words[:, None], 20, axis=1)
+    settings = {"epochs": 1, "learning_rate": 1e-9, "progress": False}
+    fitted = fit(Always(jnp.array([1.0, 0.0])), x, y, lengths=lengths, **settings)
+    assert fitted.report.test_accuracy == pytest.approx(fitted.report.test_guessing)
+    assert fitted.report.test_guessing < 0.7
+
+
+def test_a_module_that_cannot_take_an_input_is_refused():
+    x, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
+    with pytest.raises(ValueError, match=r"`model` must take an input of shape \(3,\).*TypeError"):
+        fit(Linear(jnp.zeros((2, 4), jnp.float32)), x, y, progress=False)
+    with_key = eqx.nn.Sequential([eqx.nn.Linear(3, 2, key=jr.key(0)), eqx.nn.Dropout(0.5)])
+    with pytest.raises(ValueError, match=r"without a key or a state; it raised RuntimeError"):
+        fit(with_key, x, y, progress=False)
+
+
 def test_scores_that_are_not_finite_are_no_class():
     x, y = np.random.default_rng(0).normal(size=(24, 2)), np.arange(24) % 2
     settings = {"epochs": 1, "batch_size": 6, "target": "classes", "progress": False}

@@ -348,6 +348,25 @@ def test_inputs_are_standardised_by_the_training_examples_before_their_ends():
     assert plain.mean == (0, 0, 0) and plain.scale == (1, 1, 1)
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e-170, 1.0, 1e300])
+def test_numbers_of_all_sizes_are_standardised(size):
+    x = np.random.default_rng(0).uniform(-1, 1, (N, 2))
+    found = of(x * size, WORDS)
+    np.testing.assert_allclose(found.training.x.std(0), 1, rtol=1e-5)
+    np.testing.assert_allclose(found.training.x, of(x, WORDS).training.x, rtol=1e-5, atol=1e-6)
+
+
+def test_classes_of_few_bits_are_those_of_many():
+    few = of(sequences(0.0), (np.arange(N) % 3).astype(np.float16))
+    assert few.preparation.classes == of(sequences(0.0), np.arange(N) % 3).preparation.classes
+
+
+def test_words_for_what_is_missing_may_follow_the_ends_of_sequences():
+    y = np.where(np.arange(T) < LENGTHS[:, None], np.array(WORDS)[:, None], "")
+    content = checked(Content("toy", Part(sequences(), y, LENGTHS)))
+    assert meaning(content, "classes", "every").names == tuple(sorted(set(WORDS)))
+
+
 def test_what_comes_after_the_ends_changes_nothing():
     y = np.random.default_rng(1).normal(size=(N, T, 1))
     found = []
@@ -474,6 +493,9 @@ def test_arrays_that_cannot_be_learned_from(tmp_path, case):
         (X, [{}] * 12, ["`y`, row 0", "cannot be a class"]),
         (X, [*["a", "b"] * 5, _Missing(), "a"], ["`y`, row 10", "cannot be a class"]),
         (X, [0, None] * 6, ["`y`, row 1", "None"]),
+        (X, np.array([*["a", "b"] * 5, np.nan, "a"]), ["`y`, row 10", "'nan' cannot be a class"]),
+        (X, [*["a", "b"] * 5, "", "a"], ["`y`, row 10", "'' cannot be a class"]),
+        (X, np.array([*["a", "b"] * 5, "N/A", 3], object), ["`y`, row 10", "'N/A' cannot"]),
         (np.ma.masked_equal(X, X[4, 1]), Y, ["`x`, row 4", "x[4, 1]"]),
         (X, np.ma.array(Y + 0.5, mask=np.arange(12) == 5), ["`y`, row 5", "not finite"]),
         (X, np.ma.array(Y, mask=np.arange(12) == 5), ["`y`, row 5", "None cannot be a class"]),
@@ -588,6 +610,7 @@ def test_series_that_cannot_be_learned_from(tmp_path, case):
         ("@classLabel false\n@data\n1,2\n", ["nothing to be learned"]),
         ("@classLabel true a b\n@data\n", ["no cases"]),
         ("@classLabel true\n@data\n1,2:a\n1,2:?\n", ["line 4", "the class is missing"]),
+        ("@classLabel true a NA\n@data\n1,2:a\n1,2:NA\n", ["line 4", "the class is missing"]),
         ("@targetLabel true\n@data\n1,2:x\n", ["line 3", "number to be learned", "'x'"]),
         (
             "@equalLength True\n@classLabel true a b\n@data\n1,2:a\n1:b\n",

@@ -127,7 +127,8 @@ def figures(model: Any, sets: Sets, examples: Source) -> dict[str, Any]:
     For classes: "classes", the accuracy for each of them by its name, and "guessing", that of
     always saying the commonest training class. For numbers: "error", the root mean squared error in
     the units of `y`, and "guessing", that of always saying the training mean. At every step they
-    are over all steps. Empty for images.
+    are over all steps, but what is guessed of classes is first averaged over those of each
+    sequence, as the accuracy is. Empty for images.
     """
     preparation = sets.preparation
     if preparation is None:
@@ -145,14 +146,23 @@ def figures(model: Any, sets: Sets, examples: Source) -> dict[str, Any]:
         }
     right = np.argmax(outputs, axis=-1)[counts] == wanted
     right &= np.all(np.isfinite(outputs[counts]), axis=-1)
-    trained = np.asarray(sets.training.labels)[_counts(sets.training, model.target.at)]
+    steps = _counts(sets.training, model.target.at)
+    trained = np.asarray(sets.training.labels)[steps]
     by_class = {
         name: float(np.mean(right[wanted == i]))
         for i, name in enumerate(preparation.classes)
         if np.any(wanted == i)
     }
-    guess = np.argmax(np.bincount(trained.reshape(-1)))
-    return {"guessing": float(np.mean(wanted == guess)), "classes": by_class}
+    guess = np.argmax(np.bincount(trained.reshape(-1), _shares(steps)))
+    guessing = float(np.average((wanted == guess).reshape(-1), weights=_shares(counts)))
+    return {"guessing": guessing, "classes": by_class}
+
+
+def _shares(counts: Any) -> Float[np.ndarray, " steps"] | None:
+    """How much each step that counts does, if all sequences do alike; `None` if all steps do."""
+    if counts is ...:
+        return None
+    return (counts / counts.sum(axis=1, keepdims=True))[counts]
 
 
 def predictions(model: Predictor, examples: Examples) -> Float[np.ndarray, "count ..."]:

@@ -179,8 +179,8 @@ def fit(
     Arguments
         model: a model of `organics.models`, or any Equinox module with the methods of
             `organics.models.Predictor`; a recurrent layer, which gets a linear readout; or a module
-            that is called with one input, as `organics.models.Plain` is. Its parameters should be
-            float32.
+            that is called with one input, without a key or a state, as `organics.models.Plain` is.
+            Its parameters should be float32.
         x: inputs, (count, m) or, for sequences, (count, time, m); they are standardised.
         y: classes, of any hashable type, or real numbers, (count,) or (count, k), for each example,
             or with an axis of time after the first for each step.
@@ -229,7 +229,9 @@ def fit(
         **facts_of(meant),
     }
     config = with_settings(GivenConfig, chosen_for(meant), settings, known)
-    task = Given(config, _as_model(model, wanted, config.seed), content)
+    predictor = _as_model(model, wanted, config.seed)
+    _require_taking(predictor, content.train)
+    task = Given(config, predictor, content)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "run" if out is None else Path(out)
         run(task, folder, resume, progress, devices, on_epoch)
@@ -264,6 +266,24 @@ def _require_called_so(model: eqx.Module, content: Content, given: bool) -> None
         f"`x_test` must have as many steps as `x`, {content.train.lengths[0]}, not "
         f"{content.test.lengths[0]}: `model` is called with one input, without `lengths`."
     )
+
+
+def _require_taking(model: Predictor, part: Part) -> None:
+    """Refuse a module that cannot be called with an input, and where they are given with its
+    length."""
+    if not isinstance(model, Plain):
+        return
+    shape = np.shape(part.x)[1:]
+    given = [jax.ShapeDtypeStruct((1, *shape), np.float32)]
+    if part.lengths is not None:
+        given.append(jax.ShapeDtypeStruct((1,), np.int32))
+    try:
+        eqx.filter_eval_shape(lambda model, given: model.predict(*given), model, given)
+    except Exception as error:  # whatever the module raises
+        raise ValueError(
+            f"`model` must take an input of shape {shape} alone, without a key or a state; it "
+            f"raised {type(error).__name__}: {str(error).strip().splitlines()[0]:.200}"
+        ) from error
 
 
 def _require_trainable(model: eqx.Module) -> None:

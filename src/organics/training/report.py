@@ -59,7 +59,7 @@ class Report(Outcome):
     """The outcome of a run that classifies; see `Outcome`.
 
     For a user's data, `test_guessing` is the test accuracy of always saying the commonest training
-    class, and `classes` has the test accuracy for each class by its name; at every step, these two
+    class, and `classes` has the test accuracy for each class by its name; at every step, the latter
     are over all steps, and the others first over those of each sequence. For images, `classes` is
     empty and `test_guessing` None.
     """

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from organics.data.own.text import is_surely_missing
 from organics.machine.memory import require_memory
 from organics.names import TargetKind
 
@@ -123,21 +124,27 @@ def _without_bad(
     refuse: "_Refusal", name: str, y: np.ndarray, x: np.ndarray, lengths: np.ndarray | None
 ) -> np.ndarray:
     """`y`, whose entries are numbers or can be classes; after the ends of sequences, anything."""
-    if y.dtype.kind not in "fO":
+    if y.dtype.kind not in "fOU":
         return y
     of_objects = y.dtype.kind == "O"
-    good = np.vectorize(_can_be_a_class, otypes=[bool])(y) if of_objects else np.isfinite(y)
+    if y.dtype.kind == "f":
+        good = np.isfinite(y)
+    else:  # few of many entries are different
+        values, place = np.unique(y, return_inverse=True) if not of_objects else (y, None)
+        good = np.vectorize(_can_be_a_class, otypes=[bool])(values)
+        good = good if place is None else good[place].reshape(y.shape)
     counted = np.ones(y.shape, bool)
     if lengths is not None and is_of_steps(y, x) and not refuse.content.once:
         after = _after(lengths, x.shape[1])
         counted &= ~after.reshape(after.shape + (1,) * (y.ndim - 2))
     if not np.all(good | ~counted):
         where = tuple(int(k) for k in np.argwhere(~good & counted)[0])
-        what = f"{y[where]!r:.60} cannot be a class."
-        if not of_objects:
+        entry = str(y[where]) if isinstance(y[where], str) else y[where]
+        what = f"{entry!r:.60} cannot be a class."
+        if y.dtype.kind == "f":
             what = f"`{name}{list(where)}` is {y[where]}, not finite."
         raise refuse.at(name, where[0], what)
-    if not of_objects:
+    if not of_objects:  # what comes after the ends is not looked at
         return y
     other = np.empty((), object)
     other[()] = y[counted][0]
@@ -207,7 +214,10 @@ def _wanted(refuse: _Refusal, name: str, given: Any) -> np.ndarray:
 
 
 def _can_be_a_class(label: Any) -> bool:
-    """Not so NaN, and the missing values of Pandas, which are neither equal nor not."""
+    """Not so NaN, the missing values of Pandas, which are neither equal nor not, and words for what
+    is missing."""
+    if isinstance(label, str):
+        return not is_surely_missing(label)
     try:
         hash(label)
         return label is not None and bool(label == label)

@@ -159,7 +159,7 @@ def _valid(part: Part, y: np.ndarray) -> Any:
 
 def _labels(refuse: Any, y: np.ndarray) -> Any:
     """The classes in order."""
-    if y.dtype.kind == "f" and np.array_equal(y, np.round(y)) and np.all(np.abs(y) < 2.0**63):
+    if y.dtype.kind == "f" and np.array_equal(y, np.round(y)) and float(np.abs(y).max()) < 2**63:
         y = y.astype(np.int64)
     if y.dtype.kind == "O":
         found = list(dict.fromkeys(y.flat))

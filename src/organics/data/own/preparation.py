@@ -128,8 +128,10 @@ def _moments(
     count = sum(map(len, pieces()))
     with np.errstate(over="ignore", invalid="ignore"):
         mean = np.asarray(sum(np.sum(piece, axis=0) for piece in pieces())) / count
-        square = sum(np.sum((piece - mean) ** 2, axis=0) for piece in pieces())
-        deviation = np.sqrt(np.asarray(square) / count)
+        largest = np.max([np.max(np.abs(piece - mean), axis=0) for piece in pieces()], axis=0)
+        scale = np.where(largest > 0, largest, 1)  # so that squares are in range
+        square = sum(np.sum(((piece - mean) / scale) ** 2, axis=0) for piece in pieces())
+        deviation = scale * np.sqrt(np.asarray(square) / count)
     if not np.all(np.isfinite(deviation)):
         raise ValueError(
             f"{source}: `{name}` has numbers too large to be standardised, or NaN where they count."

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from organics.data.own.content import Content, Part
-from organics.data.own.text import finite, word
+from organics.data.own.text import finite, is_surely_missing, word
 from organics.files.atomic import naming
 from organics.machine.memory import require_memory
 from organics.names import TargetKind
@@ -109,7 +109,7 @@ def _case(path: Path, number: int, line: str, target: TargetKind, classes: list[
     wanted = word(wanted, f"{where}: the class")
     if not dimensions:
         raise ValueError(f"{where} must be values, a colon and a label.")
-    if wanted in ("", "?"):
+    if is_surely_missing(wanted):
         raise ValueError(f"{where}: the class is missing.")
     if target == "classes" and classes and wanted not in classes:
         raise ValueError(f"{where}: the class {wanted[:50]!r} is not announced in @classLabel.")
