@@ -17,7 +17,7 @@ from organics import cli
 from organics.branches import arclength, cycle_search
 from organics.branches.continuation import as_system
 from organics.branches.search import _PER_MS
-from organics.circuit.circuit import Circuit, State
+from organics.circuit.circuit import Circuit, State, random_drive
 from organics.nn import SSN
 from organics.plots import bifurcation_diagram, event_plane, rhythm_frequencies
 from organics.proofs.bifurcations import prove_event, prove_events
@@ -268,6 +268,16 @@ def test_of_two_neurons_that_are_nearly_equal_each_has_its_own_events(ratio):
         where = [event.parameter for event in found.events if event.kind == kind]
         for value in where:
             assert np.min(np.abs(expected - value)) < 1e-9
+
+
+def test_a_hopf_point_beside_real_eigenvalues_that_cancel_is_found():
+    """In a step in which two of these cancel each other as well."""
+    k_circuit, k_drive = jr.split(jr.split(jr.key(0), 1000)[94])
+    circuit, z = Circuit.random(k_circuit, 10, 2.0), random_drive(k_drive, 10)
+    found = organics.continuation(circuit, z, "z", (0.0, 2.0), start="rest", switching=False)
+    assert [event.kind for event in found.events] == ["fold"] * 3 + ["hopf", "fold", "hopf"]
+    assert all(event.confirmed for event in found.events)
+    assert found.events[3].parameter == pytest.approx(0.07941798, rel=1e-6)
 
 
 def test_folds_of_two_equal_neurons_at_once_are_no_pitchfork():

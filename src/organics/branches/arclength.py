@@ -259,7 +259,7 @@ def begin(curves: Curve, X: Any, directions: Any, along_parameter: bool) -> tupl
     at = rows(walks, there)
     at = at._replace(point=at.point._replace(t=rows_[there]))
     onto = in_batches(_pass_kink, rows(curves, there), at, np.ones(len(there), bool))
-    return jax.tree.map(partial(_with_rows, there), walks, onto), good
+    return jax.tree.map(partial(with_rows, there), walks, onto), good
 
 
 @partial(jax.jit, static_argnames="along_parameter", compiler_options=ONCE)
@@ -561,7 +561,7 @@ def follow(
         passed = in_batches(_pass_kink, *passing, np.zeros(len(there), bool))
         for row, lane in enumerate(there):
             found[lanes[lane]].append(rows(passed.point, [row]))
-        return jax.tree.map(partial(_with_rows, there), state, passed)
+        return jax.tree.map(partial(with_rows, there), state, passed)
 
     threads = min(len(available()), max(1, -(-len(pending) // width)))
     with single_threaded_lapack(), ThreadPoolExecutor(threads) as pool:
@@ -582,7 +582,8 @@ def _at_once(walks: Walk, bounds: tuple[float, float]) -> Int[np.ndarray, " walk
     return np.select(out, [LOWER, UPPER], GOING)
 
 
-def _with_rows(index: np.ndarray, whole: np.ndarray, part: np.ndarray) -> np.ndarray:
+def with_rows(index: np.ndarray, whole: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """A copy of stacked values, some of them replaced."""
     copy = np.array(whole)
     copy[index] = part
     return copy
@@ -613,9 +614,14 @@ def kinked(path: Path) -> Bool[np.ndarray, " steps"]:
 
 
 @Mapped
-def locate(curve: Curve, before: Point, after: Point, test: Int[Array, ""]):
-    """The point between two of them where a test is 0, and whether it was found, by the Illinois
-    method with points corrected onto the curve."""
+def point_between(
+    curve: Curve, before: Point, after: Point, part: Float[Array, ""]
+) -> tuple[Point, Bool[Array, ""]]:
+    """The point at a part of the step between two others, and whether it was found."""
+    return _between(curve, before, after)(part)
+
+
+def _between(curve: Curve, before: Point, after: Point) -> Callable:
     curve = curve.piece(before.positive)
     U = curve.lengths(before.X)
     whole = jnp.dot(before.t, (after.X - before.X) / U)
@@ -629,6 +635,14 @@ def locate(curve: Curve, before: Point, after: Point, test: Int[Array, ""]):
         row = row * U / curve.lengths(found.X)
         return as_point(curve, found.X, row, before.positive), ~found.failed
 
+    return at
+
+
+@Mapped
+def locate(curve: Curve, before: Point, after: Point, test: Int[Array, ""]):
+    """The point between two of them where a test is 0, and whether it was found, by the Illinois
+    method with points corrected onto the curve."""
+    at = _between(curve, before, after)
     largest = jnp.maximum(jnp.abs(before.tests[test]), jnp.abs(after.tests[test]))
 
     def apart(loop):

@@ -3,6 +3,7 @@ meet them."""
 
 import itertools
 from collections import Counter
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,8 +24,10 @@ from organics.branches.arclength import (
     locate,
     pairs,
     passes,
+    point_between,
     rows,
     stacked,
+    with_rows,
 )
 from organics.branches.branch import Branch, Event
 from organics.branches.defining import (
@@ -45,6 +48,7 @@ _FAR = 0.5  # a point where an event is confirmed may not be so far from where i
 _ALONG = 0.95  # cosine of two directions that count as one
 _MOST_IN_CORNER = 8  # numbers, for all ways out of it to be looked for
 _ROUNDING = 1e-12  # of an eigenvalue, relative to the largest, beyond which its sign is sure
+_HALVINGS = 30  # of a step
 _FLAT = 1e-6  # of a direction along the parameter
 _COMPLEX = 1e-10  # imaginary part of a pair that is not two real ones, relative to the largest
 _MULTIPLE = "multiple bifurcation"
@@ -296,6 +300,7 @@ def _smooth_crossings(curves: SteadyCurve, paths: list[Path]) -> list[tuple[floa
     for kind, find in ((FOLD, _folds), (BRANCH, _branch_points), (HOPF, _hopfs)):
         chosen = np.flatnonzero(test == kind)
         if kind == HOPF:
+            points, good = _at_pairs(curves, path, chosen, (before, after), (points, good))
             chosen = np.array([i for i in chosen if _is_pair(points.kept[i])], int)
         if not len(chosen):
             continue
@@ -305,6 +310,27 @@ def _smooth_crossings(curves: SteadyCurve, paths: list[Path]) -> list[tuple[floa
                       for i, (event, *rest) in zip(chosen, found, strict=True)
                       if event is not None]  # fmt: skip
     return crossings
+
+
+def _at_pairs(
+    curves: SteadyCurve, path: np.ndarray, chosen: np.ndarray, ends: tuple, found: tuple
+) -> tuple[Any, np.ndarray]:
+    """The points found, those where two real eigenvalues cancel each other replaced, by bisection,
+    by those of their steps where two cross the imaginary axis, if some do."""
+    counts = [np.sum(np.real(end.kept) > 0, axis=1) for end in ends]
+    crossed = np.abs(counts[1] - counts[0]) >= 2
+    wrong = np.array([i for i in chosen if crossed[i] and not _is_pair(found[0].kept[i])], int)
+    if not len(wrong):
+        return found
+    those, before, after = rows(curves, path[wrong]), rows(ends[0], wrong), rows(ends[1], wrong)
+    low, high = np.zeros(len(wrong)), np.ones(len(wrong))
+    points, good = rows(found, wrong)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        points, good = in_batches(point_between, those, before, after, middle)
+        same = np.sum(np.real(points.kept) > 0, axis=1) == counts[0][wrong]
+        low, high = np.where(same, middle, low), np.where(same, high, middle)
+    return jax.tree.map(partial(with_rows, wrong), found, (points, good))
 
 
 def _cancelling(values: np.ndarray) -> tuple[int, int]:
