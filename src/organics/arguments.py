@@ -81,6 +81,13 @@ def require_share(**values: Any) -> None:
             raise ValueError(f"`{name}` must be in (0, 1], not {value}.")
 
 
+def fixed_gain(gain: Any) -> float:
+    """`gain`, of a layer whose other gains follow the input, as a number in (0, 1]."""
+    if not is_number(gain) or not 0 < gain <= 1:
+        raise ValueError(f"`gain` must be 'input' or a number in (0, 1], not {gain!r}.")
+    return float(gain)
+
+
 def require_not_negative(**values: Any) -> None:
     """Refuse, by name, anything but finite numbers >= 0."""
     for name, value in values.items():

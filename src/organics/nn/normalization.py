@@ -11,8 +11,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from organics.arguments import (
+    fixed_gain,
     float_type,
-    is_number,
     require_among,
     require_flag,
     require_positive,
@@ -189,10 +189,3 @@ def uniform_fan_in(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, dtype
     # some sizes, which would change all trained networks
     limit = 1 / fan_in**0.5
     return jr.uniform(key, shape, dtype, minval=-limit, maxval=limit)
-
-
-def fixed_gain(gain: float | str) -> float:
-    """`gain` as a number in (0, 1]."""
-    if not is_number(gain) or not 0 < gain <= 1:
-        raise ValueError(f"`gain` must be 'input' or a number in (0, 1], not {gain!r}.")
-    return float(gain)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import organics.torch.authors as authors
 from organics.arguments import (
-    is_number,
+    fixed_gain,
     require_among,
     require_flag,
     require_positive,
@@ -70,13 +70,11 @@ class Normalization(Exchanged, nn.Module):
         require_among("recurrent", recurrent, StaticRecurrence)
         require_among("pool", pool, PoolWeights)
         learned = isinstance(gain, str) and gain == "input"
-        if not learned and (not is_number(gain) or not 0 < gain <= 1):
-            raise ValueError(f"`gain` must be 'input' or a number in (0, 1], not {gain!r}.")
         self.input_size, self.size = input_size, size
         self.rectified, self.sigma, self.tau = bool(rectified), float(sigma), float(tau)
         self.recurrent: StaticRecurrence = recurrent
         self.pool: PoolWeights = pool
-        self.gain = "input" if learned else float(gain)
+        self.gain = "input" if learned else fixed_gain(gain)
         factory = {"device": device, "dtype": dtype}
         square = (size, size)
         self.W_zx = nn.Parameter(torch.empty(size, input_size, **factory))
