@@ -769,6 +769,24 @@ def test_spectra_of_channels_that_depend_on_each_other_are_refused(channels, sai
         fit(recording)
 
 
+def test_courses_that_repeat_another_are_refused():
+    """The lfp of one neuron is its y."""
+    z, times = np.array([[0.2], [0.5]]), np.arange(1.0, 9)
+    y = np.outer(z, 1 - np.exp(-times / 3)) + np.random.default_rng(0).normal(size=(2, 8)) / 100
+    blank = np.full((2, 2), np.nan)
+
+    def recording(lfp):
+        mean = np.stack([y, lfp], axis=-1)
+        course = TimeCourses(np.arange(2), (0, 1), times, mean, np.full(mean.shape, 0.01))
+        both = Channel("y", 0), Channel("lfp", -1)
+        return Recording(("1",), ("a", "b"), z, both, blank, blank, courses=(course,))
+
+    resolved(recording(y + 1e-3 * np.random.default_rng(1).normal(size=y.shape)), ("identity",))
+    for same in (y, -2 * y):
+        with pytest.raises(ValueError, match="`courses` of y of 1, lfp must not be multiples"):
+            resolved(recording(same), ("identity",))
+
+
 def test_measured_spectra_that_are_singular_are_refused():
     cross = spectra_of_noise(2, 2)
     recording = of_two(BOTH, np.full((2, 2), 0.5), cross, trials=1)

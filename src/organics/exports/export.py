@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from organics.arguments import require_among
 from organics.data.own.preparation import Preparation
 from organics.errors import ExportFailed
-from organics.files.atomic import write_atomically
+from organics.files.atomic import require_folder_of, write_atomically
 from organics.models import Predictor
 from organics.names import ExportFormat
 from organics.training.config import FileConfig, GivenConfig, SequenceConfig, TaskConfig
@@ -93,6 +93,7 @@ def export_run(path: str | Path, format: ExportFormat, out: str | Path) -> Expor
     file's outputs differ by more than 1e-5.
     """
     require_among("format", format, ExportFormat)
+    require_folder_of(Path(out))
     maker = import_module(f"organics.exports.as_{format}")
     folder = RunFolder.open(path)
     _require_exportable(folder)

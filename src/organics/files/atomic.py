@@ -29,6 +29,12 @@ def naming(path: str | Path, doing: str) -> Iterator[None]:
         raise named from error
 
 
+def require_folder_of(path: Path) -> None:
+    """Raise `FileNotFoundError` if the folder of a file that is to be written does not exist."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist.")
+
+
 def write_atomically(path: str | Path, data: bytes) -> None:
     """Write `data` to `path`; on any failure the file is the complete old one or the complete new
     one, which has the permissions of the old one. Where `path` is a link, the file behind it is
@@ -42,8 +48,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     """
     path = Path(path)
     path = path.resolve() if path.is_symlink() else path
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist.")
+    require_folder_of(path)
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     with naming(path, "write"):
         try:

@@ -1,7 +1,8 @@
 """The spectra of a recording that linear theory can describe.
 
 The spectrum of a channel that does not fluctuate is 0, which has no likelihood; nor have the
-cross-spectra of channels that are multiples or sums of each other.
+cross-spectra of channels that are multiples or sums of each other. Courses of such channels would
+count twice.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float
 
-from organics.data.recordings.recording import Channel, CrossSpectra, Recording
+from organics.data.recordings.recording import Channel, CrossSpectra, Recording, TimeCourses
 from organics.names import FittedRecurrence
 
 _SINGULAR = 1e-12  # an eigenvalue of coherences, or a singular value of readouts, that counts as 0
@@ -31,6 +32,8 @@ def resolved(recording: Recording, recurrences: Sequence[FittedRecurrence]) -> R
     for one in parts:
         _require_independent(recording, one)
         _require_regular(recording, one)
+    for one in recording.courses:
+        _require_different(recording, one)
     if not (parts or recording.courses or np.isfinite(recording.mean).any()):
         raise ValueError(
             "`spectra` must be of some channel that fluctuates, as there is nothing else to fit: "
@@ -97,6 +100,22 @@ def _require_independent(recording: Recording, one: CrossSpectra) -> None:
         )
 
 
+def _require_different(recording: Recording, one: TimeCourses) -> None:
+    """Raises `ValueError` if measured courses are multiples or sums of each other, which would
+    count twice."""
+    rows = one.mean.reshape(-1, one.mean.shape[-1])
+    if len(rows) < rows.shape[1]:
+        return
+    size = np.linalg.norm(rows, axis=0)
+    values, vectors = np.linalg.svd(rows / np.where(size > 0, size, 1), full_matrices=False)[1:]
+    if values[-1] < _SINGULAR and size.all():
+        null = vectors[values < _SINGULAR].T
+        raise ValueError(
+            f"`courses` of {_in_words(recording, one, null)} must not be multiples or sums of each "
+            "other, as measured: leave out the samples of one."
+        )
+
+
 def _readout(channel: Channel, n: int) -> Float[np.ndarray, " m"]:
     """The direction in `(y, a)` of what a channel shows of fluctuations."""
     unit = np.eye(2 * n)
@@ -122,7 +141,7 @@ def _require_regular(recording: Recording, one: CrossSpectra) -> None:
         )
 
 
-def _in_words(recording: Recording, one: CrossSpectra, null: np.ndarray) -> str:
+def _in_words(recording: Recording, one: CrossSpectra | TimeCourses, null: np.ndarray) -> str:
     """The channels that take part in null vectors."""
     used = np.flatnonzero(np.abs(null).max(axis=1) > np.sqrt(_SINGULAR))
     return ", ".join(recording.channel_name(one.channels[i]) for i in used)
