@@ -37,7 +37,7 @@ FIRST_ONES = {
     "psmnist-organics-identity-128-seed0": (464, 0.222245),
     "psmnist-organics-identity-64-seed0": (469, 0.225678),
     "psmnist-organics-together-128-seed0": (469, 0.169463),
-    "psmnist-organics-together-shift1-128-seed0": (480, 0.114949),
+    "psmnist-organics-together-shift1-128-seed0": (485, 0.092495),
     "smnist-organics-identity-128-seed0": (493, 0.041645),
     "smnist-organics-identity-64-seed0": (495, 0.031828),
     "psmnist-organics-fixed-128-seed0": (444, 0.354112),

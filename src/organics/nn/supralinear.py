@@ -1,5 +1,6 @@
 """The stabilized supralinear network at rest, as a feed-forward layer, for comparison."""
 
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -25,8 +26,10 @@ from organics.rest.relaxation import relax
 from organics.rest.system import System
 
 _RELAXATION_TIME = 100.0  # in units of the slower time constant
-_RELAXATION_STEPS = 500
+_RELAXATION_STEPS = 500  # for time constants of a ratio of up to ...
+_STIFF = 4.0  # ... this; above it as many more
 _CLOSE = 1e-3  # relative imbalance below which Newton takes over; error of a step
+_NEAR = 0.1  # relative imbalance from which on more accurate steps may come closer
 
 # Total weights between the populations (rows: to E and I; columns: from E and I) of the cortical
 # model, which has a stable steady state; Rubin, Van Hooser & Miller 2015, from memory.
@@ -292,16 +295,19 @@ def _search(driven: _Driven) -> tuple[Array, Array]:
         judged = judge(driven, u)
         return judged, judged.imbalance / driven.tau
 
-    close = relax(
+    fastest, slowest = jnp.min(driven.tau), jnp.max(driven.tau)
+    along = partial(
+        relax,
         with_slope,
         lambda judged: judged.error <= _CLOSE,
-        jnp.zeros_like(driven.h),
-        step=0.1 * jnp.min(driven.tau),
-        longest=_RELAXATION_TIME * jnp.max(driven.tau),
-        most=_RELAXATION_STEPS,
-        accuracy=_CLOSE,
-        shortest=1e-6 * jnp.min(driven.tau),
-    ).judged
+        longest=_RELAXATION_TIME * slowest,
+        most=_RELAXATION_STEPS * jnp.maximum(slowest / fastest / _STIFF, 1),
+        shortest=1e-6 * fastest,
+    )
+    path = along(jnp.zeros_like(driven.h), step=0.1 * fastest, accuracy=_CLOSE)
+    # where steps are as long as is stable, their errors keep the fast neurons moving
+    jitters = (path.judged.error > _CLOSE) & (path.judged.error < _NEAR)
+    close = along(path.x, step=path.step, accuracy=0.1 * _CLOSE, wanted=jitters).judged
     tolerance = float(jnp.finfo(driven.h.dtype).eps) ** 0.75
     wanted, quick = close.error <= _CLOSE, jnp.bool_(False)
     if driven.by_products:

@@ -36,7 +36,7 @@ def relax(
     step: Float[Array, ""],
     longest: ScalarLike,
     most: ScalarLike,
-    accuracy: float,
+    accuracy: ScalarLike,
     shortest: ScalarLike = 0.0,
     wanted: bool | Bool[Array, ""] = True,
 ) -> Path:
@@ -68,7 +68,7 @@ def relax(
 
 
 def _try_step(
-    judge: Judge, path: Path, accuracy: float
+    judge: Judge, path: Path, accuracy: ScalarLike
 ) -> tuple[Bool[Array, ""], tuple[Float[Array, " n"], Float[Array, " n"], Any], Float[Array, ""]]:
     """Whether the next step is accurate enough; the state, slope and judgement at its end; and the
     length to try next."""
