@@ -206,3 +206,11 @@ def test_the_derivative_of_a_product_by_frequencies_is_the_matrix(border):
         assert np.min(weights.apply(jnp.asarray(image))) >= 0
         for derivative in products:
             np.testing.assert_allclose(derivative(jnp.asarray(image)), matrix, atol=1e-5)
+
+
+def test_an_image_whose_squares_overflow_has_no_rates():
+    layer = NormalizationConv2d(1, 1, 3, 3, key=jr.key(0), dtype=np.float32)
+    x = np.random.default_rng(0).normal(size=(1, 4, 4)).astype(np.float32)
+    expected = layer(jnp.asarray(1e10 * x, jnp.float32))
+    np.testing.assert_allclose(layer(jnp.asarray(1e15 * x, jnp.float32)), expected, rtol=1e-4)
+    assert np.isnan(layer(jnp.asarray(1e21 * x, jnp.float32))).all()

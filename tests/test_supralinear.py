@@ -259,3 +259,36 @@ def test_without_rest_there_are_no_derivatives():
     assert not layer.rest(x).found
     for of in (lambda x: layer.rest(x).u, lambda x: layer.settle(x)[0]):
         np.testing.assert_array_equal(jax.jacobian(of)(x), 0)
+
+
+@pytest.mark.parametrize("taus", [(20.0, 10.0), (20.0, 1.0), (20.0, 0.05), (200.0, 1.0)])
+def test_networks_rest_where_they_do_whatever_their_time_constants(taus):
+    """A state of rest does not depend on them, if it is reached: against SciPy, from u = 0."""
+    log_W = jnp.log(jnp.array([[1.25, 0.65], [1.2, 0.5]]))
+    tau_E, tau_I = taus
+    layer = SSN(2, 1, 1, key=jr.key(0), tau_E=tau_E, tau_I=tau_I)
+    layer = eqx.tree_at(lambda one: (one.W_in, one.log_W), layer, (jnp.eye(2), log_W))
+    for drive in ([0.1, 0.1], [20.0, 20.0], [50.0, 40.0], [1000.0, 1000.0]):
+        x, W = jnp.array(drive), np.array([[1.25, -0.65], [1.2, -0.5]])
+        found = layer.rest(x)
+        assert found.found
+
+        def velocity(t, u, h=drive, W=W, k=layer.k):
+            del t
+            return (np.array(h) + W @ (k * np.maximum(u, 0) ** 2) - u) / taus
+
+        end = scipy.integrate.solve_ivp(
+            velocity, (0, 60 * tau_E), [0, 0], method="LSODA", rtol=1e-8, atol=1e-10
+        )
+        np.testing.assert_allclose(found.u, end.y[:, -1], rtol=1e-5)
+
+
+def test_potentials_of_another_shape_are_refused():
+    layer = SSN(2, 3, 3, key=jr.key(0))
+    for call in (
+        lambda u: layer.velocity(u, jnp.ones(2)),
+        layer.jacobian,
+        layer.rates,
+    ):
+        with pytest.raises(ValueError, match=r"`u` must have shape \(6,\), not \(3,\)"):
+            call(jnp.ones(3))

@@ -503,3 +503,17 @@ def test_runs_of_equal_steps_add_up_to_the_product_with_patterns(name, monkeypat
         found.append(jax.jit(lambda key: task.trial(key, np.float64).inputs)(jr.key(1)))
     np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-12)
     assert np.ptp(found[0]) > 0.5
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_trials_are_of_floating_point_numbers():
+    for dtype in (np.int32, np.float16, "abc"):
+        with pytest.raises(ValueError, match="`dtype` must be float32 or float64, not"):
+            batch(build("adding"), jr.key(0), 2, dtype)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_numbers_of_arrays_are_numbers():
+    for name, given in (("match-to-sample", {"delay": 300.0}), ("flip-flop", {"probability": 0.5})):
+        arrays = {key: jnp.asarray(value) for key, value in given.items()}
+        assert build(name, **arrays) == build(name, **given)

@@ -128,8 +128,10 @@ class NormalizationConv2d(eqx.Module):
         known = {} if self.k_r is None else {"spectral_norm": 1.0, "matrix_free": True}
         found = steady_state(circuit, z, **known)
         rates = circuit.firing_rates(found.state).y_plus
-        if self.k_r is not None:  # a closed form cannot fail to converge
-            rates = jnp.where(found.converged, rates, jnp.nan)
+        good = found.converged
+        if self.k_r is None:  # a closed form only fails where squares overflow
+            good = jnp.all(jnp.isfinite(found.state.a))
+        rates = jnp.where(good, rates, jnp.nan)
         pool = circuit.W
         assert isinstance(pool, Convolution)
         return rates.reshape(-1, pool.height, pool.width)

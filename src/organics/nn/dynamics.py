@@ -13,7 +13,7 @@ from organics.kernels.equations import products, project, velocity
 from organics.linear.jacobian import eigenvalues
 from organics.nn.arguments import as_input, require_finite, require_type
 from organics.nn.moments import jacobians, states
-from organics.nn.recurrent import Cell, CellState, ORGaNICs
+from organics.nn.recurrent import Cell, CellState, ORGaNICs, require_recurrent
 
 
 def circuit_at(
@@ -32,6 +32,7 @@ def circuit_at(
     which is not a `Circuit`, for an `index` out of range, or for arrays of another shape or type or
     not finite.
     """
+    require_recurrent(layer)
     if layer.options.rectified and layer.options.rectified_after:
         raise ValueError(
             "`layer` has `rectification='outside'`, relu(W_r y): its steps are not those of a "
@@ -115,6 +116,7 @@ def trajectory(layer: ORGaNICs, x: Float[Array, "time m"], every: int = 1) -> Tr
     layer's type.
     """
     require_sizes(every=every)
+    require_recurrent(layer)
     x = as_input(x, ("time", layer.input_size), further="Give it one sequence at a time.")
     require_type("x", x, layer.cells[0].log_W.dtype)
     require_finite("x", x)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -753,3 +753,9 @@ def _scaled(W: Float[Array, "n m"]) -> tuple[Float[Array, "n m"], Float[Array, "
     largest = jnp.max(jnp.abs(W))
     largest = jnp.where(largest > 0, largest, 1)
     return W / largest, largest
+
+
+def require_recurrent(layer: Any) -> None:
+    """Refuse what is not a layer of circuits."""
+    if not isinstance(layer, ORGaNICs):
+        raise ValueError(f"`layer` must be an `ORGaNICs`, not {type(layer).__name__}.")

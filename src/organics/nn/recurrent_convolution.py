@@ -137,6 +137,7 @@ class ORGaNICsConv2d(eqx.Module):
 
     def initial_state(self, height: int, width: int) -> CellState:
         """The state before every sequence, arrays (channels, height, width)."""
+        require_sizes(height=height, width=width)
         ones = jnp.ones((self.channels, height, width), self.raw_rates.dtype)
         return CellState(0 * ones, self.sigma**2 * ones, ones, 0.5 * ones)
 
@@ -157,6 +158,7 @@ class ORGaNICsConv2d(eqx.Module):
         finite, or if the layer's arrays no longer match its options.
         """
         require_as_built(self, self.built)
+        require_flag("sequence", sequence)
         channels = self.k_input.shape[1]
         x = as_input(
             x, ("time", channels, "height", "width"), ("batch", "time", channels, "height", "width")

@@ -14,7 +14,7 @@ from organics.circuit.constraints import cap_spectral_norm
 from organics.kernels.equations import products, project, velocity
 from organics.names import Mechanism
 from organics.nn.arguments import as_input, require_finite, require_type
-from organics.nn.recurrent import ORGaNICs
+from organics.nn.recurrent import ORGaNICs, require_recurrent
 
 MECHANISMS: tuple[Mechanism, ...] = get_args(Mechanism)
 _ALL = tuple(
@@ -72,6 +72,7 @@ def holding(
     require_whole("reference", reference, 0)
     if reference > steps:
         raise ValueError(f"`reference` must be from 0 to {steps}, not {reference}.")
+    require_recurrent(layer)
     m = layer.input_size
     cues = as_input(cues, ("cues", "time", m), name="cues", further="")
     rest = as_input(rest, (m,), name="rest", further="")

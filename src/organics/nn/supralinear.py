@@ -177,15 +177,21 @@ class SSN(eqx.Module):
 
     def rates(self, u: Float[Array, " n"]) -> Float[Array, " n"]:
         """`r = k relu(u)^2`."""
+        u = self._potentials(u)
         return _rates(self.k, u)
 
     def velocity(self, u: Float[Array, " n"], x: Float[Array, " m"]) -> Float[Array, " n"]:
         """`du/dt`, per ms."""
+        u = self._potentials(u)
         return self._driven(self.drive(x)).imbalance(u) / self.tau
 
     def jacobian(self, u: Float[Array, " n"]) -> Float[Array, "n n"]:
         """Derivative of `velocity` with respect to `u`, in 1/ms."""
+        u = self._potentials(u)
         return self._driven(jnp.zeros_like(u)).jacobian(u) / self.tau[:, None]
+
+    def _potentials(self, u: Float[Array, " n"]) -> Float[Array, " n"]:
+        return as_input(u, (len(self.log_W),), name="u")
 
     def rest(self, x: Float[Array, " m"]) -> Rest:
         """Where the network comes to rest for the input `x`; differentiable.
@@ -301,7 +307,7 @@ def _search(driven: _Driven) -> tuple[Array, Array]:
         with_slope,
         lambda judged: judged.error <= _CLOSE,
         longest=_RELAXATION_TIME * slowest,
-        most=_RELAXATION_STEPS * jnp.maximum(slowest / fastest / _STIFF, 1),
+        most=(_RELAXATION_STEPS * jnp.maximum(slowest / fastest / _STIFF, 1)).astype(jnp.int32),
         shortest=1e-6 * fastest,
     )
     path = along(jnp.zeros_like(driven.h), step=0.1 * fastest, accuracy=_CLOSE)

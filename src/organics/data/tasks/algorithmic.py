@@ -120,6 +120,7 @@ class FlipFlop:
     def __post_init__(self):
         require_whole("steps", self.steps)
         require_share(probability=self.probability)
+        object.__setattr__(self, "probability", float(self.probability))
 
     def trial(self, key: PRNGKeyArray, dtype: type | jnp.dtype = np.float32) -> Trials:
         u = uniform(key, (self.steps, self.bits), dtype)

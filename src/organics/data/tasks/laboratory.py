@@ -69,8 +69,9 @@ class Laboratory(ABC):
     def __post_init__(self):
         delay = getattr(self, "delay", 0)
         require_not_negative(delay=delay)
-        if isinstance(delay, np.number):
-            object.__setattr__(self, "delay", delay.item())
+        if not isinstance(delay, int | float):  # a number of NumPy or JAX
+            delay = delay.item()
+            object.__setattr__(self, "delay", delay)
         if 0 < delay < self.dt:
             raise ValueError(f"`delay` must be 0 or at least a step, {self.dt:g} ms, not {delay}.")
 

@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
-from organics.arguments import require_sizes, require_whole
+from organics.arguments import float_type, require_sizes, require_whole
 from organics.models.target import Marks, Target
 from organics.names import Measure
 
@@ -96,10 +96,11 @@ class Task(Protocol):
 def batch(task: Task, key: PRNGKeyArray, size: int, dtype: type = np.float32) -> Trials:
     """A batch of `size` trials, each with its own key; all arrays have a leading axis.
 
-    Raises `ValueError` for a `size` below 1.
+    Raises `ValueError` for a `size` below 1, and a `dtype` other than float32 and float64.
     """
     require_sizes(size=size)
-    return jax.vmap(lambda k: task.trial(k, dtype))(jr.split(key, size))
+    kind = float_type(dtype)
+    return jax.vmap(lambda k: task.trial(k, kind))(jr.split(key, size))
 
 
 @dataclass(frozen=True)
