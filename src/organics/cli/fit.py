@@ -74,7 +74,6 @@ class FitData:
 
     def run(self) -> Answer:
         check_outputs(self.out, (*_CIRCUITS, *FIGURES), [self.data, self.stimuli])
-        _require_search(self)
         fixed = {name: _value(name, text) for name, text in _pairs("fix", self.fix)}
         bounds = {name: _bounds(name, text) for name, text in _pairs("bound", self.bound)}
         from organics.data.recordings.summary import Settings, read_recording
@@ -86,6 +85,7 @@ class FitData:
         in_double_precision()
         from organics import fitting
         from organics.circuit.file import save_circuit
+        from organics.fitting.fit import require_search
         from organics.fitting.prediction import draw, predict
         from organics.fitting.resolved import left_out
         from organics.plots import save_figure
@@ -101,6 +101,7 @@ class FitData:
         }
         every = tuple(dict.fromkeys((self.recurrence, *self.compare)))
         silent = left_out(recording, every)
+        require_search(self.starts, self.seed, self.level)
         _require_options(recording, every, fixed, bounds, self.tie)
         note("fitting: the first time, programs are compiled for up to a minute.")
         models: tuple[Comparison, ...] = ()
@@ -129,12 +130,6 @@ class FitData:
             text += [_warning(one) for one in models if one.is_erratic]
             text += [_lost(one) for one in models if one.not_converged]
         return Answer(document, text, wrote=self.out)
-
-
-def _require_search(command: FitData) -> None:
-    from organics.fitting.fit import require_search
-
-    require_search(command.starts, command.seed, command.level)
 
 
 def _pairs(argument: str, words: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, Float, Int
 
 _FINER = 2  # nodes within 1 / T
 _REACH = 7  # nodes on each side; those beyond have 1e-5 of the weight
@@ -26,16 +26,23 @@ class Blur(NamedTuple):
     """What a window makes of spectra at g nodes: those at f frequencies.
 
     Attributes
-        real, imaginary: weights of the real and imaginary parts at the nodes, shape (f, g).
+        node: which nodes are averaged, shape (f, k).
+        sign: of the imaginary parts there: -1 for conjugates.
+        weight: of each.
     """
 
-    real: Float[Array, "f g"]
-    imaginary: Float[Array, "f g"]
+    node: Int[Array, "f k"]
+    sign: Float[Array, "f k"]
+    weight: Float[Array, " k"]
 
-    def of(self, S: Complex[Array, "k g *rest"]) -> Complex[Array, "k f *rest"]:
+    def of(self, S: Complex[Array, "stimuli g *rest"]) -> Complex[Array, "stimuli f *rest"]:
         """Those of spectra, or of their derivatives."""
-        parts = zip(self, (S.real, S.imag), strict=True)
-        return jax.lax.complex(*(jnp.einsum("fg,kg...->kf...", c, x) for c, x in parts))
+        real, imaginary = 0.0, 0.0
+        for node, sign, weight in zip(self.node.T, self.sign.T, self.weight, strict=True):
+            at = S[:, node]
+            real += weight * at.real
+            imaginary += weight * sign.reshape(1, -1, *[1] * (S.ndim - 2)) * at.imag
+        return jax.lax.complex(real, imaginary)
 
 
 def folded(frequencies: Float[np.ndarray, " f"], interval: float | None) -> Float[np.ndarray, " f"]:
@@ -72,12 +79,9 @@ def blurred(
         at = np.where(at > half, 2 * half - at, at)
     at = np.round(at, 6)  # so that nodes of several frequencies are the same
     nodes, place = np.unique(at, return_inverse=True)
-    place = place.reshape(at.shape)
-    real, imaginary = np.zeros((2, len(frequencies), len(nodes)))
-    for row, (columns, mirror) in enumerate(zip(place, mirrored, strict=True)):
-        np.add.at(real[row], columns, weights)
-        np.add.at(imaginary[row], columns, np.where(mirror, -weights, weights))
-    return nodes / (_FINER * segment), Blur(jnp.asarray(real), jnp.asarray(imaginary))
+    signs = jnp.asarray(np.where(mirrored, -1.0, 1.0))
+    blur = Blur(jnp.asarray(place.reshape(at.shape)), signs, jnp.asarray(weights))
+    return nodes / (_FINER * segment), blur
 
 
 def _hann(x: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
