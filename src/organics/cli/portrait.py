@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from organics.cli.answer import Answer
-from organics.cli.circuits import check_figure_path, load, naming_file, one_drive
+from organics.cli.circuits import about, check_figure_path, load, naming_file, one_drive
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Portrait:
             from organics.plots import phase_portrait, save_figure
 
             save_figure(phase_portrait(*portrait(circuit, z)), self.out)
-        document = {"file": self.file, "z": z, "fixed_points": [p._asdict() for p in points]}
+        found = {"z": z, "fixed_points": [p._asdict() for p in points]}
+        document = about(self.file, circuit) | found
         wrote = () if self.out is None else (self.out,)
         positive = any(p.stable for p in points) or not self.check
         return Answer(document, [_in_words(points)], positive, wrote)
