@@ -12,7 +12,7 @@ from organics.fitting.likelihood import Problem, evaluated
 from organics.fitting.scoring import scoring
 
 _FAR = 5.0  # coordinates: a factor of 150 for positive numbers
-_ROUNDS = 9
+_ROUNDS = 80  # few are needed where the others follow quickly
 _CLOSE = 0.02  # relative error of the square root of the likelihood ratio at an end
 _TOLERANCE = 1e-3  # of the logarithm of the likelihood
 _ODD = 0.3  # relative difference from the quadratic from which on a profile is computed
@@ -75,7 +75,7 @@ def profiles(
     ridge = covariance[at] / np.where(error > 0, error**2, 1)[:, None]
     inner, outer = np.zeros(ends), np.full(ends, np.inf)
     inner_root, outer_root = np.zeros(ends), np.full(ends, np.inf)
-    done = np.zeros(ends, bool)
+    done, before = np.zeros(ends, bool), np.full(ends, np.nan)
     place = np.minimum(width * error, 1.0)
     warm = np.repeat(u[None], ends, axis=0)
     near = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], ends, axis=0), states)
@@ -97,8 +97,11 @@ def profiles(
         inner, inner_root = np.where(below, place, inner), np.where(below, root, inner_root)
         outer, outer_root = np.where(above, place, outer), np.where(above, root, outer_root)
         near_one = (np.abs(root - width) < _CLOSE * width) & ~unsure
+        # a second time, as along a flat ridge the others are not yet the best
+        sure = near_one & (np.abs(root - before) < _CLOSE * width)
+        before = np.where(near_one, root, np.nan)
         # where the likelihood jumps, none is near
-        done = near_one | (inner >= _FAR) | (outer - inner < _CLOSE * outer)
+        done = sure | (inner >= _FAR) | (outer - inner < _CLOSE * outer)
         if done.all():
             break
         secant = (width - inner_root) / np.where(
@@ -109,6 +112,6 @@ def profiles(
         between = inner + secant * np.where(np.isfinite(outer), outer - inner, 0)
         ahead = np.minimum(2 * place, _FAR)
         moved = np.where(np.isfinite(outer), between, ahead)
-        place = np.where(done | unsure, place, moved)
+        place = np.where(done | unsure | near_one, place, moved)
     end = np.where(inner >= _FAR, np.inf, np.where(done, place, np.nan))
     return Profiles(coordinates, u[coordinates] - end[k:], u[coordinates] + end[:k])
