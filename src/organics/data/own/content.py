@@ -127,12 +127,8 @@ def _without_bad(
     if y.dtype.kind not in "fOU":
         return y
     of_objects = y.dtype.kind == "O"
-    if y.dtype.kind == "f":
-        good = np.isfinite(y)
-    else:  # few of many entries are different
-        values, place = np.unique(y, return_inverse=True) if not of_objects else (y, None)
-        good = np.vectorize(_can_be_a_class, otypes=[bool])(values)
-        good = good if place is None else good[place].reshape(y.shape)
+    is_number = y.dtype.kind == "f"
+    good = np.isfinite(y) if is_number else np.vectorize(_can_be_a_class, otypes=[bool])(y)
     counted = np.ones(y.shape, bool)
     if lengths is not None and is_of_steps(y, x) and not refuse.content.once:
         after = _after(lengths, x.shape[1])
@@ -141,7 +137,7 @@ def _without_bad(
         where = tuple(int(k) for k in np.argwhere(~good & counted)[0])
         entry = str(y[where]) if isinstance(y[where], str) else y[where]
         what = f"{entry!r:.60} cannot be a class."
-        if y.dtype.kind == "f":
+        if is_number:
             what = f"`{name}{list(where)}` is {y[where]}, not finite."
         raise refuse.at(name, where[0], what)
     if not of_objects:  # what comes after the ends is not looked at

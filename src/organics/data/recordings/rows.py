@@ -18,7 +18,7 @@ from organics.names import Quantity
 _COLUMNS = ("session", "trial", "stimulus", "neuron", "quantity", "value", "unit")
 _TIMES = {"time_ms": 1.0, "time_s": 1000.0}
 _UNEQUAL = 0.01  # by how much of the interval a time may be off, ...
-_ROUNDED = 2e-3  # ... and how many ms more, as it may be rounded
+ROUNDED = 2e-3  # ... and how many ms more, as it may be rounded
 _ERROR = "se"
 _NEVER_NEGATIVE = ("rate",)
 
@@ -187,7 +187,7 @@ def _add_time(signal: Signal, time: float, name: str, where: str) -> None:
         )
     if len(times) > 1:
         step = (times[-1] - times[0]) / (len(times) - 1)
-        if abs(time - times[0] - len(times) * step) > _UNEQUAL * step + _ROUNDED:
+        if abs(time - times[0] - len(times) * step) > _UNEQUAL * step + ROUNDED:
             raise ValueError(
                 f"{where}: `{name}` must have equal intervals, of {step:g} ms as before, not "
                 f"{time - times[-1]:g} ms."

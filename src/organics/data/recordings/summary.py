@@ -12,14 +12,13 @@ from jaxtyping import Bool, Float
 from organics.arguments import require_among, require_not_negative, require_positive
 from organics.data.recordings.correlated import samples_together
 from organics.data.recordings.recording import APART, Channel, CrossSpectra, Recording, TimeCourses
-from organics.data.recordings.rows import Key, Signal, read_rows
+from organics.data.recordings.rows import ROUNDED, Key, Signal, read_rows
 from organics.data.recordings.stimuli import MASK, Stimuli, read_stimuli
 from organics.names import Samples
 from organics.spectra import mean_periodogram
 
 _ENOUGH = 10  # trials, from which on the variance of each response is its own
 _HIGH = 0.25  # of the sampling rate
-_SAME = 2e-3  # ms: times that differ by less are the same, as they may be rounded
 _SAME_IN_ALL = "is the same in all trials of a stimulus, and so has no standard error; leave it out"
 
 
@@ -108,7 +107,7 @@ def summarized(
         if settings.samples == "courses":
             courses.append(_course(source, x, times, in_words))
             continue
-        settled = times >= settings.settled - _SAME
+        settled = times >= settings.settled - ROUNDED
         x = {key: rows[:, :, settled] for key, rows in x.items()}
         spectra.append(_spectrum(source, x, times[settled], settings))
         for (stimulus, chosen), rows in x.items():
@@ -189,7 +188,7 @@ def _stacked(source: str, trials: dict) -> tuple[dict, np.ndarray]:
             signal = by_channel[channel]
             if (
                 len(signal.times) != len(times)
-                or np.abs(np.array(signal.times) - times).max() > _SAME
+                or np.abs(np.array(signal.times) - times).max() > ROUNDED
             ):
                 raise ValueError(
                     f"{source}, {signal.place}: trial {trial[:50]!r} must have the times of "
@@ -251,7 +250,7 @@ def chosen_frequencies(
 
 
 def _course(source: str, x: dict, times: np.ndarray, channels: list[str]) -> TimeCourses:
-    after = times >= -_SAME
+    after = times >= -ROUNDED
     if not after.any() or times[after][-1] <= 0:
         raise ValueError(f"{source}: courses need times after the onset at 0.")
     means, errors, together = [], [], []
